@@ -1,0 +1,2 @@
+//! The sealcast command line.
+fn main() {}
