@@ -1,0 +1,12 @@
+//! The primitives that come in more than one implementation, chosen by target alone.
+//!
+//! A backend offers `KeyPair` (`from_seed`, `public`, `sign`), `verify`, `seal_in_place` and
+//! `open_in_place`, and nothing more. Checks that all backends must agree on stand above it.
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod native;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(crate) use native::{KeyPair, open_in_place, seal_in_place, verify};
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+compile_error!("there is no backend for this target yet");

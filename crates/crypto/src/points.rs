@@ -1,0 +1,109 @@
+//! Encodings of points and scalars on which implementations are known to differ are refused here,
+//! before any backend sees them (`spec/primitives.md`, section "Points"). All inputs are public.
+
+/// Why the encoding of a point is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PointFault {
+    /// The coordinate is not below the prime.
+    NotCanonical,
+    /// Multiplied by 8 the point is neutral.
+    SmallOrder,
+}
+
+/// Checks a point of Ed25519: y with the sign of x as highest bit.
+pub(crate) fn check_edwards(encoded: &[u8; 32]) -> Result<(), PointFault> {
+    let mut y = *encoded;
+    y[31] &= 0x7f;
+    check(&y, &SMALL_ORDER_Y)
+}
+
+/// Checks a point of X25519: u, with nothing as highest bit.
+pub(crate) fn check_montgomery(u: &[u8; 32]) -> Result<(), PointFault> {
+    check(u, &SMALL_ORDER_U)
+}
+
+/// Whether a number is below the order of the base point.
+pub(crate) fn is_scalar(number: &[u8; 32]) -> bool {
+    below(number, &ORDER)
+}
+
+fn check(coordinate: &[u8; 32], small_order: &[[u8; 32]]) -> Result<(), PointFault> {
+    if !below(coordinate, &PRIME) {
+        return Err(PointFault::NotCanonical);
+    }
+    if small_order.contains(coordinate) {
+        return Err(PointFault::SmallOrder);
+    }
+    Ok(())
+}
+
+/// Compares little-endian numbers.
+fn below(number: &[u8; 32], bound: &[u8; 32]) -> bool {
+    number.iter().rev().lt(bound.iter().rev())
+}
+
+/// The prime of the field, 2^255 - 19, little-endian.
+const PRIME: [u8; 32] = {
+    let mut prime = [0xff; 32];
+    prime[0] = 0xed;
+    prime[31] = 0x7f;
+    prime
+};
+
+/// The order L of the base point, little-endian.
+const ORDER: [u8; 32] = [
+    0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+];
+
+/// The y coordinates of the eight points of Ed25519 whose order divides 8, little-endian.
+const SMALL_ORDER_Y: [[u8; 32]; 5] = [
+    // Order 4.
+    [0; 32],
+    // Order 1.
+    {
+        let mut one = [0; 32];
+        one[0] = 1;
+        one
+    },
+    // Order 2: -1.
+    {
+        let mut minus_one = PRIME;
+        minus_one[0] -= 1;
+        minus_one
+    },
+    // Order 8.
+    [
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98,
+        0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53,
+        0xfc, 0x05,
+    ],
+    // Order 8, negated.
+    [
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67,
+        0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac,
+        0x03, 0x7a,
+    ],
+];
+
+/// The u coordinates of the points of X25519 and its twist whose order divides 8, little-endian.
+const SMALL_ORDER_U: [[u8; 32]; 5] = [
+    // Order 2, and what the neutral point becomes.
+    SMALL_ORDER_Y[0],
+    // Order 4: 1.
+    SMALL_ORDER_Y[1],
+    // Order 4, on the twist: -1.
+    SMALL_ORDER_Y[2],
+    // Order 8.
+    [
+        0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4,
+        0x6a, 0xda, 0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49,
+        0xb8, 0x00,
+    ],
+    // Order 8, the other.
+    [
+        0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef,
+        0x5b, 0x04, 0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f,
+        0x11, 0x57,
+    ],
+];

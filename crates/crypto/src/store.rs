@@ -1,0 +1,100 @@
+//! Sealing of what rests in the store (`spec/primitives.md`, section "Store").
+
+use alloc::vec::Vec;
+
+use rand_core::CryptoRng;
+
+use crate::backend;
+use crate::digest::delimited;
+use crate::message::{OpenError, TAG_LEN};
+use crate::secret::{SecretArray, SecretBytes, redacted_debug, wipe};
+
+const NONCE_LEN: usize = 12;
+
+/// `spec/primitives.md`, section "Store".
+const LABEL: &str = "sealcast.v1 store";
+
+/// Reads everything in one local store.
+///
+/// ```
+/// let key = sealcast_crypto::StoreKey::init_with(|bytes| bytes.fill(7));
+/// let copy = key.duplicate();
+/// ```
+///
+/// ```compile_fail,E0599
+/// let key = sealcast_crypto::StoreKey::init_with(|bytes| bytes.fill(7));
+/// let copy = key.clone();
+/// ```
+pub struct StoreKey(SecretArray<32>);
+
+impl StoreKey {
+    /// What sealing adds, in bytes.
+    pub const OVERHEAD: usize = NONCE_LEN + TAG_LEN;
+
+    /// Draws a new key.
+    pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+        Self(SecretArray::generate(rng))
+    }
+
+    /// Makes a key in place, so that its bytes never lie anywhere else.
+    pub fn init_with(fill: impl FnOnce(&mut [u8; 32])) -> Self {
+        Self(SecretArray::init_with(fill))
+    }
+
+    /// Makes a second copy, for a holder that must outlive this one.
+    pub fn duplicate(&self) -> Self {
+        Self(self.0.duplicate())
+    }
+
+    /// Shows the bytes to code that wraps them.
+    pub fn expose(&self) -> &[u8; 32] {
+        self.0.expose()
+    }
+
+    /// Seals a value under a random nonce: nonce, ciphertext, tag. The context says where the value
+    /// belongs, so that it opens in no other place.
+    ///
+    /// # Panics
+    ///
+    /// Panics when the value is longer than 64 GiB.
+    pub fn seal(
+        &self,
+        rng: &mut (impl CryptoRng + ?Sized),
+        context: &[u8],
+        plaintext: &[u8],
+    ) -> Vec<u8> {
+        let mut nonce = [0; NONCE_LEN];
+        rng.fill_bytes(&mut nonce);
+        let mut sealed = Vec::with_capacity(plaintext.len() + Self::OVERHEAD);
+        sealed.extend_from_slice(&nonce);
+        sealed.extend_from_slice(plaintext);
+        let aad = delimited(LABEL, &[context]);
+        let text = &mut sealed[NONCE_LEN..];
+        let tag = backend::seal_in_place(self.expose(), nonce, &aad, text);
+        sealed.extend_from_slice(&tag);
+        sealed
+    }
+
+    /// Opens a value.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it was not sealed with this key in this context.
+    pub fn open(&self, context: &[u8], sealed: &[u8]) -> Result<SecretBytes, OpenError> {
+        let split = sealed
+            .split_first_chunk::<NONCE_LEN>()
+            .and_then(|(nonce, rest)| Some((nonce, rest.split_last_chunk::<TAG_LEN>()?)));
+        let Some((nonce, (text, tag))) = split else {
+            return Err(OpenError::NotAuthentic);
+        };
+        let aad = delimited(LABEL, &[context]);
+        let mut opened = text.to_vec();
+        if !backend::open_in_place(self.expose(), *nonce, &aad, &mut opened, tag) {
+            wipe(&mut opened);
+            return Err(OpenError::NotAuthentic);
+        }
+        Ok(SecretBytes::from(opened))
+    }
+}
+
+redacted_debug!(StoreKey);

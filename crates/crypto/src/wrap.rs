@@ -1,0 +1,195 @@
+//! Wrapping of keys for one device: HPKE in base mode (`spec/primitives.md`, section "Wrapping").
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt;
+
+use hpke::aead::AesGcm256;
+use hpke::kdf::HkdfSha256;
+use hpke::kem::XWing;
+use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable};
+use rand_core::CryptoRng;
+
+use crate::digest::Hex;
+use crate::points::{PointFault, check_montgomery};
+use crate::secret::{SecretArray, SecretBytes, redacted_debug};
+
+/// Bytes of a public wrapping key.
+pub const WRAP_KEY_LEN: usize = 1216;
+
+/// Bytes of the encapsulated secret before the ciphertext.
+const ENCAPSULATED_LEN: usize = 1120;
+
+/// Bytes that wrapping adds.
+pub const WRAP_OVERHEAD: usize = ENCAPSULATED_LEN + 16;
+
+type PublicKey = <XWing as Kem>::PublicKey;
+type PrivateKey = <XWing as Kem>::PrivateKey;
+type Encapsulated = <XWing as Kem>::EncappedKey;
+
+/// Reads everything wrapped for one key of a device.
+///
+/// ```
+/// let key = sealcast_crypto::UnwrapKey::from_seed(&[7; 32]);
+/// let public = key.wrap_key();
+/// ```
+///
+/// ```compile_fail,E0599
+/// let key = sealcast_crypto::UnwrapKey::from_seed(&[7; 32]);
+/// let copy = key.clone();
+/// ```
+pub struct UnwrapKey(SecretArray<32>);
+
+impl UnwrapKey {
+    /// Draws a new key.
+    pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+        Self(SecretArray::generate(rng))
+    }
+
+    /// Makes the key that belongs to a seed, which is the private key of X-Wing.
+    pub fn from_seed(seed: &[u8; 32]) -> Self {
+        Self(SecretArray::init_with(|bytes| bytes.copy_from_slice(seed)))
+    }
+
+    /// Makes a second copy, for a holder that must outlive this one.
+    pub fn duplicate(&self) -> Self {
+        Self(self.0.duplicate())
+    }
+
+    /// Shows the seed to code that stores it.
+    pub fn expose_seed(&self) -> &[u8; 32] {
+        self.0.expose()
+    }
+
+    /// Computes the public half. It takes tens of microseconds: keep it.
+    pub fn wrap_key(&self) -> WrapKey {
+        let mut bytes = Box::new([0; WRAP_KEY_LEN]);
+        XWing::sk_to_pk(&self.private()).write_exact(&mut *bytes);
+        WrapKey(bytes)
+    }
+
+    /// Unwraps what was wrapped for this key with the same `info`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it was wrapped for another key or with another `info`, or was altered.
+    pub fn unwrap(&self, info: &[u8], wrapped: &[u8]) -> Result<SecretBytes, UnwrapError> {
+        let (encapsulated, ciphertext) = wrapped
+            .split_first_chunk::<ENCAPSULATED_LEN>()
+            .ok_or(UnwrapError)?;
+        let (_, x25519) = encapsulated.split_last_chunk().ok_or(UnwrapError)?;
+        check_x25519(x25519).map_err(|_| UnwrapError)?;
+        let encapsulated = Encapsulated::from_bytes(encapsulated).map_err(|_| UnwrapError)?;
+        hpke::single_shot_open::<AesGcm256, HkdfSha256, XWing>(
+            &OpModeR::Base,
+            &self.private(),
+            &encapsulated,
+            info,
+            ciphertext,
+            b"",
+        )
+        .map(SecretBytes::from)
+        .map_err(|_| UnwrapError)
+    }
+
+    #[expect(
+        clippy::expect_used,
+        reason = "any 32 bytes are a private key of X-Wing"
+    )]
+    fn private(&self) -> PrivateKey {
+        PrivateKey::from_bytes(self.expose_seed()).expect("a seed has 32 bytes")
+    }
+}
+
+redacted_debug!(UnwrapKey);
+
+/// For whom keys are wrapped: the public half of an [`UnwrapKey`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct WrapKey(Box<[u8; WRAP_KEY_LEN]>);
+
+impl WrapKey {
+    /// Accepts a public key of X-Wing.
+    ///
+    /// # Errors
+    ///
+    /// Refuses another length, numbers that are not reduced, so that one key has one encoding, and
+    /// X25519 points of small order.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WrapKeyError> {
+        let bytes: &[u8; WRAP_KEY_LEN] = bytes.try_into().map_err(|_| WrapKeyError::Length)?;
+        let (_, x25519) = bytes.split_last_chunk().ok_or(WrapKeyError::Length)?;
+        check_x25519(x25519)?;
+        PublicKey::from_bytes(bytes).map_err(|_| WrapKeyError::NotCanonical)?;
+        Ok(Self(Box::new(*bytes)))
+    }
+
+    /// The 1216 bytes.
+    pub fn as_bytes(&self) -> &[u8; WRAP_KEY_LEN] {
+        &self.0
+    }
+
+    /// Wraps a secret: encapsulation, ciphertext, tag. It unwraps with the same `info` only.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the plaintext is longer than the cipher allows, 64 GiB.
+    pub fn wrap(
+        &self,
+        rng: &mut (impl CryptoRng + ?Sized),
+        info: &[u8],
+        plaintext: &[u8],
+    ) -> Result<Vec<u8>, WrapError> {
+        let key = PublicKey::from_bytes(&*self.0).map_err(|_| WrapError)?;
+        let (encapsulated, ciphertext) =
+            hpke::single_shot_seal_with_rng::<AesGcm256, HkdfSha256, XWing>(
+                &OpModeS::Base,
+                &key,
+                info,
+                plaintext,
+                b"",
+                &mut &mut *rng,
+            )
+            .map_err(|_| WrapError)?;
+        let mut wrapped = Vec::with_capacity(ENCAPSULATED_LEN + ciphertext.len());
+        wrapped.extend_from_slice(&encapsulated.to_bytes());
+        wrapped.extend_from_slice(&ciphertext);
+        Ok(wrapped)
+    }
+}
+
+impl fmt::Debug for WrapKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WrapKey({}..)", Hex(&self.0[..16]))
+    }
+}
+
+/// Why bytes are no [`WrapKey`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WrapKeyError {
+    /// A key has 1216 bytes.
+    #[error("wrapping key does not have 1216 bytes")]
+    Length,
+    /// A number in the key is not reduced: another encoding names the same key.
+    #[error("wrapping key is not canonical")]
+    NotCanonical,
+    /// The X25519 half would protect nothing.
+    #[error("wrapping key has small order")]
+    SmallOrder,
+}
+
+/// The secret is too long to be wrapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("secret cannot be wrapped")]
+pub struct WrapError;
+
+/// The bytes were altered, or wrapped for another key or with another `info`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not wrapped for this key in this context")]
+pub struct UnwrapError;
+
+fn check_x25519(u: &[u8; 32]) -> Result<(), WrapKeyError> {
+    check_montgomery(u).map_err(|fault| match fault {
+        PointFault::NotCanonical => WrapKeyError::NotCanonical,
+        PointFault::SmallOrder => WrapKeyError::SmallOrder,
+    })
+}
