@@ -1,2 +1,71 @@
-//! Repository chores.
-fn main() {}
+//! Chores of this repository. `cargo xtask` lists them.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command prints"
+)]
+
+mod arrows;
+mod faults;
+mod finding;
+mod gate;
+mod hooks;
+mod lengths;
+mod licences;
+mod links;
+mod manifests;
+mod sources;
+mod summary;
+mod tidy;
+mod tree;
+mod words;
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+const MENU: &str = "\
+cargo xtask test          install what the tests need, then run every check and test
+cargo xtask tidy          check the rules that no other tool checks
+cargo xtask tidy --bless  the same, after recording that spec/ was reread
+cargo xtask faults        list the faults of spec/faults.md and the tests that cite them
+cargo xtask hooks         run fmt and tidy before each commit in this clone";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let root = root();
+    let outcome = match words.as_slice() {
+        ["test"] => gate::run(&root),
+        ["tidy"] => tidy::run(&root),
+        ["tidy", "--bless"] => tidy::bless(&root).and_then(|()| tidy::run(&root)),
+        ["faults"] => faults::print(&root),
+        ["hooks"] => hooks::install(&root),
+        [] | ["help" | "--help" | "-h"] => {
+            println!("{MENU}");
+            Ok(())
+        }
+        _ => Err(anyhow::anyhow!("no such chore; there are:\n{MENU}")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The repository's top folder: where cargo says this package lies now, or lay when it was built.
+fn root() -> PathBuf {
+    let here = env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    here.parent().map_or(here.clone(), Path::to_path_buf)
+}
+
+/// The cargo that runs this chore, in the repository's top folder.
+fn cargo(root: &Path) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root);
+    command
+}

@@ -1,0 +1,224 @@
+//! Which crate may name which. The table is the rule; ARCHITECTURE.md draws it.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::finding::Finding;
+
+/// What one crate may depend on.
+struct Row {
+    name: &'static str,
+    /// Crates of this workspace.
+    inside: &'static [&'static str],
+    /// Crates from elsewhere.
+    outside: &'static [&'static str],
+}
+
+const fn row(
+    name: &'static str,
+    inside: &'static [&'static str],
+    outside: &'static [&'static str],
+) -> Row {
+    Row {
+        name,
+        inside,
+        outside,
+    }
+}
+
+/// One row per crate, those to come included.
+#[rustfmt::skip]
+const TABLE: &[Row] = &[
+    row("sealcast-crypto", &[], &[
+        "aes-gcm-siv", "argon2", "aws-lc-rs", "blake3", "curve25519-dalek", "ed25519-dalek", "hpke",
+        "rand_core", "subtle", "thiserror", "x25519-dalek", "zeroize",
+    ]),
+    row("sealcast-protocol", &["sealcast-crypto"], &[
+        "base64", "bech32", "minicbor", "rand_core", "subtle", "thiserror", "zeroize",
+    ]),
+    row("sealcast-engine", &["sealcast-protocol", "sealcast-crypto"], &[
+        "minicbor", "rand_core", "thiserror", "zeroize",
+    ]),
+    row("sealcast-store", &["sealcast-engine", "sealcast-protocol", "sealcast-crypto"], &[
+        "argon2", "minicbor", "rand_core", "rusqlite", "thiserror", "zeroize",
+    ]),
+    row("sealcast-bus", &[], &["rusqlite", "thiserror", "tokio"]),
+    row("sealcast-bus-mqtt", &["sealcast-bus"], &["rumqttc", "rumqttc-next", "thiserror", "tokio"]),
+    row("sealcast-bus-amqp", &["sealcast-bus"], &["lapin", "thiserror", "tokio"]),
+    row("sealcast-bus-nats", &["sealcast-bus"], &["async-nats", "thiserror", "tokio"]),
+    row("sealcast-bus-postgres", &["sealcast-bus"], &["thiserror", "tokio", "tokio-postgres"]),
+    row("sealcast", &[
+        "sealcast-engine", "sealcast-protocol", "sealcast-crypto", "sealcast-store", "sealcast-bus",
+        "sealcast-bus-mqtt", "sealcast-bus-amqp", "sealcast-bus-nats", "sealcast-bus-postgres",
+    ], &["base64", "getrandom", "minicbor", "rand_core", "thiserror", "tokio", "tracing", "zeroize"]),
+    row("sealcast-agent", &["sealcast"], &[
+        "anyhow", "axum", "metrics-exporter-prometheus", "serde", "serde_json", "thiserror", "tokio",
+        "tracing",
+    ]),
+    row("sealcast-proxy", &["sealcast"], &["anyhow", "thiserror", "tokio", "tracing"]),
+    row("sealcast-keynode", &["sealcast"], &["thiserror", "tracing"]),
+    row("sealcast-cli", &[
+        "sealcast", "sealcast-agent", "sealcast-proxy", "sealcast-keynode", "sealcast-store",
+        "sealcast-bus", "sealcast-bus-mqtt", "sealcast-bus-amqp", "sealcast-bus-nats",
+        "sealcast-bus-postgres",
+    ], &[
+        "anyhow", "clap", "indicatif", "jiff", "serde_json", "thiserror", "tokio", "tracing",
+        "tracing-subscriber", "zeroize",
+    ]),
+    row("sealcast-sim", &[
+        "sealcast-engine", "sealcast-protocol", "sealcast-crypto", "sealcast-store", "sealcast-bus",
+    ], &["rand_core", "thiserror", "zeroize"]),
+    row("sealcast-bench", EVERY, &["getrandom", "rand_core"]),
+    row("xtask", EVERY, &["anyhow", "minicbor", "rand_core", "serde_json"]),
+];
+
+/// Libraries that chores and benchmarks may use. They themselves are named by none.
+#[rustfmt::skip]
+const EVERY: &[&str] = &[
+    "sealcast", "sealcast-crypto", "sealcast-protocol", "sealcast-engine", "sealcast-store",
+    "sealcast-bus", "sealcast-bus-mqtt", "sealcast-bus-amqp", "sealcast-bus-nats",
+    "sealcast-bus-postgres", "sealcast-agent", "sealcast-proxy", "sealcast-keynode", "sealcast-sim",
+];
+
+/// What any crate's tests may use besides.
+#[rustfmt::skip]
+const TEST_CRATES: &[&str] = &[
+    "getrandom", "minicbor", "proptest", "rand_core", "rusqlite", "serde_json", "tempfile", "trycmd",
+];
+
+/// The crates that may know the async runtime; the others must be repeatable.
+const ASYNC: &[&str] = &[
+    "sealcast",
+    "sealcast-agent",
+    "sealcast-proxy",
+    "sealcast-cli",
+];
+
+/// Compares what `cargo metadata` says of each workspace crate with the table.
+pub(crate) fn check(metadata: &Value) -> Vec<Finding> {
+    let members: BTreeSet<&str> = members(metadata)
+        .filter_map(|p| p["name"].as_str())
+        .collect();
+    let mut findings = Vec::new();
+    for package in self::members(metadata) {
+        let name = package["name"].as_str().unwrap_or_default();
+        let Some(row) = TABLE.iter().find(|row| row.name == name) else {
+            let says = "not in the table of xtask/src/arrows.rs; say what it may name";
+            findings.push(Finding::new(name, says));
+            continue;
+        };
+        for dependency in package["dependencies"].as_array().into_iter().flatten() {
+            let to = dependency["name"].as_str().unwrap_or_default();
+            let for_tests = dependency["kind"] == "dev";
+            findings.extend(judge(row, to, members.contains(to), for_tests));
+        }
+    }
+    findings
+}
+
+/// The packages of the workspace itself, out of a full listing.
+pub(crate) fn members(metadata: &Value) -> impl Iterator<Item = &Value> {
+    let ids = metadata["workspace_members"]
+        .as_array()
+        .map_or(&[][..], Vec::as_slice);
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    packages.filter(move |package| ids.contains(&package["id"]))
+}
+
+fn judge(row: &Row, to: &str, is_member: bool, for_tests: bool) -> Option<Finding> {
+    if to == "tokio" && !may_be_async(row.name) {
+        return Some(Finding::new(
+            row.name,
+            "may not know `tokio`: it must be repeatable",
+        ));
+    }
+    let known = if is_member { row.inside } else { row.outside };
+    let for_tests = for_tests && (to == row.name || (!is_member && TEST_CRATES.contains(&to)));
+    if known.contains(&to) || for_tests {
+        return None;
+    }
+    let says = format!("may not depend on `{to}`; see the table of xtask/src/arrows.rs");
+    Some(Finding::new(row.name, says))
+}
+
+fn may_be_async(name: &str) -> bool {
+    ASYNC.contains(&name) || name == "sealcast-bus" || name.starts_with("sealcast-bus-")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::finding::lines;
+
+    /// A workspace of which `name` depends on `to` in the way `kind` says.
+    fn workspace(name: &str, to: &str, kind: Value) -> Value {
+        let crypto = json!({ "id": "c", "name": "sealcast-crypto", "dependencies": [] });
+        let outside = json!({ "id": "z", "name": "zeroize", "dependencies": [{ "name": "any" }] });
+        let package =
+            json!({ "id": "p", "name": name, "dependencies": [{ "name": to, "kind": kind }] });
+        json!({ "workspace_members": ["c", "p"], "packages": [crypto, outside, package] })
+    }
+
+    fn says(name: &str, to: &str, kind: Value) -> Vec<String> {
+        lines(&check(&workspace(name, to, kind)))
+    }
+
+    #[test]
+    fn a_bus_that_names_crypto_is_reported_in_every_kind_of_dependency() {
+        for kind in [json!(null), json!("build"), json!("dev")] {
+            let said = says("sealcast-bus", "sealcast-crypto", kind);
+            assert_eq!(said.len(), 1);
+            assert!(said[0].starts_with("sealcast-bus: may not depend on `sealcast-crypto`"));
+        }
+    }
+
+    #[test]
+    fn an_arrow_of_the_table_is_fine() {
+        assert!(says("sealcast-engine", "sealcast-crypto", json!(null)).is_empty());
+        assert!(says("sealcast-crypto", "blake3", json!(null)).is_empty());
+    }
+
+    #[test]
+    fn a_crate_outside_the_table_is_reported() {
+        assert!(says("sealcast-new", "thiserror", json!(null))[0].contains("not in the table"));
+    }
+
+    #[test]
+    fn tokio_below_the_client_is_reported_even_for_tests() {
+        assert!(says("sealcast-engine", "tokio", json!("dev"))[0].contains("repeatable"));
+        assert!(says("sealcast-bus-mqtt", "tokio", json!(null)).is_empty());
+    }
+
+    #[test]
+    fn a_test_crate_is_for_tests_only() {
+        assert!(says("sealcast-engine", "proptest", json!("dev")).is_empty());
+        assert_eq!(says("sealcast-engine", "proptest", json!(null)).len(), 1);
+    }
+
+    #[test]
+    fn a_crate_may_name_itself_in_its_tests() {
+        assert!(says("sealcast-store", "sealcast-store", json!("dev")).is_empty());
+    }
+
+    #[test]
+    fn no_row_lets_a_repeatable_crate_know_tokio() {
+        let wrong = TABLE
+            .iter()
+            .filter(|r| r.outside.contains(&"tokio") && !may_be_async(r.name));
+        assert_eq!(wrong.map(|row| row.name).collect::<Vec<_>>(), [""; 0]);
+    }
+
+    #[test]
+    fn the_table_has_no_cycle() {
+        fn reaches(from: &str, to: &str) -> bool {
+            let row = TABLE.iter().find(|row| row.name == from);
+            row.is_some_and(|row| row.inside.iter().any(|n| *n == to || reaches(n, to)))
+        }
+        for row in TABLE {
+            assert!(!reaches(row.name, row.name), "{} reaches itself", row.name);
+        }
+    }
+}
