@@ -1,1 +1,56 @@
-//! Stub.
+//! What carries and stores ciphertext: topics of opaque bytes that only ever grow.
+//!
+//! ```
+//! use sealcast_bus::{Bus, BusUrl, Offset, Topic};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! let url = BusUrl::parse("file:bus")?.absolute(folder.path())?;
+//! let bus = sealcast_bus::open(&url).await?;
+//!
+//! let topic = Topic::new("s/1f00/data/kitchen")?;
+//! let mut tail = bus.tail(vec![(topic.clone(), Offset(0))]);
+//! bus.append(&topic, vec![b"one".to_vec(), b"two".to_vec()]).await?;
+//!
+//! let items = bus.read(&topic, Offset(1), 1024).await?;
+//! assert_eq!(items[0].payload, b"two");
+//! assert_eq!(bus.end(&topic).await?, Offset(2));
+//!
+//! let (from, items) = tail.next().await?;
+//! assert_eq!((from, items.len()), (topic, 2));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A bus knows nothing of what it carries and is not trusted: whoever writes to it may write
+//! anything. What any bus must offer is written in `spec/bus.md` and checked by the `conformance`
+//! suite (a feature of that name). [`FileBus`] is the bus without a server: a folder that several
+//! processes of one machine use at once; its format is `spec/bus-file.md`.
+
+mod bus;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod error;
+mod file;
+mod topic;
+mod url;
+
+use std::sync::Arc;
+
+pub use bus::{Bus, BusFuture, Item, Limits, Offset, Tail};
+pub use error::BusError;
+pub use file::FileBus;
+pub use topic::{Topic, TopicError};
+pub use url::{BusUrl, BusUrlError};
+
+/// Opens the bus that `url` names.
+///
+/// Must be called on a tokio runtime.
+///
+/// # Errors
+///
+/// As [`FileBus::open`].
+pub async fn open(url: &BusUrl) -> Result<Arc<dyn Bus>, BusError> {
+    Ok(Arc::new(FileBus::open(url.file_path()).await?))
+}

@@ -1,0 +1,160 @@
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::{BusError, Topic};
+
+/// What the calls of a bus return.
+pub type BusFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, BusError>> + Send + 'a>>;
+
+/// Carries and stores opaque bytes on topics that only ever grow.
+///
+/// A topic exists from its first item on; one that nobody wrote to reads as empty. Items of one
+/// topic have one order, the same for everyone; items of different topics have none. Every
+/// implementation must pass the `conformance` suite of this crate.
+pub trait Bus: Send + Sync + fmt::Debug {
+    /// Says what one append may hold.
+    fn limits(&self) -> Limits;
+
+    /// Appends `payloads` in order, all of them or none, next to each other; returns the offset of
+    /// the first.
+    ///
+    /// They are durable when this returns. Without payloads nothing is written, and the offset is
+    /// the topic's end. Dropping the future does not take the append back.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::TooLarge`] when a payload or the batch exceeds [`limits`](Self::limits), and
+    /// whatever keeps the bus from writing. Nothing was appended then, except where the error's
+    /// docs say that this is not known.
+    fn append(&self, topic: &Topic, payloads: Vec<Vec<u8>>) -> BusFuture<'_, Offset>;
+
+    /// Reads items in order, the first being the one at `from` or, if it is gone, the next that is
+    /// left.
+    ///
+    /// Returns at least one item if there is one, and stops before the payloads exceed `bytes_max`
+    /// bytes in all or sooner, so only an empty answer means that the end was reached.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the bus cannot be read.
+    fn read(&self, topic: &Topic, from: Offset, bytes_max: usize) -> BusFuture<'_, Vec<Item>>;
+
+    /// Says which offset the next appended item gets; 0 for a topic that nobody wrote to.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the bus cannot be read.
+    fn end(&self, topic: &Topic) -> BusFuture<'_, Offset>;
+
+    /// Follows several topics at once, each from its offset on.
+    ///
+    /// A topic that is named twice is followed once, from the lower offset.
+    fn tail(&self, topics: Vec<(Topic, Offset)>) -> Box<dyn Tail>;
+}
+
+/// Follows topics; made by [`Bus::tail`].
+pub trait Tail: Send + fmt::Debug {
+    /// Waits until some topic has items and returns the next of them, in order, a few MiB at most
+    /// unless one item alone is larger.
+    ///
+    /// Every item of a topic comes exactly once. A busy topic does not keep the others waiting for
+    /// ever. Dropping the future loses nothing, nor does an error: the next call goes on where the
+    /// last successful one ended.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the bus cannot be read; may be called again.
+    fn next(&mut self) -> BusFuture<'_, (Topic, Vec<Item>)>;
+}
+
+/// The place of an item in its topic: 0 for the first, then one more for each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Offset(pub u64);
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What lies at one offset of a topic.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Where it lies.
+    pub offset: Offset,
+    /// The bytes that were appended.
+    pub payload: Vec<u8>,
+}
+
+impl fmt::Debug for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Item")
+            .field("offset", &self.offset.0)
+            .field("bytes", &self.payload.len())
+            .finish()
+    }
+}
+
+/// What one append may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// The most bytes of one payload.
+    pub payload_max: usize,
+    /// The most bytes of all payloads of one append together.
+    pub batch_max: usize,
+}
+
+impl Limits {
+    /// States the limits of a bus: the most bytes of one payload, and of one append.
+    pub fn new(payload_max: usize, batch_max: usize) -> Self {
+        Self {
+            payload_max,
+            batch_max,
+        }
+    }
+
+    /// Refuses what does not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::TooLarge`] for the first payload that is too large, or for the batch.
+    pub fn check(&self, payloads: &[Vec<u8>]) -> Result<(), BusError> {
+        let mut batch: usize = 0;
+        for payload in payloads {
+            within(payload.len(), self.payload_max)?;
+            batch = batch.saturating_add(payload.len());
+        }
+        within(batch, self.batch_max)
+    }
+}
+
+fn within(size: usize, limit: usize) -> Result<(), BusError> {
+    if size > limit {
+        return Err(BusError::TooLarge { size, limit });
+    }
+    Ok(())
+}
+
+impl<B: Bus + ?Sized> Bus for Arc<B> {
+    fn limits(&self) -> Limits {
+        (**self).limits()
+    }
+
+    fn append(&self, topic: &Topic, payloads: Vec<Vec<u8>>) -> BusFuture<'_, Offset> {
+        (**self).append(topic, payloads)
+    }
+
+    fn read(&self, topic: &Topic, from: Offset, bytes_max: usize) -> BusFuture<'_, Vec<Item>> {
+        (**self).read(topic, from, bytes_max)
+    }
+
+    fn end(&self, topic: &Topic) -> BusFuture<'_, Offset> {
+        (**self).end(topic)
+    }
+
+    fn tail(&self, topics: Vec<(Topic, Offset)>) -> Box<dyn Tail> {
+        (**self).tail(topics)
+    }
+}

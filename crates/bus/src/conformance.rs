@@ -1,0 +1,1 @@
+//! The tests that every [`Bus`](crate::Bus) runs against itself.

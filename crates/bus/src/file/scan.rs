@@ -1,0 +1,137 @@
+//! Reads, each on a thread of the blocking pool.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::fault::Fault;
+use super::place::Place;
+use super::schema;
+use crate::{BusError, Item, Offset, Topic};
+
+/// Items of one read, whatever their size.
+const ITEMS_MAX: usize = 16_384;
+/// Connections kept for the next reads.
+const IDLE_MAX: usize = 4;
+
+/// The connections that read.
+#[derive(Debug)]
+pub(super) struct Readers {
+    place: Arc<Place>,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Readers {
+    pub(super) fn new(place: Arc<Place>) -> Self {
+        Self {
+            place,
+            idle: Mutex::default(),
+        }
+    }
+
+    /// Runs `read` with a connection, off the runtime's threads.
+    pub(super) async fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&mut Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, BusError> {
+        let readers = Arc::clone(self);
+        run_blocking(move || {
+            readers
+                .with_connection(read)
+                .map_err(|fault| readers.place.tell(fault))
+        })
+        .await
+    }
+
+    fn with_connection<T>(
+        &self,
+        read: impl FnOnce(&mut Connection) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        self.place.check()?;
+        let idle = self.lock().pop();
+        let mut connection = match idle {
+            Some(connection) => connection,
+            None => self.place.connect()?,
+        };
+        let found = read(&mut connection)?;
+        let mut idle = self.lock();
+        if idle.len() < IDLE_MAX {
+            idle.push(connection);
+        }
+        Ok(found)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs `work` on a thread that may block.
+pub(super) async fn run_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BusError> + Send + 'static,
+) -> Result<T, BusError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(error) => Err(BusError::Backend(Box::new(error))),
+    }
+}
+
+/// The id of a topic and its end; `None` when nobody wrote to it.
+fn topic_row(connection: &Connection, topic: &Topic) -> Result<Option<(i64, Offset)>, Fault> {
+    let row: Option<(i64, i64)> = connection
+        .prepare_cached("SELECT id, next_offset FROM topic WHERE name = ?1")?
+        .query_row([topic.as_ref()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((id, end)) = row else {
+        return Ok(None);
+    };
+    let end = u64::try_from(end).map_err(|_| Fault::OutOfRange)?;
+    Ok(Some((id, Offset(end))))
+}
+
+/// The offset after the last item.
+pub(super) fn end(connection: &Connection, topic: &Topic) -> Result<Offset, Fault> {
+    Ok(topic_row(connection, topic)?.map_or(Offset(0), |(_, end)| end))
+}
+
+/// The items from `from` on, one at least, then up to `bytes_max` bytes of payload.
+pub(super) fn items(
+    connection: &Connection,
+    topic: &Topic,
+    from: Offset,
+    bytes_max: usize,
+) -> Result<Vec<Item>, Fault> {
+    let Some((topic, end)) = topic_row(connection, topic)? else {
+        return Ok(Vec::new());
+    };
+    if from >= end {
+        return Ok(Vec::new());
+    }
+    let first = schema::item_key(topic, from.0).ok_or(Fault::OutOfRange)?;
+    let last = schema::item_key(topic, schema::OFFSET_MAX).ok_or(Fault::OutOfRange)?;
+    let mut statement = connection
+        .prepare_cached("SELECT key, payload FROM item WHERE key BETWEEN ?1 AND ?2 ORDER BY key")?;
+    let mut rows = statement.query((first, last))?;
+    let mut items: Vec<Item> = Vec::new();
+    let mut bytes = 0;
+    while items.len() < ITEMS_MAX && (bytes < bytes_max || items.is_empty()) {
+        let Some(row) = rows.next()? else { break };
+        let found = schema::key_offset(row.get(0)?);
+        let payload = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
+        bytes += payload.len();
+        if bytes > bytes_max && !items.is_empty() {
+            break;
+        }
+        if let Some(before) = items.last()
+            && before.offset.0 + 1 != found
+        {
+            let expected = before.offset.0 + 1;
+            return Err(Fault::NotDense { found, expected });
+        }
+        items.push(Item {
+            offset: Offset(found),
+            payload: payload.to_vec(),
+        });
+    }
+    Ok(items)
+}

@@ -1,0 +1,125 @@
+//! Opens the database and brings it to the newest format; see `spec/bus-file.md`.
+
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::fault::{Fault, Kind};
+
+pub(super) const FILE_NAME: &str = "bus.db";
+/// Newest format: the number of migrations.
+pub(super) const VERSION: u32 = MIGRATIONS.len() as u32;
+const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/001_init.sql")];
+/// "SCBS".
+const APPLICATION_ID: i32 = 0x5343_4253;
+
+/// Bytes of the write-ahead log that are kept for reuse.
+const LOG_KEPT_MAX: u32 = 16 << 20;
+
+/// Key of the first item: `topic << OFFSET_BITS | offset`.
+const OFFSET_BITS: u32 = 40;
+pub(super) const OFFSET_MAX: u64 = (1 << OFFSET_BITS) - 1;
+const TOPIC_MAX: i64 = (1 << (63 - OFFSET_BITS)) - 1;
+
+/// The key of an item, or `None` for a topic or an offset that no item can have.
+pub(super) fn item_key(topic: i64, offset: u64) -> Option<i64> {
+    let offset = i64::try_from(offset).ok()?;
+    let fits = (1..=TOPIC_MAX).contains(&topic) && offset >> OFFSET_BITS == 0;
+    fits.then_some(topic << OFFSET_BITS | offset)
+}
+
+/// The offset in the key of an item.
+pub(super) fn key_offset(key: i64) -> u64 {
+    key.unsigned_abs() & OFFSET_MAX
+}
+
+/// Opens the database at `path`, creating it or bringing it to the newest format.
+pub(super) fn create(path: &Path) -> Result<Connection, Fault> {
+    let mut connection = open(path, OpenFlags::SQLITE_OPEN_CREATE)?;
+    let mut tries = 0;
+    loop {
+        match prepare(&mut connection) {
+            // The switch to a write-ahead log fails at once when another process makes it too.
+            Err(fault) if fault.kind() == Kind::Busy && wait_for_lock(tries) => tries += 1,
+            Err(fault) => return Err(fault),
+            Ok(()) => break,
+        }
+    }
+    settle(&connection)?;
+    Ok(connection)
+}
+
+/// Opens the database at `path`, which is there and has the newest format.
+pub(super) fn connect(path: &Path) -> Result<Connection, Fault> {
+    let connection = open(path, OpenFlags::empty())?;
+    settle(&connection)?;
+    Ok(connection)
+}
+
+fn open(path: &Path, flags: OpenFlags) -> Result<Connection, Fault> {
+    let flags = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_handler(Some(wait_for_lock))?;
+    // The log stays when the last process leaves, so that who may only read always finds it.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    Ok(connection)
+}
+
+/// Waits a moment for another process; `false` once it was 10 s.
+fn wait_for_lock(tries: i32) -> bool {
+    let wait_ms = if tries < 1_000 { 1 } else { 10 };
+    thread::sleep(Duration::from_millis(wait_ms));
+    tries < 1_900
+}
+
+/// Settings that are not kept in the database.
+fn settle(connection: &Connection) -> Result<(), Fault> {
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "fullfsync", true)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.pragma_update_and_check(None, "journal_size_limit", LOG_KEPT_MAX, |_| Ok(()))?;
+    Ok(())
+}
+
+fn prepare(connection: &mut Connection) -> Result<(), Fault> {
+    if found_version(connection)? == VERSION {
+        return Ok(());
+    }
+    if connection.is_readonly("main")? {
+        return Err(Fault::ReadOnly);
+    }
+    let mode: String =
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(Fault::NoLog);
+    }
+    let change = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found = found_version(&change)?;
+    for migration in MIGRATIONS.iter().skip(found as usize) {
+        change.execute_batch(migration)?;
+    }
+    change.pragma_update(None, "application_id", APPLICATION_ID)?;
+    change.pragma_update(None, "user_version", VERSION)?;
+    change.commit()?;
+    Ok(())
+}
+
+/// The format of the database; 0 for one that was just created.
+fn found_version(connection: &Connection) -> Result<u32, Fault> {
+    let application: i32 =
+        connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    match (application, version, tables) {
+        (0, 0, 0) => Ok(0),
+        (APPLICATION_ID, 1..=VERSION, 1..) => Ok(version),
+        (APPLICATION_ID, found, _) if found > VERSION => Err(Fault::TooNew { found }),
+        _ => Err(Fault::Foreign),
+    }
+}

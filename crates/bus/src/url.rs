@@ -1,0 +1,212 @@
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+/// Schemes of buses that exist, but not in this build.
+const ELSEWHERE: [&str; 6] = ["mqtt", "mqtts", "amqp", "amqps", "nats", "postgres"];
+
+/// Names a bus: `file:PATH`, or `file:///PATH` for an absolute path.
+///
+/// A path is taken as it stands: nothing in it is escaped, `?`, `#` and `%` included.
+/// [`Display`](fmt::Display) prints a form that parses to the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BusUrl {
+    path: String,
+}
+
+impl BusUrl {
+    /// Reads a URL.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the text is not the URL of a bus that this build can open.
+    pub fn parse(text: &str) -> Result<Self, BusUrlError> {
+        let (scheme, rest) = text.split_once(':').ok_or(BusUrlError::NoScheme)?;
+        if !is_scheme(scheme) {
+            return Err(BusUrlError::NoScheme);
+        }
+        let scheme = scheme.to_ascii_lowercase();
+        let (authority, path) = match rest.strip_prefix("//") {
+            Some(rest) => rest.split_at(rest.find('/').unwrap_or(rest.len())),
+            None => ("", rest),
+        };
+        if authority.contains('@') {
+            return Err(BusUrlError::Credentials);
+        }
+        if ELSEWHERE.contains(&scheme.as_str()) {
+            return Err(BusUrlError::NotSupported { scheme });
+        }
+        if scheme != "file" {
+            return Err(BusUrlError::UnknownScheme { scheme });
+        }
+        if !authority.is_empty() && authority != "localhost" {
+            return Err(BusUrlError::Host);
+        }
+        if path.is_empty() || path.contains('\0') {
+            return Err(BusUrlError::NoPath);
+        }
+        Ok(Self { path: path.into() })
+    }
+
+    /// Names the bus in the folder at `path`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when `path` is empty or not UTF-8.
+    pub fn file(path: &Path) -> Result<Self, BusUrlError> {
+        let path = path.to_str().ok_or(BusUrlError::NotUtf8)?;
+        if path.is_empty() || path.contains('\0') {
+            return Err(BusUrlError::NoPath);
+        }
+        Ok(Self { path: path.into() })
+    }
+
+    /// The folder of the bus.
+    pub fn file_path(&self) -> &Path {
+        Path::new(&self.path)
+    }
+
+    /// Makes a relative path one below `base_dir`; an absolute path stays.
+    ///
+    /// # Errors
+    ///
+    /// Fails when `base_dir` is not UTF-8.
+    pub fn absolute(&self, base_dir: &Path) -> Result<Self, BusUrlError> {
+        Self::file(&base_dir.join(self.file_path()))
+    }
+}
+
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
+}
+
+impl fmt::Display for BusUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let slashes = if self.path.starts_with('/') { "//" } else { "" };
+        write!(f, "file:{slashes}{}", self.path)
+    }
+}
+
+impl FromStr for BusUrl {
+    type Err = BusUrlError;
+
+    fn from_str(text: &str) -> Result<Self, BusUrlError> {
+        Self::parse(text)
+    }
+}
+
+/// Why a text does not name a bus. No part of the URL but its scheme is ever repeated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BusUrlError {
+    /// The text does not begin with a scheme. Write `file:` before a path.
+    #[error("bus url has no scheme such as `file:`")]
+    NoScheme,
+    /// No bus has this scheme.
+    #[error("bus url has an unknown scheme: `{scheme}`")]
+    UnknownScheme {
+        /// What was found.
+        scheme: String,
+    },
+    /// This build has no such bus. Use another bus, or a build that has it.
+    #[error("bus is not supported by this build: `{scheme}`")]
+    NotSupported {
+        /// The kind of bus.
+        scheme: String,
+    },
+    /// The URL has a user name or password, which would end up in logs and settings. Leave it out.
+    #[error("bus url has credentials in it")]
+    Credentials,
+    /// A file bus lies on this machine; the URL names a host. Write `file:` and the path.
+    #[error("url of a file bus has a host")]
+    Host,
+    /// The path is missing, or has a zero byte.
+    #[error("url of a file bus has no usable path")]
+    NoPath,
+    /// The path cannot be written as text.
+    #[error("path of a file bus is not UTF-8")]
+    NotUtf8,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_urls_name_a_folder_and_print_back() {
+        for (text, path, printed) in [
+            ("file:bus", "bus", "file:bus"),
+            ("file:./a/b c", "./a/b c", "file:./a/b c"),
+            ("FILE:/var/bus", "/var/bus", "file:///var/bus"),
+            ("file:///var/bus", "/var/bus", "file:///var/bus"),
+            ("file://localhost/var/bus", "/var/bus", "file:///var/bus"),
+            ("file:////var/bus", "//var/bus", "file:////var/bus"),
+            ("file:a%20b?c#d@e:f", "a%20b?c#d@e:f", "file:a%20b?c#d@e:f"),
+        ] {
+            let url = BusUrl::parse(text).unwrap();
+            assert_eq!(url.file_path(), Path::new(path), "path of {text}");
+            assert_eq!(url.to_string(), printed);
+            assert_eq!(BusUrl::parse(printed), Ok(url), "parsed again: {printed}");
+        }
+    }
+
+    #[test]
+    fn a_relative_path_is_made_absolute_and_an_absolute_one_stays() {
+        let base = Path::new("/home/kim");
+        let absolute = |text| {
+            BusUrl::parse(text)
+                .unwrap()
+                .absolute(base)
+                .unwrap()
+                .to_string()
+        };
+        assert_eq!(absolute("file:bus"), "file:///home/kim/bus");
+        assert_eq!(absolute("file:///var/bus"), "file:///var/bus");
+    }
+
+    #[test]
+    fn other_texts_are_refused_for_what_is_wrong_with_them() {
+        let not_supported = |scheme: &str| BusUrlError::NotSupported {
+            scheme: scheme.into(),
+        };
+        for (text, error) in [
+            ("", BusUrlError::NoScheme),
+            ("/var/bus", BusUrlError::NoScheme),
+            ("a/b:c", BusUrlError::NoScheme),
+            ("file:", BusUrlError::NoPath),
+            ("file://", BusUrlError::NoPath),
+            ("file:a\0b", BusUrlError::NoPath),
+            ("file://host/var/bus", BusUrlError::Host),
+            ("mqtt://localhost:1883", not_supported("mqtt")),
+            ("mqtts://h", not_supported("mqtts")),
+            ("amqp://h", not_supported("amqp")),
+            ("amqps://h", not_supported("amqps")),
+            ("nats://h", not_supported("nats")),
+            ("Postgres:///db", not_supported("postgres")),
+            (
+                "ftp://h",
+                BusUrlError::UnknownScheme {
+                    scheme: "ftp".into(),
+                },
+            ),
+        ] {
+            assert_eq!(BusUrl::parse(text), Err(error), "parsing {text:?}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_refused_and_not_repeated() {
+        for text in [
+            "mqtt://kim:secret@h",
+            "nats://secret@h/x",
+            "ftp://a:secret@h",
+        ] {
+            let error = BusUrl::parse(text).unwrap_err();
+            assert_eq!(error, BusUrlError::Credentials);
+            assert!(!format!("{error} {error:?}").contains("secret"));
+        }
+    }
+}
