@@ -1,0 +1,85 @@
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+/// Makes the folder that `path` lies in, and those above it, for their owner alone.
+fn make_folder_of(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder_of(path))
+}
+
+/// Makes a new, empty file for its owner alone.
+fn make_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// A file in the making, under a name of its own; removed when dropped.
+#[derive(Debug)]
+pub(crate) struct Draft(PathBuf);
+
+impl Draft {
+    /// Begins a file that will lie at `path`, and makes its folder; `tag` tells apart those that
+    /// are made at one time.
+    pub(crate) fn begin(path: &Path, tag: u64) -> io::Result<Self> {
+        make_folder_of(path)?;
+        let draft = Self(beside(path, &format!(".new-{tag:016x}")));
+        make_file(&draft.0)?;
+        Ok(draft)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Makes the file durable and puts it at `path`, whole or not at all.
+    ///
+    /// Fails with [`ErrorKind::AlreadyExists`] when there is a file already, which stays as it is.
+    pub(crate) fn put_in_place(self, path: &Path) -> io::Result<()> {
+        File::open(&self.0)?.sync_all()?;
+        // A rename would replace a file that another process put there meanwhile; a link does not.
+        fs::hard_link(&self.0, path)?;
+        drop(self);
+        sync_folder_of(path)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        for suffix in ["", "-wal", "-shm", "-journal"] {
+            let _: io::Result<()> = fs::remove_file(beside(&self.0, suffix));
+        }
+    }
+}
+
+/// The path with `suffix` added to its file name.
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        Some(_) | None => Path::new("."),
+    }
+}
+
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        match File::open(folder_of(path))?.sync_all() {
+            // Some file systems cannot sync a folder and do not need to.
+            Err(error) if error.kind() == ErrorKind::InvalidInput => {}
+            synced => return synced,
+        }
+    }
+    Ok(())
+}
