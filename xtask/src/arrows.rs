@@ -196,6 +196,7 @@ mod tests {
     fn a_test_crate_is_for_tests_only() {
         assert!(says("sealcast-engine", "proptest", json!("dev")).is_empty());
         assert_eq!(says("sealcast-engine", "proptest", json!(null)).len(), 1);
+        assert_eq!(says("sealcast-engine", "proptest", json!("build")).len(), 1);
     }
 
     #[test]

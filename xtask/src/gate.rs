@@ -26,10 +26,6 @@ const STEPS: &[Step] = &[
         run: |root| cargo(root, &["fmt", "--all", "--check"]),
     },
     Step {
-        name: "tidy",
-        run: |root| tidy::run(root).map(|()| None),
-    },
-    Step {
         name: "clippy",
         run: |root| {
             let warnings = ["--", "-D", "warnings"];
@@ -38,8 +34,16 @@ const STEPS: &[Step] = &[
         },
     },
     Step {
+        name: "tidy",
+        run: |root| tidy::run(root).map(|()| None),
+    },
+    Step {
         name: "test",
         run: test,
+    },
+    Step {
+        name: "doc",
+        run: doc,
     },
     Step {
         name: "examples",
@@ -49,10 +53,6 @@ const STEPS: &[Step] = &[
                 &["build", "--workspace", "--examples", "--all-features"],
             )
         },
-    },
-    Step {
-        name: "doc",
-        run: doc,
     },
 ];
 
