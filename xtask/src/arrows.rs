@@ -32,7 +32,7 @@ const fn row(
 const TABLE: &[Row] = &[
     row("sealcast-crypto", &[], &[
         "aes-gcm-siv", "argon2", "aws-lc-rs", "blake3", "curve25519-dalek", "ed25519-dalek", "hpke",
-        "rand_core", "subtle", "thiserror", "x25519-dalek", "zeroize",
+        "rand_core", "sha2", "subtle", "thiserror", "x25519-dalek", "zeroize",
     ]),
     row("sealcast-protocol", &["sealcast-crypto"], &[
         "base64", "bech32", "minicbor", "rand_core", "subtle", "thiserror", "zeroize",

@@ -57,7 +57,7 @@ const STEPS: &[Step] = &[
 ];
 
 /// Commands that building or testing starts, and the Debian package of each.
-const NEEDED: &[(&str, &str)] = &[("cc", "build-essential"), ("git", "git")];
+const NEEDED: &[(&str, &str)] = &[("cc", "build-essential")];
 
 /// Parts of the toolchain that the steps use.
 const COMPONENTS: &[(&str, &str)] = &[("fmt", "rustfmt"), ("clippy", "clippy")];
