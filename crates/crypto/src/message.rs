@@ -67,38 +67,34 @@ impl<'a> MessageContext<'a> {
 /// let copy = key.clone();
 /// # Ok::<(), &str>(())
 /// ```
-pub struct MessageKey(SecretArray<{ 32 + COMMITMENT_LEN }>);
+pub struct MessageKey {
+    key: SecretArray<32>,
+    /// Stands in the envelope, so it need not be wiped.
+    commitment: [u8; COMMITMENT_LEN],
+}
 
 impl MessageKey {
     /// Derives the key of the message with this context at the leaf's position.
     pub fn derive(leaf: &Leaf<'_>, context: &MessageContext<'_>) -> Self {
-        Self(SecretArray::init_with(|bytes| {
-            let mut hasher = blake3::Hasher::new_keyed(leaf.expose());
-            absorb(&mut hasher, KEY_LABEL, &context.parts());
-            let mut reader = hasher.finalize_xof();
-            reader.fill(bytes);
-            reader.zeroize();
-            hasher.zeroize();
-        }))
-    }
-
-    fn halves(&self) -> (&[u8; 32], &[u8; COMMITMENT_LEN]) {
-        let bytes = self.0.expose();
-        // Both lengths follow from the type.
-        match (bytes.first_chunk(), bytes.last_chunk()) {
-            (Some(key), Some(commitment)) => (key, commitment),
-            _ => unreachable!("56 bytes are 32 and 24 bytes"),
-        }
+        let mut hasher = blake3::Hasher::new_keyed(leaf.expose());
+        absorb(&mut hasher, KEY_LABEL, &context.parts());
+        let mut reader = hasher.finalize_xof();
+        let key = SecretArray::init_with(|bytes| reader.fill(bytes));
+        let mut commitment = [0; COMMITMENT_LEN];
+        reader.fill(&mut commitment);
+        reader.zeroize();
+        hasher.zeroize();
+        Self { key, commitment }
     }
 
     /// What an envelope shows of its key: it fits this key alone and opens nothing.
     pub fn commitment(&self) -> [u8; COMMITMENT_LEN] {
-        *self.halves().1
+        self.commitment
     }
 
     /// Compares with an envelope's commitment, in constant time.
     pub fn commitment_matches(&self, commitment: &[u8; COMMITMENT_LEN]) -> bool {
-        self.halves().1.ct_eq(commitment).into()
+        self.commitment.ct_eq(commitment).into()
     }
 
     /// Seals a message, giving ciphertext and tag. The buffer grows by [`TAG_LEN`], without being
@@ -120,7 +116,7 @@ impl MessageKey {
     pub fn seal_in_place(&self, context: &MessageContext<'_>, buffer: &mut Vec<u8>, from: usize) {
         assert!(from <= buffer.len(), "a message begins inside its buffer");
         let aad = delimited(SEAL_LABEL, &context.parts());
-        let tag = backend::seal_in_place(self.halves().0, NONCE, &aad, &mut buffer[from..]);
+        let tag = backend::seal_in_place(self.key.expose(), NONCE, &aad, &mut buffer[from..]);
         buffer.extend_from_slice(&tag);
     }
 
@@ -166,7 +162,7 @@ impl MessageKey {
         let (text, tag) = sealed
             .split_last_chunk_mut::<TAG_LEN>()
             .ok_or(OpenError::NotAuthentic)?;
-        if !backend::open_in_place(self.halves().0, NONCE, &aad, text, tag) {
+        if !backend::open_in_place(self.key.expose(), NONCE, &aad, text, tag) {
             wipe(text);
             return Err(OpenError::NotAuthentic);
         }

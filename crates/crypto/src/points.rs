@@ -107,3 +107,65 @@ const SMALL_ORDER_U: [[u8; 32]; 5] = [
         0x11, 0x57,
     ],
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use curve25519_dalek::constants::EIGHT_TORSION;
+
+    /// fault 24
+    #[test]
+    fn all_eight_points_of_small_order_are_refused() {
+        for point in EIGHT_TORSION {
+            let encoded = point.compress().to_bytes();
+            assert_eq!(check_edwards(&encoded), Err(PointFault::SmallOrder));
+            let u = point.to_montgomery().to_bytes();
+            assert_eq!(check_montgomery(&u), Err(PointFault::SmallOrder));
+        }
+        assert_eq!(
+            check_montgomery(&SMALL_ORDER_U[2]),
+            Err(PointFault::SmallOrder)
+        );
+    }
+
+    /// fault 24
+    #[test]
+    fn the_second_sign_of_a_point_without_x_is_refused() {
+        for y in [SMALL_ORDER_Y[1], SMALL_ORDER_Y[2]] {
+            let mut negative_zero = y;
+            negative_zero[31] |= 0x80;
+            assert_eq!(check_edwards(&negative_zero), Err(PointFault::SmallOrder));
+        }
+    }
+
+    /// fault 24
+    #[test]
+    fn coordinates_from_the_prime_on_are_refused() {
+        for low in 0xed..=0xff {
+            for sign in [0, 0x80] {
+                let mut encoded = PRIME;
+                encoded[0] = low;
+                encoded[31] |= sign;
+                assert_eq!(check_edwards(&encoded), Err(PointFault::NotCanonical));
+                assert_eq!(check_montgomery(&encoded), Err(PointFault::NotCanonical));
+            }
+        }
+        let mut largest = PRIME;
+        largest[0] = 0xeb;
+        assert_eq!(check_edwards(&largest), Ok(()));
+        assert_eq!(check_montgomery(&largest), Ok(()));
+        largest[31] |= 0x80;
+        assert_eq!(check_edwards(&largest), Ok(()));
+        assert_eq!(check_montgomery(&largest), Err(PointFault::NotCanonical));
+    }
+
+    #[test]
+    fn scalars_end_before_the_order() {
+        let mut largest = ORDER;
+        largest[0] -= 1;
+        assert!(is_scalar(&largest));
+        assert!(is_scalar(&[0; 32]));
+        assert!(!is_scalar(&ORDER));
+        assert!(!is_scalar(&[0xff; 32]));
+    }
+}

@@ -154,3 +154,218 @@ pub enum KeyError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("signature does not match")]
 pub struct SignatureError;
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::format;
+
+    use curve25519_dalek::constants::{ED25519_BASEPOINT_POINT as BASE, EIGHT_TORSION};
+    use curve25519_dalek::edwards::{CompressedEdwardsY, EdwardsPoint};
+    use curve25519_dalek::scalar::Scalar;
+    use sha2::{Digest as _, Sha512};
+
+    use super::*;
+    use crate::digest::digest;
+    use crate::seeded::Seeded;
+
+    #[test]
+    fn a_signature_fits_its_key_and_its_digest_only() {
+        let key = SigningKey::generate(&mut Seeded::new(1));
+        let (said, other) = (digest("a", &[]), digest("b", &[]));
+        let signature = key.sign(&said);
+        assert_eq!(key.verifying_key().verify(&said, &signature), Ok(()));
+        assert_eq!(
+            key.verifying_key().verify(&other, &signature),
+            Err(SignatureError)
+        );
+        let stranger = SigningKey::generate(&mut Seeded::new(2)).verifying_key();
+        assert_eq!(stranger.verify(&said, &signature), Err(SignatureError));
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_signature_is_noticed() {
+        let key = SigningKey::from_seed(&[7; 32]);
+        let said = digest("a", &[]);
+        for bit in 0..512 {
+            let mut bytes = *key.sign(&said).as_bytes();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let forged = Signature::from_bytes(bytes);
+            assert!(key.verifying_key().verify(&said, &forged).is_err());
+        }
+    }
+
+    #[test]
+    fn a_seed_brings_the_same_key_back() {
+        let key = SigningKey::generate(&mut Seeded::new(1));
+        let back = SigningKey::from_seed(key.expose_seed());
+        assert_eq!(back.verifying_key(), key.verifying_key());
+        assert_eq!(key.duplicate().verifying_key(), key.verifying_key());
+        let bytes = *key.verifying_key().as_bytes();
+        assert_eq!(VerifyingKey::from_bytes(bytes), Ok(key.verifying_key()));
+    }
+
+    /// Every point of small order in every encoding that some library reads (fault 24).
+    #[test]
+    fn points_of_small_order_are_no_keys() {
+        let mut encodings = small_order_encodings();
+        assert_eq!(encodings.len(), 14);
+        while let Some(encoded) = encodings.pop() {
+            assert!(VerifyingKey::from_bytes(encoded).is_err(), "{encoded:?}");
+        }
+    }
+
+    /// With such a key anybody can sign: R = S B fits every message. The backend alone would let it
+    /// pass (fault 24).
+    #[test]
+    fn a_signature_under_a_key_of_small_order_is_refused() {
+        let said = digest("a", &[]);
+        let neutral = EIGHT_TORSION[0].compress().to_bytes();
+        let signature = signature(scalar(5) * BASE, scalar(5));
+        assert!(backend::verify(&neutral, said.as_bytes(), &signature.0));
+        for encoded in small_order_encodings() {
+            let key = VerifyingKey(encoded);
+            assert_eq!(key.verify(&said, &signature), Err(SignatureError));
+        }
+    }
+
+    /// The backend alone would let this pass too (fault 24).
+    #[test]
+    fn a_signature_with_r_of_small_order_is_refused() {
+        let (said, secret) = (digest("a", &[]), scalar(11));
+        let (key, r) = (secret * BASE, EIGHT_TORSION[0]);
+        let signature = signature(r, challenge(&r, &key, &said) * secret);
+        let key = key.compress().to_bytes();
+        assert!(backend::verify(&key, said.as_bytes(), &signature.0));
+        let key = VerifyingKey::from_bytes(key).unwrap();
+        assert_eq!(key.verify(&said, &signature), Err(SignatureError));
+        for encoded in small_order_encodings() {
+            let mut bytes = signature.0;
+            bytes[..32].copy_from_slice(&encoded);
+            let signature = Signature::from_bytes(bytes);
+            assert_eq!(key.verify(&said, &signature), Err(SignatureError));
+        }
+    }
+
+    /// fault 24
+    #[test]
+    fn a_scalar_from_the_order_on_is_refused() {
+        let key = SigningKey::from_seed(&[7; 32]);
+        let said = digest("a", &[]);
+        let mut bytes = *key.sign(&said).as_bytes();
+        let mut carry = 0;
+        let order = (Scalar::ZERO - Scalar::ONE).to_bytes();
+        for (at, byte) in bytes[32..].iter_mut().enumerate() {
+            carry += u16::from(*byte) + u16::from(order[at]) + u16::from(at == 0);
+            *byte = carry as u8;
+            carry >>= 8;
+        }
+        let longer = Signature::from_bytes(bytes);
+        assert_eq!(
+            key.verifying_key().verify(&said, &longer),
+            Err(SignatureError)
+        );
+    }
+
+    /// Keys and R with a part of small order are where checks with and without the cofactor part
+    /// ways. Ours is the one without, on every backend (fault 24).
+    #[test]
+    fn odd_points_verify_by_the_equation_without_cofactor_only() {
+        let (mut accepted, mut only_with_cofactor) = (0, 0);
+        for (a, r) in (0..8).flat_map(|a| (0..8).map(move |r| (a, r))) {
+            for message in 0..8_u8 {
+                let said = digest("odd", &[&[message]]);
+                let (secret, nonce) = (scalar(11), scalar(23));
+                let key = secret * BASE + EIGHT_TORSION[a];
+                let point = nonce * BASE + EIGHT_TORSION[r];
+                let k = challenge(&point, &key, &said);
+                let s = nonce + k * secret;
+                let expected = s * BASE - k * key == point;
+                let outcome = VerifyingKey::from_bytes(key.compress().to_bytes())
+                    .unwrap()
+                    .verify(&said, &signature(point, s));
+                assert_eq!(
+                    outcome.is_ok(),
+                    expected,
+                    "key {a}, R {r}, message {message}"
+                );
+                accepted += u32::from(expected);
+                only_with_cofactor += u32::from(!expected);
+                assert_eq!(
+                    (s * BASE - k * key - point).mul_by_cofactor(),
+                    EIGHT_TORSION[0]
+                );
+            }
+        }
+        assert!(accepted > 8 && only_with_cofactor > 100);
+    }
+
+    #[test]
+    fn a_key_off_the_curve_verifies_nothing() {
+        let off = (2..).map(|y| {
+            let mut encoded = [0; 32];
+            encoded[0] = y;
+            encoded
+        });
+        let off = off
+            .clone()
+            .find(|y| CompressedEdwardsY(*y).decompress().is_none());
+        let key = VerifyingKey::from_bytes(off.unwrap()).unwrap();
+        let signature = SigningKey::from_seed(&[7; 32]).sign(&digest("a", &[]));
+        assert_eq!(
+            key.verify(&digest("a", &[]), &signature),
+            Err(SignatureError)
+        );
+    }
+
+    #[test]
+    fn debug_shows_public_bytes_and_no_secret_ones() {
+        let key = SigningKey::from_seed(&[7; 32]);
+        assert_eq!(format!("{key:?}"), "SigningKey(..)");
+        assert!(format!("{:?}", key.verifying_key()).starts_with("VerifyingKey(ea4a6c63e29c520a"));
+        let signature = Signature::from_bytes([0xab; 64]);
+        assert_eq!(
+            format!("{signature:?}"),
+            format!("Signature({})", "ab".repeat(64))
+        );
+    }
+
+    fn scalar(value: u64) -> Scalar {
+        Scalar::from(value)
+    }
+
+    fn signature(r: EdwardsPoint, s: Scalar) -> Signature {
+        let mut bytes = [0; 64];
+        bytes[..32].copy_from_slice(r.compress().as_bytes());
+        bytes[32..].copy_from_slice(s.as_bytes());
+        Signature::from_bytes(bytes)
+    }
+
+    fn challenge(r: &EdwardsPoint, key: &EdwardsPoint, said: &Digest) -> Scalar {
+        let hash = Sha512::new()
+            .chain_update(r.compress().as_bytes())
+            .chain_update(key.compress().as_bytes())
+            .chain_update(said.as_bytes());
+        Scalar::from_bytes_mod_order_wide(&hash.finalize().into())
+    }
+
+    /// The eight points as they should be, and six other encodings of three of them.
+    fn small_order_encodings() -> alloc::vec::Vec<[u8; 32]> {
+        let mut all: alloc::vec::Vec<[u8; 32]> = EIGHT_TORSION
+            .iter()
+            .map(|point| point.compress().to_bytes())
+            .collect();
+        let mut prime = [0xff; 32];
+        (prime[0], prime[31]) = (0xed, 0x7f);
+        let (mut one, mut minus_one, mut prime_and_one) = ([0; 32], prime, prime);
+        (one[0], minus_one[0], prime_and_one[0]) = (1, 0xec, 0xee);
+        for mut encoded in [one, minus_one, prime, prime_and_one] {
+            if encoded == prime || encoded == prime_and_one {
+                all.push(encoded);
+            }
+            encoded[31] |= 0x80;
+            all.push(encoded);
+        }
+        all
+    }
+}

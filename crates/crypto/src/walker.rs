@@ -59,6 +59,24 @@ impl Walker {
 }
 
 /// Reads every message sealed at one position of one session.
+///
+/// ```
+/// # use sealcast_crypto::{Cover, SessionRoot, Walker};
+/// # let root = SessionRoot::init_with(|bytes| bytes.fill(7));
+/// # let mut walker = Walker::new(Cover::whole(&root));
+/// let leaf = walker.leaf(5).ok_or("outside")?;
+/// let held = [leaf];
+/// # Ok::<(), &str>(())
+/// ```
+///
+/// ```compile_fail,E0382
+/// # use sealcast_crypto::{Cover, SessionRoot, Walker};
+/// # let root = SessionRoot::init_with(|bytes| bytes.fill(7));
+/// # let mut walker = Walker::new(Cover::whole(&root));
+/// let leaf = walker.leaf(5).ok_or("outside")?;
+/// let held = [leaf, leaf];
+/// # Ok::<(), &str>(())
+/// ```
 pub struct Leaf<'a>(&'a [u8; 32]);
 
 impl Leaf<'_> {
@@ -111,7 +129,7 @@ impl Descent {
         if node.until() > held.until() || depth > self.pairs.len() {
             return None;
         }
-        // Entries of another held node never lie at or above the depth of this one's parting.
+        // Two held nodes of one depth part above it: so many shared levels mean the same node.
         let shared = shared_levels(self.at, to);
         let kept = if begin == self.begin && shared >= begin {
             self.end.min(shared + 1)

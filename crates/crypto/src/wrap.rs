@@ -38,33 +38,50 @@ type Encapsulated = <XWing as Kem>::EncappedKey;
 /// let key = sealcast_crypto::UnwrapKey::from_seed(&[7; 32]);
 /// let copy = key.clone();
 /// ```
-pub struct UnwrapKey(SecretArray<32>);
+pub struct UnwrapKey {
+    seed: SecretArray<32>,
+    /// Expanded once, and wiped by its own type.
+    private: Box<PrivateKey>,
+}
 
 impl UnwrapKey {
     /// Draws a new key.
     pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
-        Self(SecretArray::generate(rng))
+        Self::from_secret(SecretArray::generate(rng))
     }
 
     /// Makes the key that belongs to a seed, which is the private key of X-Wing.
     pub fn from_seed(seed: &[u8; 32]) -> Self {
-        Self(SecretArray::init_with(|bytes| bytes.copy_from_slice(seed)))
+        Self::from_secret(SecretArray::init_with(|bytes| bytes.copy_from_slice(seed)))
+    }
+
+    #[expect(
+        clippy::expect_used,
+        reason = "any 32 bytes are a private key of X-Wing"
+    )]
+    fn from_secret(seed: SecretArray<32>) -> Self {
+        let private = PrivateKey::from_bytes(seed.expose()).expect("a seed has 32 bytes");
+        let private = Box::new(private);
+        Self { seed, private }
     }
 
     /// Makes a second copy, for a holder that must outlive this one.
     pub fn duplicate(&self) -> Self {
-        Self(self.0.duplicate())
+        Self {
+            seed: self.seed.duplicate(),
+            private: self.private.clone(),
+        }
     }
 
     /// Shows the seed to code that stores it.
     pub fn expose_seed(&self) -> &[u8; 32] {
-        self.0.expose()
+        self.seed.expose()
     }
 
-    /// Computes the public half. It takes tens of microseconds: keep it.
+    /// The public half.
     pub fn wrap_key(&self) -> WrapKey {
         let mut bytes = Box::new([0; WRAP_KEY_LEN]);
-        XWing::sk_to_pk(&self.private()).write_exact(&mut *bytes);
+        XWing::sk_to_pk(&self.private).write_exact(&mut *bytes);
         WrapKey(bytes)
     }
 
@@ -82,7 +99,7 @@ impl UnwrapKey {
         let encapsulated = Encapsulated::from_bytes(encapsulated).map_err(|_| UnwrapError)?;
         hpke::single_shot_open::<AesGcm256, HkdfSha256, XWing>(
             &OpModeR::Base,
-            &self.private(),
+            &self.private,
             &encapsulated,
             info,
             ciphertext,
@@ -90,14 +107,6 @@ impl UnwrapKey {
         )
         .map(SecretBytes::from)
         .map_err(|_| UnwrapError)
-    }
-
-    #[expect(
-        clippy::expect_used,
-        reason = "any 32 bytes are a private key of X-Wing"
-    )]
-    fn private(&self) -> PrivateKey {
-        PrivateKey::from_bytes(self.expose_seed()).expect("a seed has 32 bytes")
     }
 }
 
