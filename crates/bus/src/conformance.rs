@@ -1,1 +1,155 @@
-//! The tests that every [`Bus`](crate::Bus) runs against itself.
+//! The tests that every [`Bus`] runs against itself.
+//!
+//! ```no_run
+//! # #[tokio::main]
+//! # async fn main() {
+//! use sealcast_bus::{FileBus, conformance};
+//!
+//! conformance::run(
+//!     async || tempfile::tempdir().unwrap(),
+//!     async |folder| FileBus::open(folder.path()).await.unwrap(),
+//! )
+//! .await;
+//! # }
+//! ```
+
+mod appends;
+mod tails;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{Bus, BusError, Item, Offset, Topic};
+
+/// How long one case may take before it counts as hung.
+const CASE_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// Runs every case, each on an empty bus of its own.
+///
+/// `fresh` makes a place for an empty bus, and `open` gives a handle of the bus at a place; it is
+/// called several times for one place. Must run on a tokio runtime with time.
+///
+/// # Panics
+///
+/// Panics, naming the case, when the bus breaks the contract.
+pub async fn run<P, B: Bus + 'static>(fresh: impl AsyncFn() -> P, open: impl AsyncFn(&P) -> B) {
+    let suite = Suite { fresh, open };
+    suite.case("unknown topic", appends::unknown_topic).await;
+    suite
+        .case("order and offsets", appends::order_and_offsets)
+        .await;
+    suite
+        .case("append of nothing", appends::append_of_nothing)
+        .await;
+    suite.case("any bytes", appends::any_bytes).await;
+    suite.case("payload limit", appends::payload_limit).await;
+    suite.case("batch limit", appends::batch_limit).await;
+    suite.case("all or nothing", appends::all_or_nothing).await;
+    suite.case("topics apart", appends::topics_apart).await;
+    suite.case("read bounds", appends::read_bounds).await;
+    suite.case("two handles", appends::two_handles).await;
+    suite
+        .case("concurrent appends", appends::concurrent_appends)
+        .await;
+    suite.case("tail before append", tails::before_append).await;
+    suite.case("tail after append", tails::after_append).await;
+    suite
+        .case("tail of several topics", tails::several_topics)
+        .await;
+    suite.case("tail named twice", tails::named_twice).await;
+    suite.case("tail in turns", tails::in_turns).await;
+    suite.case("tail cancelled", tails::cancelled).await;
+    suite.case("thousand topics", tails::thousand_topics).await;
+}
+
+struct Suite<F, O> {
+    fresh: F,
+    open: O,
+}
+
+impl<P, B: Bus + 'static, F: AsyncFn() -> P, O: AsyncFn(&P) -> B> Suite<F, O> {
+    async fn case(&self, name: &str, case: impl AsyncFn(&Rig) -> Outcome) {
+        let place = (self.fresh)().await;
+        let rig = Rig {
+            bus: Arc::new((self.open)(&place).await),
+            other: Arc::new((self.open)(&place).await),
+        };
+        let failure = match tokio::time::timeout(CASE_TIMEOUT, case(&rig)).await {
+            Ok(outcome) => outcome.err().map(|failure| failure.0),
+            Err(_) => Some("hung".into()),
+        };
+        assert!(
+            failure.is_none(),
+            "bus conformance, case `{name}`: {}",
+            failure.unwrap_or_default()
+        );
+    }
+}
+
+/// Two handles of one bus, empty at the start of a case.
+struct Rig {
+    bus: Arc<dyn Bus>,
+    other: Arc<dyn Bus>,
+}
+
+type Outcome<T = ()> = Result<T, Failure>;
+
+/// What the bus did wrong.
+struct Failure(String);
+
+impl From<BusError> for Failure {
+    fn from(error: BusError) -> Self {
+        Self(format!("unexpected error: {error:?}"))
+    }
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, expected: &T) -> Outcome {
+    ensure(found == expected, || {
+        let (mut found, mut expected) = (format!("{found:?}"), format!("{expected:?}"));
+        found.truncate(2_000);
+        expected.truncate(2_000);
+        format!("{what}: found {found}, expected {expected}")
+    })
+}
+
+fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Outcome {
+    if holds {
+        Ok(())
+    } else {
+        Err(Failure(otherwise()))
+    }
+}
+
+fn topic(name: &str) -> Outcome<Topic> {
+    Topic::new(name).map_err(|error| Failure(error.to_string()))
+}
+
+/// Payloads `name 0`, `name 1`, …
+fn numbered(name: &str, numbers: std::ops::Range<u64>) -> Vec<Vec<u8>> {
+    numbers
+        .map(|number| format!("{name} {number}").into_bytes())
+        .collect()
+}
+
+/// Everything from `from` on; checks that offsets are dense.
+async fn read_all(bus: &dyn Bus, topic: &Topic, from: u64) -> Outcome<Vec<Vec<u8>>> {
+    let mut payloads = Vec::new();
+    let mut next = Offset(from);
+    loop {
+        let items = bus.read(topic, next, 64 << 10).await?;
+        if items.is_empty() {
+            return Ok(payloads);
+        }
+        next = take(next, items, &mut payloads)?;
+    }
+}
+
+/// Moves the payloads of items that must begin at `next`; returns what follows them.
+fn take(mut next: Offset, items: Vec<Item>, payloads: &mut Vec<Vec<u8>>) -> Outcome<Offset> {
+    for item in items {
+        same("offset", &item.offset, &next)?;
+        next.0 += 1;
+        payloads.push(item.payload);
+    }
+    Ok(next)
+}

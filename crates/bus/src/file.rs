@@ -8,6 +8,7 @@ mod schema;
 mod tail;
 mod watch;
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -35,7 +36,7 @@ const APPENDS_WAITING_MAX: usize = 256;
 ///
 /// The folder must lie on a file system of this machine: a network file system loses items. Who can
 /// read the folder but not write to it can read and tail.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct FileBus {
     appends: mpsc::Sender<Append>,
     readers: Arc<Readers>,
@@ -73,6 +74,14 @@ impl FileBus {
             readers: Arc::new(Readers::new(place)),
             watch,
         })
+    }
+}
+
+impl fmt::Debug for FileBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("FileBus")
+            .field(&self.readers.path())
+            .finish()
     }
 }
 

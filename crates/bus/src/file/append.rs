@@ -142,3 +142,89 @@ fn insert(change: &Connection, topic: &Topic, payloads: &[Vec<u8>]) -> Result<Of
     }
     Ok(Offset(first))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn batch(count: usize) -> Append {
+        Append {
+            topic: Topic::new("t").unwrap(),
+            payloads: vec![vec![1; 10_000]; count],
+            done: oneshot::channel().0,
+        }
+    }
+
+    fn pages_max(connection: &Connection, count: u32) {
+        connection
+            .pragma_update_and_check(None, "max_page_count", count, |_| Ok(()))
+            .unwrap();
+    }
+
+    fn database(folder: &Path) -> Connection {
+        schema::create(&folder.join(schema::FILE_NAME)).unwrap()
+    }
+
+    #[test]
+    fn a_database_that_may_not_grow_is_full_and_goes_on_when_it_may() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut connection = database(folder.path());
+        pages_max(&connection, 20);
+        assert_eq!(write(&mut connection, &[batch(2)]).unwrap(), [Offset(0)]);
+        let fault = write(&mut connection, &[batch(1), batch(9)]).unwrap_err();
+        assert_eq!(fault.kind(), Kind::Full);
+        pages_max(&connection, 1_000);
+        assert_eq!(
+            write(&mut connection, &[batch(1), batch(9)]).unwrap(),
+            [Offset(2), Offset(3)]
+        );
+    }
+
+    #[test]
+    fn in_a_group_that_does_not_fit_the_batches_that_do_are_appended() {
+        let folder = tempfile::tempdir().unwrap();
+        let (place, connection) = Place::open(folder.path()).unwrap();
+        pages_max(&connection, 20);
+        let place = Arc::new(place);
+        let watch = Arc::new(Watch::new(Arc::clone(&place)));
+        let mut appender = Appender::new(place, connection, watch);
+        let (group, mut outcomes): (Vec<_>, Vec<_>) = [1, 9, 1]
+            .map(|count| {
+                let (done, outcome) = oneshot::channel();
+                (
+                    Append {
+                        done,
+                        ..batch(count)
+                    },
+                    outcome,
+                )
+            })
+            .into_iter()
+            .unzip();
+        appender.append_group(group);
+        let told: Vec<String> = outcomes
+            .iter_mut()
+            .map(|outcome| match outcome.try_recv().unwrap() {
+                Ok(offset) => offset.to_string(),
+                Err(BusError::Full { .. }) => "full".into(),
+                Err(error) => panic!("{error:?}"),
+            })
+            .collect();
+        assert_eq!(told, ["0", "full", "1"]);
+    }
+
+    #[test]
+    fn offsets_that_are_used_up_end_in_full_and_change_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut connection = database(folder.path());
+        write(&mut connection, &[batch(1)]).unwrap();
+        let set_next = "UPDATE topic SET next_offset = (1 << 40) - 1";
+        connection.execute_batch(set_next).unwrap();
+        let fault = write(&mut connection, &[batch(2)]).unwrap_err();
+        assert_eq!(fault.kind(), Kind::Full);
+        let last = Offset(schema::OFFSET_MAX);
+        assert_eq!(write(&mut connection, &[batch(1)]).unwrap(), [last]);
+    }
+}

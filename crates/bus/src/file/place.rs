@@ -47,6 +47,10 @@ impl Place {
         }
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn tell(&self, fault: impl Into<Arc<Fault>>) -> BusError {
         tell(&self.path, fault)
     }

@@ -1,5 +1,6 @@
 //! Reads, each on a thread of the blocking pool.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension};
@@ -27,6 +28,10 @@ impl Readers {
             place,
             idle: Mutex::default(),
         }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.place.path()
     }
 
     /// Runs `read` with a connection, off the runtime's threads.

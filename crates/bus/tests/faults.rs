@@ -1,0 +1,295 @@
+//! What a file bus says when its place is missing, foreign, damaged or full.
+#![cfg(test)]
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use sealcast_bus::{Bus, BusError, FileBus, Item, Offset, Topic};
+
+const PAGE: usize = 4096;
+
+#[tokio::test]
+async fn a_missing_folder_is_created_with_everything_above_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a/b/c");
+    let bus = FileBus::open(&path).await.unwrap();
+    append(&bus, "t", 1).await.unwrap();
+    assert!(path.join("bus.db").is_file());
+}
+
+#[tokio::test]
+async fn a_place_that_cannot_be_a_folder_is_unreachable() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "in the way").unwrap();
+    for place in [file.join("bus"), file.clone()] {
+        let error = FileBus::open(&place).await.unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, BusError::Unreachable { .. }), "{error:?}");
+        assert!(text.contains(place.to_str().unwrap()), "no path: {text}");
+        assert!(error.source().is_some(), "no cause");
+    }
+}
+
+#[tokio::test]
+async fn a_folder_in_place_of_the_database_is_unreachable() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("bus.db")).unwrap();
+    let error = FileBus::open(folder.path()).await.unwrap_err();
+    assert!(matches!(error, BusError::Unreachable { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_database_of_another_program_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Connection::open(folder.path().join("bus.db")).unwrap();
+    database.execute_batch("CREATE TABLE theirs (a)").unwrap();
+    let error = FileBus::open(folder.path()).await.unwrap_err();
+    assert!(matches!(error, BusError::Damaged { .. }), "{error:?}");
+    let tables: i64 = database
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(tables, 1);
+}
+
+#[tokio::test]
+async fn a_newer_format_is_refused_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(FileBus::open(folder.path()).await.unwrap());
+    let database = Connection::open(folder.path().join("bus.db")).unwrap();
+    database.pragma_update(None, "user_version", 9).unwrap();
+    let error = FileBus::open(folder.path()).await.unwrap_err();
+    let newer = matches!(
+        error,
+        BusError::TooNew {
+            found: 9,
+            known: 1,
+            ..
+        }
+    );
+    assert!(newer, "{error:?}");
+}
+
+#[tokio::test]
+async fn a_file_of_garbage_is_damaged() {
+    for garbage in [
+        vec![7; 100],
+        vec![7; PAGE],
+        vec![0; PAGE],
+        vec![0xff; 3 * PAGE],
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("bus.db"), garbage).unwrap();
+        let error = FileBus::open(folder.path()).await.unwrap_err();
+        assert!(matches!(error, BusError::Damaged { .. }), "{error:?}");
+        assert!(error.source().is_some(), "no cause");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_page_is_reported_and_never_a_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = filled(folder.path()).await;
+    let mut damaged = 0;
+    for page in 0..whole.len() / PAGE {
+        for fill in [0x00, 0x5a, 0xff] {
+            let mut broken = whole.clone();
+            broken[page * PAGE..][..PAGE].fill(fill);
+            damaged += usize::from(is_reported(&broken).await);
+        }
+    }
+    assert!(damaged > whole.len() / PAGE, "only {damaged} were noticed");
+}
+
+#[tokio::test]
+async fn a_database_that_was_cut_short_is_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = filled(folder.path()).await;
+    for pages in [1, 2, whole.len() / PAGE / 2] {
+        assert!(is_reported(&whole[..pages * PAGE]).await, "{pages} pages");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_item_is_damage_and_not_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let bus = FileBus::open(folder.path()).await.unwrap();
+    append(&bus, "t", 5).await.unwrap();
+    let database = Connection::open(folder.path().join("bus.db")).unwrap();
+    let key = (1_i64 << 40) | 3;
+    database
+        .execute("DELETE FROM item WHERE key = ?1", [key])
+        .unwrap();
+    let error = read(&bus, "t", 0).await.unwrap_err();
+    assert!(matches!(error, BusError::Damaged { .. }), "{error:?}");
+    let left = read(&bus, "t", 3).await.unwrap();
+    assert_eq!(left.first().map(|item| item.offset), Some(Offset(4)));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_bus_that_was_removed_or_replaced_while_open_takes_nothing_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bus");
+    let bus = FileBus::open(&path).await.unwrap();
+    append(&bus, "t", 1).await.unwrap();
+    let mut tail = bus.tail(vec![(topic("t"), Offset(1))]);
+    fs::remove_dir_all(&path).unwrap();
+    for replaced in [false, true] {
+        if replaced {
+            FileBus::open(&path).await.unwrap();
+        }
+        for error in [
+            append(&bus, "t", 1).await.unwrap_err(),
+            read(&bus, "t", 0).await.unwrap_err(),
+            tail.next().await.unwrap_err(),
+        ] {
+            assert!(matches!(error, BusError::Unreachable { .. }), "{error:?}");
+        }
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_tail_that_waits_notices_that_the_bus_was_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bus");
+    let bus = FileBus::open(&path).await.unwrap();
+    let mut tail = bus.tail(vec![(topic("t"), Offset(0))]);
+    let waiting = tokio::time::timeout(Duration::from_millis(100), tail.next()).await;
+    assert!(waiting.is_err(), "an empty bus brought something");
+    let waiting = tokio::spawn(async move { tail.next().await });
+    tokio::task::yield_now().await;
+    fs::remove_dir_all(&path).unwrap();
+    let error = waiting.await.unwrap().unwrap_err();
+    assert!(matches!(error, BusError::Unreachable { .. }), "{error:?}");
+}
+
+/// Makes a bus of several pages in `folder` and returns its database as one file.
+async fn filled(folder: &Path) -> Vec<u8> {
+    let bus = FileBus::open(folder).await.unwrap();
+    for name in ["a", "b", "c"] {
+        for _ in 0..20 {
+            append(&bus, name, 5).await.unwrap();
+        }
+        bus.append(&topic(name), vec![vec![1; 3 * PAGE]])
+            .await
+            .unwrap();
+    }
+    let path = folder.join("bus.db");
+    let database = Connection::open(&path).unwrap();
+    database
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
+            assert_eq!(row.get(0), Ok(0), "the log was busy");
+            Ok(())
+        })
+        .unwrap();
+    fs::read(path).unwrap()
+}
+
+/// Uses a bus with this database in every way; whether the damage was met.
+async fn is_reported(database: &[u8]) -> bool {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("bus.db"), database).unwrap();
+    let bus = match FileBus::open(folder.path()).await {
+        Ok(bus) => bus,
+        Err(error) => return is_damaged(&error),
+    };
+    let mut reported = false;
+    for name in ["a", "b", "c"] {
+        for outcome in [
+            read(&bus, name, 0).await.map(drop),
+            bus.end(&topic(name)).await.map(drop),
+            append(&bus, name, 5).await.map(drop),
+        ] {
+            reported |= outcome.is_err_and(|error| is_damaged(&error));
+        }
+    }
+    reported
+}
+
+fn is_damaged(error: &BusError) -> bool {
+    assert!(matches!(error, BusError::Damaged { .. }), "{error:?}");
+    true
+}
+
+async fn append(bus: &FileBus, name: &str, items: usize) -> Result<Offset, BusError> {
+    bus.append(&topic(name), vec![vec![9; 300]; items]).await
+}
+
+async fn read(bus: &FileBus, name: &str, from: u64) -> Result<Vec<Item>, BusError> {
+    bus.read(&topic(name), Offset(from), usize::MAX).await
+}
+
+fn topic(name: &str) -> Topic {
+    Topic::new(name).unwrap()
+}
+
+/// A small disk of its own, where the machine lets us have one; the appender's unit tests fill a
+/// database everywhere else.
+#[cfg(target_os = "linux")]
+mod small_disk {
+    use super::*;
+    use std::process::Command;
+
+    struct Disk(PathBuf);
+
+    impl Disk {
+        fn mount(at: &Path) -> Option<Self> {
+            let mut mount = Command::new("mount");
+            mount.args(["-t", "tmpfs", "-o", "size=2m", "none"]).arg(at);
+            let mounted = mount.output().is_ok_and(|output| output.status.success());
+            mounted.then(|| Self(at.to_owned()))
+        }
+    }
+
+    impl Drop for Disk {
+        fn drop(&mut self) {
+            Command::new("umount").arg("-l").arg(&self.0).status().ok();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_and_the_bus_goes_on_when_there_is_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(disk) = Disk::mount(folder.path()) else {
+            return;
+        };
+        let path = disk.0.join("bus");
+        let bus = FileBus::open(&path).await.unwrap();
+        append(&bus, "t", 3).await.unwrap();
+        let ballast = disk.0.join("ballast");
+        fs::write(&ballast, vec![0; 1 << 20]).unwrap();
+
+        let mut written = 3;
+        let error = loop {
+            match bus.append(&topic("t"), vec![vec![1; 50_000]; 2]).await {
+                Ok(_) => written += 2,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, BusError::Full { .. }), "{error:?}");
+        assert_eq!(bus.end(&topic("t")).await.unwrap(), Offset(written));
+        assert_eq!(read(&bus, "t", 0).await.unwrap().len() as u64, written);
+
+        fs::remove_file(&ballast).unwrap();
+        let first = append(&bus, "t", 1).await.unwrap();
+        assert_eq!(first, Offset(written));
+        assert_eq!(read(&bus, "t", 0).await.unwrap().len() as u64, written + 1);
+    }
+
+    #[tokio::test]
+    async fn a_disk_without_room_for_a_bus_is_full() {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(disk) = Disk::mount(folder.path()) else {
+            return;
+        };
+        let room = fs::write(disk.0.join("ballast"), vec![0; 4 << 20]);
+        assert!(room.is_err(), "the disk is not small");
+        let error = FileBus::open(disk.0.join("bus")).await.unwrap_err();
+        assert!(matches!(error, BusError::Full { .. }), "{error:?}");
+    }
+}
