@@ -98,3 +98,74 @@ impl StoreKey {
 }
 
 redacted_debug!(StoreKey);
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::format;
+
+    use super::*;
+    use crate::seeded::Seeded;
+
+    #[test]
+    fn a_value_opens_in_its_own_place_only() {
+        let key = key();
+        let sealed = key.seal(&mut Seeded::new(1), b"session 1", b"root");
+        assert_eq!(sealed.len(), 4 + StoreKey::OVERHEAD);
+        assert_eq!(key.open(b"session 1", &sealed).unwrap().expose(), b"root");
+        let elsewhere = key.open(b"session 2", &sealed).map(|_| ());
+        assert_eq!(elsewhere, Err(OpenError::NotAuthentic));
+    }
+
+    /// fault 6
+    #[test]
+    fn a_wrong_key_and_every_flipped_bit_are_noticed() {
+        let mut sealed = key().seal(&mut Seeded::new(1), b"session 1", b"root");
+        let stranger = StoreKey::generate(&mut Seeded::new(3));
+        assert!(stranger.open(b"session 1", &sealed).is_err());
+        for bit in 0..sealed.len() * 8 {
+            sealed[bit / 8] ^= 1 << (bit % 8);
+            assert!(key().open(b"session 1", &sealed).is_err(), "bit {bit}");
+            sealed[bit / 8] ^= 1 << (bit % 8);
+        }
+        for length in 0..sealed.len() {
+            assert!(key().open(b"session 1", &sealed[..length]).is_err());
+        }
+    }
+
+    #[test]
+    fn the_same_value_is_sealed_differently_each_time() {
+        let mut rng = Seeded::new(1);
+        let one = key().seal(&mut rng, b"", b"root");
+        assert_ne!(one, key().seal(&mut rng, b"", b"root"));
+    }
+
+    #[test]
+    fn randomness_may_be_handed_in_as_an_object() {
+        let mut rng = Seeded::new(1);
+        let rng: &mut dyn CryptoRng = &mut rng;
+        let key = StoreKey::generate(rng);
+        let sealed = key.seal(rng, b"", b"root");
+        assert_eq!(key.open(b"", &sealed).unwrap().expose(), b"root");
+    }
+
+    #[test]
+    fn a_sealed_value_keeps_its_bytes() {
+        let key = StoreKey::init_with(|bytes| bytes.fill(7));
+        let sealed = key.seal(&mut Seeded::new(1), b"session 1", b"root");
+        assert_eq!(
+            format!("{}", crate::digest::Hex(&sealed)),
+            "5dc76cbd474e91b7e85a02bc045b80d597f4e8ecc757f2e26a37df70bc64ac2f"
+        );
+        assert_eq!(key.duplicate().expose(), key.expose());
+    }
+
+    #[test]
+    fn debug_shows_no_key_bytes() {
+        assert_eq!(format!("{:?}", key()), "StoreKey(..)");
+    }
+
+    fn key() -> StoreKey {
+        StoreKey::generate(&mut Seeded::new(2))
+    }
+}

@@ -202,3 +202,131 @@ fn check_x25519(u: &[u8; 32]) -> Result<(), WrapKeyError> {
         PointFault::SmallOrder => WrapKeyError::SmallOrder,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::format;
+
+    use super::*;
+    use crate::digest::digest;
+    use crate::seeded::Seeded;
+
+    #[test]
+    fn a_secret_unwraps_with_its_key_and_its_info_only() {
+        let wrapped = wrapped();
+        assert_eq!(wrapped.len(), 32 + WRAP_OVERHEAD);
+        assert_eq!(key().unwrap(b"info", &wrapped).unwrap().expose(), [5; 32]);
+        for info in [&b"Info"[..], b"", b"info\0"] {
+            let outcome = key().unwrap(info, &wrapped).map(|_| ());
+            assert_eq!(outcome, Err(UnwrapError));
+        }
+        let stranger = UnwrapKey::generate(&mut Seeded::new(3));
+        assert!(stranger.unwrap(b"info", &wrapped).is_err());
+    }
+
+    /// fault 6
+    #[test]
+    fn altered_cut_and_grown_bytes_do_not_unwrap() {
+        let mut wrapped = wrapped();
+        for at in (0..wrapped.len()).step_by(31).chain(1119..1122) {
+            wrapped[at] ^= 1;
+            assert!(key().unwrap(b"info", &wrapped).is_err(), "byte {at}");
+            wrapped[at] ^= 1;
+        }
+        for length in [0, 1, 1119, 1120, 1121, 1135, 1136, wrapped.len() - 1] {
+            assert!(key().unwrap(b"info", &wrapped[..length]).is_err());
+        }
+        wrapped.push(0);
+        assert!(key().unwrap(b"info", &wrapped).is_err());
+    }
+
+    /// Libraries differ on what X25519 does with such a point.
+    #[test]
+    fn points_of_small_order_neither_wrap_nor_unwrap() {
+        let mut public = *key().wrap_key().as_bytes();
+        public[1184..].fill(0);
+        assert_eq!(WrapKey::from_bytes(&public), Err(WrapKeyError::SmallOrder));
+        let mut wrapped = wrapped();
+        wrapped[1088..1120].fill(0);
+        assert!(key().unwrap(b"info", &wrapped).is_err());
+    }
+
+    #[test]
+    fn wrapping_keys_have_one_encoding() {
+        let public = key().wrap_key();
+        assert_eq!(WrapKey::from_bytes(public.as_bytes()), Ok(public.clone()));
+        let mut other = *public.as_bytes();
+        other[1215] |= 0x80;
+        assert_eq!(WrapKey::from_bytes(&other), Err(WrapKeyError::NotCanonical));
+        let mut other = *public.as_bytes();
+        other[..2].fill(0xff);
+        assert_eq!(WrapKey::from_bytes(&other), Err(WrapKeyError::NotCanonical));
+        let short = &public.as_bytes()[1..];
+        assert_eq!(WrapKey::from_bytes(short), Err(WrapKeyError::Length));
+    }
+
+    #[test]
+    fn a_seed_brings_the_same_key_back() {
+        let key = UnwrapKey::generate(&mut Seeded::new(2));
+        let back = UnwrapKey::from_seed(key.expose_seed());
+        assert_eq!(back.wrap_key(), key.wrap_key());
+        assert_eq!(key.duplicate().wrap_key(), key.wrap_key());
+        assert_eq!(key.duplicate().expose_seed(), key.expose_seed());
+    }
+
+    #[test]
+    fn randomness_may_be_handed_in_as_an_object() {
+        let mut rng = Seeded::new(1);
+        let rng: &mut dyn CryptoRng = &mut rng;
+        let key = UnwrapKey::generate(rng);
+        let wrapped = key.wrap_key().wrap(rng, b"info", &[5; 32]).unwrap();
+        assert_eq!(key.unwrap(b"info", &wrapped).unwrap().expose(), [5; 32]);
+    }
+
+    /// The seed and the public key of the first test vector of X-Wing's specification, and our own
+    /// bytes, written down once.
+    #[test]
+    fn keys_and_wraps_keep_their_bytes() {
+        let seed = "7f9c2ba4e88f827d616045507605853ed73b8093f6efbc88eb1a6eacfa66ef26";
+        let seed = vec_from(seed).try_into().unwrap();
+        let public = UnwrapKey::from_seed(&seed).wrap_key();
+        assert_eq!(
+            public.as_bytes()[..16],
+            vec_from("e2236b35a8c24b39b10aa1323a96a919")
+        );
+        assert_eq!(
+            public.as_bytes()[1184..],
+            vec_from("859edb06eff389b27dce59844570216223593d4ba32d9abac8cd049040ef6534")
+        );
+        let hash = digest("sealcast.v1 test", &[&wrapped()]);
+        assert_eq!(
+            format!("{}", Hex(hash.as_bytes())),
+            "2ff650f7a4c2b427dcba520db1164e375b32120bf0f1aeb777570cf253e1225a"
+        );
+    }
+
+    #[test]
+    fn debug_shows_no_secret_bytes() {
+        assert_eq!(format!("{:?}", key()), "UnwrapKey(..)");
+        let shown = format!("{:?}", key().wrap_key());
+        assert_eq!(shown.len(), "WrapKey(..)".len() + 32);
+    }
+
+    fn key() -> UnwrapKey {
+        UnwrapKey::from_seed(&[7; 32])
+    }
+
+    fn wrapped() -> Vec<u8> {
+        key()
+            .wrap_key()
+            .wrap(&mut Seeded::new(1), b"info", &[5; 32])
+            .unwrap()
+    }
+
+    fn vec_from(hex: &str) -> Vec<u8> {
+        (0..hex.len() / 2)
+            .map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap())
+            .collect()
+    }
+}
