@@ -1,1 +1,30 @@
-//! Stub.
+//! Publisher and reader machines: state in, decisions out.
+//!
+//! Nothing here owns a socket, clock, disk or random source. A driver feeds a [`StreamView`] with
+//! what the bus carries, seals with a [`Publisher`] inside one store transaction, and opens with a
+//! [`Reader`]. Whatever must be durable comes out as a [`Put`], and the driver makes it durable
+//! before it acts on anything that came out later.
+#![no_std]
+extern crate alloc;
+
+mod author;
+mod identity;
+mod lane;
+mod lineage;
+mod persist;
+mod publish;
+mod read;
+mod share;
+mod track;
+mod view;
+
+pub use author::{AuthorError, author, genesis};
+pub use identity::Identity;
+pub use lane::{CLOCK_BEHIND_MS_MAX, ClockBehind, Lane};
+pub use lineage::{Lineage, Tips};
+pub use persist::{Put, Space, persisted};
+pub use publish::{Draft, NewSession, NotSealed, Publisher, Sealed};
+pub use read::{Event, Mode, Reader, Refusal};
+pub use share::{Handout, SharedWith, plan_handouts, wrap_handout};
+pub use track::{Notice, Tracker};
+pub use view::{Alarm, ControlTopic, Output, StreamView};

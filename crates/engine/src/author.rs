@@ -1,0 +1,114 @@
+//! Writing entries of the access log.
+
+use rand_core::CryptoRng;
+use sealcast_protocol::{
+    DecodeError, Genesis, LaneMode, LogBody, LogEntry, LogHash, Position, Sharing, Standing,
+    StreamId, Verified, sign,
+};
+
+use crate::identity::Identity;
+use crate::view::StreamView;
+
+/// Writes the first entry of a stream. Its hash is the stream's id.
+///
+/// # Errors
+///
+/// Fails when `now` is outside the key tree.
+pub fn genesis(
+    identity: &Identity,
+    rng: &mut (impl CryptoRng + ?Sized),
+    now: Position,
+    sharing: Sharing,
+    public: bool,
+) -> Result<(StreamId, Verified<LogEntry>), DecodeError> {
+    let mut nonce = [0; 16];
+    rng.fill_bytes(&mut nonce);
+    let entry = LogEntry {
+        version: 1,
+        stream: StreamId([0; 32]),
+        user: identity.user(),
+        device: identity.device(),
+        seq: 0,
+        prev: LogHash([0; 32]),
+        heads: [].into(),
+        time: now,
+        body: LogBody::Genesis(Genesis {
+            nonce,
+            owner: identity.user(),
+            lane_mode: LaneMode::Own,
+            sharing,
+            public,
+        }),
+    };
+    let entry = sign(identity.signing(), entry)?;
+    Ok((StreamId(*entry.digest().as_bytes()), entry))
+}
+
+/// Writes this device's next entry, after making sure that it will count.
+///
+/// # Errors
+///
+/// Fails when the log does not let this device write it, or it is not a possible entry.
+pub fn author(
+    view: &StreamView,
+    identity: &Identity,
+    now: Position,
+    body: LogBody,
+) -> Result<Verified<LogEntry>, AuthorError> {
+    let (seq, prev) = view.log().next_seat(&identity.user(), &identity.device());
+    let entry = LogEntry {
+        version: 1,
+        stream: view.stream(),
+        user: identity.user(),
+        device: identity.device(),
+        seq,
+        prev,
+        heads: view.log().heads(&prev),
+        time: now.max(view.state().mark()),
+        body,
+    };
+    let entry = sign(identity.signing(), entry).map_err(AuthorError::OutOfRange)?;
+    match would_count(view, &entry) {
+        true => Ok(entry),
+        false => Err(AuthorError::NotAllowed),
+    }
+}
+
+fn would_count(view: &StreamView, entry: &Verified<LogEntry>) -> bool {
+    let mut log = view.log().clone();
+    log.insert(entry.clone());
+    let id = LogHash::from(entry.digest());
+    let before = view.state();
+    let after = log.state();
+    match &entry.body().body {
+        LogBody::Grant(_) => after
+            .grants()
+            .iter()
+            .any(|of| of.id == id && of.standing == Standing::Counts),
+        LogBody::Revoke(_) => changes_standing(before.grants(), after.grants()),
+        LogBody::Settings(settings) => after.settings() == *settings,
+        LogBody::Close => after.is_closed(),
+        LogBody::Genesis(_) => false,
+    }
+}
+
+fn changes_standing(
+    before: &[sealcast_protocol::GrantState],
+    after: &[sealcast_protocol::GrantState],
+) -> bool {
+    before
+        .iter()
+        .any(|old| after.iter().any(|new| new.id == old.id && new != old))
+}
+
+/// Why an entry was not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuthorError {
+    /// The entry would not count: this device has no right to write it, or it has no effect.
+    #[error("the access log does not allow it")]
+    NotAllowed,
+    /// The entry is not a possible one.
+    #[error("the entry is out of range")]
+    OutOfRange(#[source] DecodeError),
+}

@@ -1,0 +1,51 @@
+//! What a store keeps for the engine, and under which keys, `spec/store.md`, section "Records".
+
+use alloc::vec::Vec;
+
+use sealcast_crypto::SecretBytes;
+
+/// One record to keep. It must be durable before anything that came out later is acted on.
+#[derive(Debug)]
+pub struct Put {
+    /// The table.
+    pub space: Space,
+    /// The place in it; public identifiers only.
+    pub id: Vec<u8>,
+    /// The record.
+    pub value: SecretBytes,
+}
+
+/// The tables of a home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Space {
+    /// The home itself: its identity and settings.
+    Home = 1,
+    /// Contacts, by user id.
+    Contact = 2,
+    /// Streams, by stream id.
+    Stream = 3,
+    /// Entries of device lists: user, seq.
+    ListEntry = 4,
+    /// Entries of access logs: stream, hash.
+    LogEntry = 5,
+    /// Session records: stream, session, device.
+    Record = 6,
+    /// Roots: stream, session.
+    Root = 7,
+    /// Covers that were received: stream, session, bundle.
+    Cover = 8,
+    /// What other devices were given: stream, session, device.
+    Delivered = 9,
+    /// How far each topic was read: stream, topic.
+    Cursor = 10,
+    /// The lane of this home: stream.
+    Lane = 11,
+    /// How far live reading came: stream, device.
+    Track = 12,
+}
+
+/// The id of a record: its parts joined; every part but the last has a fixed length.
+pub fn persisted(parts: &[&[u8]]) -> Vec<u8> {
+    parts.concat()
+}

@@ -1,0 +1,354 @@
+//! A publisher seals batches of records, inside the store transaction that holds its lane.
+
+use alloc::vec::Vec;
+
+use rand_core::CryptoRng;
+use sealcast_crypto::{Cover, SessionRoot, SigningKey, Walker};
+use sealcast_protocol::{
+    DecodeError, DeviceId, EnvelopeHash, Flags, Frame, Header, InstanceId, LogHash, Position,
+    SealedEnvelope, SessionId, SessionKind, SessionRecord, StreamId, Suite, UserId, Verified, seal,
+    sign, wrap_root,
+};
+
+use crate::identity::Identity;
+use crate::lane::{ClockBehind, Lane};
+use crate::view::StreamView;
+
+/// Seals for one device in one run of its process.
+///
+/// Draw up a batch with [`seal`](Self::seal) inside the transaction that reads and writes the
+/// [`Lane`]; when the transaction is durable, [`advance`](Self::advance) and let the envelopes
+/// leave. A batch that was not advanced over never happened.
+#[derive(Debug)]
+pub struct Publisher {
+    stream: StreamId,
+    user: UserId,
+    device: DeviceId,
+    signing: SigningKey,
+    instance: InstanceId,
+    seq: u32,
+    prev: Option<EnvelopeHash>,
+    walker: Option<(SessionId, Walker)>,
+}
+
+/// What goes into one envelope.
+#[derive(Debug)]
+pub enum Draft<'a> {
+    /// One record, made at the position where it is sealed.
+    Single(&'a [u8]),
+    /// Several records, each with a time of its own.
+    Frame(&'a Frame),
+}
+
+/// A sealed batch.
+#[derive(Debug)]
+#[must_use]
+pub struct Sealed {
+    /// The envelopes, in order.
+    pub envelopes: Vec<SealedEnvelope>,
+    /// Where the last one was sealed.
+    pub position: Position,
+    seq: u32,
+    prev: Option<EnvelopeHash>,
+}
+
+/// A session that was drawn: keep it, then announce it, then seal with it.
+#[derive(Debug)]
+pub struct NewSession {
+    /// Its id.
+    pub session: SessionId,
+    /// Its root.
+    pub root: SessionRoot,
+    /// Its record, with the root wrapped for every keyholder device.
+    pub record: Verified<SessionRecord>,
+}
+
+/// Why a batch was not sealed. Nothing changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotSealed {
+    /// The log is not whole, so that a removal may be hidden: read it again.
+    #[error("{0} access-log entries are missing")]
+    LogIncomplete(usize),
+    /// The stream has ended.
+    #[error("the stream is closed")]
+    Closed,
+    /// The log does not let this device publish now.
+    #[error("this device may not publish")]
+    NotEntitled,
+    /// The clock must be set.
+    #[error(transparent)]
+    ClockBehind(#[from] ClockBehind),
+    /// There is no session, or a removal or its age ended it: start one.
+    #[error("a new session is needed")]
+    NeedsSession,
+    /// Another process of the home started this session: take its root and record from the store.
+    #[error("the session is not known here yet")]
+    UnknownSession(SessionId),
+    /// The session's record is not known to be on the bus: put it there.
+    #[error("the session is not announced yet")]
+    NotAnnounced(SessionId),
+    /// This run has used up its numbers: start another.
+    #[error("this run has used up its numbers")]
+    Exhausted,
+    /// A record is too long or too far from now in time.
+    #[error("a record does not fit into an envelope")]
+    OutOfRange,
+}
+
+impl Publisher {
+    /// Starts a run. `rng` must not repeat, not even in a restored copy of the home.
+    pub fn new(stream: StreamId, identity: &Identity, rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+        let mut instance = [0; 8];
+        rng.fill_bytes(&mut instance);
+        Self {
+            stream,
+            user: identity.user(),
+            device: identity.device(),
+            signing: identity.signing().duplicate(),
+            instance: InstanceId(instance),
+            seq: 0,
+            prev: None,
+            walker: None,
+        }
+    }
+
+    /// Seals a batch at the lane's next position.
+    ///
+    /// # Errors
+    ///
+    /// Fails with what must be done first; neither lane nor publisher has changed then.
+    pub fn seal(
+        &mut self,
+        now: Position,
+        lane: &mut Lane,
+        view: &StreamView,
+        drafts: &[Draft<'_>],
+    ) -> Result<Sealed, NotSealed> {
+        let position = self.position(now, lane, view)?;
+        let session = self.ready(now, lane, view)?;
+        let flags = Flags {
+            frame: false,
+            backfill: false,
+        };
+        let at = drafts.iter().map(|draft| (position, draft));
+        let sealed = self.seal_all(lane, view, session, flags, at)?;
+        lane.seal_at(position);
+        lane.last = sealed.prev.unwrap_or(lane.last);
+        Ok(sealed)
+    }
+
+    /// Seals older data, each record at its own position, in a backfill session of this device.
+    ///
+    /// # Errors
+    ///
+    /// Fails with what must be done first; neither lane nor publisher has changed then.
+    pub fn seal_past(
+        &mut self,
+        lane: &mut Lane,
+        view: &StreamView,
+        session: SessionId,
+        records: &[(Position, Vec<u8>)],
+    ) -> Result<Sealed, NotSealed> {
+        self.check_log(view)?;
+        let state = view.state();
+        if !records
+            .iter()
+            .all(|(at, _)| state.may_publish(&self.user, &self.device, *at))
+        {
+            return Err(NotSealed::NotEntitled);
+        }
+        if self.lacks_removal(view, &session) {
+            return Err(NotSealed::NeedsSession);
+        }
+        let flags = Flags {
+            frame: false,
+            backfill: true,
+        };
+        let drafts: Vec<_> = records
+            .iter()
+            .map(|(at, payload)| (*at, Draft::Single(payload)))
+            .collect();
+        let at = drafts.iter().map(|(at, draft)| (*at, draft));
+        let sealed = self.seal_all(lane, view, session, flags, at)?;
+        lane.last = sealed.prev.unwrap_or(lane.last);
+        Ok(sealed)
+    }
+
+    /// Notes that a batch is durable and leaves.
+    pub fn advance(&mut self, sealed: &Sealed) {
+        self.seq = sealed.seq;
+        self.prev = sealed.prev;
+    }
+
+    /// Where a message would be sealed now.
+    ///
+    /// # Errors
+    ///
+    /// Fails when nothing may be sealed.
+    pub fn position(
+        &self,
+        now: Position,
+        lane: &Lane,
+        view: &StreamView,
+    ) -> Result<Position, NotSealed> {
+        self.check_log(view)?;
+        let position = lane.next_position(now, view.state().mark())?;
+        match view.state().may_publish(&self.user, &self.device, position) {
+            true => Ok(position),
+            false => Err(NotSealed::NotEntitled),
+        }
+    }
+
+    fn check_log(&self, view: &StreamView) -> Result<(), NotSealed> {
+        let missing = view.missing_entries();
+        if missing > 0 || !view.state().has_begun() {
+            return Err(NotSealed::LogIncomplete(missing.max(1)));
+        }
+        match view.state().is_closed() {
+            true => Err(NotSealed::Closed),
+            false => Ok(()),
+        }
+    }
+
+    fn ready(&self, now: Position, lane: &Lane, view: &StreamView) -> Result<SessionId, NotSealed> {
+        let session = lane.session().ok_or(NotSealed::NeedsSession)?;
+        let record = view
+            .record(&session, &self.device)
+            .ok_or(NotSealed::UnknownSession(session))?;
+        let every = view.state().settings().rekey_every_ms;
+        let is_old = every > 0 && now.0.saturating_sub(record.start.0) >= every;
+        if is_old || self.lacks_removal(view, &session) {
+            return Err(NotSealed::NeedsSession);
+        }
+        match lane.is_announced {
+            true => Ok(session),
+            false => Err(NotSealed::NotAnnounced(session)),
+        }
+    }
+
+    /// Whether a removal is known that the session's record does not have in its past.
+    fn lacks_removal(&self, view: &StreamView, session: &SessionId) -> bool {
+        let heads = view
+            .record(session, &self.device)
+            .map_or(&[][..], |record| &record.heads);
+        let mut removals = view.state().removals(&self.user);
+        removals.any(|removal| !view.log().reaches(heads, &removal))
+    }
+
+    fn seal_all<'d>(
+        &mut self,
+        lane: &Lane,
+        view: &StreamView,
+        session: SessionId,
+        flags: Flags,
+        drafts: impl Iterator<Item = (Position, &'d Draft<'d>)>,
+    ) -> Result<Sealed, NotSealed> {
+        self.load(view, session)?;
+        let Some((_, walker)) = &mut self.walker else {
+            return Err(NotSealed::UnknownSession(session));
+        };
+        let mut sealed = Sealed {
+            envelopes: Vec::new(),
+            position: lane.mark,
+            seq: self.seq,
+            prev: self.prev.or(Some(lane.last)),
+        };
+        for (position, draft) in drafts {
+            let leaf = walker.leaf(position.0).ok_or(NotSealed::OutOfRange)?;
+            let header = Header {
+                suite: Suite::TreeV1,
+                flags: Flags {
+                    frame: matches!(draft, Draft::Frame(_)),
+                    ..flags
+                },
+                content: 0,
+                session,
+                position,
+                device: self.device,
+                instance: self.instance,
+                seq: sealed.seq,
+                prev: sealed.prev.unwrap_or(EnvelopeHash::NONE),
+            };
+            let out = |plaintext: &[u8]| {
+                seal(&leaf, &self.signing, &self.stream, b"", &header, plaintext)
+                    .map_err(|_| NotSealed::OutOfRange)
+            };
+            let envelope = match draft {
+                Draft::Single(payload) => out(payload)?,
+                Draft::Frame(frame) => out(&frame.finish(position))?,
+            };
+            sealed.seq = sealed.seq.checked_add(1).ok_or(NotSealed::Exhausted)?;
+            sealed.prev = Some(envelope.hash);
+            sealed.position = position;
+            sealed.envelopes.push(envelope);
+        }
+        Ok(sealed)
+    }
+
+    /// Takes the root of a session that this device drew, and of no other.
+    fn load(&mut self, view: &StreamView, session: SessionId) -> Result<(), NotSealed> {
+        if self.walker.as_ref().is_some_and(|(of, _)| *of == session) {
+            return Ok(());
+        }
+        let is_own = view
+            .record(&session, &self.device)
+            .is_some_and(|of| of.lane == self.user);
+        let root = view.root(&session).filter(|_| is_own);
+        let root = root.ok_or(NotSealed::UnknownSession(session))?;
+        self.walker = Some((session, Walker::new(Cover::whole(root))));
+        Ok(())
+    }
+
+    /// Draws a session that starts at `start`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when its record would not be one that others take.
+    pub fn start_session(
+        &self,
+        rng: &mut (impl CryptoRng + ?Sized),
+        now: Position,
+        start: Position,
+        kind: SessionKind,
+        view: &StreamView,
+    ) -> Result<NewSession, DecodeError> {
+        let root = SessionRoot::generate(rng);
+        let commitment = root.commitment();
+        let session = SessionId::derive(&self.stream, &self.user, &commitment);
+        let mut record = SessionRecord {
+            version: 1,
+            stream: self.stream,
+            lane: self.user,
+            device: self.device,
+            session,
+            commitment,
+            start,
+            kind,
+            heads: view.log().heads(&LogHash([0; 32])),
+            open_root: Vec::new(),
+            wraps: Vec::new(),
+        };
+        if view.state().is_public() {
+            record.open_root = root.expose().to_vec();
+        }
+        for user in view.state().keyholders(&self.user) {
+            for (device, of) in view.live_devices(&user, now) {
+                if !view.state().is_keyholder(&user, device, &self.user) {
+                    continue;
+                }
+                let context = record.wrap_context(&user, device);
+                let wrap = wrap_root(rng, &root, &context, &of.keys.wrap_key);
+                record
+                    .wraps
+                    .push(wrap.map_err(|_| DecodeError::OutOfRange)?);
+            }
+        }
+        record.wraps.sort_unstable();
+        Ok(NewSession {
+            session,
+            root,
+            record: sign(&self.signing, record)?,
+        })
+    }
+}
