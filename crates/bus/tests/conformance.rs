@@ -1,0 +1,165 @@
+//! The conformance suite catches buses that break the contract, each in the case meant for it.
+#![cfg(test)]
+#![cfg(feature = "conformance")]
+
+use std::thread;
+use std::time::Duration;
+
+use sealcast_bus::{
+    Bus, BusError, BusFuture, FileBus, Item, Limits, Offset, Tail, Topic, conformance,
+};
+
+#[test]
+fn each_broken_bus_is_caught_by_the_case_meant_for_it() {
+    for (fault, case) in [
+        (Fault::UnknownTopicFails, "unknown topic"),
+        (Fault::Reversed, "order and offsets"),
+        (Fault::NothingIsSomething, "append of nothing"),
+        (Fault::EmptyIsLost, "any bytes"),
+        (Fault::LimitTooLow, "payload limit"),
+        (Fault::BatchLimitTooLow, "batch limit"),
+        (Fault::OneByOne, "all or nothing"),
+        (Fault::IgnoresCase, "topics apart"),
+        (Fault::ReadsTooMuch, "read bounds"),
+        (Fault::TailRepeats, "tail before append"),
+        (Fault::TailLosesWhenCancelled, "tail cancelled"),
+    ] {
+        let message = panic_of(fault);
+        let named = format!("case `{case}`");
+        assert!(message.contains(&named), "{fault:?} gave: {message}");
+    }
+}
+
+fn panic_of(fault: Fault) -> String {
+    let run = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        runtime.unwrap().block_on(conformance::run(
+            async || tempfile::tempdir().unwrap(),
+            async |folder| Broken {
+                bus: FileBus::open(folder.path()).await.unwrap(),
+                fault,
+            },
+        ));
+    };
+    let panic = thread::spawn(run).join().expect_err("was not caught");
+    *panic.downcast::<String>().unwrap()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    UnknownTopicFails,
+    Reversed,
+    NothingIsSomething,
+    EmptyIsLost,
+    LimitTooLow,
+    BatchLimitTooLow,
+    OneByOne,
+    IgnoresCase,
+    ReadsTooMuch,
+    TailRepeats,
+    TailLosesWhenCancelled,
+}
+
+#[derive(Debug)]
+struct Broken {
+    bus: FileBus,
+    fault: Fault,
+}
+
+impl Broken {
+    fn is(&self, fault: Fault) -> bool {
+        self.fault == fault
+    }
+
+    fn topic(&self, topic: &Topic) -> Topic {
+        if self.is(Fault::IgnoresCase) {
+            return Topic::new(&topic.as_ref().to_lowercase()).unwrap();
+        }
+        topic.clone()
+    }
+}
+
+impl Bus for Broken {
+    fn limits(&self) -> Limits {
+        let limits = self.bus.limits();
+        let payload_max = limits.payload_max - usize::from(self.is(Fault::LimitTooLow));
+        let batch_max = limits.batch_max - usize::from(self.is(Fault::BatchLimitTooLow));
+        Limits::new(payload_max, batch_max)
+    }
+
+    fn append(&self, topic: &Topic, mut payloads: Vec<Vec<u8>>) -> BusFuture<'_, Offset> {
+        let topic = self.topic(topic);
+        if self.is(Fault::Reversed) {
+            payloads.reverse();
+        }
+        if self.is(Fault::EmptyIsLost) {
+            payloads.retain(|payload| !payload.is_empty());
+        }
+        if self.is(Fault::NothingIsSomething) && payloads.is_empty() {
+            payloads.push(vec![]);
+        }
+        if !self.is(Fault::OneByOne) {
+            return self.bus.append(&topic, payloads);
+        }
+        Box::pin(async move {
+            let first = self.bus.end(&topic).await?;
+            for payload in payloads {
+                self.bus.append(&topic, vec![payload]).await?;
+            }
+            Ok(first)
+        })
+    }
+
+    fn read(&self, topic: &Topic, from: Offset, bytes_max: usize) -> BusFuture<'_, Vec<Item>> {
+        let bytes_max = bytes_max.saturating_add(self.is(Fault::ReadsTooMuch).into());
+        self.bus.read(&self.topic(topic), from, bytes_max)
+    }
+
+    fn end(&self, topic: &Topic) -> BusFuture<'_, Offset> {
+        let topic = self.topic(topic);
+        Box::pin(async move {
+            let end = self.bus.end(&topic).await?;
+            if self.is(Fault::UnknownTopicFails) && end == Offset(0) {
+                return Err(BusError::Busy {
+                    place: "nowhere".into(),
+                });
+            }
+            Ok(end)
+        })
+    }
+
+    fn tail(&self, topics: Vec<(Topic, Offset)>) -> Box<dyn Tail> {
+        Box::new(BrokenTail {
+            tail: self.bus.tail(topics),
+            fault: self.fault,
+            again: None,
+        })
+    }
+}
+
+#[derive(Debug)]
+struct BrokenTail {
+    tail: Box<dyn Tail>,
+    fault: Fault,
+    again: Option<(Topic, Vec<Item>)>,
+}
+
+impl Tail for BrokenTail {
+    fn next(&mut self) -> BusFuture<'_, (Topic, Vec<Item>)> {
+        Box::pin(async move {
+            if let Some(batch) = self.again.take() {
+                return Ok(batch);
+            }
+            let batch = self.tail.next().await?;
+            if self.fault == Fault::TailRepeats {
+                self.again = Some(batch.clone());
+            }
+            if self.fault == Fault::TailLosesWhenCancelled {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            Ok(batch)
+        })
+    }
+}
