@@ -11,13 +11,14 @@
 //! ```
 
 use std::fmt::Debug;
+use std::sync::Barrier;
 use std::thread;
 
 use crate::record::{ID_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::{Key, Space, Store, StoreError, Txn, transact_with};
 
 const SPACE: Space = Space(3);
-const COUNTS_PER_THREAD: u64 = 500;
+const COUNTS_PER_THREAD: u64 = 1000;
 
 /// Runs every case that needs one handle, each on a fresh store from `open`.
 ///
@@ -291,10 +292,12 @@ fn transactions_exclude_each_other((one, other): &(impl Store, impl Store)) {
     let case = "exclusive";
     let key = Key::new(SPACE, *b"counter");
     let handles: [&dyn Store; 2] = [one, other];
+    let start = Barrier::new(handles.len());
     thread::scope(|scope| {
         for store in handles {
-            let key = &key;
+            let (key, start) = (&key, &start);
             scope.spawn(move || {
+                start.wait();
                 for _ in 0..COUNTS_PER_THREAD {
                     write(case, store, |txn| count(txn, key));
                 }
@@ -316,6 +319,8 @@ fn transactions_exclude_each_other((one, other): &(impl Store, impl Store)) {
 /// Fails when the transaction does.
 pub fn count(txn: &mut dyn Txn, key: &Key) -> Result<(), StoreError> {
     let last = txn.get(key)?;
+    // Invites others in between.
+    thread::yield_now();
     let last = last.and_then(|value| Some(u64::from_be_bytes(value.expose().try_into().ok()?)));
     txn.put(key, &(last.unwrap_or(0) + 1).to_be_bytes())
 }

@@ -61,25 +61,23 @@ impl Rows<'_> {
         key: &Key,
         value: &[u8],
     ) -> Result<(), StoreError> {
-        let space = u16::from(key.space.0);
-        if self.write(rng, space, &key.id, value)? {
-            *self.added.borrow_mut().entry(key.space.0).or_default() += 1;
+        if !self.holds(key)? {
+            self.count(key, 1);
         }
-        Ok(())
+        self.write(rng, u16::from(key.space.0), &key.id, value)
     }
 
     pub(crate) fn delete(&self, key: &Key) -> Result<(), StoreError> {
-        let sql = "DELETE FROM records WHERE space = ?1 AND id = ?2";
-        let removed = self.change(sql, params![key.space.0, key.id])?;
-        if removed {
-            *self.added.borrow_mut().entry(key.space.0).or_default() -= 1;
+        if self.holds(key)? {
+            self.count(key, -1);
         }
-        Ok(())
+        let sql = "DELETE FROM records WHERE space = ?1 AND id = ?2";
+        self.change(sql, params![key.space.0, key.id])
     }
 
     /// Writes the tally of a new store.
     pub(crate) fn begin_tally(&self, rng: &mut dyn CryptoRng) -> Result<(), StoreError> {
-        self.write(rng, TALLY_SPACE, &[], &[]).map(drop)
+        self.write(rng, TALLY_SPACE, &[], &[])
     }
 
     /// Carries what was added and removed into the tally; the last step before a commit.
@@ -97,7 +95,7 @@ impl Rows<'_> {
                 .ok_or_else(|| fault::damaged(self.path, "more records than its tally says"))?;
         }
         tally.retain(|_, count| *count != 0);
-        self.write(rng, TALLY_SPACE, &[], &encode(&tally)).map(drop)
+        self.write(rng, TALLY_SPACE, &[], &encode(&tally))
     }
 
     /// Opens the tally, and tells a wrong key by it.
@@ -146,6 +144,19 @@ impl Rows<'_> {
         Ok(())
     }
 
+    /// Whether there is such a row. A damaged one is neither replaced nor removed: it may be another
+    /// one whose id was altered, which the tally would not miss any more.
+    fn holds(&self, key: &Key) -> Result<bool, StoreError> {
+        let space = u16::from(key.space.0);
+        let sealed = self.sealed(space, &key.id)?;
+        let opened = sealed.map(|sealed| self.open(space, &key.id, &sealed));
+        Ok(opened.transpose()?.is_some())
+    }
+
+    fn count(&self, key: &Key, added: i64) {
+        *self.added.borrow_mut().entry(key.space.0).or_default() += added;
+    }
+
     fn tally(&self) -> Result<Tally, StoreError> {
         let sealed = self.sealed(TALLY_SPACE, &[])?;
         let sealed = sealed.ok_or_else(|| fault::damaged(self.path, "its tally is gone"))?;
@@ -180,26 +191,22 @@ impl Rows<'_> {
         Ok(())
     }
 
-    /// Writes a row and tells whether it is a new one.
     fn write(
         &self,
         rng: &mut dyn CryptoRng,
         space: u16,
         id: &[u8],
         value: &[u8],
-    ) -> Result<bool, StoreError> {
+    ) -> Result<(), StoreError> {
         let sealed = self.key.seal(rng, &context(space, id), value);
-        let update = "UPDATE records SET value = ?3 WHERE space = ?1 AND id = ?2";
-        if self.change(update, params![space, id, sealed])? {
-            return Ok(false);
-        }
-        let insert = "INSERT INTO records (space, id, value) VALUES (?1, ?2, ?3)";
-        self.change(insert, params![space, id, sealed])
+        let sql = "INSERT INTO records (space, id, value) VALUES (?1, ?2, ?3)
+            ON CONFLICT (space, id) DO UPDATE SET value = excluded.value";
+        self.change(sql, params![space, id, sealed])
     }
 
-    fn change(&self, sql: &str, row: impl rusqlite::Params) -> Result<bool, StoreError> {
+    fn change(&self, sql: &str, row: impl rusqlite::Params) -> Result<(), StoreError> {
         let mut statement = self.sql(self.connection.prepare_cached(sql))?;
-        self.sql(statement.execute(row)).map(|rows| rows != 0)
+        self.sql(statement.execute(row)).map(drop)
     }
 
     fn open(&self, space: u16, id: &[u8], sealed: &[u8]) -> Result<Value, StoreError> {

@@ -120,13 +120,9 @@ impl Store for SqliteStore {
         step: &mut dyn FnMut(&mut dyn Txn) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let mut handle = self.gate.enter()?;
-        let result = handle.transact(&self.path, step);
-        match result {
-            Ok(()) => handle.commits = handle.commits.wrapping_add(1),
-            // What was found whole may have been made so by what was rolled back.
-            Err(_) => handle.whole.borrow_mut().clear(),
-        }
-        result
+        handle.transact(&self.path, step)?;
+        handle.commits = handle.commits.wrapping_add(1);
+        Ok(())
     }
 
     fn version(&self) -> Result<u64, StoreError> {
@@ -301,4 +297,113 @@ fn use_log(connection: &Connection) -> Result<(), SqlError> {
 
 fn flags() -> OpenFlags {
     OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
+    use getrandom::SysRng;
+    use rand_core::UnwrapErr;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_and_changes_nothing() {
+        let folder = TempDir::new().unwrap();
+        let store = open(&folder);
+        let key = Key::new(Space(1), *b"id");
+        store.transact(&mut |txn| txn.put(&key, b"value")).unwrap();
+        let limit = |pages: u32| {
+            let handle = store.gate.enter().unwrap();
+            let pragma = "max_page_count";
+            handle
+                .connection
+                .pragma_update_and_check(None, pragma, pages, |_| Ok(()))
+                .unwrap();
+        };
+        limit(8);
+        let error = store
+            .transact(&mut |txn| {
+                txn.put(&key, b"dropped")?;
+                txn.put(&Key::new(Space(1), *b"large"), &[7; 1 << 16])
+            })
+            .unwrap_err();
+        assert!(matches!(error, StoreError::Full { .. }), "{error:?}");
+        assert_eq!(store.get(&key).unwrap().unwrap().expose(), b"value");
+        assert_eq!(store.scan(Space(1), b"").unwrap().len(), 1);
+        limit(1000);
+        store
+            .transact(&mut |txn| txn.put(&key, &[7; 1 << 16]))
+            .unwrap();
+    }
+
+    #[test]
+    fn a_store_that_stays_busy_is_told() {
+        let folder = TempDir::new().unwrap();
+        let (one, other) = (open(&folder), open(&folder));
+        other
+            .gate
+            .enter()
+            .unwrap()
+            .connection
+            .busy_timeout(Duration::ZERO)
+            .unwrap();
+        one.transact(&mut |_| {
+            let error = other.transact(&mut |_| Ok(())).unwrap_err();
+            assert!(matches!(error, StoreError::Busy { .. }), "{error:?}");
+            Ok(())
+        })
+        .unwrap();
+        other.transact(&mut |_| Ok(())).unwrap();
+    }
+
+    #[test]
+    fn a_panic_in_a_step_rolls_back_and_leaves_the_store_usable() {
+        let folder = TempDir::new().unwrap();
+        let store = open(&folder);
+        let key = Key::new(Space(1), *b"id");
+        let panicked = thread::scope(|scope| {
+            let step = || {
+                store.transact(&mut |txn| {
+                    txn.put(&key, b"dropped")?;
+                    panic!("in the middle")
+                })
+            };
+            scope.spawn(step).join().is_err()
+        });
+        assert!(panicked);
+        assert!(store.get(&key).unwrap().is_none());
+        store.transact(&mut |txn| txn.put(&key, b"value")).unwrap();
+    }
+
+    #[test]
+    fn a_second_thread_waits_for_the_first_and_is_not_taken_for_it() {
+        let folder = TempDir::new().unwrap();
+        let store = open(&folder);
+        let key = Key::new(Space(1), *b"id");
+        let entered = Barrier::new(2);
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                entered.wait();
+                store.get(&key)
+            });
+            store
+                .transact(&mut |txn| {
+                    entered.wait();
+                    thread::yield_now();
+                    txn.put(&key, b"value")
+                })
+                .unwrap();
+            assert!(reader.join().unwrap().unwrap().is_some());
+        });
+    }
+
+    fn open(folder: &TempDir) -> SqliteStore {
+        let key = StoreKey::init_with(|bytes| bytes.fill(7));
+        let rng = Box::new(UnwrapErr(SysRng));
+        SqliteStore::open(folder.path().join("store.db"), key, rng).unwrap()
+    }
 }

@@ -63,7 +63,7 @@ fn a_page_in_the_place_of_another_is_an_error_or_without_effect() {
     let intact = fs::read(&path).unwrap();
     let pages = intact.len() / 4096;
     for page in 1..pages {
-        for source in 1..pages {
+        for source in (1..pages).step_by(3) {
             let mut bytes = intact.clone();
             bytes.copy_within(source * 4096..(source + 1) * 4096, page * 4096);
             errors_of(
@@ -185,25 +185,22 @@ fn a_missing_tally_is_damage() {
 }
 
 #[test]
-fn a_store_damaged_in_a_rolled_back_step_stays_noticed() {
+fn a_damaged_row_is_neither_replaced_nor_removed() {
     let (_folder, path, _) = filled_store();
-    alter(
-        &path,
-        "DELETE FROM records WHERE space = ?1 AND id = ?2",
-        (1, [2]),
-    );
+    let sql = "UPDATE records SET id = x'02ff' WHERE space = ?1 AND id = ?2";
+    alter(&path, sql, (1, [2]));
     let store = open(&path).unwrap();
-    let (gone, missing) = (
-        Key::new(Space(1), [2]),
-        Key::new(Space(1), *b"never written"),
+    let (altered, original) = (Key::new(Space(1), [2, 0xff]), Key::new(Space(1), [2]));
+    assert!(
+        store
+            .transact(&mut |txn| txn.put(&altered, b"new"))
+            .is_err()
     );
-    let result = store.transact(&mut |txn| {
-        txn.put(&gone, b"mended")?;
-        assert!(txn.get(&missing).is_err());
-        Err(StoreError::Aborted)
-    });
-    assert!(result.is_err());
-    assert!(store.get(&gone).is_err());
+    assert!(store.transact(&mut |txn| txn.delete(&altered)).is_err());
+    assert!(
+        store.get(&original).is_err(),
+        "the row that was lost is still missed"
+    );
 }
 
 /// Counts the calls that fail on the store at `path`, and checks that no other is wrong.
