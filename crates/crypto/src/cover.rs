@@ -154,13 +154,12 @@ impl Cover {
         }
     }
 
-    /// Finds the held node that a position lies below, with its key.
-    pub(crate) fn node_above(&self, position: u64) -> Option<(NodeId, &[u8; KEY_LEN])> {
+    /// Finds the last held node that begins at or before a position, with its key.
+    pub(crate) fn last_node_from(&self, position: u64) -> Option<(NodeId, &[u8; KEY_LEN])> {
         let after = self.nodes.partition_point(|node| node.from() <= position);
         let at = after.checked_sub(1)?;
-        let node = self.nodes.get(at).filter(|node| position < node.until())?;
         let (keys, _) = self.keys.expose().as_chunks();
-        Some((*node, keys.get(at)?))
+        Some((*self.nodes.get(at)?, keys.get(at)?))
     }
 }
 

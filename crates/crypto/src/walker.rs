@@ -103,10 +103,7 @@ pub(crate) struct Descent {
     /// The position that the way leads to.
     #[zeroize(skip)]
     at: u64,
-    /// Depth of the held node where the way begins.
-    #[zeroize(skip)]
-    begin: usize,
-    /// Entries `begin..end` are filled.
+    /// Entries from the held node's depth to here are filled.
     #[zeroize(skip)]
     end: usize,
 }
@@ -116,7 +113,6 @@ impl Descent {
         Self {
             pairs: Box::new([[0; 64]; POSITION_BITS as usize]),
             at: 0,
-            begin: 0,
             end: 0,
         }
     }
@@ -124,18 +120,15 @@ impl Descent {
     /// Derives the key of a node that lies below a held node of the cover.
     pub(crate) fn key<'a>(&'a mut self, cover: &'a Cover, node: NodeId) -> Option<&'a [u8; 32]> {
         let to = node.from();
-        let (held, held_key) = cover.node_above(to)?;
+        let (held, held_key) = cover.last_node_from(to)?;
         let (begin, depth) = (usize::from(held.depth), usize::from(node.depth));
-        if node.until() > held.until() || depth > self.pairs.len() {
+        let inside = to < held.until() && node.until() <= held.until();
+        if !inside || depth > self.pairs.len() {
             return None;
         }
-        // Two held nodes of one depth part above it: so many shared levels mean the same node.
-        let shared = shared_levels(self.at, to);
-        let kept = if begin == self.begin && shared >= begin {
-            self.end.min(shared + 1)
-        } else {
-            begin
-        };
+        // Held nodes have no position in common: when the old way is shared as far down as this
+        // one, it went through this one.
+        let kept = self.end.min(shared_levels(self.at, to) + 1).max(begin);
         for at in kept..depth {
             let (above, below) = self.pairs.split_at_mut(at);
             let parent = match above.last() {
@@ -144,7 +137,7 @@ impl Descent {
             };
             children(parent, &mut below[0]);
         }
-        (self.at, self.begin, self.end) = (to, begin, kept.max(depth));
+        (self.at, self.end) = (to, depth);
         if depth == begin {
             return Some(held_key);
         }
@@ -162,4 +155,35 @@ fn half(pair: &[u8; 64], to: u64, depth: usize) -> &[u8; 32] {
     let (halves, _) = pair.as_chunks();
     let right = to >> (POSITION_BITS as usize - depth) & 1;
     &halves[right as usize]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::SessionRoot;
+
+    #[test]
+    fn a_node_that_no_held_node_contains_has_no_key() {
+        let root = SessionRoot::init_with(|bytes| bytes.fill(7));
+        let (cover, mut descent) = (Cover::from_root(&root, 8, 16), Descent::new());
+        let node = |depth, index| NodeId { depth, index };
+        assert!(descent.key(&cover, node(45, 1)).is_some());
+        assert!(descent.key(&cover, node(44, 0)).is_none());
+        assert!(descent.key(&cover, node(48, 7)).is_none());
+        assert!(descent.key(&cover, node(48, 16)).is_none());
+        assert!(descent.key(&cover, node(49, 16)).is_none());
+    }
+
+    #[test]
+    fn a_leaf_is_right_after_a_node_that_begins_with_it() {
+        let root = SessionRoot::init_with(|bytes| bytes.fill(7));
+        let cover = Cover::whole(&root);
+        let node = |depth, index| NodeId { depth, index };
+        let mut descent = Descent::new();
+        assert!(descent.key(&cover, node(48, 3)).is_some());
+        assert!(descent.key(&cover, node(45, 1)).is_some());
+        let mut fresh = Descent::new();
+        let expected = fresh.key(&cover, node(48, 8));
+        assert_eq!(descent.key(&cover, node(48, 8)), expected);
+    }
 }

@@ -147,6 +147,17 @@ fn empty_intervals_have_no_nodes_and_ends_are_clamped() {
     assert!(Cover::whole(&root()).node_key(too_deep).is_none());
 }
 
+/// A position is read from what a stranger sent.
+#[test]
+fn a_position_behind_the_end_has_no_leaf() {
+    let mut whole = Walker::new(Cover::whole(&root()));
+    let mut future = Walker::new(Cover::from_root(&root(), SMALL, POSITION_END));
+    for position in [POSITION_END, POSITION_END + 1, 1 << 63, u64::MAX] {
+        assert!(whole.leaf(position).is_none() && future.leaf(position).is_none());
+    }
+    assert!(whole.leaf(POSITION_END - 1).is_some() && future.leaf(POSITION_END - 1).is_some());
+}
+
 #[test]
 fn key_bytes_must_fit_their_interval() {
     let cover = Cover::from_root(&root(), 3, 17);
@@ -155,6 +166,9 @@ fn key_bytes_must_fit_their_interval() {
     assert_eq!(back.key_bytes().expose(), keys.expose());
     let short = &keys.expose()[1..];
     let refused = Cover::from_key_bytes(3, 17, short).map(|_| ());
+    assert_eq!(refused, Err(CoverError::KeyLength));
+    let long = [keys.expose(), &[0; 32]].concat();
+    let refused = Cover::from_key_bytes(3, 17, &long).map(|_| ());
     assert_eq!(refused, Err(CoverError::KeyLength));
     let refused = Cover::from_key_bytes(3, 19, keys.expose()).map(|_| ());
     assert_eq!(refused, Err(CoverError::KeyLength));
