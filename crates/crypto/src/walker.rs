@@ -168,10 +168,11 @@ mod tests {
         let (cover, mut descent) = (Cover::from_root(&root, 8, 16), Descent::new());
         let node = |depth, index| NodeId { depth, index };
         assert!(descent.key(&cover, node(45, 1)).is_some());
-        assert!(descent.key(&cover, node(44, 0)).is_none());
         assert!(descent.key(&cover, node(48, 7)).is_none());
         assert!(descent.key(&cover, node(48, 16)).is_none());
-        assert!(descent.key(&cover, node(49, 16)).is_none());
+        assert!(descent.key(&cover, node(49, 8)).is_none());
+        let cover = Cover::from_root(&root, 0, 8);
+        assert!(Descent::new().key(&cover, node(44, 0)).is_none());
     }
 
     #[test]
