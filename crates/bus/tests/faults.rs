@@ -56,6 +56,21 @@ async fn a_database_of_another_program_is_left_alone() {
 }
 
 #[tokio::test]
+async fn a_bus_of_format_1_reads_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/format-1.db");
+    fs::copy(fixture, folder.path().join("bus.db")).unwrap();
+    let bus = FileBus::open(folder.path()).await.unwrap();
+    let payloads =
+        |items: Vec<Item>| -> Vec<Vec<u8>> { items.into_iter().map(|item| item.payload).collect() };
+    let first = read(&bus, "t", 0).await.unwrap();
+    assert_eq!(payloads(first), [&b"a"[..], b"bc"]);
+    let second = read(&bus, "s/1f00/data", 0).await.unwrap();
+    assert_eq!(payloads(second), [vec![], vec![0xff; 5000]]);
+    assert_eq!(append(&bus, "t", 1).await.unwrap(), Offset(2));
+}
+
+#[tokio::test]
 async fn a_newer_format_is_refused_and_named() {
     let folder = tempfile::tempdir().unwrap();
     drop(FileBus::open(folder.path()).await.unwrap());

@@ -215,9 +215,12 @@ fn start_as_nobody(role: &str, folder: &Path) -> Started {
     if fs::metadata("/proc/self").is_ok_and(|process| process.uid() != 0) {
         return start(role, folder);
     }
-    // Copied to where everybody may run it.
+    // Copied to where everybody may run it; by another process, since a process that this one starts
+    // meanwhile would hold a file that is being written, and nobody could run it.
     let program = folder.parent().unwrap().join("program");
-    fs::copy(env::current_exe().unwrap(), &program).unwrap();
+    let mut copy = Command::new("cp");
+    copy.arg(env::current_exe().unwrap()).arg(&program);
+    assert!(program.exists() || copy.status().unwrap().success());
     fs::set_permissions(&program, Permissions::from_mode(0o555)).unwrap();
     let mut command = command(&program, role, folder);
     command.uid(65_534).gid(65_534).current_dir("/");

@@ -20,6 +20,9 @@ pub(super) struct Place {
 impl Place {
     /// Creates what is missing of the folder and the database, and opens it.
     pub(super) fn open(folder: &Path) -> Result<(Self, Connection), BusError> {
+        // Holds when the program changes its working folder later.
+        let absolute = std::path::absolute(folder);
+        let folder = absolute.as_deref().unwrap_or(folder);
         let path = folder.join(schema::FILE_NAME);
         let opened = create_folder(folder)
             .map_err(Fault::from)

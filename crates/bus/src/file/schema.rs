@@ -123,3 +123,39 @@ fn found_version(connection: &Connection) -> Result<u32, Fault> {
         _ => Err(Fault::Foreign),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fresh_database_syncs_each_commit_to_its_log_and_carries_its_format() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE_NAME);
+        for connection in [create(&path).unwrap(), connect(&path).unwrap()] {
+            let value = |name: &str| -> rusqlite::types::Value {
+                let value = connection.pragma_query_value(None, name, |row| row.get(0));
+                value.unwrap()
+            };
+            assert_eq!(value("journal_mode"), "wal".to_owned().into());
+            assert_eq!(value("synchronous"), 2.into());
+            assert_eq!(value("application_id"), 0x5343_4253.into());
+            assert_eq!(value("user_version"), 1.into());
+        }
+    }
+
+    #[test]
+    fn a_key_is_topic_and_offset_and_has_bounds() {
+        assert_eq!(item_key(1, 0), Some(1 << 40));
+        assert_eq!(item_key(2, 5), Some((2 << 40) + 5));
+        assert_eq!(item_key((1 << 23) - 1, OFFSET_MAX), Some(i64::MAX));
+        for (topic, offset) in [(0, 0), (-1, 0), (1 << 23, 0), (1, 1 << 40), (1, u64::MAX)] {
+            assert_eq!(
+                item_key(topic, offset),
+                None,
+                "topic {topic}, offset {offset}"
+            );
+        }
+        assert_eq!(key_offset((2 << 40) + 5), 5);
+    }
+}
