@@ -377,3 +377,40 @@ impl KeyFileError {
         Self::Exposed { path, mode }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ones::{Ones, hex};
+
+    // Computed by another implementation.
+    const PLAIN_EXAMPLE: &str = concat!(
+        "7365616c636173742d6b65790101000102030405060708090a0b0c0d0e0f1011",
+        "12131415161718191a1b1c1d1e1f010101010101010101010101505a8b27dc4b",
+        "7664e2e96061abbda307",
+    );
+    const SEALED_EXAMPLE: &str = concat!(
+        "7365616c636173742d6b6579010200004c000000000200000001010101010101",
+        "0101010101010101010101010101010101010101010144027c82fb46312d34e0",
+        "772bb9b59da752f6ac55496b8309eef01e8af69bf10fd4e9be5b1b3b5577234d",
+        "aedfb55a6b25",
+    );
+
+    #[test]
+    fn the_files_are_those_of_the_specification() {
+        let key = StoreKey::init_with(|bytes| {
+            bytes.iter_mut().zip(0..).for_each(|(byte, at)| *byte = at);
+        });
+        let passphrase = SecretBytes::from(b"example".to_vec());
+        assert_eq!(hex(encode_plain(&key, &mut Ones).expose()), PLAIN_EXAMPLE);
+        let sealed = encode_sealed(&key, &passphrase, &mut Ones).unwrap();
+        assert_eq!(hex(sealed.expose()), SEALED_EXAMPLE);
+    }
+
+    #[test]
+    fn debug_shows_no_passphrase() {
+        let passphrase = SecretBytes::from(b"example".to_vec());
+        let shown = format!("{:?}", Protection::Passphrase(&passphrase));
+        assert_eq!(shown, "Passphrase(SecretBytes(..))");
+    }
+}

@@ -38,6 +38,8 @@ mod fault;
 mod gate;
 mod keyfile;
 mod memory;
+#[cfg(test)]
+mod ones;
 mod place;
 mod record;
 mod rows;

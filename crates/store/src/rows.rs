@@ -248,3 +248,66 @@ fn decode(bytes: &[u8]) -> Option<Tally> {
     };
     entries.map(entry).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ones::{Ones, hex};
+
+    #[test]
+    fn sealed_values_are_those_of_the_specification() {
+        let key = StoreKey::init_with(|bytes| {
+            bytes.iter_mut().zip(0..).for_each(|(byte, at)| *byte = at);
+        });
+        let sealed = key.seal(&mut Ones, &context(1, b"id"), b"value");
+        // Both computed by another implementation.
+        assert_eq!(
+            hex(&sealed),
+            "010101010101010101010101a4e8a7c9c27e049dec82ed95b1a6c461d6d69f6928"
+        );
+        let tally = encode(&Tally::from([(1, 1)]));
+        let sealed = key.seal(&mut Ones, &context(TALLY_SPACE, b""), &tally);
+        let expected = "0101010101010101010101011592ed8ae703f5e17d9ce5c53ad9cba196155658c9c1bce0fb";
+        assert_eq!(hex(&sealed), expected);
+    }
+
+    #[test]
+    fn a_value_is_bound_to_the_context_of_the_specification() {
+        let expected: [&[u8]; 6] = [
+            b"\x18\0\0\0\0\0\0\0sealcast.v1 store record",
+            b"\x02\0\0\0\0\0\0\0",
+            b"\0\x01",
+            b"\x02\0\0\0\0\0\0\0",
+            b"id",
+            b"",
+        ];
+        assert_eq!(context(1, b"id"), expected.concat());
+    }
+
+    /// fault 5
+    #[test]
+    fn no_two_places_have_one_context() {
+        let mut contexts = Vec::new();
+        for space in [0, 1, 255, TALLY_SPACE] {
+            for id in [&b""[..], b"\0", b"\x01", b"\0\x01", b"id", b"i", b"d"] {
+                contexts.push(context(space, id));
+            }
+        }
+        let count = contexts.len();
+        contexts.sort();
+        contexts.dedup();
+        assert_eq!(contexts.len(), count);
+    }
+
+    #[test]
+    fn a_tally_comes_back_and_half_an_entry_is_refused() {
+        let tally = Tally::from([(0, 1), (7, 0x0102_0304_0506_0708), (255, u64::MAX)]);
+        let bytes = encode(&tally);
+        assert_eq!(bytes[9..18], [7, 1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(decode(&bytes), Some(tally));
+        assert_eq!(decode(&[]), Some(Tally::new()));
+        for len in (1..bytes.len()).filter(|len| len % TALLY_ENTRY_LEN != 0) {
+            assert_eq!(decode(&bytes[..len]), None, "{len} bytes");
+        }
+    }
+}

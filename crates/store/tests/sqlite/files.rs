@@ -1,8 +1,9 @@
 use std::fs;
+use std::process::Command;
 
 use rusqlite::Connection;
 use sealcast_crypto::StoreKey;
-use sealcast_store::{SqliteStore, StoreError};
+use sealcast_store::{Key, Space, SqliteStore, Store, StoreError};
 
 use crate::{folder, get, log_of, open, put, system_rng};
 
@@ -136,4 +137,46 @@ fn a_name_that_looks_like_a_uri_is_a_name() {
         get(&open(&path).unwrap(), 1, b"id").unwrap().unwrap(),
         b"value"
     );
+}
+
+#[test]
+#[ignore = "mounts a small file system, which needs root"]
+fn a_full_file_system_is_told_and_changes_nothing() {
+    let folder = folder();
+    let mount = |command: &str, arguments: &[&str]| {
+        let run = Command::new(command)
+            .args(arguments)
+            .arg(folder.path())
+            .status()
+            .unwrap();
+        assert!(run.success());
+    };
+    mount("mount", &["-t", "tmpfs", "-o", "size=512k", "tmpfs"]);
+    let path = folder.path().join("store.db");
+    let store = open(&path).unwrap();
+    let mut kept = 0_u8;
+    let error = loop {
+        let step = store.transact(&mut |txn| {
+            (0..4).try_for_each(|id| txn.put(&Key::new(Space(1), [id]), &[kept + 1; 4000]))?;
+            txn.put(&Key::new(Space(2), [kept]), &[kept; 4000])
+        });
+        match step {
+            Ok(()) => kept += 1,
+            Err(error) => break error,
+        }
+    };
+    let read = |store: &SqliteStore| {
+        (0..4).all(|id| get(store, 1, &[id]).unwrap().unwrap() == [kept; 4000])
+    };
+    let still_there = read(&store);
+    drop(store);
+    let filled = fs::write(folder.path().join("filler"), vec![0; 1 << 20]);
+    let other = open(&folder.path().join("other.db"));
+    fs::remove_file(folder.path().join("filler")).unwrap();
+    let there_again = read(&open(&path).unwrap());
+    mount("umount", &[]);
+    assert!(matches!(error, StoreError::Full { .. }), "{error:?}");
+    assert!(kept > 0 && still_there && there_again);
+    assert!(filled.is_err());
+    assert!(matches!(other, Err(StoreError::Full { .. })), "{other:?}");
 }
