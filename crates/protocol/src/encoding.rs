@@ -63,6 +63,18 @@ pub enum DecodeError {
         /// Version that the bytes name.
         found: u8,
     },
+    /// The envelope was sealed with a suite that this program cannot open.
+    #[error("suite {found} is not known")]
+    UnknownSuite {
+        /// Suite that the bytes name.
+        found: u8,
+    },
+    /// The envelope's header sets flags without a meaning.
+    #[error("flags {found:#04x} are not known")]
+    UnknownFlags {
+        /// Flags that the bytes name.
+        found: u8,
+    },
     /// A field is outside the range that its page of `spec/` allows.
     #[error("a field is out of range")]
     OutOfRange,

@@ -19,3 +19,24 @@ pub use encoding::{DecodeError, decode, encode};
 pub use ids::{DeviceId, EnvelopeHash, InstanceId, LogHash, SessionId, StreamId, UserId};
 pub use ids::{IdError, Interval, Position, StreamTopics};
 pub use signed::{Signable, Unverified, Verified, VerifyError, sign};
+pub use v1::bundle::{
+    Bundle, BundleContext, COVERS_MAX, CoverSpec, KeyUse, OpenBundleError, SealBundleError,
+    open_bundle, seal_bundle,
+};
+pub use v1::device::{
+    CARD_LIFETIME_MS, Card, CardError, CardRevocation, DeviceKeys, FALLBACK_PERIOD_MS, Fallback,
+    ListBody, ListEntry, ListFault, wrap_key_hash,
+};
+pub use v1::device_list::{
+    Applied, CardList, DEVICES_MAX, DeviceState, LIST_ENTRIES_MAX, ListPin,
+};
+pub use v1::envelope::{
+    BoundEnvelope, ENVELOPE_OVERHEAD, EnvelopeView, Flags, Header, PAYLOAD_MAX, SealError,
+    SealedEnvelope, Suite, VerifiedEnvelope, seal,
+};
+pub use v1::frame::{FRAME_RECORDS_MAX, Frame, PushError, Record, Records};
+pub use v1::session::{
+    RootWrap, RootWrapContext, SessionKind, SessionRecord, UnwrapRootError, WRAPS_MAX,
+    unwrap_root, wrap_root,
+};
+pub use v1::ticket::{BUS_URL_LEN_MAX, NAME_LEN_MAX, Name, NameError, Ticket, TicketError};

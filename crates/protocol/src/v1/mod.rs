@@ -1,10 +1,11 @@
 //! Version 1 of every format. `lib.rs` re-exports it as the latest.
 
-mod bundle;
-mod device;
-mod envelope;
-mod frame;
+pub(crate) mod bundle;
+pub(crate) mod device;
+pub(crate) mod device_list;
+pub(crate) mod envelope;
+pub(crate) mod frame;
 mod log_entry;
 mod log_state;
-mod session;
-mod ticket;
+pub(crate) mod session;
+pub(crate) mod ticket;

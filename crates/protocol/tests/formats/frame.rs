@@ -1,0 +1,160 @@
+use proptest::prelude::*;
+use sealcast_protocol::{DecodeError, FRAME_RECORDS_MAX, Frame, Position, PushError, Records};
+
+use crate::support::NOW;
+
+#[test]
+fn without_the_flag_the_plaintext_is_one_record_at_the_position() {
+    let records: Vec<_> = Records::decode(b"\x02x", NOW, false).unwrap().collect();
+    assert_eq!(records.len(), 1);
+    assert_eq!((records[0].time, records[0].payload), (NOW, &b"\x02x"[..]));
+}
+
+#[test]
+fn sixty_four_short_records_within_a_minute_cost_at_most_four_bytes_each() {
+    let mut frame = Frame::with_capacity(64 * 1024);
+    for i in 0..64 {
+        frame
+            .push(Position(NOW.0 - 60_000 + i * 952), &[7; 99])
+            .unwrap();
+    }
+    let overhead = frame.finish(NOW).len() - 64 * 99;
+    assert!(overhead <= 64 * 4, "{overhead} bytes for 64 records");
+}
+
+#[test]
+fn a_full_frame_refuses_and_stays_as_it_was() {
+    let mut frame = Frame::with_capacity(1_000);
+    while frame.push(NOW, &[1; 90]).is_ok() {}
+    assert_eq!(frame.len(), 10);
+    assert_eq!(frame.push(NOW, &[1; 90]), Err(PushError::Full));
+    assert_eq!(frame.len(), 10);
+    let plaintext = frame.finish(Position::START);
+    assert!(plaintext.len() <= 1_000);
+    assert_eq!(
+        Records::decode(&plaintext, Position::START, true)
+            .unwrap()
+            .len(),
+        10
+    );
+}
+
+#[test]
+fn a_record_longer_than_the_frame_is_refused() {
+    let mut frame = Frame::with_capacity(64);
+    assert_eq!(frame.push(NOW, &[0; 64]), Err(PushError::Full));
+    assert!(frame.is_empty());
+}
+
+#[test]
+fn a_frame_has_at_most_65_535_records() {
+    let mut frame = Frame::with_capacity(1 << 20);
+    for _ in 0..FRAME_RECORDS_MAX {
+        frame.push(NOW, b"").unwrap();
+    }
+    assert_eq!(frame.push(NOW, b""), Err(PushError::Full));
+    let plaintext = frame.finish(NOW);
+    assert_eq!(
+        Records::decode(&plaintext, NOW, true).unwrap().count(),
+        FRAME_RECORDS_MAX
+    );
+
+    let mut more = vec![0x80, 0x80, 0x04];
+    more.resize(3 + 2 * 65_536, 0);
+    assert_eq!(refusal(&more), DecodeError::OutOfRange);
+}
+
+#[test]
+fn a_time_that_is_no_position_is_refused_on_both_sides() {
+    let mut frame = Frame::with_capacity(64);
+    assert_eq!(
+        frame.push(Position::END, b""),
+        Err(PushError::TimeOutOfRange)
+    );
+    let before = Records::decode(&[1, 1, 0], Position(0), true).map(|_| ());
+    assert_eq!(before, Err(DecodeError::OutOfRange));
+    let last = Position(Position::END.0 - 1);
+    let behind = Records::decode(&[1, 2, 0], last, true).map(|_| ());
+    assert_eq!(behind, Err(DecodeError::OutOfRange));
+}
+
+#[test]
+fn a_number_longer_than_it_need_be_is_refused() {
+    assert!(Records::decode(&[1, 0, 0], NOW, true).is_ok());
+    assert_eq!(refusal(&[0x81, 0, 0, 0]), DecodeError::NotCanonical);
+    assert_eq!(refusal(&[1, 0x80, 0, 0]), DecodeError::NotCanonical);
+    assert_eq!(refusal(&[1, 0, 0x80, 0]), DecodeError::NotCanonical);
+}
+
+#[test]
+fn a_frame_that_is_empty_short_or_followed_by_more_is_refused() {
+    assert_eq!(refusal(&[]), DecodeError::Malformed);
+    assert_eq!(refusal(&[0]), DecodeError::OutOfRange);
+    assert_eq!(refusal(&[1, 0, 2, 7]), DecodeError::Malformed);
+    assert_eq!(refusal(&[1, 0, 1, 7, 7]), DecodeError::Malformed);
+    assert_eq!(refusal(&[0xff; 12]), DecodeError::Malformed);
+    // 64 bits are full after nine bytes and one bit; the rest must not be dropped unseen.
+    let overlong = [
+        1, 0, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x02,
+    ];
+    assert_eq!(refusal(&overlong), DecodeError::Malformed);
+}
+
+/// fault 18
+#[test]
+fn debug_shows_no_payload() {
+    let mut frame = Frame::with_capacity(64);
+    frame.push(Position(5), b"secret").unwrap();
+    assert_eq!(format!("{frame:?}"), "Frame(1 records)");
+    let plaintext = frame.finish(Position(5));
+    let mut records = Records::decode(&plaintext, Position(5), true).unwrap();
+    assert_eq!(format!("{records:?}"), "Records(1 left)");
+    assert_eq!(
+        format!("{:?}", records.next().unwrap()),
+        "Record(5, 6 bytes)"
+    );
+}
+
+proptest! {
+    #[test]
+    fn records_read_back(
+        position in 0..Position::END.0,
+        records in prop::collection::vec((0..Position::END.0, prop::collection::vec(0_u8.., 0..200)), 1..40),
+    ) {
+        let mut frame = Frame::with_capacity(1 << 16);
+        for (time, payload) in &records {
+            frame.push(Position(*time), payload).unwrap();
+        }
+        let plaintext = frame.finish(Position(position));
+        let read: Vec<_> = Records::decode(&plaintext, Position(position), true)
+            .unwrap()
+            .map(|record| (record.time.0, record.payload.to_vec()))
+            .collect();
+        prop_assert_eq!(read, records);
+    }
+
+    #[test]
+    fn bytes_that_decode_are_what_a_frame_makes(
+        mut bytes in prop::collection::vec(0_u8.., 0..60),
+        count in 0_u8..4,
+        position in 0_u64..1_000_000,
+    ) {
+        if let Some(first) = bytes.first_mut() {
+            *first = count;
+        }
+        let position = Position(position);
+        if let Ok(records) = Records::decode(&bytes, position, true) {
+            let mut frame = Frame::with_capacity(1 << 10);
+            for record in records {
+                frame.push(record.time, record.payload).unwrap();
+            }
+            prop_assert_eq!(&*frame.finish(position), &bytes);
+        }
+    }
+}
+
+fn refusal(plaintext: &[u8]) -> DecodeError {
+    Records::decode(plaintext, NOW, true)
+        .map(|_| ())
+        .unwrap_err()
+}

@@ -1,0 +1,251 @@
+//! The worked examples of the spec pages are what the code makes.
+
+use sealcast_crypto::{Cover, SessionRoot, SigningKey, UnwrapKey, Walker, digest};
+use sealcast_protocol::{
+    BundleContext, Card, CardList, CardRevocation, CoverSpec, DeviceId, EnvelopeHash, Fallback,
+    Flags, Frame, Header, InstanceId, Interval, KeyUse, ListBody, LogHash, Position, SessionId,
+    SessionKind, SessionRecord, StreamId, Suite, Ticket, UserId, encode, open_bundle, seal,
+    seal_bundle, sign, wrap_key_hash,
+};
+
+use crate::support::{Seeded, hex};
+
+const STREAM: StreamId = StreamId([0x51; 32]);
+const TIME: Position = Position(1_790_000_000_000);
+
+#[test]
+fn the_example_of_the_encoding_page_is_true() {
+    let (root, user) = root_key();
+    let entry = revocation(&root, user);
+    let body = encode(entry.body());
+    shown_in(
+        include_str!("../../../../spec/encoding.md"),
+        &[
+            ("user id", user.to_string()),
+            ("body", hex(&body)),
+            ("digest", hex(entry.digest().as_bytes())),
+            ("wire", hex(entry.wire())),
+        ],
+    );
+}
+
+#[test]
+fn the_example_of_the_envelope_page_is_true() {
+    let mut frame = Frame::with_capacity(100);
+    frame.push(Position(TIME.0 - 3), b"21.5").unwrap();
+    frame.push(TIME, b"21.6").unwrap();
+    let plaintext = frame.finish(TIME);
+    let header = Header {
+        suite: Suite::TreeV1,
+        flags: Flags {
+            frame: true,
+            backfill: false,
+        },
+        content: 0,
+        session: SessionId([3; 16]),
+        position: TIME,
+        device: DeviceId([4; 16]),
+        instance: InstanceId([5; 8]),
+        seq: 6,
+        prev: EnvelopeHash::NONE,
+    };
+    let signing = SigningKey::from_seed(&[9; 32]);
+    let mut walker = Walker::new(Cover::whole(&session_root()));
+    let leaf = walker.leaf(TIME.0).unwrap();
+    let sealed = seal(&leaf, &signing, &STREAM, b"temp", &header, &plaintext).unwrap();
+    shown_in(
+        include_str!("../../../../spec/envelope.md"),
+        &[
+            ("plaintext", hex(&plaintext)),
+            ("header", hex(&sealed.bytes[..72])),
+            ("commitment", hex(&sealed.bytes[72..96])),
+            (
+                "ciphertext and tag",
+                hex(&sealed.bytes[96..sealed.bytes.len() - 64]),
+            ),
+            ("signature", hex(&sealed.bytes[sealed.bytes.len() - 64..])),
+            ("hash", sealed.hash.to_string()),
+        ],
+    );
+}
+
+#[test]
+fn the_example_of_the_devices_page_is_true() {
+    let (root, user) = root_key();
+    let signing = SigningKey::from_seed(&[0x22; 32]);
+    let sign_key = *signing.verifying_key().as_bytes();
+    let wrap_key = UnwrapKey::from_seed(&[0x33; 32]).wrap_key();
+    let fallback_key = UnwrapKey::from_seed(&[0x44; 32]).wrap_key();
+    let fallback = Fallback::new(&user, &signing, &fallback_key, Fallback::period_at(TIME));
+    let expires = TIME.after(sealcast_protocol::CARD_LIFETIME_MS);
+    let card = Card::new(&user, &signing, &wrap_key, fallback.clone(), expires);
+    let body = ListBody::Card(Box::new(card.clone()));
+    let entry = CardList::new(user).append(&root, TIME, body).unwrap();
+    shown_in(
+        include_str!("../../../../spec/devices.md"),
+        &[
+            ("sign_key", hex(&sign_key)),
+            ("device", card.device.to_string()),
+            ("wrap_key hash", hex(&wrap_key_hash(&wrap_key))),
+            ("possession", hex(&card.possession)),
+            ("fallback hash", hex(&wrap_key_hash(&fallback_key))),
+            ("fallback period", fallback.period.to_string()),
+            ("fallback signature", hex(&fallback.signature)),
+            ("entry hash", LogHash::from(entry.digest()).to_string()),
+            ("wire length", entry.wire().len().to_string()),
+            ("wire begins", hex(&entry.wire()[..96])),
+        ],
+    );
+}
+
+#[test]
+fn the_example_of_the_sessions_page_is_true() {
+    let (_, lane) = root_key();
+    let signing = SigningKey::from_seed(&[0x22; 32]);
+    let commitment = session_root().commitment();
+    let mut record = SessionRecord {
+        version: 1,
+        stream: STREAM,
+        lane,
+        device: DeviceId::derive(&lane, signing.verifying_key().as_bytes()),
+        session: SessionId::derive(&STREAM, &lane, &commitment),
+        commitment,
+        start: TIME,
+        kind: SessionKind::Live,
+        heads: vec![LogHash([0x51; 32])],
+        open_root: session_root().expose().to_vec(),
+        wraps: Vec::new(),
+    };
+    let signed = sign(&signing, record.clone()).unwrap();
+    record.kind = SessionKind::Backfill {
+        interval: Interval {
+            from: Position(1),
+            until: Position(500),
+        },
+    };
+    shown_in(
+        include_str!("../../../../spec/sessions.md"),
+        &[
+            ("root", hex(session_root().expose())),
+            ("commitment", hex(&commitment)),
+            ("session", record.session.to_string()),
+            ("kind of a backfill of 1..500", hex(&encode(&record.kind))),
+            ("wire", hex(signed.wire())),
+            ("digest", hex(signed.digest().as_bytes())),
+            (
+                "context of a wrap for the device itself",
+                hex(&encode(&record.wrap_context(&lane, &record.device))),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn the_example_of_the_bundles_page_is_true() {
+    let (_, giver) = root_key();
+    let signing = SigningKey::from_seed(&[0x22; 32]);
+    let receiver = UnwrapKey::from_seed(&[0x33; 32]);
+    let interval = Interval {
+        from: Position(65_536),
+        until: Position(196_608),
+    };
+    let context = BundleContext {
+        stream: STREAM,
+        lane: giver,
+        giver_user: giver,
+        giver_device: DeviceId::derive(&giver, signing.verifying_key().as_bytes()),
+        user: UserId([7; 32]),
+        device: DeviceId([8; 16]),
+        key: KeyUse::Fallback { period: 2_959 },
+        wrap_key_hash: wrap_key_hash(&receiver.wrap_key()),
+        heads: vec![LogHash([0x51; 32])],
+        request: [0; 16],
+        covers: vec![CoverSpec {
+            session: SessionId([3; 16]),
+            interval,
+        }],
+    };
+    let cover = Cover::from_root(&session_root(), interval.from.0, interval.until.0);
+    let to = receiver.wrap_key();
+    let bundle = seal_bundle(&mut Seeded(0), context.clone(), &[&cover], &to).unwrap();
+    assert!(open_bundle(&bundle, &receiver).is_ok());
+    let signed = sign(&signing, bundle.clone()).unwrap();
+    shown_in(
+        include_str!("../../../../spec/bundles.md"),
+        &[
+            ("context", hex(&encode(&context))),
+            ("keys", hex(cover.key_bytes().expose())),
+            ("wrapped", hex(&bundle.wrapped)),
+            ("digest", hex(signed.digest().as_bytes())),
+            ("signature", hex(&signed.wire()[signed.wire().len() - 64..])),
+        ],
+    );
+}
+
+#[test]
+fn the_example_of_the_tickets_page_is_true() {
+    let (_, owner) = root_key();
+    let name = "boiler room".parse().unwrap();
+    let ticket = Ticket::new("mqtt://broker.example", STREAM, owner, name).unwrap();
+    let page = include_str!("../../../../spec/tickets.md");
+    assert!(
+        page.contains(&ticket.to_string()),
+        "the page lacks\n{ticket}"
+    );
+}
+
+#[test]
+fn the_labels_on_the_pages_are_those_that_are_hashed() {
+    let (root, user) = root_key();
+    let entry = revocation(&root, user);
+    let label = "sealcast.v1 device list entry";
+    assert!(include_str!("../../../../spec/devices.md").contains(label));
+    assert_eq!(entry.digest(), digest(label, &[&encode(entry.body())]));
+}
+
+/// Checks that a page shows `name = value` for each, values folded at 64 letters.
+fn shown_in(page: &str, values: &[(&str, String)]) {
+    let mut block = String::from("```text\n");
+    for (name, value) in values {
+        let lines: Vec<_> = value
+            .as_bytes()
+            .chunks(64)
+            .map(String::from_utf8_lossy)
+            .collect();
+        let text = match lines.as_slice() {
+            [line] => format!("{name} = {line}\n"),
+            lines => format!("{name} =\n  {}\n", lines.join("\n  ")),
+        };
+        block.push_str(&text);
+    }
+    block.push_str("```\n");
+    assert!(page.contains(&block), "the page lacks\n{block}");
+}
+
+fn root_key() -> (SigningKey, UserId) {
+    let root = SigningKey::from_seed(&[0x11; 32]);
+    let user = UserId(*root.verifying_key().as_bytes());
+    (root, user)
+}
+
+fn session_root() -> SessionRoot {
+    SessionRoot::init_with(|bytes| bytes.fill(8))
+}
+
+fn revocation(
+    root: &SigningKey,
+    user: UserId,
+) -> sealcast_protocol::Verified<sealcast_protocol::ListEntry> {
+    let entry = sealcast_protocol::ListEntry {
+        version: 1,
+        user,
+        seq: 1,
+        prev: LogHash([6; 32]),
+        time: TIME,
+        body: ListBody::Revoke(CardRevocation {
+            device: DeviceId([4; 16]),
+            time: TIME,
+        }),
+    };
+    sign(root, entry).unwrap()
+}
