@@ -1,0 +1,315 @@
+//! Who may do what: grant, revoke, settings, who.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sealcast_bus::Offset;
+use sealcast_engine::{AuthorError, SharedWith, Tips, author, is_delivered};
+use sealcast_protocol::{
+    DeviceId, DeviceTips, EnvelopeHash, Grant, GrantState, Interval, LogBody, LogHash, Name,
+    Position, Revoke, Roles, Settings, Standing, StreamTopics, Targets, UserId,
+};
+
+use crate::blocking::off_thread;
+use crate::clock;
+use crate::core::{Core, READ_BYTES};
+use crate::error::Error;
+use crate::options::{Bound, GrantOptions};
+use crate::stream::Stream;
+
+/// Fewest letters of a grant's id that name it.
+const PREFIX_MIN: usize = 8;
+
+/// What a grant came to.
+#[derive(Clone, Debug)]
+pub struct Granted {
+    /// The grant's id.
+    pub id: LogHash,
+    /// The interval that took effect.
+    pub interval: Interval,
+    /// Devices that the user has on the stream's bus; with none, keys follow later.
+    pub devices: usize,
+    /// Bundles written.
+    pub bundles: usize,
+    /// Bytes of these bundles.
+    pub bundle_bytes: usize,
+}
+
+/// What a revocation came to.
+#[derive(Clone, Debug)]
+pub struct Revoked {
+    /// The entry's id.
+    pub id: LogHash,
+    /// Grants that ended by it.
+    pub grants: Vec<LogHash>,
+    /// From this position on nothing that this device seals opens for them.
+    pub position: Position,
+}
+
+/// One grant, as [`Stream::who`] shows it.
+#[derive(Clone, Debug)]
+pub struct GrantInfo {
+    /// Its id; the stream's id for the owner.
+    pub id: LogHash,
+    /// Who received it.
+    pub user: UserId,
+    /// The user's name in this home.
+    pub name: Option<Name>,
+    /// Whether the user owns the stream.
+    pub is_owner: bool,
+    /// What the user may do.
+    pub roles: Roles,
+    /// From when until when.
+    pub interval: Interval,
+    /// How far it came.
+    pub status: GrantStatus,
+}
+
+/// How far a grant came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrantStatus {
+    /// In the log; keys are not with every device and session yet.
+    Granted,
+    /// In the log, and every key is on the bus.
+    Delivered,
+    /// Its interval is over.
+    Ended,
+    /// Taken back, or without effect.
+    Revoked,
+}
+
+impl Stream {
+    /// Grants a role over an interval, and hands out the keys of everything sealed in it so far.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the log does not let this user give that, or the interval is empty.
+    pub async fn grant(&self, options: GrantOptions) -> Result<Granted, Error> {
+        let core = &self.core;
+        core.sync().await?;
+        let is_now = options.from == Bound::Now || options.until == Bound::Now;
+        let now = match is_now && core.has_lane() {
+            true => core.cut().await?,
+            false => clock::now().max(core.view().state().mark()),
+        };
+        let at = |bound| match bound {
+            Bound::Now => now,
+            Bound::At(position) => position,
+        };
+        let interval = Interval {
+            from: at(options.from),
+            until: at(options.until),
+        };
+        if !interval.is_valid() {
+            return Err(Error::EmptyInterval);
+        }
+        let grant = Grant {
+            user: options.user,
+            devices: Vec::new(),
+            roles: options.roles,
+            lanes: self.grantable_lanes(),
+            interval,
+            reshare: options.reshare,
+        };
+        let time = clock::now().max(if is_now { now } else { Position::START });
+        let id = core.write(time, LogBody::Grant(grant)).await?;
+        let with_all = core.share(SharedWith::User(options.user), usize::MAX).await?;
+        let devices = core.view().live_devices(&options.user, clock::now()).count();
+        Ok(Granted {
+            id,
+            interval,
+            devices,
+            bundles: with_all.bundles,
+            bundle_bytes: with_all.bytes,
+        })
+    }
+
+    /// All lanes where this user decides about all; its own where it is a publisher.
+    fn grantable_lanes(&self) -> Vec<UserId> {
+        let view = self.core.view();
+        let (user, device) = view.me();
+        match view.state().roles(&user, &device).contains(Roles::ADMIN) {
+            true => Vec::new(),
+            false => Vec::from([user]),
+        }
+    }
+
+    /// Takes back every grant of a user. What was held stays held; nothing sealed by a publisher
+    /// that has seen it opens for the user any more.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the user holds no grant, or the log does not let this user take it.
+    pub async fn revoke_user(&self, user: UserId) -> Result<Revoked, Error> {
+        self.core.sync().await?;
+        let standing = |of: &GrantState| of.grant.user == user && of.standing == Standing::Counts;
+        let grants = self.core.grants(standing);
+        if grants.is_empty() {
+            return Err(Error::NoGrant(user.to_string()));
+        }
+        self.revoke(Targets::Users(Vec::from([user])), grants).await
+    }
+
+    /// Takes back one grant.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no such grant, or the log does not let this user take it.
+    pub async fn revoke_grant(&self, grant: LogHash) -> Result<Revoked, Error> {
+        self.core.sync().await?;
+        let grants = self.core.grants(|of| of.id == grant && of.standing == Standing::Counts);
+        if grants.is_empty() {
+            return Err(Error::NoGrant(grant.to_string()));
+        }
+        self.revoke(Targets::Grants(Vec::from([grant])), grants).await
+    }
+
+    async fn revoke(&self, targets: Targets, grants: Vec<GrantState>) -> Result<Revoked, Error> {
+        let core = &self.core;
+        let has_lane = core.has_lane();
+        let position = match has_lane {
+            true => core.cut().await?,
+            false => clock::now().max(core.view().state().mark()),
+        };
+        let last = core.last_of(&grants).await?;
+        let time = clock::now().max(position);
+        let id = core.write(time, LogBody::Revoke(Revoke { targets, last })).await?;
+        if has_lane {
+            core.end_session().await?;
+        }
+        Ok(Revoked {
+            id,
+            grants: grants.iter().map(|of| of.id).collect(),
+            position,
+        })
+    }
+
+    /// Finds a grant by its id, or by the first letters of it (at least 8).
+    ///
+    /// # Errors
+    ///
+    /// Fails when no grant, or more than one, begins so.
+    pub async fn find_grant(&self, prefix: &str) -> Result<LogHash, Error> {
+        self.core.sync().await?;
+        let found = self.core.grants(|of| of.id.to_string().starts_with(prefix));
+        match found.as_slice() {
+            [one] if prefix.len() >= PREFIX_MIN => Ok(one.id),
+            _ => Err(Error::NoGrant(prefix.into())),
+        }
+    }
+
+    /// Sets the longest life of a session in milliseconds; 0 for no limit.
+    ///
+    /// # Errors
+    ///
+    /// Fails when this user is neither owner nor admin.
+    pub async fn set_rekey_every(&self, ms: u64) -> Result<(), Error> {
+        self.core.sync().await?;
+        let settings = LogBody::Settings(Settings { rekey_every_ms: ms });
+        self.core.write(clock::now(), settings).await?;
+        Ok(())
+    }
+
+    /// Every grant, the owner's own right first.
+    ///
+    /// # Errors
+    ///
+    /// Fails when bus or store cannot be read.
+    pub async fn who(&self) -> Result<Vec<GrantInfo>, Error> {
+        self.sync().await?;
+        let contacts = self.core.vault().contacts()?;
+        let named = |user: &UserId| {
+            let found = contacts.iter().find(|(_, of)| of == user);
+            found.map(|(name, _)| name.clone())
+        };
+        let view = self.core.view();
+        let now = clock::now();
+        let owner = view.state().owner();
+        let mut all = Vec::from([GrantInfo {
+            id: LogHash(self.id().0),
+            user: owner,
+            name: named(&owner),
+            is_owner: true,
+            roles: Roles::ADMIN.with(Roles::PUBLISHER).with(Roles::READER),
+            interval: Interval::ALL,
+            status: GrantStatus::Delivered,
+        }]);
+        let mut grants: Vec<_> = view.state().grants().iter().collect();
+        grants.sort_by_key(|of| of.time);
+        all.extend(grants.into_iter().map(|of| GrantInfo {
+            id: of.id,
+            user: of.grant.user,
+            name: named(&of.grant.user),
+            is_owner: false,
+            roles: of.grant.roles,
+            interval: of.grant.interval,
+            status: match of.standing {
+                Standing::Counts if of.grant.interval.until <= now => GrantStatus::Ended,
+                Standing::Counts if is_delivered(&view, of, now) => GrantStatus::Delivered,
+                Standing::Counts => GrantStatus::Granted,
+                Standing::Revoked(_) | Standing::Void => GrantStatus::Revoked,
+            },
+        }));
+        Ok(all)
+    }
+}
+
+impl Core {
+    fn grants(&self, wanted: impl Fn(&GrantState) -> bool) -> Vec<GrantState> {
+        self.view().state().grants().iter().filter(|of| wanted(of)).cloned().collect()
+    }
+
+    /// Writes an entry of the access log, and reads it back.
+    async fn write(self: &Arc<Self>, time: Position, body: LogBody) -> Result<LogHash, Error> {
+        let core = self.clone();
+        let entry = off_thread(move || author(&core.view(), core.identity(), time, body)).await?;
+        let entry = entry.map_err(|error| match error {
+            AuthorError::NotAllowed => Error::NotAllowed("the access log does not let you"),
+            _ => Error::Internal("an access-log entry is odd"),
+        })?;
+        let chain = StreamTopics(self.id()).access(&self.identity().device());
+        self.append(&chain, entry.wire().to_vec()).await?;
+        self.sync().await?;
+        let id = LogHash::from(entry.digest());
+        match self.view().log().contains(&id) {
+            true => Ok(id),
+            false => Err(Error::RolledBack("an entry that was just written is not shown")),
+        }
+    }
+
+    /// Every accepted branch tip of each device that publishes by one of these grants.
+    async fn last_of(self: &Arc<Self>, grants: &[GrantState]) -> Result<Vec<DeviceTips>, Error> {
+        let publishes = |roles: Roles| {
+            roles.contains(Roles::PUBLISHER) || roles.contains(Roles::ADMIN)
+        };
+        let devices: Vec<DeviceId> = {
+            let view = self.view();
+            let users = grants.iter().filter(|of| publishes(of.grant.roles));
+            let lists = users.filter_map(|of| view.list(&of.grant.user));
+            lists.flat_map(|list| list.devices().map(|(device, _)| *device)).collect()
+        };
+        if devices.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut found = BTreeMap::<DeviceId, Vec<EnvelopeHash>>::new();
+        let mut tips = Tips::new(devices, crate::read::allowed_now(self).await?);
+        let (topic, mut at) = (self.data_topic()?, Offset(0));
+        loop {
+            let items = self.bus.read(&topic, at, READ_BYTES).await?;
+            let Some(last) = items.last() else {
+                break;
+            };
+            at = Offset(last.offset.0 + 1);
+            let core = self.clone();
+            tips = off_thread(move || {
+                let view = core.view();
+                items.iter().for_each(|item| tips.observe(&view, &item.payload));
+                drop(view);
+                tips
+            })
+            .await?;
+        }
+        found.extend(tips.found());
+        Ok(found.into_iter().map(|(device, tips)| DeviceTips { device, tips }).collect())
+    }
+}

@@ -1,0 +1,107 @@
+//! Bringing in older data, each record sealed at its own past time.
+
+use sealcast_engine::SharedWith;
+use sealcast_protocol::{Interval, Position, SessionId, SessionKind};
+
+use crate::clock;
+use crate::error::Error;
+use crate::publisher::{Published, check_size};
+use crate::seal::{Batch, Sealer};
+
+/// Records that are sealed in one store transaction, at most.
+const BATCH_RECORDS: usize = 2048;
+/// Bytes of records in one batch, at most.
+const BATCH_BYTES: usize = 2 << 20;
+
+/// Brings in older data. Every record is an envelope of its own, so that an interval granted later
+/// covers exactly the records whose times lie in it.
+#[derive(Debug)]
+pub struct Backfill {
+    sealer: Sealer,
+    session: Option<SessionId>,
+    last: Position,
+    until: Position,
+    waiting: Vec<(Position, Vec<u8>)>,
+    bytes: usize,
+    done: Published,
+}
+
+impl Backfill {
+    pub(crate) fn new(sealer: Sealer) -> Self {
+        Self {
+            sealer,
+            session: None,
+            last: Position::START,
+            until: clock::now(),
+            waiting: Vec::new(),
+            bytes: 0,
+            done: Published {
+                position: Position::START,
+                records: 0,
+                envelopes: 0,
+            },
+        }
+    }
+
+    /// Takes one record that was made at `time`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the times do not ascend or do not lie before the backfill's start, when a record
+    /// is too large, or when store or bus fail.
+    pub async fn send(&mut self, time: Position, payload: &[u8]) -> Result<(), Error> {
+        check_size(&*self.sealer.core.bus, payload.len())?;
+        if time < self.last || time >= self.until {
+            return Err(Error::BackfillTime);
+        }
+        self.last = time;
+        self.bytes += payload.len();
+        self.waiting.push((time, payload.to_vec()));
+        match self.waiting.len() >= BATCH_RECORDS || self.bytes >= BATCH_BYTES {
+            true => self.leave().await,
+            false => Ok(()),
+        }
+    }
+
+    /// How many records are stored on the bus.
+    pub fn stored(&self) -> u64 {
+        self.done.records
+    }
+
+    /// Publishes what is left, and ends.
+    ///
+    /// # Errors
+    ///
+    /// Fails when store or bus fail.
+    pub async fn finish(mut self) -> Result<Published, Error> {
+        self.leave().await?;
+        self.sealer.core.share(SharedWith::Everyone, usize::MAX).await?;
+        Ok(self.done)
+    }
+
+    async fn leave(&mut self) -> Result<(), Error> {
+        let Some((first, _)) = self.waiting.first() else {
+            return Ok(());
+        };
+        let session = match self.session {
+            Some(session) => session,
+            None => {
+                let interval = Interval {
+                    from: *first,
+                    until: self.until,
+                };
+                let kind = SessionKind::Backfill { interval };
+                self.sealer.start_session(clock::now(), kind).await?
+            }
+        };
+        self.session = Some(session);
+        let records = std::mem::take(&mut self.waiting);
+        self.bytes = 0;
+        let count = records.len() as u64;
+        let (position, envelopes) = self.sealer.publish(Batch::Past(session, records)).await?;
+        self.done.position = position;
+        self.done.records += count;
+        self.done.envelopes += envelopes;
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+//! What a reader is told.
+
+use sealcast_engine::{Event, Notice, Refusal};
+use sealcast_protocol::{DeviceId, Header, Position, UserId};
+
+/// One record, or one thing to know about the stream, in the order of the bus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// The record's own time; the envelope's position where nothing was opened.
+    pub time: Position,
+    /// Who sealed it; `None` where the item names no known device.
+    pub publisher: Option<UserId>,
+    /// On which device; `None` where the item is not an envelope.
+    pub device: Option<DeviceId>,
+    /// The envelope's number within one run of the publisher. Records of a frame share it.
+    pub seq: Option<u32>,
+    /// What became of it.
+    pub state: State,
+    /// The payload, exactly when `state` is [`State::Opened`].
+    pub payload: Option<Vec<u8>>,
+    /// Why it was not opened, or what was noticed.
+    pub reason: Option<Reason>,
+}
+
+/// What became of an envelope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Opened: authentic, in place, and the keys are there.
+    Opened,
+    /// Authentic, but no key for its position is here.
+    Sealed,
+    /// Not accepted: forged, altered, or its sender may not publish.
+    Rejected,
+    /// Envelopes of this publisher are missing before this one.
+    Gap,
+    /// Two envelopes follow the same one: two processes of one device, or a restored copy.
+    Branch,
+    /// Two different envelopes have one number: a cloned device, or an attack.
+    Fork,
+    /// The same envelope came again.
+    Replay,
+}
+
+/// Why an envelope was not opened, or what was noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// No grant reaches this position.
+    NotGranted,
+    /// A grant reaches it, but no keyholder has delivered the key yet.
+    KeyNotHere,
+    /// No record of its session is on the bus.
+    UnknownSession,
+    /// Its sender is not a device that the access log names.
+    UnknownSender,
+    /// Its sender may not publish at this position.
+    NotEntitled,
+    /// Its sender was revoked before it.
+    AfterRevocation,
+    /// The bytes are not an envelope.
+    Malformed,
+    /// The signature does not hold.
+    BadSignature,
+    /// The key that is here does not open it.
+    NotAuthentic,
+    /// Its session may not be used at its position, or with this removal known.
+    WrongSession,
+    /// This many envelopes are missing; 0 where the number cannot be known.
+    Missing(u32),
+}
+
+impl Delivery {
+    pub(crate) fn from_event(event: Event) -> Option<Self> {
+        Some(match event {
+            Event::Opened { header, user, time, payload } => Self {
+                time,
+                payload: Some(payload.expose().to_vec()),
+                ..Self::about(Some(header), Some(user), State::Opened, None)
+            },
+            Event::Sealed { header, user, is_granted } => {
+                let reason = match is_granted {
+                    true => Reason::KeyNotHere,
+                    false => Reason::NotGranted,
+                };
+                Self::about(Some(header), Some(user), State::Sealed, Some(reason))
+            }
+            Event::Rejected { header, user, refusal } => {
+                Self::about(header, user, State::Rejected, Some(refusal.into()))
+            }
+            Event::Noticed { header, user, notice } => {
+                let (state, reason) = match notice {
+                    Notice::Fresh => return None,
+                    Notice::Replay => (State::Replay, None),
+                    Notice::Fork => (State::Fork, None),
+                    Notice::Branch => (State::Branch, None),
+                    Notice::Gap { missing } => (State::Gap, Some(Reason::Missing(missing))),
+                };
+                Self::about(Some(header), Some(user), state, reason)
+            }
+            Event::BadCover { .. } => return None,
+        })
+    }
+
+    fn about(
+        header: Option<Header>,
+        publisher: Option<UserId>,
+        state: State,
+        reason: Option<Reason>,
+    ) -> Self {
+        Self {
+            time: header.map_or(Position::START, |header| header.position),
+            publisher,
+            device: header.map(|header| header.device),
+            seq: header.map(|header| header.seq),
+            state,
+            payload: None,
+            reason,
+        }
+    }
+}
+
+impl From<Refusal> for Reason {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Malformed => Self::Malformed,
+            Refusal::UnknownSender => Self::UnknownSender,
+            Refusal::UnknownSession => Self::UnknownSession,
+            Refusal::BadSignature => Self::BadSignature,
+            Refusal::WrongSession => Self::WrongSession,
+            Refusal::NotEntitled => Self::NotEntitled,
+            Refusal::AfterRevocation => Self::AfterRevocation,
+            Refusal::NotAuthentic => Self::NotAuthentic,
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Looking for what is wrong, or will be.
+
+use sealcast_protocol::{Position, UserId};
+
+use crate::clock;
+use crate::error::Error;
+use crate::home::Home;
+use crate::stream::Stream;
+
+/// How far ahead a card's end is told, in milliseconds.
+const CARD_WARNING_MS: u64 = 60 * 24 * 3600 * 1000;
+
+/// One thing that [`Home::doctor`] looked at.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// Whether it needs doing something about.
+    pub is_problem: bool,
+    /// What was looked at and found.
+    pub text: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+impl Finding {
+    fn good(text: impl Into<String>) -> Self {
+        Self {
+            is_problem: false,
+            text: text.into(),
+            hint: None,
+        }
+    }
+
+    fn bad(text: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            is_problem: true,
+            text: text.into(),
+            hint: Some(hint.into()),
+        }
+    }
+}
+
+impl Home {
+    /// Looks at the home, and at each stream and its bus, for what is wrong or will be.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store cannot be read.
+    pub async fn doctor(&self) -> Result<Vec<Finding>, Error> {
+        let mut findings = Vec::from([Finding::good("the store opens")]);
+        for known in self.streams()? {
+            match self.stream(&known.name).await {
+                Ok(stream) => findings.extend(stream.examine()?),
+                Err(error) => findings.push(Finding::bad(
+                    format!("stream `{}`: {error}", known.name),
+                    format!("see whether its bus is there: {}", known.bus),
+                )),
+            }
+        }
+        Ok(findings)
+    }
+}
+
+impl Stream {
+    fn examine(&self) -> Result<Vec<Finding>, Error> {
+        let name = self.name();
+        let core = &self.core;
+        let view = core.view();
+        let mut findings = Vec::new();
+        let mut bad = |text: String, hint: &str| findings.push(Finding::bad(text, hint));
+        if !view.state().has_begun() {
+            bad(
+                format!("stream `{name}`: its first access-log entry is not on the bus"),
+                "see that the ticket names the right bus, and that the bus kept its data",
+            );
+        }
+        let missing = view.missing_entries();
+        if missing > 0 {
+            bad(
+                format!("stream `{name}`: {missing} access-log entries are missing"),
+                "the bus lost them or hides them; nothing is sealed until they are back",
+            );
+        }
+        for (user, device) in view.log().forked_devices() {
+            bad(
+                format!("stream `{name}`: device {device} of {user} wrote two entries in one place"),
+                "a copy of its home is in use, or someone has its keys: revoke the device",
+            );
+        }
+        let lane = core.vault().lane(&core.id())?;
+        let ahead = lane.mark.max(view.state().mark()).0.saturating_sub(clock::now().0);
+        if ahead > 1_000 {
+            bad(
+                format!("stream `{name}`: the clock is {ahead} ms behind the newest position"),
+                "set the clock of this machine",
+            );
+        }
+        if let Some(end) = self.card_end(&view.me().0)
+            && end.0.saturating_sub(clock::now().0) < CARD_WARNING_MS
+        {
+            bad(
+                format!("stream `{name}`: the card of this device ends within 60 days"),
+                "renew it before, or nobody can seal keys for this device",
+            );
+        }
+        drop(view);
+        for alarm in self.alarms() {
+            bad(format!("stream `{name}`: {alarm}"), "find out who writes to this bus");
+        }
+        if findings.is_empty() {
+            findings.push(Finding::good(format!("stream `{name}`: log, clock and keys are in order")));
+        }
+        Ok(findings)
+    }
+
+    fn card_end(&self, _user: &UserId) -> Option<Position> {
+        None
+    }
+}

@@ -1,0 +1,141 @@
+//! What can go wrong, with a stable code and what to do.
+
+use std::path::PathBuf;
+
+use sealcast_bus::BusError;
+use sealcast_protocol::TicketError;
+use sealcast_store::{KeyFileError, StoreError};
+
+/// Why something was not done. Nothing was sent in clear, and nothing half-done stays.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The folder holds no home; make one.
+    #[error("no home in `{}`", .0.display())]
+    NoHome(PathBuf),
+    /// The folder holds a home already; use another folder.
+    #[error("there is a home in `{}` already", .0.display())]
+    HomeExists(PathBuf),
+    /// The store key is wrapped; hand in the passphrase.
+    #[error("this home needs its passphrase")]
+    NeedsPassphrase,
+    /// The passphrase does not open the store key.
+    #[error("wrong passphrase")]
+    WrongPassphrase,
+    /// The store is damaged or cannot be read; restore it from a backup.
+    #[error("the store of this home failed")]
+    Store(#[source] StoreError),
+    /// The file with the store key cannot be used; see its own error.
+    #[error("the store key cannot be used")]
+    KeyFile(#[source] KeyFileError),
+    /// The home was not made whole; remove the folder and make it again.
+    #[error("the home in `{}` was not made whole", .0.display())]
+    HalfMade(PathBuf),
+    /// The system does not give access to a folder.
+    #[error("cannot use the folder")]
+    Folder(#[source] std::io::Error),
+    /// The bus cannot be used; see its own error.
+    #[error("the bus failed")]
+    Bus(#[source] BusError),
+    /// This build cannot speak to such a bus.
+    #[error("cannot use this bus: {0}")]
+    BusUrl(#[source] sealcast_bus::BusUrlError),
+    /// The ticket cannot be used; ask for a new one.
+    #[error("cannot use this ticket: {0}")]
+    Ticket(#[source] TicketError),
+    /// No stream of this name in this home; create or join it.
+    #[error("no such stream: {0}")]
+    NoStream(String),
+    /// No contact of this name, and not a user id.
+    #[error("no such user: {0}")]
+    NoUser(String),
+    /// No grant with this id.
+    #[error("no such grant: {0}")]
+    NoGrant(String),
+    /// The name is taken in this home.
+    #[error("the name is taken: {0}")]
+    NameTaken(String),
+    /// The access log gives this user no right to do it.
+    #[error("not allowed: {0}")]
+    NotAllowed(&'static str),
+    /// The stream was closed by its owner or an admin.
+    #[error("the stream is closed")]
+    Closed,
+    /// The access log names entries that the bus does not show.
+    #[error("the access log is not complete: {0} entries are missing")]
+    LogIncomplete(usize),
+    /// The clock is behind what was sealed already by this many milliseconds; set it.
+    #[error("the clock is {behind_ms} ms behind the newest position of this lane")]
+    ClockBehind {
+        /// How far.
+        behind_ms: u64,
+    },
+    /// The payload is longer than this bus takes.
+    #[error("the message has {size} bytes; at most {limit} fit")]
+    TooLarge {
+        /// Bytes that came.
+        size: usize,
+        /// Bytes that fit.
+        limit: usize,
+    },
+    /// A backfill's times must ascend and lie in the past.
+    #[error("backfill times must ascend and lie in the past")]
+    BackfillTime,
+    /// The publisher ended because something could not be published; finishing it says why.
+    #[error("the publisher has ended")]
+    PublisherEnded,
+    /// The interval is empty or ends before it begins.
+    #[error("the interval is empty")]
+    EmptyInterval,
+    /// The bus shows less than it did, or two different histories of one device list.
+    #[error("the bus went back on what it showed before: {0}")]
+    RolledBack(&'static str),
+    /// Something that cannot be; a fault in this program.
+    #[error("internal: {0}")]
+    Internal(&'static str),
+}
+
+impl Error {
+    /// A stable name for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoHome(_) => "home.missing",
+            Self::HomeExists(_) => "home.exists",
+            Self::NeedsPassphrase => "home.needs-passphrase",
+            Self::WrongPassphrase => "home.wrong-passphrase",
+            Self::Store(_) => "store.failed",
+            Self::KeyFile(_) => "home.key-file",
+            Self::HalfMade(_) => "home.half-made",
+            Self::Folder(_) => "home.folder",
+            Self::Ticket(_) => "ticket.unusable",
+            Self::Bus(_) => "bus.failed",
+            Self::BusUrl(_) => "bus.url",
+            Self::NoStream(_) => "stream.unknown",
+            Self::NoUser(_) => "user.unknown",
+            Self::NoGrant(_) => "grant.unknown",
+            Self::NameTaken(_) => "name.taken",
+            Self::NotAllowed(_) => "access.not-allowed",
+            Self::Closed => "stream.closed",
+            Self::LogIncomplete(_) => "access.incomplete",
+            Self::ClockBehind { .. } => "clock.behind",
+            Self::TooLarge { .. } => "message.too-large",
+            Self::BackfillTime => "backfill.time",
+            Self::PublisherEnded => "publisher.ended",
+            Self::EmptyInterval => "interval.empty",
+            Self::RolledBack(_) => "bus.rolled-back",
+            Self::Internal(_) => "internal",
+        }
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<BusError> for Error {
+    fn from(error: BusError) -> Self {
+        Self::Bus(error)
+    }
+}

@@ -1,0 +1,370 @@
+//! A home: one device of one user, its store and its streams.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sealcast_bus::{Bus, BusUrl, Offset, Topic};
+use sealcast_crypto::SecretBytes;
+use sealcast_engine::{Identity, Put, Space, genesis, persisted};
+use sealcast_protocol::{CardList, DeviceId, Name, StreamId, StreamTopics, Ticket, UserId};
+use sealcast_store::{KeyFile, KeyFileError, Protection, SqliteStore};
+
+use crate::blocking::off_thread;
+use crate::clock;
+use crate::error::Error;
+use crate::options::{InitOptions, Passphrase, StreamOptions};
+use crate::stream::Stream;
+use crate::vault::{Settings, Vault};
+
+const KEY_FILE: &str = "store.key";
+const STORE_FILE: &str = "store.db";
+const BUS_FOLDER: &str = "bus";
+
+/// One device of one user, with its keys, contacts and streams.
+#[derive(Clone, Debug)]
+pub struct Home {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    path: PathBuf,
+    pub(crate) identity: Identity,
+    pub(crate) vault: Vault,
+    name: Option<Name>,
+    bus: BusUrl,
+    buses: Mutex<BTreeMap<String, Arc<dyn Bus>>>,
+}
+
+/// A stream that a home knows.
+#[derive(Clone, Debug)]
+pub struct StreamInfo {
+    /// Its local name.
+    pub name: Name,
+    /// Its id.
+    pub id: StreamId,
+    /// Its owner.
+    pub owner: UserId,
+    /// Its bus.
+    pub bus: BusUrl,
+}
+
+impl Home {
+    /// Whether a folder holds a home.
+    pub fn exists(path: &Path) -> bool {
+        path.join(STORE_FILE).exists()
+    }
+
+    /// Makes a home with a new user and its first device in a folder, which is made when missing.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is a home already, or the folder cannot be written.
+    pub async fn init(path: &Path, options: InitOptions) -> Result<Self, Error> {
+        if Self::exists(path) {
+            return Err(Error::HomeExists(path.into()));
+        }
+        let folder = absolute(path)?;
+        let bus = match &options.bus {
+            Some(url) => url.absolute(&std::env::current_dir().map_err(Error::Folder)?),
+            None => BusUrl::file(&folder.join(BUS_FOLDER)),
+        };
+        let bus = bus.map_err(Error::BusUrl)?;
+        let settings = Settings {
+            name: options.name.as_ref().map_or(String::new(), ToString::to_string),
+            bus: bus.to_string(),
+        };
+        let inner = off_thread(move || {
+            let passphrase = match &options.passphrase {
+                Passphrase::None => None,
+                Passphrase::Given(passphrase) => Some(passphrase),
+            };
+            make(&folder, passphrase, &settings)?;
+            load(folder, passphrase)
+        });
+        Ok(Self { inner: Arc::new(inner.await??) })
+    }
+
+    /// Opens a home.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the folder holds none, the passphrase is missing or wrong, or the store is
+    /// damaged.
+    pub async fn open(path: &Path, passphrase: Option<&SecretBytes>) -> Result<Self, Error> {
+        if !Self::exists(path) {
+            return Err(Error::NoHome(path.into()));
+        }
+        let folder = absolute(path)?;
+        let passphrase = passphrase.map(SecretBytes::duplicate);
+        let inner = off_thread(move || load(folder, passphrase.as_ref())).await??;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+}
+
+/// The user, the device, and the people they know.
+impl Home {
+    /// The user.
+    pub fn user(&self) -> UserId {
+        self.inner.identity.user()
+    }
+
+    /// The device.
+    pub fn device(&self) -> DeviceId {
+        self.inner.identity.device()
+    }
+
+    /// What the user calls itself.
+    pub fn name(&self) -> Option<&Name> {
+        self.inner.name.as_ref()
+    }
+
+    /// The bus of new streams.
+    pub fn bus(&self) -> &BusUrl {
+        &self.inner.bus
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// Gives a user a name in this home. A name stays with its user; another name for the same user
+    /// replaces the first.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the name is another user's.
+    pub fn add_contact(&self, name: &Name, user: UserId) -> Result<(), Error> {
+        let taken = self.contacts()?.into_iter().any(|(of, other)| of == *name && other != user);
+        match taken {
+            true => Err(Error::NameTaken(name.to_string())),
+            false => self.inner.vault.put_contact(user, name),
+        }
+    }
+
+    /// Every contact, by name.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store cannot be read.
+    pub fn contacts(&self) -> Result<Vec<(Name, UserId)>, Error> {
+        self.inner.vault.contacts()
+    }
+
+    /// Finds the user of a name.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no such contact.
+    pub fn contact(&self, name: &Name) -> Result<UserId, Error> {
+        let found = self.contacts()?.into_iter().find(|(of, _)| of == name);
+        found.map(|(_, user)| user).ok_or_else(|| Error::NoUser(name.to_string()))
+    }
+
+    /// The 100-bit fingerprint of a user id: six groups of five digits, to be read aloud.
+    pub fn fingerprint(user: &UserId) -> String {
+        let hash = sealcast_crypto::digest("sealcast.v1 fingerprint", &[&user.0]);
+        let mut value = [0; 16];
+        value[3..].copy_from_slice(&hash.as_bytes()[..13]);
+        let value = u128::from_be_bytes(value) >> 4;
+        let group = |i: u32| value / 100_000_u128.pow(i) % 100_000;
+        let groups: Vec<_> = (0..6).rev().map(|i| format!("{:05}", group(i))).collect();
+        groups.join(" ")
+    }
+}
+
+/// Streams.
+impl Home {
+    /// Makes a stream that this user owns, and announces it on its bus.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the name is taken or the bus cannot be reached.
+    pub async fn create_stream(
+        &self,
+        name: &Name,
+        options: StreamOptions,
+    ) -> Result<Stream, Error> {
+        self.check_free(name, None)?;
+        let url = match options.bus {
+            Some(url) => url.absolute(&std::env::current_dir().map_err(Error::Folder)?),
+            None => Ok(self.inner.bus.clone()),
+        };
+        let url = url.map_err(Error::BusUrl)?;
+        let bus = self.connect(&url).await?;
+        self.publish_card(&*bus).await?;
+        let (identity, now) = (&self.inner.identity, clock::now());
+        let entry = genesis(identity, &mut clock::rng(), now, options.sharing, options.public);
+        let (id, entry) = entry.map_err(|_| Error::Internal("the first entry is odd"))?;
+        let ticket = Ticket::new(&url.to_string(), id, self.user(), name.clone());
+        let ticket = ticket.map_err(Error::Ticket)?;
+        let access = topic(&StreamTopics(id).access(&self.device()))?;
+        bus.append(&access, vec![entry.wire().to_vec()]).await?;
+        self.inner.vault.put_membership(&ticket, name)?;
+        self.open_stream(ticket, name.clone()).await
+    }
+
+    /// Joins the stream of a ticket, and publishes this device's card on its bus so that keys can
+    /// be sealed for it.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the name is taken by another stream, or the bus cannot be reached.
+    pub async fn join(&self, ticket: &Ticket, name: Option<&Name>) -> Result<Stream, Error> {
+        let name = name.unwrap_or(ticket.name());
+        self.check_free(name, Some(ticket.stream()))?;
+        let url = BusUrl::parse(ticket.bus()).map_err(Error::BusUrl)?;
+        let bus = self.connect(&url).await?;
+        self.publish_card(&*bus).await?;
+        self.inner.vault.put_membership(ticket, name)?;
+        self.open_stream(ticket.clone(), name.clone()).await
+    }
+
+    /// Opens a stream by its local name.
+    ///
+    /// # Errors
+    ///
+    /// Fails when this home knows no such stream, or its bus cannot be reached.
+    pub async fn stream(&self, name: &Name) -> Result<Stream, Error> {
+        let known = self.inner.vault.memberships()?;
+        let found = known.into_iter().find(|of| of.name == *name);
+        let found = found.ok_or_else(|| Error::NoStream(name.to_string()))?;
+        let ticket = Ticket::parse(&found.ticket).map_err(Error::Ticket)?;
+        self.open_stream(ticket, found.name).await
+    }
+
+    /// Every stream of this home, by name.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store cannot be read.
+    pub fn streams(&self) -> Result<Vec<StreamInfo>, Error> {
+        let mut streams = Vec::new();
+        for known in self.inner.vault.memberships()? {
+            let ticket = Ticket::parse(&known.ticket).map_err(Error::Ticket)?;
+            streams.push(StreamInfo {
+                name: known.name,
+                id: ticket.stream(),
+                owner: ticket.owner(),
+                bus: BusUrl::parse(ticket.bus()).map_err(Error::BusUrl)?,
+            });
+        }
+        streams.sort_unstable_by(|a, b| a.name.as_str().cmp(b.name.as_str()));
+        Ok(streams)
+    }
+
+    async fn open_stream(&self, ticket: Ticket, name: Name) -> Result<Stream, Error> {
+        let url = BusUrl::parse(ticket.bus()).map_err(Error::BusUrl)?;
+        let bus = self.connect(&url).await?;
+        Stream::open(self.inner.clone(), bus, ticket, name).await
+    }
+
+    async fn connect(&self, url: &BusUrl) -> Result<Arc<dyn Bus>, Error> {
+        let address = url.to_string();
+        let lock = || self.inner.buses.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bus) = lock().get(&address) {
+            return Ok(bus.clone());
+        }
+        let bus = sealcast_bus::open(url).await?;
+        lock().insert(address, bus.clone());
+        Ok(bus)
+    }
+
+    fn check_free(&self, name: &Name, stream: Option<StreamId>) -> Result<(), Error> {
+        for known in self.streams()? {
+            let is_same = Some(known.id) == stream;
+            if known.name == *name && !is_same {
+                return Err(Error::NameTaken(name.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts on a bus what it lacks of this user's device list.
+    async fn publish_card(&self, bus: &dyn Bus) -> Result<(), Error> {
+        let devices = topic(&self.user().devices_topic())?;
+        let mut there = CardList::new(self.user());
+        let mut from = Offset(0);
+        loop {
+            let items = bus.read(&devices, from, 1 << 20).await?;
+            let Some(last) = items.last() else {
+                break;
+            };
+            from = Offset(last.offset.0 + 1);
+            for item in &items {
+                let _is_of_list = there.apply(&item.payload).is_ok();
+            }
+        }
+        let own = self.inner.vault.list_entries()?;
+        let own = own.into_iter().filter(|(user, _)| *user == self.user());
+        let lacking = own.skip(there.next_seq() as usize);
+        let lacking: Vec<_> = lacking.map(|(_, entry)| entry.expose().to_vec()).collect();
+        if !lacking.is_empty() {
+            bus.append(&devices, lacking).await?;
+        }
+        Ok(())
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    std::path::absolute(path).map_err(Error::Folder)
+}
+
+pub(crate) fn topic(name: &str) -> Result<Topic, Error> {
+    Topic::new(name).map_err(|_| Error::Internal("a topic has an odd name"))
+}
+
+/// Writes the key file and a store with a new identity and its card.
+fn make(
+    folder: &Path,
+    passphrase: Option<&SecretBytes>,
+    settings: &Settings,
+) -> Result<(), Error> {
+    let protection = passphrase.map_or(Protection::Plain, Protection::Passphrase);
+    let mut rng = clock::rng();
+    let key = KeyFile::generate(folder.join(KEY_FILE), protection, &mut rng)?;
+    let store = SqliteStore::open(folder.join(STORE_FILE), key, Box::new(clock::rng()))?;
+    let vault = Vault(Arc::new(store));
+    let now = clock::now();
+    let identity = Identity::generate(&mut rng, now);
+    let root = identity.root().ok_or(Error::Internal("a first device has the root key"))?;
+    let mut list = CardList::new(identity.user());
+    let card = list.append(root, now, identity.card(now));
+    let card = card.map_err(|_| Error::Internal("the first card is odd"))?;
+    let put = Put {
+        space: Space::ListEntry,
+        id: persisted(&[&identity.user().0, &0_u32.to_be_bytes()]),
+        value: SecretBytes::from(card.wire().to_vec()),
+    };
+    vault.keep(&StreamId([0; 32]), &[put], &[])?;
+    vault.begin(&identity, settings)
+}
+
+fn load(path: PathBuf, passphrase: Option<&SecretBytes>) -> Result<Inner, Error> {
+    let key = KeyFile::open(path.join(KEY_FILE), passphrase)?;
+    let store = SqliteStore::open(path.join(STORE_FILE), key, Box::new(clock::rng()))?;
+    let vault = Vault(Arc::new(store));
+    let half_made = || Error::HalfMade(path.clone());
+    let identity = vault.identity()?.ok_or_else(half_made)?;
+    let settings = vault.settings()?.ok_or_else(half_made)?;
+    Ok(Inner {
+        name: settings.name.parse().ok(),
+        bus: BusUrl::parse(&settings.bus).map_err(Error::BusUrl)?,
+        path,
+        identity,
+        vault,
+        buses: Mutex::new(BTreeMap::new()),
+    })
+}
+
+impl From<KeyFileError> for Error {
+    fn from(error: KeyFileError) -> Self {
+        match error {
+            KeyFileError::NeedsPassphrase { .. } => Self::NeedsPassphrase,
+            KeyFileError::WrongPassphrase { .. } => Self::WrongPassphrase,
+            other => Self::KeyFile(other),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What a caller may choose.
+
+use sealcast_bus::BusUrl;
+use sealcast_crypto::SecretBytes;
+use sealcast_protocol::{Name, Position, Roles, Sharing, UserId};
+
+/// What protects the store key of a home.
+#[derive(Debug)]
+pub enum Passphrase {
+    /// The key lies in a file that only this user may read.
+    None,
+    /// The key is wrapped under this.
+    Given(SecretBytes),
+}
+
+/// How to make a home.
+#[derive(Debug)]
+pub struct InitOptions {
+    /// What the user calls itself; stays in this home.
+    pub name: Option<Name>,
+    /// The bus that new streams use; `file:` on `bus` in the home where not given.
+    pub bus: Option<BusUrl>,
+    /// What protects the store key.
+    pub passphrase: Passphrase,
+}
+
+/// How to make a stream.
+#[derive(Clone, Debug)]
+pub struct StreamOptions {
+    /// The bus; the home's where not given.
+    pub bus: Option<BusUrl>,
+    /// When keys are handed out.
+    pub sharing: Sharing,
+    /// Whether anyone may read.
+    pub public: bool,
+}
+
+impl Default for StreamOptions {
+    fn default() -> Self {
+        Self {
+            bus: None,
+            sharing: Sharing::Active,
+            public: false,
+        }
+    }
+}
+
+/// One end of an interval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// Now: this device makes a cut first, if it publishes in the stream.
+    Now,
+    /// A time.
+    At(Position),
+}
+
+/// Whom to grant what.
+#[derive(Clone, Debug)]
+pub struct GrantOptions {
+    /// Who receives.
+    pub user: UserId,
+    /// What the user may do.
+    pub roles: Roles,
+    /// From when.
+    pub from: Bound,
+    /// Until when, not included; [`Position::END`] for no end.
+    pub until: Bound,
+    /// Whether the user may hand its keys on to others whom the log entitles.
+    pub reshare: bool,
+}

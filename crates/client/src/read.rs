@@ -1,0 +1,230 @@
+//! Reading history.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use sealcast_bus::{Offset, Topic};
+use sealcast_engine::{Lineage, Mode, Reader as Machine};
+use sealcast_protocol::{DeviceId, EnvelopeHash, Interval};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::core::{Core, READ_BYTES};
+use crate::delivery::Delivery;
+use crate::error::Error;
+
+/// Reads what was published at the positions of an interval, in the order of the bus.
+///
+/// ```no_run
+/// # async fn doc(stream: sealcast::Stream) -> Result<(), sealcast::Error> {
+/// use sealcast::{Interval, State};
+///
+/// let mut reader = stream.read(Interval::ALL).await?;
+/// while let Some(delivery) = reader.next().await? {
+///     if delivery.state == State::Opened {
+///         println!("{:?}", delivery.payload);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Reader {
+    scan: Scan,
+    interval: Interval,
+    is_done: bool,
+}
+
+/// The data topic on its way through the engine's reader.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    pub(crate) core: Arc<Core>,
+    pub(crate) topic: Topic,
+    pub(crate) at: Offset,
+    end: Offset,
+    state: ScanState,
+    ready: VecDeque<Delivery>,
+}
+
+/// A batch that is being opened stays with the scan, so that a caller may stop waiting for it.
+#[derive(Debug)]
+enum ScanState {
+    Idle(Box<Machine>),
+    Opening(JoinHandle<(Box<Machine>, Vec<Delivery>)>),
+    Lost,
+}
+
+impl Reader {
+    pub(crate) async fn history(core: Arc<Core>, interval: Interval) -> Result<Self, Error> {
+        Ok(Self {
+            scan: Scan::start(core, Mode::History(interval)).await?,
+            interval,
+            is_done: false,
+        })
+    }
+
+    /// The next delivery; `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the bus cannot be read. What cannot be opened is a delivery, not an error.
+    pub async fn next(&mut self) -> Result<Option<Delivery>, Error> {
+        loop {
+            if let Some(delivery) = self.scan.ready.pop_front() {
+                return Ok(Some(delivery));
+            }
+            if self.is_done {
+                return Ok(None);
+            }
+            if !self.scan.read_on().await? {
+                self.scan.give_up(true).await?;
+                self.is_done = true;
+            }
+        }
+    }
+
+    /// The interval that is read.
+    pub fn interval(&self) -> Interval {
+        self.interval
+    }
+
+    /// Envelopes looked at so far, and how many there were at the start.
+    pub fn progress(&self) -> (u64, u64) {
+        (self.scan.at.0, self.scan.end.0)
+    }
+}
+
+impl Scan {
+    pub(crate) async fn start(core: Arc<Core>, mode: Mode) -> Result<Self, Error> {
+        let topic = core.data_topic()?;
+        let end = core.bus.end(&topic).await?;
+        let mut scan = Self {
+            core,
+            topic,
+            at: Offset(0),
+            end,
+            state: ScanState::Idle(Box::new(Machine::new(mode))),
+            ready: VecDeque::new(),
+        };
+        scan.allow_revoked().await?;
+        Ok(scan)
+    }
+
+    /// Goes on behind what is on the bus now.
+    pub(crate) fn skip_to_end(&mut self) {
+        self.at = self.end;
+    }
+
+    /// Lets in what revoked devices had published before.
+    pub(crate) async fn allow_revoked(&mut self) -> Result<(), Error> {
+        let allowed = allowed_now(&self.core).await?;
+        self.machine().await?.allow(allowed);
+        Ok(())
+    }
+
+    /// Takes the next items of the topic in; false at its end.
+    pub(crate) async fn read_on(&mut self) -> Result<bool, Error> {
+        self.machine().await?;
+        if !self.ready.is_empty() {
+            return Ok(true);
+        }
+        let items = self.core.bus.read(&self.topic, self.at, READ_BYTES).await?;
+        let Some(last) = items.last() else {
+            return Ok(false);
+        };
+        self.at = Offset(last.offset.0 + 1);
+        self.take(items.into_iter().map(|item| item.payload).collect()).await?;
+        Ok(true)
+    }
+
+    /// Opens some items, off the runtime's threads.
+    pub(crate) async fn take(&mut self, items: Vec<Vec<u8>>) -> Result<(), Error> {
+        self.machine().await?;
+        if let ScanState::Idle(machine) = std::mem::replace(&mut self.state, ScanState::Lost) {
+            let core = self.core.clone();
+            self.state = ScanState::Opening(spawn_blocking(move || open(&core, machine, &items)));
+        }
+        self.machine().await?;
+        Ok(())
+    }
+
+    /// The machine, when it has opened what it was given.
+    pub(crate) async fn machine(&mut self) -> Result<&mut Machine, Error> {
+        if let ScanState::Opening(work) = &mut self.state {
+            let (machine, ready) = work.await.map_err(|_| LOST)?;
+            self.state = ScanState::Idle(machine);
+            self.ready.extend(ready);
+        }
+        match &mut self.state {
+            ScanState::Idle(machine) => Ok(machine),
+            ScanState::Opening(_) | ScanState::Lost => Err(LOST),
+        }
+    }
+
+    pub(crate) async fn give_up(&mut self, at_once: bool) -> Result<(), Error> {
+        let core = self.core.clone();
+        let machine = self.machine().await?;
+        machine.give_up(&core.view(), at_once);
+        let ready = drain(machine);
+        self.ready.extend(ready);
+        Ok(())
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Delivery> {
+        self.ready.pop_front()
+    }
+}
+
+const LOST: Error = Error::Internal("a reader's worker ended early");
+
+fn open(
+    core: &Core,
+    mut machine: Box<Machine>,
+    items: &[Vec<u8>],
+) -> (Box<Machine>, Vec<Delivery>) {
+    let view = core.view();
+    for item in items {
+        machine.handle(&view, item);
+    }
+    drop(view);
+    let ready = drain(&mut machine);
+    (machine, ready)
+}
+
+fn drain(machine: &mut Machine) -> Vec<Delivery> {
+    let events = std::iter::from_fn(|| machine.poll_event());
+    events.filter_map(Delivery::from_event).collect()
+}
+
+/// The envelopes of revoked devices that were accepted when they were revoked.
+async fn allowed(
+    core: &Core,
+    revoked: BTreeMap<DeviceId, Vec<EnvelopeHash>>,
+    end: Offset,
+) -> Result<BTreeSet<EnvelopeHash>, Error> {
+    let (topic, stream) = (core.data_topic()?, core.id());
+    let mut lineage = Lineage::new(revoked);
+    let mut at = Offset(0);
+    while at < end {
+        let items = core.bus.read(&topic, at, READ_BYTES).await?;
+        let Some(last) = items.last() else {
+            break;
+        };
+        at = Offset(last.offset.0 + 1);
+        for item in &items {
+            lineage.observe(&stream, &item.payload);
+        }
+    }
+    Ok(lineage.resolve())
+}
+
+/// As [`allowed`], for the access log as it is known now.
+pub(crate) async fn allowed_now(core: &Core) -> Result<BTreeSet<EnvelopeHash>, Error> {
+    let revoked = core.view().state().revoked_tips();
+    match revoked.is_empty() {
+        true => Ok(BTreeSet::new()),
+        false => {
+            let end = core.bus.end(&core.data_topic()?).await?;
+            allowed(core, revoked, end).await
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! One stream, as one device sees it.
+
+use std::sync::Arc;
+
+use sealcast_bus::Bus;
+use sealcast_engine::{Alarm, SharedWith};
+use sealcast_protocol::{Interval, Name, Position, SessionKind, StreamId, Ticket};
+use zeroize::Zeroizing;
+
+use crate::backfill::Backfill;
+use crate::clock;
+use crate::core::Core;
+use crate::error::Error;
+use crate::home::Inner;
+use crate::publisher::{Published, Publisher, check_size};
+use crate::read::Reader;
+use crate::seal::{Batch, Sealer};
+use crate::subscribe::Subscription;
+
+/// A stream, opened from a [`Home`](crate::Home).
+///
+/// Cloning gives another handle on the same run; all of them seal in one order.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    pub(crate) core: Arc<Core>,
+    sealer: Sealer,
+}
+
+impl Stream {
+    pub(crate) async fn open(
+        home: Arc<Inner>,
+        bus: Arc<dyn Bus>,
+        ticket: Ticket,
+        name: Name,
+    ) -> Result<Self, Error> {
+        let core = Core::open(home, bus, ticket, name).await?;
+        Ok(Self {
+            sealer: Sealer::new(core.clone()),
+            core,
+        })
+    }
+
+    /// Its id.
+    pub fn id(&self) -> StreamId {
+        self.core.id()
+    }
+
+    /// Its name in this home.
+    pub fn name(&self) -> &Name {
+        &self.core.name
+    }
+
+    /// What others need to join.
+    pub fn ticket(&self) -> &Ticket {
+        &self.core.ticket
+    }
+
+    /// Reads the access log, the session records and the keys on the bus to their end, and hands
+    /// out the keys that others wait for, as far as this device may.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the bus cannot be reached or the store cannot be written.
+    pub async fn sync(&self) -> Result<(), Error> {
+        self.core.sync().await?;
+        self.core.share(SharedWith::Everyone, usize::MAX).await?;
+        Ok(())
+    }
+
+    /// What the bus showed since the last call that honest devices and buses do not do.
+    pub fn alarms(&self) -> Vec<Alarm> {
+        self.core.take_alarms()
+    }
+
+    /// Seals one message and stores it on the bus.
+    ///
+    /// # Errors
+    ///
+    /// Fails when this user may not publish, the message is too large, the clock is far behind, or
+    /// store or bus fail. What failed was not published in clear, nor in part.
+    pub async fn publish(&self, payload: &[u8]) -> Result<Published, Error> {
+        check_size(&*self.core.bus, payload.len())?;
+        let payload = Zeroizing::new(payload.to_vec());
+        let (position, envelopes) = self.sealer.publish(Batch::Single(payload)).await?;
+        Ok(Published {
+            position,
+            records: 1,
+            envelopes,
+        })
+    }
+
+    /// Starts publishing many records, sealed in frames of up to 64 KiB or 20 ms.
+    ///
+    /// # Errors
+    ///
+    /// Fails when this user may not publish now.
+    pub async fn publisher(&self) -> Result<Publisher, Error> {
+        self.core.freshen().await?;
+        match self.core.has_lane() {
+            true => Ok(Publisher::start(self.sealer.clone())),
+            false => Err(Error::NotAllowed("no grant lets you publish now")),
+        }
+    }
+
+    /// Starts bringing in older data, sealed at the past times that the caller states.
+    ///
+    /// # Errors
+    ///
+    /// Fails when this user may not publish now.
+    pub async fn backfill(&self) -> Result<Backfill, Error> {
+        self.core.freshen().await?;
+        match self.core.has_lane() {
+            true => Ok(Backfill::new(self.sealer.clone())),
+            false => Err(Error::NotAllowed("no grant lets you publish now")),
+        }
+    }
+
+    /// Reads what was published at the positions of an interval, then ends.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the bus cannot be reached.
+    pub async fn read(&self, interval: Interval) -> Result<Reader, Error> {
+        self.sync().await?;
+        Reader::history(self.core.clone(), interval).await
+    }
+
+    /// Follows the stream: from now on, or from a position on with all that was published since.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the bus cannot be reached.
+    pub async fn subscribe(&self, from: Option<Position>) -> Result<Subscription, Error> {
+        self.sync().await?;
+        Subscription::start(self.core.clone(), from).await
+    }
+
+    /// Starts a new session in this device's lane. Those still entitled are given its keys.
+    ///
+    /// # Errors
+    ///
+    /// Fails when this user may not publish now.
+    pub async fn rekey(&self) -> Result<(), Error> {
+        self.core.sync().await?;
+        if !self.core.has_lane() {
+            return Err(Error::NotAllowed("only who publishes has a session to replace"));
+        }
+        self.core.end_session().await?;
+        self.sealer.start_session(clock::now(), SessionKind::Live).await?;
+        self.core.share(SharedWith::Everyone, usize::MAX).await?;
+        Ok(())
+    }
+
+    /// Makes a cut in this device's lane: returns the first position that nothing sealed so far
+    /// has. Whoever's interval goes on needs nothing to follow; whoever's ended does not.
+    ///
+    /// # Errors
+    ///
+    /// Fails when this user may not publish now.
+    pub async fn rotate(&self) -> Result<Position, Error> {
+        self.core.sync().await?;
+        match self.core.has_lane() {
+            true => self.core.cut().await,
+            false => Err(Error::NotAllowed("only who publishes has a lane to cut")),
+        }
+    }
+}

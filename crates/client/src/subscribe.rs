@@ -1,0 +1,188 @@
+//! Following a stream.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealcast_bus::{Item, Offset, Tail, Topic};
+use sealcast_engine::{Mode, SharedWith, Space, Tracker};
+use sealcast_protocol::{DeviceId, EnvelopeHash, EnvelopeView, Interval, Position};
+use tokio::time::{Instant, timeout};
+
+use crate::blocking::off_thread;
+use crate::core::Core;
+use crate::delivery::Delivery;
+use crate::error::Error;
+use crate::read::Scan;
+
+/// How long to wait for an envelope that a later one names, and how often the place is kept.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Follows a stream. Dropping it ends it; [`finish`](Self::finish) also keeps its place.
+#[derive(Debug)]
+pub struct Subscription {
+    scan: Scan,
+    phase: Phase,
+    revoked: BTreeMap<DeviceId, Vec<EnvelopeHash>>,
+    keeps_place: bool,
+    kept_at: Instant,
+}
+
+enum Phase {
+    CatchingUp,
+    Live {
+        tail: Box<dyn Tail>,
+        topics: usize,
+    },
+}
+
+impl std::fmt::Debug for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::CatchingUp => "CatchingUp",
+            Self::Live { .. } => "Live",
+        })
+    }
+}
+
+impl Subscription {
+    pub(crate) async fn start(core: Arc<Core>, from: Option<Position>) -> Result<Self, Error> {
+        let until = Position::END;
+        let mode = from.map_or(Mode::Live, |from| Mode::History(Interval { from, until }));
+        let mut scan = Scan::start(core.clone(), mode).await?;
+        if from.is_none() {
+            scan.skip_to_end();
+            let of = core.clone();
+            let kept = off_thread(move || of.vault().of_stream(Space::Track, &of.id()));
+            for (id, bytes) in kept.await?? {
+                let device = id.first_chunk().map(|id| DeviceId(*id));
+                if let Some((device, tracker)) = device.zip(Tracker::from_bytes(bytes.expose())) {
+                    scan.machine().await?.resume(device, tracker);
+                }
+            }
+        }
+        let revoked = core.view().state().revoked_tips();
+        let mut subscription = Self {
+            scan,
+            phase: Phase::CatchingUp,
+            revoked,
+            keeps_place: from.is_none(),
+            kept_at: Instant::now(),
+        };
+        if from.is_none() {
+            subscription.go_live().await?;
+        }
+        Ok(subscription)
+    }
+
+    /// Waits for the next delivery. A caller may stop waiting and come back: nothing is lost.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the bus cannot be read.
+    pub async fn next(&mut self) -> Result<Delivery, Error> {
+        loop {
+            if let Some(delivery) = self.scan.pop() {
+                return Ok(delivery);
+            }
+            // Work that an earlier, abandoned call began.
+            self.scan.machine().await?;
+            match &mut self.phase {
+                Phase::CatchingUp => {
+                    if !self.scan.read_on().await? {
+                        self.go_live().await?;
+                    }
+                }
+                Phase::Live { tail, .. } => match timeout(TICK, tail.next()).await {
+                    Ok(news) => {
+                        let (topic, items) = news?;
+                        self.take(&topic, items).await?;
+                    }
+                    Err(_) => {
+                        self.scan.give_up(true).await?;
+                        self.keep_place().await?;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Keeps its place, so that what comes again is noticed by the next subscription.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store cannot be written.
+    pub async fn finish(mut self) -> Result<(), Error> {
+        self.kept_at = Instant::now() - 2 * TICK;
+        self.keep_place().await
+    }
+
+    async fn go_live(&mut self) -> Result<(), Error> {
+        let mut topics = self.scan.core.control_places().await?;
+        let count = topics.len();
+        topics.push((self.scan.topic.clone(), self.scan.at));
+        let tail = self.scan.core.bus.tail(topics);
+        self.phase = Phase::Live { tail, topics: count };
+        Ok(())
+    }
+
+    async fn take(&mut self, topic: &Topic, items: Vec<Item>) -> Result<(), Error> {
+        if *topic != self.scan.topic {
+            return self.learn().await;
+        }
+        let Some(last) = items.last() else {
+            return Ok(());
+        };
+        let next = Offset(last.offset.0 + 1);
+        let items: Vec<_> = items
+            .into_iter()
+            .filter(|item| item.offset >= self.scan.at)
+            .map(|item| item.payload)
+            .collect();
+        self.scan.at = next;
+        if !self.knows_sessions(&items) {
+            self.learn().await?;
+        }
+        self.scan.take(items).await?;
+        self.keep_place().await
+    }
+
+    /// A session's record may be read after its first message.
+    fn knows_sessions(&self, items: &[Vec<u8>]) -> bool {
+        let view = self.scan.core.view();
+        let envelopes = items.iter().filter_map(|item| EnvelopeView::parse(item).ok());
+        envelopes.into_iter().all(|envelope| {
+            let header = envelope.header();
+            view.record(&header.session, &header.device).is_some()
+        })
+    }
+
+    /// Reads the control topics, hands on keys that others wait for, and follows new topics.
+    async fn learn(&mut self) -> Result<(), Error> {
+        let core = self.scan.core.clone();
+        core.sync().await?;
+        core.share(SharedWith::Everyone, usize::MAX).await?;
+        let revoked = core.view().state().revoked_tips();
+        if revoked != self.revoked {
+            self.scan.allow_revoked().await?;
+            self.revoked = revoked;
+        }
+        let wanted = core.view().wanted().len();
+        match self.phase {
+            Phase::Live { topics, .. } if topics != wanted => self.go_live().await,
+            Phase::Live { .. } | Phase::CatchingUp => Ok(()),
+        }
+    }
+
+    async fn keep_place(&mut self) -> Result<(), Error> {
+        if !self.keeps_place || self.kept_at.elapsed() < TICK {
+            return Ok(());
+        }
+        self.kept_at = Instant::now();
+        let machine = self.scan.machine().await?;
+        let trackers: Vec<_> =
+            machine.trackers().map(|(device, tracker)| (*device, tracker.to_bytes())).collect();
+        let core = self.scan.core.clone();
+        off_thread(move || core.vault().track(&core.id(), &trackers)).await?
+    }
+}

@@ -1,0 +1,239 @@
+//! Typed reads and writes of a home's store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use minicbor::{CborLen, Decode, Encode};
+use sealcast_bus::Offset;
+use sealcast_crypto::SecretBytes;
+use sealcast_engine::{Identity, Lane, NewSession, Put, Space, persisted};
+use sealcast_protocol::{DeviceId, Name, SessionId, StreamId, Ticket, UserId, decode, encode};
+use sealcast_store::{Key, Store, StoreError, Txn};
+
+use crate::error::Error;
+
+/// How far topics were read, by the hash of their names.
+pub(crate) type Cursors = BTreeMap<[u8; 32], Offset>;
+
+/// A home's store, as the engine's records.
+#[derive(Clone, Debug)]
+pub(crate) struct Vault(pub(crate) Arc<dyn Store>);
+
+/// What a home knows of itself besides its identity.
+#[derive(Clone, Debug, Encode, Decode, CborLen)]
+#[cbor(array)]
+pub(crate) struct Settings {
+    /// Empty where the user gave none.
+    #[n(0)]
+    pub(crate) name: String,
+    /// The bus of new streams.
+    #[n(1)]
+    pub(crate) bus: String,
+}
+
+/// A stream that a home knows.
+#[derive(Clone, Debug, Encode, Decode, CborLen)]
+#[cbor(array)]
+pub(crate) struct Membership {
+    /// Its name in this home.
+    #[n(0)]
+    pub(crate) name: Name,
+    /// Its ticket, as text.
+    #[n(1)]
+    pub(crate) ticket: String,
+}
+
+const RECORD_LEN_MAX: usize = 4096;
+const IDENTITY: &[u8] = b"identity";
+const SETTINGS: &[u8] = b"settings";
+
+fn key(space: Space, parts: &[&[u8]]) -> Key {
+    Key {
+        space: sealcast_store::Space(space as u8),
+        id: persisted(parts),
+    }
+}
+
+fn record<T>(value: &SecretBytes) -> Result<T, Error>
+where
+    T: for<'b> Decode<'b, ()> + Encode<()> + CborLen<()>,
+{
+    decode(value.expose(), RECORD_LEN_MAX).map_err(|_| Error::Internal("a stored record is odd"))
+}
+
+impl Vault {
+    pub(crate) fn begin(&self, identity: &Identity, settings: &Settings) -> Result<(), Error> {
+        self.write(|txn| {
+            txn.put(&key(Space::Home, &[IDENTITY]), identity.to_bytes().expose())?;
+            txn.put(&key(Space::Home, &[SETTINGS]), &encode(settings))
+        })
+    }
+
+    pub(crate) fn identity(&self) -> Result<Option<Identity>, Error> {
+        let value = self.0.get(&key(Space::Home, &[IDENTITY]))?;
+        Ok(value.and_then(|value| Identity::from_bytes(value.expose())))
+    }
+
+    pub(crate) fn settings(&self) -> Result<Option<Settings>, Error> {
+        let value = self.0.get(&key(Space::Home, &[SETTINGS]))?;
+        value.as_ref().map(record).transpose()
+    }
+
+    pub(crate) fn contacts(&self) -> Result<Vec<(Name, UserId)>, Error> {
+        let rows = self.0.scan(sealcast_store::Space(Space::Contact as u8), &[])?;
+        let mut contacts = Vec::with_capacity(rows.len());
+        for (key, value) in rows {
+            let user = key.id.as_slice().try_into().map_err(|_| odd_key())?;
+            contacts.push((record(&value)?, UserId(user)));
+        }
+        contacts.sort_unstable_by(|a: &(Name, _), b| a.0.as_str().cmp(b.0.as_str()));
+        Ok(contacts)
+    }
+
+    pub(crate) fn put_contact(&self, user: UserId, name: &Name) -> Result<(), Error> {
+        self.write(|txn| txn.put(&key(Space::Contact, &[&user.0]), &encode(name)))
+    }
+
+    pub(crate) fn memberships(&self) -> Result<Vec<Membership>, Error> {
+        let rows = self.0.scan(sealcast_store::Space(Space::Stream as u8), &[])?;
+        rows.iter().map(|(_, value)| record(value)).collect()
+    }
+
+    pub(crate) fn put_membership(&self, ticket: &Ticket, name: &Name) -> Result<(), Error> {
+        let membership = Membership {
+            name: name.clone(),
+            ticket: ticket.to_string(),
+        };
+        let id = ticket.stream();
+        self.write(|txn| txn.put(&key(Space::Stream, &[&id.0]), &encode(&membership)))
+    }
+
+    /// Every entry of every device list that this home has seen, in order.
+    pub(crate) fn list_entries(&self) -> Result<Vec<(UserId, SecretBytes)>, Error> {
+        let rows = self.0.scan(sealcast_store::Space(Space::ListEntry as u8), &[])?;
+        let user = |id: &[u8]| id.first_chunk().map(|user| UserId(*user)).ok_or_else(odd_key);
+        rows.into_iter().map(|(key, value)| Ok((user(&key.id)?, value))).collect()
+    }
+
+    /// The records of one table that belong to a stream, with what follows the stream in their ids.
+    pub(crate) fn of_stream(
+        &self,
+        space: Space,
+        stream: &StreamId,
+    ) -> Result<Vec<(Vec<u8>, SecretBytes)>, Error> {
+        let rows = self.0.scan(sealcast_store::Space(space as u8), &stream.0)?;
+        let rest = |id: &[u8]| id.get(32..).unwrap_or_default().to_vec();
+        Ok(rows.into_iter().map(|(key, value)| (rest(&key.id), value)).collect())
+    }
+
+    /// Keeps what the engine wants kept, with how far topics were read, in one transaction.
+    pub(crate) fn keep(
+        &self,
+        stream: &StreamId,
+        puts: &[Put],
+        cursors: &[(String, Offset)],
+    ) -> Result<(), Error> {
+        if puts.is_empty() && cursors.is_empty() {
+            return Ok(());
+        }
+        self.write(|txn| {
+            for put in puts {
+                txn.put(&key(put.space, &[&put.id]), put.value.expose())?;
+            }
+            for (topic, offset) in cursors {
+                let id = topic_id(topic);
+                txn.put(&key(Space::Cursor, &[&stream.0, &id]), &offset.0.to_be_bytes())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// How far each control topic of a stream was read.
+    pub(crate) fn cursors(&self, stream: &StreamId) -> Result<Cursors, Error> {
+        let mut cursors = Cursors::new();
+        for (id, value) in self.of_stream(Space::Cursor, stream)? {
+            let id = id.as_slice().try_into().map_err(|_| odd_key())?;
+            let offset = value.expose().try_into().map_err(|_| odd_key())?;
+            cursors.insert(id, Offset(u64::from_be_bytes(offset)));
+        }
+        Ok(cursors)
+    }
+
+    pub(crate) fn lane(&self, stream: &StreamId) -> Result<Lane, Error> {
+        let value = self.0.get(&key(Space::Lane, &[&stream.0]))?;
+        value.as_ref().map_or(Ok(Lane::default()), record)
+    }
+
+    /// Reads, changes and keeps the lane, with all other processes of the home shut out.
+    pub(crate) fn change_lane<T>(
+        &self,
+        stream: &StreamId,
+        change: impl FnOnce(&mut Lane, &mut dyn Txn) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let place = key(Space::Lane, &[&stream.0]);
+        sealcast_store::transact_with(&*self.0, |txn| {
+            let value = txn.get(&place)?;
+            let mut lane = value.as_ref().map_or(Ok(Lane::default()), record)?;
+            let before = lane;
+            let result = change(&mut lane, txn)?;
+            if lane != before {
+                txn.put(&place, &encode(&lane))?;
+            }
+            Ok(result)
+        })
+    }
+
+    /// One session of this home, as another of its processes kept it: its record and root.
+    pub(crate) fn session(
+        &self,
+        stream: &StreamId,
+        session: &SessionId,
+        device: &DeviceId,
+    ) -> Result<Option<(SecretBytes, SecretBytes)>, Error> {
+        let record = self.0.get(&key(Space::Record, &[&stream.0, &session.0, &device.0]))?;
+        let root = self.0.get(&key(Space::Root, &[&stream.0, &session.0]))?;
+        Ok(record.zip(root))
+    }
+
+    pub(crate) fn track(
+        &self,
+        stream: &StreamId,
+        trackers: &[(DeviceId, Vec<u8>)],
+    ) -> Result<(), Error> {
+        self.write(|txn| {
+            for (device, bytes) in trackers {
+                txn.put(&key(Space::Track, &[&stream.0, &device.0]), bytes)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn write(
+        &self,
+        mut step: impl FnMut(&mut dyn Txn) -> Result<(), StoreError>,
+    ) -> Result<(), Error> {
+        Ok(self.0.transact(&mut step)?)
+    }
+}
+
+/// Keeps a drawn session, root and record together.
+pub(crate) fn put_session(
+    txn: &mut dyn Txn,
+    stream: &StreamId,
+    device: &DeviceId,
+    new: &NewSession,
+) -> Result<(), StoreError> {
+    let root = key(Space::Root, &[&stream.0, &new.session.0]);
+    txn.put(&root, new.root.expose())?;
+    let record = key(Space::Record, &[&stream.0, &new.session.0, &device.0]);
+    txn.put(&record, new.record.wire())
+}
+
+/// A topic's name on a bus may be long; its hash names its cursor.
+pub(crate) fn topic_id(topic: &str) -> [u8; 32] {
+    *sealcast_crypto::digest("sealcast.v1 cursor", &[topic.as_bytes()]).as_bytes()
+}
+
+fn odd_key() -> Error {
+    Error::Internal("a stored key is odd")
+}
