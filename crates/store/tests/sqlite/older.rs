@@ -1,8 +1,10 @@
+//! Files of every version, written by `examples/write_fixtures.rs` of its day.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use sealcast_crypto::SecretBytes;
-use sealcast_store::{KeyFile, Protection, Space, SqliteStore, Store};
+use sealcast_store::{KeyFile, Space, SqliteStore, Store};
 
 use crate::{folder, get, put, store_key, system_rng};
 
@@ -34,26 +36,6 @@ fn key_files_of_version_1_open() {
     let sealed = KeyFile::open(path, Some(&SecretBytes::from(PASSPHRASE.to_vec()))).unwrap();
     assert_eq!(plain.expose(), store_key().expose());
     assert_eq!(sealed.expose(), store_key().expose());
-}
-
-#[test]
-#[ignore = "writes the fixtures of a new version, once"]
-fn write_fixtures() {
-    let path = fixture("v1.db");
-    let store = SqliteStore::open(path, store_key(), system_rng()).unwrap();
-    put(&store, 1, b"deleted", b"value");
-    put(&store, 1, b"id", b"value");
-    put(&store, 2, b"empty", b"");
-    put(&store, 255, &[0xff; 256], &[7; 10_000]);
-    let deleted = sealcast_store::Key::new(Space(1), *b"deleted");
-    store.transact(&mut |txn| txn.delete(&deleted)).unwrap();
-    let passphrase = SecretBytes::from(PASSPHRASE.to_vec());
-    for (name, protection) in [
-        ("v1-plain.key", Protection::Plain),
-        ("v1-passphrase.key", Protection::Passphrase(&passphrase)),
-    ] {
-        KeyFile::create(fixture(name), &store_key(), protection, &mut *system_rng()).unwrap();
-    }
 }
 
 fn fixture(name: &str) -> PathBuf {

@@ -14,9 +14,14 @@ const RECORDS: u8 = 20;
 
 #[test]
 fn several_processes_make_one_store_and_lose_no_count() {
+    if let Some(path) = path_from_parent() {
+        return count(&path);
+    }
     let folder = folder();
     let path = folder.path().join("store.db");
-    let children: Vec<_> = (0..PROCESSES).map(|_| start("count", &path).0).collect();
+    let children: Vec<_> = (0..PROCESSES)
+        .map(|_| start("several_processes_make_one_store_and_lose_no_count", &path).0)
+        .collect();
     for mut child in children {
         assert!(child.wait().unwrap().success());
     }
@@ -24,13 +29,9 @@ fn several_processes_make_one_store_and_lose_no_count() {
     assert_eq!(counted, (PROCESSES * COUNTS_PER_PROCESS).to_be_bytes());
 }
 
-#[test]
-#[ignore = "run by another test in processes of its own"]
-fn count() {
-    let Some(path) = path_from_parent() else {
-        return;
-    };
-    let store = open(&path).unwrap();
+/// Runs in processes of its own.
+fn count(path: &Path) {
+    let store = open(path).unwrap();
     let key = Key::new(Space(1), *b"counter");
     for _ in 0..COUNTS_PER_PROCESS {
         store
@@ -41,10 +42,16 @@ fn count() {
 
 #[test]
 fn a_process_killed_in_the_middle_leaves_whole_transactions() {
+    if let Some(path) = path_from_parent() {
+        return overwrite(&path);
+    }
     let folder = folder();
     let path = folder.path().join("store.db");
     for round in 0..12 {
-        let (mut child, mut reports) = start("overwrite", &path);
+        let (mut child, mut reports) = start(
+            "a_process_killed_in_the_middle_leaves_whole_transactions",
+            &path,
+        );
         let mut told = last_number(&mut reports, 1 + 3 * round);
         child.kill().unwrap();
         child.wait().unwrap();
@@ -68,13 +75,9 @@ fn a_process_killed_in_the_middle_leaves_whole_transactions() {
     }
 }
 
-#[test]
-#[ignore = "run by another test in processes of its own"]
-fn overwrite() {
-    let Some(path) = path_from_parent() else {
-        return;
-    };
-    let store = open(&path).unwrap();
+/// Runs in a process of its own, until that is killed.
+fn overwrite(path: &Path) {
+    let store = open(path).unwrap();
     let last = get(&store, 1, &[0]).unwrap();
     let last = last
         .and_then(|last| last.first_chunk().copied())
@@ -95,12 +98,7 @@ fn overwrite() {
 
 fn start(test: &str, path: &Path) -> (Child, BufReader<ChildStderr>) {
     let mut child = Command::new(env::current_exe().unwrap())
-        .args([
-            &format!("processes::{test}"),
-            "--exact",
-            "--ignored",
-            "--nocapture",
-        ])
+        .args([&format!("processes::{test}"), "--exact", "--nocapture"])
         .env(PATH_VARIABLE, path)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
