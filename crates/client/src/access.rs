@@ -103,6 +103,9 @@ impl Stream {
         if !interval.is_valid() {
             return Err(Error::EmptyInterval);
         }
+        if options.roles.contains(Roles::ADMIN) && interval != Interval::ALL {
+            return Err(Error::AdminInterval);
+        }
         let grant = Grant {
             user: options.user,
             devices: Vec::new(),
@@ -113,8 +116,13 @@ impl Stream {
         };
         let time = clock::now().max(if is_now { now } else { Position::START });
         let id = core.write(time, LogBody::Grant(grant)).await?;
-        let with_all = core.share(SharedWith::User(options.user), usize::MAX).await?;
-        let devices = core.view().live_devices(&options.user, clock::now()).count();
+        let with_all = core
+            .share(SharedWith::User(options.user), usize::MAX)
+            .await?;
+        let devices = core
+            .view()
+            .live_devices(&options.user, clock::now())
+            .count();
         Ok(Granted {
             id,
             interval,
@@ -157,11 +165,14 @@ impl Stream {
     /// Fails when there is no such grant, or the log does not let this user take it.
     pub async fn revoke_grant(&self, grant: LogHash) -> Result<Revoked, Error> {
         self.core.sync().await?;
-        let grants = self.core.grants(|of| of.id == grant && of.standing == Standing::Counts);
+        let grants = self
+            .core
+            .grants(|of| of.id == grant && of.standing == Standing::Counts);
         if grants.is_empty() {
             return Err(Error::NoGrant(grant.to_string()));
         }
-        self.revoke(Targets::Grants(Vec::from([grant])), grants).await
+        self.revoke(Targets::Grants(Vec::from([grant])), grants)
+            .await
     }
 
     async fn revoke(&self, targets: Targets, grants: Vec<GrantState>) -> Result<Revoked, Error> {
@@ -173,7 +184,9 @@ impl Stream {
         };
         let last = core.last_of(&grants).await?;
         let time = clock::now().max(position);
-        let id = core.write(time, LogBody::Revoke(Revoke { targets, last })).await?;
+        let id = core
+            .write(time, LogBody::Revoke(Revoke { targets, last }))
+            .await?;
         if has_lane {
             core.end_session().await?;
         }
@@ -256,7 +269,13 @@ impl Stream {
 
 impl Core {
     fn grants(&self, wanted: impl Fn(&GrantState) -> bool) -> Vec<GrantState> {
-        self.view().state().grants().iter().filter(|of| wanted(of)).cloned().collect()
+        self.view()
+            .state()
+            .grants()
+            .iter()
+            .filter(|of| wanted(of))
+            .cloned()
+            .collect()
     }
 
     /// Writes an entry of the access log, and reads it back.
@@ -265,7 +284,7 @@ impl Core {
         let entry = off_thread(move || author(&core.view(), core.identity(), time, body)).await?;
         let entry = entry.map_err(|error| match error {
             AuthorError::NotAllowed => Error::NotAllowed("the access log does not let you"),
-            _ => Error::Internal("an access-log entry is odd"),
+            AuthorError::OutOfRange(_) => Error::Internal("an access-log entry is odd"),
         })?;
         let chain = StreamTopics(self.id()).access(&self.identity().device());
         self.append(&chain, entry.wire().to_vec()).await?;
@@ -273,20 +292,23 @@ impl Core {
         let id = LogHash::from(entry.digest());
         match self.view().log().contains(&id) {
             true => Ok(id),
-            false => Err(Error::RolledBack("an entry that was just written is not shown")),
+            false => Err(Error::RolledBack(
+                "an entry that was just written is not shown",
+            )),
         }
     }
 
     /// Every accepted branch tip of each device that publishes by one of these grants.
     async fn last_of(self: &Arc<Self>, grants: &[GrantState]) -> Result<Vec<DeviceTips>, Error> {
-        let publishes = |roles: Roles| {
-            roles.contains(Roles::PUBLISHER) || roles.contains(Roles::ADMIN)
-        };
+        let publishes =
+            |roles: Roles| roles.contains(Roles::PUBLISHER) || roles.contains(Roles::ADMIN);
         let devices: Vec<DeviceId> = {
             let view = self.view();
             let users = grants.iter().filter(|of| publishes(of.grant.roles));
             let lists = users.filter_map(|of| view.list(&of.grant.user));
-            lists.flat_map(|list| list.devices().map(|(device, _)| *device)).collect()
+            lists
+                .flat_map(|list| list.devices().map(|(device, _)| *device))
+                .collect()
         };
         if devices.is_empty() {
             return Ok(Vec::new());
@@ -303,13 +325,18 @@ impl Core {
             let core = self.clone();
             tips = off_thread(move || {
                 let view = core.view();
-                items.iter().for_each(|item| tips.observe(&view, &item.payload));
+                items
+                    .iter()
+                    .for_each(|item| tips.observe(&view, &item.payload));
                 drop(view);
                 tips
             })
             .await?;
         }
         found.extend(tips.found());
-        Ok(found.into_iter().map(|(device, tips)| DeviceTips { device, tips }).collect())
+        Ok(found
+            .into_iter()
+            .map(|(device, tips)| DeviceTips { device, tips })
+            .collect())
     }
 }

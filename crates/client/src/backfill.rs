@@ -75,7 +75,10 @@ impl Backfill {
     /// Fails when store or bus fail.
     pub async fn finish(mut self) -> Result<Published, Error> {
         self.leave().await?;
-        self.sealer.core.share(SharedWith::Everyone, usize::MAX).await?;
+        self.sealer
+            .core
+            .share(SharedWith::Everyone, usize::MAX)
+            .await?;
         Ok(self.done)
     }
 

@@ -8,7 +8,9 @@ use sealcast_protocol::Position;
 
 /// Now, in Unix milliseconds; the start of time where the clock is before 1970.
 pub(crate) fn now() -> Position {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     Position::START.after(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 

@@ -53,7 +53,10 @@ impl Core {
             ticket,
             name,
             view: Mutex::new(view),
-            place: tokio::sync::Mutex::new(Place { cursors, read_at: None }),
+            place: tokio::sync::Mutex::new(Place {
+                cursors,
+                read_at: None,
+            }),
             alarms: Mutex::new(Vec::new()),
         });
         core.sync().await?;
@@ -96,7 +99,11 @@ impl Core {
         let names = wanted.iter().map(|of| of.name(self.id()));
         names
             .map(|name| {
-                let at = place.cursors.get(&topic_id(&name)).copied().unwrap_or(Offset(0));
+                let at = place
+                    .cursors
+                    .get(&topic_id(&name))
+                    .copied()
+                    .unwrap_or(Offset(0));
                 Ok((topic(&name)?, at))
             })
             .collect()
@@ -127,7 +134,8 @@ impl Core {
             }
             self.view().settle();
         }
-        self.read_on(&ControlTopic::Keys, &mut place, &mut moved).await?;
+        self.read_on(&ControlTopic::Keys, &mut place, &mut moved)
+            .await?;
         self.view().settle();
         let (puts, alarms) = self.drain();
         if self.view().has_waiting() {
@@ -136,7 +144,10 @@ impl Core {
         let (vault, stream) = (self.vault().clone(), self.id());
         let moved: Vec<_> = moved.into_iter().collect();
         off_thread(move || vault.keep(&stream, &puts, &moved)).await??;
-        self.alarms.lock().unwrap_or_else(PoisonError::into_inner).extend(alarms);
+        self.alarms
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(alarms);
         place.read_at = Some(started);
         Ok(())
     }
@@ -150,7 +161,11 @@ impl Core {
     ) -> Result<bool, Error> {
         let name = of.name(self.id());
         let on_bus = topic(&name)?;
-        let mut from = place.cursors.get(&topic_id(&name)).copied().unwrap_or(Offset(0));
+        let mut from = place
+            .cursors
+            .get(&topic_id(&name))
+            .copied()
+            .unwrap_or(Offset(0));
         if from > Offset(0) && self.bus.end(&on_bus).await? < from {
             from = Offset(0);
         }
@@ -232,7 +247,10 @@ fn restore_keys(view: &mut StreamView, vault: &Vault, stream: StreamId) -> Resul
         }
     }
     for (id, given) in vault.of_stream(Space::Delivered, &stream)? {
-        let device = id.get(16..).and_then(|id| id.first_chunk()).map(|id| DeviceId(*id));
+        let device = id
+            .get(16..)
+            .and_then(|id| id.first_chunk())
+            .map(|id| DeviceId(*id));
         if let (Some(session), Some(device)) = (session(&id), device) {
             view.restore_delivered(session, device, given.expose());
         }

@@ -72,22 +72,37 @@ pub enum Reason {
 impl Delivery {
     pub(crate) fn from_event(event: Event) -> Option<Self> {
         Some(match event {
-            Event::Opened { header, user, time, payload } => Self {
+            Event::Opened {
+                header,
+                user,
+                time,
+                payload,
+            } => Self {
                 time,
                 payload: Some(payload.expose().to_vec()),
                 ..Self::about(Some(header), Some(user), State::Opened, None)
             },
-            Event::Sealed { header, user, is_granted } => {
+            Event::Sealed {
+                header,
+                user,
+                is_granted,
+            } => {
                 let reason = match is_granted {
                     true => Reason::KeyNotHere,
                     false => Reason::NotGranted,
                 };
                 Self::about(Some(header), Some(user), State::Sealed, Some(reason))
             }
-            Event::Rejected { header, user, refusal } => {
-                Self::about(header, user, State::Rejected, Some(refusal.into()))
-            }
-            Event::Noticed { header, user, notice } => {
+            Event::Rejected {
+                header,
+                user,
+                refusal,
+            } => Self::about(header, user, State::Rejected, Some(refusal.into())),
+            Event::Noticed {
+                header,
+                user,
+                notice,
+            } => {
                 let (state, reason) = match notice {
                     Notice::Fresh => return None,
                     Notice::Replay => (State::Replay, None),

@@ -1,7 +1,5 @@
 //! Looking for what is wrong, or will be.
 
-use sealcast_protocol::{Position, UserId};
-
 use crate::clock;
 use crate::error::Error;
 use crate::home::Home;
@@ -82,19 +80,27 @@ impl Stream {
         }
         for (user, device) in view.log().forked_devices() {
             bad(
-                format!("stream `{name}`: device {device} of {user} wrote two entries in one place"),
+                format!(
+                    "stream `{name}`: device {device} of {user} wrote two entries in one place"
+                ),
                 "a copy of its home is in use, or someone has its keys: revoke the device",
             );
         }
         let lane = core.vault().lane(&core.id())?;
-        let ahead = lane.mark.max(view.state().mark()).0.saturating_sub(clock::now().0);
+        let ahead = lane
+            .mark
+            .max(view.state().mark())
+            .0
+            .saturating_sub(clock::now().0);
         if ahead > 1_000 {
             bad(
                 format!("stream `{name}`: the clock is {ahead} ms behind the newest position"),
                 "set the clock of this machine",
             );
         }
-        if let Some(end) = self.card_end(&view.me().0)
+        let (user, device) = view.me();
+        let card = view.list(&user).and_then(|list| list.device(&device));
+        if let Some(end) = card.map(|of| of.card.expires)
             && end.0.saturating_sub(clock::now().0) < CARD_WARNING_MS
         {
             bad(
@@ -104,15 +110,16 @@ impl Stream {
         }
         drop(view);
         for alarm in self.alarms() {
-            bad(format!("stream `{name}`: {alarm}"), "find out who writes to this bus");
+            bad(
+                format!("stream `{name}`: {alarm}"),
+                "find out who writes to this bus",
+            );
         }
         if findings.is_empty() {
-            findings.push(Finding::good(format!("stream `{name}`: log, clock and keys are in order")));
+            findings.push(Finding::good(format!(
+                "stream `{name}`: log, clock and keys are in order"
+            )));
         }
         Ok(findings)
-    }
-
-    fn card_end(&self, _user: &UserId) -> Option<Position> {
-        None
     }
 }

@@ -87,6 +87,9 @@ pub enum Error {
     /// The interval is empty or ends before it begins.
     #[error("the interval is empty")]
     EmptyInterval,
+    /// Admins hold every key, so their grants have neither beginning nor end.
+    #[error("an admin's grant has no interval: it runs from the start without end")]
+    AdminInterval,
     /// The bus shows less than it did, or two different histories of one device list.
     #[error("the bus went back on what it showed before: {0}")]
     RolledBack(&'static str),
@@ -122,6 +125,7 @@ impl Error {
             Self::BackfillTime => "backfill.time",
             Self::PublisherEnded => "publisher.ended",
             Self::EmptyInterval => "interval.empty",
+            Self::AdminInterval => "interval.admin",
             Self::RolledBack(_) => "bus.rolled-back",
             Self::Internal(_) => "internal",
         }

@@ -72,7 +72,10 @@ impl Home {
         };
         let bus = bus.map_err(Error::BusUrl)?;
         let settings = Settings {
-            name: options.name.as_ref().map_or(String::new(), ToString::to_string),
+            name: options
+                .name
+                .as_ref()
+                .map_or(String::new(), ToString::to_string),
             bus: bus.to_string(),
         };
         let inner = off_thread(move || {
@@ -83,7 +86,9 @@ impl Home {
             make(&folder, passphrase, &settings)?;
             load(folder, passphrase)
         });
-        Ok(Self { inner: Arc::new(inner.await??) })
+        Ok(Self {
+            inner: Arc::new(inner.await??),
+        })
     }
 
     /// Opens a home.
@@ -99,7 +104,9 @@ impl Home {
         let folder = absolute(path)?;
         let passphrase = passphrase.map(SecretBytes::duplicate);
         let inner = off_thread(move || load(folder, passphrase.as_ref())).await??;
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 }
 
@@ -137,7 +144,10 @@ impl Home {
     ///
     /// Fails when the name is another user's.
     pub fn add_contact(&self, name: &Name, user: UserId) -> Result<(), Error> {
-        let taken = self.contacts()?.into_iter().any(|(of, other)| of == *name && other != user);
+        let taken = self
+            .contacts()?
+            .into_iter()
+            .any(|(of, other)| of == *name && other != user);
         match taken {
             true => Err(Error::NameTaken(name.to_string())),
             false => self.inner.vault.put_contact(user, name),
@@ -160,7 +170,9 @@ impl Home {
     /// Fails when there is no such contact.
     pub fn contact(&self, name: &Name) -> Result<UserId, Error> {
         let found = self.contacts()?.into_iter().find(|(of, _)| of == name);
-        found.map(|(_, user)| user).ok_or_else(|| Error::NoUser(name.to_string()))
+        found
+            .map(|(_, user)| user)
+            .ok_or_else(|| Error::NoUser(name.to_string()))
     }
 
     /// The 100-bit fingerprint of a user id: six groups of five digits, to be read aloud.
@@ -196,7 +208,13 @@ impl Home {
         let bus = self.connect(&url).await?;
         self.publish_card(&*bus).await?;
         let (identity, now) = (&self.inner.identity, clock::now());
-        let entry = genesis(identity, &mut clock::rng(), now, options.sharing, options.public);
+        let entry = genesis(
+            identity,
+            &mut clock::rng(),
+            now,
+            options.sharing,
+            options.public,
+        );
         let (id, entry) = entry.map_err(|_| Error::Internal("the first entry is odd"))?;
         let ticket = Ticket::new(&url.to_string(), id, self.user(), name.clone());
         let ticket = ticket.map_err(Error::Ticket)?;
@@ -263,7 +281,12 @@ impl Home {
 
     async fn connect(&self, url: &BusUrl) -> Result<Arc<dyn Bus>, Error> {
         let address = url.to_string();
-        let lock = || self.inner.buses.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = || {
+            self.inner
+                .buses
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
         if let Some(bus) = lock().get(&address) {
             return Ok(bus.clone());
         }
@@ -317,11 +340,7 @@ pub(crate) fn topic(name: &str) -> Result<Topic, Error> {
 }
 
 /// Writes the key file and a store with a new identity and its card.
-fn make(
-    folder: &Path,
-    passphrase: Option<&SecretBytes>,
-    settings: &Settings,
-) -> Result<(), Error> {
+fn make(folder: &Path, passphrase: Option<&SecretBytes>, settings: &Settings) -> Result<(), Error> {
     let protection = passphrase.map_or(Protection::Plain, Protection::Passphrase);
     let mut rng = clock::rng();
     let key = KeyFile::generate(folder.join(KEY_FILE), protection, &mut rng)?;
@@ -329,7 +348,9 @@ fn make(
     let vault = Vault(Arc::new(store));
     let now = clock::now();
     let identity = Identity::generate(&mut rng, now);
-    let root = identity.root().ok_or(Error::Internal("a first device has the root key"))?;
+    let root = identity
+        .root()
+        .ok_or(Error::Internal("a first device has the root key"))?;
     let mut list = CardList::new(identity.user());
     let card = list.append(root, now, identity.card(now));
     let card = card.map_err(|_| Error::Internal("the first card is odd"))?;
@@ -338,8 +359,7 @@ fn make(
         id: persisted(&[&identity.user().0, &0_u32.to_be_bytes()]),
         value: SecretBytes::from(card.wire().to_vec()),
     };
-    vault.keep(&StreamId([0; 32]), &[put], &[])?;
-    vault.begin(&identity, settings)
+    vault.begin(&identity, settings, &put)
 }
 
 fn load(path: PathBuf, passphrase: Option<&SecretBytes>) -> Result<Inner, Error> {
@@ -361,10 +381,12 @@ fn load(path: PathBuf, passphrase: Option<&SecretBytes>) -> Result<Inner, Error>
 
 impl From<KeyFileError> for Error {
     fn from(error: KeyFileError) -> Self {
-        match error {
-            KeyFileError::NeedsPassphrase { .. } => Self::NeedsPassphrase,
-            KeyFileError::WrongPassphrase { .. } => Self::WrongPassphrase,
-            other => Self::KeyFile(other),
+        if matches!(error, KeyFileError::NeedsPassphrase { .. }) {
+            Self::NeedsPassphrase
+        } else if matches!(error, KeyFileError::WrongPassphrase { .. }) {
+            Self::WrongPassphrase
+        } else {
+            Self::KeyFile(error)
         }
     }
 }

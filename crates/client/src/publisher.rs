@@ -100,7 +100,10 @@ impl Publisher {
             });
         }
         let record = Job::Record(clock::now(), Zeroizing::new(payload.to_vec()));
-        self.jobs.send(record).await.map_err(|_| Error::PublisherEnded)
+        self.jobs
+            .send(record)
+            .await
+            .map_err(|_| Error::PublisherEnded)
     }
 
     /// Waits until everything sent so far is stored on the bus.
@@ -110,7 +113,10 @@ impl Publisher {
     /// Fails when something could not be published; then [`finish`](Self::finish) says why.
     pub async fn flush(&mut self) -> Result<(), Error> {
         let (done, is_done) = oneshot::channel();
-        self.jobs.send(Job::Flush(done)).await.map_err(|_| Error::PublisherEnded)?;
+        self.jobs
+            .send(Job::Flush(done))
+            .await
+            .map_err(|_| Error::PublisherEnded)?;
         is_done.await.map_err(|_| Error::PublisherEnded)
     }
 
@@ -126,7 +132,9 @@ impl Publisher {
     /// Fails with the reason why something could not be published.
     pub async fn finish(self) -> Result<Published, Error> {
         drop(self.jobs);
-        self.worker.await.map_err(|_| Error::Internal("the publisher's worker ended early"))?
+        self.worker
+            .await
+            .map_err(|_| Error::Internal("the publisher's worker ended early"))?
     }
 }
 
@@ -221,7 +229,10 @@ impl Open {
 
 /// The longest record that a bus takes in one envelope.
 fn payload_max(bus: &dyn Bus) -> usize {
-    bus.limits().payload_max.saturating_sub(ENVELOPE_OVERHEAD).min(PAYLOAD_MAX)
+    bus.limits()
+        .payload_max
+        .saturating_sub(ENVELOPE_OVERHEAD)
+        .min(PAYLOAD_MAX)
 }
 
 pub(crate) fn check_size(bus: &dyn Bus, size: usize) -> Result<(), Error> {

@@ -132,7 +132,8 @@ impl Scan {
             return Ok(false);
         };
         self.at = Offset(last.offset.0 + 1);
-        self.take(items.into_iter().map(|item| item.payload).collect()).await?;
+        self.take(items.into_iter().map(|item| item.payload).collect())
+            .await?;
         Ok(true)
     }
 

@@ -3,6 +3,7 @@
 //! A batch is sealed inside the store transaction that holds the lane; only when that is durable do
 //! its envelopes leave. A session is stored, then announced, then sealed with.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sealcast_engine::{
@@ -44,6 +45,8 @@ pub(crate) enum Part {
 pub(crate) struct Sealer {
     pub(crate) core: Arc<Core>,
     publisher: Arc<Mutex<Publisher>>,
+    /// Whether keys that others wait for are still to be handed out in this run.
+    owes_keys: Arc<AtomicBool>,
 }
 
 impl Sealer {
@@ -52,6 +55,7 @@ impl Sealer {
         Self {
             core,
             publisher: Arc::new(Mutex::new(publisher)),
+            owes_keys: Arc::new(AtomicBool::new(true)),
         }
     }
 
@@ -59,7 +63,6 @@ impl Sealer {
     /// envelopes there were.
     pub(crate) async fn publish(&self, batch: Batch) -> Result<(Position, u64), Error> {
         let batch = Arc::new(batch);
-        let mut is_new_session = false;
         for _ in 0..TRIES_MAX {
             self.core.freshen().await?;
             let now = clock::now();
@@ -67,12 +70,12 @@ impl Sealer {
                 Ok(sealed) => {
                     let (position, envelopes) = (sealed.position, sealed.envelopes.len() as u64);
                     self.send(sealed.envelopes).await?;
-                    if is_new_session {
+                    if self.owes_keys.swap(false, Ordering::Relaxed) {
                         self.core.share(SharedWith::Everyone, usize::MAX).await?;
                     }
                     return Ok((position, envelopes));
                 }
-                Err(lack) => is_new_session |= self.supply(lack, now).await?,
+                Err(lack) => self.supply(lack, now).await?,
             }
         }
         Err(Error::Internal("a batch could not be sealed"))
@@ -117,7 +120,10 @@ impl Sealer {
         let (mut append, mut size) = (Vec::new(), 0);
         for envelope in envelopes {
             if size + envelope.bytes.len() > limit && !append.is_empty() {
-                self.core.bus.append(&data, std::mem::take(&mut append)).await?;
+                self.core
+                    .bus
+                    .append(&data, std::mem::take(&mut append))
+                    .await?;
                 size = 0;
             }
             size += envelope.bytes.len();
@@ -127,12 +133,12 @@ impl Sealer {
         Ok(())
     }
 
-    /// Does what a batch lacked. Returns whether a session was started.
-    async fn supply(&self, lack: NotSealed, now: Position) -> Result<bool, Error> {
+    /// Does what a batch lacked.
+    async fn supply(&self, lack: NotSealed, now: Position) -> Result<(), Error> {
         match lack {
             NotSealed::NeedsSession => {
                 self.start_session(now, SessionKind::Live).await?;
-                Ok(true)
+                Ok(())
             }
             NotSealed::UnknownSession(session) => {
                 let core = self.core.clone();
@@ -140,31 +146,29 @@ impl Sealer {
                 if !is_here {
                     self.start_session(now, SessionKind::Live).await?;
                 }
-                Ok(!is_here)
+                Ok(())
             }
-            NotSealed::NotAnnounced(session) => {
-                self.announce(session).await?;
-                Ok(false)
-            }
+            NotSealed::NotAnnounced(session) => self.announce(session).await,
             NotSealed::LogIncomplete(missing) => {
                 self.core.sync().await?;
-                match self.core.view().missing_entries() {
-                    0 if self.core.view().state().has_begun() => Ok(false),
-                    0 => Err(Error::LogIncomplete(missing)),
-                    missing => Err(Error::LogIncomplete(missing)),
+                let view = self.core.view();
+                match view.missing_entries() == 0 && view.state().has_begun() {
+                    true => Ok(()),
+                    false => Err(Error::LogIncomplete(missing)),
                 }
             }
             NotSealed::Exhausted => {
-                let fresh =
-                    Publisher::new(self.core.id(), self.core.identity(), &mut clock::rng());
-                *self.publisher.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
-                Ok(false)
+                let fresh = Publisher::new(self.core.id(), self.core.identity(), &mut clock::rng());
+                *self
+                    .publisher
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner) = fresh;
+                Ok(())
             }
-            NotSealed::Closed => Err(Error::Closed),
-            NotSealed::NotEntitled => Err(Error::NotAllowed("no grant lets you publish now")),
-            NotSealed::ClockBehind(by) => Err(Error::ClockBehind { behind_ms: by.behind_ms }),
-            NotSealed::OutOfRange => Err(Error::Internal("a record is out of range")),
-            _ => Err(Error::Internal("an unknown lack")),
+            NotSealed::Closed
+            | NotSealed::NotEntitled
+            | NotSealed::ClockBehind(_)
+            | NotSealed::OutOfRange => Err(refused(lack)),
         }
     }
 
@@ -181,7 +185,9 @@ impl Sealer {
         })
         .await??;
         self.announce(session).await?;
-        self.core.share(SharedWith::Everyone, HANDOUTS_AHEAD).await?;
+        self.core
+            .share(SharedWith::Everyone, HANDOUTS_AHEAD)
+            .await?;
         Ok(session)
     }
 
@@ -223,7 +229,7 @@ fn draw_session(
 ) -> Result<SessionId, Error> {
     let mut view = core.view();
     let seen = core.vault().lane(&core.id())?;
-    let position = |lane: &Lane| publisher.position(now, lane, &view).map_err(not_sealed);
+    let position = |lane: &Lane| publisher.position(now, lane, &view).map_err(refused);
     let start = match kind {
         SessionKind::Live => position(&seen)?,
         SessionKind::Backfill { interval } => interval.from,
@@ -252,13 +258,19 @@ fn draw_session(
     Ok(kept)
 }
 
-fn not_sealed(lack: NotSealed) -> Error {
+fn refused(lack: NotSealed) -> Error {
     match lack {
         NotSealed::Closed => Error::Closed,
         NotSealed::NotEntitled => Error::NotAllowed("no grant lets you publish now"),
-        NotSealed::ClockBehind(by) => Error::ClockBehind { behind_ms: by.behind_ms },
+        NotSealed::ClockBehind(by) => Error::ClockBehind {
+            behind_ms: by.behind_ms,
+        },
         NotSealed::LogIncomplete(missing) => Error::LogIncomplete(missing),
-        _ => Error::Internal("a session could not be started"),
+        NotSealed::OutOfRange => Error::Internal("a record is out of range"),
+        NotSealed::NeedsSession
+        | NotSealed::UnknownSession(_)
+        | NotSealed::NotAnnounced(_)
+        | NotSealed::Exhausted => Error::Internal("a batch could not be sealed"),
     }
 }
 
@@ -287,7 +299,9 @@ impl Core {
         };
         let keys = StreamTopics(self.id()).keys();
         for some in wrapped.chunks(64) {
-            self.bus.append(&crate::home::topic(&keys)?, some.to_vec()).await?;
+            self.bus
+                .append(&crate::home::topic(&keys)?, some.to_vec())
+                .await?;
         }
         self.sync().await?;
         Ok(shared)
@@ -312,7 +326,9 @@ impl Core {
             let mark = core.view().state().mark();
             core.vault().change_lane(&core.id(), |lane, _| {
                 let cut = lane.cut(clock::now(), mark);
-                cut.map_err(|by| Error::ClockBehind { behind_ms: by.behind_ms })
+                cut.map_err(|by| Error::ClockBehind {
+                    behind_ms: by.behind_ms,
+                })
             })
         })
         .await?
@@ -334,6 +350,7 @@ impl Core {
     pub(crate) fn has_lane(&self) -> bool {
         let view = self.view();
         let (user, device) = view.me();
-        view.state().may_publish(&user, &device, clock::now().max(view.state().mark()))
+        view.state()
+            .may_publish(&user, &device, clock::now().max(view.state().mark()))
     }
 }

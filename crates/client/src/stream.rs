@@ -143,10 +143,14 @@ impl Stream {
     pub async fn rekey(&self) -> Result<(), Error> {
         self.core.sync().await?;
         if !self.core.has_lane() {
-            return Err(Error::NotAllowed("only who publishes has a session to replace"));
+            return Err(Error::NotAllowed(
+                "only who publishes has a session to replace",
+            ));
         }
         self.core.end_session().await?;
-        self.sealer.start_session(clock::now(), SessionKind::Live).await?;
+        self.sealer
+            .start_session(clock::now(), SessionKind::Live)
+            .await?;
         self.core.share(SharedWith::Everyone, usize::MAX).await?;
         Ok(())
     }

@@ -30,10 +30,7 @@ pub struct Subscription {
 
 enum Phase {
     CatchingUp,
-    Live {
-        tail: Box<dyn Tail>,
-        topics: usize,
-    },
+    Live { tail: Box<dyn Tail>, topics: usize },
 }
 
 impl std::fmt::Debug for Phase {
@@ -113,8 +110,7 @@ impl Subscription {
     ///
     /// Fails when the store cannot be written.
     pub async fn finish(mut self) -> Result<(), Error> {
-        self.kept_at = Instant::now() - 2 * TICK;
-        self.keep_place().await
+        self.store_place().await
     }
 
     async fn go_live(&mut self) -> Result<(), Error> {
@@ -122,7 +118,10 @@ impl Subscription {
         let count = topics.len();
         topics.push((self.scan.topic.clone(), self.scan.at));
         let tail = self.scan.core.bus.tail(topics);
-        self.phase = Phase::Live { tail, topics: count };
+        self.phase = Phase::Live {
+            tail,
+            topics: count,
+        };
         Ok(())
     }
 
@@ -150,7 +149,9 @@ impl Subscription {
     /// A session's record may be read after its first message.
     fn knows_sessions(&self, items: &[Vec<u8>]) -> bool {
         let view = self.scan.core.view();
-        let envelopes = items.iter().filter_map(|item| EnvelopeView::parse(item).ok());
+        let envelopes = items
+            .iter()
+            .filter_map(|item| EnvelopeView::parse(item).ok());
         envelopes.into_iter().all(|envelope| {
             let header = envelope.header();
             view.record(&header.session, &header.device).is_some()
@@ -175,13 +176,22 @@ impl Subscription {
     }
 
     async fn keep_place(&mut self) -> Result<(), Error> {
-        if !self.keeps_place || self.kept_at.elapsed() < TICK {
+        if self.kept_at.elapsed() < TICK {
+            return Ok(());
+        }
+        self.store_place().await
+    }
+
+    async fn store_place(&mut self) -> Result<(), Error> {
+        if !self.keeps_place {
             return Ok(());
         }
         self.kept_at = Instant::now();
         let machine = self.scan.machine().await?;
-        let trackers: Vec<_> =
-            machine.trackers().map(|(device, tracker)| (*device, tracker.to_bytes())).collect();
+        let trackers: Vec<_> = machine
+            .trackers()
+            .map(|(device, tracker)| (*device, tracker.to_bytes()))
+            .collect();
         let core = self.scan.core.clone();
         off_thread(move || core.vault().track(&core.id(), &trackers)).await?
     }

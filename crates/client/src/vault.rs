@@ -62,8 +62,15 @@ where
 }
 
 impl Vault {
-    pub(crate) fn begin(&self, identity: &Identity, settings: &Settings) -> Result<(), Error> {
+    /// Keeps what makes a home, all of it or nothing.
+    pub(crate) fn begin(
+        &self,
+        identity: &Identity,
+        settings: &Settings,
+        card: &Put,
+    ) -> Result<(), Error> {
         self.write(|txn| {
+            txn.put(&key(card.space, &[&card.id]), card.value.expose())?;
             txn.put(&key(Space::Home, &[IDENTITY]), identity.to_bytes().expose())?;
             txn.put(&key(Space::Home, &[SETTINGS]), &encode(settings))
         })
@@ -80,7 +87,9 @@ impl Vault {
     }
 
     pub(crate) fn contacts(&self) -> Result<Vec<(Name, UserId)>, Error> {
-        let rows = self.0.scan(sealcast_store::Space(Space::Contact as u8), &[])?;
+        let rows = self
+            .0
+            .scan(sealcast_store::Space(Space::Contact as u8), &[])?;
         let mut contacts = Vec::with_capacity(rows.len());
         for (key, value) in rows {
             let user = key.id.as_slice().try_into().map_err(|_| odd_key())?;
@@ -95,7 +104,9 @@ impl Vault {
     }
 
     pub(crate) fn memberships(&self) -> Result<Vec<Membership>, Error> {
-        let rows = self.0.scan(sealcast_store::Space(Space::Stream as u8), &[])?;
+        let rows = self
+            .0
+            .scan(sealcast_store::Space(Space::Stream as u8), &[])?;
         rows.iter().map(|(_, value)| record(value)).collect()
     }
 
@@ -110,9 +121,17 @@ impl Vault {
 
     /// Every entry of every device list that this home has seen, in order.
     pub(crate) fn list_entries(&self) -> Result<Vec<(UserId, SecretBytes)>, Error> {
-        let rows = self.0.scan(sealcast_store::Space(Space::ListEntry as u8), &[])?;
-        let user = |id: &[u8]| id.first_chunk().map(|user| UserId(*user)).ok_or_else(odd_key);
-        rows.into_iter().map(|(key, value)| Ok((user(&key.id)?, value))).collect()
+        let rows = self
+            .0
+            .scan(sealcast_store::Space(Space::ListEntry as u8), &[])?;
+        let user = |id: &[u8]| {
+            id.first_chunk()
+                .map(|user| UserId(*user))
+                .ok_or_else(odd_key)
+        };
+        rows.into_iter()
+            .map(|(key, value)| Ok((user(&key.id)?, value)))
+            .collect()
     }
 
     /// The records of one table that belong to a stream, with what follows the stream in their ids.
@@ -123,7 +142,10 @@ impl Vault {
     ) -> Result<Vec<(Vec<u8>, SecretBytes)>, Error> {
         let rows = self.0.scan(sealcast_store::Space(space as u8), &stream.0)?;
         let rest = |id: &[u8]| id.get(32..).unwrap_or_default().to_vec();
-        Ok(rows.into_iter().map(|(key, value)| (rest(&key.id), value)).collect())
+        Ok(rows
+            .into_iter()
+            .map(|(key, value)| (rest(&key.id), value))
+            .collect())
     }
 
     /// Keeps what the engine wants kept, with how far topics were read, in one transaction.
@@ -142,7 +164,10 @@ impl Vault {
             }
             for (topic, offset) in cursors {
                 let id = topic_id(topic);
-                txn.put(&key(Space::Cursor, &[&stream.0, &id]), &offset.0.to_be_bytes())?;
+                txn.put(
+                    &key(Space::Cursor, &[&stream.0, &id]),
+                    &offset.0.to_be_bytes(),
+                )?;
             }
             Ok(())
         })
@@ -190,7 +215,9 @@ impl Vault {
         session: &SessionId,
         device: &DeviceId,
     ) -> Result<Option<(SecretBytes, SecretBytes)>, Error> {
-        let record = self.0.get(&key(Space::Record, &[&stream.0, &session.0, &device.0]))?;
+        let record = self
+            .0
+            .get(&key(Space::Record, &[&stream.0, &session.0, &device.0]))?;
         let root = self.0.get(&key(Space::Root, &[&stream.0, &session.0]))?;
         Ok(record.zip(root))
     }
