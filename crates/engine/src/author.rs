@@ -103,7 +103,6 @@ fn changes_standing(
 
 /// Why an entry was not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum AuthorError {
     /// The entry would not count: this device has no right to write it, or it has no effect.
     #[error("the access log does not allow it")]

@@ -25,6 +25,6 @@ pub use lineage::{Lineage, Tips};
 pub use persist::{Put, Space, persisted};
 pub use publish::{Draft, NewSession, NotSealed, Publisher, Sealed};
 pub use read::{Event, Mode, Reader, Refusal};
-pub use share::{Handout, SharedWith, plan_handouts, wrap_handout};
+pub use share::{Handout, SharedWith, is_delivered, plan_handouts, wrap_handout};
 pub use track::{Notice, Tracker};
 pub use view::{Alarm, ControlTopic, Output, StreamView};

@@ -63,9 +63,8 @@ pub struct NewSession {
     pub record: Verified<SessionRecord>,
 }
 
-/// Why a batch was not sealed. Nothing changed.
+/// Why a batch was not sealed. Nothing changed. Exhaustive: most of them are for the driver to mend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum NotSealed {
     /// The log is not whole, so that a removal may be hidden: read it again.
     #[error("{0} access-log entries are missing")]

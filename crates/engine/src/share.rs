@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use rand_core::CryptoRng;
 use sealcast_crypto::Cover;
 use sealcast_protocol::{
-    Bundle, BundleContext, CoverSpec, DecodeError, DeviceId, Interval, KeyUse, LogHash, Position,
+    Bundle, BundleContext, CoverSpec, DecodeError, DeviceId, GrantState, Interval, KeyUse, LogHash, Position,
     SessionKind, SessionRecord, Sharing, UserId, Verified, seal_bundle, sign, wrap_key_hash,
 };
 
@@ -111,6 +111,24 @@ fn due(
             interval: *interval,
         })
         .collect()
+}
+
+/// Whether every device of a grant's user has what the grant opens, as far as the bus shows.
+pub fn is_delivered(view: &StreamView, of: &GrantState, now: Position) -> bool {
+    let user = of.grant.user;
+    let mut devices = view.live_devices(&user, now).peekable();
+    devices.peek().is_some()
+        && devices.all(|(device, _)| {
+            view.records().filter(|record| record.device != *device).all(|record| {
+                let state = view.state();
+                let entitled = state.readable(&user, device, &record.lane);
+                let span = span(view, record);
+                let given = view.delivered(&record.session, device);
+                let due = entitled.iter().filter(|interval| interval.intersect(&span).is_some());
+                let mut due = due.filter(|interval| interval.intersect(&of.grant.interval).is_some());
+                state.is_public() || due.all(|due| given.iter().any(|given| given.covers(due)))
+            })
+        })
 }
 
 /// Where messages of a session can lie: from its start to the start of the next one that its device

@@ -7,6 +7,7 @@
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 
 use sealcast_crypto::{Cover, SecretBytes, SessionRoot, UnwrapKey, VerifyingKey};
 use sealcast_protocol::{
@@ -90,6 +91,20 @@ pub enum Alarm {
     LogForked(UserId, DeviceId),
     /// A keyholder's bundle or root does not open for this device, or is not the session's.
     BadKeys(UserId, DeviceId),
+}
+
+impl fmt::Display for Alarm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ListForked(user) => write!(f, "two device lists are shown for {user}"),
+            Self::LogForked(user, device) => {
+                write!(f, "device {device} of {user} wrote two entries in one place")
+            }
+            Self::BadKeys(user, device) => {
+                write!(f, "keys from device {device} of {user} do not open")
+            }
+        }
+    }
 }
 
 impl StreamView {
@@ -377,6 +392,14 @@ impl StreamView {
 
 /// What was kept comes back: feed it before anything of the bus.
 impl StreamView {
+    /// Takes back an access-log entry; feed the device lists first.
+    pub fn restore_log_entry(&mut self, bytes: &[u8]) {
+        if let Ok(entry) = Unverified::<LogEntry>::decode(bytes) {
+            let (user, device) = (entry.claims().user, entry.claims().device);
+            self.take_log_entry(&user, &device, bytes);
+        }
+    }
+
     /// Takes back a root.
     pub fn restore_root(&mut self, session: SessionId, value: &SecretBytes) {
         if let Ok(bytes) = value.expose().try_into() {

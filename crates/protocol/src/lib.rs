@@ -35,6 +35,12 @@ pub use v1::envelope::{
     SealedEnvelope, Suite, VerifiedEnvelope, seal,
 };
 pub use v1::frame::{FRAME_RECORDS_MAX, Frame, PushError, Record, Records};
+pub use v1::log_entry::{
+    DeviceTarget, DeviceTips, Genesis, Grant, LIST_MAX, LaneMode, LogBody, LogEntry, Revoke, Roles, Settings,
+    Sharing, Targets,
+};
+pub use v1::log_graph::{AccessLog, Inserted};
+pub use v1::log_state::{GrantState, LogState, PublishRight, Standing, merged};
 pub use v1::session::{
     RootWrap, RootWrapContext, SessionKind, SessionRecord, UnwrapRootError, WRAPS_MAX,
     unwrap_root, wrap_root,

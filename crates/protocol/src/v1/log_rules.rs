@@ -1,0 +1,344 @@
+//! Which entries of the access log count, `spec/access-log.md` sections 4 to 6.
+//!
+//! Whether an entry is authorised follows from its past alone; that is judged once, when it is
+//! linked. Whether an authorised entry counts is asked of a set, through a [`View`]: of the past of
+//! a later entry, or of all that is known.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+use crate::ids::{DeviceId, Interval, UserId};
+use crate::v1::log_clock::Clock;
+use crate::v1::log_entry::{DeviceTarget, Grant, LogBody, LogEntry, Revoke, Roles, Targets};
+use crate::v1::log_graph::{AccessLog, Node};
+
+/// What an author might do when it wrote an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Power {
+    /// A named user takes out devices of its own.
+    Own,
+    /// A publisher decides about readers of its own lane.
+    Publisher,
+    /// All but what is the owner's.
+    Admin,
+    /// Everything.
+    Owner,
+}
+
+/// What an entry's past says of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Verdict {
+    /// By what right it was written; `None` when it was not authorised.
+    pub(super) power: Option<Power>,
+    /// Grants that the right rests on, each sufficient; none where the owner wrote.
+    pub(super) supports: Vec<usize>,
+    /// Admins, where a revoke must spare them.
+    pub(super) spared: BTreeSet<UserId>,
+    /// Devices that a revoke takes out by their own user's word.
+    pub(super) proven: BTreeSet<(UserId, DeviceId)>,
+}
+
+/// What a revoke takes from one grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// All of it.
+    Whole,
+    /// Its use by some devices.
+    Devices(BTreeSet<DeviceId>),
+}
+
+impl Taken {
+    /// Whether the grant is of no use any more to a device, or to all devices where none is named.
+    fn hits(&self, device: Option<&DeviceId>) -> bool {
+        match self {
+            Self::Whole => true,
+            Self::Devices(devices) => device.is_some_and(|device| devices.contains(device)),
+        }
+    }
+}
+
+impl AccessLog {
+    /// Judges an entry whose whole past is linked.
+    pub(super) fn judge(&self, entry: &LogEntry, past: &Clock) -> Verdict {
+        let mut view = View::new(self, past);
+        let held = view.standing(entry);
+        let held = held.filter(|(power, _)| is_allowed(*power, entry, self.owner));
+        let own = || Some((Power::Own, view.own_removal(entry)?));
+        let Some((power, supports)) = held.or_else(own) else {
+            return Verdict::default();
+        };
+        let mut verdict = Verdict {
+            power: Some(power),
+            supports,
+            ..Verdict::default()
+        };
+        if let LogBody::Revoke(revoke) = &entry.body {
+            let targets = device_targets(revoke);
+            if power == Power::Admin || (power == Power::Owner && !targets.is_empty()) {
+                let admins = self.rights.admins.iter().copied();
+                verdict.spared = admins.filter(|user| view.is_admin(user)).collect();
+            }
+            let may_prove = |of: &&DeviceTarget| power == Power::Owner || of.user == entry.user;
+            let proven = targets.iter().filter(may_prove);
+            let proven = proven.filter(|of| power == Power::Own || of.is_proven());
+            verdict.proven = proven.map(|of| (of.user, of.device)).collect();
+        }
+        verdict
+    }
+
+    pub(super) fn grant(&self, i: usize) -> Option<&Grant> {
+        match &self.node(i).entry.body().body {
+            LogBody::Grant(grant) => Some(grant),
+            LogBody::Genesis(_) | LogBody::Revoke(_) | LogBody::Settings(_) | LogBody::Close => None,
+        }
+    }
+
+    pub(super) fn revoke(&self, i: usize) -> Option<&Revoke> {
+        match &self.node(i).entry.body().body {
+            LogBody::Revoke(revoke) => Some(revoke),
+            LogBody::Genesis(_) | LogBody::Grant(_) | LogBody::Settings(_) | LogBody::Close => None,
+        }
+    }
+
+    /// What the revoke of an owner or admin takes from a grant, were it not held back. Devices that
+    /// their user proves to be out are not among it: they are out whatever is granted.
+    fn take(&self, r: usize, g: usize) -> Option<Taken> {
+        let Node { verdict, entry, .. } = self.node(r);
+        let (grant, revoke) = (self.grant(g)?, self.revoke(r)?);
+        let is_shielded =
+            grant.roles.contains(Roles::ADMIN) || verdict.spared.contains(&grant.user);
+        match &revoke.targets {
+            Targets::Grants(grants) => {
+                let is_hit = grants.binary_search(&self.node(g).hash).is_ok();
+                (is_hit && may_take(verdict, is_shielded)).then_some(Taken::Whole)
+            }
+            Targets::Users(users) => {
+                let is_hit = users.binary_search(&grant.user).is_ok() && !self.is_before(r, g);
+                (is_hit && may_take(verdict, is_shielded)).then_some(Taken::Whole)
+            }
+            Targets::Devices(targets) => {
+                let author = entry.body().user;
+                if is_shielded || author == grant.user || self.is_before(r, g) {
+                    return None;
+                }
+                let targets = targets.iter().filter(|of| of.user == grant.user);
+                let devices: BTreeSet<_> = targets.map(|of| of.device).collect();
+                (!devices.is_empty()).then_some(Taken::Devices(devices))
+            }
+        }
+    }
+}
+
+/// Who may do what in a set of entries that holds the past of each.
+pub(super) struct View<'a> {
+    log: &'a AccessLog,
+    set: &'a Clock,
+    counting: BTreeMap<usize, bool>,
+    held_back: BTreeMap<usize, bool>,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(log: &'a AccessLog, set: &'a Clock) -> Self {
+        Self {
+            log,
+            set,
+            counting: BTreeMap::new(),
+            held_back: BTreeMap::new(),
+        }
+    }
+
+    /// Whether an authorised entry counts; a grant that counts may still be revoked.
+    pub(super) fn counts(&mut self, i: usize) -> bool {
+        if let Some(&known) = self.counting.get(&i) {
+            return known;
+        }
+        let node = self.log.node(i);
+        let counts = node.verdict.power.is_some()
+            && match node.entry.body().body {
+                LogBody::Genesis(_) | LogBody::Revoke(_) | LogBody::Close => true,
+                LogBody::Grant(_) | LogBody::Settings(_) => {
+                    !self.log.is_forked(i, self.set) && self.is_supported(node, i)
+                }
+            };
+        self.counting.insert(i, counts);
+        counts
+    }
+
+    /// Whether a removal takes only what it had seen: its author was itself removed, by one that
+    /// did not know of it.
+    pub(super) fn is_held_back(&mut self, r: usize) -> bool {
+        if let Some(&known) = self.held_back.get(&r) {
+            return known;
+        }
+        let author = self.log.node(r).entry.body();
+        let supports = &self.log.node(r).verdict.supports;
+        let device = (author.user, author.device);
+        let is_out = self.outs_of(device).any(|by| !self.log.is_before(r, by));
+        let is_taken = |&g: &usize| {
+            self.revokes_naming(g).any(|by| {
+                by != r
+                    && self.log.is_before(g, by)
+                    && !self.log.is_before(r, by)
+                    && self.log.take(by, g).is_some_and(|taken| taken.hits(Some(&author.device)))
+            })
+        };
+        let held_back = is_out || (!supports.is_empty() && supports.iter().all(is_taken));
+        self.held_back.insert(r, held_back);
+        held_back
+    }
+
+    /// Revokes that take something from a grant, with what they take.
+    pub(super) fn takers(&mut self, g: usize) -> Vec<(usize, Taken)> {
+        let revokes: Vec<_> = self.revokes_naming(g).collect();
+        let mut takers = Vec::new();
+        for r in revokes {
+            if let Some(taken) = self.log.take(r, g)
+                && true
+            {
+                takers.push((r, taken));
+            }
+        }
+        takers
+    }
+
+    /// Revokes that carry the proof of a device's user that the device is out.
+    pub(super) fn outs_of(&self, device: (UserId, DeviceId)) -> impl Iterator<Item = usize> + use<'a> {
+        let outs = self.log.rights.outs.get(&device);
+        self.in_set(outs)
+    }
+
+    /// By what right an author writes, and the grants that it rests on.
+    fn standing(&mut self, entry: &LogEntry) -> Option<(Power, Vec<usize>)> {
+        if matches!(entry.body, LogBody::Genesis(_)) {
+            return Some((Power::Owner, Vec::new()));
+        }
+        if self.outs_of((entry.user, entry.device)).next().is_some() {
+            return None;
+        }
+        if entry.user == self.log.owner {
+            return Some((Power::Owner, Vec::new()));
+        }
+        let admin = self.held(&entry.user, Some(&entry.device), Roles::ADMIN);
+        if !admin.is_empty() {
+            return Some((Power::Admin, admin));
+        }
+        let publisher = self.held(&entry.user, Some(&entry.device), Roles::PUBLISHER);
+        (!publisher.is_empty()).then_some((Power::Publisher, publisher))
+    }
+
+    /// What an own removal rests on, if the entry is one: the rights to publish that the user was
+    /// given, taken back or not.
+    fn own_removal(&mut self, entry: &LogEntry) -> Option<Vec<usize>> {
+        let LogBody::Revoke(revoke) = &entry.body else {
+            return None;
+        };
+        let targets = device_targets(revoke);
+        let given = self.log.rights.grants_to.get(&entry.user);
+        let is_named = entry.user == self.log.owner || self.in_set(given).next().is_some();
+        let is_own = !targets.is_empty() && targets.iter().all(|of| of.user == entry.user);
+        if !is_named || !is_own || !targets.iter().all(DeviceTarget::is_proven) {
+            return None;
+        }
+        let ranks = self.ranks_of(&entry.user);
+        Some(ranks.filter(|&g| self.counts(g)).collect())
+    }
+
+    fn is_admin(&mut self, user: &UserId) -> bool {
+        !self.held(user, None, Roles::ADMIN).is_empty()
+    }
+
+    /// Grants of a role above the reader's that count and were not taken, on one device or on any.
+    fn held(&mut self, user: &UserId, device: Option<&DeviceId>, role: Roles) -> Vec<usize> {
+        let given = self.ranks_of(user).filter(|&g| {
+            self.log.grant(g).is_some_and(|grant| {
+                grant.roles.contains(role) && device.is_none_or(|device| is_for(grant, device))
+            })
+        });
+        let held = given.filter(|&g| {
+            self.counts(g) && !self.takers(g).iter().any(|(_, taken)| taken.hits(device))
+        });
+        held.collect()
+    }
+
+    fn is_supported(&mut self, node: &Node, i: usize) -> bool {
+        let author = node.entry.body();
+        let device = (author.user, author.device);
+        let mut outs = self.outs_of(device);
+        if !outs.all(|r| self.log.is_before(i, r)) {
+            return false;
+        }
+        node.verdict.power == Some(Power::Owner)
+            || node.verdict.supports.iter().any(|&g| {
+                self.counts(g)
+                    && self.takers(g).iter().all(|(r, taken)| {
+                        !taken.hits(Some(&author.device)) || self.log.is_before(i, *r)
+                    })
+            })
+    }
+
+    fn ranks_of(&self, user: &UserId) -> impl Iterator<Item = usize> + use<'a> {
+        self.in_set(self.log.rights.ranks_of.get(user))
+    }
+
+    fn revokes_naming(&self, g: usize) -> impl Iterator<Item = usize> + use<'a> {
+        let named = &self.log.rights.revokes;
+        let user = self.log.grant(g).map(|grant| grant.user);
+        let by_user = user.and_then(|user| named.by_user.get(&user));
+        let by_grant = named.by_grant.get(&self.log.node(g).hash);
+        self.in_set(by_user).chain(self.in_set(by_grant))
+    }
+
+    pub(super) fn in_set(&self, nodes: Option<&'a Vec<usize>>) -> impl Iterator<Item = usize> + use<'a> {
+        let (log, set) = (self.log, self.set);
+        let nodes = nodes.into_iter().flatten().copied();
+        nodes.filter(move |&i| log.is_in(i, set))
+    }
+}
+
+/// Whether an author with this power may write this body.
+fn is_allowed(power: Power, entry: &LogEntry, owner: UserId) -> bool {
+    match &entry.body {
+        LogBody::Genesis(_) => power == Power::Owner,
+        LogBody::Settings(_) | LogBody::Close => power >= Power::Admin,
+        LogBody::Revoke(revoke) => {
+            power >= Power::Admin
+                || (power == Power::Publisher && device_targets(revoke).is_empty())
+        }
+        LogBody::Grant(grant) => {
+            let is_admin = grant.roles.contains(Roles::ADMIN);
+            let is_limited = grant.interval != Interval::ALL || !grant.lanes.is_empty();
+            let is_own_reader = grant.roles == Roles::READER && grant.lanes == [entry.user];
+            grant.user != owner
+                && !(is_admin && is_limited)
+                && match power {
+                    Power::Owner => true,
+                    Power::Admin => !is_admin,
+                    Power::Publisher => is_own_reader,
+                    Power::Own => false,
+                }
+        }
+    }
+}
+
+fn may_take(verdict: &Verdict, is_shielded: bool) -> bool {
+    verdict.power == Some(Power::Owner) || !is_shielded
+}
+
+fn device_targets(revoke: &Revoke) -> &[DeviceTarget] {
+    match &revoke.targets {
+        Targets::Devices(targets) => targets,
+        Targets::Grants(_) | Targets::Users(_) => &[],
+    }
+}
+
+pub(super) fn is_for(grant: &Grant, device: &DeviceId) -> bool {
+    grant.devices.is_empty() || grant.devices.contains(device)
+}
+
+pub(super) fn publishes(grant: &Grant) -> bool {
+    grant.roles.contains(Roles::PUBLISHER) || grant.roles.contains(Roles::ADMIN)
+}
+
+pub(super) fn reads(grant: &Grant, lane: &UserId) -> bool {
+    grant.roles.contains(Roles::READER) && (grant.lanes.is_empty() || grant.lanes.contains(lane))
+}
