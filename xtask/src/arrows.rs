@@ -63,8 +63,8 @@ const TABLE: &[Row] = &[
         "sealcast-bus", "sealcast-bus-mqtt", "sealcast-bus-amqp", "sealcast-bus-nats",
         "sealcast-bus-postgres",
     ], &[
-        "anyhow", "clap", "indicatif", "jiff", "serde_json", "thiserror", "tokio", "tracing",
-        "tracing-subscriber", "zeroize",
+        "anyhow", "base64", "clap", "etcetera", "indicatif", "jiff", "rpassword", "serde",
+        "serde_json", "thiserror", "tokio", "tracing", "tracing-subscriber", "zeroize",
     ]),
     row("sealcast-sim", &[
         "sealcast-engine", "sealcast-protocol", "sealcast-crypto", "sealcast-store", "sealcast-bus",

@@ -1,0 +1,90 @@
+use clap::Args;
+use sealcast::{BusUrl, Home, InitOptions, Name, Passphrase};
+use serde::Serialize;
+
+use crate::context::{Context, bus_here};
+use crate::error::CommandError;
+use crate::ui::Ui;
+
+/// Make a home: your user and this device
+///
+/// The home holds your keys and knows your streams; where no folder is named, it is `sealcast` in
+/// the platform's data folder. Its store is encrypted. With a passphrase the key of the store is
+/// kept under it; without one the key lies in a file that only you may read.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  sealcast init
+  sealcast init --name kim --bus file:/srv/bus
+  sealcast init --no-passphrase --home ./sensor-home")]
+pub(crate) struct InitArgs {
+    /// What you call yourself; it stays in this home
+    #[arg(long, value_name = "N")]
+    name: Option<Name>,
+    /// Bus that new streams use: `file:` and a folder, made when missing
+    ///
+    /// Where not given, `file:` on the folder `bus` in the home.
+    #[arg(long, value_name = "URL")]
+    bus: Option<String>,
+    /// Keep the key of the store in a file that only you may read
+    #[arg(long)]
+    no_passphrase: bool,
+}
+
+#[derive(Serialize)]
+struct Line {
+    user: String,
+    device: String,
+    bus: String,
+}
+
+pub(crate) async fn run(ui: &Ui, context: &Context, args: InitArgs) -> Result<(), CommandError> {
+    let path = context.home_path()?;
+    if Home::exists(&path) {
+        return Err(sealcast::Error::HomeExists(path).into());
+    }
+    let bus = args.bus.as_deref().map(BusUrl::parse).transpose();
+    let bus = bus_here(bus.map_err(sealcast::Error::BusUrl)?.as_ref())?;
+    let options = InitOptions {
+        name: args.name,
+        bus,
+        passphrase: passphrase(context, args.no_passphrase)?,
+    };
+    let home = Home::init(&path, options).await?;
+    if ui.is_json() {
+        return ui.json(&Line {
+            user: home.user().to_string(),
+            device: home.device().to_string(),
+            bus: home.bus().to_string(),
+        });
+    }
+    ui.data(home.user().to_string())?;
+    ui.flush()?;
+    ui.talk(format!(
+        "This is your id; others grant to it. Your home is in `{}`.",
+        path.display()
+    ));
+    ui.hint("make a stream with `sealcast stream create NAME`, or join one with its ticket");
+    Ok(())
+}
+
+fn passphrase(context: &Context, without: bool) -> Result<Passphrase, CommandError> {
+    if without && context.has_passphrase_file() {
+        return Err(CommandError::usage(
+            "there is a passphrase file, and `--no-passphrase` as well",
+        )
+        .with_hint("leave out one of them; `SEALCAST_PASSPHRASE_FILE` may name the file"));
+    }
+    if without {
+        return Ok(Passphrase::None);
+    }
+    match context.new_passphrase()? {
+        Some(passphrase) => Ok(Passphrase::Given(passphrase)),
+        None => Err(
+            CommandError::usage("there is no terminal to ask for a passphrase on").with_hint(
+                "name a file that holds one with `--passphrase-file F`, or do without: \
+                 `--no-passphrase`",
+            ),
+        ),
+    }
+}

@@ -1,0 +1,74 @@
+use std::io::{self, IsTerminal as _};
+
+use clap::Args;
+use sealcast::{Interval, Name, Position};
+
+use crate::context::{Context, Names};
+use crate::deliveries::Printer;
+use crate::error::{CommandError, Outcome};
+use crate::time::{TimeArg, now};
+use crate::ui::Ui;
+
+/// How many deliveries pass between two looks at the progress bar.
+const BAR_EVERY: u64 = 256;
+
+/// Read what was published, then end
+///
+/// Prints each message that opens, and a newline. What does not open is summed up on stderr, and
+/// the exit code is 3 then. A message's time is its publisher's; an interval takes in its
+/// beginning and leaves out its end.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+A TIME is `now`, `start`, `-10m`, `+30d` (s m h d w), `2026-03-01` (midnight UTC), or RFC 3339.
+
+Examples:
+  sealcast read boiler
+  sealcast read boiler --from -2h
+  sealcast read boiler --from 2026-03-01 --until 2026-03-08 --json")]
+pub(crate) struct ReadArgs {
+    /// The stream
+    stream: Name,
+    /// Read from this time on [default: start]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    from: Option<TimeArg>,
+    /// Read up to this time [default: the end]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    until: Option<TimeArg>,
+}
+
+pub(crate) async fn run(
+    ui: &Ui,
+    context: &Context,
+    args: &ReadArgs,
+) -> Result<Outcome, CommandError> {
+    let now = now();
+    let interval = Interval {
+        from: args.from.map_or(Position::START, |time| time.position(now)),
+        until: args.until.map_or(Position::END, |time| time.position(now)),
+    };
+    if interval.is_empty() {
+        return Err(sealcast::Error::EmptyInterval.into());
+    }
+    let (home, stream) = context.stream(&args.stream).await?;
+    let mut reader = stream.read(interval).await?;
+    let names = Names::of(&home)?;
+    let mut printer = Printer::new(ui, names, home.user().to_string(), args.stream.to_string());
+    let bar = ui.bar(Some(reader.progress().1), io::stdout().is_terminal());
+    let mut told: u64 = 0;
+    while let Some(delivery) = reader.next().await? {
+        printer.print(&delivery, &bar)?;
+        told += 1;
+        if told.is_multiple_of(BAR_EVERY) {
+            let (seen, total) = reader.progress();
+            bar.set(seen, total);
+        }
+    }
+    bar.clear();
+    ui.flush()?;
+    if told == 0 {
+        ui.talk("Nothing was published in this interval.");
+    }
+    let outcome = printer.finish();
+    ui.alarms(&stream);
+    Ok(outcome)
+}

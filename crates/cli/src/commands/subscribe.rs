@@ -1,0 +1,92 @@
+use std::future;
+use std::num::NonZeroU64;
+
+use clap::Args;
+use sealcast::{Name, Subscription};
+use tokio::time::{Instant, sleep_until};
+
+use crate::context::{Context, Names};
+use crate::deliveries::Printer;
+use crate::error::{CommandError, Outcome};
+use crate::signals::asked_to_end;
+use crate::time::{DurationArg, TimeArg, now};
+use crate::ui::Ui;
+
+/// Follow what is being published
+///
+/// Prints each message that opens, and a newline, as it comes. Ctrl-C ends it. What did not open
+/// is summed up on stderr, and the exit code is 3 then.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+A TIME is `now`, `start`, `-10m`, `+30d` (s m h d w), `2026-03-01` (midnight UTC), or RFC 3339.
+
+Examples:
+  sealcast sub boiler
+  sealcast sub boiler --from -10m --json
+  sealcast sub boiler --count 1 --for 30s")]
+pub(crate) struct SubArgs {
+    /// The stream
+    stream: Name,
+    /// Begin with what was published at this time [default: now]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    from: Option<TimeArg>,
+    /// End after this many messages, opened or not
+    #[arg(long, value_name = "N")]
+    count: Option<NonZeroU64>,
+    /// End after this long, such as `30s`
+    #[arg(long = "for", value_name = "DURATION")]
+    duration: Option<DurationArg>,
+}
+
+pub(crate) async fn run(
+    ui: &Ui,
+    context: &Context,
+    args: &SubArgs,
+) -> Result<Outcome, CommandError> {
+    let end = args
+        .duration
+        .and_then(|duration| Instant::now().checked_add(duration.duration()));
+    let (home, stream) = context.stream(&args.stream).await?;
+    let from = match args.from {
+        None | Some(TimeArg::Now) => None,
+        Some(time) => Some(time.position(now())),
+    };
+    let mut subscription = stream.subscribe(from).await?;
+    let names = Names::of(&home)?;
+    let mut printer = Printer::new(ui, names, home.user().to_string(), args.stream.to_string());
+    tokio::select! {
+        followed = follow(ui, &mut subscription, &mut printer, args.count) => followed?,
+        () = at(end) => {}
+        ended = asked_to_end() => ended?,
+    }
+    ui.flush()?;
+    subscription.finish().await?;
+    let outcome = printer.finish();
+    ui.alarms(&stream);
+    Ok(outcome)
+}
+
+async fn follow(
+    ui: &Ui,
+    subscription: &mut Subscription,
+    printer: &mut Printer<'_>,
+    count: Option<NonZeroU64>,
+) -> Result<(), CommandError> {
+    let no_bar = ui.bar(None, true);
+    loop {
+        let delivery = subscription.next().await?;
+        printer.print(&delivery, &no_bar)?;
+        ui.flush()?;
+        if count.is_some_and(|count| printer.messages() >= count.get()) {
+            return Ok(());
+        }
+    }
+}
+
+/// Waits until a time; for ever without one.
+async fn at(end: Option<Instant>) {
+    match end {
+        Some(end) => sleep_until(end).await,
+        None => future::pending().await,
+    }
+}

@@ -1,0 +1,302 @@
+//! How what a reader is told is printed, counted and summed up.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sealcast::{Delivery, Reason, State};
+use serde::Serialize;
+
+use crate::context::Names;
+use crate::error::{CommandError, Outcome};
+use crate::time::rfc3339;
+use crate::ui::{Bar, Ui, count};
+
+/// Prints deliveries and counts what was not opened.
+#[derive(Debug)]
+pub(crate) struct Printer<'a> {
+    ui: &'a Ui,
+    names: Names,
+    /// The reader's own id, for the hint to whoever may grant.
+    user: String,
+    stream: String,
+    /// Messages told, whatever became of them.
+    messages: u64,
+    /// How often each state came for each reason.
+    not_opened: BTreeMap<(&'static str, &'static str), u64>,
+}
+
+impl<'a> Printer<'a> {
+    /// Nothing is counted yet.
+    pub(crate) fn new(ui: &'a Ui, names: Names, user: String, stream: String) -> Self {
+        Self {
+            ui,
+            names,
+            user,
+            stream,
+            messages: 0,
+            not_opened: BTreeMap::new(),
+        }
+    }
+
+    /// Messages told so far, whatever became of them. Notes about the stream do not count.
+    pub(crate) fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// Prints one delivery.
+    pub(crate) fn print(&mut self, delivery: &Delivery, bar: &Bar) -> Result<(), CommandError> {
+        match delivery.state {
+            State::Opened => self.messages += 1,
+            State::Sealed | State::Rejected => {
+                self.messages += 1;
+                let reason = delivery.reason.map_or("unknown", reason_code);
+                *self
+                    .not_opened
+                    .entry((state_code(delivery.state), reason))
+                    .or_default() += 1;
+            }
+            State::Gap | State::Branch | State::Fork | State::Replay => self.note(delivery, bar),
+        }
+        if self.ui.is_json() {
+            return self.ui.json(&Line::of(delivery));
+        }
+        match &delivery.payload {
+            Some(payload) => self.ui.data(payload),
+            None => Ok(()),
+        }
+    }
+
+    /// Sums up what was not opened.
+    pub(crate) fn finish(&self) -> Outcome {
+        for ((state, reason), number) in &self.not_opened {
+            let says = reason_text(reason);
+            let number = count(*number, "message");
+            self.ui.talk(format!("{number} {state}: {says}"));
+        }
+        for hint in self.hints() {
+            self.ui.hint(hint);
+        }
+        match self.not_opened.is_empty() {
+            true => Outcome::Done,
+            false => Outcome::NotAllOpened,
+        }
+    }
+
+    fn hints(&self) -> Vec<String> {
+        let has = |reason: &str| self.not_opened.keys().any(|(_, code)| *code == reason);
+        let mut hints = Vec::new();
+        if has("not-granted") {
+            hints.push(format!(
+                "its owner or an admin can grant it: `sealcast grant {} {} --from TIME --until \
+                 TIME`",
+                quoted(&self.stream),
+                self.user
+            ));
+        }
+        if has("key-not-here") {
+            hints.push(
+                "the keys come with the next command of any keyholder; then read again".to_owned(),
+            );
+        }
+        if self
+            .not_opened
+            .keys()
+            .any(|(state, _)| *state == "rejected")
+        {
+            hints.push(
+                "somebody writes to this bus who may not publish here, or alters what others \
+                 published; `--json` shows which"
+                    .to_owned(),
+            );
+        }
+        hints
+    }
+
+    /// Says what was noticed, as it comes.
+    fn note(&self, delivery: &Delivery, bar: &Bar) {
+        let publisher = delivery.publisher.as_ref();
+        let who = publisher.map_or("somebody".to_owned(), |user| self.names.call(user));
+        let when = rfc3339(delivery.time);
+        let what = match (delivery.state, delivery.reason) {
+            (State::Gap, Some(Reason::Missing(1))) => "one envelope is missing before".to_owned(),
+            (State::Gap, Some(Reason::Missing(number))) if number > 0 => {
+                format!(
+                    "{} are missing before",
+                    count(u64::from(number), "envelope")
+                )
+            }
+            (State::Gap, _) => "envelopes are missing before".to_owned(),
+            (State::Branch, _) => "two envelopes follow the same one, at".to_owned(),
+            (State::Fork, _) => "two envelopes have one number, at".to_owned(),
+            (_, _) => "the same envelope came again, of".to_owned(),
+        };
+        let state = self.ui.paint(state_code(delivery.state), "1;33");
+        bar.aside(|| self.ui.talk(format!("{state}: from {who}, {what}: {when}")));
+    }
+}
+
+/// A delivery as one line of JSON.
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    time: String,
+    publisher: Option<String>,
+    device: Option<String>,
+    seq: Option<u32>,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl<'a> Line<'a> {
+    fn of(delivery: &'a Delivery) -> Self {
+        let payload = delivery.payload.as_deref();
+        let text = payload.and_then(|bytes| std::str::from_utf8(bytes).ok());
+        let base64 = payload
+            .filter(|_| text.is_none())
+            .map(|bytes| STANDARD.encode(bytes));
+        Self {
+            time: rfc3339(delivery.time),
+            publisher: delivery.publisher.map(|user| user.to_string()),
+            device: delivery.device.map(|device| device.to_string()),
+            seq: delivery.seq,
+            state: state_code(delivery.state),
+            text,
+            base64,
+            reason: delivery.reason.map(reason_json),
+        }
+    }
+}
+
+/// The stable name of a reason, and its number where it has one.
+fn reason_json(reason: Reason) -> String {
+    if let Reason::Missing(number @ 1..) = reason {
+        return format!("missing: {number}");
+    }
+    reason_code(reason).to_owned()
+}
+
+fn state_code(state: State) -> &'static str {
+    match state {
+        State::Opened => "opened",
+        State::Sealed => "sealed",
+        State::Rejected => "rejected",
+        State::Gap => "gap",
+        State::Branch => "branch",
+        State::Fork => "fork",
+        State::Replay => "replay",
+    }
+}
+
+/// The stable name of a reason.
+fn reason_code(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NotGranted => "not-granted",
+        Reason::KeyNotHere => "key-not-here",
+        Reason::UnknownSession => "unknown-session",
+        Reason::UnknownSender => "unknown-sender",
+        Reason::NotEntitled => "not-entitled",
+        Reason::AfterRevocation => "after-revocation",
+        Reason::Malformed => "malformed",
+        Reason::BadSignature => "bad-signature",
+        Reason::NotAuthentic => "not-authentic",
+        Reason::WrongSession => "wrong-session",
+        Reason::Missing(_) => "missing",
+        _ => "unknown",
+    }
+}
+
+/// What a reason means, for people.
+fn reason_text(code: &str) -> &'static str {
+    match code {
+        "not-granted" => "you have no grant for their time",
+        "key-not-here" => "you have a grant, but no keyholder has sent the keys yet",
+        "unknown-session" => "nobody has told which session they belong to",
+        "unknown-sender" => "their sender is not known here",
+        "not-entitled" => "their sender may not publish",
+        "after-revocation" => "their sender was revoked before",
+        "malformed" => "they are not sealed messages",
+        "bad-signature" => "their signature does not hold",
+        "not-authentic" => "the key that is here does not open them",
+        "wrong-session" => "their session may not be used at their time",
+        _ => "the reason is not known to this version",
+    }
+}
+
+/// A name as a shell takes it.
+fn quoted(name: &str) -> String {
+    let is_plain = name
+        .bytes()
+        .all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c));
+    match is_plain {
+        true => name.to_owned(),
+        false => format!("'{}'", name.replace('\'', "'\\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sealcast::{DeviceId, Position, UserId};
+
+    use super::*;
+
+    fn delivery(state: State, payload: Option<&[u8]>, reason: Option<Reason>) -> Delivery {
+        Delivery {
+            time: Position(1_772_366_400_000),
+            publisher: Some(UserId([1; 32])),
+            device: Some(DeviceId([2; 16])),
+            seq: Some(7),
+            state,
+            payload: payload.map(<[u8]>::to_vec),
+            reason,
+        }
+    }
+
+    fn json(delivery: &Delivery) -> serde_json::Value {
+        serde_json::to_value(Line::of(delivery)).unwrap()
+    }
+
+    #[test]
+    fn a_line_of_json_has_the_keys_of_the_contract_in_order() {
+        let line = serde_json::to_string(&Line::of(&delivery(State::Opened, Some(b"hi"), None)));
+        let user = UserId([1; 32]);
+        assert_eq!(
+            line.unwrap(),
+            format!(
+                r#"{{"time":"2026-03-01T12:00:00.000Z","publisher":"{user}","device":"{}","seq":7,"state":"opened","text":"hi"}}"#,
+                "02".repeat(16)
+            )
+        );
+    }
+
+    #[test]
+    fn what_is_not_utf8_is_base64_and_what_is_empty_is_text() {
+        let binary = json(&delivery(State::Opened, Some(b"\xff\x00"), None));
+        assert_eq!(binary["base64"], "/wA=");
+        assert!(binary.get("text").is_none());
+        let empty = json(&delivery(State::Opened, Some(b""), None));
+        assert_eq!(empty["text"], "");
+    }
+
+    #[test]
+    fn what_was_not_opened_has_a_reason_and_no_payload() {
+        let sealed = json(&delivery(State::Sealed, None, Some(Reason::NotGranted)));
+        assert_eq!(sealed["reason"], "not-granted");
+        assert!(sealed.get("text").is_none() && sealed.get("base64").is_none());
+        let gap = json(&delivery(State::Gap, None, Some(Reason::Missing(3))));
+        assert_eq!(
+            (&gap["state"], &gap["reason"]),
+            (&"gap".into(), &"missing: 3".into())
+        );
+    }
+
+    #[test]
+    fn names_with_spaces_are_quoted_for_the_shell() {
+        assert_eq!(quoted("boiler-2"), "boiler-2");
+        assert_eq!(quoted("kim's room"), r"'kim'\''s room'");
+    }
+}

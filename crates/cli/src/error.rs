@@ -1,0 +1,320 @@
+//! What a command ends with: an exit code, a message, its causes and a hint.
+
+use std::error::Error as _;
+use std::io;
+use std::path::Path;
+
+use sealcast::{BusError, StoreError};
+use serde::Serialize;
+
+/// How a command ended that did what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// All of it.
+    Done,
+    /// All of it, but messages stayed sealed or were rejected.
+    NotAllOpened,
+}
+
+impl Outcome {
+    /// The exit code.
+    pub(crate) fn exit_code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::NotAllOpened => 3,
+        }
+    }
+}
+
+/// What kind of thing went wrong; decides the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Whoever read the output has gone; nothing to say.
+    OutputClosed,
+    /// A fault of this program or the system below.
+    Internal,
+    /// The command was not given right.
+    Usage,
+    /// The access log, or the system, does not allow it.
+    NotAllowed,
+    /// The bus cannot be used.
+    Bus,
+    /// The passphrase is wrong, or the store cannot be used.
+    Store,
+    /// There is no such stream, user, grant, home or file.
+    Missing,
+}
+
+impl Kind {
+    /// The exit code.
+    pub(crate) fn exit_code(self) -> u8 {
+        match self {
+            Self::OutputClosed => 0,
+            Self::Internal => 1,
+            Self::Usage => 2,
+            Self::NotAllowed => 4,
+            Self::Bus => 5,
+            Self::Store => 6,
+            Self::Missing => 7,
+        }
+    }
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+pub(crate) struct CommandError {
+    kind: Kind,
+    code: &'static str,
+    message: String,
+    causes: Vec<String>,
+    hint: Option<String>,
+}
+
+/// How an error is printed with `--json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct ErrorLine {
+    code: &'static str,
+    message: String,
+    hint: Option<String>,
+}
+
+impl CommandError {
+    /// Makes an error; `code` is its stable name.
+    pub(crate) fn new(kind: Kind, code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            code,
+            message: message.into(),
+            causes: Vec::new(),
+            hint: None,
+        }
+    }
+
+    /// The command was not given right.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, "usage", message)
+    }
+
+    /// Says what to do about it.
+    #[must_use]
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// A file that was named cannot be read.
+    pub(crate) fn file(path: &Path, error: &io::Error) -> Self {
+        let is = |kind: io::ErrorKind| error.kind() == kind;
+        let (kind, code, says) = if is(io::ErrorKind::NotFound) {
+            (Kind::Missing, "file.missing", "no such file")
+        } else if is(io::ErrorKind::PermissionDenied) {
+            (
+                Kind::NotAllowed,
+                "file.not-allowed",
+                "the file may not be read",
+            )
+        } else if is(io::ErrorKind::IsADirectory) {
+            (Kind::Usage, "usage", "this is a folder, not a file")
+        } else {
+            (Kind::Internal, "file.failed", "the file cannot be read")
+        };
+        let mut made = Self::new(kind, code, format!("{says}: {}", path.display()));
+        if kind == Kind::Internal {
+            made.causes.push(error.to_string());
+        }
+        made
+    }
+
+    /// Standard input cannot be read.
+    pub(crate) fn input(error: &io::Error) -> Self {
+        let mut made = Self::new(Kind::Internal, "input.failed", "cannot read standard input");
+        made.causes.push(error.to_string());
+        made
+    }
+
+    /// Standard output cannot be written.
+    pub(crate) fn output(error: &io::Error) -> Self {
+        let kind = match error.kind() == io::ErrorKind::BrokenPipe {
+            true => Kind::OutputClosed,
+            false => Kind::Internal,
+        };
+        let mut made = Self::new(kind, "output.failed", "cannot write standard output");
+        made.causes.push(error.to_string());
+        made
+    }
+
+    /// What kind it is.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What went wrong, on one line.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What brought it about, the nearest first.
+    pub(crate) fn causes(&self) -> &[String] {
+        &self.causes
+    }
+
+    /// What to do about it.
+    pub(crate) fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// The error as one line of JSON has it.
+    pub(crate) fn line(&self) -> ErrorLine {
+        let mut message = self.message.clone();
+        for cause in &self.causes {
+            message.push_str(": ");
+            message.push_str(cause);
+        }
+        ErrorLine {
+            code: self.code,
+            message,
+            hint: self.hint.clone(),
+        }
+    }
+}
+
+impl From<sealcast::Error> for CommandError {
+    fn from(error: sealcast::Error) -> Self {
+        let code = error.code();
+        let mut made = Self::new(kind_of(code), code, error.to_string());
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if !made.message.ends_with(&text) {
+                made.causes.push(text);
+            }
+            cause = error.source();
+        }
+        if let sealcast::Error::Bus(BusError::TooLarge { .. }) = error {
+            made.kind = Kind::Usage;
+            made.code = "message.too-large";
+        }
+        made.hint = hint_of(made.code).map(str::to_owned);
+        if is_full(&error) {
+            made.hint = Some("make room on that disk, then try again".to_owned());
+        }
+        made
+    }
+}
+
+fn is_full(error: &sealcast::Error) -> bool {
+    matches!(
+        error,
+        sealcast::Error::Bus(BusError::Full { .. })
+            | sealcast::Error::Store(StoreError::Full { .. })
+    )
+}
+
+/// Which kind an error of the library is, by its stable code.
+fn kind_of(code: &str) -> Kind {
+    match code {
+        "home.missing" | "stream.unknown" | "user.unknown" | "grant.unknown" => Kind::Missing,
+        "home.exists" | "home.needs-passphrase" | "name.taken" => Kind::Usage,
+        "bus.url" | "ticket.unusable" => Kind::Usage,
+        "message.too-large" | "backfill.time" | "interval.empty" | "interval.admin" => Kind::Usage,
+        "home.wrong-passphrase" | "home.key-file" | "home.half-made" | "home.folder" => Kind::Store,
+        "store.failed" => Kind::Store,
+        "bus.failed" | "bus.rolled-back" | "access.incomplete" => Kind::Bus,
+        "access.not-allowed" | "stream.closed" | "clock.behind" => Kind::NotAllowed,
+        _ => Kind::Internal,
+    }
+}
+
+/// What to do about an error of the library.
+fn hint_of(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "home.missing" => "make one with `sealcast init`, or name its folder with `--home DIR`",
+        "home.exists" => "name another folder with `--home DIR`, or use the home that is there",
+        "home.needs-passphrase" => "name a file that holds it with `--passphrase-file F`",
+        "home.wrong-passphrase" => {
+            "check the passphrase, and which file `--passphrase-file` or \
+             `SEALCAST_PASSPHRASE_FILE` names"
+        }
+        "name.taken" => "choose another name; `sealcast join` takes one with `--as NAME`",
+        "bus.url" => "a bus is `file:` and a folder, such as `file:/srv/bus`",
+        "bus.failed" => {
+            "check that the bus is there and may be written; `sealcast stream list` shows where \
+             it is"
+        }
+        "bus.rolled-back" | "access.incomplete" => {
+            "the bus withholds what it showed before, or was restored from an old copy: ask who \
+             runs it"
+        }
+        "stream.unknown" => {
+            "`sealcast stream list` shows the names; `sealcast join TICKET` adds a stream"
+        }
+        "user.unknown" => "`sealcast contact list` shows the names; a user id starts with `sc1`",
+        "grant.unknown" => "`sealcast who STREAM --json` shows the ids of grants",
+        "access.not-allowed" => "`sealcast who STREAM` shows who may do what",
+        "clock.behind" => "set the clock of this machine; `sealcast doctor` says more",
+        "message.too-large" => "split it; the lines of a text can go as records: `sealcast pub -l`",
+        "backfill.time" => {
+            "each line is a time, a tab and the payload; times ascend, and all are past"
+        }
+        "interval.empty" => "`--until` must be later than `--from`",
+        "interval.admin" => {
+            "leave out `--from` and `--until`; `sealcast revoke STREAM USER` ends it one day"
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_of_the_library_has_the_exit_code_of_its_kind() {
+        use sealcast::Error;
+        for (error, exit_code) in [
+            (Error::NoHome("h".into()), 7),
+            (Error::HomeExists("h".into()), 2),
+            (Error::NeedsPassphrase, 2),
+            (Error::WrongPassphrase, 6),
+            (Error::NoStream("s".into()), 7),
+            (Error::NoUser("u".into()), 7),
+            (Error::NoGrant("g".into()), 7),
+            (Error::NameTaken("n".into()), 2),
+            (Error::NotAllowed("grant"), 4),
+            (Error::Closed, 4),
+            (Error::LogIncomplete(2), 5),
+            (Error::ClockBehind { behind_ms: 1 }, 4),
+            (Error::TooLarge { size: 2, limit: 1 }, 2),
+            (Error::BackfillTime, 2),
+            (Error::EmptyInterval, 2),
+            (Error::AdminInterval, 2),
+            (Error::RolledBack("device list"), 5),
+            (Error::Internal("no"), 1),
+        ] {
+            let code = error.code();
+            let made = CommandError::from(error);
+            assert_eq!(made.kind().exit_code(), exit_code, "{code}");
+            assert_eq!(
+                made.hint().is_some(),
+                exit_code != 1 && code != "stream.closed",
+                "{code}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_cause_that_the_message_names_already_is_not_told_twice() {
+        let error = sealcast::Error::BusUrl(sealcast::BusUrlError::NoScheme);
+        let made = CommandError::from(error);
+        assert!(made.causes().is_empty());
+        assert_eq!(made.kind().exit_code(), 2);
+    }
+
+    #[test]
+    fn a_closed_pipe_is_not_an_error() {
+        let closed = io::Error::from(io::ErrorKind::BrokenPipe);
+        assert_eq!(CommandError::output(&closed).kind().exit_code(), 0);
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        assert_eq!(CommandError::output(&full).kind().exit_code(), 1);
+    }
+}

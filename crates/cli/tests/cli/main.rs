@@ -1,0 +1,11 @@
+//! The program as a whole: people with homes, one bus, exit codes and what is printed.
+#![cfg(test)]
+
+mod access;
+mod demo;
+mod full_disk;
+mod homes;
+mod messages;
+mod processes;
+mod rig;
+mod times;

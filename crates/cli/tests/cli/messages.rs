@@ -1,0 +1,230 @@
+//! Messages: every kind of payload there and back.
+
+use std::fs;
+use std::io::Read as _;
+
+use crate::rig::{Person, Rig};
+
+/// Publishes and reads back what comes out, newline included.
+fn there_and_back(kim: &Person, args: &[&str], input: &[u8]) -> Vec<u8> {
+    kim.done_with(args, input);
+    let ran = kim.run(&["read", "s"]);
+    ran.expect(0, args);
+    ran.stdout
+}
+
+#[test]
+fn text_comes_back_with_a_newline() {
+    for text in ["61.4 C", "-5.2 C", "", "--json", "zwölf °C"] {
+        let rig = Rig::new();
+        let (kim, _) = rig.owner("kim", "s");
+        let back = there_and_back(&kim, &["pub", "s", "-m", text], b"");
+        assert_eq!(back, format!("{text}\n").into_bytes());
+    }
+}
+
+#[test]
+fn binary_and_empty_payloads_come_back_as_they_are() {
+    let every_byte: Vec<u8> = (0..=255).collect();
+    for payload in [&every_byte[..], b"", b"\n", b"\0"] {
+        let rig = Rig::new();
+        let (kim, _) = rig.owner("kim", "s");
+        let back = there_and_back(&kim, &["pub", "s"], payload);
+        assert_eq!(back, [payload, b"\n"].concat());
+    }
+}
+
+#[test]
+fn a_file_is_one_message() {
+    let rig = Rig::new();
+    let (kim, _) = rig.owner("kim", "s");
+    let file = rig.file("photo", b"\x89PNG\n\n");
+    let back = there_and_back(&kim, &["pub", "s", "-f", &file], b"not this");
+    assert_eq!(back, b"\x89PNG\n\n\n");
+    kim.refused(7, &["pub", "s", "-f", "no-such-file"]);
+    kim.refused(2, &["pub", "s", "-f", "."]);
+}
+
+#[test]
+fn lines_are_records_and_keep_every_byte() {
+    let rig = Rig::new();
+    let (kim, _) = rig.owner("kim", "s");
+    let lines = b"one\r\n\n\xff\xfe\0\nlast";
+    kim.done_with(&["pub", "s", "-l"], lines);
+    let (code, read) = kim.json(&["read", "s"]);
+    assert_eq!(code, 0);
+    let payloads: Vec<_> = read
+        .iter()
+        .map(|line| (&line["text"], &line["base64"]))
+        .collect();
+    assert_eq!(payloads.len(), 4, "{read:?}");
+    assert_eq!(payloads[0].0, "one\r");
+    assert_eq!(payloads[1].0, "");
+    assert_eq!(payloads[2].1, "//4A");
+    assert_eq!(payloads[3].0, "last");
+}
+
+#[test]
+fn no_lines_publish_nothing() {
+    let rig = Rig::new();
+    let (kim, _) = rig.owner("kim", "s");
+    kim.done_with(&["pub", "s", "-l"], b"");
+    assert_eq!(kim.done(&["read", "s"]), "");
+}
+
+#[test]
+fn many_lines_come_back_in_order() {
+    let rig = Rig::new();
+    let (kim, _) = rig.owner("kim", "s");
+    let lines: String = (0..20_000).map(|n| format!("record {n}\n")).collect();
+    let told = kim.run_with(&["pub", "s", "-l", "--json"], lines.as_bytes());
+    let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!(told["records"], 20_000);
+    assert!(told["envelopes"].as_u64().unwrap() < 1_000, "{told}");
+    assert_eq!(kim.run(&["read", "s"]).stdout, lines.into_bytes());
+}
+
+#[test]
+fn a_message_of_16_mib_fits() {
+    let rig = Rig::new();
+    let (kim, _) = rig.owner("kim", "s");
+    let payload: Vec<u8> = (0..16 << 20).map(|n: u32| n.to_le_bytes()[1]).collect();
+    let back = there_and_back(&kim, &["pub", "s"], &payload);
+    assert!(
+        back.strip_suffix(b"\n") == Some(&payload[..]),
+        "{} bytes",
+        back.len()
+    );
+}
+
+#[test]
+fn a_message_of_100_mb_is_refused_with_a_hint() {
+    let rig = Rig::new();
+    let (kim, _) = rig.owner("kim", "s");
+    let path = rig.file("large", b"");
+    fs::File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(100_000_000)
+        .unwrap();
+    let said = kim.refused(2, &["pub", "s", "-f", &path]);
+    assert!(said.contains("hint:"), "{said}");
+    let large = vec![b'x'; 100_000_000];
+    for args in [&["pub", "s"][..], &["pub", "s", "-l"]] {
+        let ran = kim.run_with(args, &large);
+        assert_eq!(ran.expect(2, args), "", "{args:?}");
+        assert!(ran.stderr.contains("error: "), "{}", ran.stderr);
+    }
+    // Less than what is read at all, more than the bus takes.
+    let ran = kim.run_with(&["pub", "s"], &vec![b'x'; 50_000_000]);
+    ran.expect(2, &["50 MB"]);
+    assert_eq!(kim.done(&["read", "s"]), "");
+    kim.done(&["pub", "s", "-m", "still works"]);
+    assert_eq!(kim.done(&["read", "s"]), "still works");
+}
+
+#[test]
+fn a_line_of_json_has_the_keys_of_the_contract() {
+    let rig = Rig::new();
+    let (kim, _) = rig.owner("kim", "s");
+    kim.done(&["pub", "s", "-m", "x"]);
+    let ran = kim.run(&["read", "s", "--json"]);
+    let text = String::from_utf8(ran.stdout).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(text.starts_with(r#"{"time":"20"#), "{text}");
+    assert!(
+        text.trim_end().ends_with(r#""state":"opened","text":"x"}"#),
+        "{text}"
+    );
+    assert_eq!(value["publisher"], kim.id().as_str());
+    assert!(value["seq"].is_u64() && value["device"].is_string());
+    let time = value["time"].as_str().unwrap();
+    assert_eq!(time.len(), "2026-03-01T00:00:00.000Z".len());
+}
+
+#[test]
+fn pub_tells_what_it_published() {
+    let rig = Rig::new();
+    let (kim, _) = rig.owner("kim", "s");
+    let ran = kim.run(&["pub", "s", "-m", "x"]);
+    assert!(ran.stdout.is_empty());
+    assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+    let (_, lines) = kim.json(&["pub", "s", "-m", "y"]);
+    let keys: Vec<_> = lines[0].as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["envelopes", "position", "records", "time"]);
+    assert_eq!(
+        (&lines[0]["records"], &lines[0]["envelopes"]),
+        (&1.into(), &1.into())
+    );
+}
+
+#[test]
+fn unknown_streams_are_missing_whatever_the_command() {
+    let rig = Rig::new();
+    let kim = rig.person("kim");
+    for args in [
+        &["pub", "nowhere", "-m", "x"][..],
+        &["read", "nowhere"],
+        &["sub", "nowhere", "--for", "1s"],
+        &["ticket", "nowhere"],
+        &["who", "nowhere"],
+        &["grant", "nowhere", "sc1x"],
+        &["revoke", "nowhere", "kim"],
+        &["rekey", "nowhere"],
+        &["rotate", "nowhere"],
+        &["stream", "set", "nowhere", "--rekey-every", "7d"],
+    ] {
+        let said = kim.refused(7, args);
+        assert!(said.contains("nowhere"), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn a_bus_that_is_gone_is_told_and_not_made_anew() {
+    let rig = Rig::new();
+    let (kim, _) = rig.owner("kim", "s");
+    kim.done(&["pub", "s", "-m", "x"]);
+    let bus = rig.path().join("bus");
+    fs::rename(&bus, rig.path().join("unmounted")).unwrap();
+    kim.refused(5, &["pub", "s", "-m", "y"]);
+    kim.refused(5, &["read", "s"]);
+    assert!(
+        !bus.exists(),
+        "a bus made anew would hide that the old one is gone"
+    );
+    fs::rename(rig.path().join("unmounted"), &bus).unwrap();
+    assert_eq!(kim.done(&["read", "s"]), "x");
+}
+
+#[test]
+fn a_reader_of_the_output_that_has_gone_ends_the_command_quietly() {
+    let rig = Rig::new();
+    let (kim, _) = rig.owner("kim", "s");
+    let lines = "a line to fill the pipe with, and then some\n".repeat(20_000);
+    kim.done_with(&["pub", "s", "-l"], lines.as_bytes());
+    let mut child = kim.start(&["read", "s"]);
+    let mut some = [0; 100];
+    child.stdout.take().unwrap().read_exact(&mut some).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(
+        (output.status.code(), output.stderr.as_slice()),
+        (Some(0), &b""[..])
+    );
+}
+
+/// Fault 7: a plaintext on a sealed stream is not accepted.
+#[test]
+fn what_somebody_wrote_in_clear_is_rejected_and_told() {
+    let rig = Rig::new();
+    let (kim, _) = rig.owner("kim", "s");
+    kim.done(&["pub", "s", "-m", "sealed"]);
+    let (_, streams) = kim.json(&["stream", "list"]);
+    let topic = format!("s/{}/data", streams[0]["stream"].as_str().unwrap());
+    rig.append(&topic, b"in clear");
+    kim.done(&["pub", "s", "-m", "sealed too"]);
+    let ran = kim.run(&["read", "s"]);
+    assert_eq!(ran.expect(3, &["read"]), "sealed\nsealed too");
+    assert!(ran.stderr.contains("1 message rejected"), "{}", ran.stderr);
+    assert_eq!(kim.count("rejected", &["read", "s"]), 1);
+}

@@ -1,0 +1,142 @@
+//! Several processes of one home at once, following, and being asked to end.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::Child;
+use std::thread;
+
+use crate::rig::Rig;
+
+#[test]
+fn two_publishers_of_one_home_lose_and_corrupt_nothing() {
+    let rig = Rig::new();
+    let (kim, _) = rig.owner("kim", "s");
+    let feed = |mut child: Child, name: &'static str| {
+        thread::spawn(move || {
+            let mut stdin = child.stdin.take().unwrap();
+            for n in 0..2_000 {
+                writeln!(stdin, "{name} {n}").unwrap();
+            }
+            drop(stdin);
+            child.wait().unwrap()
+        })
+    };
+    let one = feed(kim.start(&["pub", "s", "-l"]), "one");
+    let two = feed(kim.start(&["pub", "s", "-l"]), "two");
+    assert!(one.join().unwrap().success() && two.join().unwrap().success());
+    let mut read: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+    for text in kim.opened(&["read", "s"]) {
+        let (name, number) = text.split_once(' ').unwrap();
+        read.entry(name.to_owned())
+            .or_default()
+            .push(number.parse().unwrap());
+    }
+    let all: Vec<u32> = (0..2_000).collect();
+    assert_eq!(read.get("one"), Some(&all));
+    assert_eq!(read.get("two"), Some(&all));
+    for state in ["gap", "fork", "replay", "rejected", "sealed"] {
+        assert_eq!(kim.count(state, &["read", "s"]), 0, "{state}");
+    }
+    kim.done(&["doctor"]);
+}
+
+#[test]
+fn messages_published_one_by_one_by_many_processes_all_arrive() {
+    let rig = Rig::new();
+    let (kim, _) = rig.owner("kim", "s");
+    let children: Vec<Child> = (0..6)
+        .map(|n| kim.start(&["pub", "s", "-m", &format!("m{n}")]))
+        .collect();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    let mut texts = kim.opened(&["read", "s"]);
+    texts.sort();
+    assert_eq!(texts, ["m0", "m1", "m2", "m3", "m4", "m5"]);
+    assert_eq!(kim.count("fork", &["read", "s"]), 0);
+}
+
+#[test]
+fn one_process_follows_what_another_of_the_same_home_publishes() {
+    let rig = Rig::new();
+    let (kim, _) = rig.owner("kim", "s");
+    kim.done(&["pub", "s", "-m", "before"]);
+    let mut sub = kim.start(&["sub", "s", "--from", "start", "--count", "3"]);
+    let mut lines = BufReader::new(sub.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "before");
+    let mut publisher = kim.start(&["pub", "s", "-l"]);
+    let mut stdin = publisher.stdin.take().unwrap();
+    stdin.write_all(b"first\n").unwrap();
+    // A line reaches the follower while the publisher goes on.
+    assert_eq!(lines.next().unwrap().unwrap(), "first");
+    stdin.write_all(b"second\n").unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "second");
+    drop(stdin);
+    assert!(publisher.wait().unwrap().success());
+    assert_eq!(sub.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn following_ends_after_a_while_and_tells_what_stayed_sealed() {
+    let rig = Rig::new();
+    let (alice, ticket) = rig.owner("alice", "s");
+    alice.done(&["pub", "s", "-m", "x"]);
+    alice.done(&["sub", "s", "--for", "0s"]);
+    let bob = rig.person("bob");
+    bob.done(&["join", &ticket]);
+    let said = bob.refused(3, &["sub", "s", "--from", "start", "--count", "1"]);
+    assert!(said.contains("1 message sealed"), "{said}");
+}
+
+#[test]
+fn a_grant_reaches_one_who_follows_already() {
+    let rig = Rig::new();
+    let (alice, ticket) = rig.owner("alice", "s");
+    let bob = rig.person("bob");
+    bob.done(&["join", &ticket]);
+    alice.done(&["pub", "s", "-m", "sealed for now"]);
+    let mut sub = bob.start(&["sub", "s", "--from", "start", "--json", "--count", "2"]);
+    let mut lines = BufReader::new(sub.stdout.take().unwrap()).lines();
+    assert!(
+        lines
+            .next()
+            .unwrap()
+            .unwrap()
+            .contains(r#""state":"sealed""#)
+    );
+    alice.done(&["grant", "s", &bob.id()]);
+    alice.done(&["pub", "s", "-m", "opened at once"]);
+    let second = lines.next().unwrap().unwrap();
+    assert!(second.contains("opened at once"), "{second}");
+    assert_eq!(sub.wait().unwrap().code(), Some(3));
+}
+
+#[cfg(unix)]
+#[test]
+fn asked_to_end_a_follower_and_a_publisher_end_well() {
+    for signal in ["INT", "TERM"] {
+        let rig = Rig::new();
+        let (kim, _) = rig.owner("kim", "s");
+        let mut sub = kim.start(&["sub", "s", "--from", "start"]);
+        let mut publisher = kim.start(&["pub", "s", "-l"]);
+        let mut stdin = publisher.stdin.take().unwrap();
+        stdin.write_all(b"taken\n").unwrap();
+        let mut lines = BufReader::new(sub.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "taken");
+        for child in [&mut publisher, &mut sub] {
+            let kill = format!("kill -{signal} {}", child.id());
+            let killed = std::process::Command::new("sh")
+                .args(["-c", &kill])
+                .status()
+                .unwrap();
+            assert!(killed.success());
+            assert_eq!(child.wait().unwrap().code(), Some(0), "{signal}");
+        }
+        assert_eq!(kim.done(&["read", "s"]), "taken");
+    }
+}

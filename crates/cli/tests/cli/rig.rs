@@ -1,0 +1,197 @@
+//! People with homes of their own below one scratch folder, who run the real program.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The scratch folder; the shared bus is `bus` in it.
+pub(crate) struct Rig {
+    dir: TempDir,
+}
+
+/// Somebody with a home.
+pub(crate) struct Person {
+    folder: PathBuf,
+    home: PathBuf,
+}
+
+/// What a command came to.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+}
+
+impl Rig {
+    pub(crate) fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Somebody whose home is not made yet.
+    pub(crate) fn stranger(&self, name: &str) -> Person {
+        Person {
+            folder: self.path().to_owned(),
+            home: self.path().join(name),
+        }
+    }
+
+    /// Somebody with a home on the shared bus.
+    pub(crate) fn person(&self, name: &str) -> Person {
+        let person = self.stranger(name);
+        person.done(&[
+            "init",
+            "--name",
+            name,
+            "--bus",
+            "file:bus",
+            "--no-passphrase",
+        ]);
+        person
+    }
+
+    /// An owner with a stream, and its ticket.
+    pub(crate) fn owner(&self, name: &str, stream: &str) -> (Person, String) {
+        let owner = self.person(name);
+        let ticket = owner.done(&["stream", "create", stream]);
+        (owner, ticket)
+    }
+
+    /// Appends bytes to a topic of the shared bus, as anyone can who may write there.
+    pub(crate) fn append(&self, topic: &str, payload: &[u8]) {
+        let bus = rusqlite::Connection::open(self.path().join("bus/bus.db")).unwrap();
+        let find = "SELECT id, next_offset FROM topic WHERE name = ?1";
+        let (id, offset): (i64, i64) = bus
+            .query_row(find, [topic], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap();
+        let insert = "INSERT INTO item (key, payload) VALUES (?1, ?2)";
+        bus.execute(insert, rusqlite::params![(id << 40) + offset, payload])
+            .unwrap();
+        bus.execute(
+            "UPDATE topic SET next_offset = ?1 WHERE id = ?2",
+            [offset + 1, id],
+        )
+        .unwrap();
+    }
+
+    /// Writes a file below the folder and names it.
+    pub(crate) fn file(&self, name: &str, content: &[u8]) -> String {
+        let path = self.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+impl Person {
+    pub(crate) fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// A command in this home, without a terminal and without anybody's environment.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sealcast"));
+        command
+            .args(args)
+            .current_dir(&self.folder)
+            .env_remove("SEALCAST_PASSPHRASE_FILE")
+            .env("SEALCAST_HOME", &self.home)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    pub(crate) fn start(&self, args: &[&str]) -> Child {
+        self.command(args).stdin(Stdio::piped()).spawn().unwrap()
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
+        Ran::of(self.command(args).output().unwrap())
+    }
+
+    /// Runs with something on standard input.
+    pub(crate) fn run_with(&self, args: &[&str], input: &[u8]) -> Ran {
+        let mut child = self.start(args);
+        let mut stdin = child.stdin.take().unwrap();
+        let input = input.to_vec();
+        // A refusal may come before all was read.
+        let writer = thread::spawn(move || stdin.write_all(&input).is_ok());
+        let ran = Ran::of(child.wait_with_output().unwrap());
+        writer.join().unwrap();
+        ran
+    }
+
+    /// Runs, insists on exit code 0, and returns what was printed, trimmed.
+    pub(crate) fn done(&self, args: &[&str]) -> String {
+        self.run(args).expect(0, args)
+    }
+
+    /// Like [`done`](Self::done), with something on standard input.
+    pub(crate) fn done_with(&self, args: &[&str], input: &[u8]) -> String {
+        self.run_with(args, input).expect(0, args)
+    }
+
+    /// Runs, insists on an exit code and an empty stdout, and returns what was said.
+    pub(crate) fn refused(&self, code: i32, args: &[&str]) -> String {
+        let ran = self.run(args);
+        assert_eq!(ran.expect(code, args), "", "{args:?}");
+        ran.stderr
+    }
+
+    /// Runs with `--json`; the exit code and the lines.
+    pub(crate) fn json(&self, args: &[&str]) -> (i32, Vec<Value>) {
+        let ran = self.run(&[args, &["--json"]].concat());
+        let lines = ran
+            .stdout
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty());
+        let values = lines.map(|line| serde_json::from_slice(line).unwrap());
+        (ran.code, values.collect())
+    }
+
+    /// The texts that a reading opens.
+    pub(crate) fn opened(&self, args: &[&str]) -> Vec<String> {
+        let (_, lines) = self.json(args);
+        let opened = lines.iter().filter(|line| line["state"] == "opened");
+        opened
+            .map(|line| line["text"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// How many lines of a reading have a state.
+    pub(crate) fn count(&self, state: &str, args: &[&str]) -> usize {
+        let (_, lines) = self.json(args);
+        lines.iter().filter(|line| line["state"] == state).count()
+    }
+
+    pub(crate) fn id(&self) -> String {
+        self.done(&["id"])
+    }
+}
+
+impl Ran {
+    fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: output.stdout,
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// Insists on an exit code and returns what was printed, trimmed.
+    pub(crate) fn expect(&self, code: i32, args: &[&str]) -> String {
+        assert_eq!(self.code, code, "{args:?}: {}", self.stderr);
+        assert_ne!(code, 1, "{args:?}: an internal error is never expected");
+        String::from_utf8_lossy(&self.stdout).trim_end().to_owned()
+    }
+}
