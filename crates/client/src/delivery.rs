@@ -97,6 +97,7 @@ impl Delivery {
                 header,
                 user,
                 refusal,
+                givers: _,
             } => Self::about(header, user, State::Rejected, Some(refusal.into())),
             Event::Noticed {
                 header,

@@ -232,7 +232,10 @@ fn draw_session(
     let position = |lane: &Lane| publisher.position(now, lane, &view).map_err(refused);
     let start = match kind {
         SessionKind::Live => position(&seen)?,
-        SessionKind::Backfill { interval } => interval.from,
+        SessionKind::Backfill { .. } => {
+            let start = seen.next_position(now, view.state().mark());
+            start.map_err(|by| refused(by.into()))?
+        }
     };
     let new = publisher.start_session(&mut clock::rng(), now, start, kind, &view);
     let new = new.map_err(|_| Error::Internal("a session record is odd"))?;

@@ -2,8 +2,8 @@
 
 use rand_core::CryptoRng;
 use sealcast_protocol::{
-    DecodeError, Genesis, LaneMode, LogBody, LogEntry, LogHash, Position, Sharing, Standing,
-    StreamId, Verified, sign,
+    DecodeError, DeviceTarget, Genesis, LaneMode, LogBody, LogEntry, LogHash, LogState, Position,
+    Roles, Sharing, Standing, StreamId, Targets, Verified, sign,
 };
 
 use crate::identity::Identity;
@@ -68,7 +68,8 @@ pub fn author(
         body,
     };
     let entry = sign(identity.signing(), entry).map_err(AuthorError::OutOfRange)?;
-    match would_count(view, &entry) {
+    let is_revoked = view.is_card_revoked(&identity.user(), &identity.device());
+    match !is_revoked && would_count(view, &entry) {
         true => Ok(entry),
         false => Err(AuthorError::NotAllowed),
     }
@@ -78,18 +79,35 @@ fn would_count(view: &StreamView, entry: &Verified<LogEntry>) -> bool {
     let mut log = view.log().clone();
     log.insert(entry.clone());
     let id = LogHash::from(entry.digest());
-    let before = view.state();
-    let after = log.state();
-    match &entry.body().body {
+    let (before, after) = (view.state(), log.state());
+    let body = entry.body();
+    let rules = before
+        .roles(&body.user, &body.device)
+        .contains(Roles::ADMIN);
+    match &body.body {
         LogBody::Grant(_) => after
             .grants()
             .iter()
             .any(|of| of.id == id && of.standing == Standing::Counts),
-        LogBody::Revoke(_) => changes_standing(before.grants(), after.grants()),
-        LogBody::Settings(settings) => after.settings() == *settings,
-        LogBody::Close => after.is_closed(),
+        LogBody::Revoke(revoke) => {
+            takes_device(&revoke.targets, before, &after)
+                || changes_standing(before.grants(), after.grants())
+        }
+        LogBody::Settings(settings) => rules && after.settings() == *settings,
+        LogBody::Close => rules && after.is_closed() && !before.is_closed(),
         LogBody::Genesis(_) => false,
     }
+}
+
+/// Whether a device is out by its user's word that was not before; the owner's have no grant.
+fn takes_device(targets: &Targets, before: &LogState, after: &LogState) -> bool {
+    let Targets::Devices(targets) = targets else {
+        return false;
+    };
+    let is_taken = |of: &DeviceTarget| {
+        !before.is_out(&of.user, &of.device) && after.is_out(&of.user, &of.device)
+    };
+    targets.iter().any(is_taken)
 }
 
 fn changes_standing(

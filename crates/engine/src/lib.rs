@@ -8,9 +8,11 @@
 extern crate alloc;
 
 mod author;
+mod candidates;
 mod identity;
 mod lane;
 mod lineage;
+mod newest;
 mod persist;
 mod publish;
 mod read;

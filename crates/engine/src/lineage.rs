@@ -3,14 +3,18 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-use sealcast_protocol::{DeviceId, EnvelopeHash, EnvelopeView, StreamId};
+use sealcast_protocol::{DeviceId, EnvelopeHash, EnvelopeView, LIST_MAX, StreamId};
 
 use crate::read::accept;
 use crate::view::StreamView;
 
+/// Tips that one entry of the access log has room for, with all else that it may hold.
+const TIPS_MAX: usize = 8192;
+
 /// Finds the envelopes at or before the tips that a revocation names.
 ///
-/// Feed it the data topic from its start. It keeps 32 bytes an envelope of the devices in question.
+/// Feed it the data topic from its start. It keeps some 50 bytes an envelope of the devices in
+/// question.
 #[derive(Debug)]
 pub struct Lineage {
     devices: BTreeMap<DeviceId, Vec<EnvelopeHash>>,
@@ -52,9 +56,13 @@ impl Lineage {
 }
 
 /// Finds every accepted branch tip of some devices, for a revocation to name.
+///
+/// It keeps some 100 bytes an accepted envelope of these devices.
 #[derive(Debug)]
 pub struct Tips {
-    devices: BTreeMap<DeviceId, BTreeSet<EnvelopeHash>>,
+    devices: BTreeSet<DeviceId>,
+    /// Whose they are, and in which order they came.
+    accepted: BTreeMap<EnvelopeHash, (DeviceId, u64)>,
     followed: BTreeSet<EnvelopeHash>,
     allowed: BTreeSet<EnvelopeHash>,
 }
@@ -67,45 +75,57 @@ impl Tips {
         allowed: BTreeSet<EnvelopeHash>,
     ) -> Self {
         Self {
-            devices: devices
-                .into_iter()
-                .map(|device| (device, BTreeSet::new()))
-                .collect(),
+            devices: devices.into_iter().collect(),
+            accepted: BTreeMap::new(),
             followed: BTreeSet::new(),
             allowed,
         }
     }
 
-    /// Takes in one item of the data topic.
+    /// Takes in one item of the data topic. One that came before changes nothing.
     pub fn observe(&mut self, view: &StreamView, bytes: &[u8]) {
         let Ok(envelope) = EnvelopeView::parse(bytes) else {
             return;
         };
         let header = *envelope.header();
+        if !self.devices.contains(&header.device) {
+            return;
+        }
         let stream = view.stream();
-        let Some(tips) = self.devices.get_mut(&header.device) else {
+        let Ok(accepted) = accept(view, &stream, envelope, &self.allowed) else {
             return;
         };
-        let Ok((_, envelope)) = accept(view, &stream, envelope, &self.allowed) else {
-            return;
-        };
-        let hash = envelope.hash();
-        if !tips.remove(&header.prev) && header.prev != EnvelopeHash::NONE {
-            self.followed.insert(header.prev);
-        }
-        if !self.followed.remove(&hash) {
-            tips.insert(hash);
-        }
+        let place = (header.device, self.accepted.len() as u64);
+        self.accepted
+            .entry(accepted.envelope.hash())
+            .or_insert(place);
+        self.followed.insert(header.prev);
     }
 
-    /// The tips found, ascending by device.
+    /// The tips found, ascending by device. Where a device has more than an entry can list, those
+    /// that came last.
     pub fn found(self) -> Vec<(DeviceId, Vec<EnvelopeHash>)> {
-        let found = self
-            .devices
+        let mut tips = BTreeMap::<DeviceId, Vec<(u64, EnvelopeHash)>>::new();
+        for (hash, (device, order)) in self.accepted {
+            if !self.followed.contains(&hash) {
+                tips.entry(device).or_default().push((order, hash));
+            }
+        }
+        let each_max = LIST_MAX.min(TIPS_MAX / tips.len().max(1));
+        let newest = |mut tips: Vec<(u64, EnvelopeHash)>| {
+            tips.sort_unstable();
+            let left_out = tips.len().saturating_sub(each_max);
+            let mut tips: Vec<_> = tips
+                .into_iter()
+                .skip(left_out)
+                .map(|(_, tip)| tip)
+                .collect();
+            tips.sort_unstable();
+            tips
+        };
+        let tips = tips
             .into_iter()
-            .filter(|(_, tips)| !tips.is_empty());
-        found
-            .map(|(device, tips)| (device, tips.into_iter().collect()))
-            .collect()
+            .map(|(device, tips)| (device, newest(tips)));
+        tips.filter(|(_, tips)| !tips.is_empty()).collect()
     }
 }

@@ -33,7 +33,7 @@ pub enum Space {
     Record = 6,
     /// Roots: stream, session.
     Root = 7,
-    /// Covers that were received: stream, session, bundle.
+    /// Covers that were received: stream, session, hash of the cover.
     Cover = 8,
     /// What other devices were given: stream, session, device.
     Delivered = 9,

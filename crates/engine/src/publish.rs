@@ -3,11 +3,11 @@
 use alloc::vec::Vec;
 
 use rand_core::CryptoRng;
-use sealcast_crypto::{Cover, SessionRoot, SigningKey, Walker};
+use sealcast_crypto::{Cover, SessionRoot, SigningKey, Walker, WrapKey};
 use sealcast_protocol::{
     DecodeError, DeviceId, EnvelopeHash, Flags, Frame, Header, InstanceId, LogHash, Position,
-    SealedEnvelope, SessionId, SessionKind, SessionRecord, StreamId, Suite, UserId, Verified, seal,
-    sign, wrap_root,
+    SealedEnvelope, SessionId, SessionKind, SessionRecord, StreamId, Suite, UserId, Verified,
+    WRAPS_MAX, seal, sign, wrap_root,
 };
 
 use crate::identity::Identity;
@@ -29,6 +29,18 @@ pub struct Publisher {
     seq: u32,
     prev: Option<EnvelopeHash>,
     walker: Option<(SessionId, Walker)>,
+    checked: Option<Checked>,
+}
+
+/// What was found out about a session, as long as nothing new is learned.
+#[derive(Clone, Copy, Debug)]
+struct Checked {
+    session: SessionId,
+    revision: u64,
+    /// Whether no removal is known that it does not know of.
+    is_sound: bool,
+    /// When this device started another.
+    ends: Position,
 }
 
 /// What goes into one envelope.
@@ -90,7 +102,7 @@ pub enum NotSealed {
     /// This run has used up its numbers: start another.
     #[error("this run has used up its numbers")]
     Exhausted,
-    /// A record is too long or too far from now in time.
+    /// A record is too long, a frame is empty, or a record of older data is not where it must be.
     #[error("a record does not fit into an envelope")]
     OutOfRange,
 }
@@ -109,6 +121,7 @@ impl Publisher {
             seq: 0,
             prev: None,
             walker: None,
+            checked: None,
         }
     }
 
@@ -125,19 +138,22 @@ impl Publisher {
         drafts: &[Draft<'_>],
     ) -> Result<Sealed, NotSealed> {
         let position = self.position(now, lane, view)?;
-        let session = self.ready(now, lane, view)?;
+        let session = self.ready(now, position, lane, view)?;
         let flags = Flags {
             frame: false,
             backfill: false,
         };
         let at = drafts.iter().map(|draft| (position, draft));
         let sealed = self.seal_all(lane, view, session, flags, at)?;
-        lane.seal_at(position);
+        if !sealed.envelopes.is_empty() {
+            lane.seal_at(position);
+        }
         lane.last = sealed.prev.unwrap_or(lane.last);
         Ok(sealed)
     }
 
-    /// Seals older data, each record at its own position, in a backfill session of this device.
+    /// Seals older data, each record at its own position, in a backfill session of this device
+    /// whose record is on the bus. The positions must ascend and lie in the session's interval.
     ///
     /// # Errors
     ///
@@ -157,7 +173,17 @@ impl Publisher {
         {
             return Err(NotSealed::NotEntitled);
         }
-        if self.lacks_removal(view, &session) {
+        let record = view
+            .record(&session, &self.device)
+            .ok_or(NotSealed::UnknownSession(session))?;
+        let SessionKind::Backfill { interval } = record.kind else {
+            return Err(NotSealed::OutOfRange);
+        };
+        let is_inside = records.iter().all(|(at, _)| interval.contains(*at));
+        if !is_inside || !records.is_sorted_by_key(|(at, _)| *at) {
+            return Err(NotSealed::OutOfRange);
+        }
+        if !self.check(view, record).is_sound {
             return Err(NotSealed::NeedsSession);
         }
         let flags = Flags {
@@ -193,7 +219,8 @@ impl Publisher {
     ) -> Result<Position, NotSealed> {
         self.check_log(view)?;
         let position = lane.next_position(now, view.state().mark())?;
-        match view.state().may_publish(&self.user, &self.device, position) {
+        let may_publish = view.state().may_publish(&self.user, &self.device, position);
+        match may_publish && !view.is_card_expired(&self.user, &self.device, position) {
             true => Ok(position),
             false => Err(NotSealed::NotEntitled),
         }
@@ -204,20 +231,31 @@ impl Publisher {
         if missing > 0 || !view.state().has_begun() {
             return Err(NotSealed::LogIncomplete(missing.max(1)));
         }
+        if view.is_card_revoked(&self.user, &self.device) {
+            return Err(NotSealed::NotEntitled);
+        }
         match view.state().is_closed() {
             true => Err(NotSealed::Closed),
             false => Ok(()),
         }
     }
 
-    fn ready(&self, now: Position, lane: &Lane, view: &StreamView) -> Result<SessionId, NotSealed> {
+    fn ready(
+        &mut self,
+        now: Position,
+        position: Position,
+        lane: &Lane,
+        view: &StreamView,
+    ) -> Result<SessionId, NotSealed> {
         let session = lane.session().ok_or(NotSealed::NeedsSession)?;
         let record = view
             .record(&session, &self.device)
             .ok_or(NotSealed::UnknownSession(session))?;
         let every = view.state().settings().rekey_every_ms;
         let is_old = every > 0 && now.0.saturating_sub(record.start.0) >= every;
-        if is_old || self.lacks_removal(view, &session) {
+        let is_live = record.kind == SessionKind::Live && record.start <= position;
+        let checked = self.check(view, record);
+        if is_old || !is_live || !checked.is_sound || checked.ends <= position {
             return Err(NotSealed::NeedsSession);
         }
         match lane.is_announced {
@@ -226,13 +264,27 @@ impl Publisher {
         }
     }
 
-    /// Whether a removal is known that the session's record does not have in its past.
-    fn lacks_removal(&self, view: &StreamView, session: &SessionId) -> bool {
-        let heads = view
-            .record(session, &self.device)
-            .map_or(&[][..], |record| &record.heads);
+    /// Finds out whether a session may still be sealed with.
+    fn check(&mut self, view: &StreamView, record: &SessionRecord) -> Checked {
+        let (session, revision) = (record.session, view.revision());
+        if let Some(known) = self.checked
+            && (known.session, known.revision) == (session, revision)
+        {
+            return known;
+        }
         let mut removals = view.state().removals(&self.user);
-        removals.any(|removal| !view.log().reaches(heads, &removal))
+        let lacks_removal = removals.any(|removal| !view.log().reaches(&record.heads, &removal));
+        let later = view.records().filter(|of| {
+            of.device == self.device && of.kind == SessionKind::Live && of.start > record.start
+        });
+        let checked = Checked {
+            session,
+            revision,
+            is_sound: !lacks_removal && !view.is_with_revoked(&session),
+            ends: later.map(|of| of.start).min().unwrap_or(Position::END),
+        };
+        self.checked = Some(checked);
+        checked
     }
 
     fn seal_all<'d>(
@@ -251,7 +303,7 @@ impl Publisher {
             envelopes: Vec::new(),
             position: lane.mark,
             seq: self.seq,
-            prev: self.prev.or(Some(lane.last)),
+            prev: self.prev,
         };
         for (position, draft) in drafts {
             let leaf = walker.leaf(position.0).ok_or(NotSealed::OutOfRange)?;
@@ -267,7 +319,7 @@ impl Publisher {
                 device: self.device,
                 instance: self.instance,
                 seq: sealed.seq,
-                prev: sealed.prev.unwrap_or(EnvelopeHash::NONE),
+                prev: sealed.prev.unwrap_or(lane.last),
             };
             let out = |plaintext: &[u8]| {
                 seal(&leaf, &self.signing, &self.stream, b"", &header, plaintext)
@@ -275,6 +327,7 @@ impl Publisher {
             };
             let envelope = match draft {
                 Draft::Single(payload) => out(payload)?,
+                Draft::Frame(frame) if frame.is_empty() => return Err(NotSealed::OutOfRange),
                 Draft::Frame(frame) => out(&frame.finish(position))?,
             };
             sealed.seq = sealed.seq.checked_add(1).ok_or(NotSealed::Exhausted)?;
@@ -331,17 +384,12 @@ impl Publisher {
         if view.state().is_public() {
             record.open_root = root.expose().to_vec();
         }
-        for user in view.state().keyholders(&self.user) {
-            for (device, of) in view.live_devices(&user, now) {
-                if !view.state().is_keyholder(&user, device, &self.user) {
-                    continue;
-                }
-                let context = record.wrap_context(&user, device);
-                let wrap = wrap_root(rng, &root, &context, &of.keys.wrap_key);
-                record
-                    .wraps
-                    .push(wrap.map_err(|_| DecodeError::OutOfRange)?);
-            }
+        for (user, device, key) in self.holders(view, now) {
+            let context = record.wrap_context(&user, &device);
+            let wrap = wrap_root(rng, &root, &context, &key);
+            record
+                .wraps
+                .push(wrap.map_err(|_| DecodeError::OutOfRange)?);
         }
         record.wraps.sort_unstable();
         Ok(NewSession {
@@ -349,5 +397,21 @@ impl Publisher {
             root,
             record: sign(&self.signing, record)?,
         })
+    }
+
+    /// The keyholder devices that a record wraps the root for: where they are too many, the
+    /// publisher's own and the owner's first. The others are given it in bundles.
+    fn holders(&self, view: &StreamView, now: Position) -> Vec<(UserId, DeviceId, WrapKey)> {
+        let state = view.state();
+        let mut users: Vec<_> = state.keyholders(&self.user).into_iter().collect();
+        users.sort_by_key(|user| (*user != self.user, *user != state.owner()));
+        let mut holders = Vec::new();
+        for user in users {
+            let live = view.live_devices(&user, now);
+            let may_hold = live.filter(|(device, _)| state.is_keyholder(&user, device, &self.user));
+            holders.extend(may_hold.map(|(device, of)| (user, *device, of.keys.wrap_key.clone())));
+        }
+        holders.truncate(WRAPS_MAX);
+        holders
     }
 }

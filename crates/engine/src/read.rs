@@ -1,15 +1,16 @@
-//! A reader opens envelopes in the order of `spec/envelope.md`: parse, sender entitled, signature,
-//! replay, key, commitment, decrypt.
+//! A reader judges envelopes in the order of `spec/reading.md`: shape, sender, right, signature,
+//! session, order, key.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
-use sealcast_crypto::{Cover, SecretBytes, Walker};
+use sealcast_crypto::SecretBytes;
 use sealcast_protocol::{
     DeviceId, EnvelopeHash, EnvelopeView, Header, Interval, Position, PublishRight, Records,
-    SessionId, SessionKind, SessionRecord, UserId, VerifiedEnvelope,
+    SessionId, SessionKind, SessionRecord, StreamId, UserId, VerifiedEnvelope,
 };
 
+use crate::candidates::{KeyRing, Outcome};
 use crate::track::{Notice, Tracker};
 use crate::view::StreamView;
 
@@ -21,10 +22,13 @@ use crate::view::StreamView;
 #[derive(Debug)]
 pub struct Reader {
     mode: Mode,
+    /// Whether it reads the topic from its start.
+    is_whole: bool,
+    floor: Position,
     trackers: BTreeMap<DeviceId, Tracker>,
     /// Envelopes of revoked devices that were accepted when they were revoked.
     allowed: BTreeSet<EnvelopeHash>,
-    keys: BTreeMap<SessionId, Keys>,
+    keys: KeyRing,
     events: VecDeque<Event>,
 }
 
@@ -68,6 +72,9 @@ pub enum Event {
         user: Option<UserId>,
         /// Why.
         refusal: Refusal,
+        /// Who gave the covers that did not open it, where its signature holds and nothing that is
+        /// here opens it: either they or its sender are false.
+        givers: Vec<(UserId, DeviceId)>,
     },
     /// Something to know about the order of an envelope.
     Noticed {
@@ -108,28 +115,16 @@ pub enum Refusal {
     NotAuthentic,
 }
 
-/// Keys of one session, and for how many of the view's covers they stand.
-#[derive(Debug, Default)]
-struct Keys {
-    candidates: Vec<Candidate>,
-    covers_taken: usize,
-    has_root: bool,
-}
-
-#[derive(Debug)]
-struct Candidate {
-    giver: Option<(UserId, DeviceId)>,
-    walker: Walker,
-}
-
 impl Reader {
     /// Starts reading.
     pub fn new(mode: Mode) -> Self {
         Self {
             mode,
+            is_whole: matches!(mode, Mode::History(_)),
+            floor: Position::START,
             trackers: BTreeMap::new(),
             allowed: BTreeSet::new(),
-            keys: BTreeMap::new(),
+            keys: KeyRing::default(),
             events: VecDeque::new(),
         }
     }
@@ -150,48 +145,50 @@ impl Reader {
         self.allowed.extend(envelopes);
     }
 
-    /// Goes from history on to live reading.
+    /// Goes from history on to live reading. What was sealed before the history's interval is not
+    /// live.
     pub fn go_live(&mut self) {
+        if let Mode::History(interval) = self.mode {
+            self.raise_floor(interval.from);
+        }
         self.mode = Mode::Live;
+    }
+
+    /// Takes nothing of a run as live that began below a position: somewhat before the clock, when
+    /// live reading starts without history.
+    pub fn raise_floor(&mut self, floor: Position) {
+        self.floor = self.floor.max(floor);
+        for tracker in self.trackers.values_mut() {
+            tracker.raise_floor(floor);
+        }
     }
 
     /// Takes in one item of the data topic.
     pub fn handle(&mut self, view: &StreamView, bytes: &[u8]) {
         let Ok(envelope) = EnvelopeView::parse(bytes) else {
-            self.reject(None, None, Refusal::Malformed);
+            self.reject(None, None, Refusal::Malformed, Vec::new());
             return;
         };
         let header = *envelope.header();
         if let Mode::History(interval) = self.mode
             && !interval.contains(header.position)
         {
-            let hash = envelope.hash(&view.stream(), b"");
-            self.tracker(&header.device).pass_by(hash);
+            self.pass_by(view, &envelope);
             return;
         }
         let stream = view.stream();
         match accept(view, &stream, envelope, &self.allowed) {
-            Ok((user, envelope)) => self.judge(view, user, &envelope),
-            Err((user, refusal)) => self.reject(Some(header), user, refusal),
+            Ok(accepted) => self.judge(view, &accepted),
+            Err((user, refusal)) => self.reject(Some(header), user, refusal, Vec::new()),
         }
     }
 
-    /// Gives up on envelopes that later ones named and that did not come; at the end of history and
-    /// now and then when reading live.
+    /// Gives up on all envelopes that later ones named and that did not come; with `at_once` not
+    /// set, on those for which enough others came. At the end of history, and now and then when
+    /// reading live.
     pub fn give_up(&mut self, view: &StreamView, at_once: bool) {
-        let mut gone = Vec::new();
         for tracker in self.trackers.values_mut() {
-            gone.extend(tracker.give_up(at_once));
-        }
-        for header in gone {
-            if let Some(user) = view.user_of(&header.device) {
-                let notice = Notice::Gap { missing: 0 };
-                self.events.push_back(Event::Noticed {
-                    header,
-                    user,
-                    notice,
-                });
-            }
+            tell_gone(&mut self.events, view, tracker.give_up(at_once));
         }
     }
 
@@ -200,27 +197,48 @@ impl Reader {
         self.events.pop_front()
     }
 
-    fn reject(&mut self, header: Option<Header>, user: Option<UserId>, refusal: Refusal) {
+    fn reject(
+        &mut self,
+        header: Option<Header>,
+        user: Option<UserId>,
+        refusal: Refusal,
+        givers: Vec<(UserId, DeviceId)>,
+    ) {
         self.events.push_back(Event::Rejected {
             header,
             user,
             refusal,
+            givers,
         });
     }
 
+    /// Notes an envelope outside the interval. Whoever is not known keeps nothing busy here.
+    fn pass_by(&mut self, view: &StreamView, envelope: &EnvelopeView<'_>) {
+        let header = *envelope.header();
+        if view.user_of(&header.device).is_some() {
+            let hash = envelope.hash(&view.stream(), b"");
+            self.tracker(&header.device).pass_by(&header, hash);
+        }
+    }
+
     fn tracker(&mut self, device: &DeviceId) -> &mut Tracker {
-        let mode = self.mode;
-        self.trackers.entry(*device).or_insert_with(|| match mode {
-            Mode::History(_) => Tracker::from_start(),
-            Mode::Live => Tracker::midway(),
+        let (is_whole, floor) = (self.is_whole, self.floor);
+        self.trackers.entry(*device).or_insert_with(|| {
+            let mut tracker = match is_whole {
+                true => Tracker::from_start(),
+                false => Tracker::midway(),
+            };
+            tracker.raise_floor(floor);
+            tracker
         })
     }
 
-    fn judge(&mut self, view: &StreamView, user: UserId, envelope: &VerifiedEnvelope<'_>) {
+    fn judge(&mut self, view: &StreamView, accepted: &Accepted<'_>) {
+        let (user, envelope) = (accepted.user, &accepted.envelope);
         let header = *envelope.header();
-        let notices = self
-            .tracker(&header.device)
-            .observe(&header, envelope.hash());
+        let tracker = self.tracker(&header.device);
+        let notices = tracker.observe(&header, envelope.hash(), accepted.at);
+        let gone = tracker.give_up(false);
         for notice in notices {
             match notice {
                 Notice::Fresh => self.open(view, user, envelope),
@@ -233,13 +251,12 @@ impl Reader {
                 }
             }
         }
+        tell_gone(&mut self.events, view, gone);
     }
 
     fn open(&mut self, view: &StreamView, user: UserId, envelope: &VerifiedEnvelope<'_>) {
         let header = *envelope.header();
-        let keys = self.keys.entry(header.session).or_default();
-        keys.refresh(view, &header.session);
-        match keys.open(envelope) {
+        match self.keys.open(view, envelope) {
             Outcome::NoKey => {
                 let (me, device) = view.me();
                 let held = view.state().readable(&me, &device, &user);
@@ -252,7 +269,9 @@ impl Reader {
                     is_granted,
                 });
             }
-            Outcome::NotAuthentic => self.reject(Some(header), Some(user), Refusal::NotAuthentic),
+            Outcome::NotAuthentic(givers) => {
+                self.reject(Some(header), Some(user), Refusal::NotAuthentic, givers);
+            }
             Outcome::Opened(plaintext, liars) => {
                 let session = header.session;
                 let bad = liars
@@ -276,7 +295,7 @@ impl Reader {
             return;
         }
         let Ok(records) = Records::decode(plaintext.expose(), header.position, true) else {
-            self.reject(Some(header), Some(user), Refusal::Malformed);
+            self.reject(Some(header), Some(user), Refusal::Malformed, Vec::new());
             return;
         };
         for record in records {
@@ -292,108 +311,74 @@ impl Reader {
     }
 }
 
-enum Outcome {
-    NoKey,
-    NotAuthentic,
-    Opened(SecretBytes, Vec<(UserId, DeviceId)>),
+fn tell_gone(events: &mut VecDeque<Event>, view: &StreamView, gone: Vec<Header>) {
+    let known = gone
+        .into_iter()
+        .filter_map(|header| Some((header, view.user_of(&header.device)?)));
+    events.extend(known.map(|(header, user)| Event::Noticed {
+        header,
+        user,
+        notice: Notice::Gap { missing: 0 },
+    }));
 }
 
-impl Keys {
-    /// Takes in what the view has learned since.
-    fn refresh(&mut self, view: &StreamView, session: &SessionId) {
-        if !self.has_root
-            && let Some(root) = view.root(session)
-        {
-            self.has_root = true;
-            let walker = Walker::new(Cover::whole(root));
-            self.candidates.insert(
-                0,
-                Candidate {
-                    giver: None,
-                    walker,
-                },
-            );
-        }
-        let held = view.covers(session);
-        for cover in held.get(self.covers_taken..).unwrap_or_default() {
-            self.candidates.push(Candidate {
-                giver: Some(cover.giver),
-                walker: Walker::new(cover.cover.duplicate()),
-            });
-        }
-        self.covers_taken = held.len();
-    }
-
-    /// Tries each candidate; one that fails where another opens is dropped, its giver named.
-    fn open(&mut self, envelope: &VerifiedEnvelope<'_>) -> Outcome {
-        let position = envelope.header().position.0;
-        let mut failed = Vec::new();
-        let mut opened = None;
-        for (i, candidate) in self.candidates.iter_mut().enumerate() {
-            let Some(leaf) = candidate.walker.leaf(position) else {
-                continue;
-            };
-            match envelope.open(&leaf) {
-                Ok(plaintext) => {
-                    opened = Some(plaintext);
-                    break;
-                }
-                Err(_) => failed.push(i),
-            }
-        }
-        match opened {
-            Some(plaintext) => Outcome::Opened(plaintext, self.drop_candidates(&failed)),
-            None if failed.is_empty() => Outcome::NoKey,
-            None => Outcome::NotAuthentic,
-        }
-    }
-
-    fn drop_candidates(&mut self, failed: &[usize]) -> Vec<(UserId, DeviceId)> {
-        let dropped = failed.iter().rev().map(|&i| self.candidates.remove(i));
-        dropped.filter_map(|candidate| candidate.giver).collect()
-    }
+/// An envelope of a device that might publish it, unaltered, in this stream.
+pub(crate) struct Accepted<'a> {
+    /// Who sealed it.
+    pub(crate) user: UserId,
+    /// When it was sealed by its publisher's clock.
+    pub(crate) at: Position,
+    pub(crate) envelope: VerifiedEnvelope<'a>,
 }
 
-type Accepted<'a> = (UserId, VerifiedEnvelope<'a>);
-type Refused = (Option<UserId>, Refusal);
-
-/// Whether an envelope is one of a device that might publish it, unaltered, in this stream.
+/// Judges all of an envelope but its place in the order and its content.
 pub(crate) fn accept<'a>(
     view: &StreamView,
-    stream: &'a sealcast_protocol::StreamId,
+    stream: &'a StreamId,
     envelope: EnvelopeView<'a>,
     allowed: &BTreeSet<EnvelopeHash>,
-) -> Result<Accepted<'a>, Refused> {
+) -> Result<Accepted<'a>, (Option<UserId>, Refusal)> {
     let header = *envelope.header();
     let user = view
         .user_of(&header.device)
         .ok_or((None, Refusal::UnknownSender))?;
     let refuse = |refusal| (Some(user), refusal);
-    let key = view
-        .sign_key(&user, &header.device)
-        .ok_or(refuse(Refusal::UnknownSender))?;
+    let device = view
+        .list(&user)
+        .and_then(|list| list.device(&header.device));
+    let device = device.ok_or(refuse(Refusal::UnknownSender))?;
     let record = view.record(&header.session, &header.device);
     let right = view
         .state()
         .publish_right(&user, &header.device, header.position, |grant| {
             record.is_some_and(|record| view.log().reaches(&record.heads, grant))
         });
-    if right == PublishRight::Missing {
+    let at = match record.map(|record| (record.kind, record.start)) {
+        Some((SessionKind::Backfill { .. }, start)) => start,
+        Some((SessionKind::Live, _)) | None => header.position,
+    };
+    if right == PublishRight::Missing || at >= device.card.expires {
         return Err(refuse(Refusal::NotEntitled));
     }
     let bound = envelope.bind(stream, b"");
     let hash = bound.hash();
     let verified = bound
-        .verify(&key)
+        .verify(&device.keys.sign_key)
         .map_err(|_| refuse(Refusal::BadSignature))?;
-    if let PublishRight::UpTo(_) = right
-        && !allowed.contains(&hash)
-    {
+    let is_late = match right {
+        PublishRight::UpTo(_) => !allowed.contains(&hash),
+        PublishRight::Held | PublishRight::Missing => device.revoked.is_some_and(|out| out <= at),
+    };
+    if is_late {
         return Err(refuse(Refusal::AfterRevocation));
     }
     let record = record.ok_or(refuse(Refusal::UnknownSession))?;
     match may_carry(record, user, &header) {
-        true => Ok((user, verified)),
+        true => Ok(Accepted {
+            user,
+            at,
+            envelope: verified,
+        }),
         false => Err(refuse(Refusal::WrongSession)),
     }
 }

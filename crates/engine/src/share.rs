@@ -1,13 +1,14 @@
 //! Who should be given which keys, and the bundles that give them.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use rand_core::CryptoRng;
 use sealcast_crypto::Cover;
 use sealcast_protocol::{
-    Bundle, BundleContext, CoverSpec, DecodeError, DeviceId, GrantState, Interval, KeyUse, LogHash, Position,
-    SessionKind, SessionRecord, Sharing, UserId, Verified, seal_bundle, sign, wrap_key_hash,
+    Bundle, BundleContext, CoverSpec, DecodeError, DeviceId, GrantState, Interval, KeyUse, LogHash,
+    Position, SessionId, SessionKind, SessionRecord, Sharing, UserId, Verified, seal_bundle, sign,
+    wrap_key_hash,
 };
 
 use crate::identity::Identity;
@@ -42,22 +43,29 @@ pub enum SharedWith {
 /// keyholder, and what the bus does not show as delivered.
 pub fn plan_handouts(view: &StreamView, now: Position, with: SharedWith) -> Vec<Handout> {
     let (me, my_device) = view.me();
+    if view.is_card_revoked(&me, &my_device) {
+        return Vec::new();
+    }
+    let spans = spans(view);
+    let mut rights = Rights::new(view, with);
+    let users = view.log().named_users();
+    let devices = users.iter().flat_map(|user| {
+        let live = view.live_devices(user, now);
+        live.map(|(device, _)| (*user, *device))
+    });
+    let receivers: Vec<_> = devices.filter(|of| *of != (me, my_device)).collect();
     let mut plan: BTreeMap<(UserId, UserId, DeviceId), Vec<CoverSpec>> = BTreeMap::new();
     for record in view.records() {
         let lane = record.lane;
-        let holds = view.root(&record.session).is_some();
-        if !holds || !view.state().is_keyholder(&me, &my_device, &lane) {
+        if view.root(&record.session).is_none() || !rights.is_keyholder(&me, &my_device, &lane) {
             continue;
         }
-        for user in view.log().named_users() {
-            for (device, _) in view.live_devices(&user, now) {
-                if (user, *device) == (me, my_device) {
-                    continue;
-                }
-                let due = due(view, record, &user, device, with);
-                if !due.is_empty() {
-                    plan.entry((lane, user, *device)).or_default().extend(due);
-                }
+        let span = spans.get(&(record.session, record.device));
+        let span = span.copied().unwrap_or(Interval::ALL);
+        for (user, device) in &receivers {
+            let due = rights.due(record, span, user, device);
+            if !due.is_empty() {
+                plan.entry((lane, *user, *device)).or_default().extend(due);
             }
         }
     }
@@ -77,79 +85,158 @@ pub fn plan_handouts(view: &StreamView, now: Position, with: SharedWith) -> Vec<
     split.collect()
 }
 
-/// The covers of one session that a device should have and was not given.
-fn due(
-    view: &StreamView,
-    record: &SessionRecord,
-    user: &UserId,
-    device: &DeviceId,
+/// Who is entitled to what and who is a keyholder, each found out once.
+struct Rights<'a> {
+    view: &'a StreamView,
     with: SharedWith,
-) -> Vec<CoverSpec> {
+    readable: BTreeMap<(UserId, DeviceId, UserId), Vec<Interval>>,
+    keyholders: BTreeMap<(UserId, DeviceId, UserId), bool>,
+}
+
+impl<'a> Rights<'a> {
+    fn new(view: &'a StreamView, with: SharedWith) -> Self {
+        Self {
+            view,
+            with,
+            readable: BTreeMap::new(),
+            keyholders: BTreeMap::new(),
+        }
+    }
+
+    fn is_keyholder(&mut self, user: &UserId, device: &DeviceId, lane: &UserId) -> bool {
+        is_keyholder(&mut self.keyholders, self.view, (user, device), lane)
+    }
+
+    /// The covers of one session that a device should have and was not given.
+    fn due(
+        &mut self,
+        record: &SessionRecord,
+        span: Interval,
+        user: &UserId,
+        device: &DeviceId,
+    ) -> Vec<CoverSpec> {
+        let (view, with) = (self.view, self.with);
+        let lane = record.lane;
+        let keyholders = &mut self.keyholders;
+        let readable = self.readable.entry((*user, *device, lane));
+        let readable = readable.or_insert_with(|| {
+            let is_keyholder = is_keyholder(keyholders, view, (user, device), &lane);
+            match is_keyholder || is_served(view, with, user) {
+                true => view.state().readable(user, device, &lane),
+                false => Vec::new(),
+            }
+        });
+        let touching = readable.iter().filter(|of| of.intersect(&span).is_some());
+        let mut touching = touching.peekable();
+        if touching.peek().is_none() {
+            return Vec::new();
+        }
+        let given = view.delivered_by(&record.session, device, |giver, by| {
+            is_keyholder(keyholders, view, (giver, by), &lane)
+        });
+        let missing = touching.filter(|of| !given.iter().any(|given| given.covers(of)));
+        let session = record.session;
+        missing
+            .map(|interval| CoverSpec {
+                session,
+                interval: *interval,
+            })
+            .collect()
+    }
+}
+
+fn is_keyholder(
+    known: &mut BTreeMap<(UserId, DeviceId, UserId), bool>,
+    view: &StreamView,
+    (user, device): (&UserId, &DeviceId),
+    lane: &UserId,
+) -> bool {
+    let known = known.entry((*user, *device, *lane));
+    *known.or_insert_with(|| view.state().is_keyholder(user, device, lane))
+}
+
+/// Whether a reader is given keys in this mode; keyholders are in every mode.
+fn is_served(view: &StreamView, with: SharedWith, user: &UserId) -> bool {
     let state = view.state();
-    let is_keyholder = state.is_keyholder(user, device, &record.lane);
-    let is_served = match (state.sharing(), with) {
-        _ if is_keyholder => true,
+    match (state.sharing(), with) {
         _ if state.is_public() => false,
         (Sharing::Active, SharedWith::Everyone) => true,
         (Sharing::Active | Sharing::OnRequest, SharedWith::User(to)) => to == *user,
         (Sharing::OnRequest, SharedWith::Everyone) | (Sharing::Manual, _) => false,
-    };
-    if !is_served {
-        return Vec::new();
     }
-    let span = span(view, record);
-    let given = view.delivered(&record.session, device);
-    let entitled = state.readable(user, device, &record.lane);
-    let open = entitled
-        .iter()
-        .filter(|interval| interval.intersect(&span).is_some());
-    let missing = open.filter(|interval| !given.iter().any(|given| given.covers(interval)));
-    let session = record.session;
-    missing
-        .map(|interval| CoverSpec {
-            session,
-            interval: *interval,
-        })
-        .collect()
 }
 
 /// Whether every device of a grant's user has what the grant opens, as far as the bus shows.
 pub fn is_delivered(view: &StreamView, of: &GrantState, now: Position) -> bool {
     let user = of.grant.user;
+    let state = view.state();
+    let spans = spans(view);
+    let has_all = |device: &DeviceId| {
+        let others = view.records().filter(|record| record.device != *device);
+        others.into_iter().all(|record| {
+            let span = spans.get(&(record.session, record.device));
+            let span = span.and_then(|span| span.intersect(&of.grant.interval));
+            let Some(span) = span else {
+                return true;
+            };
+            let entitled = state.readable(&user, device, &record.lane);
+            let given = view.delivered(&record.session, device);
+            let mut due = entitled.iter().filter(|of| of.intersect(&span).is_some());
+            due.all(|due| given.iter().any(|given| given.covers(due)))
+        })
+    };
     let mut devices = view.live_devices(&user, now).peekable();
-    devices.peek().is_some()
-        && devices.all(|(device, _)| {
-            view.records().filter(|record| record.device != *device).all(|record| {
-                let state = view.state();
-                let entitled = state.readable(&user, device, &record.lane);
-                let span = span(view, record);
-                let given = view.delivered(&record.session, device);
-                let due = entitled.iter().filter(|interval| interval.intersect(&span).is_some());
-                let mut due = due.filter(|interval| interval.intersect(&of.grant.interval).is_some());
-                state.is_public() || due.all(|due| given.iter().any(|given| given.covers(due)))
-            })
+    devices.peek().is_some() && (state.is_public() || devices.all(|(device, _)| has_all(device)))
+}
+
+/// Where messages of each session can lie: from its start to the start of the next one that its
+/// device drew, or the range of a backfill.
+fn spans(view: &StreamView) -> BTreeMap<(SessionId, DeviceId), Interval> {
+    let mut starts = BTreeMap::<DeviceId, BTreeSet<Position>>::new();
+    for record in view.records() {
+        if record.kind == SessionKind::Live {
+            starts
+                .entry(record.device)
+                .or_default()
+                .insert(record.start);
+        }
+    }
+    let span = |record: &SessionRecord| match record.kind {
+        SessionKind::Backfill { interval } => interval,
+        SessionKind::Live => {
+            let starts = starts.get(&record.device);
+            let mut later = starts
+                .into_iter()
+                .flat_map(|starts| starts.range(record.start.after(1)..));
+            Interval {
+                from: record.start,
+                until: later.next().map_or(Position::END, |next| next.after(1)),
+            }
+        }
+    };
+    let records = view.records();
+    let spans = records.map(|record| ((record.session, record.device), span(record)));
+    spans.collect()
+}
+
+/// Whether a handout gives no more than the log says, and nothing of another lane: what a session's
+/// id alone would open is not enough.
+fn is_allowed(view: &StreamView, handout: &Handout) -> bool {
+    let (me, my_device) = view.me();
+    let state = view.state();
+    let (user, device, lane) = (&handout.user, &handout.device, &handout.lane);
+    let readable = state.readable(user, device, lane);
+    state.is_keyholder(&me, &my_device, lane)
+        && !view.is_card_revoked(user, device)
+        && handout.covers.iter().all(|spec| {
+            view.lane_of(&spec.session) == Some(*lane)
+                && !spec.interval.is_empty()
+                && readable.iter().any(|of| of.covers(&spec.interval))
         })
 }
 
-/// Where messages of a session can lie: from its start to the start of the next one that its device
-/// drew, or the range of a backfill.
-fn span(view: &StreamView, record: &SessionRecord) -> Interval {
-    let next = || {
-        let later = view.records().filter(|of| {
-            of.device == record.device && of.kind == SessionKind::Live && of.start > record.start
-        });
-        later.map(|of| of.start).min()
-    };
-    match record.kind {
-        SessionKind::Backfill { interval } => interval,
-        SessionKind::Live => Interval {
-            from: record.start,
-            until: next().map_or(Position::END, |start| start.after(1)),
-        },
-    }
-}
-
-/// Seals and signs the bundle of a handout; `None` when a key or card it needs is not here.
+/// Seals and signs the bundle of a handout; `None` when a key or card that it needs is not here, or
+/// the log does not allow it (any more).
 ///
 /// # Errors
 ///
@@ -160,6 +247,9 @@ pub fn wrap_handout(
     rng: &mut (impl CryptoRng + ?Sized),
     handout: &Handout,
 ) -> Result<Option<Verified<Bundle>>, DecodeError> {
+    if !is_allowed(view, handout) {
+        return Ok(None);
+    }
     let list = view.list(&handout.user);
     let Some(of) = list.and_then(|list| list.device(&handout.device)) else {
         return Ok(None);

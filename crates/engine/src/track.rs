@@ -1,59 +1,95 @@
-//! Order within one device's envelopes: gaps, replays, branches and forks, `spec/envelope.md`.
+//! Order within one device's envelopes: gaps, replays, branches and forks, `spec/reading.md`,
+//! section "Order".
 
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 
 use minicbor::{CborLen, Decode, Encode};
 use sealcast_protocol::{EnvelopeHash, Header, InstanceId, Position};
 
-/// Runs of one device that are remembered. When there are more, the oldest are forgotten and
-/// nothing at or below their positions is live any more.
+use crate::lane::CLOCK_BEHIND_MS_MAX;
+use crate::newest::Newest;
+
+/// Runs of one device that are remembered. When there are more, a quarter of them is forgotten, and
+/// nothing that began below them is live any more.
 const INSTANCES_MAX: usize = 16_384;
 /// Runs that are kept in a store.
 const STORED_MAX: usize = 512;
-/// Envelopes of one device whose hashes are remembered.
+/// Envelopes of one device that are remembered.
 const RECENT_MAX: usize = 4096;
-/// Envelopes that may come before one that was announced by a later one's `prev`.
+/// Envelopes of one device that are remembered in a store.
+const STORED_RECENT_MAX: usize = 256;
+/// Envelopes of one device that were passed by and are remembered.
+const PASSED_MAX: usize = 65_536;
+/// Missing numbers of one device that are remembered, so that they may still come.
+const HOLES_MAX: usize = 4096;
+/// Envelopes that may come before one that a later one names as its `prev`.
 const PATIENCE: u32 = 64;
-/// Missing numbers of one run that are remembered, so that they may still come.
-const HOLES_MAX: usize = 1024;
 
 /// Follows one device's envelopes.
 #[derive(Clone, Debug)]
 pub struct Tracker {
     floor: Position,
     instances: BTreeMap<InstanceId, Place>,
-    recent: BTreeMap<EnvelopeHash, bool>,
-    order: VecDeque<EnvelopeHash>,
-    numbers: BTreeMap<(InstanceId, u32), EnvelopeHash>,
-    numbered: VecDeque<(InstanceId, u32)>,
+    /// Envelopes, and whether another follows them.
+    recent: Newest<EnvelopeHash, bool>,
+    numbers: Newest<Number, Link>,
+    holes: Newest<Number, ()>,
+    /// Envelopes that nobody verified: believed only through the hash that a verified one names.
+    passed: Newest<EnvelopeHash, Passed>,
     awaited: Vec<Awaited>,
     is_new: bool,
+    /// Envelopes for which a run may still turn out to have begun before this tracker did.
+    settling: u32,
+    ticks: u64,
 }
+
+type Number = (InstanceId, u32);
 
 #[derive(Clone, Debug)]
 struct Place {
     next: u32,
     last: EnvelopeHash,
-    position: Position,
-    holes: BTreeSet<u32>,
+    at: Position,
+    used: u64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    hash: EnvelopeHash,
+    prev: EnvelopeHash,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Passed {
+    number: Number,
+    prev: EnvelopeHash,
+}
+
+#[derive(Clone, Copy, Debug)]
 struct Awaited {
     prev: EnvelopeHash,
     left: u32,
     header: Header,
 }
 
+/// What an envelope must follow: itself, or the first of the envelopes passed by just before it.
+#[derive(Clone, Copy, Debug)]
+struct Start {
+    seq: u32,
+    prev: EnvelopeHash,
+}
+
 /// Something to tell about an envelope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// It is new and in place: open it.
+    /// It is new: open it.
     Fresh,
     /// It came before.
     Replay,
-    /// Another envelope has its number. It is not opened.
+    /// Two envelopes have one number. One that has the number of an envelope that was seen is not
+    /// opened; one that follows a twin that was not seen is.
     Fork,
     /// Another envelope follows the same one. It is opened.
     Branch,
@@ -64,67 +100,79 @@ pub enum Notice {
     },
 }
 
-impl Default for Tracker {
-    fn default() -> Self {
-        Self {
-            floor: Position::START,
-            instances: BTreeMap::new(),
-            recent: BTreeMap::new(),
-            order: VecDeque::new(),
-            numbers: BTreeMap::new(),
-            numbered: VecDeque::new(),
-            awaited: Vec::new(),
-            is_new: true,
-        }
-    }
-}
-
 impl Tracker {
     /// A tracker for a device whose earlier envelopes are on the bus but were not looked at, so
     /// that its first one may name any predecessor.
     pub fn midway() -> Self {
-        Self::default()
+        Self {
+            is_new: true,
+            settling: PATIENCE,
+            ..Self::from_start()
+        }
     }
 
     /// A tracker that will see a device's envelopes from the first one.
     pub fn from_start() -> Self {
         Self {
+            floor: Position::START,
+            instances: BTreeMap::new(),
+            recent: Newest::new(RECENT_MAX),
+            numbers: Newest::new(RECENT_MAX),
+            holes: Newest::new(HOLES_MAX),
+            passed: Newest::new(PASSED_MAX),
+            awaited: Vec::new(),
             is_new: false,
-            ..Self::default()
+            settling: 0,
+            ticks: 0,
         }
     }
 
-    /// Notes an envelope that is not being read, so that others may follow it.
-    pub fn pass_by(&mut self, hash: EnvelopeHash) {
-        self.remember(hash);
+    /// Makes nothing live that began below a position.
+    pub fn raise_floor(&mut self, floor: Position) {
+        self.floor = self.floor.max(floor);
     }
 
-    /// Judges an envelope whose signature holds.
-    pub fn observe(&mut self, header: &Header, hash: EnvelopeHash) -> Vec<Notice> {
+    /// Notes an envelope that is not being read, so that others may follow it. Its signature need
+    /// not hold.
+    pub fn pass_by(&mut self, header: &Header, hash: EnvelopeHash) {
+        let passed = Passed {
+            number: (header.instance, header.seq),
+            prev: header.prev,
+        };
+        self.passed.insert(hash, passed);
+    }
+
+    /// Judges an envelope whose signature holds. `at` is when it was sealed by its publisher's
+    /// clock: its position, or the start of its session where that is a backfill.
+    pub fn observe(&mut self, header: &Header, hash: EnvelopeHash, at: Position) -> Vec<Notice> {
         let number = (header.instance, header.seq);
         match self.numbers.get(&number) {
-            Some(known) if *known == hash => return Vec::from([Notice::Replay]),
+            Some(known) if known.hash == hash => return Vec::from([Notice::Replay]),
             Some(_) => return Vec::from([Notice::Fork]),
+            None if self.passed.contains(&hash) => return Vec::from([Notice::Replay]),
             None => (),
         }
-        let place = self.instances.get(&header.instance);
-        let mut notices = match place {
-            Some(place) if header.seq < place.next && !place.holes.contains(&header.seq) => {
+        let start = self.walk_back(header);
+        let gap = match self.instances.get(&header.instance) {
+            Some(place) if header.seq < place.next && !self.holes.contains(&number) => {
                 return Vec::from([Notice::Replay]);
             }
-            Some(place) => continued(place, header),
-            None if header.position < self.floor => return Vec::from([Notice::Replay]),
-            None => self.begun(header),
+            Some(place) => start.seq.checked_sub(place.next).filter(|&gap| gap > 0),
+            None if at < self.floor => return Vec::from([Notice::Replay]),
+            None => self.begun(header, start),
         };
-        if self.branches(header) {
-            notices.push(Notice::Branch);
-        }
-        self.advance(header, hash);
-        notices.push(Notice::Fresh);
-        notices
+        let told = [
+            gap.map(|missing| Notice::Gap { missing }),
+            self.departs(header, hash, start).then_some(Notice::Fork),
+            self.branches(start).then_some(Notice::Branch),
+            Some(Notice::Fresh),
+        ];
+        self.advance(header, hash, at, start);
+        told.into_iter().flatten().collect()
     }
 
-    /// Gives up on predecessors that did not come. Returns the envelopes that named them.
+    /// Gives up on predecessors that did not come in a while, or on all. Returns the envelopes that
+    /// named them.
     pub fn give_up(&mut self, at_once: bool) -> Vec<Header> {
         let awaited = core::mem::take(&mut self.awaited);
         let (kept, gone): (Vec<_>, Vec<_>) =
@@ -133,90 +181,114 @@ impl Tracker {
         gone.into_iter().map(|of| of.header).collect()
     }
 
-    /// The first envelope of a run: its `prev` names the last one that the home recorded.
-    fn begun(&mut self, header: &Header) -> Vec<Notice> {
-        let knows_prev = header.prev == EnvelopeHash::NONE
-            || self.recent.contains_key(&header.prev)
-            || self
-                .instances
-                .values()
-                .any(|place| place.last == header.prev);
-        if self.is_new || knows_prev {
-            return Vec::new();
-        }
-        if header.seq > 0 {
-            return Vec::from([Notice::Gap {
-                missing: header.seq,
-            }]);
-        }
-        self.awaited.push(Awaited {
+    /// Goes back over the envelopes of the run that were passed by. Each is named by the hash in
+    /// the next, so that none of them can be false.
+    fn walk_back(&self, header: &Header) -> Start {
+        let mut start = Start {
+            seq: header.seq,
             prev: header.prev,
-            left: PATIENCE,
-            header: *header,
-        });
-        Vec::new()
+        };
+        while let Some(passed) = self.passed.get(&start.prev)
+            && start.seq.checked_sub(1).map(|seq| (header.instance, seq)) == Some(passed.number)
+        {
+            start = Start {
+                seq: passed.number.1,
+                prev: passed.prev,
+            };
+        }
+        start
     }
 
-    fn branches(&self, header: &Header) -> bool {
-        match header.prev {
-            EnvelopeHash::NONE => header.seq == 0 && !self.instances.is_empty(),
+    /// Judges the first envelope of a run: its `prev` names the last one that the home recorded.
+    fn begun(&mut self, header: &Header, start: Start) -> Option<u32> {
+        if start.seq > 0 {
+            return (self.settling == 0).then_some(start.seq);
+        }
+        let is_here = start.prev == EnvelopeHash::NONE
+            || self.recent.contains(&start.prev)
+            || self.passed.contains(&start.prev)
+            || self.instances.values().any(|of| of.last == start.prev);
+        if !self.is_new && !is_here {
+            self.awaited.push(Awaited {
+                prev: start.prev,
+                left: PATIENCE,
+                header: *header,
+            });
+        }
+        None
+    }
+
+    /// Whether the envelope, or one that is here, follows a twin of one that is here.
+    fn departs(&self, header: &Header, hash: EnvelopeHash, start: Start) -> bool {
+        let of = |seq: Option<u32>| self.numbers.get(&(header.instance, seq?));
+        let before = of(header.seq.checked_sub(1));
+        let after = of(header.seq.checked_add(1));
+        let last = self.instances.get(&header.instance);
+        before.is_some_and(|before| before.hash != header.prev)
+            || after.is_some_and(|after| after.prev != hash)
+            || last.is_some_and(|last| last.next == start.seq && last.last != start.prev)
+    }
+
+    fn branches(&self, start: Start) -> bool {
+        match start.prev {
+            EnvelopeHash::NONE => start.seq == 0 && !self.instances.is_empty(),
             prev => self.recent.get(&prev).copied().unwrap_or(false),
         }
     }
 
-    fn advance(&mut self, header: &Header, hash: EnvelopeHash) {
+    fn advance(&mut self, header: &Header, hash: EnvelopeHash, at: Position, start: Start) {
+        if self.is_new {
+            let slack = at.0.saturating_sub(CLOCK_BEHIND_MS_MAX);
+            self.raise_floor(Position(slack));
+        }
         self.is_new = false;
-        let is_followed = self.awaited.iter().any(|of| of.prev == hash);
+        for prev in [header.prev, start.prev] {
+            if let Some(is_followed) = self.recent.get_mut(&prev) {
+                *is_followed = true;
+            }
+        }
+        let number = (header.instance, header.seq);
+        let after = self
+            .numbers
+            .get(&(header.instance, header.seq.saturating_add(1)));
+        let is_awaited = self.awaited.iter().any(|of| of.prev == hash);
+        let is_followed = is_awaited || after.is_some_and(|after| after.prev == hash);
+        self.recent.insert(hash, is_followed);
         self.awaited.retain(|of| of.prev != hash);
         for of in &mut self.awaited {
             of.left = of.left.saturating_sub(1);
         }
-        if let Some(has_successor) = self.recent.get_mut(&header.prev) {
-            *has_successor = true;
-        }
-        self.remember(hash);
-        if is_followed && let Some(has_successor) = self.recent.get_mut(&hash) {
-            *has_successor = true;
-        }
-        self.number((header.instance, header.seq), hash);
-        let place = self.instances.entry(header.instance).or_insert(Place {
-            next: header.seq,
-            last: hash,
-            position: header.position,
-            holes: BTreeSet::new(),
-        });
-        if header.seq < place.next {
-            place.holes.remove(&header.seq);
-            return;
-        }
-        let room = HOLES_MAX.saturating_sub(place.holes.len());
-        place
-            .holes
-            .extend((place.next..header.seq).rev().take(room));
-        place.next = header.seq.saturating_add(1);
-        place.last = hash;
-        place.position = place.position.max(header.position);
+        let prev = header.prev;
+        self.numbers.insert(number, Link { hash, prev });
+        self.step(header, hash, at, start);
+        self.settling = self.settling.saturating_sub(1);
         self.forget_instances();
     }
 
-    fn remember(&mut self, hash: EnvelopeHash) {
-        if self.recent.insert(hash, false).is_none() {
-            self.order.push_back(hash);
+    fn step(&mut self, header: &Header, hash: EnvelopeHash, at: Position, start: Start) {
+        self.ticks += 1;
+        let begins_at = match self.settling {
+            0 => 0,
+            _ => start.seq,
+        };
+        let place = self.instances.entry(header.instance).or_insert(Place {
+            next: begins_at,
+            last: hash,
+            at,
+            used: 0,
+        });
+        place.used = self.ticks;
+        place.at = place.at.max(at);
+        if header.seq < place.next {
+            self.holes.remove(&(header.instance, header.seq));
+            return;
         }
-        if self.order.len() > RECENT_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.recent.remove(&oldest);
-        }
-    }
-
-    fn number(&mut self, number: (InstanceId, u32), hash: EnvelopeHash) {
-        self.numbers.insert(number, hash);
-        self.numbered.push_back(number);
-        if self.numbered.len() > RECENT_MAX
-            && let Some(oldest) = self.numbered.pop_front()
-        {
-            self.numbers.remove(&oldest);
+        let missing = place.next..start.seq;
+        place.next = header.seq.saturating_add(1);
+        place.last = hash;
+        let first = missing.end.saturating_sub(HOLES_MAX as u32);
+        for seq in missing.start.max(first)..missing.end {
+            self.holes.insert((header.instance, seq), ());
         }
     }
 
@@ -224,33 +296,34 @@ impl Tracker {
         if self.instances.len() <= INSTANCES_MAX {
             return;
         }
-        let oldest = self
+        let mut by_use: Vec<_> = self
             .instances
             .iter()
-            .min_by_key(|(_, place)| place.position);
-        if let Some((instance, position)) = oldest.map(|(id, place)| (*id, place.position)) {
-            self.instances.remove(&instance);
-            self.floor = self.floor.max(position.after(1));
+            .map(|(id, of)| (of.used, *id))
+            .collect();
+        by_use.sort_unstable();
+        for (_, id) in by_use.into_iter().take(INSTANCES_MAX / 4) {
+            if let Some(place) = self.instances.remove(&id) {
+                self.raise_floor(place.at.after(1));
+            }
         }
     }
 }
 
-fn continued(place: &Place, header: &Header) -> Vec<Notice> {
-    match header.seq.checked_sub(place.next) {
-        Some(0) if header.prev != place.last => Vec::from([Notice::Fork]),
-        Some(0) | None => Vec::new(),
-        Some(missing) => Vec::from([Notice::Gap { missing }]),
-    }
-}
-
-/// How a store keeps a tracker: floor and runs.
+/// How a store keeps a tracker.
 #[derive(Encode, Decode, CborLen)]
 #[cbor(array)]
 struct Stored {
     #[n(0)]
     floor: Position,
+    /// The one used last comes first.
     #[n(1)]
     runs: Vec<StoredRun>,
+    /// The newest comes last.
+    #[n(2)]
+    recent: Vec<StoredHash>,
+    #[n(3)]
+    awaited: Vec<StoredHeader>,
 }
 
 #[derive(Encode, Decode, CborLen)]
@@ -263,53 +336,104 @@ struct StoredRun {
     #[n(2)]
     last: EnvelopeHash,
     #[n(3)]
-    position: Position,
+    at: Position,
     #[n(4)]
     holes: Vec<u32>,
 }
 
+#[derive(Encode, Decode, CborLen)]
+#[cbor(array)]
+struct StoredHash {
+    #[n(0)]
+    hash: EnvelopeHash,
+    #[n(1)]
+    is_followed: bool,
+}
+
+/// The first envelope of a run; the run before it has not come yet.
+#[derive(Encode, Decode, CborLen)]
+#[cbor(array)]
+struct StoredHeader {
+    #[n(0)]
+    prev: EnvelopeHash,
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    header: [u8; 72],
+}
+
+const STORED_LEN_MAX: usize = 1 << 20;
+
 impl Tracker {
-    /// The form in which a store keeps it.
+    /// The form in which a store keeps it. What is left out is made up for by the floor.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut places: Vec<_> = self.instances.iter().collect();
-        places.sort_unstable_by_key(|(_, place)| core::cmp::Reverse(place.position));
-        let dropped = places
-            .get(STORED_MAX)
-            .map(|(_, place)| place.position.after(1));
-        let floor = dropped.unwrap_or(Position::START).max(self.floor);
+        places.sort_unstable_by_key(|(_, place)| Reverse(place.used));
+        let left_out = places.get(STORED_MAX..).unwrap_or_default();
+        let floor = left_out.iter().map(|(_, place)| place.at.after(1));
+        let floor = floor.fold(self.floor, Position::max);
         places.truncate(STORED_MAX);
+        let mut holes = BTreeMap::<InstanceId, Vec<u32>>::new();
+        for (instance, seq) in self.holes.keys() {
+            holes.entry(*instance).or_default().push(*seq);
+        }
         let runs = places.into_iter().map(|(instance, place)| StoredRun {
             instance: *instance,
             next: place.next,
             last: place.last,
-            position: place.position,
-            holes: place.holes.iter().copied().collect(),
+            at: place.at,
+            holes: holes.remove(instance).unwrap_or_default(),
+        });
+        let recent = self.recent.newest_first().take(STORED_RECENT_MAX);
+        let mut recent: Vec<_> = recent
+            .map(|(hash, is_followed)| StoredHash {
+                hash: *hash,
+                is_followed: *is_followed,
+            })
+            .collect();
+        recent.reverse();
+        let awaited = self.awaited.iter().map(|of| StoredHeader {
+            prev: of.prev,
+            header: of.header.encode(),
         });
         sealcast_protocol::encode(&Stored {
             floor,
             runs: runs.collect(),
+            recent,
+            awaited: awaited.collect(),
         })
     }
 
     /// Reads what [`to_bytes`](Self::to_bytes) made; `None` when it is not that.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let stored: Stored = sealcast_protocol::decode(bytes, 1 << 24).ok()?;
-        let mut tracker = Self {
-            floor: stored.floor,
-            is_new: stored.runs.is_empty(),
-            ..Self::default()
+        let stored: Stored = sealcast_protocol::decode(bytes, STORED_LEN_MAX).ok()?;
+        let mut tracker = match stored.runs.is_empty() {
+            true => Self::midway(),
+            false => Self::from_start(),
         };
-        for run in stored.runs {
-            tracker.remember(run.last);
-            tracker.instances.insert(
-                run.instance,
-                Place {
-                    next: run.next,
-                    last: run.last,
-                    position: run.position,
-                    holes: run.holes.into_iter().collect(),
-                },
-            );
+        tracker.raise_floor(stored.floor);
+        for run in stored.runs.into_iter().rev() {
+            tracker.ticks += 1;
+            for seq in run.holes.into_iter().collect::<BTreeSet<_>>() {
+                tracker.holes.insert((run.instance, seq), ());
+            }
+            let place = Place {
+                next: run.next,
+                last: run.last,
+                at: run.at,
+                used: tracker.ticks,
+            };
+            tracker.instances.insert(run.instance, place);
+        }
+        for of in stored.recent {
+            tracker.recent.insert(of.hash, of.is_followed);
+        }
+        for of in stored.awaited {
+            let header = Header::decode(&of.header).ok()?;
+            tracker.awaited.push(Awaited {
+                prev: of.prev,
+                left: PATIENCE,
+                header,
+            });
         }
         Some(tracker)
     }

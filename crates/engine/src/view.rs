@@ -9,18 +9,27 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use sealcast_crypto::{Cover, SecretBytes, SessionRoot, UnwrapKey, VerifyingKey};
+use sealcast_crypto::{Digest, SecretBytes, SessionRoot, UnwrapKey, VerifyingKey};
 use sealcast_protocol::{
-    AccessLog, Applied, Bundle, BundleContext, CardList, DeviceId, DeviceState, Inserted, Interval,
-    ListFault, LogEntry, LogState, Position, SessionId, SessionRecord, StreamId, StreamTopics,
-    Unverified, UserId, Verified, merged, open_bundle,
+    AccessLog, Applied, CardList, DeviceId, DeviceState, GrantState, Inserted, ListEntry,
+    ListFault, LogEntry, LogHash, LogState, Position, Roles, SessionId, SessionRecord, Standing,
+    StreamId, StreamTopics, Unverified, UserId, Verified, wrap_key_hash,
 };
 
 use crate::identity::Identity;
 use crate::persist::{Put, Space, persisted};
 
-/// Items of the keys topic that wait for what they rest on, at most.
-const HELD_MAX: usize = 1024;
+mod delivered;
+mod keys;
+mod waiting;
+
+pub(crate) use keys::Held;
+
+use delivered::{Deliveries, KeyNow};
+use waiting::WaitingRoom;
+
+/// Entries of devices with revoked cards that are held back, at most.
+const HELD_BACK_MAX: usize = 4096;
 
 /// What one device knows of one stream.
 #[derive(Debug)]
@@ -29,24 +38,30 @@ pub struct StreamView {
     user: UserId,
     device: DeviceId,
     unwrap: UnwrapKey,
-    log: AccessLog,
-    state: LogState,
-    is_stale: bool,
     lists: BTreeMap<UserId, CardList>,
     users: BTreeMap<DeviceId, UserId>,
-    records: BTreeMap<(SessionId, DeviceId), Verified<SessionRecord>>,
+    keys_now: BTreeMap<DeviceId, KeyNow>,
+    log: AccessLog,
+    held_back: BTreeMap<LogHash, Verified<LogEntry>>,
+    state: LogState,
+    is_stale: bool,
+    named: BTreeSet<UserId>,
+    /// Users who may have sealed something at some time.
+    announcers: BTreeSet<UserId>,
+    forked: BTreeSet<(UserId, DeviceId)>,
+    missing: usize,
+    /// Without their wraps, which are many and needed once.
+    records: BTreeMap<(SessionId, DeviceId), SessionRecord>,
     roots: BTreeMap<SessionId, SessionRoot>,
     covers: BTreeMap<SessionId, Vec<Held>>,
-    delivered: BTreeMap<(SessionId, DeviceId), Vec<Interval>>,
-    waiting: Vec<Vec<u8>>,
+    held_names: BTreeSet<(SessionId, Digest)>,
+    opened: BTreeSet<Digest>,
+    deliveries: Deliveries,
+    waiting: WaitingRoom,
+    revision: u64,
+    judged_at: u64,
+    settled_at: u64,
     outputs: VecDeque<Output>,
-}
-
-/// A cover that was received, and from whom.
-#[derive(Debug)]
-pub(crate) struct Held {
-    pub(crate) giver: (UserId, DeviceId),
-    pub(crate) cover: Cover,
 }
 
 /// A topic that carries control objects.
@@ -98,7 +113,10 @@ impl fmt::Display for Alarm {
         match self {
             Self::ListForked(user) => write!(f, "two device lists are shown for {user}"),
             Self::LogForked(user, device) => {
-                write!(f, "device {device} of {user} wrote two entries in one place")
+                write!(
+                    f,
+                    "device {device} of {user} wrote two entries in one place"
+                )
             }
             Self::BadKeys(user, device) => {
                 write!(f, "keys from device {device} of {user} do not open")
@@ -116,16 +134,27 @@ impl StreamView {
             user: identity.user(),
             device: identity.device(),
             unwrap: identity.unwrap_key().duplicate(),
-            state: log.state(),
-            log,
-            is_stale: false,
             lists: BTreeMap::new(),
             users: BTreeMap::new(),
+            keys_now: BTreeMap::new(),
+            state: log.state(),
+            log,
+            held_back: BTreeMap::new(),
+            is_stale: true,
+            named: BTreeSet::new(),
+            announcers: BTreeSet::new(),
+            forked: BTreeSet::new(),
+            missing: 0,
             records: BTreeMap::new(),
             roots: BTreeMap::new(),
             covers: BTreeMap::new(),
-            delivered: BTreeMap::new(),
-            waiting: Vec::new(),
+            held_names: BTreeSet::new(),
+            opened: BTreeSet::new(),
+            deliveries: Deliveries::default(),
+            waiting: WaitingRoom::default(),
+            revision: 0,
+            judged_at: 0,
+            settled_at: 0,
             outputs: VecDeque::new(),
         }
     }
@@ -148,9 +177,7 @@ impl StreamView {
             ControlTopic::Access(user, device) => self.take_log_entry(user, device, bytes),
             ControlTopic::Keys => {
                 self.refresh();
-                if !self.take_key_item(bytes) && self.waiting.len() < HELD_MAX {
-                    self.waiting.push(bytes.to_vec());
-                }
+                self.take_key_bytes(bytes);
             }
         }
     }
@@ -158,10 +185,12 @@ impl StreamView {
     /// Draws the conclusions of what was taken in; call it after each batch.
     pub fn settle(&mut self) {
         self.refresh();
-        let waiting = core::mem::take(&mut self.waiting);
-        for bytes in waiting {
-            if !self.take_key_item(&bytes) {
-                self.waiting.push(bytes);
+        while self.settled_at != self.revision {
+            self.settled_at = self.revision;
+            for (item, len, tries) in self.waiting.take() {
+                if let Some(item) = self.take_key_item(item) {
+                    self.waiting.put_back(item, len, tries);
+                }
             }
         }
     }
@@ -174,15 +203,49 @@ impl StreamView {
     /// Whether items of the keys topic wait for what they rest on, so that the place in that topic
     /// must not be recorded as read.
     pub fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+        self.waiting.is_used()
     }
 
+    /// Computes anew what follows from the log.
     fn refresh(&mut self) {
-        if !self.is_stale {
+        while self.is_stale {
+            self.is_stale = false;
+            self.revision += 1;
+            self.state = self.log.state();
+            self.release();
+        }
+        if self.judged_at == self.revision {
             return;
         }
-        self.is_stale = false;
-        self.state = self.log.state();
+        self.release();
+        self.judged_at = self.revision;
+        self.named = self.log.named_users();
+        let publishing = self.state.grants().iter().filter(|of| {
+            let roles = of.grant.roles;
+            roles.contains(Roles::PUBLISHER) || roles.contains(Roles::ADMIN)
+        });
+        let publishing = publishing.map(|of| of.grant.user);
+        self.announcers = publishing.chain([self.state.owner()]).collect();
+        self.missing = self.count_missing();
+        for (user, device) in self.log.forked_devices() {
+            if self.forked.insert((user, device)) {
+                self.outputs
+                    .push_back(Output::Tell(Alarm::LogForked(user, device)));
+            }
+        }
+    }
+
+    /// Only who may rule can hide a removal behind an entry that does not come.
+    fn count_missing(&self) -> usize {
+        let standing = self.state.grants().iter();
+        let standing = standing.filter(|of| of.standing == Standing::Counts);
+        let admins = standing.filter(|of| of.grant.roles.contains(Roles::ADMIN));
+        let mut rulers: BTreeSet<_> = admins.map(|of| of.grant.user).collect();
+        rulers.insert(self.state.owner());
+        match self.log.waiting_authors().is_disjoint(&rulers) {
+            true => 0,
+            false => self.log.missing().len(),
+        }
     }
 
     fn persist(&mut self, space: Space, id: Vec<u8>, value: SecretBytes) {
@@ -191,24 +254,43 @@ impl StreamView {
     }
 
     fn take_list_entry(&mut self, user: &UserId, bytes: &[u8]) {
+        let Ok(entry) = Unverified::<ListEntry>::decode(bytes) else {
+            return;
+        };
+        let (seq, time) = (entry.claims().seq, entry.claims().time);
         let list = self
             .lists
             .entry(*user)
             .or_insert_with(|| CardList::new(*user));
-        let seq = list.next_seq();
         match list.apply(bytes) {
-            Ok(Applied::Added(_) | Applied::Renewed(_) | Applied::Revoked(_)) => {
-                let devices: Vec<_> = list.devices().map(|(device, _)| *device).collect();
-                self.users
-                    .extend(devices.into_iter().map(|device| (device, *user)));
-                let id = persisted(&[&user.0, &seq.to_be_bytes()]);
-                self.persist(Space::ListEntry, id, SecretBytes::from(bytes.to_vec()));
+            Ok(Applied::Added(device)) => {
+                self.users.insert(device, *user);
+                self.note_key(user, device, Position::START);
             }
+            Ok(Applied::Renewed(device)) => self.note_key(user, device, time),
+            Ok(Applied::Revoked(_)) => (),
             Err(ListFault::Forked { .. }) => {
                 self.outputs
                     .push_back(Output::Tell(Alarm::ListForked(*user)));
+                return;
             }
-            Ok(Applied::Known) | Err(_) => (),
+            Ok(Applied::Known) | Err(_) => return,
+        }
+        self.revision += 1;
+        let id = persisted(&[&user.0, &seq.to_be_bytes()]);
+        self.persist(Space::ListEntry, id, SecretBytes::from(bytes.to_vec()));
+    }
+
+    /// Notes the wrapping key of a device, and since when it has that one.
+    fn note_key(&mut self, user: &UserId, device: DeviceId, since: Position) {
+        let of = self.lists.get(user).and_then(|list| list.device(&device));
+        if let Some(hash) = of.map(|of| wrap_key_hash(&of.keys.wrap_key))
+            && self
+                .keys_now
+                .get(&device)
+                .is_none_or(|now| now.hash != hash)
+        {
+            self.keys_now.insert(device, KeyNow { hash, since });
         }
     }
 
@@ -226,167 +308,74 @@ impl StreamView {
             return;
         };
         let id = persisted(&[&self.stream.0, entry.digest().as_bytes()]);
-        let forks = self.log.forked_devices().len();
+        let is_new = match self.is_after_card(entry.body()) {
+            true => self.hold_back(entry),
+            false => self.insert_entry(entry),
+        };
+        if is_new {
+            self.persist(Space::LogEntry, id, SecretBytes::from(bytes.to_vec()));
+        }
+    }
+
+    /// Whether an entry says that it was written when its author's card was revoked.
+    fn is_after_card(&self, entry: &LogEntry) -> bool {
+        let list = self.lists.get(&entry.user);
+        let of = list.and_then(|list| list.device(&entry.device));
+        of.and_then(|of| of.revoked)
+            .is_some_and(|out| out <= entry.time)
+    }
+
+    /// Holds an entry back until the log itself judges its author's device.
+    fn hold_back(&mut self, entry: Verified<LogEntry>) -> bool {
+        let hash = LogHash::from(entry.digest());
+        let is_known = self.log.contains(&hash) || self.held_back.contains_key(&hash);
+        if is_known || self.held_back.len() >= HELD_BACK_MAX {
+            return false;
+        }
+        self.held_back.insert(hash, entry);
+        true
+    }
+
+    /// Lets entries in whose author's device the log has judged, or that others rest on.
+    fn release(&mut self) {
+        loop {
+            let missing = self.log.missing();
+            let is_due = |hash: &LogHash, entry: &Verified<LogEntry>| {
+                let body = entry.body();
+                missing.contains(hash) || self.is_out_by_log(&body.user, &body.device)
+            };
+            let due = self.held_back.iter().find(|(hash, of)| is_due(hash, of));
+            let Some(hash) = due.map(|(hash, _)| *hash) else {
+                return;
+            };
+            if let Some(entry) = self.held_back.remove(&hash) {
+                self.insert_entry(entry);
+            }
+        }
+    }
+
+    fn is_out_by_log(&self, user: &UserId, device: &DeviceId) -> bool {
+        let of_user = self
+            .state
+            .grants()
+            .iter()
+            .filter(|of| of.grant.user == *user);
+        let mut counted = of_user
+            .filter(|of| of.standing != Standing::Void)
+            .peekable();
+        let is_taken =
+            |of: &GrantState| of.standing != Standing::Counts || of.devices_lost.contains(device);
+        self.state.is_out(user, device) || (counted.peek().is_some() && counted.all(is_taken))
+    }
+
+    fn insert_entry(&mut self, entry: Verified<LogEntry>) -> bool {
         match self.log.insert(entry) {
             Inserted::Linked | Inserted::Waiting => {
                 self.is_stale = true;
-                self.persist(Space::LogEntry, id, SecretBytes::from(bytes.to_vec()));
+                true
             }
-            Inserted::Known | Inserted::Foreign => return,
+            Inserted::Known | Inserted::Foreign => false,
         }
-        if self.log.forked_devices().len() > forks {
-            self.outputs
-                .push_back(Output::Tell(Alarm::LogForked(*user, *device)));
-        }
-    }
-
-    /// Returns false when the item may become believable once more is known.
-    fn take_key_item(&mut self, bytes: &[u8]) -> bool {
-        if let Ok(record) = Unverified::<SessionRecord>::decode(bytes) {
-            return self.take_record(record);
-        }
-        match Unverified::<Bundle>::decode(bytes) {
-            Ok(bundle) => self.take_bundle(bundle),
-            Err(_) => true,
-        }
-    }
-
-    fn take_record(&mut self, record: Unverified<SessionRecord>) -> bool {
-        let claims = record.claims();
-        let id = (claims.session, claims.device);
-        if claims.stream != self.stream || self.records.contains_key(&id) {
-            return true;
-        }
-        let Some(key) = self.sign_key(&claims.lane, &claims.device) else {
-            return false;
-        };
-        let Ok(record) = record.verify(&key) else {
-            return true;
-        };
-        let key = persisted(&[&self.stream.0, &id.0.0, &id.1.0]);
-        self.persist(
-            Space::Record,
-            key,
-            SecretBytes::from(record.wire().to_vec()),
-        );
-        self.learn_record(record);
-        true
-    }
-
-    fn learn_record(&mut self, record: Verified<SessionRecord>) {
-        let body = record.body();
-        let giver = (body.lane, body.device);
-        for wrap in &body.wraps {
-            self.delivered
-                .insert((body.session, wrap.device), Vec::from([Interval::ALL]));
-        }
-        if let Some(root) = body.public_root() {
-            self.roots.entry(body.session).or_insert(root);
-        } else if !self.roots.contains_key(&body.session)
-            && body.wrap_for(&self.user, &self.device).is_some()
-        {
-            match body.unwrap_root(&self.user, &self.device, &self.unwrap) {
-                Ok(root) => self.keep_root(body.session, root),
-                Err(_) => self
-                    .outputs
-                    .push_back(Output::Tell(Alarm::BadKeys(giver.0, giver.1))),
-            }
-        }
-        self.records
-            .insert((record.body().session, giver.1), record);
-    }
-
-    fn keep_root(&mut self, session: SessionId, root: SessionRoot) {
-        let id = persisted(&[&self.stream.0, &session.0]);
-        self.persist(Space::Root, id, SecretBytes::from(root.expose().to_vec()));
-        self.roots.insert(session, root);
-    }
-
-    fn take_bundle(&mut self, bundle: Unverified<Bundle>) -> bool {
-        let context = &bundle.claims().context;
-        if context.stream != self.stream {
-            return true;
-        }
-        let giver = (context.giver_user, context.giver_device);
-        let Some(key) = self.sign_key(&giver.0, &giver.1) else {
-            return false;
-        };
-        let mut lanes = context
-            .covers
-            .iter()
-            .map(|spec| self.lane_of(&spec.session));
-        if !lanes.all(|lane| lane == Some(context.lane)) {
-            return false;
-        }
-        if !self.state.is_keyholder(&giver.0, &giver.1, &context.lane) {
-            return true;
-        }
-        let Ok(bundle) = bundle.verify(&key) else {
-            return true;
-        };
-        self.note_delivered(&bundle.body().context);
-        let context = &bundle.body().context;
-        if (context.user, context.device) == (self.user, self.device) {
-            self.open_own(&bundle);
-        }
-        true
-    }
-
-    fn note_delivered(&mut self, context: &BundleContext) {
-        for spec in &context.covers {
-            let known = self
-                .delivered
-                .entry((spec.session, context.device))
-                .or_default();
-            let mut intervals = core::mem::take(known);
-            intervals.push(spec.interval);
-            *known = merged(intervals);
-        }
-        let sessions: BTreeSet<_> = context.covers.iter().map(|spec| spec.session).collect();
-        for session in sessions {
-            let id = persisted(&[&self.stream.0, &session.0, &context.device.0]);
-            let intervals = self.delivered.get(&(session, context.device));
-            let bytes = sealcast_protocol::encode(&intervals.cloned().unwrap_or_default());
-            self.persist(Space::Delivered, id, SecretBytes::from(bytes));
-        }
-    }
-
-    fn open_own(&mut self, bundle: &Verified<Bundle>) {
-        let context = &bundle.body().context;
-        let giver = (context.giver_user, context.giver_device);
-        let Ok(covers) = open_bundle(bundle.body(), &self.unwrap) else {
-            self.outputs
-                .push_back(Output::Tell(Alarm::BadKeys(giver.0, giver.1)));
-            return;
-        };
-        for (session, cover) in covers {
-            if cover.from() == 0 && cover.until() == Position::END.0 {
-                match self.root_of(&session, &context.lane, &cover) {
-                    Some(root) => self.keep_root(session, root),
-                    None => self
-                        .outputs
-                        .push_back(Output::Tell(Alarm::BadKeys(giver.0, giver.1))),
-                }
-                continue;
-            }
-            let stored = encode_held(giver, &cover);
-            let name = bundle.digest();
-            let id = persisted(&[&self.stream.0, &session.0, name.as_bytes()]);
-            self.persist(Space::Cover, id, stored);
-            self.covers
-                .entry(session)
-                .or_default()
-                .push(Held { giver, cover });
-        }
-    }
-
-    /// A cover of everything is the root; that it is the right one shows at once.
-    fn root_of(&self, session: &SessionId, lane: &UserId, cover: &Cover) -> Option<SessionRoot> {
-        let keys = cover.key_bytes();
-        let bytes: &[u8; 32] = keys.expose().try_into().ok()?;
-        let root = SessionRoot::init_with(|root| root.copy_from_slice(bytes));
-        let named = SessionId::derive(&self.stream, lane, &root.commitment());
-        (named == *session).then_some(root)
     }
 }
 
@@ -399,54 +388,6 @@ impl StreamView {
             self.take_log_entry(&user, &device, bytes);
         }
     }
-
-    /// Takes back a root.
-    pub fn restore_root(&mut self, session: SessionId, value: &SecretBytes) {
-        if let Ok(bytes) = value.expose().try_into() {
-            let bytes: &[u8; 32] = bytes;
-            let root = SessionRoot::init_with(|root| root.copy_from_slice(bytes));
-            self.roots.insert(session, root);
-        }
-    }
-
-    /// Takes back a cover.
-    pub fn restore_cover(&mut self, session: SessionId, value: &SecretBytes) {
-        if let Some(held) = decode_held(value.expose()) {
-            self.covers.entry(session).or_default().push(held);
-        }
-    }
-
-    /// Takes back what another device was given.
-    pub fn restore_delivered(&mut self, session: SessionId, device: DeviceId, value: &[u8]) {
-        if let Ok(intervals) = sealcast_protocol::decode(value, 1 << 20) {
-            self.delivered.insert((session, device), intervals);
-        }
-    }
-}
-
-const HELD_HEAD: usize = 32 + 16 + 8 + 8;
-
-fn encode_held(giver: (UserId, DeviceId), cover: &Cover) -> SecretBytes {
-    let keys = cover.key_bytes();
-    let mut bytes = SecretBytes::with_capacity(HELD_HEAD + keys.len());
-    bytes.extend_from_slice(&giver.0.0);
-    bytes.extend_from_slice(&giver.1.0);
-    bytes.extend_from_slice(&cover.from().to_be_bytes());
-    bytes.extend_from_slice(&cover.until().to_be_bytes());
-    bytes.extend_from_slice(keys.expose());
-    bytes
-}
-
-fn decode_held(bytes: &[u8]) -> Option<Held> {
-    let (user, rest) = bytes.split_first_chunk::<32>()?;
-    let (device, rest) = rest.split_first_chunk::<16>()?;
-    let (from, rest) = rest.split_first_chunk::<8>()?;
-    let (until, keys) = rest.split_first_chunk::<8>()?;
-    let (from, until) = (u64::from_be_bytes(*from), u64::from_be_bytes(*until));
-    Some(Held {
-        giver: (UserId(*user), DeviceId(*device)),
-        cover: Cover::from_key_bytes(from, until, keys).ok()?,
-    })
 }
 
 /// What is known.
@@ -473,17 +414,7 @@ impl StreamView {
 
     /// Entries that owner or admins rest on and that the bus does not show.
     pub fn missing_entries(&self) -> usize {
-        let rules = |user: &UserId| {
-            *user == self.state.owner()
-                || self.state.grants().iter().any(|of| {
-                    of.grant.user == *user
-                        && of.grant.roles.contains(sealcast_protocol::Roles::ADMIN)
-                })
-        };
-        match self.log.waiting_authors().iter().any(rules) {
-            true => self.log.missing().len(),
-            false => 0,
-        }
+        self.missing
     }
 
     /// A user's device list, as far as it is known.
@@ -513,38 +444,20 @@ impl StreamView {
         self.lists.get(user)?.sign_key(device)
     }
 
-    /// The record of a session, signed by a device.
-    pub fn record(&self, session: &SessionId, device: &DeviceId) -> Option<&SessionRecord> {
-        self.records.get(&(*session, *device)).map(Verified::body)
+    /// Whether a device's card is revoked.
+    pub(crate) fn is_card_revoked(&self, user: &UserId, device: &DeviceId) -> bool {
+        let of = self.lists.get(user).and_then(|list| list.device(device));
+        of.is_some_and(|of| of.revoked.is_some())
     }
 
-    /// Every session record.
-    pub fn records(&self) -> impl Iterator<Item = &SessionRecord> {
-        self.records.values().map(Verified::body)
+    /// Whether the newest card of a device that is known here is valid no more.
+    pub(crate) fn is_card_expired(&self, user: &UserId, device: &DeviceId, at: Position) -> bool {
+        let of = self.lists.get(user).and_then(|list| list.device(device));
+        of.is_some_and(|of| of.card.expires <= at)
     }
 
-    /// The root of a session, where this device holds it.
-    pub fn root(&self, session: &SessionId) -> Option<&SessionRoot> {
-        self.roots.get(session)
-    }
-
-    pub(crate) fn covers(&self, session: &SessionId) -> &[Held] {
-        self.covers.get(session).map_or(&[], Vec::as_slice)
-    }
-
-    /// The intervals of a session that a device was given.
-    pub fn delivered(&self, session: &SessionId, device: &DeviceId) -> &[Interval] {
-        self.delivered
-            .get(&(*session, *device))
-            .map_or(&[], Vec::as_slice)
-    }
-
-    fn lane_of(&self, session: &SessionId) -> Option<UserId> {
-        let first = (*session, DeviceId([0; 16]));
-        let last = (*session, DeviceId([0xff; 16]));
-        self.records
-            .range(first..=last)
-            .next()
-            .map(|(_, record)| record.body().lane)
+    /// Changes whenever something is learned that rights or sessions depend on.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
     }
 }

@@ -1,0 +1,112 @@
+//! What the bus shows that devices were given.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use minicbor::{CborLen, Decode, Encode};
+use sealcast_protocol::{DeviceId, Interval, Position, SessionId, UserId, merged};
+
+/// Longest stored form of what one device was given of one session.
+const STORED_LEN_MAX: usize = 1 << 20;
+
+/// What was given of each session to each device.
+#[derive(Debug, Default)]
+pub(super) struct Deliveries {
+    by_bundles: BTreeMap<(SessionId, DeviceId), Vec<Delivery>>,
+    /// The newest record that wraps the root for the device, by its start.
+    by_records: BTreeMap<(SessionId, DeviceId), Position>,
+}
+
+/// What one giver wrapped to one key.
+#[derive(Debug, Encode, Decode, CborLen)]
+#[cbor(array)]
+struct Delivery {
+    #[n(0)]
+    giver_user: UserId,
+    #[n(1)]
+    giver_device: DeviceId,
+    #[n(2)]
+    #[cbor(with = "minicbor::bytes")]
+    key: [u8; 32],
+    #[n(3)]
+    intervals: Vec<Interval>,
+}
+
+/// The key that a device has now.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KeyNow {
+    pub(super) hash: [u8; 32],
+    /// When a card named it first; the start of time for a device's first key.
+    pub(super) since: Position,
+}
+
+impl Deliveries {
+    /// Notes what a bundle gives. Returns what to keep, where that is new.
+    pub(super) fn note(
+        &mut self,
+        session: SessionId,
+        device: DeviceId,
+        giver: (UserId, DeviceId),
+        key: [u8; 32],
+        interval: Interval,
+    ) -> Option<Vec<u8>> {
+        let all = self.by_bundles.entry((session, device)).or_default();
+        let of_giver =
+            |of: &&mut Delivery| (of.giver_user, of.giver_device) == giver && of.key == key;
+        match all.iter_mut().find(of_giver) {
+            Some(known) if known.intervals.iter().any(|of| of.covers(&interval)) => return None,
+            Some(known) => {
+                known.intervals.push(interval);
+                known.intervals = merged(core::mem::take(&mut known.intervals));
+            }
+            None => all.push(Delivery {
+                giver_user: giver.0,
+                giver_device: giver.1,
+                key,
+                intervals: Vec::from([interval]),
+            }),
+        }
+        Some(sealcast_protocol::encode(all))
+    }
+
+    /// Notes that a record wraps the root for a device.
+    pub(super) fn note_wrap(&mut self, session: SessionId, device: DeviceId, start: Position) {
+        let newest = self.by_records.entry((session, device)).or_insert(start);
+        *newest = start.max(*newest);
+    }
+
+    pub(super) fn restore(&mut self, session: SessionId, device: DeviceId, value: &[u8]) {
+        if let Ok(deliveries) = sealcast_protocol::decode(value, STORED_LEN_MAX) {
+            self.by_bundles.insert((session, device), deliveries);
+        }
+    }
+
+    /// Whether a device was given anything, by whomever and to whichever key.
+    pub(super) fn has_any(&self, session: SessionId, device: DeviceId) -> bool {
+        self.by_bundles.contains_key(&(session, device))
+            || self.by_records.contains_key(&(session, device))
+    }
+
+    /// What a device was given to its key, by givers whom it believes.
+    pub(super) fn given(
+        &self,
+        session: SessionId,
+        device: DeviceId,
+        key: Option<KeyNow>,
+        mut is_believed: impl FnMut(&UserId, &DeviceId) -> bool,
+    ) -> Vec<Interval> {
+        let wrapped = self.by_records.get(&(session, device));
+        if wrapped.is_some_and(|start| key.is_none_or(|key| key.since <= *start)) {
+            return Vec::from([Interval::ALL]);
+        }
+        let all = self.by_bundles.get(&(session, device));
+        let all = all.map_or(&[][..], Vec::as_slice).iter();
+        let to_key = all.filter(|of| key.is_none_or(|key| key.hash == of.key));
+        let believed = to_key.filter(|of| is_believed(&of.giver_user, &of.giver_device));
+        merged(
+            believed
+                .flat_map(|of| of.intervals.iter().copied())
+                .collect(),
+        )
+    }
+}

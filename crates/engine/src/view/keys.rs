@@ -1,0 +1,340 @@
+//! The keys topic: session records and bundles, `spec/reading.md`, section "Control objects".
+
+use alloc::vec::Vec;
+
+use sealcast_crypto::{Cover, Digest, SecretBytes, SessionRoot, digest};
+use sealcast_protocol::{
+    Bundle, BundleContext, DeviceId, Interval, KeyUse, LogHash, OpenBundleError, Position,
+    SessionId, SessionRecord, UserId, Verified, open_bundle,
+};
+
+use super::waiting::KeyItem;
+use super::{Alarm, Output, StreamView};
+use crate::persist::{Space, persisted};
+
+/// A cover that was received, and from whom.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) giver: (UserId, DeviceId),
+    pub(crate) cover: Cover,
+    name: Digest,
+}
+
+impl Held {
+    fn new(giver: (UserId, DeviceId), cover: Cover) -> Self {
+        let (from, until) = (cover.from().to_be_bytes(), cover.until().to_be_bytes());
+        let name = digest(HELD_LABEL, &[&from, &until, cover.key_bytes().expose()]);
+        Self { giver, cover, name }
+    }
+}
+
+const HELD_LABEL: &str = "sealcast.v1 held cover";
+
+/// Taking in.
+impl StreamView {
+    pub(super) fn take_key_bytes(&mut self, bytes: &[u8]) {
+        if let Some(item) = KeyItem::decode(bytes)
+            && let Some(item) = self.take_key_item(item)
+        {
+            self.waiting.push(item, bytes.len());
+        }
+    }
+
+    /// Gives the item back where it may become believable once more is known.
+    pub(super) fn take_key_item(&mut self, item: KeyItem) -> Option<KeyItem> {
+        match item {
+            KeyItem::Record(record) => {
+                let claims = record.claims();
+                let id = (claims.session, claims.device);
+                if claims.stream != self.stream || self.records.contains_key(&id) {
+                    return None;
+                }
+                match self.sign_key(&claims.lane, &claims.device) {
+                    Some(key) => self.take_record(record.verify(&key).ok()?),
+                    None if self.is_hopeless(&claims.lane, &claims.heads) => None,
+                    None => Some(KeyItem::Record(record)),
+                }
+            }
+            KeyItem::Bundle(bundle) => {
+                let context = &bundle.claims().context;
+                if context.stream != self.stream {
+                    return None;
+                }
+                match self.sign_key(&context.giver_user, &context.giver_device) {
+                    Some(key) => self.take_bundle(bundle.verify(&key).ok()?),
+                    None if self.is_hopeless(&context.giver_user, &context.heads) => None,
+                    None => Some(KeyItem::Bundle(bundle)),
+                }
+            }
+            KeyItem::SignedRecord(record) => self.take_record(record),
+            KeyItem::SignedBundle(bundle) => self.take_bundle(bundle),
+        }
+    }
+
+    /// Whether an author claims to know no more than is known here, where nobody names it.
+    fn is_hopeless(&self, author: &UserId, heads: &[LogHash]) -> bool {
+        !self.named.contains(author) && self.knows_all(heads)
+    }
+
+    fn knows_all(&self, heads: &[LogHash]) -> bool {
+        self.state.has_begun() && heads.iter().all(|head| self.log.contains(head))
+    }
+
+    fn take_record(&mut self, record: Verified<SessionRecord>) -> Option<KeyItem> {
+        let body = record.body();
+        let id = (body.session, body.device);
+        if self.records.contains_key(&id) {
+            return None;
+        }
+        if !self.state.has_begun() || !self.announcers.contains(&body.lane) {
+            let is_final = self.knows_all(&body.heads);
+            return (!is_final).then_some(KeyItem::SignedRecord(record));
+        }
+        let key = persisted(&[&self.stream.0, &id.0.0, &id.1.0]);
+        let wire = SecretBytes::from(record.wire().to_vec());
+        self.persist(Space::Record, key, wire);
+        self.learn_record(record.body());
+        self.revision += 1;
+        None
+    }
+
+    fn learn_record(&mut self, body: &SessionRecord) {
+        for wrap in &body.wraps {
+            self.deliveries
+                .note_wrap(body.session, wrap.device, body.start);
+        }
+        let root = match self.state.is_public() {
+            true => body.public_root(),
+            false => None,
+        };
+        if let Some(root) = root {
+            self.roots.entry(body.session).or_insert(root);
+        } else if !self.roots.contains_key(&body.session)
+            && body.wrap_for(&self.user, &self.device).is_some()
+        {
+            match body.unwrap_root(&self.user, &self.device, &self.unwrap) {
+                Ok(root) => self.keep_root(body.session, root),
+                Err(_) if self.key_since(&self.device) > body.start => (),
+                Err(_) => self.tell_bad_keys((body.lane, body.device)),
+            }
+        }
+        let mut kept = body.clone();
+        kept.wraps = Vec::new();
+        self.records.insert((body.session, body.device), kept);
+    }
+
+    fn keep_root(&mut self, session: SessionId, root: SessionRoot) {
+        let id = persisted(&[&self.stream.0, &session.0]);
+        self.persist(Space::Root, id, SecretBytes::from(root.expose().to_vec()));
+        self.roots.insert(session, root);
+    }
+
+    fn tell_bad_keys(&mut self, (user, device): (UserId, DeviceId)) {
+        self.outputs
+            .push_back(Output::Tell(Alarm::BadKeys(user, device)));
+    }
+
+    fn take_bundle(&mut self, bundle: Verified<Bundle>) -> Option<KeyItem> {
+        let context = &bundle.body().context;
+        let mut is_whole = true;
+        for spec in &context.covers {
+            match self.lane_of(&spec.session) {
+                Some(lane) if lane != context.lane => return None,
+                Some(_) => (),
+                None => is_whole = false,
+            }
+        }
+        let (user, device) = (&context.giver_user, &context.giver_device);
+        if !self.state.is_keyholder(user, device, &context.lane) {
+            let is_final = self.knows_all(&context.heads);
+            return (!is_final).then_some(KeyItem::SignedBundle(bundle));
+        }
+        if !is_whole {
+            return Some(KeyItem::SignedBundle(bundle));
+        }
+        if context.key == KeyUse::LongLived {
+            self.note_delivered(context);
+            if (context.user, context.device) == (self.user, self.device)
+                && !self.opened.contains(&bundle.digest())
+            {
+                self.opened.insert(bundle.digest());
+                self.open_own(&bundle);
+            }
+        }
+        None
+    }
+
+    fn note_delivered(&mut self, context: &BundleContext) {
+        let giver = (context.giver_user, context.giver_device);
+        for spec in &context.covers {
+            let (session, device) = (spec.session, context.device);
+            let key = context.wrap_key_hash;
+            let news = self
+                .deliveries
+                .note(session, device, giver, key, spec.interval);
+            if let Some(bytes) = news {
+                let id = persisted(&[&self.stream.0, &session.0, &device.0]);
+                self.persist(Space::Delivered, id, SecretBytes::from(bytes));
+            }
+        }
+    }
+
+    fn open_own(&mut self, bundle: &Verified<Bundle>) {
+        let context = &bundle.body().context;
+        let giver = (context.giver_user, context.giver_device);
+        let covers = match open_bundle(bundle.body(), &self.unwrap) {
+            Ok(covers) => covers,
+            Err(OpenBundleError::OtherKey) => return,
+            Err(_) => return self.tell_bad_keys(giver),
+        };
+        for (session, cover) in covers {
+            if self.roots.contains_key(&session) {
+                continue;
+            }
+            if (cover.from(), cover.until()) == (Position::START.0, Position::END.0) {
+                match self.root_of(&session, &context.lane, &cover) {
+                    Some(root) => self.keep_root(session, root),
+                    None => self.tell_bad_keys(giver),
+                }
+                continue;
+            }
+            let held = Held::new(giver, cover);
+            let id = persisted(&[&self.stream.0, &session.0, held.name.as_bytes()]);
+            let stored = encode_held(&held);
+            if self.hold(session, held) {
+                self.persist(Space::Cover, id, stored);
+            }
+        }
+    }
+
+    /// Holds a cover; false where the same was held already.
+    fn hold(&mut self, session: SessionId, held: Held) -> bool {
+        let is_new = self.held_names.insert((session, held.name));
+        if is_new {
+            self.covers.entry(session).or_default().push(held);
+        }
+        is_new
+    }
+
+    /// A cover of everything is the root; that it is the right one shows at once.
+    fn root_of(&self, session: &SessionId, lane: &UserId, cover: &Cover) -> Option<SessionRoot> {
+        let keys = cover.key_bytes();
+        let bytes: &[u8; 32] = keys.expose().try_into().ok()?;
+        let root = SessionRoot::init_with(|root| root.copy_from_slice(bytes));
+        let named = SessionId::derive(&self.stream, lane, &root.commitment());
+        (named == *session).then_some(root)
+    }
+}
+
+/// What was kept comes back: feed it before anything of the bus, after device lists and log.
+impl StreamView {
+    /// Takes back a root.
+    pub fn restore_root(&mut self, session: SessionId, value: &SecretBytes) {
+        if let Ok(bytes) = value.expose().try_into() {
+            let bytes: &[u8; 32] = bytes;
+            let root = SessionRoot::init_with(|root| root.copy_from_slice(bytes));
+            self.roots.insert(session, root);
+        }
+    }
+
+    /// Takes back a cover.
+    pub fn restore_cover(&mut self, session: SessionId, value: &SecretBytes) {
+        if let Some(held) = decode_held(value.expose()) {
+            self.hold(session, held);
+        }
+    }
+
+    /// Takes back what another device was given.
+    pub fn restore_delivered(&mut self, session: SessionId, device: DeviceId, value: &[u8]) {
+        self.deliveries.restore(session, device, value);
+    }
+}
+
+const HELD_HEAD: usize = 32 + 16 + 8 + 8;
+
+fn encode_held(held: &Held) -> SecretBytes {
+    let (giver, cover) = (&held.giver, &held.cover);
+    let keys = cover.key_bytes();
+    let mut bytes = SecretBytes::with_capacity(HELD_HEAD + keys.len());
+    bytes.extend_from_slice(&giver.0.0);
+    bytes.extend_from_slice(&giver.1.0);
+    bytes.extend_from_slice(&cover.from().to_be_bytes());
+    bytes.extend_from_slice(&cover.until().to_be_bytes());
+    bytes.extend_from_slice(keys.expose());
+    bytes
+}
+
+fn decode_held(bytes: &[u8]) -> Option<Held> {
+    let (user, rest) = bytes.split_first_chunk::<32>()?;
+    let (device, rest) = rest.split_first_chunk::<16>()?;
+    let (from, rest) = rest.split_first_chunk::<8>()?;
+    let (until, keys) = rest.split_first_chunk::<8>()?;
+    let (from, until) = (u64::from_be_bytes(*from), u64::from_be_bytes(*until));
+    let cover = Cover::from_key_bytes(from, until, keys).ok()?;
+    Some(Held::new((UserId(*user), DeviceId(*device)), cover))
+}
+
+/// What is known.
+impl StreamView {
+    /// The record of a session, signed by a device, without its wraps.
+    pub fn record(&self, session: &SessionId, device: &DeviceId) -> Option<&SessionRecord> {
+        self.records.get(&(*session, *device))
+    }
+
+    /// Every session record, without its wraps.
+    pub fn records(&self) -> impl Iterator<Item = &SessionRecord> {
+        self.records.values()
+    }
+
+    /// The root of a session, where this device holds it.
+    pub fn root(&self, session: &SessionId) -> Option<&SessionRoot> {
+        self.roots.get(session)
+    }
+
+    pub(crate) fn covers(&self, session: &SessionId) -> &[Held] {
+        self.covers.get(session).map_or(&[], Vec::as_slice)
+    }
+
+    /// The intervals of a session that a device was given, by those whom it believes, to the key
+    /// that it has now.
+    pub fn delivered(&self, session: &SessionId, device: &DeviceId) -> Vec<Interval> {
+        let Some(lane) = self.lane_of(session) else {
+            return Vec::new();
+        };
+        let believed = |user: &UserId, by: &DeviceId| self.state.is_keyholder(user, by, &lane);
+        self.delivered_by(session, device, believed)
+    }
+
+    /// As [`delivered`](Self::delivered), for a caller that knows whom to believe.
+    pub(crate) fn delivered_by(
+        &self,
+        session: &SessionId,
+        device: &DeviceId,
+        is_believed: impl FnMut(&UserId, &DeviceId) -> bool,
+    ) -> Vec<Interval> {
+        let key = self.keys_now.get(device).copied();
+        self.deliveries.given(*session, *device, key, is_believed)
+    }
+
+    /// Whether a device whose card is revoked was given anything of a session.
+    pub(crate) fn is_with_revoked(&self, session: &SessionId) -> bool {
+        let devices = self.lists.values().flat_map(|list| list.devices());
+        let mut revoked = devices.filter(|(_, of)| of.revoked.is_some());
+        revoked.any(|(device, _)| self.deliveries.has_any(*session, *device))
+    }
+
+    /// The lane of a session.
+    pub(crate) fn lane_of(&self, session: &SessionId) -> Option<UserId> {
+        let first = (*session, DeviceId([0; 16]));
+        let last = (*session, DeviceId([0xff; 16]));
+        self.records
+            .range(first..=last)
+            .next()
+            .map(|(_, record)| record.lane)
+    }
+
+    fn key_since(&self, device: &DeviceId) -> Position {
+        let now = self.keys_now.get(device);
+        now.map_or(Position::START, |now| now.since)
+    }
+}

@@ -1,0 +1,127 @@
+//! Items of the keys topic that cannot be judged yet.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+use sealcast_crypto::Digest;
+use sealcast_protocol::{Bundle, DeviceId, SessionRecord, Unverified, Verified};
+
+/// Bytes that wait in the name of one device, at most, and as many for all that nobody signed whom
+/// the log names.
+const BYTES_MAX: usize = 4 << 20;
+/// How often an item is tried again when something new was learned.
+const TRIES_MAX: u32 = 64;
+
+/// What the keys topic carries, as far as it was judged.
+#[derive(Debug)]
+pub(super) enum KeyItem {
+    /// Says that it is a record.
+    Record(Unverified<SessionRecord>),
+    /// Says that it is a bundle.
+    Bundle(Unverified<Bundle>),
+    /// The device that it names signed it.
+    SignedRecord(Verified<SessionRecord>),
+    /// The device that it names signed it.
+    SignedBundle(Verified<Bundle>),
+}
+
+impl KeyItem {
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        match Unverified::decode(bytes) {
+            Ok(record) => Some(Self::Record(record)),
+            Err(_) => Unverified::decode(bytes).ok().map(Self::Bundle),
+        }
+    }
+
+    fn digest(&self) -> Digest {
+        match self {
+            Self::Record(item) => item.digest(),
+            Self::Bundle(item) => item.digest(),
+            Self::SignedRecord(item) => item.digest(),
+            Self::SignedBundle(item) => item.digest(),
+        }
+    }
+
+    /// The device that signed it, where that is certain.
+    fn signer(&self) -> Option<DeviceId> {
+        match self {
+            Self::Record(_) | Self::Bundle(_) => None,
+            Self::SignedRecord(item) => Some(item.body().device),
+            Self::SignedBundle(item) => Some(item.body().context.giver_device),
+        }
+    }
+}
+
+/// Holds items, each signer's apart from the others', so that nobody's push out anybody else's.
+#[derive(Debug, Default)]
+pub(super) struct WaitingRoom {
+    items: Vec<Waiting>,
+    digests: BTreeSet<Digest>,
+    bytes: BTreeMap<Option<DeviceId>, usize>,
+    has_turned_away: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    item: KeyItem,
+    len: usize,
+    tries: u32,
+}
+
+impl WaitingRoom {
+    /// Lets an item of so many bytes wait. Where its signer's room is used up, those go that waited
+    /// in vain before; if there are none, it is turned away.
+    pub(super) fn push(&mut self, item: KeyItem, len: usize) {
+        self.admit(Waiting {
+            item,
+            len,
+            tries: 0,
+        });
+    }
+
+    /// Lets an item wait again that still cannot be judged.
+    pub(super) fn put_back(&mut self, item: KeyItem, len: usize, tries: u32) {
+        let tries = tries.saturating_add(1);
+        if tries <= TRIES_MAX {
+            self.admit(Waiting { item, len, tries });
+        }
+    }
+
+    fn admit(&mut self, waiting: Waiting) {
+        let digest = waiting.item.digest();
+        if self.digests.contains(&digest) {
+            return;
+        }
+        let signer = waiting.item.signer();
+        while self.used(signer) + waiting.len > BYTES_MAX {
+            let in_vain = |of: &Waiting| of.tries > waiting.tries && of.item.signer() == signer;
+            let Some(at) = self.items.iter().position(in_vain) else {
+                self.has_turned_away = true;
+                return;
+            };
+            let out = self.items.swap_remove(at);
+            self.digests.remove(&out.item.digest());
+            *self.bytes.entry(signer).or_default() -= out.len;
+        }
+        *self.bytes.entry(signer).or_default() += waiting.len;
+        self.digests.insert(digest);
+        self.items.push(waiting);
+    }
+
+    fn used(&self, signer: Option<DeviceId>) -> usize {
+        self.bytes.get(&signer).copied().unwrap_or_default()
+    }
+
+    /// Hands out everything, with its length and how often it was tried.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = (KeyItem, usize, u32)> + use<> {
+        self.digests.clear();
+        self.bytes.clear();
+        let items = core::mem::take(&mut self.items);
+        items.into_iter().map(|of| (of.item, of.len, of.tries))
+    }
+
+    /// Whether anything waits, or was turned away.
+    pub(super) fn is_used(&self) -> bool {
+        self.has_turned_away || !self.items.is_empty()
+    }
+}
