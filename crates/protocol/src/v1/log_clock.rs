@@ -97,9 +97,7 @@ impl Clock {
 
 /// The number of the node over a branch, among those of a level.
 fn column(branch: u32, level: u32) -> usize {
-    branch
-        .checked_shr(level * WIDTH_BITS)
-        .unwrap_or_default() as usize
+    branch.checked_shr(level * WIDTH_BITS).unwrap_or_default() as usize
 }
 
 /// Where a branch lies inside a node of a level.
@@ -219,6 +217,10 @@ mod tests {
         large.include(place(90, 1));
         let before = large.root.clone();
         large.merge(&small);
-        assert!(before.zip(large.root).is_some_and(|(a, b)| Arc::ptr_eq(&a, &b)));
+        assert!(
+            before
+                .zip(large.root)
+                .is_some_and(|(a, b)| Arc::ptr_eq(&a, &b))
+        );
     }
 }

@@ -254,9 +254,7 @@ impl Signable for LogEntry {
         let follows = self.seq > 0 && self.prev != NO_ENTRY;
         let place = match is_genesis {
             true => starts && self.stream == NO_STREAM && self.heads.is_empty(),
-            false => {
-                self.stream != NO_STREAM && (follows || (starts && !self.heads.is_empty()))
-            }
+            false => self.stream != NO_STREAM && (follows || (starts && !self.heads.is_empty())),
         };
         let listed = ascending(&self.heads) && !self.heads.contains(&self.prev);
         if place && listed && self.time < Position::END && body_in_range(self) {

@@ -202,7 +202,10 @@ impl AccessLog {
 
     /// Devices that wrote two entries with one `seq`.
     pub fn forked_devices(&self) -> BTreeSet<(UserId, DeviceId)> {
-        let forked = self.chains.iter().filter(|(_, chain)| !chain.forks.is_empty());
+        let forked = self
+            .chains
+            .iter()
+            .filter(|(_, chain)| !chain.forks.is_empty());
         forked.map(|(author, _)| *author).collect()
     }
 
@@ -233,8 +236,16 @@ impl AccessLog {
     pub(super) fn is_forked(&self, i: usize, set: &Clock) -> bool {
         let entry = self.node(i).entry.body();
         let chain = self.chains.get(&(entry.user, entry.device));
-        let mut forks = chain.into_iter().flat_map(|chain| chain.forks.range(..=entry.seq));
-        forks.any(|(_, twins)| twins.iter().filter(|&&twin| self.is_in(twin, set)).nth(1).is_some())
+        let mut forks = chain
+            .into_iter()
+            .flat_map(|chain| chain.forks.range(..=entry.seq));
+        forks.any(|(_, twins)| {
+            twins
+                .iter()
+                .filter(|&&twin| self.is_in(twin, set))
+                .nth(1)
+                .is_some()
+        })
     }
 
     fn is_of_this_stream(&self, hash: LogHash, entry: &LogEntry) -> bool {
@@ -254,7 +265,10 @@ impl AccessLog {
                 if let Some(waiting) = self.waiting.get_mut(&follower) {
                     waiting.lacks = waiting.lacks.saturating_sub(1);
                 }
-                if self.waiting.get(&follower).is_some_and(|waiting| waiting.lacks == 0)
+                if self
+                    .waiting
+                    .get(&follower)
+                    .is_some_and(|waiting| waiting.lacks == 0)
                     && let Some(waiting) = self.waiting.remove(&follower)
                 {
                     ready.push((follower, waiting.entry));
@@ -366,7 +380,8 @@ impl AccessLog {
             LogBody::Genesis(_) | LogBody::Settings(_) | LogBody::Close => (),
         }
         let past = &node.past;
-        self.tips.retain(|&tip| nodes.get(tip).is_some_and(|tip| !past.contains(tip.place)));
+        self.tips
+            .retain(|&tip| nodes.get(tip).is_some_and(|tip| !past.contains(tip.place)));
         self.tips.insert(i);
     }
 }

@@ -89,7 +89,9 @@ impl AccessLog {
     pub(super) fn grant(&self, i: usize) -> Option<&Grant> {
         match &self.node(i).entry.body().body {
             LogBody::Grant(grant) => Some(grant),
-            LogBody::Genesis(_) | LogBody::Revoke(_) | LogBody::Settings(_) | LogBody::Close => None,
+            LogBody::Genesis(_) | LogBody::Revoke(_) | LogBody::Settings(_) | LogBody::Close => {
+                None
+            }
         }
     }
 
@@ -103,7 +105,7 @@ impl AccessLog {
     /// What the revoke of an owner or admin takes from a grant, were it not held back. Devices that
     /// their user proves to be out are not among it: they are out whatever is granted.
     fn take(&self, r: usize, g: usize) -> Option<Taken> {
-        let Node { verdict, entry, .. } = self.node(r);
+        let verdict = &self.node(r).verdict;
         let (grant, revoke) = (self.grant(g)?, self.revoke(r)?);
         let is_shielded =
             grant.roles.contains(Roles::ADMIN) || verdict.spared.contains(&grant.user);
@@ -117,8 +119,7 @@ impl AccessLog {
                 (is_hit && may_take(verdict, is_shielded)).then_some(Taken::Whole)
             }
             Targets::Devices(targets) => {
-                let author = entry.body().user;
-                if is_shielded || author == grant.user || self.is_before(r, g) {
+                if is_shielded || self.is_before(r, g) {
                     return None;
                 }
                 let targets = targets.iter().filter(|of| of.user == grant.user);
@@ -176,10 +177,12 @@ impl<'a> View<'a> {
         let is_out = self.outs_of(device).any(|by| !self.log.is_before(r, by));
         let is_taken = |&g: &usize| {
             self.revokes_naming(g).any(|by| {
-                by != r
-                    && self.log.is_before(g, by)
+                self.log.is_before(g, by)
                     && !self.log.is_before(r, by)
-                    && self.log.take(by, g).is_some_and(|taken| taken.hits(Some(&author.device)))
+                    && self
+                        .log
+                        .take(by, g)
+                        .is_some_and(|taken| taken.hits(Some(&author.device)))
             })
         };
         let held_back = is_out || (!supports.is_empty() && supports.iter().all(is_taken));
@@ -193,7 +196,7 @@ impl<'a> View<'a> {
         let mut takers = Vec::new();
         for r in revokes {
             if let Some(taken) = self.log.take(r, g)
-                && true
+                && (self.log.is_before(g, r) || !self.is_held_back(r))
             {
                 takers.push((r, taken));
             }
@@ -202,7 +205,10 @@ impl<'a> View<'a> {
     }
 
     /// Revokes that carry the proof of a device's user that the device is out.
-    pub(super) fn outs_of(&self, device: (UserId, DeviceId)) -> impl Iterator<Item = usize> + use<'a> {
+    pub(super) fn outs_of(
+        &self,
+        device: (UserId, DeviceId),
+    ) -> impl Iterator<Item = usize> + use<'a> {
         let outs = self.log.rights.outs.get(&device);
         self.in_set(outs)
     }
@@ -288,7 +294,10 @@ impl<'a> View<'a> {
         self.in_set(by_user).chain(self.in_set(by_grant))
     }
 
-    pub(super) fn in_set(&self, nodes: Option<&'a Vec<usize>>) -> impl Iterator<Item = usize> + use<'a> {
+    pub(super) fn in_set(
+        &self,
+        nodes: Option<&'a Vec<usize>>,
+    ) -> impl Iterator<Item = usize> + use<'a> {
         let (log, set) = (self.log, self.set);
         let nodes = nodes.into_iter().flatten().copied();
         nodes.filter(move |&i| log.is_in(i, set))

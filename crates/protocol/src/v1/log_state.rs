@@ -225,7 +225,9 @@ impl AccessLog {
 
     fn add_tips(&self, tips: &mut Tips, r: usize, (is_held_back, _, _): Rank) {
         let last = self.revoke(r).map_or(&[][..], |revoke| &revoke.last);
-        let by_device = last.iter().map(|of| (of.device, of.tips.iter().copied().collect()));
+        let by_device = last
+            .iter()
+            .map(|of| (of.device, of.tips.iter().copied().collect()));
         tips.add(Tips {
             is_firm: !is_held_back,
             by_device: by_device.collect(),
@@ -347,7 +349,8 @@ impl LogState {
 
     /// When keys are handed out; as in `manual` until the first entry is known.
     pub fn sharing(&self) -> Sharing {
-        self.genesis.map_or(Sharing::Manual, |genesis| genesis.sharing)
+        self.genesis
+            .map_or(Sharing::Manual, |genesis| genesis.sharing)
     }
 
     /// Whether the stream's roots lie open.
@@ -429,13 +432,19 @@ impl LogState {
 
     /// Users who may hold the roots of a lane on some device.
     pub fn keyholders(&self, lane: &UserId) -> BTreeSet<UserId> {
-        let standing = self.grants.iter().filter(|of| of.standing == Standing::Counts);
+        let standing = self
+            .grants
+            .iter()
+            .filter(|of| of.standing == Standing::Counts);
         let holders = standing.filter(|of| {
             let roles = of.grant.roles;
             roles.contains(Roles::ADMIN)
                 || (of.grant.user == *lane && roles.contains(Roles::PUBLISHER))
         });
-        holders.map(|of| of.grant.user).chain([self.owner]).collect()
+        holders
+            .map(|of| of.grant.user)
+            .chain([self.owner])
+            .collect()
     }
 
     /// Whether a user on a device may seal at a position now.
@@ -471,9 +480,7 @@ impl LogState {
                 && of.standing != Standing::Void
         });
         let (lost, held): (Vec<_>, Vec<_>) = publishing.partition(|of| {
-            out.is_some()
-                || of.standing != Standing::Counts
-                || of.devices_lost.contains(device)
+            out.is_some() || of.standing != Standing::Counts || of.devices_lost.contains(device)
         });
         let has_newer = held.iter().any(|of| reaches(&of.id));
         if has_newer || (lost.is_empty() && !held.is_empty()) {
@@ -488,7 +495,10 @@ impl LogState {
     pub fn revoked_tips(&self) -> BTreeMap<DeviceId, Vec<EnvelopeHash>> {
         let mut tips = BTreeMap::<DeviceId, Vec<EnvelopeHash>>::new();
         let of_grants = self.grants.iter().map(|of| &of.tips);
-        for (device, of) in of_grants.chain(self.outs.values()).flat_map(|of| &of.by_device) {
+        for (device, of) in of_grants
+            .chain(self.outs.values())
+            .flat_map(|of| &of.by_device)
+        {
             tips.entry(*device).or_default().extend(of);
         }
         tips
