@@ -63,6 +63,7 @@ const FIRST_STEPS: &str = "\
     about = "Publish sealed. Give the keys later.",
     help_template = PAGE,
     after_help = FIRST_STEPS,
+    max_term_width = 100,
     subcommand_required = true,
     arg_required_else_help = true
 )]
@@ -78,22 +79,10 @@ pub(crate) struct Cli {
 #[command(next_help_heading = "Everywhere")]
 pub(crate) struct GlobalArgs {
     /// Folder of the home [env: SEALCAST_HOME]
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        env = "SEALCAST_HOME",
-        hide_env = true
-    )]
+    #[arg(long, global = true, value_name = "DIR")]
     pub(crate) home: Option<PathBuf>,
     /// File with the passphrase [env: SEALCAST_PASSPHRASE_FILE]
-    #[arg(
-        long,
-        global = true,
-        value_name = "F",
-        env = "SEALCAST_PASSPHRASE_FILE",
-        hide_env = true
-    )]
+    #[arg(long, global = true, value_name = "F")]
     pub(crate) passphrase_file: Option<PathBuf>,
     /// Print data as one JSON object a line, errors too
     #[arg(long, global = true)]

@@ -1,5 +1,6 @@
 //! Where the home is and how it is opened.
 
+use std::env;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
@@ -23,10 +24,9 @@ pub(crate) struct Context {
 impl Context {
     /// Reads the global options.
     pub(crate) fn new(args: &GlobalArgs) -> Self {
-        let given = |path: &Option<PathBuf>| path.clone().filter(|p| !p.as_os_str().is_empty());
         Self {
-            home: given(&args.home),
-            passphrase_file: given(&args.passphrase_file),
+            home: given(args.home.as_ref(), "SEALCAST_HOME"),
+            passphrase_file: given(args.passphrase_file.as_ref(), "SEALCAST_PASSPHRASE_FILE"),
         }
     }
 
@@ -91,6 +91,13 @@ impl Context {
     }
 }
 
+/// A path from an option, or else from the environment. An empty one is none.
+fn given(option: Option<&PathBuf>, variable: &str) -> Option<PathBuf> {
+    let from_environment = || env::var_os(variable).map(PathBuf::from);
+    let path = option.cloned().or_else(from_environment);
+    path.filter(|path| !path.as_os_str().is_empty())
+}
+
 /// Whether somebody is there who can be asked.
 fn has_terminal() -> bool {
     io::stdin().is_terminal() || io::stderr().is_terminal()
@@ -138,7 +145,7 @@ pub(crate) fn bus_here(bus: Option<&BusUrl>) -> Result<Option<BusUrl>, CommandEr
     let Some(bus) = bus else {
         return Ok(None);
     };
-    let here = std::env::current_dir().map_err(|error| {
+    let here = env::current_dir().map_err(|error| {
         CommandError::new(
             Kind::Internal,
             "internal",

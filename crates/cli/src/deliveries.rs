@@ -213,16 +213,16 @@ fn reason_code(reason: Reason) -> &'static str {
 /// What a reason means, for people.
 fn reason_text(code: &str) -> &'static str {
     match code {
-        "not-granted" => "you have no grant for their time",
+        "not-granted" => "no grant of yours covers the time",
         "key-not-here" => "you have a grant, but no keyholder has sent the keys yet",
-        "unknown-session" => "nobody has told which session they belong to",
-        "unknown-sender" => "their sender is not known here",
-        "not-entitled" => "their sender may not publish",
-        "after-revocation" => "their sender was revoked before",
-        "malformed" => "they are not sealed messages",
-        "bad-signature" => "their signature does not hold",
-        "not-authentic" => "the key that is here does not open them",
-        "wrong-session" => "their session may not be used at their time",
+        "unknown-session" => "the session is not known here",
+        "unknown-sender" => "the sender is not known here",
+        "not-entitled" => "the sender may not publish",
+        "after-revocation" => "the sender had been revoked",
+        "malformed" => "not a sealed message",
+        "bad-signature" => "the signature does not hold",
+        "not-authentic" => "the key that is here does not fit",
+        "wrong-session" => "the session may not be used at that time",
         _ => "the reason is not known to this version",
     }
 }

@@ -17,6 +17,7 @@ pub(crate) struct Ui {
     json: bool,
     quiet: bool,
     colour: bool,
+    data_colour: bool,
     out: RefCell<BufWriter<Stdout>>,
 }
 
@@ -26,7 +27,8 @@ impl Ui {
         Self {
             json,
             quiet,
-            colour: !json && has_colour(),
+            colour: !json && io::stderr().is_terminal() && may_colour(),
+            data_colour: !json && io::stdout().is_terminal() && may_colour(),
             out: RefCell::new(BufWriter::new(io::stdout())),
         }
     }
@@ -136,12 +138,14 @@ impl Ui {
         Bar(bar)
     }
 
-    /// Text in a colour, where colour is wanted on stderr.
+    /// Text in a colour, where stderr shows colours.
     pub(crate) fn paint(&self, text: &str, code: &str) -> String {
-        match self.colour {
-            true => format!("\x1b[{code}m{text}\x1b[0m"),
-            false => text.to_owned(),
-        }
+        painted(text, code, self.colour)
+    }
+
+    /// Text in a colour, where stdout shows colours.
+    pub(crate) fn paint_data(&self, text: &str, code: &str) -> String {
+        painted(text, code, self.data_colour)
     }
 
     fn hint_line(&self, text: &str) -> String {
@@ -189,11 +193,18 @@ fn target(seen: bool) -> ProgressDrawTarget {
     }
 }
 
-/// Whether stderr shows colours and nobody asked it not to.
-fn has_colour() -> bool {
+/// Whether nobody asked for no colours.
+fn may_colour() -> bool {
     let refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let is_dumb = env::var_os("TERM").is_some_and(|value| value == "dumb");
-    !refused && !is_dumb && io::stderr().is_terminal()
+    !refused && !is_dumb
+}
+
+fn painted(text: &str, code: &str, colour: bool) -> String {
+    match colour {
+        true => format!("\x1b[{code}m{text}\x1b[0m"),
+        false => text.to_owned(),
+    }
 }
 
 /// Writes a line to stderr. Where that cannot be written there is nobody to tell.

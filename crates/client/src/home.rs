@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sealcast_bus::{Bus, BusUrl, Offset, Topic};
+use sealcast_bus::{Bus, BusError, BusUrl, Offset, Topic};
 use sealcast_crypto::SecretBytes;
 use sealcast_engine::{Identity, Put, Space, genesis, persisted};
 use sealcast_protocol::{CardList, DeviceId, Name, StreamId, StreamTopics, Ticket, UserId};
@@ -234,6 +234,7 @@ impl Home {
         let name = name.unwrap_or(ticket.name());
         self.check_free(name, Some(ticket.stream()))?;
         let url = BusUrl::parse(ticket.bus()).map_err(Error::BusUrl)?;
+        check_there(&url)?;
         let bus = self.connect(&url).await?;
         self.publish_card(&*bus).await?;
         self.inner.vault.put_membership(ticket, name)?;
@@ -275,6 +276,7 @@ impl Home {
 
     async fn open_stream(&self, ticket: Ticket, name: Name) -> Result<Stream, Error> {
         let url = BusUrl::parse(ticket.bus()).map_err(Error::BusUrl)?;
+        check_there(&url)?;
         let bus = self.connect(&url).await?;
         Stream::open(self.inner.clone(), bus, ticket, name).await
     }
@@ -329,6 +331,18 @@ impl Home {
         }
         Ok(())
     }
+}
+
+/// A stream's folder that is gone is not made anew: that would hide what is missing.
+fn check_there(url: &BusUrl) -> Result<(), Error> {
+    let folder = url.file_path();
+    let there = std::fs::metadata(folder);
+    there.map(|_| ()).map_err(|cause| {
+        Error::Bus(BusError::Unreachable {
+            place: folder.display().to_string(),
+            cause: Box::new(cause),
+        })
+    })
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Error> {

@@ -13,7 +13,8 @@ use crate::ui::{Ui, bytes, count};
 ///
 /// Prints the id of the grant. The publisher need not be there, and nothing is encrypted again:
 /// keys for the interval are sealed for each device of the user, and no others. To a user who
-/// has not joined yet the keys follow with any keyholder's next command on the stream.
+/// has not joined yet the keys follow with any keyholder's next command on the stream. An
+/// admin holds every key: such a grant has no interval.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 A TIME is `now`, `start`, `-10m`, `+30d` (s m h d w), `2026-03-01` (midnight UTC), or RFC 3339.
@@ -31,14 +32,9 @@ pub(crate) struct GrantArgs {
     /// What the user may do: `reader`, `publisher`, both with a comma, or `admin`
     #[arg(long, value_name = "ROLE", default_value = "reader")]
     role: RoleArg,
-    /// From when
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "now",
-        allow_hyphen_values = true
-    )]
-    from: TimeArg,
+    /// From when [default: now]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    from: Option<TimeArg>,
     /// Until when, not included [default: no end]
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     until: Option<TimeArg>,
@@ -98,12 +94,12 @@ pub(crate) fn until_json(position: Position) -> Option<String> {
 }
 
 pub(crate) async fn run(ui: &Ui, context: &Context, args: &GrantArgs) -> Result<(), CommandError> {
-    if args.role.0.contains(Roles::ADMIN) && args.until.is_some() {
-        return Err(CommandError::usage("an admin has no `--until`")
-            .with_hint("end it with `sealcast revoke STREAM USER` when the time has come"));
-    }
     let now = now();
-    let from = args.from.bound(now);
+    let first = match args.role.0.contains(Roles::ADMIN) {
+        true => Bound::At(Position::START),
+        false => Bound::Now,
+    };
+    let from = args.from.map_or(first, |time| time.bound(now));
     let until = args
         .until
         .map_or(Bound::At(Position::END), |time| time.bound(now));

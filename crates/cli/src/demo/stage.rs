@@ -3,6 +3,9 @@ use serde::Serialize;
 use crate::error::{CommandError, Kind};
 use crate::ui::Ui;
 
+/// Longer lines of output are cut.
+const OUTPUT_WIDTH: usize = 120;
+
 /// Where the demo is told: narration, commands and what they printed, and claims.
 #[derive(Debug)]
 pub(super) struct Stage<'a> {
@@ -34,7 +37,7 @@ impl<'a> Stage<'a> {
         self.steps += 1;
         let line = format!("{}. {title}", self.steps);
         self.print("")?;
-        self.print(&self.ui.paint(&line, "1"))?;
+        self.print(&self.ui.paint_data(&line, "1"))?;
         self.print("")
     }
 
@@ -46,13 +49,22 @@ impl<'a> Stage<'a> {
 
     /// Shows a command before it runs.
     pub(super) fn command(&self, actor: &str, line: &str) -> Result<(), CommandError> {
-        self.print(&format!("   {actor}$ {}", self.ui.paint(line, "1")))
+        self.print(&format!("   {actor}$ {}", self.ui.paint_data(line, "1")))
     }
 
-    /// Shows what a command printed.
+    /// Shows what a command printed, long lines cut, and without the hints.
     pub(super) fn output(&self, text: &str) -> Result<(), CommandError> {
-        text.lines()
-            .try_for_each(|line| self.print(&format!("     {line}")))
+        let told = text.lines().filter(|line| !line.starts_with("hint:"));
+        for line in told {
+            match line.char_indices().nth(OUTPUT_WIDTH) {
+                Some((at, _)) => {
+                    let cut = line.get(..at).unwrap_or(line);
+                    self.print(&format!("     {cut}..."))?;
+                }
+                None => self.print(&format!("     {line}"))?,
+            }
+        }
+        Ok(())
     }
 
     /// Says what is so, and checks it.
@@ -64,8 +76,8 @@ impl<'a> Stage<'a> {
             return self.ui.flush();
         }
         let mark = match held {
-            true => self.ui.paint("holds:", "1;32"),
-            false => self.ui.paint("DOES NOT HOLD:", "1;31"),
+            true => self.ui.paint_data("holds:", "1;32"),
+            false => self.ui.paint_data("DOES NOT HOLD:", "1;31"),
         };
         self.ui.data(format!("   {mark} {text}"))?;
         self.ui.flush()
@@ -87,7 +99,7 @@ impl<'a> Stage<'a> {
         if !self.ui.talks() {
             return Ok(());
         }
-        self.ui.data(line)?;
+        self.ui.data(line.trim_end())?;
         self.ui.flush()
     }
 }

@@ -34,6 +34,16 @@ fn a_damaged_ticket_is_refused() {
 }
 
 #[test]
+fn a_ticket_to_a_bus_that_is_not_there_is_told() {
+    let rig = Rig::new();
+    let (_, ticket) = rig.owner("alice", "s");
+    std::fs::rename(rig.path().join("bus"), rig.path().join("elsewhere")).unwrap();
+    let bob = rig.person("bob");
+    bob.refused(5, &["join", &ticket]);
+    assert_eq!(bob.done(&["stream", "list"]), "", "nothing half-made stays");
+}
+
+#[test]
 fn a_name_is_taken_once() {
     let rig = Rig::new();
     let (alice, _) = rig.owner("alice", "s");
@@ -177,13 +187,16 @@ fn who_may_not_grant_or_publish_is_told_so() {
     let rig = Rig::new();
     let (alice, ticket) = rig.owner("alice", "s");
     let bob = joined(&rig, "bob", &ticket);
+    let eve = joined(&rig, "eve", &ticket);
     bob.refused(4, &["pub", "s", "-m", "x"]);
     bob.refused(4, &["grant", "s", &bob.id(), "--from", "start"]);
-    bob.refused(4, &["revoke", "s", &alice.id()]);
-    alice.refused(
-        2,
-        &["grant", "s", &bob.id(), "--role", "admin", "--until", "+1d"],
-    );
+    alice.done(&["grant", "s", &eve.id()]);
+    bob.refused(4, &["revoke", "s", &eve.id()]);
+    let (id, admin) = (bob.id(), ["--role", "admin"]);
+    for interval in [["--until", "+1d"], ["--from", "now"]] {
+        let args = [&["grant", "s", id.as_str()][..], &admin, &interval].concat();
+        alice.refused(2, &args);
+    }
 }
 
 #[test]

@@ -219,12 +219,61 @@ fn what_somebody_wrote_in_clear_is_rejected_and_told() {
     let rig = Rig::new();
     let (kim, _) = rig.owner("kim", "s");
     kim.done(&["pub", "s", "-m", "sealed"]);
-    let (_, streams) = kim.json(&["stream", "list"]);
-    let topic = format!("s/{}/data", streams[0]["stream"].as_str().unwrap());
-    rig.append(&topic, b"in clear");
+    rig.append(&kim.data_topic(), b"in clear");
     kim.done(&["pub", "s", "-m", "sealed too"]);
     let ran = kim.run(&["read", "s"]);
     assert_eq!(ran.expect(3, &["read"]), "sealed\nsealed too");
     assert!(ran.stderr.contains("1 message rejected"), "{}", ran.stderr);
     assert_eq!(kim.count("rejected", &["read", "s"]), 1);
+}
+
+#[test]
+fn a_message_that_the_bus_dropped_is_noticed_as_a_gap_by_the_next_one() {
+    let rig = Rig::new();
+    let (kim, _) = rig.owner("kim", "s");
+    kim.done(&["pub", "s", "-m", "one"]);
+    kim.done(&["pub", "s", "-m", "lost"]);
+    rig.drop_last(&kim.data_topic());
+    kim.done(&["pub", "s", "-m", "three"]);
+    let ran = kim.run(&["read", "s"]);
+    assert_eq!(ran.expect(0, &["read"]), "one\nthree");
+    assert!(ran.stderr.starts_with("gap: from you"), "{}", ran.stderr);
+    assert_eq!(kim.count("gap", &["read", "s"]), 1);
+}
+
+#[test]
+fn a_message_that_comes_again_is_told_and_not_delivered_twice() {
+    let rig = Rig::new();
+    let (kim, _) = rig.owner("kim", "s");
+    kim.done(&["pub", "s", "-m", "once"]);
+    rig.append(&kim.data_topic(), &rig.last(&kim.data_topic()));
+    let ran = kim.run(&["read", "s"]);
+    assert_eq!(ran.expect(0, &["read"]), "once");
+    assert!(ran.stderr.starts_with("replay: "), "{}", ran.stderr);
+    // Fault 20: reading again is not a replay.
+    assert_eq!(kim.count("replay", &["read", "s"]), 1);
+    assert_eq!(kim.count("opened", &["read", "s"]), 1);
+}
+
+/// Fault 6: what was flipped on the way yields an error, not other words.
+#[test]
+fn an_altered_message_is_rejected_and_the_rest_is_read() {
+    let rig = Rig::new();
+    let (kim, _) = rig.owner("kim", "s");
+    kim.done(&["pub", "s", "-m", "before"]);
+    kim.done(&["pub", "s", "-m", "altered"]);
+    let topic = kim.data_topic();
+    let mut envelope = rig.last(&topic);
+    let at = envelope.len() - 70;
+    envelope[at] ^= 1;
+    rig.drop_last(&topic);
+    rig.append(&topic, &envelope);
+    kim.done(&["pub", "s", "-m", "after"]);
+    let ran = kim.run(&["read", "s"]);
+    assert_eq!(ran.expect(3, &["read"]), "before\nafter");
+    assert!(
+        ran.stderr.contains("1 message rejected: the signature"),
+        "{}",
+        ran.stderr
+    );
 }

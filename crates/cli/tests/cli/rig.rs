@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
+use rusqlite::{Connection, params};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -69,19 +70,42 @@ impl Rig {
 
     /// Appends bytes to a topic of the shared bus, as anyone can who may write there.
     pub(crate) fn append(&self, topic: &str, payload: &[u8]) {
-        let bus = rusqlite::Connection::open(self.path().join("bus/bus.db")).unwrap();
-        let find = "SELECT id, next_offset FROM topic WHERE name = ?1";
-        let (id, offset): (i64, i64) = bus
-            .query_row(find, [topic], |row| Ok((row.get(0)?, row.get(1)?)))
-            .unwrap();
+        let bus = self.bus();
+        let (id, next) = topic_of(&bus, topic);
         let insert = "INSERT INTO item (key, payload) VALUES (?1, ?2)";
-        bus.execute(insert, rusqlite::params![(id << 40) + offset, payload])
+        bus.execute(insert, params![(id << 40) + next, payload])
             .unwrap();
         bus.execute(
             "UPDATE topic SET next_offset = ?1 WHERE id = ?2",
-            [offset + 1, id],
+            [next + 1, id],
         )
         .unwrap();
+    }
+
+    /// The last item of a topic of the shared bus.
+    pub(crate) fn last(&self, topic: &str) -> Vec<u8> {
+        let bus = self.bus();
+        let (id, next) = topic_of(&bus, topic);
+        let select = "SELECT payload FROM item WHERE key = ?1";
+        bus.query_row(select, [(id << 40) + next - 1], |row| row.get(0))
+            .unwrap()
+    }
+
+    /// Takes the last item of a topic away, as a bus does that loses it.
+    pub(crate) fn drop_last(&self, topic: &str) {
+        let bus = self.bus();
+        let (id, next) = topic_of(&bus, topic);
+        bus.execute("DELETE FROM item WHERE key = ?1", [(id << 40) + next - 1])
+            .unwrap();
+        bus.execute(
+            "UPDATE topic SET next_offset = ?1 WHERE id = ?2",
+            [next - 1, id],
+        )
+        .unwrap();
+    }
+
+    fn bus(&self) -> Connection {
+        Connection::open(self.path().join("bus/bus.db")).unwrap()
     }
 
     /// Writes a file below the folder and names it.
@@ -90,6 +114,13 @@ impl Rig {
         std::fs::write(&path, content).unwrap();
         path.to_str().unwrap().to_owned()
     }
+}
+
+/// The id of a topic and the offset of its next item.
+fn topic_of(bus: &Connection, topic: &str) -> (i64, i64) {
+    let find = "SELECT id, next_offset FROM topic WHERE name = ?1";
+    bus.query_row(find, [topic], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap()
 }
 
 impl Person {
@@ -172,6 +203,12 @@ impl Person {
     pub(crate) fn count(&self, state: &str, args: &[&str]) -> usize {
         let (_, lines) = self.json(args);
         lines.iter().filter(|line| line["state"] == state).count()
+    }
+
+    /// The topic that holds the envelopes of this person's only stream.
+    pub(crate) fn data_topic(&self) -> String {
+        let (_, streams) = self.json(&["stream", "list"]);
+        format!("s/{}/data", streams[0]["stream"].as_str().unwrap())
     }
 
     pub(crate) fn id(&self) -> String {

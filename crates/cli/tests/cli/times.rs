@@ -117,7 +117,7 @@ fn a_late_grant_opens_exactly_its_interval() {
     let ran = bob.run(&["read", "s"]);
     assert_eq!(ran.expect(3, &["read"]), "");
     assert!(
-        ran.stderr.contains("8 messages sealed: you have no grant"),
+        ran.stderr.contains("8 messages sealed: no grant of yours"),
         "{}",
         ran.stderr
     );
