@@ -299,4 +299,31 @@ mod tests {
         assert_eq!(quoted("boiler-2"), "boiler-2");
         assert_eq!(quoted("kim's room"), r"'kim'\''s room'");
     }
+
+    #[test]
+    fn the_reference_names_every_reason_and_each_has_words() {
+        let page = include_str!("../../../docs/reference/command-line.md");
+        for reason in [
+            Reason::NotGranted,
+            Reason::KeyNotHere,
+            Reason::UnknownSession,
+            Reason::UnknownSender,
+            Reason::NotEntitled,
+            Reason::AfterRevocation,
+            Reason::Malformed,
+            Reason::BadSignature,
+            Reason::NotAuthentic,
+            Reason::WrongSession,
+            Reason::Missing(0),
+        ] {
+            let code = reason_code(reason);
+            assert!(page.contains(&format!("`{code}`")), "{code}");
+            let is_message = !matches!(reason, Reason::Missing(_));
+            assert_eq!(
+                reason_text(code) != reason_text("else"),
+                is_message,
+                "{code}"
+            );
+        }
+    }
 }

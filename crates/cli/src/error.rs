@@ -294,6 +294,14 @@ mod tests {
             let code = error.code();
             let made = CommandError::from(error);
             assert_eq!(made.kind().exit_code(), exit_code, "{code}");
+            let page = include_str!("../../../docs/reference/command-line.md");
+            let row = page
+                .lines()
+                .find(|line| line.contains(&format!("`{code}`")));
+            assert!(
+                row.is_some_and(|row| row.starts_with(&format!("| {exit_code} |"))),
+                "{code}"
+            );
             assert_eq!(
                 made.hint().is_some(),
                 exit_code != 1 && code != "stream.closed",
