@@ -179,16 +179,40 @@ impl AccessLog {
     }
 
     /// What an entry or a session record written now names as its `heads`: the authorised entries
-    /// that no other authorised entry follows, ascending, without `prev`. Where they are more than
-    /// [`LIST_MAX`], those of the more powerful authors.
+    /// that no other authorised entry follows, ascending, without `prev`. Of more than [`LIST_MAX`]
+    /// each user's first ones, so that nobody who forks often pushes out what others wrote.
     pub fn heads(&self, prev: &LogHash) -> Vec<LogHash> {
         let tips = self.tips.iter().map(|&i| self.node(i));
         let mut tips: Vec<_> = tips.filter(|node| node.hash != *prev).collect();
-        tips.sort_unstable_by_key(|node| (Reverse(node.verdict.power), node.hash));
-        tips.truncate(LIST_MAX);
+        if tips.len() > LIST_MAX {
+            tips.sort_unstable_by_key(|node| (!node.is_revoke(), node.hash));
+            let mut of_user = BTreeMap::<UserId, usize>::new();
+            let ranked = tips.into_iter().map(|node| {
+                let nth = of_user.entry(node.entry.body().user).or_default();
+                *nth += 1;
+                (*nth, Reverse(node.verdict.power), node)
+            });
+            let mut ranked: Vec<_> = ranked.collect();
+            ranked.sort_by_key(|(nth, power, node)| (*nth, *power, node.hash));
+            ranked.truncate(LIST_MAX);
+            tips = ranked.into_iter().map(|(_, _, node)| node).collect();
+        }
         let mut heads: Vec<_> = tips.into_iter().map(|node| node.hash).collect();
         heads.sort_unstable();
         heads
+    }
+
+    /// Whether what is written now can have an entry in its past; not all, where branches are very
+    /// many.
+    pub(super) fn nameable(&self) -> impl Fn(&LogHash) -> bool {
+        let mut named = Clock::default();
+        for head in self.heads(&NO_ENTRY) {
+            if let Some(&head) = self.index.get(&head) {
+                named.merge(&self.node(head).past);
+                named.include(self.node(head).place);
+            }
+        }
+        move |hash| self.index.get(hash).is_some_and(|&i| self.is_in(i, &named))
     }
 
     /// Whether an entry is among `heads` or in their past.
@@ -383,6 +407,12 @@ impl AccessLog {
         self.tips
             .retain(|&tip| nodes.get(tip).is_some_and(|tip| !past.contains(tip.place)));
         self.tips.insert(i);
+    }
+}
+
+impl Node {
+    fn is_revoke(&self) -> bool {
+        matches!(self.entry.body().body, LogBody::Revoke(_))
     }
 }
 

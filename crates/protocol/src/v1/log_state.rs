@@ -128,6 +128,8 @@ impl AccessLog {
                 LogBody::Revoke(_) | LogBody::Grant(_) | LogBody::Settings(_) => (),
             }
         }
+        let can_be_named = self.nameable();
+        state.removals.retain(|removal| can_be_named(&removal.hash));
         state
     }
 
@@ -385,7 +387,8 @@ impl LogState {
     }
 
     /// Removals that the record of a session of this lane must have in its past: for each right
-    /// that was taken from a grant that counted, one removal that took it.
+    /// that was taken from a grant that counted, one removal that took it. [`AccessLog::heads`]
+    /// reach them all.
     pub fn removals(&self, lane: &UserId) -> impl Iterator<Item = LogHash> {
         let removals = self.removals.iter();
         let concerned = removals.filter(move |r| r.lane.is_none_or(|of| of == *lane));
@@ -491,17 +494,29 @@ impl LogState {
     }
 
     /// For each device that can no longer publish by some right it had: the envelopes up to which
-    /// it counts.
+    /// it counts. All that [`PublishRight::UpTo`] may name is among them.
     pub fn revoked_tips(&self) -> BTreeMap<DeviceId, Vec<EnvelopeHash>> {
-        let mut tips = BTreeMap::<DeviceId, Vec<EnvelopeHash>>::new();
-        let of_grants = self.grants.iter().map(|of| &of.tips);
-        for (device, of) in of_grants
-            .chain(self.outs.values())
-            .flat_map(|of| &of.by_device)
-        {
-            tips.entry(*device).or_default().extend(of);
+        let mut tips = BTreeMap::<DeviceId, BTreeSet<EnvelopeHash>>::new();
+        let first = DeviceId([0; 16]);
+        let outs_of = |user: UserId| {
+            let outs = self.outs.range((user, first)..);
+            outs.take_while(move |((of, _), _)| *of == user)
+        };
+        for ((_, device), out) in outs_of(self.owner) {
+            tips.entry(*device).or_default().extend(out.of(device));
         }
-        tips
+        let publishing = self.grants.iter().filter(|of| publishes(&of.grant));
+        for of in publishing.filter(|of| of.standing != Standing::Void) {
+            let user = of.grant.user;
+            let out = outs_of(user).map(|((_, device), _)| device);
+            for device in of.tips.by_device.keys().chain(out) {
+                let said = firmest(&of.tips, self.outs.get(&(user, *device)), device);
+                tips.entry(*device).or_default().extend(said);
+            }
+        }
+        let tips = tips.into_iter().filter(|(_, tips)| !tips.is_empty());
+        tips.map(|(device, tips)| (device, tips.into_iter().collect()))
+            .collect()
     }
 
     fn grants_to(&self, user: &UserId) -> impl Iterator<Item = &GrantState> {

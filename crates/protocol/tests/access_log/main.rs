@@ -1,0 +1,11 @@
+//! The access log, through the public API: `spec/access-log.md`.
+#![cfg(test)]
+
+mod devices;
+mod naive;
+mod orders;
+mod place;
+mod publishing;
+mod removals;
+mod rights;
+mod world;
