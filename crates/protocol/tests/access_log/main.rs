@@ -8,4 +8,5 @@ mod place;
 mod publishing;
 mod removals;
 mod rights;
+mod spec_page;
 mod world;
