@@ -1,6 +1,7 @@
 //! A publisher seals batches of records, inside the store transaction that holds its lane.
 
 use alloc::vec::Vec;
+use core::fmt;
 
 use rand_core::CryptoRng;
 use sealcast_crypto::{Cover, SessionRoot, SigningKey, Walker, WrapKey};
@@ -44,12 +45,20 @@ struct Checked {
 }
 
 /// What goes into one envelope.
-#[derive(Debug)]
 pub enum Draft<'a> {
     /// One record, made at the position where it is sealed.
     Single(&'a [u8]),
     /// Several records, each with a time of its own.
     Frame(&'a Frame),
+}
+
+impl fmt::Debug for Draft<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Single(payload) => write!(f, "Single({} bytes)", payload.len()),
+            Self::Frame(frame) => frame.fmt(f),
+        }
+    }
 }
 
 /// A sealed batch.

@@ -164,7 +164,7 @@ impl Tracker {
         let told = [
             gap.map(|missing| Notice::Gap { missing }),
             self.departs(header, hash, start).then_some(Notice::Fork),
-            self.branches(start).then_some(Notice::Branch),
+            self.branches(header, hash, start).then_some(Notice::Branch),
             Some(Notice::Fresh),
         ];
         self.advance(header, hash, at, start);
@@ -229,11 +229,13 @@ impl Tracker {
             || last.is_some_and(|last| last.next == start.seq && last.last != start.prev)
     }
 
-    fn branches(&self, start: Start) -> bool {
-        match start.prev {
-            EnvelopeHash::NONE => start.seq == 0 && !self.instances.is_empty(),
-            prev => self.recent.get(&prev).copied().unwrap_or(false),
+    fn branches(&self, header: &Header, hash: EnvelopeHash, start: Start) -> bool {
+        if start.prev != EnvelopeHash::NONE {
+            return self.recent.get(&start.prev).copied().unwrap_or(false);
         }
+        let is_first = self.awaited.iter().any(|of| of.prev == hash);
+        let has_others = self.instances.keys().any(|id| *id != header.instance);
+        start.seq == 0 && !is_first && has_others
     }
 
     fn advance(&mut self, header: &Header, hash: EnvelopeHash, at: Position, start: Start) {
