@@ -70,7 +70,7 @@ const TABLE: &[Row] = &[
         "sealcast-engine", "sealcast-protocol", "sealcast-crypto", "sealcast-store", "sealcast-bus",
     ], &["rand_core", "thiserror", "zeroize"]),
     row("sealcast-bench", EVERY, &["getrandom", "rand_core"]),
-    row("xtask", EVERY, &["anyhow", "minicbor", "rand_core", "serde_json"]),
+    row("xtask", EVERY, &["anyhow", "curve25519-dalek", "rand_core", "serde_json", "sha2"]),
 ];
 
 /// Libraries that chores and benchmarks may use. They themselves are named by none.

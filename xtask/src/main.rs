@@ -18,6 +18,7 @@ mod sources;
 mod summary;
 mod tidy;
 mod tree;
+mod vectors;
 mod words;
 
 use std::env;
@@ -25,11 +26,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 const MENU: &str = "\
-cargo xtask test          install what the tests need, then run every check and test
-cargo xtask tidy          check the rules that no other tool checks
-cargo xtask tidy --bless  the same, after recording that spec/ was reread
-cargo xtask faults        list the faults of spec/faults.md and the tests that cite them
-cargo xtask hooks         run fmt and tidy before each commit in this clone";
+cargo xtask test             install what the tests need, then run every check and test
+cargo xtask tidy             check the rules that no other tool checks
+cargo xtask tidy --bless     the same, after recording that spec/ was reread
+cargo xtask vectors          write the cases of vectors/ anew
+cargo xtask vectors --check  compare them with what their generators make
+cargo xtask faults           list the faults of spec/faults.md and the tests that cite them
+cargo xtask hooks            run fmt and tidy before each commit in this clone";
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
@@ -39,6 +42,8 @@ fn main() -> ExitCode {
         ["test"] => gate::run(&root),
         ["tidy"] => tidy::run(&root),
         ["tidy", "--bless"] => tidy::bless(&root).and_then(|()| tidy::run(&root)),
+        ["vectors"] => vectors::write(&root),
+        ["vectors", "--check"] => vectors::check(&root),
         ["faults"] => faults::print(&root),
         ["hooks"] => hooks::install(&root),
         [] | ["help" | "--help" | "-h"] => {

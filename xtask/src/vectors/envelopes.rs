@@ -1,0 +1,387 @@
+//! Envelopes and frames (`spec/envelope.md`).
+
+use anyhow::Context as _;
+use sealcast_crypto::{Cover, SigningKey, Walker, digest};
+use sealcast_protocol::{
+    EnvelopeHash, Flags, Frame, Header, InstanceId, Position, SessionId, Suite, seal,
+};
+
+use super::case::Case;
+use super::cast::{NOW, STREAM, anna, ben, session_root};
+
+const TOPIC: &[u8] = b"temp";
+const ROOT: u8 = 8;
+
+pub(super) fn cases() -> anyhow::Result<Vec<Case>> {
+    Ok([
+        good()?,
+        altered()?,
+        resigned()?,
+        elsewhere()?,
+        frames(),
+        frame_faults(),
+    ]
+    .concat())
+}
+
+/// An envelope that is about to be sealed.
+struct Draft {
+    header: Header,
+    topic: &'static [u8],
+    plaintext: Vec<u8>,
+}
+
+impl Draft {
+    /// One record, in the topic.
+    fn single() -> Self {
+        let header = Header {
+            suite: Suite::TreeV1,
+            flags: Flags {
+                frame: false,
+                backfill: false,
+            },
+            content: 0,
+            session: SessionId([3; 16]),
+            position: NOW,
+            device: anna().device.id,
+            instance: InstanceId([5; 8]),
+            seq: 6,
+            prev: EnvelopeHash([7; 16]),
+        };
+        Self {
+            header,
+            topic: TOPIC,
+            plaintext: b"21.5 C".to_vec(),
+        }
+    }
+
+    fn seal(&self) -> anyhow::Result<Vec<u8>> {
+        self.seal_under(ROOT, &anna().device.signing)
+    }
+
+    fn seal_under(&self, root: u8, key: &SigningKey) -> anyhow::Result<Vec<u8>> {
+        let mut walker = Walker::new(Cover::whole(&session_root(root)));
+        let leaf = walker.leaf(self.header.position.0).context("a position")?;
+        Ok(seal(
+            &leaf,
+            key,
+            &STREAM,
+            self.topic,
+            &self.header,
+            &self.plaintext,
+        )?
+        .bytes)
+    }
+}
+
+/// What a reader has: the stream and topic, the sender's key, and the root.
+fn given(name: &str, about: &str, topic: &[u8], envelope: &[u8]) -> Case {
+    with_root(given_without_keys(name, about, topic, envelope))
+}
+
+fn given_without_keys(name: &str, about: &str, topic: &[u8], envelope: &[u8]) -> Case {
+    Case::new("envelope", name, about)
+        .hex("stream", STREAM.0)
+        .hex("topic", topic)
+        .hex(
+            "public-key",
+            anna().device.signing.verifying_key().as_bytes(),
+        )
+        .hex("envelope", envelope)
+}
+
+fn with_root(case: Case) -> Case {
+    case.hex("root", session_root(ROOT).expose())
+}
+
+/// How the good draft becomes another good one.
+type Change = (&'static str, &'static str, fn(&mut Draft));
+
+fn good() -> anyhow::Result<Vec<Case>> {
+    #[rustfmt::skip]
+    let changes: [Change; 9] = [
+        ("single", "one record", |_| {}),
+        ("empty", "an empty plaintext", |draft| draft.plaintext.clear()),
+        ("without-topic", "no topic below the stream", |draft| draft.topic = b""),
+        ("first", "nothing before it", |draft| {
+            draft.header.seq = 0;
+            draft.header.prev = EnvelopeHash::NONE;
+        }),
+        ("content-hint", "a content hint that nobody knows", |draft| draft.header.content = 255),
+        ("backfill", "of a backfill session", |draft| draft.header.flags.backfill = true),
+        ("frame", "two records, one before the position", |draft| {
+            draft.header.flags.frame = true;
+            draft.plaintext = frame(NOW, &[(NOW.0 - 3, b"21.5"), (NOW.0, b"21.6")]);
+        }),
+        ("frame-of-a-backfill", "both flags", |draft| {
+            draft.header.flags = Flags { frame: true, backfill: true };
+            draft.plaintext = frame(NOW, &[(NOW.0 + 5, b"")]);
+        }),
+        ("highest-numbers", "the last position and the last seq", |draft| {
+            draft.header.position = Position(Position::END.0 - 1);
+            draft.header.seq = u32::MAX;
+        }),
+    ];
+    let mut cases = Vec::new();
+    for (name, about, change) in changes {
+        let mut draft = Draft::single();
+        change(&mut draft);
+        let case = given(name, about, draft.topic, &draft.seal()?);
+        cases.push(opened(case, &draft)?);
+    }
+    let cover = Cover::from_root(&session_root(ROOT), NOW.0, NOW.0 + 1);
+    let draft = Draft::single();
+    let case = given_without_keys("with-a-cover", "under one leaf", TOPIC, &draft.seal()?)
+        .with("from", cover.from())
+        .with("until", cover.until())
+        .hex("keys", cover.key_bytes().expose());
+    cases.push(opened(case, &draft)?);
+    Ok(cases)
+}
+
+/// Adds what comes out of a good envelope. `signing-seed` lets an implementation seal it too.
+fn opened(case: Case, draft: &Draft) -> anyhow::Result<Case> {
+    let (sealed, header) = (draft.seal()?, draft.header);
+    let hash = hash(&sealed, draft.topic);
+    Ok(case
+        .hex("signing-seed", anna().device.signing.expose_seed())
+        .ok()
+        .with(
+            "flags",
+            u8::from(header.flags.frame) | u8::from(header.flags.backfill) << 1,
+        )
+        .with("content", header.content)
+        .with("session", header.session)
+        .with("position", header.position.0)
+        .with("device", header.device)
+        .with("instance", header.instance)
+        .with("seq", header.seq)
+        .with("prev", header.prev)
+        .hex("hash", hash)
+        .hex("plaintext", &draft.plaintext))
+}
+
+/// The digest that is signed, put together here once more.
+fn signed_digest(envelope: &[u8], topic: &[u8]) -> sealcast_crypto::Digest {
+    let (header, rest) = envelope.split_at(72);
+    let (commitment, rest) = rest.split_at(24);
+    let ciphertext = &rest[..rest.len() - 64];
+    digest(
+        "sealcast.v1 envelope",
+        &[&STREAM.0, topic, header, commitment, ciphertext],
+    )
+}
+
+fn hash(envelope: &[u8], topic: &[u8]) -> [u8; 16] {
+    let signature = &envelope[envelope.len() - 64..];
+    let signed = signed_digest(envelope, topic);
+    let whole = digest("sealcast.v1 envelope hash", &[signed.as_bytes(), signature]);
+    let (halves, _) = whole.as_bytes().as_chunks();
+    halves[0]
+}
+
+/// One byte altered after signing, and envelopes cut short.
+fn altered() -> anyhow::Result<Vec<Case>> {
+    let good = Draft::single().seal()?;
+    let end = good.len();
+    #[rustfmt::skip]
+    let rows = [
+        ("version-0", "version 0", 0, 0, "unknown version"),
+        ("version-2", "version 2", 0, 2, "unknown version"),
+        ("suite-0", "suite 0", 1, 0, "unknown suite"),
+        ("suite-2", "the suite that is reserved", 1, 2, "unknown suite"),
+        ("flag-4", "a flag without a meaning", 2, 4, "unknown flags"),
+        ("flag-128", "another one", 2, 0x80, "unknown flags"),
+        ("position-too-high", "position 2^48 and more", 21, 1, "out of range"),
+        ("altered-frame-flag", "the flag of a frame is set", 2, 1, "signature"),
+        ("altered-backfill-flag", "the flag of a backfill is set", 2, 2, "signature"),
+        ("altered-content-hint", "the content hint differs", 3, 1, "signature"),
+        ("altered-session", "the session id differs", 19, 2, "signature"),
+        ("altered-position", "the position differs by a millisecond", 27, good[27] ^ 1, "signature"),
+        ("altered-device", "the device id differs", 28, good[28] ^ 1, "signature"),
+        ("altered-instance", "the instance differs", 44, 4, "signature"),
+        ("altered-seq", "the seq differs", 55, 7, "signature"),
+        ("altered-prev", "the hash of the envelope before differs", 71, 6, "signature"),
+        ("altered-commitment", "the commitment differs", 72, good[72] ^ 1, "signature"),
+        ("altered-ciphertext", "the ciphertext differs", 96, good[96] ^ 1, "signature"),
+        ("altered-tag", "the tag differs", end - 65, good[end - 65] ^ 1, "signature"),
+        ("altered-r", "R of the signature differs", end - 64, good[end - 64] ^ 1, "signature"),
+        ("altered-s", "S of the signature differs", end - 32, good[end - 32] ^ 1, "signature"),
+    ];
+    let altered = rows.into_iter().map(|(name, about, at, to, failure)| {
+        let mut envelope = good.clone();
+        envelope[at] = to;
+        given(name, about, TOPIC, &envelope).fails(failure)
+    });
+    let header_only = &good[..72];
+    #[rustfmt::skip]
+    let cut = [
+        ("nothing", "no bytes", Vec::new(), "malformed"),
+        ("header-alone", "72 bytes", header_only.to_vec(), "malformed"),
+        ("too-short", "175 bytes", good[..175].to_vec(), "malformed"),
+        ("cut", "the last byte is missing", good[..end - 1].to_vec(), "signature"),
+        ("byte-behind", "a byte stands behind", [&*good, &[0]].concat(), "signature"),
+    ];
+    let cut = cut.map(|(name, about, envelope, failure)| {
+        given(name, about, TOPIC, &envelope).fails(failure)
+    });
+    Ok(altered.chain(cut).collect())
+}
+
+/// One byte altered and signed again by the sender: only commitment and tag can tell.
+fn resigned() -> anyhow::Result<Vec<Case>> {
+    let good = Draft::single().seal()?;
+    let end = good.len();
+    #[rustfmt::skip]
+    let rows = [
+        ("resigned-frame-flag", "the flag of a frame is set", 2),
+        ("resigned-content-hint", "the content hint differs", 3),
+        ("resigned-session", "the session id differs", 4),
+        ("resigned-position", "the position differs by a millisecond", 27),
+        ("resigned-device", "the device id differs", 43),
+        ("resigned-instance", "the instance differs", 51),
+        ("resigned-seq", "the seq differs", 55),
+        ("resigned-prev", "the hash of the envelope before differs", 56),
+        ("resigned-commitment", "the first byte of the commitment differs", 72),
+        ("resigned-commitment-end", "the last byte of the commitment differs", 95),
+        ("resigned-ciphertext", "the ciphertext differs", 96),
+        ("resigned-tag", "the tag differs", end - 65),
+    ];
+    let cases = rows.map(|(name, about, at)| {
+        let mut envelope = good.clone();
+        envelope[at] ^= 1;
+        let signature = anna().device.signing.sign(&signed_digest(&envelope, TOPIC));
+        envelope.truncate(end - 64);
+        envelope.extend_from_slice(signature.as_bytes());
+        let about = format!("{about}; the sender has signed it again");
+        given(name, &about, TOPIC, &envelope).fails("not authentic")
+    });
+    Ok(cases.to_vec())
+}
+
+/// A good envelope in the wrong place, or read with the wrong keys.
+fn elsewhere() -> anyhow::Result<Vec<Case>> {
+    let draft = Draft::single();
+    let good = draft.seal()?;
+    let root = session_root(ROOT);
+    let other_stream = Case::new("envelope", "another-stream", "read in another stream")
+        .hex("stream", [0x52; 32])
+        .hex("topic", TOPIC)
+        .hex(
+            "public-key",
+            anna().device.signing.verifying_key().as_bytes(),
+        )
+        .hex("envelope", &good);
+    let stranger = draft.seal_under(ROOT, &ben().device.signing)?;
+    let other_root = draft.seal_under(9, &anna().device.signing)?;
+    let outside = |name, about, from, until| -> anyhow::Result<Case> {
+        let cover = Cover::from_root(&root, from, until);
+        Ok(given_without_keys(name, about, TOPIC, &good)
+            .with("from", from)
+            .with("until", until)
+            .hex("keys", cover.key_bytes().expose())
+            .fails("no key"))
+    };
+    Ok(vec![
+        with_root(other_stream).fails("signature"),
+        given("another-topic", "read in another topic", b"temq", &good).fails("signature"),
+        given("without-its-topic", "read without a topic", b"", &good).fails("signature"),
+        given("topic-with-more", "read in a topic below", b"temp/1", &good).fails("signature"),
+        given(
+            "another-sender",
+            "signed by another device",
+            TOPIC,
+            &stranger,
+        )
+        .fails("signature"),
+        given(
+            "another-root",
+            "sealed under another root",
+            TOPIC,
+            &other_root,
+        )
+        .fails("not authentic"),
+        outside(
+            "cover-ends-before",
+            "the cover ends at the position",
+            NOW.0 - 1_000,
+            NOW.0,
+        )?,
+        outside(
+            "cover-begins-behind",
+            "the cover begins behind it",
+            NOW.0 + 1,
+            Position::END.0,
+        )?,
+    ])
+}
+
+/// The plaintext of a frame that is sealed at `position`.
+fn frame(position: Position, records: Made<'_>) -> Vec<u8> {
+    let mut frame = Frame::with_capacity(1 << 10);
+    let fits = records
+        .iter()
+        .all(|(time, payload)| frame.push(Position(*time), payload).is_ok());
+    assert!(fits, "the records of a case fit into its frame");
+    frame.finish(position).to_vec()
+}
+
+/// Records, as time and payload.
+type Made<'a> = &'a [(u64, &'a [u8])];
+
+fn frames() -> Vec<Case> {
+    let last = Position::END.0 - 1;
+    let long = [0x61; 300];
+    #[rustfmt::skip]
+    let rows: [(_, _, _, Made<'_>); 6] = [
+        ("one-record", "made at the position", NOW.0, &[(NOW.0, b"21.5")]),
+        ("example", "the example of the page", NOW.0, &[(NOW.0 - 3, b"21.5"), (NOW.0, b"21.6")]),
+        ("empty-record", "a payload of no bytes", NOW.0, &[(NOW.0, b"")]),
+        ("long-record", "a length of two bytes", NOW.0, &[(NOW.0, &long)]),
+        ("any-order", "records need not be in order", NOW.0, &[(NOW.0 + 64, b"a"), (NOW.0 - 64, b"b")]),
+        ("farthest", "from the last position to the first", last, &[(0, b"a"), (last, b"b")]),
+    ];
+    rows.map(|(name, about, position, records)| {
+        Case::new("frame", name, about)
+            .with("position", position)
+            .hex("plaintext", frame(Position(position), records))
+            .ok()
+            .each(records, |case, (time, payload)| {
+                case.with("record", format!("{time} {}", super::case::hex(payload)))
+            })
+    })
+    .to_vec()
+}
+
+fn frame_faults() -> Vec<Case> {
+    let (shape, range) = ("malformed", "out of range");
+    #[rustfmt::skip]
+    let rows: [(_, _, _, &[u8], _); 19] = [
+        ("no-bytes", "not even a count", NOW.0, b"", shape),
+        ("no-records", "a count of 0", NOW.0, b"\x00", range),
+        ("65536-records", "a count above the highest", NOW.0, b"\x80\x80\x04", range),
+        ("count-cut", "the count's second byte is missing", NOW.0, b"\x82", shape),
+        ("count-not-minimal", "1 in two bytes", NOW.0, b"\x81\x00\x00\x01a", shape),
+        ("time-not-minimal", "0 in two bytes", NOW.0, b"\x01\x80\x00\x01a", shape),
+        ("length-not-minimal", "1 in two bytes", NOW.0, b"\x01\x00\x81\x00a", shape),
+        ("length-not-minimal-by-two", "1 in three bytes", NOW.0, b"\x01\x00\x81\x80\x00a", shape),
+        ("number-of-65-bits", "a time of 2^64", NOW.0, b"\x01\x80\x80\x80\x80\x80\x80\x80\x80\x80\x02\x01a", shape),
+        ("number-of-11-bytes", "a time that does not end", NOW.0, b"\x01\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01\x01a", shape),
+        ("byte-behind", "a byte stands behind the last record", NOW.0, b"\x01\x00\x01a\x00", shape),
+        ("record-missing", "two are announced, one follows", NOW.0, b"\x02\x00\x01a", shape),
+        ("record-too-many", "one is announced, two follow", NOW.0, b"\x01\x00\x01a\x00\x01b", shape),
+        ("length-missing", "a record without a length", NOW.0, b"\x01\x00", shape),
+        ("payload-cut", "two bytes are announced, one follows", NOW.0, b"\x01\x00\x02a", shape),
+        ("payload-endless", "2^63 bytes are announced", NOW.0, b"\x01\x00\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01a", shape),
+        ("time-before-all", "a millisecond before position 0", 0, b"\x01\x01\x01a", range),
+        ("time-behind-all", "a millisecond behind the last position", Position::END.0 - 1, b"\x01\x02\x01a", range),
+        ("second-record-out-of-time", "a fault in the second record refuses the first too", 0, b"\x02\x00\x01a\x01\x01b", range),
+    ];
+    rows.map(|(name, about, position, plaintext, failure)| {
+        Case::new("frame", name, about)
+            .with("position", position)
+            .hex("plaintext", plaintext)
+            .fails(failure)
+    })
+    .to_vec()
+}

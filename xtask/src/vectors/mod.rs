@@ -1,0 +1,141 @@
+//! `cargo xtask vectors`: what another implementation can be tried with, made from fixed seeds.
+//!
+//! `vectors/README.md` says how the files read. What is expected is written down here and not
+//! computed; `xtask/tests/vectors` reads the files back without any of this.
+
+mod bundles;
+mod case;
+mod cast;
+mod devices;
+mod envelopes;
+mod keys;
+mod letters;
+mod log;
+mod names;
+mod points;
+mod raw;
+mod sessions;
+mod stores;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+use case::Case;
+
+/// Below the top folder.
+const FOLDER: &str = "vectors";
+
+/// Writes every file anew, and removes those that no generator makes any more.
+pub(crate) fn write(root: &Path) -> anyhow::Result<()> {
+    let folder = root.join(FOLDER);
+    let made = made()?;
+    for path in committed(&folder)?.keys() {
+        if !made.contains_key(path) {
+            fs::remove_file(folder.join(path))?;
+        }
+    }
+    for (path, text) in &made {
+        let path = folder.join(path);
+        fs::create_dir_all(path.parent().context("a case lies in an area")?)?;
+        fs::write(path, text)?;
+    }
+    println!("vectors: {} cases written", made.len());
+    Ok(())
+}
+
+/// Makes every case and compares it with its file, byte for byte.
+pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
+    let (made, committed) = (made()?, committed(&root.join(FOLDER))?);
+    let paths = made.keys().chain(committed.keys());
+    let mut differing: Vec<&PathBuf> = paths
+        .filter(|path| made.get(*path) != committed.get(*path))
+        .collect();
+    differing.sort();
+    differing.dedup();
+    for path in &differing {
+        eprintln!("{FOLDER}/{}: not what its generator makes", path.display());
+    }
+    match differing.len() {
+        0 => {
+            println!("vectors: {} cases are as they are made", made.len());
+            Ok(())
+        }
+        count => bail!("vectors: {count} differ; run `cargo xtask vectors` and read what changed"),
+    }
+}
+
+/// Every case, by path below the folder.
+fn made() -> anyhow::Result<BTreeMap<PathBuf, String>> {
+    let cases: Vec<Case> = [
+        keys::cases()?,
+        points::cases(),
+        envelopes::cases()?,
+        names::cases(),
+        devices::cases()?,
+        log::cases(),
+        sessions::cases()?,
+        bundles::cases()?,
+        stores::cases(),
+    ]
+    .concat();
+    let mut made = BTreeMap::new();
+    for case in cases {
+        let (path, text) = case.finish()?;
+        ensure!(
+            made.insert(path.clone(), text).is_none(),
+            "two cases are called {}",
+            path.display()
+        );
+    }
+    Ok(made)
+}
+
+/// Every case that lies in the folder, by path below it.
+fn committed(folder: &Path) -> anyhow::Result<BTreeMap<PathBuf, String>> {
+    let mut found = BTreeMap::new();
+    for area in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
+        let area = area?.path();
+        if !area.is_dir() {
+            continue;
+        }
+        for file in fs::read_dir(&area)? {
+            let path = file?.path();
+            let below = path.strip_prefix(folder)?.to_path_buf();
+            found.insert(below, fs::read_to_string(&path)?);
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_vectors_are_what_the_generators_make() {
+        check(&crate::root()).unwrap();
+    }
+
+    #[test]
+    fn an_altered_a_missing_and_a_stray_file_are_noticed() {
+        let home = tempfile::tempdir().unwrap();
+        fs::create_dir(home.path().join(FOLDER)).unwrap();
+        assert!(check(home.path()).is_err());
+        write(home.path()).unwrap();
+        check(home.path()).unwrap();
+
+        let file = home.path().join("vectors/digest/two-parts.txt");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace("expect: ok", "expect: OK")).unwrap();
+        assert!(check(home.path()).is_err());
+        fs::remove_file(&file).unwrap();
+        assert!(check(home.path()).is_err());
+        fs::write(&file, text).unwrap();
+        fs::write(home.path().join("vectors/digest/stray.txt"), "").unwrap();
+        assert!(check(home.path()).is_err());
+        write(home.path()).unwrap();
+        check(home.path()).unwrap();
+    }
+}

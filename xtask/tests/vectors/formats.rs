@@ -1,0 +1,140 @@
+//! Envelopes, frames, ids, tickets, and what rests in a home.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use sealcast_crypto::{Cover, SecretBytes, SigningKey, StoreKey, VerifyingKey, Walker, delimited};
+use sealcast_protocol::{
+    DeviceId, EnvelopeView, Position, Records, StreamId, Ticket, UserId, seal,
+};
+use sealcast_store::KeyFile;
+
+use crate::file::{Given, Lines, Outcome, hex, named};
+use crate::keys::{Drawn, assert_signed_again, held, root};
+
+/// `spec/encoding.md` has one name for what is not the encoding of an object.
+pub(crate) const DECODE: &[(&str, &str)] = &[
+    ("TooLong", "too long"),
+    ("Malformed", "malformed"),
+    ("NotCanonical", "malformed"),
+    ("OutOfRange", "out of range"),
+    ("UnknownVersion", "unknown version"),
+    ("UnknownSuite", "unknown suite"),
+    ("UnknownFlags", "unknown flags"),
+];
+const TICKET: &[(&str, &str)] = &[
+    ("NotATicket", "not a ticket"),
+    ("Damaged", "damaged"),
+    ("NewerVersion", "newer version"),
+    ("BadBusUrl", "unusable address"),
+    ("Credentials", "credential"),
+];
+const KEY_FILE: &[(&str, &str)] = &[
+    ("Damaged", "damaged"),
+    ("TooNew", "newer version"),
+    ("WrongPassphrase", "wrong passphrase"),
+];
+
+pub(crate) fn envelopes(given: &mut Given) -> Outcome {
+    let (stream, topic) = (StreamId(given.array("stream")?), given.bytes("topic")?);
+    let key = VerifyingKey::from_bytes(given.array("public-key")?);
+    let key = key.map_err(|_| "no key")?;
+    let (envelope, seed) = (given.bytes("envelope")?, given.maybe_array("signing-seed")?);
+    let cover = match root(given) {
+        Ok(root) => Cover::whole(&root),
+        Err(_) => held(given)??,
+    };
+    let view = EnvelopeView::parse(&envelope).map_err(|error| named(DECODE)(&error))?;
+    let bound = view.bind(&stream, &topic);
+    let verified = bound.verify(&key).map_err(|_| "signature")?;
+    let header = *verified.header();
+    let mut walker = Walker::new(cover);
+    let leaf = walker.leaf(header.position.0).ok_or("no key")?;
+    let plaintext = verified.open(&leaf).map_err(|_| "not authentic")?;
+    let plaintext = plaintext.expose();
+    if let Some(seed) = seed {
+        let signing = SigningKey::from_seed(&seed);
+        let sealed = seal(&leaf, &signing, &stream, &topic, &header, plaintext);
+        assert_signed_again(sealed.is_ok_and(|sealed| sealed.bytes == envelope))?;
+    }
+    let flags = u8::from(header.flags.frame) + 2 * u8::from(header.flags.backfill);
+    Lines::default()
+        .text("flags", flags)
+        .text("content", header.content)
+        .text("session", header.session)
+        .text("position", header.position.0)
+        .text("device", header.device)
+        .text("instance", header.instance)
+        .text("seq", header.seq)
+        .text("prev", header.prev)
+        .text("hash", verified.hash())
+        .hex("plaintext", plaintext)
+        .done()
+}
+
+pub(crate) fn frames(given: &mut Given) -> Outcome {
+    let position = Position(given.number("position")?);
+    let plaintext = given.bytes("plaintext")?;
+    let records = Records::decode(&plaintext, position, true);
+    let records = records.map_err(|error| named(DECODE)(&error))?;
+    Lines::default()
+        .each(records, |lines, record| {
+            let payload = hex(record.payload);
+            lines.text("record", format!("{} {payload}", record.time.0).trim_end())
+        })
+        .done()
+}
+
+pub(crate) fn ids(given: &mut Given) -> Outcome {
+    let (kind, text) = (given.text("kind")?, given.text("text")?);
+    let bytes = match kind.as_str() {
+        "user" => text.parse::<UserId>().map(|id| hex(&id.0)),
+        "device" => text.parse::<DeviceId>().map(|id| hex(&id.0)),
+        _ => return Err(format!("no such kind: {kind}")),
+    };
+    let bytes = bytes.map_err(|_| "not an id")?;
+    Lines::default().text("bytes", bytes).done()
+}
+
+pub(crate) fn tickets(given: &mut Given) -> Outcome {
+    let text = given.text("text")?;
+    let ticket = Ticket::parse(&text).map_err(|error| named(TICKET)(&error))?;
+    assert_eq!(ticket.to_string(), text);
+    assert_eq!(Ticket::parse(&format!(" {text}\r\n")), Ok(ticket.clone()));
+    Lines::default()
+        .text("bus", ticket.bus())
+        .text("stream", ticket.stream())
+        .text("owner", ticket.owner())
+        .text("name", ticket.name())
+        .done()
+}
+
+pub(crate) fn store(given: &mut Given) -> Outcome {
+    let key: [u8; 32] = given.array("store-key")?;
+    let key = StoreKey::init_with(|bytes| *bytes = key);
+    let (space, id) = (given.number::<u16>("space")?, given.bytes("id")?);
+    let context = delimited("sealcast.v1 store record", &[&space.to_be_bytes(), &id]);
+    let Some(nonce) = given.maybe_bytes("nonce")? else {
+        let opened = key.open(&context, &given.bytes("sealed")?);
+        let opened = opened.map_err(|_| "not authentic")?;
+        return Lines::default().hex("value", opened.expose()).done();
+    };
+    let value = given.bytes("value")?;
+    let sealed = key.seal(&mut Drawn(nonce), &context, &value);
+    let opened = key.open(&context, &sealed).map_err(|_| "not authentic")?;
+    assert_eq!(opened.expose(), value);
+    Lines::default().hex("sealed", sealed).done()
+}
+
+pub(crate) fn key_file(given: &mut Given) -> Outcome {
+    let bytes = given.bytes("file")?;
+    let passphrase = given.maybe_text("passphrase");
+    let passphrase = passphrase.map(|text| SecretBytes::from(text.into_bytes()));
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("store.key");
+    fs::write(&path, bytes).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let key = KeyFile::open(&path, passphrase.as_ref());
+    let key = key.map_err(|error| named(KEY_FILE)(&error))?;
+    Lines::default().hex("store-key", key.expose()).done()
+}
