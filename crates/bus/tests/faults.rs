@@ -144,6 +144,20 @@ async fn a_missing_item_is_damage_and_not_passed_over() {
     assert_eq!(left.first().map(|item| item.offset), Some(Offset(4)));
 }
 
+#[tokio::test]
+async fn a_bus_that_others_keep_locked_is_busy_and_then_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let bus = FileBus::open(folder.path()).await.unwrap();
+    append(&bus, "t", 1).await.unwrap();
+    let other = Connection::open(folder.path().join("bus.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let error = append(&bus, "t", 1).await.unwrap_err();
+    assert!(matches!(error, BusError::Busy { .. }), "{error:?}");
+    assert_eq!(read(&bus, "t", 0).await.unwrap().len(), 1);
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(append(&bus, "t", 1).await.unwrap(), Offset(1));
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn a_bus_that_was_removed_or_replaced_while_open_takes_nothing_more() {
@@ -174,12 +188,12 @@ async fn a_tail_that_waits_notices_that_the_bus_was_removed() {
     let path = folder.path().join("bus");
     let bus = FileBus::open(&path).await.unwrap();
     let mut tail = bus.tail(vec![(topic("t"), Offset(0))]);
-    let waiting = tokio::time::timeout(Duration::from_millis(100), tail.next()).await;
-    assert!(waiting.is_err(), "an empty bus brought something");
-    let waiting = tokio::spawn(async move { tail.next().await });
-    tokio::task::yield_now().await;
+    let mut next = tail.next();
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut next).await;
+    assert!(early.is_err(), "an empty bus brought something");
     fs::remove_dir_all(&path).unwrap();
-    let error = waiting.await.unwrap().unwrap_err();
+    let told = tokio::time::timeout(Duration::from_secs(60), next).await;
+    let error = told.expect("was not told").unwrap_err();
     assert!(matches!(error, BusError::Unreachable { .. }), "{error:?}");
 }
 

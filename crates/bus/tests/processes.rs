@@ -12,6 +12,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use sealcast_bus::{Bus, BusError, FileBus, Offset, Topic};
 
@@ -23,7 +24,7 @@ const BATCHES: usize = 25;
 const BATCH: usize = 4;
 const TOTAL: usize = WRITERS * BATCHES * BATCH;
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_that_append_and_tail_at_once_all_see_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("made/by/whoever/is/first");
@@ -31,10 +32,14 @@ async fn processes_that_append_and_tail_at_once_all_see_the_same() {
     let writers = (0..WRITERS).map(|number| start(&format!("append {number}"), &place));
     let writers: Vec<Started> = writers.collect();
     let bus = FileBus::open(&place).await.unwrap();
-    let own = follow(&bus).await;
+    let own = tokio::spawn({
+        let bus = bus.clone();
+        async move { follow(&bus).await }
+    });
     for process in writers {
         process.said();
     }
+    let own = own.await.unwrap();
     for process in tails {
         let mut seen = process.said();
         seen.retain(|line| line.starts_with("item "));
@@ -74,7 +79,7 @@ async fn a_killed_appender_leaves_whole_batches_and_all_that_it_was_told_of() {
             confirmed = end;
         }
         // Somewhere in the batch that it is now writing.
-        std::thread::sleep(std::time::Duration::from_micros(700 * round as u64));
+        std::thread::sleep(Duration::from_micros(700 * round as u64));
         drop(started);
 
         let bus = FileBus::open(folder.path()).await.unwrap();
@@ -171,7 +176,8 @@ async fn follow(bus: &FileBus) -> Vec<String> {
     let mut seen = Vec::new();
     let mut tail = bus.tail(vec![(topic(), Offset(0))]);
     while seen.len() < TOTAL {
-        for item in tail.next().await.unwrap().1 {
+        let batch = tokio::time::timeout(Duration::from_secs(60), tail.next()).await;
+        for item in batch.expect("the tail hangs").unwrap().1 {
             assert_eq!(item.offset.0, seen.len() as u64);
             seen.push(String::from_utf8(item.payload).unwrap());
         }

@@ -111,9 +111,6 @@ fn gather(first: Append, queue: &mut mpsc::Receiver<Append>) -> Vec<Append> {
 }
 
 fn write(connection: &mut Connection, group: &[Append]) -> Result<Vec<Offset>, Fault> {
-    if connection.is_readonly("main")? {
-        return Err(Fault::ReadOnly);
-    }
     let change = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut offsets = Vec::with_capacity(group.len());
     for append in group {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
@@ -16,6 +16,9 @@ const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/001_init.sql")];
 /// "SCBS".
 const APPLICATION_ID: i32 = 0x5343_4253;
 
+/// How long a lock of another process is waited for, and how often it is tried.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(10);
+const LOCK_RETRY: Duration = Duration::from_millis(2);
 /// Bytes of the write-ahead log that are kept for reuse.
 const LOG_KEPT_MAX: u32 = 16 << 20;
 
@@ -39,11 +42,13 @@ pub(super) fn key_offset(key: i64) -> u64 {
 /// Opens the database at `path`, creating it or bringing it to the newest format.
 pub(super) fn create(path: &Path) -> Result<Connection, Fault> {
     let mut connection = open(path, OpenFlags::SQLITE_OPEN_CREATE)?;
-    let mut tries = 0;
+    let start = Instant::now();
     loop {
         match prepare(&mut connection) {
-            // The switch to a write-ahead log fails at once when another process makes it too.
-            Err(fault) if fault.kind() == Kind::Busy && wait_for_lock(tries) => tries += 1,
+            // The switch to a write-ahead log may fail at once when another process makes it too.
+            Err(fault) if fault.kind() == Kind::Busy && start.elapsed() < LOCK_WAIT_MAX => {
+                thread::sleep(LOCK_RETRY);
+            }
             Err(fault) => return Err(fault),
             Ok(()) => break,
         }
@@ -70,11 +75,10 @@ fn open(path: &Path, flags: OpenFlags) -> Result<Connection, Fault> {
     Ok(connection)
 }
 
-/// Waits a moment for another process; `false` once it was 10 s.
+/// Waits a moment for another process; `false` once it was `LOCK_WAIT_MAX`.
 fn wait_for_lock(tries: i32) -> bool {
-    let wait_ms = if tries < 1_000 { 1 } else { 10 };
-    thread::sleep(Duration::from_millis(wait_ms));
-    tries < 1_900
+    thread::sleep(LOCK_RETRY);
+    LOCK_RETRY.saturating_mul(tries.unsigned_abs()) < LOCK_WAIT_MAX
 }
 
 /// Settings that are not kept in the database.
@@ -87,7 +91,8 @@ fn settle(connection: &Connection) -> Result<(), Fault> {
 }
 
 fn prepare(connection: &mut Connection) -> Result<(), Fault> {
-    if found_version(connection)? == VERSION {
+    // One transaction, since another process may be creating the tables at this moment.
+    if found_version(&*connection.transaction()?)? == VERSION {
         return Ok(());
     }
     if connection.is_readonly("main")? {
@@ -126,6 +131,8 @@ fn found_version(connection: &Connection) -> Result<u32, Fault> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
 
     #[test]
@@ -141,6 +148,25 @@ mod tests {
             assert_eq!(value("synchronous"), 2.into());
             assert_eq!(value("application_id"), 0x5343_4253.into());
             assert_eq!(value("user_version"), 1.into());
+        }
+    }
+
+    #[test]
+    fn a_new_database_may_be_opened_by_many_at_once() {
+        for _ in 0..30 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join(FILE_NAME);
+            let start = Barrier::new(8);
+            let open = &|| {
+                start.wait();
+                create(&path).map(drop)
+            };
+            thread::scope(|scope| {
+                let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+                for thread in threads {
+                    thread.join().unwrap().unwrap();
+                }
+            });
         }
     }
 

@@ -151,3 +151,56 @@ impl Drop for Waiting {
         self.watch.lock().waiting -= 1;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use tokio::sync::{mpsc, oneshot};
+
+    use super::*;
+    use crate::Topic;
+    use crate::file::append::{Append, Appender};
+
+    fn watched(folder: &tempfile::TempDir) -> (Arc<Place>, Connection, Arc<Watch>) {
+        let (place, connection) = Place::open(folder.path()).unwrap();
+        let place = Arc::new(place);
+        let watch = Arc::new(Watch::new(Arc::clone(&place)));
+        (place, connection, watch)
+    }
+
+    #[test]
+    fn an_append_of_this_handle_is_told_without_a_poll() {
+        let folder = tempfile::tempdir().unwrap();
+        let (place, connection, watch) = watched(&folder);
+        let changes = watch.changes.subscribe();
+        let (queue, appends) = mpsc::channel(1);
+        let (done, _outcome) = oneshot::channel();
+        let append = Append {
+            topic: Topic::new("t").unwrap(),
+            payloads: vec![vec![1]],
+            done,
+        };
+        queue.try_send(append).unwrap();
+        drop(queue);
+        Appender::new(place, connection, Arc::clone(&watch)).run(appends);
+        assert!(changes.has_changed().unwrap());
+        assert!(!watch.lock().polling);
+    }
+
+    #[test]
+    fn the_thread_that_polls_ends_when_nobody_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, _connection, watch) = watched(&folder);
+        let waiting = [watch.wait().unwrap(), watch.wait().unwrap()];
+        assert!(watch.lock().polling);
+        drop(waiting);
+        let left = Arc::downgrade(&watch);
+        drop(watch);
+        let start = Instant::now();
+        while left.strong_count() > 0 {
+            assert!(start.elapsed() < Duration::from_secs(60), "still polling");
+            thread::sleep(POLL_BUSY);
+        }
+    }
+}
