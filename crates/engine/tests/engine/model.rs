@@ -11,13 +11,21 @@ use crate::rig::{NOON, OWNER, World, between, header, since};
 /// everything at once.
 #[derive(Default)]
 struct Model {
-    /// Grants that stand: who, what, when.
-    grants: BTreeMap<LogHash, (usize, Roles, Interval)>,
+    /// Grants that stand.
+    grants: BTreeMap<LogHash, Given>,
     sessions: Vec<Session>,
     /// For each user, what was put into its hands.
     held: BTreeSet<(usize, SessionId, Interval)>,
     messages: Vec<(Position, SessionId, String)>,
     users: usize,
+}
+
+struct Given {
+    to: usize,
+    roles: Roles,
+    interval: Interval,
+    /// Lanes whose publishers took them out.
+    lanes_lost: BTreeSet<usize>,
 }
 
 struct Session {
@@ -32,8 +40,8 @@ impl Model {
         if user == OWNER {
             return Roles::ADMIN.with(Roles::PUBLISHER).with(Roles::READER);
         }
-        let of_user = self.grants.values().filter(|(of, ..)| *of == user);
-        of_user.fold(Roles::NONE, |roles, (_, of, _)| roles.with(*of))
+        let of_user = self.grants.values().filter(|of| of.to == user);
+        of_user.fold(Roles::NONE, |roles, of| roles.with(of.roles))
     }
 
     fn is_admin(&self, user: usize) -> bool {
@@ -45,8 +53,8 @@ impl Model {
     }
 
     fn may_publish(&self, user: usize, at: Position) -> bool {
-        let by_grant = |(of, roles, interval): &(usize, Roles, Interval)| {
-            *of == user && roles.contains(Roles::PUBLISHER) && interval.contains(at)
+        let by_grant = |of: &Given| {
+            of.to == user && of.roles.contains(Roles::PUBLISHER) && of.interval.contains(at)
         };
         self.is_admin(user) || self.grants.values().any(by_grant)
     }
@@ -55,11 +63,10 @@ impl Model {
         if self.is_keyholder(user, lane) {
             return vec![Interval::ALL];
         }
-        let reading = self
-            .grants
-            .values()
-            .filter(|(of, roles, _)| *of == user && roles.contains(Roles::READER));
-        reading.map(|(.., interval)| *interval).collect()
+        let of_user = self.grants.values().filter(|of| of.to == user);
+        let reading =
+            of_user.filter(|of| of.roles.contains(Roles::READER) && !of.lanes_lost.contains(&lane));
+        reading.map(|of| of.interval).collect()
     }
 
     fn holds_all(&self, user: usize, session: SessionId) -> bool {
@@ -194,7 +201,13 @@ fn grant(world: &mut World, model: &mut Model, by: usize, to: usize) {
         "{by} grants {roles:?} to {to}"
     );
     if let Ok(id) = written {
-        model.grants.insert(id, (to, roles, interval));
+        let given = Given {
+            to,
+            roles,
+            interval,
+            lanes_lost: BTreeSet::new(),
+        };
+        model.grants.insert(id, given);
         if world.rng.below(4) > 0 {
             world.share(by, SharedWith::User(world.id(to)));
             model.share(by, Some(to));
@@ -203,22 +216,11 @@ fn grant(world: &mut World, model: &mut Model, by: usize, to: usize) {
 }
 
 fn revoke_user(world: &mut World, model: &mut Model, by: usize, user: usize) {
-    let taken: Vec<_> = model
-        .grants
-        .iter()
-        .filter(|(_, of)| of.0 == user)
-        .map(|(id, _)| *id)
-        .collect();
-    let may = by == OWNER || (model.is_admin(by) && !model.is_admin(user));
+    let of_user = model.grants.iter().filter(|(_, of)| of.to == user);
+    let ids: Vec<_> = of_user.map(|(id, _)| *id).collect();
     let written = world.revoke_user(by, user);
-    assert_eq!(
-        written.is_ok(),
-        may && !taken.is_empty(),
-        "{by} revokes {user}"
-    );
-    if written.is_ok() {
-        take(model, &taken);
-    }
+    let has_effect = take(model, by, &ids);
+    assert_eq!(written.is_ok(), has_effect, "{by} revokes {user}");
 }
 
 fn revoke_grant(world: &mut World, model: &mut Model, by: usize) {
@@ -227,25 +229,36 @@ fn revoke_grant(world: &mut World, model: &mut Model, by: usize) {
         return;
     }
     let id = *world.rng.pick(&ids);
-    let may = by == OWNER || (model.is_admin(by) && !model.is_admin(model.grants[&id].0));
     let written = world.revoke(by, Targets::Grants(vec![id]));
-    assert_eq!(
-        written.is_ok(),
-        may,
-        "{by} revokes a grant of {}",
-        model.grants[&id].0
-    );
-    if written.is_ok() {
-        take(model, &[id]);
-    }
+    let has_effect = take(model, by, &[id]);
+    assert_eq!(written.is_ok(), has_effect, "{by} revokes a grant");
 }
 
-/// A removal takes grants, and ends every session for its next message.
-fn take(model: &mut Model, grants: &[LogHash]) {
-    grants.iter().for_each(|id| {
-        model.grants.remove(id);
-    });
-    model.sessions.iter_mut().for_each(|of| of.is_over = true);
+/// Owner and admins take grants, which ends every session for its next message; a publisher takes
+/// the reading of its lane, which ends its own. Returns whether anything was taken.
+fn take(model: &mut Model, by: usize, ids: &[LogHash]) -> bool {
+    let is_shielded = |id: &LogHash| model.is_admin(model.grants[id].to);
+    if model.is_admin(by) {
+        let taken = ids.iter().filter(|id| by == OWNER || !is_shielded(id));
+        let taken: Vec<_> = taken.copied().collect();
+        for id in &taken {
+            model.grants.remove(id);
+            model.sessions.iter_mut().for_each(|of| of.is_over = true);
+        }
+        return !taken.is_empty();
+    }
+    if !model.roles(by).contains(Roles::PUBLISHER) {
+        return false;
+    }
+    let mut has_effect = false;
+    for id in ids {
+        let of = model.grants.get_mut(id).unwrap();
+        has_effect |= of.roles.contains(Roles::READER) && of.lanes_lost.insert(by);
+    }
+    if has_effect {
+        model.end(by);
+    }
+    has_effect
 }
 
 fn rekey(world: &mut World, model: &mut Model, by: usize) {
