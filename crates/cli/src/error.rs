@@ -185,7 +185,8 @@ impl From<sealcast::Error> for CommandError {
         let mut cause = error.source();
         while let Some(error) = cause {
             let text = error.to_string();
-            if !made.message.ends_with(&text) {
+            let last = made.causes.last().unwrap_or(&made.message);
+            if !last.ends_with(&text) && !text.ends_with(last) {
                 made.causes.push(text);
             }
             cause = error.source();
@@ -194,20 +195,38 @@ impl From<sealcast::Error> for CommandError {
             made.kind = Kind::Usage;
             made.code = "message.too-large";
         }
-        made.hint = hint_of(made.code).map(str::to_owned);
-        if is_full(&error) {
-            made.hint = Some("make room on that disk, then try again".to_owned());
-        }
+        let hint = hint_of_cause(&error).or_else(|| hint_of(made.code));
+        made.hint = hint.map(str::to_owned);
         made
     }
 }
 
-fn is_full(error: &sealcast::Error) -> bool {
-    matches!(
+/// What to do where the cause says it better than the code.
+fn hint_of_cause(error: &sealcast::Error) -> Option<&'static str> {
+    use sealcast::Error;
+    let is_full = matches!(
         error,
-        sealcast::Error::Bus(BusError::Full { .. })
-            | sealcast::Error::Store(StoreError::Full { .. })
-    )
+        Error::Bus(BusError::Full { .. }) | Error::Store(StoreError::Full { .. })
+    );
+    let is_busy = matches!(
+        error,
+        Error::Bus(BusError::Busy { .. }) | Error::Store(StoreError::Busy { .. })
+    );
+    let is_too_new = matches!(
+        error,
+        Error::Bus(BusError::TooNew { .. }) | Error::Store(StoreError::TooNew { .. })
+    );
+    if is_full {
+        Some("make room on that disk, then try again")
+    } else if is_busy {
+        Some("try again when the other process has ended")
+    } else if is_too_new {
+        Some("update this program")
+    } else if matches!(error, Error::Bus(BusError::Damaged { .. })) {
+        Some("put a backup of the bus in its place, or begin a new one")
+    } else {
+        None
+    }
 }
 
 /// Which kind an error of the library is, by its stable code.
@@ -316,6 +335,23 @@ mod tests {
         let made = CommandError::from(error);
         assert!(made.causes().is_empty());
         assert_eq!(made.kind().exit_code(), 2);
+    }
+
+    #[test]
+    fn a_cause_hint_says_better_what_to_do_and_causes_are_not_repeated() {
+        let damaged = BusError::Damaged {
+            place: "bus/bus.db".to_owned(),
+            cause: "file is not a database".into(),
+        };
+        let made = CommandError::from(sealcast::Error::Bus(damaged));
+        assert_eq!(made.kind().exit_code(), 5);
+        assert!(made.hint().is_some_and(|hint| hint.contains("backup")));
+        assert_eq!(
+            made.causes(),
+            ["bus is damaged at bus/bus.db", "file is not a database"]
+        );
+        let large = sealcast::Error::Bus(BusError::TooLarge { size: 2, limit: 1 });
+        assert_eq!(CommandError::from(large).kind().exit_code(), 2);
     }
 
     #[test]

@@ -198,6 +198,24 @@ fn a_bus_that_is_gone_is_told_and_not_made_anew() {
 }
 
 #[test]
+fn a_damaged_bus_is_told() {
+    let rig = Rig::new();
+    let (kim, _) = rig.owner("kim", "s");
+    kim.done(&["pub", "s", "-m", "x"]);
+    for entry in fs::read_dir(rig.path().join("bus")).unwrap() {
+        let path = entry.unwrap().path();
+        match path.ends_with("bus.db") {
+            true => fs::write(path, vec![0xa5; 40_960]).unwrap(),
+            false => fs::remove_file(path).unwrap(),
+        }
+    }
+    for args in [&["pub", "s", "-m", "y"][..], &["read", "s"]] {
+        let said = kim.refused(5, args);
+        assert!(said.contains("damaged") && said.contains("hint:"), "{said}");
+    }
+}
+
+#[test]
 fn a_reader_of_the_output_that_has_gone_ends_the_command_quietly() {
     let rig = Rig::new();
     let (kim, _) = rig.owner("kim", "s");
