@@ -7,6 +7,7 @@ use sealcast_protocol::{
 };
 
 use crate::identity::Identity;
+use crate::lane::CLOCK_BEHIND_MS_MAX;
 use crate::view::StreamView;
 
 /// Writes the first entry of a stream. Its hash is the stream's id.
@@ -64,7 +65,7 @@ pub fn author(
         seq,
         prev,
         heads: view.log().heads(&prev),
-        time: now.max(view.state().mark()),
+        time: entry_time(now, view.state().mark()),
         body,
     };
     let entry = sign(identity.signing(), entry).map_err(AuthorError::OutOfRange)?;
@@ -72,6 +73,14 @@ pub fn author(
     match !is_revoked && would_count(view, &entry) {
         true => Ok(entry),
         false => Err(AuthorError::NotAllowed),
+    }
+}
+
+/// A mark that is far ahead is somebody's wrong clock; writing it on would make it last.
+fn entry_time(now: Position, mark: Position) -> Position {
+    match mark.0.saturating_sub(now.0) > CLOCK_BEHIND_MS_MAX {
+        true => now,
+        false => now.max(mark),
     }
 }
 

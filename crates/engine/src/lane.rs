@@ -1,4 +1,4 @@
-//! Where this home stands in its own lane of a stream, `spec/key-tree.md`, section "Positions".
+//! Where this home stands in its own lane of a stream, `spec/sessions.md`, section "Positions".
 
 use minicbor::{CborLen, Decode, Encode};
 use sealcast_protocol::{EnvelopeHash, Position, SessionId};

@@ -102,8 +102,8 @@ impl Tips {
         self.followed.insert(header.prev);
     }
 
-    /// The tips found, ascending by device. Where a device has more than an entry can list, those
-    /// that came last.
+    /// The tips found, ascending by device. Where there are more devices, or more tips of one, than
+    /// an entry can list, those that came last.
     pub fn found(self) -> Vec<(DeviceId, Vec<EnvelopeHash>)> {
         let mut tips = BTreeMap::<DeviceId, Vec<(u64, EnvelopeHash)>>::new();
         for (hash, (device, order)) in self.accepted {
@@ -111,6 +111,7 @@ impl Tips {
                 tips.entry(device).or_default().push((order, hash));
             }
         }
+        let tips = heard_last(tips);
         let each_max = LIST_MAX.min(TIPS_MAX / tips.len().max(1));
         let newest = |mut tips: Vec<(u64, EnvelopeHash)>| {
             tips.sort_unstable();
@@ -128,4 +129,15 @@ impl Tips {
             .map(|(device, tips)| (device, newest(tips)));
         tips.filter(|(_, tips)| !tips.is_empty()).collect()
     }
+}
+
+/// At most so many devices as an entry can list.
+fn heard_last(
+    tips: BTreeMap<DeviceId, Vec<(u64, EnvelopeHash)>>,
+) -> BTreeMap<DeviceId, Vec<(u64, EnvelopeHash)>> {
+    let last = |of: &[(u64, EnvelopeHash)]| of.iter().map(|(order, _)| *order).max();
+    let mut all: Vec<_> = tips.into_iter().collect();
+    all.sort_unstable_by_key(|(_, of)| core::cmp::Reverse(last(of)));
+    all.truncate(LIST_MAX);
+    all.into_iter().collect()
 }

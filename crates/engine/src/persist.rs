@@ -1,4 +1,4 @@
-//! What a store keeps for the engine, and under which keys, `spec/store.md`, section "Records".
+//! What a store keeps for the engine, and under which keys, `spec/home.md`.
 
 use alloc::vec::Vec;
 

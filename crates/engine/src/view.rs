@@ -43,6 +43,8 @@ pub struct StreamView {
     keys_now: BTreeMap<DeviceId, KeyNow>,
     log: AccessLog,
     held_back: BTreeMap<LogHash, Verified<LogEntry>>,
+    /// Entries that wait inside the log for those that they name.
+    pending: BTreeMap<LogHash, Pending>,
     state: LogState,
     is_stale: bool,
     named: BTreeSet<UserId>,
@@ -62,6 +64,14 @@ pub struct StreamView {
     judged_at: u64,
     settled_at: u64,
     outputs: VecDeque<Output>,
+}
+
+/// Who wrote an entry that waits, and what it names.
+#[derive(Debug)]
+struct Pending {
+    user: UserId,
+    device: DeviceId,
+    named: Vec<LogHash>,
 }
 
 /// A topic that carries control objects.
@@ -140,6 +150,7 @@ impl StreamView {
             state: log.state(),
             log,
             held_back: BTreeMap::new(),
+            pending: BTreeMap::new(),
             is_stale: true,
             named: BTreeSet::new(),
             announcers: BTreeSet::new(),
@@ -336,18 +347,32 @@ impl StreamView {
         true
     }
 
-    /// Lets entries in whose author's device the log has judged, or that others rest on.
+    /// Lets entries in whose author's device the log has judged, or that rulers rest on.
     fn release(&mut self) {
-        loop {
-            let missing = self.log.missing();
-            let is_due = |hash: &LogHash, entry: &Verified<LogEntry>| {
-                let body = entry.body();
-                missing.contains(hash) || self.is_out_by_log(&body.user, &body.device)
-            };
-            let due = self.held_back.iter().find(|(hash, of)| is_due(hash, of));
-            let Some(hash) = due.map(|(hash, _)| *hash) else {
-                return;
-            };
+        self.pending.retain(|hash, _| !self.log.contains(hash));
+        let rules = |of: &Pending| {
+            let roles = self.state.roles(&of.user, &of.device);
+            roles.contains(Roles::ADMIN) && !self.is_card_revoked(&of.user, &of.device)
+        };
+        let rested_on = self.pending.values().filter(|of| rules(of));
+        let mut wanted: Vec<_> = rested_on.flat_map(|of| &of.named).copied().collect();
+        let is_judged = |entry: &Verified<LogEntry>| {
+            self.is_out_by_log(&entry.body().user, &entry.body().device)
+        };
+        let judged = self.held_back.iter().filter(|(_, of)| is_judged(of));
+        let judged: Vec<_> = judged.map(|(hash, _)| *hash).collect();
+        let mut seen = BTreeSet::new();
+        while let Some(hash) = wanted.pop() {
+            if !seen.insert(hash) {
+                continue;
+            }
+            match (self.held_back.get(&hash), self.pending.get(&hash)) {
+                (Some(entry), _) => wanted.extend(named(entry.body())),
+                (None, Some(of)) => wanted.extend(&of.named),
+                (None, None) => (),
+            }
+        }
+        for hash in judged.into_iter().chain(seen) {
             if let Some(entry) = self.held_back.remove(&hash) {
                 self.insert_entry(entry);
             }
@@ -369,14 +394,27 @@ impl StreamView {
     }
 
     fn insert_entry(&mut self, entry: Verified<LogEntry>) -> bool {
+        let (hash, body) = (LogHash::from(entry.digest()), entry.body());
+        let pending = Pending {
+            user: body.user,
+            device: body.device,
+            named: named(body).collect(),
+        };
         match self.log.insert(entry) {
-            Inserted::Linked | Inserted::Waiting => {
-                self.is_stale = true;
-                true
+            Inserted::Linked => (),
+            Inserted::Waiting => {
+                self.pending.insert(hash, pending);
             }
-            Inserted::Known | Inserted::Foreign => false,
+            Inserted::Known | Inserted::Foreign => return false,
         }
+        self.is_stale = true;
+        true
     }
+}
+
+fn named(entry: &LogEntry) -> impl Iterator<Item = LogHash> {
+    let prev = (entry.seq > 0).then_some(entry.prev);
+    prev.into_iter().chain(entry.heads.iter().copied())
 }
 
 /// What was kept comes back: feed it before anything of the bus.

@@ -175,6 +175,8 @@ impl StreamView {
             if let Some(bytes) = news {
                 let id = persisted(&[&self.stream.0, &session.0, &device.0]);
                 self.persist(Space::Delivered, id, SecretBytes::from(bytes));
+                let is_revoked = self.is_card_revoked(&context.user, &device);
+                self.revision += u64::from(is_revoked);
             }
         }
     }

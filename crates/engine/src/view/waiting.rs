@@ -4,9 +4,9 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use sealcast_crypto::Digest;
-use sealcast_protocol::{Bundle, DeviceId, SessionRecord, Unverified, Verified};
+use sealcast_protocol::{Bundle, SessionRecord, Unverified, UserId, Verified};
 
-/// Bytes that wait in the name of one device, at most, and as many for all that nobody signed whom
+/// Bytes that wait in the name of one user, at most, and as many for all that nobody signed whom
 /// the log names.
 const BYTES_MAX: usize = 4 << 20;
 /// How often an item is tried again when something new was learned.
@@ -42,12 +42,12 @@ impl KeyItem {
         }
     }
 
-    /// The device that signed it, where that is certain.
-    fn signer(&self) -> Option<DeviceId> {
+    /// Whose device signed it, where that is certain.
+    fn signer(&self) -> Option<UserId> {
         match self {
             Self::Record(_) | Self::Bundle(_) => None,
-            Self::SignedRecord(item) => Some(item.body().device),
-            Self::SignedBundle(item) => Some(item.body().context.giver_device),
+            Self::SignedRecord(item) => Some(item.body().lane),
+            Self::SignedBundle(item) => Some(item.body().context.giver_user),
         }
     }
 }
@@ -57,7 +57,7 @@ impl KeyItem {
 pub(super) struct WaitingRoom {
     items: Vec<Waiting>,
     digests: BTreeSet<Digest>,
-    bytes: BTreeMap<Option<DeviceId>, usize>,
+    bytes: BTreeMap<Option<UserId>, usize>,
     has_turned_away: bool,
 }
 
@@ -108,7 +108,7 @@ impl WaitingRoom {
         self.items.push(waiting);
     }
 
-    fn used(&self, signer: Option<DeviceId>) -> usize {
+    fn used(&self, signer: Option<UserId>) -> usize {
         self.bytes.get(&signer).copied().unwrap_or_default()
     }
 

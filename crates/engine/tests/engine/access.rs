@@ -143,6 +143,86 @@ fn entries_and_envelopes_of_a_device_with_a_revoked_card_are_held_back() {
     assert_eq!(world.transcript(newcomer), told);
 }
 
+/// Nor does an accomplice who names the thief's entry bring it in; an admin's word does, who had not
+/// heard of the revocation.
+#[test]
+fn an_entry_that_is_held_back_comes_in_by_an_admins_word_only() {
+    let mut world = World::new(85);
+    let (accomplice, admin, friend) = (world.user(), world.user(), world.user());
+    let phone = world.device_of(OWNER);
+    world
+        .grant(OWNER, accomplice, Roles::PUBLISHER, Interval::ALL)
+        .unwrap();
+    world
+        .grant(OWNER, admin, Roles::ADMIN, Interval::ALL)
+        .unwrap();
+    world.sync(phone);
+    world.out(phone);
+    world.tick(1);
+    let grant = |user| {
+        LogBody::Grant(Grant {
+            user,
+            devices: vec![],
+            roles: Roles::READER,
+            lanes: vec![],
+            interval: Interval::ALL,
+            reshare: false,
+        })
+    };
+    let mut thief = Vec::new();
+    let mut seat = (0, LogHash([0; 32]));
+    for _ in 0..2 {
+        let identity = &world.peers[phone].identity;
+        let log = world.peers[phone].view.log();
+        let body = grant(world.id(friend));
+        let entry = entry(&world, phone, seat, log.heads(&seat.1), body);
+        let entry = sign(identity.signing(), entry).unwrap();
+        seat = (seat.0 + 1, LogHash::from(entry.digest()));
+        let chain = StreamTopics(world.stream).access(&identity.device());
+        world.put(&chain, entry.wire());
+        thief.push(LogHash::from(entry.digest()));
+    }
+    for (by, is_in) in [(accomplice, false), (admin, true)] {
+        world.sync(by);
+        let mut heads = world.peers[by].view.log().heads(&LogHash([0; 32]));
+        heads.push(thief[1]);
+        heads.sort_unstable();
+        let lane = vec![world.id(by)];
+        let mut body = grant(world.id(friend));
+        if let LogBody::Grant(grant) = &mut body {
+            grant.lanes = lane;
+        }
+        let entry = entry(&world, by, (0, LogHash([0; 32])), heads, body);
+        let entry = sign(world.peers[by].identity.signing(), entry).unwrap();
+        let chain = StreamTopics(world.stream).access(&world.device(by));
+        world.put(&chain, entry.wire());
+        world.sync(OWNER);
+        let log = world.peers[OWNER].view.log();
+        assert_eq!(thief.iter().all(|hash| log.contains(hash)), is_in);
+        assert_eq!(thief.iter().any(|hash| log.contains(hash)), is_in);
+    }
+}
+
+fn entry(
+    world: &World,
+    by: usize,
+    (seq, prev): (u32, LogHash),
+    heads: Vec<LogHash>,
+    body: LogBody,
+) -> LogEntry {
+    LogEntry {
+        version: 1,
+        stream: world.stream,
+        user: world.id(by),
+        device: world.device(by),
+        seq,
+        prev,
+        heads,
+        time: world.now,
+        body,
+    }
+}
+
 #[test]
 fn an_expired_publisher_is_not_accepted_beyond_its_card() {
     let mut world = World::new(55);

@@ -245,6 +245,25 @@ fn nobody_seals_below_the_newest_entry_of_the_owner() {
     assert_eq!(world.transcript(reader), "sealed\n");
 }
 
+/// A session's last message may lie where the next one starts.
+#[test]
+fn both_sessions_of_one_millisecond_are_granted() {
+    let mut world = World::new(18);
+    let reader = world.user();
+    world.publish(OWNER, "earlier").unwrap();
+    world.tick(5);
+    world.publish(OWNER, "last of the first").unwrap();
+    world.rekey(OWNER);
+    world.publish(OWNER, "first of the second").unwrap();
+    world
+        .grant(OWNER, reader, Roles::READER, since(NOON.after(5)))
+        .unwrap();
+    assert_eq!(
+        world.opened(reader),
+        ["last of the first", "first of the second"]
+    );
+}
+
 /// The publisher is gone; any keyholder's device gives the past.
 #[test]
 fn a_late_grant_needs_no_publisher() {
