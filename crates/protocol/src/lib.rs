@@ -27,22 +27,20 @@ pub use v1::device::{
     CARD_LIFETIME_MS, Card, CardError, CardRevocation, DeviceKeys, FALLBACK_PERIOD_MS, Fallback,
     ListBody, ListEntry, ListFault, wrap_key_hash,
 };
-pub use v1::device_list::{
-    Applied, CardList, DEVICES_MAX, DeviceState, LIST_ENTRIES_MAX, ListPin,
-};
+pub use v1::device_list::{Applied, CardList, DEVICES_MAX, DeviceState, LIST_ENTRIES_MAX, ListPin};
 pub use v1::envelope::{
     BoundEnvelope, ENVELOPE_OVERHEAD, EnvelopeView, Flags, Header, PAYLOAD_MAX, SealError,
     SealedEnvelope, Suite, VerifiedEnvelope, seal,
 };
 pub use v1::frame::{FRAME_RECORDS_MAX, Frame, PushError, Record, Records};
 pub use v1::log_entry::{
-    DeviceTarget, DeviceTips, Genesis, Grant, LIST_MAX, LaneMode, LogBody, LogEntry, Revoke, Roles, Settings,
-    Sharing, Targets,
+    DeviceTarget, DeviceTips, Genesis, Grant, LIST_MAX, LaneMode, LogBody, LogEntry, Revoke, Roles,
+    Settings, Sharing, Targets,
 };
 pub use v1::log_graph::{AccessLog, Inserted};
 pub use v1::log_state::{GrantState, LogState, PublishRight, Standing, merged};
 pub use v1::session::{
-    RootWrap, RootWrapContext, SessionKind, SessionRecord, UnwrapRootError, WRAPS_MAX,
-    unwrap_root, wrap_root,
+    RootWrap, RootWrapContext, SessionKind, SessionRecord, UnwrapRootError, WRAPS_MAX, unwrap_root,
+    wrap_root,
 };
 pub use v1::ticket::{BUS_URL_LEN_MAX, NAME_LEN_MAX, Name, NameError, Ticket, TicketError};

@@ -112,7 +112,7 @@ impl AccessLog {
             }
             let is_removal = matches!(entry.body, LogBody::Revoke(_) | LogBody::Close);
             let is_held_back = is_removal && view.is_held_back(i);
-            if power >= Some(Power::Admin) && !is_held_back {
+            if power >= Some(Power::Admin) && !is_held_back && state.decides(&entry.user) {
                 state.mark = state.mark.max(entry.time);
             }
             match &entry.body {
@@ -380,10 +380,19 @@ impl LogState {
         &self.grants
     }
 
-    /// The latest time of a counting entry of the owner or an admin. Nobody seals below it.
+    /// The latest time of a counting entry of the owner or of someone who is an admin now. Nobody
+    /// seals below it.
     /// Removals that are held back have no say.
     pub fn mark(&self) -> Position {
         self.mark
+    }
+
+    /// Whether a user is the owner or an admin now, on whichever device.
+    fn decides(&self, user: &UserId) -> bool {
+        let mut held = self.grants_to(user);
+        *user == self.owner
+            || held
+                .any(|of| of.standing == Standing::Counts && of.grant.roles.contains(Roles::ADMIN))
     }
 
     /// Removals that the record of a session of this lane must have in its past: for each right

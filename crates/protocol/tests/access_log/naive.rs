@@ -358,11 +358,16 @@ impl Naive {
             self.power(hash) >= Some(Power::Admin)
                 && self.counts(hash, &all)
                 && !(removes && self.is_held_back(hash, &all))
+                && (entry.user == self.owner || self.is_admin(&entry.user, &all))
         });
         counting
             .map(|(_, entry)| entry.time.0)
             .max()
             .unwrap_or_default()
+    }
+
+    fn is_admin(&self, user: &UserId, set: &Set) -> bool {
+        !self.giving(set, user, None, Roles::ADMIN).is_empty()
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Who may give what to whom.
 
-use sealcast_protocol::{Grant, Interval, LogBody, Position, Roles, Standing};
+use sealcast_protocol::{Grant, Interval, LogBody, Position, Roles, Standing, Targets};
 
 use crate::world::*;
 
@@ -246,4 +246,19 @@ fn the_mark_follows_owner_and_admins_and_no_publisher() {
     world.says(OWNER, admin(ANN));
     world.says(ANN, reader(RON));
     assert!(world.state().mark() > by_owner);
+}
+
+#[test]
+fn the_far_future_of_an_admin_ends_with_the_admin() {
+    let mut world = World::new();
+    world.says(OWNER, admin(ANN));
+    let before = world.state().mark();
+    let mut far = world.written.last().unwrap().body().clone();
+    far.user = ANN.user();
+    (far.seq, far.prev, far.time) = (0, NO_ENTRY, Position(1 << 40));
+    (far.heads, far.body) = (world.log.heads(&NO_ENTRY), reader(RON));
+    world.writes(ANN, far);
+    assert_eq!(world.state().mark(), Position(1 << 40));
+    world.says(OWNER, removal(Targets::Users(vec![ANN.user()])));
+    assert!(world.state().mark() > before && world.state().mark() < Position(1 << 40));
 }
