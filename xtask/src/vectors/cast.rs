@@ -38,7 +38,7 @@ pub(super) fn ben() -> Person {
 }
 
 /// The user whose root key has this seed, 32 times over, and whose device has the next ones.
-fn person(seed: u8) -> Person {
+pub(super) fn person(seed: u8) -> Person {
     let root = SigningKey::from_seed(&[seed; 32]);
     let user = UserId(*root.verifying_key().as_bytes());
     let device = device(&user, seed);

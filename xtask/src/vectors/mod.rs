@@ -11,6 +11,7 @@ mod envelopes;
 mod keys;
 mod letters;
 mod log;
+mod log_states;
 mod names;
 mod points;
 mod raw;
@@ -75,6 +76,7 @@ fn made() -> anyhow::Result<BTreeMap<PathBuf, String>> {
         names::cases(),
         devices::cases()?,
         log::cases(),
+        log_states::cases(),
         sessions::cases()?,
         bundles::cases()?,
         stores::cases(),

@@ -6,6 +6,7 @@ mod control;
 mod file;
 mod formats;
 mod keys;
+mod logs;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -26,6 +27,7 @@ const AREAS: &[(&str, Read)] = &[
     ("frame", formats::frames),
     ("id", formats::ids),
     ("key-file", formats::key_file),
+    ("log-state", logs::state),
     ("message", keys::messages),
     ("revocation-proof", control::revocation_proof),
     ("session", control::sessions),
