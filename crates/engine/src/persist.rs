@@ -43,6 +43,8 @@ pub enum Space {
     Lane = 11,
     /// How far live reading came: stream, device.
     Track = 12,
+    /// The newest access-log entry that this home wrote: stream.
+    OwnEntry = 13,
 }
 
 /// The id of a record: its parts joined; every part but the last has a fixed length.

@@ -477,6 +477,21 @@ impl StreamView {
         self.users.get(device).copied()
     }
 
+    /// Whether the log lets this device open an envelope that claims to be here, while no key for
+    /// it is: the key may have come meanwhile.
+    pub fn lacks_key(&self, session: &SessionId, device: &DeviceId, position: Position) -> bool {
+        let Some(record) = self.record(session, device) else {
+            return false;
+        };
+        let is_held = self.roots.contains_key(session)
+            || self
+                .covers(session)
+                .iter()
+                .any(|of| of.cover.contains(position.0));
+        let readable = self.state.readable(&self.user, &self.device, &record.lane);
+        !is_held && readable.iter().any(|interval| interval.contains(position))
+    }
+
     /// The key that a device signs with.
     pub fn sign_key(&self, user: &UserId, device: &DeviceId) -> Option<VerifyingKey> {
         self.lists.get(user)?.sign_key(device)

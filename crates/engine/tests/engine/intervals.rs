@@ -245,6 +245,21 @@ fn nobody_seals_below_the_newest_entry_of_the_owner() {
     assert_eq!(world.transcript(reader), "sealed\n");
 }
 
+/// Opening does not make a reader hold more and more.
+#[test]
+fn a_reader_holds_each_cover_once() {
+    let mut world = World::new(19);
+    let reader = world.user();
+    world
+        .grant(OWNER, reader, Roles::READER, since(NOON))
+        .unwrap();
+    let items = world.sealed(OWNER, &["a", "b", "c"]);
+    world.sync(reader);
+    let mut live = Reader::new(Mode::Live);
+    assert_eq!(world.feed(reader, &mut live, &items), "a\nb\nc\n");
+    assert_eq!(format!("{live:?}").matches("Walker(..)").count(), 1);
+}
+
 /// A session's last message may lie where the next one starts.
 #[test]
 fn both_sessions_of_one_millisecond_are_granted() {

@@ -1,9 +1,12 @@
 //! Users, devices and a bus in memory: who opens what, and what is told about the rest.
 #![cfg(test)]
 
-mod access;
+mod devices;
 mod faults;
+mod handouts;
 mod intervals;
 mod model;
 mod order;
 mod rig;
+mod rights;
+mod rng;
