@@ -23,21 +23,23 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let stream = alice
         .create_stream(&kitchen, StreamOptions::default())
         .await?;
-    let first = stream.publish(b"20.9 C").await?;
-    let second = stream.publish(b"21.5 C").await?;
+    stream.publish(b"20.9 C").await?;
+    let from = stream.rotate().await?;
+    stream.publish(b"21.5 C").await?;
+    let until = stream.rotate().await?;
     stream.publish(b"22.0 C").await?;
 
     // Bob joins. He sees three messages, and can open none.
     let joined = bob.join(stream.ticket(), None).await?;
     assert_eq!(opened(&joined).await?, Vec::<String>::new());
 
-    // Alice gives him the positions from the second message up to, not including, the third.
+    // Alice gives him what lies between the two cuts that she made.
     let granted = stream
         .grant(GrantOptions {
             user: bob.user(),
             roles: Roles::READER,
-            from: Bound::At(first.position.after(1)),
-            until: Bound::At(second.position.after(1)),
+            from: Bound::At(from),
+            until: Bound::At(until),
             reshare: false,
         })
         .await?;

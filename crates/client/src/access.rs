@@ -6,8 +6,8 @@ use std::sync::Arc;
 use sealcast_bus::Offset;
 use sealcast_engine::{AuthorError, SharedWith, Tips, author, is_delivered};
 use sealcast_protocol::{
-    DeviceId, DeviceTips, EnvelopeHash, Grant, GrantState, Interval, LogBody, LogHash, Name,
-    Position, Revoke, Roles, Settings, Standing, StreamTopics, Targets, UserId,
+    DeviceId, DeviceTips, EnvelopeHash, Grant, GrantState, Interval, LogBody, LogEntry, LogHash,
+    Name, Position, Revoke, Roles, Settings, Standing, StreamTopics, Targets, UserId, Verified,
 };
 
 use crate::blocking::off_thread;
@@ -19,6 +19,8 @@ use crate::stream::Stream;
 
 /// Fewest letters of a grant's id that name it.
 const PREFIX_MIN: usize = 8;
+/// How often to wait for other processes of this home that are writing an entry.
+const TURNS_MAX: usize = 64;
 
 /// What a grant came to.
 #[derive(Clone, Debug)]
@@ -178,18 +180,13 @@ impl Stream {
     async fn revoke(&self, targets: Targets, grants: Vec<GrantState>) -> Result<Revoked, Error> {
         let core = &self.core;
         let has_lane = core.has_lane();
+        let last = core.last_of(&grants).await?;
+        let revoke = LogBody::Revoke(Revoke { targets, last });
+        let id = core.write(clock::now(), revoke).await?;
         let position = match has_lane {
-            true => core.cut().await?,
+            true => core.cut_session().await?,
             false => clock::now().max(core.view().state().mark()),
         };
-        let last = core.last_of(&grants).await?;
-        let time = clock::now().max(position);
-        let id = core
-            .write(time, LogBody::Revoke(Revoke { targets, last }))
-            .await?;
-        if has_lane {
-            core.end_session().await?;
-        }
         Ok(Revoked {
             id,
             grants: grants.iter().map(|of| of.id).collect(),
@@ -278,16 +275,11 @@ impl Core {
             .collect()
     }
 
-    /// Writes an entry of the access log, and reads it back.
+    /// Writes an entry of the access log, and reads it back. Two processes of one home take turns:
+    /// each writes behind what the other wrote, whether or not it is on the bus yet.
     async fn write(self: &Arc<Self>, time: Position, body: LogBody) -> Result<LogHash, Error> {
-        let core = self.clone();
-        let entry = off_thread(move || author(&core.view(), core.identity(), time, body)).await?;
-        let entry = entry.map_err(|error| match error {
-            AuthorError::NotAllowed => Error::NotAllowed("the access log does not let you"),
-            AuthorError::OutOfRange(_) => Error::Internal("an access-log entry is odd"),
-        })?;
-        let chain = StreamTopics(self.id()).access(&self.identity().device());
-        self.append(&chain, entry.wire().to_vec()).await?;
+        let entry = self.take_turn(time, body).await?;
+        self.send_entry(entry.wire()).await?;
         self.sync().await?;
         let id = LogHash::from(entry.digest());
         match self.view().log().contains(&id) {
@@ -295,6 +287,59 @@ impl Core {
             false => Err(Error::RolledBack(
                 "an entry that was just written is not shown",
             )),
+        }
+    }
+
+    async fn take_turn(
+        self: &Arc<Self>,
+        time: Position,
+        body: LogBody,
+    ) -> Result<Verified<LogEntry>, Error> {
+        for _ in 0..TURNS_MAX {
+            self.resend_entry().await?;
+            let (core, body) = (self.clone(), body.clone());
+            if let Some(entry) = off_thread(move || core.sign_entry(time, body)).await?? {
+                return Ok(entry);
+            }
+        }
+        Err(Error::Internal(
+            "other processes of this home leave no turn to write",
+        ))
+    }
+
+    fn sign_entry(
+        &self,
+        time: Position,
+        body: LogBody,
+    ) -> Result<Option<Verified<LogEntry>>, Error> {
+        let mut view = self.view();
+        self.vault().write_entry(&self.id(), |newest| {
+            if let Some(newest) = newest {
+                view.restore_log_entry(&newest.wire);
+                view.settle();
+            }
+            author(&view, self.identity(), time, body).map_err(|error| match error {
+                AuthorError::NotAllowed => Error::NotAllowed("the access log does not let you"),
+                AuthorError::OutOfRange(_) => Error::Internal("an access-log entry is odd"),
+            })
+        })
+    }
+
+    async fn send_entry(&self, wire: &[u8]) -> Result<(), Error> {
+        let chain = StreamTopics(self.id()).access(&self.identity().device());
+        self.append(&chain, wire.to_vec()).await?;
+        let (vault, stream, wire) = (self.vault().clone(), self.id(), wire.to_vec());
+        off_thread(move || vault.entry_sent(&stream, &wire)).await?
+    }
+
+    /// Puts this home's newest entry on the bus if a process ended before it did. An entry that
+    /// comes twice is taken once.
+    pub(crate) async fn resend_entry(&self) -> Result<(), Error> {
+        let (vault, stream) = (self.vault().clone(), self.id());
+        let newest = off_thread(move || vault.newest_entry(&stream)).await??;
+        match newest.filter(|own| !own.is_sent) {
+            Some(own) => self.send_entry(&own.wire).await,
+            None => Ok(()),
         }
     }
 

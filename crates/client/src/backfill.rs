@@ -1,12 +1,14 @@
 //! Bringing in older data, each record sealed at its own past time.
 
+use std::sync::Mutex;
+
 use sealcast_engine::SharedWith;
-use sealcast_protocol::{Interval, Position, SessionId, SessionKind};
+use sealcast_protocol::{Position, SessionId};
 
 use crate::clock;
 use crate::error::Error;
 use crate::publisher::{Published, check_size};
-use crate::seal::{Batch, Sealer};
+use crate::seal::{Batch, Past, Sealer};
 
 /// Records that are sealed in one store transaction, at most.
 const BATCH_RECORDS: usize = 2048;
@@ -83,28 +85,22 @@ impl Backfill {
     }
 
     async fn leave(&mut self) -> Result<(), Error> {
-        let Some((first, _)) = self.waiting.first() else {
+        if self.waiting.is_empty() {
             return Ok(());
-        };
-        let session = match self.session {
-            Some(session) => session,
-            None => {
-                let interval = Interval {
-                    from: *first,
-                    until: self.until,
-                };
-                let kind = SessionKind::Backfill { interval };
-                self.sealer.start_session(clock::now(), kind).await?
-            }
-        };
-        self.session = Some(session);
+        }
         let records = std::mem::take(&mut self.waiting);
         self.bytes = 0;
         let count = records.len() as u64;
-        let (position, envelopes) = self.sealer.publish(Batch::Past(session, records)).await?;
-        self.done.position = position;
+        let past = Past {
+            session: Mutex::new(self.session),
+            until: self.until,
+            records,
+        };
+        let left = self.sealer.publish(Batch::Past(past)).await?;
+        self.session = left.session;
+        self.done.position = left.position;
         self.done.records += count;
-        self.done.envelopes += envelopes;
+        self.done.envelopes += left.envelopes;
         Ok(())
     }
 }

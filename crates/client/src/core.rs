@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 
 use sealcast_bus::{Bus, Offset, Topic};
 use sealcast_engine::{Alarm, ControlTopic, Identity, Output, Put, Space, StreamView};
-use sealcast_protocol::{DeviceId, Name, SessionId, StreamId, StreamTopics, Ticket, UserId};
+use sealcast_protocol::{
+    DeviceId, Name, Position, SessionId, StreamId, StreamTopics, Ticket, UserId,
+};
 
 use crate::blocking::off_thread;
+use crate::clock;
 use crate::error::Error;
 use crate::home::{Inner, topic};
 use crate::vault::{Cursors, Vault, topic_id};
@@ -16,7 +19,8 @@ use crate::vault::{Cursors, Vault, topic_id};
 /// Bytes that are read from a topic at once.
 pub(crate) const READ_BYTES: usize = 1 << 20;
 /// How old the reading of the access log may be when something is sealed. The promise is 5 s.
-const FRESH_FOR: Duration = Duration::from_secs(3);
+const FRESH_FOR: Duration = Duration::from_millis(FRESH_MS);
+const FRESH_MS: u64 = 3_000;
 
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -33,7 +37,10 @@ pub(crate) struct Core {
 #[derive(Debug)]
 struct Place {
     cursors: Cursors,
-    read_at: Option<Instant>,
+    read_at: Option<(Instant, Position)>,
+    /// What the store has not taken yet.
+    unkept: Vec<Put>,
+    moved: BTreeMap<String, Offset>,
 }
 
 impl Core {
@@ -46,7 +53,7 @@ impl Core {
     ) -> Result<Arc<Self>, Error> {
         let (of, stream) = (home.clone(), ticket.stream());
         let owner = ticket.owner();
-        let (view, cursors) = off_thread(move || restore(&of, stream, owner)).await??;
+        let (view, cursors, alarms) = off_thread(move || restore(&of, stream, owner)).await??;
         let core = Arc::new(Self {
             home,
             bus,
@@ -56,10 +63,13 @@ impl Core {
             place: tokio::sync::Mutex::new(Place {
                 cursors,
                 read_at: None,
+                unkept: Vec::new(),
+                moved: BTreeMap::new(),
             }),
-            alarms: Mutex::new(Vec::new()),
+            alarms: Mutex::new(alarms),
         });
         core.sync().await?;
+        core.resend_entry().await?;
         Ok(core)
     }
 
@@ -109,56 +119,68 @@ impl Core {
             .collect()
     }
 
-    /// Reads the control topics again if the last reading is too old to seal by.
+    /// Reads the control topics again if the last reading is too old to seal by. Both clocks are
+    /// asked: one stands still while the machine sleeps, the other may be set.
     pub(crate) async fn freshen(&self) -> Result<(), Error> {
         let read_at = self.place.lock().await.read_at;
-        match read_at.is_some_and(|at| at.elapsed() < FRESH_FOR) {
+        let is_fresh = read_at.is_some_and(|(at, time)| {
+            at.elapsed() < FRESH_FOR && clock::now().0.abs_diff(time.0) < FRESH_MS
+        });
+        match is_fresh {
             true => Ok(()),
             false => self.sync().await,
         }
     }
 
     /// Reads every control topic to its end, until none names another, and keeps what it learns.
+    /// What the store does not take is offered to it again by the next call.
     pub(crate) async fn sync(&self) -> Result<(), Error> {
         let mut place = self.place.lock().await;
-        let started = Instant::now();
-        let mut moved = BTreeMap::new();
+        let started = (Instant::now(), clock::now());
         loop {
             let wanted = self.view().wanted();
             let mut is_news = false;
             for of in wanted.iter().filter(|of| **of != ControlTopic::Keys) {
-                is_news |= self.read_on(of, &mut place, &mut moved).await?;
+                is_news |= self.read_on(of, &mut place).await?;
             }
             if !is_news {
                 break;
             }
             self.view().settle();
         }
-        self.read_on(&ControlTopic::Keys, &mut place, &mut moved)
-            .await?;
+        self.read_on(&ControlTopic::Keys, &mut place).await?;
         self.view().settle();
-        let (puts, alarms) = self.drain();
-        if self.view().has_waiting() {
-            moved.remove(&ControlTopic::Keys.name(self.id()));
-        }
-        let (vault, stream) = (self.vault().clone(), self.id());
-        let moved: Vec<_> = moved.into_iter().collect();
-        off_thread(move || vault.keep(&stream, &puts, &moved)).await??;
-        self.alarms
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(alarms);
+        self.drain(&mut place.unkept);
+        self.keep(&mut place).await?;
         place.read_at = Some(started);
         Ok(())
     }
 
+    async fn keep(&self, place: &mut Place) -> Result<(), Error> {
+        let keys = ControlTopic::Keys.name(self.id());
+        let has_waiting = self.view().has_waiting();
+        let can_move = |name: &String| !(has_waiting && *name == keys);
+        let moved: Vec<_> = place
+            .moved
+            .iter()
+            .filter(|(name, _)| can_move(name))
+            .collect();
+        let moved: Vec<_> = moved
+            .into_iter()
+            .map(|(name, at)| (name.clone(), *at))
+            .collect();
+        let (vault, stream) = (self.vault().clone(), self.id());
+        let puts = std::mem::take(&mut place.unkept);
+        let (kept, puts) = off_thread(move || (vault.keep(&stream, &puts, &moved), puts)).await?;
+        match kept {
+            Ok(()) => place.moved.clear(),
+            Err(_) => place.unkept = puts,
+        }
+        kept
+    }
+
     /// Reads one topic to its end. A bus that shows less than before is read from its start again.
-    async fn read_on(
-        &self,
-        of: &ControlTopic,
-        place: &mut Place,
-        moved: &mut BTreeMap<String, Offset>,
-    ) -> Result<bool, Error> {
+    async fn read_on(&self, of: &ControlTopic, place: &mut Place) -> Result<bool, Error> {
         let name = of.name(self.id());
         let on_bus = topic(&name)?;
         let mut from = place
@@ -184,21 +206,24 @@ impl Core {
         }
         if is_news {
             place.cursors.insert(topic_id(&name), from);
-            moved.insert(name, from);
+            place.moved.insert(name, from);
         }
         Ok(is_news)
     }
 
-    fn drain(&self) -> (Vec<Put>, Vec<Alarm>) {
-        let (mut puts, mut alarms) = (Vec::new(), Vec::new());
+    fn drain(&self, puts: &mut Vec<Put>) {
         let mut view = self.view();
         while let Some(output) = view.poll_output() {
             match output {
                 Output::Persist(put) => puts.push(put),
-                Output::Tell(alarm) => alarms.push(alarm),
+                Output::Tell(alarm) => self.tell([alarm]),
             }
         }
-        (puts, alarms)
+    }
+
+    pub(crate) fn tell(&self, alarms: impl IntoIterator<Item = Alarm>) {
+        let mut told = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
+        told.extend(alarms);
     }
 
     /// Takes a session that another process of this home started from the store.
@@ -214,8 +239,10 @@ impl Core {
     }
 }
 
+type Restored = (StreamView, Cursors, Vec<Alarm>);
+
 /// Cursors are read first: what another process keeps in between is read twice rather than never.
-fn restore(home: &Inner, stream: StreamId, owner: UserId) -> Result<(StreamView, Cursors), Error> {
+fn restore(home: &Inner, stream: StreamId, owner: UserId) -> Result<Restored, Error> {
     let vault = &home.vault;
     let cursors = vault.cursors(&stream)?;
     let mut view = StreamView::new(stream, owner, &home.identity);
@@ -227,8 +254,13 @@ fn restore(home: &Inner, stream: StreamId, owner: UserId) -> Result<(StreamView,
     }
     view.settle();
     restore_keys(&mut view, vault, stream)?;
-    while view.poll_output().is_some() {}
-    Ok((view, cursors))
+    let outputs = std::iter::from_fn(|| view.poll_output());
+    let alarms = outputs.filter_map(|output| match output {
+        Output::Tell(alarm) => Some(alarm),
+        Output::Persist(_) => None,
+    });
+    let alarms = alarms.collect();
+    Ok((view, cursors, alarms))
 }
 
 fn restore_keys(view: &mut StreamView, vault: &Vault, stream: StreamId) -> Result<(), Error> {

@@ -1,10 +1,12 @@
 //! What a reader is told.
 
+use std::fmt;
+
 use sealcast_engine::{Event, Notice, Refusal};
 use sealcast_protocol::{DeviceId, Header, Position, UserId};
 
 /// One record, or one thing to know about the stream, in the order of the bus.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Delivery {
     /// The record's own time; the envelope's position where nothing was opened.
     pub time: Position,
@@ -67,6 +69,21 @@ pub enum Reason {
     WrongSession,
     /// This many envelopes are missing; 0 where the number cannot be known.
     Missing(u32),
+}
+
+/// Shows how long a payload is, not what it says.
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("time", &self.time)
+            .field("publisher", &self.publisher)
+            .field("device", &self.device)
+            .field("seq", &self.seq)
+            .field("state", &self.state)
+            .field("payload_len", &self.payload.as_ref().map(Vec::len))
+            .field("reason", &self.reason)
+            .finish()
+    }
 }
 
 impl Delivery {

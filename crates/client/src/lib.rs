@@ -16,6 +16,8 @@ mod options;
 mod publisher;
 mod read;
 mod seal;
+mod session;
+mod share;
 mod stream;
 mod subscribe;
 mod vault;

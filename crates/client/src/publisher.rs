@@ -175,10 +175,10 @@ impl Worker {
     async fn leave(&mut self, mut open: Open) -> Result<(), Error> {
         open.close_frame();
         if !open.parts.is_empty() {
-            let (position, envelopes) = self.sealer.publish(Batch::Parts(open.parts)).await?;
-            self.done.position = position;
+            let left = self.sealer.publish(Batch::Parts(open.parts)).await?;
+            self.done.position = left.position;
             self.done.records += open.records;
-            self.done.envelopes += envelopes;
+            self.done.envelopes += left.envelopes;
             self.stored.store(self.done.records, Ordering::Relaxed);
         }
         for flush in open.flushes {

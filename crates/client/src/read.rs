@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use sealcast_bus::{Offset, Topic};
-use sealcast_engine::{Lineage, Mode, Reader as Machine};
+use sealcast_engine::{Alarm, Event, Lineage, Mode, Reader as Machine};
 use sealcast_protocol::{DeviceId, EnvelopeHash, Interval};
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -165,7 +165,7 @@ impl Scan {
         let core = self.core.clone();
         let machine = self.machine().await?;
         machine.give_up(&core.view(), at_once);
-        let ready = drain(machine);
+        let ready = drain(&core, machine);
         self.ready.extend(ready);
         Ok(())
     }
@@ -187,13 +187,20 @@ fn open(
         machine.handle(&view, item);
     }
     drop(view);
-    let ready = drain(&mut machine);
+    let ready = drain(core, &mut machine);
     (machine, ready)
 }
 
-fn drain(machine: &mut Machine) -> Vec<Delivery> {
-    let events = std::iter::from_fn(|| machine.poll_event());
-    events.filter_map(Delivery::from_event).collect()
+/// What there is to deliver. A giver whose keys do not open is told as an alarm.
+fn drain(core: &Core, machine: &mut Machine) -> Vec<Delivery> {
+    let mut ready = Vec::new();
+    while let Some(event) = machine.poll_event() {
+        if let Event::BadCover { giver, .. } = &event {
+            core.tell([Alarm::BadKeys(giver.0, giver.1)]);
+        }
+        ready.extend(Delivery::from_event(event));
+    }
+    ready
 }
 
 /// The envelopes of revoked devices that were accepted when they were revoked.

@@ -77,15 +77,16 @@ impl Stream {
     /// # Errors
     ///
     /// Fails when this user may not publish, the message is too large, the clock is far behind, or
-    /// store or bus fail. What failed was not published in clear, nor in part.
+    /// store or bus fail. Where the bus failed, the sealed message leaves before the next one that
+    /// is published through this handle; otherwise nothing of it exists.
     pub async fn publish(&self, payload: &[u8]) -> Result<Published, Error> {
         check_size(&*self.core.bus, payload.len())?;
         let payload = Zeroizing::new(payload.to_vec());
-        let (position, envelopes) = self.sealer.publish(Batch::Single(payload)).await?;
+        let left = self.sealer.publish(Batch::Single(payload)).await?;
         Ok(Published {
-            position,
+            position: left.position,
             records: 1,
-            envelopes,
+            envelopes: left.envelopes,
         })
     }
 

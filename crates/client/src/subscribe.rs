@@ -10,6 +10,7 @@ use sealcast_protocol::{DeviceId, EnvelopeHash, EnvelopeView, Interval, Position
 use tokio::time::{Instant, timeout};
 
 use crate::blocking::off_thread;
+use crate::clock;
 use crate::core::Core;
 use crate::delivery::Delivery;
 use crate::error::Error;
@@ -17,15 +18,23 @@ use crate::read::Scan;
 
 /// How long to wait for an envelope that a later one names, and how often the place is kept.
 const TICK: Duration = Duration::from_secs(1);
+/// How often to look for keys because an envelope seems to lack one.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How late an envelope may come to a subscription that starts now, in milliseconds.
+const LATE_MS_MAX: u64 = 10 * 60 * 1000;
 
 /// Follows a stream. Dropping it ends it; [`finish`](Self::finish) also keeps its place.
 #[derive(Debug)]
 pub struct Subscription {
     scan: Scan,
     phase: Phase,
+    /// News of the tail that is not taken in yet: a caller may stop waiting at any time.
+    news: Option<(Topic, Vec<Item>)>,
     revoked: BTreeMap<DeviceId, Vec<EnvelopeHash>>,
     keeps_place: bool,
     kept_at: Instant,
+    /// When keys were last looked for because an envelope lacked one.
+    looked_at: Option<Instant>,
 }
 
 enum Phase {
@@ -49,6 +58,8 @@ impl Subscription {
         let mut scan = Scan::start(core.clone(), mode).await?;
         if from.is_none() {
             scan.skip_to_end();
+            let floor = Position(clock::now().0.saturating_sub(LATE_MS_MAX));
+            scan.machine().await?.raise_floor(floor);
             let of = core.clone();
             let kept = off_thread(move || of.vault().of_stream(Space::Track, &of.id()));
             for (id, bytes) in kept.await?? {
@@ -62,9 +73,11 @@ impl Subscription {
         let mut subscription = Self {
             scan,
             phase: Phase::CatchingUp,
+            news: None,
             revoked,
             keeps_place: from.is_none(),
             kept_at: Instant::now(),
+            looked_at: None,
         };
         if from.is_none() {
             subscription.go_live().await?;
@@ -84,6 +97,10 @@ impl Subscription {
             }
             // Work that an earlier, abandoned call began.
             self.scan.machine().await?;
+            if self.news.is_some() {
+                self.take_news().await?;
+                continue;
+            }
             match &mut self.phase {
                 Phase::CatchingUp => {
                     if !self.scan.read_on().await? {
@@ -91,10 +108,7 @@ impl Subscription {
                     }
                 }
                 Phase::Live { tail, .. } => match timeout(TICK, tail.next()).await {
-                    Ok(news) => {
-                        let (topic, items) = news?;
-                        self.take(&topic, items).await?;
-                    }
+                    Ok(news) => self.news = Some(news?),
                     Err(_) => {
                         self.scan.give_up(true).await?;
                         self.keep_place().await?;
@@ -125,37 +139,56 @@ impl Subscription {
         Ok(())
     }
 
-    async fn take(&mut self, topic: &Topic, items: Vec<Item>) -> Result<(), Error> {
-        if *topic != self.scan.topic {
-            return self.learn().await;
-        }
-        let Some(last) = items.last() else {
+    /// Takes in what the tail brought. Nothing of it is let go of before it is handed on.
+    async fn take_news(&mut self) -> Result<(), Error> {
+        let Some((topic, items)) = &self.news else {
             return Ok(());
         };
-        let next = Offset(last.offset.0 + 1);
-        let items: Vec<_> = items
-            .into_iter()
-            .filter(|item| item.offset >= self.scan.at)
-            .map(|item| item.payload)
-            .collect();
-        self.scan.at = next;
-        if !self.knows_sessions(&items) {
+        if *topic != self.scan.topic {
             self.learn().await?;
+            self.news = None;
+            return Ok(());
         }
-        self.scan.take(items).await?;
+        if self.lacks_keys(items) {
+            self.look_for_keys().await?;
+        }
+        let Some((_, items)) = self.news.take() else {
+            return Ok(());
+        };
+        let at = self.scan.at;
+        if let Some(last) = items.last() {
+            self.scan.at = Offset(last.offset.0 + 1);
+        }
+        let new = items.into_iter().filter(|item| item.offset >= at);
+        self.scan
+            .take(new.map(|item| item.payload).collect())
+            .await?;
         self.keep_place().await
     }
 
-    /// A session's record may be read after its first message.
-    fn knows_sessions(&self, items: &[Vec<u8>]) -> bool {
+    /// Whether a session's record or key may have come that was not read yet.
+    fn lacks_keys(&self, items: &[Item]) -> bool {
         let view = self.scan.core.view();
         let envelopes = items
             .iter()
-            .filter_map(|item| EnvelopeView::parse(item).ok());
-        envelopes.into_iter().all(|envelope| {
-            let header = envelope.header();
-            view.record(&header.session, &header.device).is_some()
+            .filter_map(|item| EnvelopeView::parse(&item.payload).ok());
+        envelopes.into_iter().any(|envelope| {
+            let of = envelope.header();
+            let is_announced = view.record(&of.session, &of.device).is_some();
+            let is_sender_known = view.user_of(&of.device).is_some();
+            let lacks_key = view.lacks_key(&of.session, &of.device, of.position);
+            (is_sender_known && !is_announced) || lacks_key
         })
+    }
+
+    /// Anybody can write envelopes that seem to lack a key, so this is done now and then only.
+    async fn look_for_keys(&mut self) -> Result<(), Error> {
+        if let Some(last) = self.looked_at {
+            tokio::time::sleep_until(last + LOOK_EVERY).await;
+        }
+        self.learn().await?;
+        self.looked_at = Some(Instant::now());
+        Ok(())
     }
 
     /// Reads the control topics, hands on keys that others wait for, and follows new topics.

@@ -7,7 +7,9 @@ use minicbor::{CborLen, Decode, Encode};
 use sealcast_bus::Offset;
 use sealcast_crypto::SecretBytes;
 use sealcast_engine::{Identity, Lane, NewSession, Put, Space, persisted};
-use sealcast_protocol::{DeviceId, Name, SessionId, StreamId, Ticket, UserId, decode, encode};
+use sealcast_protocol::{
+    DeviceId, LogEntry, Name, SessionId, StreamId, Ticket, UserId, Verified, decode, encode,
+};
 use sealcast_store::{Key, Store, StoreError, Txn};
 
 use crate::error::Error;
@@ -41,6 +43,27 @@ pub(crate) struct Membership {
     /// Its ticket, as text.
     #[n(1)]
     pub(crate) ticket: String,
+}
+
+/// The newest access-log entry that a home wrote in a stream.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnEntry {
+    pub(crate) is_sent: bool,
+    pub(crate) wire: Vec<u8>,
+}
+
+impl OwnEntry {
+    fn read(value: &SecretBytes) -> Option<Self> {
+        let (is_sent, wire) = value.expose().split_first()?;
+        Some(Self {
+            is_sent: *is_sent == 1,
+            wire: wire.to_vec(),
+        })
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        [&[u8::from(self.is_sent)], self.wire.as_slice()].concat()
+    }
 }
 
 const RECORD_LEN_MAX: usize = 4096;
@@ -220,6 +243,57 @@ impl Vault {
             .get(&key(Space::Record, &[&stream.0, &session.0, &device.0]))?;
         let root = self.0.get(&key(Space::Root, &[&stream.0, &session.0]))?;
         Ok(record.zip(root))
+    }
+
+    /// The newest access-log entry that this home wrote in a stream, and whether it is known to be
+    /// on the bus.
+    pub(crate) fn newest_entry(&self, stream: &StreamId) -> Result<Option<OwnEntry>, Error> {
+        let value = self.0.get(&key(Space::OwnEntry, &[&stream.0]))?;
+        Ok(value.and_then(|value| OwnEntry::read(&value)))
+    }
+
+    /// Writes an access-log entry, with all other processes of the home shut out: `write` is given
+    /// the newest one so far, and what it returns is kept before it may travel. `None` while the
+    /// newest one is not known to be on the bus.
+    pub(crate) fn write_entry(
+        &self,
+        stream: &StreamId,
+        write: impl FnOnce(Option<OwnEntry>) -> Result<Verified<LogEntry>, Error>,
+    ) -> Result<Option<Verified<LogEntry>>, Error> {
+        let place = key(Space::OwnEntry, &[&stream.0]);
+        sealcast_store::transact_with(&*self.0, |txn| {
+            let newest = txn.get(&place)?.and_then(|value| OwnEntry::read(&value));
+            if newest.as_ref().is_some_and(|own| !own.is_sent) {
+                return Ok(None);
+            }
+            let entry = write(newest)?;
+            let own = OwnEntry {
+                is_sent: false,
+                wire: entry.wire().to_vec(),
+            };
+            txn.put(&place, &own.to_bytes())?;
+            let id = key(Space::LogEntry, &[&stream.0, entry.digest().as_bytes()]);
+            txn.put(&id, entry.wire())?;
+            Ok(Some(entry))
+        })
+    }
+
+    /// Notes that an entry is on the bus, unless a newer one was written meanwhile.
+    pub(crate) fn entry_sent(&self, stream: &StreamId, wire: &[u8]) -> Result<(), Error> {
+        let place = key(Space::OwnEntry, &[&stream.0]);
+        self.write(|txn| {
+            let newest = txn.get(&place)?.and_then(|value| OwnEntry::read(&value));
+            match newest {
+                Some(own) if own.wire == wire => {
+                    let own = OwnEntry {
+                        is_sent: true,
+                        ..own
+                    };
+                    txn.put(&place, &own.to_bytes())
+                }
+                Some(_) | None => Ok(()),
+            }
+        })
     }
 
     pub(crate) fn track(

@@ -1,8 +1,8 @@
 //! What one device knows of one stream: device lists, access log, session records and keys.
 //!
-//! The driver reads the [`wanted`](StreamView::wanted) topics, feeds every item, and repeats until
-//! no topic is new and all are read to their end. `Keys` comes last: whom to believe there follows
-//! from the rest.
+//! The driver reads the [`wanted`](StreamView::wanted) topics except `Keys`, feeds every item,
+//! settles, and repeats until no topic is new and all are read to their end. Then it reads `Keys`:
+//! whom to believe there follows from the rest, `spec/reading.md`, section "Control objects".
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
@@ -211,8 +211,8 @@ impl StreamView {
         self.outputs.pop_front()
     }
 
-    /// Whether items of the keys topic wait for what they rest on, so that the place in that topic
-    /// must not be recorded as read.
+    /// Whether items of the keys topic wait for what they rest on, or found no room to wait, so that
+    /// the place in that topic must not be recorded as read.
     pub fn has_waiting(&self) -> bool {
         self.waiting.is_used()
     }
