@@ -7,7 +7,8 @@ use sealcast_bus::Offset;
 use sealcast_engine::{AuthorError, SharedWith, Tips, author, is_delivered};
 use sealcast_protocol::{
     DeviceId, DeviceTips, EnvelopeHash, Grant, GrantState, Interval, LogBody, LogEntry, LogHash,
-    Name, Position, Revoke, Roles, Settings, Standing, StreamTopics, Targets, UserId, Verified,
+    Name, Position, Revoke, Roles, Settings, Standing, StreamTopics, Targets, Unverified, UserId,
+    Verified,
 };
 
 use crate::blocking::off_thread;
@@ -16,6 +17,7 @@ use crate::core::{Core, READ_BYTES};
 use crate::error::Error;
 use crate::options::{Bound, GrantOptions};
 use crate::stream::Stream;
+use crate::vault::OwnEntry;
 
 /// Fewest letters of a grant's id that name it.
 const PREFIX_MIN: usize = 8;
@@ -297,6 +299,7 @@ impl Core {
     ) -> Result<Verified<LogEntry>, Error> {
         for _ in 0..TURNS_MAX {
             self.resend_entry().await?;
+            self.sync().await?;
             let (core, body) = (self.clone(), body.clone());
             if let Some(entry) = off_thread(move || core.sign_entry(time, body)).await?? {
                 return Ok(entry);
@@ -312,13 +315,17 @@ impl Core {
         time: Position,
         body: LogBody,
     ) -> Result<Option<Verified<LogEntry>>, Error> {
-        let mut view = self.view();
+        let view = self.view();
         self.vault().write_entry(&self.id(), |newest| {
-            if let Some(newest) = newest {
-                view.restore_log_entry(&newest.wire);
-                view.settle();
+            let is_here = |own: &OwnEntry| {
+                let entry = Unverified::<LogEntry>::decode(&own.wire);
+                entry.is_ok_and(|entry| view.log().contains(&LogHash::from(entry.digest())))
+            };
+            if newest.is_some_and(|own| !is_here(&own)) {
+                return Ok(None);
             }
-            author(&view, self.identity(), time, body).map_err(|error| match error {
+            let entry = author(&view, self.identity(), time, body);
+            entry.map(Some).map_err(|error| match error {
                 AuthorError::NotAllowed => Error::NotAllowed("the access log does not let you"),
                 AuthorError::OutOfRange(_) => Error::Internal("an access-log entry is odd"),
             })

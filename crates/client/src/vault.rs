@@ -253,12 +253,12 @@ impl Vault {
     }
 
     /// Writes an access-log entry, with all other processes of the home shut out: `write` is given
-    /// the newest one so far, and what it returns is kept before it may travel. `None` while the
-    /// newest one is not known to be on the bus.
+    /// the newest one so far, and what it returns is kept before it may travel. `None` where
+    /// `write` returns it, and while the newest one is not known to be on the bus.
     pub(crate) fn write_entry(
         &self,
         stream: &StreamId,
-        write: impl FnOnce(Option<OwnEntry>) -> Result<Verified<LogEntry>, Error>,
+        write: impl FnOnce(Option<OwnEntry>) -> Result<Option<Verified<LogEntry>>, Error>,
     ) -> Result<Option<Verified<LogEntry>>, Error> {
         let place = key(Space::OwnEntry, &[&stream.0]);
         sealcast_store::transact_with(&*self.0, |txn| {
@@ -266,7 +266,9 @@ impl Vault {
             if newest.as_ref().is_some_and(|own| !own.is_sent) {
                 return Ok(None);
             }
-            let entry = write(newest)?;
+            let Some(entry) = write(newest)? else {
+                return Ok(None);
+            };
             let own = OwnEntry {
                 is_sent: false,
                 wire: entry.wire().to_vec(),

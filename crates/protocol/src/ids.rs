@@ -129,7 +129,13 @@ impl FromStr for UserId {
             return Err(IdError::Malformed);
         }
         bytes.fill_with(|| data.next().unwrap_or_default());
-        Ok(Self(bytes))
+        // 52 letters hold four bits more than an id has; they must be zero, so that an id has one
+        // spelling.
+        let id = Self(bytes);
+        match alloc::string::ToString::to_string(&id).eq_ignore_ascii_case(text) {
+            true => Ok(id),
+            false => Err(IdError::Malformed),
+        }
     }
 }
 
@@ -263,6 +269,26 @@ mod tests {
         let changed = text.replacen('q', "p", 1).replacen("sc1p", "sc1q", 1);
         assert_ne!(changed, text);
         assert_eq!(changed.parse::<UserId>(), Err(IdError::Malformed));
+    }
+
+    #[test]
+    fn a_user_id_has_one_spelling() {
+        use alloc::vec::Vec;
+        use bech32::Fe32;
+        use bech32::primitives::iter::{ByteIterExt, Fe32IterExt};
+
+        let mut letters: Vec<Fe32> = [9; 32].into_iter().bytes_to_fes().collect();
+        let spell = |letters: &[Fe32]| -> String {
+            let letters = letters.iter().copied();
+            letters
+                .with_checksum::<Bech32m>(&USER_HRP)
+                .chars()
+                .collect()
+        };
+        assert_eq!(spell(&letters).parse(), Ok(UserId([9; 32])));
+        let last = letters.pop().unwrap();
+        letters.push(Fe32::try_from(last.to_u8() ^ 1).unwrap());
+        assert_eq!(spell(&letters).parse::<UserId>(), Err(IdError::Malformed));
     }
 
     #[test]
