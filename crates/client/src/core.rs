@@ -189,7 +189,9 @@ impl Core {
             .copied()
             .unwrap_or(Offset(0));
         if from > Offset(0) && self.bus.end(&on_bus).await? < from {
+            self.tell([Alarm::WentBack(*of)]);
             from = Offset(0);
+            place.cursors.insert(topic_id(&name), from);
         }
         let mut is_news = false;
         loop {

@@ -105,7 +105,7 @@ impl Stream {
         {
             bad(
                 format!("stream `{name}`: the card of this device ends within 60 days"),
-                "renew it before, or nobody can seal keys for this device",
+                "use sealcast on the device that holds the root key, which renews it",
             );
         }
         drop(view);

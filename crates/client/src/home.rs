@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sealcast_bus::{Bus, BusError, BusUrl, Offset, Topic};
 use sealcast_crypto::SecretBytes;
 use sealcast_engine::{Identity, Put, Space, genesis, persisted};
-use sealcast_protocol::{CardList, DeviceId, Name, StreamId, StreamTopics, Ticket, UserId};
+use sealcast_protocol::{
+    CardList, DeviceId, Name, Position, StreamId, StreamTopics, Ticket, UserId,
+};
 use sealcast_store::{KeyFile, KeyFileError, Protection, SqliteStore};
 
 use crate::blocking::off_thread;
@@ -20,6 +22,8 @@ use crate::vault::{Settings, Vault};
 const KEY_FILE: &str = "store.key";
 const STORE_FILE: &str = "store.db";
 const BUS_FOLDER: &str = "bus";
+/// How long before its end a card is renewed, in milliseconds.
+const RENEW_WITHIN_MS: u64 = 60 * 24 * 3600 * 1000;
 
 /// One device of one user, with its keys, contacts and streams.
 #[derive(Clone, Debug)]
@@ -278,6 +282,9 @@ impl Home {
         let url = BusUrl::parse(ticket.bus()).map_err(Error::BusUrl)?;
         check_there(&url)?;
         let bus = self.connect(&url).await?;
+        if self.renew_card().await? {
+            self.publish_card(&*bus).await?;
+        }
         Stream::open(self.inner.clone(), bus, ticket, name).await
     }
 
@@ -305,6 +312,25 @@ impl Home {
             }
         }
         Ok(())
+    }
+
+    /// Writes a new card for this device when the old one ends soon and the root key is here.
+    /// Returns whether the list has grown since it began, so that a bus may lack some of it.
+    async fn renew_card(&self) -> Result<bool, Error> {
+        let home = self.inner.clone();
+        off_thread(move || {
+            let mut list = CardList::new(home.identity.user());
+            for (user, entry) in home.vault.list_entries()? {
+                if user == home.identity.user() {
+                    let _is_of_list = list.apply(entry.expose()).is_ok();
+                }
+            }
+            if let Some(put) = renewed(&home.identity, &mut list, clock::now())? {
+                home.vault.keep_first(&put)?;
+            }
+            Ok(list.next_seq() > 1)
+        })
+        .await?
     }
 
     /// Puts on a bus what it lacks of this user's device list.
@@ -343,6 +369,25 @@ fn check_there(url: &BusUrl) -> Result<(), Error> {
             cause: Box::new(cause),
         })
     })
+}
+
+/// The next entry of the user's device list: a new card, if one is due and may be written here.
+fn renewed(identity: &Identity, list: &mut CardList, now: Position) -> Result<Option<Put>, Error> {
+    let card = list.device(&identity.device());
+    let is_due = card.is_some_and(|of| {
+        of.is_live(now) && of.card.expires.0.saturating_sub(now.0) < RENEW_WITHIN_MS
+    });
+    let Some(root) = identity.root().filter(|_| is_due) else {
+        return Ok(None);
+    };
+    let seq = list.next_seq();
+    let entry = list.append(root, now, identity.card(now));
+    let entry = entry.map_err(|_| Error::Internal("a renewed card is odd"))?;
+    Ok(Some(Put {
+        space: Space::ListEntry,
+        id: persisted(&[&identity.user().0, &seq.to_be_bytes()]),
+        value: SecretBytes::from(entry.wire().to_vec()),
+    }))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Error> {
@@ -402,5 +447,28 @@ impl From<KeyFileError> for Error {
         } else {
             Self::KeyFile(error)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sealcast_protocol::CARD_LIFETIME_MS;
+
+    use super::*;
+
+    #[test]
+    fn a_card_is_renewed_once_when_its_end_comes_near() {
+        let start = clock::now();
+        let identity = Identity::generate(&mut clock::rng(), start);
+        let root = identity.root().expect("a first device has the root key");
+        let mut list = CardList::new(identity.user());
+        list.append(root, start, identity.card(start))
+            .expect("a first card");
+        let mut due = |after: u64| renewed(&identity, &mut list, start.after(after)).unwrap();
+        assert!(due(0).is_none());
+        let near = CARD_LIFETIME_MS - RENEW_WITHIN_MS;
+        assert!(due(near).is_none());
+        assert!(due(near + 1).is_some());
+        assert!(due(near + 2).is_none());
     }
 }

@@ -196,6 +196,15 @@ impl Vault {
         })
     }
 
+    /// Keeps a record unless there is one: of two processes that write it the first wins.
+    pub(crate) fn keep_first(&self, put: &Put) -> Result<(), Error> {
+        let place = key(put.space, &[&put.id]);
+        self.write(|txn| match txn.get(&place)? {
+            Some(_) => Ok(()),
+            None => txn.put(&place, put.value.expose()),
+        })
+    }
+
     /// How far each control topic of a stream was read.
     pub(crate) fn cursors(&self, stream: &StreamId) -> Result<Cursors, Error> {
         let mut cursors = Cursors::new();

@@ -116,6 +116,9 @@ pub enum Alarm {
     LogForked(UserId, DeviceId),
     /// A keyholder's bundle or root does not open for this device, or is not the session's.
     BadKeys(UserId, DeviceId),
+    /// The bus shows fewer items of a topic than it did: it was emptied, or put back to an older
+    /// state. The driver tells this one.
+    WentBack(ControlTopic),
 }
 
 impl fmt::Display for Alarm {
@@ -127,6 +130,15 @@ impl fmt::Display for Alarm {
                     f,
                     "device {device} of {user} wrote two entries in one place"
                 )
+            }
+            Self::WentBack(ControlTopic::Devices(user)) => {
+                write!(f, "the bus has lost entries of the device list of {user}")
+            }
+            Self::WentBack(ControlTopic::Access(user, device)) => {
+                write!(f, "the bus has lost access-log entries of device {device} of {user}")
+            }
+            Self::WentBack(ControlTopic::Keys) => {
+                f.write_str("the bus has lost session records or keys")
             }
             Self::BadKeys(user, device) => {
                 write!(f, "keys from device {device} of {user} do not open")
