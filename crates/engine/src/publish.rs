@@ -361,7 +361,8 @@ impl Publisher {
         Ok(())
     }
 
-    /// Draws a session that starts at `start`.
+    /// Draws a session that starts at `start`, a [`position`](Self::position) of now whatever the
+    /// kind is.
     ///
     /// # Errors
     ///

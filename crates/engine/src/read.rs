@@ -101,7 +101,7 @@ pub enum Refusal {
     Malformed,
     /// No device of this stream has this id.
     UnknownSender,
-    /// Nobody announced its session.
+    /// Its sender did not announce its session, as far as the keys topic was read.
     UnknownSession,
     /// The signature does not hold.
     BadSignature,
@@ -163,7 +163,8 @@ impl Reader {
         }
     }
 
-    /// Takes in one item of the data topic.
+    /// Takes in one item of the data topic. One that is refused for what the view does not know
+    /// (sender, right, session) may be handed in again when the control topics were read on.
     pub fn handle(&mut self, view: &StreamView, bytes: &[u8]) {
         let Ok(envelope) = EnvelopeView::parse(bytes) else {
             self.reject(None, None, Refusal::Malformed, Vec::new());
