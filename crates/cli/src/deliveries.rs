@@ -132,7 +132,7 @@ impl<'a> Printer<'a> {
             (_, _) => "the same envelope came again, of".to_owned(),
         };
         let state = self.ui.paint(state_code(delivery.state), "1;33");
-        bar.aside(|| self.ui.talk(format!("{state}: from {who}, {what}: {when}")));
+        bar.aside(|| self.ui.warn(format!("{state}: from {who}, {what}: {when}")));
     }
 }
 

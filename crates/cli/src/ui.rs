@@ -71,6 +71,13 @@ impl Ui {
         }
     }
 
+    /// Says on stderr what nobody may miss; with `--json` it is among the data.
+    pub(crate) fn warn(&self, text: impl AsRef<str>) {
+        if !self.json {
+            say(text.as_ref());
+        }
+    }
+
     /// Says what to do next on stderr, where talk is wanted.
     pub(crate) fn hint(&self, text: impl AsRef<str>) {
         if self.talks() {
