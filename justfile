@@ -26,9 +26,9 @@ faults:
 demo:
     cargo run --release -- demo
 
-# Measure
+# Measure, and write bench/RESULTS.md
 bench:
-    cargo bench --workspace
+    cargo run --release -p sealcast-bench
 
 # The API documentation, in a browser
 doc:

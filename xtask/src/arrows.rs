@@ -69,7 +69,9 @@ const TABLE: &[Row] = &[
     row("sealcast-sim", &[
         "sealcast-engine", "sealcast-protocol", "sealcast-crypto", "sealcast-store", "sealcast-bus",
     ], &["rand_core", "thiserror", "zeroize"]),
-    row("sealcast-bench", EVERY, &["getrandom", "rand_core"]),
+    row("sealcast-bench", EVERY, &[
+        "anyhow", "aws-lc-rs", "getrandom", "rand_core", "rustix", "tempfile", "tokio", "vodozemac",
+    ]),
     row("xtask", EVERY, &["anyhow", "curve25519-dalek", "rand_core", "serde_json", "sha2"]),
 ];
 
@@ -93,6 +95,7 @@ const ASYNC: &[&str] = &[
     "sealcast-agent",
     "sealcast-proxy",
     "sealcast-cli",
+    "sealcast-bench",
 ];
 
 /// Compares what `cargo metadata` says of each workspace crate with the table.

@@ -1,0 +1,96 @@
+//! A publisher and a reader of one session, straight on the formats.
+
+use anyhow::Context as _;
+use sealcast_crypto::{Cover, SecretBytes, SessionRoot, SigningKey, VerifyingKey, Walker};
+use sealcast_protocol::{
+    DeviceId, EnvelopeHash, EnvelopeView, Flags, Frame, Header, InstanceId, Position, SessionId,
+    StreamId, Suite, seal,
+};
+
+/// The publisher's clock when a benchmark starts.
+pub(crate) const START: Position = Position(1_790_000_000_000);
+
+const STREAM: StreamId = StreamId([1; 32]);
+const TOPIC: &[u8] = b"";
+
+/// Seals at positions that never go back.
+pub(crate) struct Sealer {
+    walker: Walker,
+    signing: SigningKey,
+    header: Header,
+}
+
+/// Opens what a [`Sealer`] sealed, holding the cover of everything from [`START`] on.
+pub(crate) struct Opener {
+    walker: Walker,
+    key: VerifyingKey,
+}
+
+/// The session of all sealers and openers.
+pub(crate) fn root() -> SessionRoot {
+    SessionRoot::init_with(|bytes| bytes.fill(7))
+}
+
+impl Sealer {
+    pub(crate) fn new() -> Self {
+        Self {
+            walker: Walker::new(Cover::whole(&root())),
+            signing: SigningKey::from_seed(&[3; 32]),
+            header: Header {
+                suite: Suite::TreeV1,
+                flags: Flags::default(),
+                content: 0,
+                session: SessionId([4; 16]),
+                position: START,
+                device: DeviceId([5; 16]),
+                instance: InstanceId([6; 8]),
+                seq: 0,
+                prev: EnvelopeHash::NONE,
+            },
+        }
+    }
+
+    /// Lets the clock go on.
+    pub(crate) fn wait(&mut self, ms: u64) {
+        self.header.position = self.header.position.after(ms);
+    }
+
+    pub(crate) fn seal(&mut self, payload: &[u8]) -> anyhow::Result<Vec<u8>> {
+        self.seal_as(false, payload)
+    }
+
+    pub(crate) fn seal_frame(&mut self, frame: &Frame) -> anyhow::Result<Vec<u8>> {
+        self.seal_as(true, &frame.finish(self.header.position))
+    }
+
+    fn seal_as(&mut self, frame: bool, plaintext: &[u8]) -> anyhow::Result<Vec<u8>> {
+        self.header.flags.frame = frame;
+        let header = self.header;
+        let leaf = self
+            .walker
+            .leaf(header.position.0)
+            .context("outside the tree")?;
+        let sealed = seal(&leaf, &self.signing, &STREAM, TOPIC, &header, plaintext)?;
+        self.header.seq = self.header.seq.wrapping_add(1);
+        self.header.prev = sealed.hash;
+        Ok(sealed.bytes)
+    }
+}
+
+impl Opener {
+    pub(crate) fn new() -> Self {
+        let cover = Cover::from_root(&root(), START.0, Position::END.0);
+        Self {
+            walker: Walker::new(cover),
+            key: SigningKey::from_seed(&[3; 32]).verifying_key(),
+        }
+    }
+
+    pub(crate) fn open(&mut self, bytes: &[u8]) -> anyhow::Result<(Header, SecretBytes)> {
+        let envelope = EnvelopeView::parse(bytes)?.bind(&STREAM, TOPIC);
+        let verified = envelope.verify(&self.key)?;
+        let header = *verified.header();
+        let leaf = self.walker.leaf(header.position.0).context("no key")?;
+        Ok((header, verified.open(&leaf)?))
+    }
+}

@@ -1,0 +1,345 @@
+//! Sealing and opening: single messages and frames.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
+use sealcast_crypto::{SecretBytes, SigningKey, digest};
+use sealcast_protocol::{ENVELOPE_OVERHEAD, Frame, Records};
+use vodozemac::megolm::{GroupSession, SessionConfig};
+
+use crate::clock::timed;
+use crate::contest::{Contest, Outcome};
+use crate::lane::{Opener, START, Sealer};
+use crate::megolm::{self, Received};
+use crate::report::Page;
+
+/// What a sensor says.
+const RECORD: [u8; 100] = [42; 100];
+/// Records of a small frame.
+const RECORDS: usize = 64;
+/// Bytes of a large frame, as publishers fill them.
+const FRAME_BYTES: usize = 64 << 10;
+/// Small envelopes that are opened in one pass, with an opener of its own, made untimed.
+const PASS: usize = 512;
+/// Large envelopes that are opened in one pass, few enough to stay in the cache.
+const LARGE_PASS: usize = 16;
+
+/// Single messages beside Megolm.
+pub(crate) fn singles(page: &mut Page) -> anyhow::Result<()> {
+    page.heading("Single messages of 100 bytes");
+    let mut group = GroupSession::new(SessionConfig::version_1());
+    let seal = Contest::default()
+        .enter("Megolm, encrypt", |count| {
+            megolm::encrypt(&mut group, count, &RECORD)
+        })
+        .enter("seal, all in one millisecond", |count| {
+            seal_singles(count, 0)
+        })
+        .enter("seal, each a millisecond later", |count| {
+            seal_singles(count, 1)
+        });
+    let received = Received::new(&RECORD);
+    let (same, later) = (sealed_singles(0)?, sealed_singles(1)?);
+    let open = Contest::default()
+        .enter("Megolm, decrypt", |count| received.decrypt(count))
+        .enter("open, all in one millisecond", |count| {
+            open_all(&same, count, false)
+        })
+        .enter("open, each a millisecond later", |count| {
+            open_all(&later, count, false)
+        });
+    page.head(&["one message", "CPU µs", "times as fast as Megolm"]);
+    page.contest(&seal.run()?);
+    page.contest(&open.run()?);
+    page.paragraph(
+        "Both are limited by Ed25519: one signature to seal, one verification to open. The key tree, \
+         the cipher and the digests together take less than 2 µs.",
+    );
+    Ok(())
+}
+
+/// Frames of 64 records beside as many Megolm messages.
+pub(crate) fn frames(page: &mut Page) -> anyhow::Result<()> {
+    page.heading("Frames of 64 records of 100 bytes");
+    let mut group = GroupSession::new(SessionConfig::version_1());
+    let seal = Contest::default()
+        .enter("Megolm, encrypt", |count| {
+            megolm::encrypt(&mut group, count * RECORDS, &RECORD)
+        })
+        .enter("seal", |count| seal_frames(count, RECORDS, 8 << 10))
+        .enter(
+            "seal, with room for 64 KiB as publishers take it",
+            |count| seal_frames(count, RECORDS, FRAME_BYTES),
+        );
+    let received = Received::new(&RECORD);
+    let frames = sealed_frames(PASS, RECORDS)?;
+    let open = Contest::default()
+        .enter("Megolm, decrypt", |count| received.decrypt(count * RECORDS))
+        .enter("open", |count| open_all(&frames, count, true));
+    page.head(&["one record", "CPU µs", "times as fast as Megolm"]);
+    page.contest(&per_record(&seal.run()?));
+    page.contest(&per_record(&open.run()?));
+    page.paragraph(
+        "One signature, one key and one call of the cipher serve 64 records. Sealing is limited by \
+         wiping and copying as much as by the signature, opening by the verification. A frame's room \
+         is wiped whether it was used or not.",
+    );
+    Ok(())
+}
+
+fn per_record(outcomes: &[Outcome]) -> Vec<Outcome> {
+    outcomes
+        .iter()
+        .map(|outcome| outcome.per(RECORDS))
+        .collect()
+}
+
+/// Frames of 64 KiB beside the cipher alone.
+pub(crate) fn large_frames(page: &mut Page) -> anyhow::Result<()> {
+    page.heading("Frames of 64 KiB");
+    let payload = vec![42; FRAME_BYTES];
+    let seal = Contest::default()
+        .enter("AES-256-GCM-SIV alone, seal", raw_seal)
+        .enter("seal", |count| seal_payloads(count, &payload))
+        .enter(
+            "seal, filling a frame with records of 100 bytes included",
+            |count| seal_frames(count, usize::MAX, FRAME_BYTES),
+        );
+    let mut sealer = Sealer::new();
+    let single: Vec<_> = (0..LARGE_PASS)
+        .map(|_| sealer.seal(&payload))
+        .collect::<Result<_, _>>()?;
+    let frames = sealed_frames(LARGE_PASS, usize::MAX)?;
+    let open = Contest::default()
+        .enter("AES-256-GCM-SIV alone, open", raw_open)
+        .enter("open", |count| open_all(&single, count, false))
+        .enter("open, finding its records of 100 bytes included", |count| {
+            open_all(&frames, count, true)
+        });
+    page.head(&["one frame", "CPU µs", "times as fast as the cipher"]);
+    page.contest(&seal.run()?);
+    page.contest(&open.run()?);
+    page.paragraph(
+        "The cipher runs with a fresh key each time. A seal adds to it the digest of all bytes, one copy \
+         and a signature; filling a frame adds two more buffers that are wiped. An open adds the \
+         digest, one copy, a verification and wiping the plaintext. The parts:",
+    );
+    page.head(&["part of it", "CPU µs"]);
+    for outcome in parts(&payload)? {
+        page.row(&[&outcome.name, &outcome.spread().over(1_000.0)]);
+    }
+    Ok(())
+}
+
+fn parts(payload: &[u8]) -> anyhow::Result<Vec<Outcome>> {
+    let key = SigningKey::from_seed(&[3; 32]);
+    let of = digest("sealcast.v1 bench", &[b"a frame"]);
+    let signature = key.sign(&of);
+    let public = key.verifying_key();
+    let each = |count: usize, job: &mut dyn FnMut()| {
+        timed(|| {
+            (0..count).for_each(|_| job());
+            Ok(())
+        })
+    };
+    Contest::default()
+        .enter("digest of 64 KiB", |count| {
+            each(count, &mut || {
+                black_box(digest("sealcast.v1 bench", &[black_box(payload)]));
+            })
+        })
+        .enter("copy of 64 KiB", |count| {
+            each(count, &mut || drop(black_box(payload.to_vec())))
+        })
+        .enter("wiping 64 KiB", |count| wipe(count, payload))
+        .enter("signature", |count| {
+            each(count, &mut || {
+                black_box(key.sign(black_box(&of)));
+            })
+        })
+        .enter("verification", |count| {
+            each(count, &mut || {
+                black_box(public.verify(black_box(&of), &signature).is_ok());
+            })
+        })
+        .run()
+}
+
+fn wipe(count: usize, payload: &[u8]) -> anyhow::Result<Duration> {
+    let mut spent = Duration::ZERO;
+    for _ in 0..count {
+        let secret = SecretBytes::from(payload.to_vec());
+        spent += timed(|| {
+            drop(secret);
+            Ok(())
+        })?;
+    }
+    Ok(spent)
+}
+
+fn seal_singles(count: usize, gap_ms: u64) -> anyhow::Result<Duration> {
+    let mut sealer = Sealer::new();
+    timed(|| {
+        for _ in 0..count {
+            black_box(sealer.seal(black_box(&RECORD))?);
+            sealer.wait(gap_ms);
+        }
+        Ok(())
+    })
+}
+
+fn seal_payloads(count: usize, payload: &[u8]) -> anyhow::Result<Duration> {
+    let mut sealer = Sealer::new();
+    timed(|| {
+        for _ in 0..count {
+            black_box(sealer.seal(black_box(payload))?);
+            sealer.wait(1);
+        }
+        Ok(())
+    })
+}
+
+fn seal_frames(count: usize, records: usize, capacity: usize) -> anyhow::Result<Duration> {
+    let mut sealer = Sealer::new();
+    timed(|| {
+        for _ in 0..count {
+            black_box(sealer.seal_frame(&filled(records, capacity))?);
+            sealer.wait(1);
+        }
+        Ok(())
+    })
+}
+
+/// A frame of so many records, or as many as there is room for.
+fn filled(records: usize, capacity: usize) -> Frame {
+    let mut frame = Frame::with_capacity(capacity);
+    while frame.len() < records && frame.push(START, black_box(&RECORD)).is_ok() {}
+    frame
+}
+
+fn sealed_singles(gap_ms: u64) -> anyhow::Result<Vec<Vec<u8>>> {
+    let mut sealer = Sealer::new();
+    let mut next = || {
+        let sealed = sealer.seal(&RECORD);
+        sealer.wait(gap_ms);
+        sealed
+    };
+    (0..PASS).map(|_| next()).collect()
+}
+
+fn sealed_frames(count: usize, records: usize) -> anyhow::Result<Vec<Vec<u8>>> {
+    let mut sealer = Sealer::new();
+    let mut next = || {
+        let sealed = sealer.seal_frame(&filled(records, FRAME_BYTES));
+        sealer.wait(1);
+        sealed
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+/// Opens `count` envelopes, and finds their records where they are frames.
+fn open_all(envelopes: &[Vec<u8>], count: usize, frames: bool) -> anyhow::Result<Duration> {
+    let mut spent = Duration::ZERO;
+    for done in (0..count).step_by(envelopes.len()) {
+        let mut opener = Opener::new();
+        let some = envelopes.iter().take(count - done);
+        spent += timed(|| {
+            for bytes in some {
+                let (header, plaintext) = opener.open(bytes)?;
+                if frames {
+                    let records = Records::decode(plaintext.expose(), header.position, true)?;
+                    records.for_each(|record| {
+                        black_box(record);
+                    });
+                }
+                black_box(&plaintext);
+            }
+            Ok(())
+        })?;
+    }
+    Ok(spent)
+}
+
+fn cipher(number: usize) -> anyhow::Result<LessSafeKey> {
+    let mut key = [7; 32];
+    key[..8].copy_from_slice(&number.to_le_bytes());
+    Ok(LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, &key)?))
+}
+
+fn nonce() -> Nonce {
+    Nonce::assume_unique_for_key([0; 12])
+}
+
+fn raw_seal(count: usize) -> anyhow::Result<Duration> {
+    let mut buffer = vec![42; FRAME_BYTES];
+    timed(|| {
+        for number in 0..count {
+            let tag =
+                cipher(number)?.seal_in_place_separate_tag(nonce(), Aad::empty(), &mut buffer);
+            let _ = black_box(tag?);
+        }
+        Ok(())
+    })
+}
+
+fn raw_open(count: usize) -> anyhow::Result<Duration> {
+    let plaintext = vec![42; FRAME_BYTES];
+    let mut sealed = plaintext.clone();
+    let tag = cipher(0)?.seal_in_place_separate_tag(nonce(), Aad::empty(), &mut sealed)?;
+    let mut buffer = sealed.clone();
+    let mut spent = Duration::ZERO;
+    for _ in 0..count {
+        buffer.copy_from_slice(&sealed);
+        spent += timed(|| {
+            let key = cipher(black_box(0))?;
+            key.open_in_place_separate_tag(nonce(), Aad::empty(), tag.as_ref(), &mut buffer)?;
+            Ok(())
+        })?;
+    }
+    anyhow::ensure!(buffer == plaintext, "opened to something else");
+    Ok(spent)
+}
+
+/// Bytes that travel.
+pub(crate) fn sizes(page: &mut Page) -> anyhow::Result<()> {
+    page.heading("Bytes on the bus");
+    let single = sealed_singles(0)?.pop().context("no envelope")?;
+    let overhead = single.len() - RECORD.len();
+    anyhow::ensure!(
+        overhead == ENVELOPE_OVERHEAD,
+        "an envelope adds {overhead} bytes"
+    );
+    page.head(&[
+        "message",
+        "bytes for 100 bytes of payload",
+        "of which added",
+    ]);
+    let mut row = |name: &str, len: usize, records: usize| {
+        let each = len as f64 / records as f64;
+        page.row(&[
+            &name,
+            &format_args!("{each:.1}"),
+            &format_args!("{:.1}", each - 100.0),
+        ]);
+    };
+    row("single", single.len(), 1);
+    let frame = sealed_frames(1, RECORDS)?.pop().context("no frame")?;
+    row("one of 64 in a frame", frame.len(), RECORDS);
+    let records = filled(usize::MAX, FRAME_BYTES).len();
+    let frame = sealed_frames(1, usize::MAX)?.pop().context("no frame")?;
+    row(
+        &format!("one of {records} in a frame of 64 KiB"),
+        frame.len(),
+        records,
+    );
+    row("Megolm", Received::new(&RECORD).message_len(), 1);
+    page.paragraph(
+        "An envelope adds 176 bytes, most of which are the signature (64) and the header (72) that \
+         names sender, session, position and predecessor; a frame adds its record count once and \
+         two or three bytes to each record. Megolm's message does not say who sent it in which \
+         session: Matrix adds that outside, in JSON.",
+    );
+    Ok(())
+}

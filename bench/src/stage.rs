@@ -1,0 +1,85 @@
+//! Two people and a stream on a `file:` bus, in a folder that is removed at the end.
+
+use std::time::Duration;
+
+use sealcast::{
+    Bound, BusUrl, GrantOptions, Granted, Home, InitOptions, Passphrase, Position, Published,
+    Roles, Stream, StreamOptions,
+};
+use tempfile::TempDir;
+
+use crate::clock::process_cpu;
+
+/// A record of 100 bytes, each another one.
+pub(crate) fn record(number: u64) -> [u8; 100] {
+    let mut record = [42; 100];
+    record[..8].copy_from_slice(&number.to_le_bytes());
+    record
+}
+
+/// Alice publishes, Bob has joined and reads what she grants.
+pub(crate) struct Stage {
+    pub(crate) folder: TempDir,
+    pub(crate) alice: Stream,
+    pub(crate) bob: Stream,
+    bob_home: Home,
+}
+
+impl Stage {
+    pub(crate) async fn set() -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let bus = BusUrl::file(&folder.path().join("bus"))?;
+        let options = || InitOptions {
+            name: None,
+            bus: Some(bus.clone()),
+            passphrase: Passphrase::None,
+        };
+        let alice = Home::init(&folder.path().join("alice"), options()).await?;
+        let bob_home = Home::init(&folder.path().join("bob"), options()).await?;
+        let name = "kitchen".parse()?;
+        let alice = alice.create_stream(&name, StreamOptions::default()).await?;
+        let bob = bob_home.join(alice.ticket(), None).await?;
+        Ok(Self {
+            folder,
+            alice,
+            bob,
+            bob_home,
+        })
+    }
+
+    /// Publishes records of 100 bytes in frames.
+    pub(crate) async fn publish(&self, count: u64) -> anyhow::Result<Published> {
+        let mut publisher = self.alice.publisher().await?;
+        for number in 0..count {
+            publisher.send(&record(number)).await?;
+        }
+        Ok(publisher.finish().await?)
+    }
+
+    pub(crate) async fn grant(&self, from: Bound, until: Position) -> anyhow::Result<Granted> {
+        let options = GrantOptions {
+            user: self.bob_home.user(),
+            roles: Roles::READER,
+            from,
+            until: Bound::At(until),
+            reshare: false,
+        };
+        Ok(self.alice.grant(options).await?)
+    }
+}
+
+/// What something took: CPU time of all threads, and time on the wall.
+#[derive(Clone, Copy)]
+pub(crate) struct Spent {
+    pub(crate) cpu: Duration,
+    pub(crate) wall: Duration,
+}
+
+/// Starts to measure; the call that it returns ends it.
+pub(crate) fn stopwatch() -> impl FnOnce() -> Spent {
+    let (cpu, wall) = (process_cpu(), std::time::Instant::now());
+    move || Spent {
+        cpu: process_cpu() - cpu,
+        wall: wall.elapsed(),
+    }
+}
