@@ -1,5 +1,6 @@
 //! The rules of `spec/access-log.md`, word for word: sets of hashes, no clocks, nothing shared with
 //! the crate but the entries themselves.
+#![cfg(test)]
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
