@@ -55,7 +55,7 @@ pub(crate) fn singles(page: &mut Page) -> anyhow::Result<()> {
     page.contest(&open.run()?);
     page.paragraph(
         "Both are limited by Ed25519: one signature to seal, one verification to open. The key tree, \
-         the cipher and the digests together take less than 2 µs.",
+         the cipher and the digests together are about a quarter of a seal.",
     );
     Ok(())
 }

@@ -170,8 +170,9 @@ pub(crate) fn memory(page: &mut Page) -> anyhow::Result<()> {
     page.row(&[&"while publishing 200,000 records", &publishing]);
     page.row(&[&"while reading them", &reading]);
     page.paragraph(&format!(
-        "A process of its own: Alice, Bob and the bus in one. Queues are bounded, so the number of \
-         records does not count. A subscription on which nothing happens takes {idle} % of one core.",
+        "A process of its own: Alice, Bob and the bus in one. What waits between record and bus, and \
+         between bus and delivery, is bounded. A subscription on which nothing happens takes {idle} % \
+         of one core.",
     ));
     Ok(())
 }
