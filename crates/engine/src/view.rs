@@ -135,7 +135,10 @@ impl fmt::Display for Alarm {
                 write!(f, "the bus has lost entries of the device list of {user}")
             }
             Self::WentBack(ControlTopic::Access(user, device)) => {
-                write!(f, "the bus has lost access-log entries of device {device} of {user}")
+                write!(
+                    f,
+                    "the bus has lost access-log entries of device {device} of {user}"
+                )
             }
             Self::WentBack(ControlTopic::Keys) => {
                 f.write_str("the bus has lost session records or keys")
@@ -356,6 +359,7 @@ impl StreamView {
             return false;
         }
         self.held_back.insert(hash, entry);
+        self.is_stale = true;
         true
     }
 

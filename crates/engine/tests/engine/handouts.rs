@@ -153,7 +153,7 @@ fn garbage_on_the_keys_topic_does_not_push_out_what_is_honest() {
     for item in &honest {
         view.handle(&sealcast_engine::ControlTopic::Keys, item);
     }
-    for at in 0..6_000_u32 {
+    for at in 0..1_500_u32 {
         let garbage = garbage(&mut world, at);
         view.handle(&sealcast_engine::ControlTopic::Keys, &garbage);
     }
@@ -189,7 +189,7 @@ fn garbage(world: &mut World, at: u32) -> Vec<u8> {
         commitment,
         start: NOON,
         kind: SessionKind::Live,
-        heads: vec![LogHash([9; 32])],
+        heads: (0..100).map(|at| LogHash([at; 32])).collect(),
         open_root: vec![],
         wraps: vec![],
     };

@@ -324,6 +324,20 @@ fn what_history_passed_by_is_not_live_afterwards() {
     assert_eq!(told, "Replay\nReplay\nReplay\nReplay\ne\n");
 }
 
+/// Older data that came in lately lies before the position to follow from, and stays there.
+#[test]
+fn older_data_that_was_passed_by_is_not_live_afterwards() {
+    let mut world = World::new(44);
+    world.publish(OWNER, "a").unwrap();
+    let interval = between(Position(5), Position(50));
+    world.backfill(OWNER, interval, &[(7, "old")]);
+    let items = world.data().clone();
+    let mut reader = Reader::new(Mode::History(between(NOON, Position::END)));
+    assert_eq!(world.feed(OWNER, &mut reader, &items), "a\n");
+    reader.go_live();
+    assert_eq!(world.feed(OWNER, &mut reader, &items), "Replay\nReplay\n");
+}
+
 /// Live and older data by turns in one run: parts of it lie outside the interval that is read.
 #[test]
 fn a_run_that_leaves_the_interval_and_comes_back_has_no_gap() {
