@@ -8,6 +8,7 @@ use sealcast_protocol::{
     StreamTopics, Targets, sign,
 };
 
+use crate::handouts::false_cover;
 use crate::rig::{NOON, OWNER, World, between, since};
 
 #[test]
@@ -90,6 +91,25 @@ fn publishers_start_a_session_when_a_device_that_holds_theirs_is_revoked() {
         world.transcript(phone),
         "both\nsealed, key not here\nsealed, key not here\n"
     );
+}
+
+/// A keyholder that has not heard of it gives the revoked device keys of the new session, too.
+#[test]
+fn a_session_that_reaches_a_revoked_device_is_left_behind() {
+    let mut world = World::new(86);
+    let (admin, reader) = (world.user(), world.user());
+    world
+        .grant(OWNER, admin, Roles::ADMIN, Interval::ALL)
+        .unwrap();
+    world
+        .grant(OWNER, reader, Roles::READER, Interval::ALL)
+        .unwrap();
+    world.out(reader);
+    let first = world.publish(OWNER, "a").unwrap().session;
+    assert_eq!(world.publish(OWNER, "b").unwrap().session, first);
+    let given = false_cover(&mut world, admin, reader, first, since(NOON));
+    world.put_key_item(&given);
+    assert_ne!(world.publish(OWNER, "c").unwrap().session, first);
 }
 
 #[test]

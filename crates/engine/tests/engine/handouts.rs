@@ -280,7 +280,7 @@ fn a_false_cover_is_found_out_and_its_giver_named() {
     assert_eq!(world.peers[reader].alarms, []);
 }
 
-fn false_cover(
+pub(crate) fn false_cover(
     world: &mut World,
     giver: usize,
     to: usize,
