@@ -1,6 +1,6 @@
 //! Who may do what: grant, revoke, settings, who.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sealcast_bus::Offset;
@@ -11,10 +11,10 @@ use sealcast_protocol::{
     Verified,
 };
 
-use crate::blocking::off_thread;
-use crate::clock;
+use crate::blocking::{off_thread, to_its_end};
 use crate::core::{Core, READ_BYTES};
 use crate::error::Error;
+use crate::home::topic;
 use crate::options::{Bound, GrantOptions};
 use crate::stream::Stream;
 use crate::vault::OwnEntry;
@@ -94,7 +94,7 @@ impl Stream {
         let is_now = options.from == Bound::Now || options.until == Bound::Now;
         let now = match is_now && core.has_lane() {
             true => core.cut().await?,
-            false => clock::now().max(core.view().state().mark()),
+            false => core.now().max(core.view().state().mark()),
         };
         let at = |bound| match bound {
             Bound::Now => now,
@@ -118,15 +118,12 @@ impl Stream {
             interval,
             reshare: options.reshare,
         };
-        let time = clock::now().max(if is_now { now } else { Position::START });
+        let time = core.now().max(if is_now { now } else { Position::START });
         let id = core.write(time, LogBody::Grant(grant)).await?;
         let with_all = core
             .share(SharedWith::User(options.user), usize::MAX)
             .await?;
-        let devices = core
-            .view()
-            .live_devices(&options.user, clock::now())
-            .count();
+        let devices = core.view().live_devices(&options.user, core.now()).count();
         Ok(Granted {
             id,
             interval,
@@ -184,10 +181,10 @@ impl Stream {
         let has_lane = core.has_lane();
         let last = core.last_of(&grants).await?;
         let revoke = LogBody::Revoke(Revoke { targets, last });
-        let id = core.write(clock::now(), revoke).await?;
+        let id = core.write(core.now(), revoke).await?;
         let position = match has_lane {
             true => core.cut_session().await?,
-            false => clock::now().max(core.view().state().mark()),
+            false => core.now().max(core.view().state().mark()),
         };
         Ok(Revoked {
             id,
@@ -218,7 +215,7 @@ impl Stream {
     pub async fn set_rekey_every(&self, ms: u64) -> Result<(), Error> {
         self.core.sync().await?;
         let settings = LogBody::Settings(Settings { rekey_every_ms: ms });
-        self.core.write(clock::now(), settings).await?;
+        self.core.write(self.core.now(), settings).await?;
         Ok(())
     }
 
@@ -229,13 +226,14 @@ impl Stream {
     /// Fails when bus or store cannot be read.
     pub async fn who(&self) -> Result<Vec<GrantInfo>, Error> {
         self.sync().await?;
-        let contacts = self.core.vault().contacts()?;
+        let core = self.core.clone();
+        let contacts = off_thread(move || core.vault().contacts()).await??;
         let named = |user: &UserId| {
             let found = contacts.iter().find(|(_, of)| of == user);
             found.map(|(name, _)| name.clone())
         };
         let view = self.core.view();
-        let now = clock::now();
+        let now = self.core.now();
         let owner = view.state().owner();
         let mut all = Vec::from([GrantInfo {
             id: LogHash(self.id().0),
@@ -279,17 +277,22 @@ impl Core {
 
     /// Writes an entry of the access log, and reads it back. Two processes of one home take turns:
     /// each writes behind what the other wrote, whether or not it is on the bus yet.
+    /// It goes on when the caller stops waiting.
     async fn write(self: &Arc<Self>, time: Position, body: LogBody) -> Result<LogHash, Error> {
-        let entry = self.take_turn(time, body).await?;
-        self.send_entry(entry.wire()).await?;
-        self.sync().await?;
-        let id = LogHash::from(entry.digest());
-        match self.view().log().contains(&id) {
-            true => Ok(id),
-            false => Err(Error::RolledBack(
-                "an entry that was just written is not shown",
-            )),
-        }
+        let core = self.clone();
+        to_its_end(async move {
+            let entry = core.take_turn(time, body).await?;
+            core.send_entry(entry.wire()).await?;
+            core.sync().await?;
+            let id = LogHash::from(entry.digest());
+            match core.view().log().contains(&id) {
+                true => Ok(id),
+                false => Err(Error::RolledBack(
+                    "an entry that was just written is not shown",
+                )),
+            }
+        })
+        .await
     }
 
     async fn take_turn(
@@ -300,6 +303,7 @@ impl Core {
         for _ in 0..TURNS_MAX {
             self.resend_entry().await?;
             self.sync().await?;
+            self.check_shown().await?;
             let (core, body) = (self.clone(), body.clone());
             if let Some(entry) = off_thread(move || core.sign_entry(time, body)).await?? {
                 return Ok(entry);
@@ -308,6 +312,42 @@ impl Core {
         Err(Error::Internal(
             "other processes of this home leave no turn to write",
         ))
+    }
+
+    /// Makes sure that the bus shows what an entry would build on. One that follows what nobody can
+    /// see would never count.
+    async fn check_shown(&self) -> Result<(), Error> {
+        let (mut builds_on, chains) = {
+            let view = self.view();
+            let (user, device) = view.me();
+            let (seq, prev) = view.log().next_seat(&user, &device);
+            let mut builds_on: BTreeSet<_> = view.log().heads(&prev).into_iter().collect();
+            builds_on.extend((seq > 0).then_some(prev));
+            let entries = view.log().entries();
+            let among = entries.filter(|of| builds_on.contains(&LogHash::from(of.digest())));
+            let chains: BTreeSet<_> = among.map(|of| of.body().device).collect();
+            (builds_on, chains)
+        };
+        for device in chains {
+            let chain = topic(&StreamTopics(self.id()).access(&device))?;
+            let mut at = Offset(0);
+            loop {
+                let items = self.bus.read(&chain, at, READ_BYTES).await?;
+                let Some(last) = items.last() else {
+                    break;
+                };
+                at = Offset(last.offset.0 + 1);
+                for item in &items {
+                    if let Ok(shown) = Unverified::<LogEntry>::decode(&item.payload) {
+                        builds_on.remove(&LogHash::from(shown.digest()));
+                    }
+                }
+            }
+        }
+        match builds_on.is_empty() {
+            true => Ok(()),
+            false => Err(Error::RolledBack("it lost access-log entries")),
+        }
     }
 
     fn sign_entry(
@@ -367,20 +407,18 @@ impl Core {
         }
         let mut found = BTreeMap::<DeviceId, Vec<EnvelopeHash>>::new();
         let mut tips = Tips::new(devices, crate::read::allowed_now(self).await?);
-        let (topic, mut at) = (self.data_topic()?, Offset(0));
+        let (data, mut at) = (self.data_topic()?, Offset(0));
         loop {
-            let items = self.bus.read(&topic, at, READ_BYTES).await?;
+            let items = self.bus.read(&data, at, READ_BYTES).await?;
             let Some(last) = items.last() else {
                 break;
             };
             at = Offset(last.offset.0 + 1);
             let core = self.clone();
             tips = off_thread(move || {
-                let view = core.view();
-                items
-                    .iter()
-                    .for_each(|item| tips.observe(&view, &item.payload));
-                drop(view);
+                for item in &items {
+                    tips.observe(&core.view(), &item.payload);
+                }
                 tips
             })
             .await?;

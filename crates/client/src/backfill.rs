@@ -2,10 +2,8 @@
 
 use std::sync::Mutex;
 
-use sealcast_engine::SharedWith;
 use sealcast_protocol::{Position, SessionId};
 
-use crate::clock;
 use crate::error::Error;
 use crate::publisher::{Published, check_size};
 use crate::seal::{Batch, Past, Sealer};
@@ -26,15 +24,17 @@ pub struct Backfill {
     waiting: Vec<(Position, Vec<u8>)>,
     bytes: usize,
     done: Published,
+    has_failed: bool,
 }
 
 impl Backfill {
     pub(crate) fn new(sealer: Sealer) -> Self {
+        let until = sealer.core.now();
         Self {
             sealer,
             session: None,
             last: Position::START,
-            until: clock::now(),
+            until,
             waiting: Vec::new(),
             bytes: 0,
             done: Published {
@@ -42,6 +42,7 @@ impl Backfill {
                 records: 0,
                 envelopes: 0,
             },
+            has_failed: false,
         }
     }
 
@@ -49,9 +50,14 @@ impl Backfill {
     ///
     /// # Errors
     ///
-    /// Fails when the times do not ascend or do not lie before the backfill's start, when a record
-    /// is too large, or when store or bus fail.
+    /// Fails when the times do not ascend or do not lie before the backfill's start, or a record is
+    /// too large; the record was not taken then, and others may follow. Fails when store or bus
+    /// fail; records may be missing then from the last that [`stored`](Self::stored) counts, and
+    /// nothing more is taken.
     pub async fn send(&mut self, time: Position, payload: &[u8]) -> Result<(), Error> {
+        if self.has_failed {
+            return Err(Error::PublisherEnded);
+        }
         check_size(&*self.sealer.core.bus, payload.len())?;
         if time < self.last || time >= self.until {
             return Err(Error::BackfillTime);
@@ -74,13 +80,13 @@ impl Backfill {
     ///
     /// # Errors
     ///
-    /// Fails when store or bus fail.
+    /// Fails when store or bus fail, or failed before.
     pub async fn finish(mut self) -> Result<Published, Error> {
+        if self.has_failed {
+            return Err(Error::PublisherEnded);
+        }
         self.leave().await?;
-        self.sealer
-            .core
-            .share(SharedWith::Everyone, usize::MAX)
-            .await?;
+        self.sealer.core.share_owed().await?;
         Ok(self.done)
     }
 
@@ -96,7 +102,10 @@ impl Backfill {
             until: self.until,
             records,
         };
+        // Until the batch is known to be stored: the caller may stop waiting, too.
+        self.has_failed = true;
         let left = self.sealer.publish(Batch::Past(past)).await?;
+        self.has_failed = false;
         self.session = left.session;
         self.done.position = left.position;
         self.done.records += count;

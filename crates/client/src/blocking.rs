@@ -1,4 +1,4 @@
-//! Work that blocks, off the runtime's threads.
+//! Work that blocks, and work that must not stop halfway.
 
 use crate::error::Error;
 
@@ -8,4 +8,12 @@ pub(crate) async fn off_thread<T: Send + 'static>(
 ) -> Result<T, Error> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|_| Error::Internal("a worker thread ended early"))
+}
+
+/// Runs work to its end, also when the caller stops waiting for it.
+pub(crate) async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::spawn(work).await;
+    done.map_err(|_| Error::Internal("a task ended early"))?
 }

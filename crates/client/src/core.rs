@@ -1,6 +1,7 @@
 //! One opened stream: its view, kept in step with the bus and the store.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,17 +12,22 @@ use sealcast_protocol::{
 };
 
 use crate::blocking::off_thread;
-use crate::clock;
 use crate::error::Error;
 use crate::home::{Inner, topic};
 use crate::vault::{Cursors, Vault, topic_id};
 
 /// Bytes that are read from a topic at once.
 pub(crate) const READ_BYTES: usize = 1 << 20;
-/// How old the reading of the access log may be when something is sealed. The promise is 5 s.
-const FRESH_FOR: Duration = Duration::from_millis(FRESH_MS);
-const FRESH_MS: u64 = 3_000;
+/// How old the reading of the access log may be when a batch is drawn up.
+const FRESH_FOR: Duration = Duration::from_secs(3);
+/// How old it may be when the batch is sealed.
+const SEAL_WITHIN: Duration = Duration::from_secs(5);
+/// Alarms that wait to be taken, at most.
+const ALARMS_MAX: usize = 256;
 
+/// Locks are taken in this order: the sealer's publisher, the view, what is unkept, the store. The
+/// view is held for one step of the engine at a time, so that waiting for it on a thread of the
+/// runtime is short.
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) home: Arc<Inner>,
@@ -29,18 +35,30 @@ pub(crate) struct Core {
     pub(crate) ticket: Ticket,
     pub(crate) name: Name,
     view: Mutex<StreamView>,
-    place: tokio::sync::Mutex<Place>,
+    cursors: tokio::sync::Mutex<Cursors>,
+    unkept: Arc<Mutex<Unkept>>,
+    read_at: Mutex<Option<ReadAt>>,
+    owes_keys: AtomicBool,
     alarms: Mutex<Vec<Alarm>>,
 }
 
-/// How far the control topics were read, and when.
-#[derive(Debug)]
-struct Place {
-    cursors: Cursors,
-    read_at: Option<(Instant, Position)>,
-    /// What the store has not taken yet.
-    unkept: Vec<Put>,
-    moved: BTreeMap<String, Offset>,
+/// What was learned from the bus and is not in the store yet. It stays here when the store fails.
+#[derive(Debug, Default)]
+struct Unkept {
+    puts: Vec<Put>,
+    moved: BTreeMap<[u8; 32], Offset>,
+}
+
+/// When the control topics were read to their end, by two clocks: one stands still while the
+/// machine sleeps, the other may be set.
+#[derive(Clone, Copy, Debug)]
+struct ReadAt {
+    instant: Instant,
+    position: Position,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Core {
@@ -60,12 +78,10 @@ impl Core {
             ticket,
             name,
             view: Mutex::new(view),
-            place: tokio::sync::Mutex::new(Place {
-                cursors,
-                read_at: None,
-                unkept: Vec::new(),
-                moved: BTreeMap::new(),
-            }),
+            cursors: tokio::sync::Mutex::new(cursors),
+            unkept: Arc::default(),
+            read_at: Mutex::new(None),
+            owes_keys: AtomicBool::new(true),
             alarms: Mutex::new(alarms),
         });
         core.sync().await?;
@@ -77,6 +93,10 @@ impl Core {
         self.ticket.stream()
     }
 
+    pub(crate) fn now(&self) -> Position {
+        self.home.now()
+    }
+
     pub(crate) fn identity(&self) -> &Identity {
         &self.home.identity
     }
@@ -86,7 +106,7 @@ impl Core {
     }
 
     pub(crate) fn view(&self) -> MutexGuard<'_, StreamView> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.view)
     }
 
     pub(crate) fn data_topic(&self) -> Result<Topic, Error> {
@@ -99,99 +119,107 @@ impl Core {
     }
 
     pub(crate) fn take_alarms(&self) -> Vec<Alarm> {
-        std::mem::take(&mut *self.alarms.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *lock(&self.alarms))
+    }
+
+    /// Keeps alarms to be taken, each once. Whoever floods the bus gets no more room here.
+    pub(crate) fn tell(&self, new: impl IntoIterator<Item = Alarm>) {
+        let mut alarms = lock(&self.alarms);
+        for alarm in new {
+            if alarms.len() < ALARMS_MAX && !alarms.contains(&alarm) {
+                alarms.push(alarm);
+            }
+        }
     }
 
     /// The control topics and where to read on in each.
     pub(crate) async fn control_places(&self) -> Result<Vec<(Topic, Offset)>, Error> {
-        let place = self.place.lock().await;
+        let cursors = self.cursors.lock().await;
         let wanted = self.view().wanted();
         let names = wanted.iter().map(|of| of.name(self.id()));
         names
-            .map(|name| {
-                let at = place
-                    .cursors
-                    .get(&topic_id(&name))
-                    .copied()
-                    .unwrap_or(Offset(0));
-                Ok((topic(&name)?, at))
-            })
+            .map(|name| Ok((topic(&name)?, place_of(&cursors, &topic_id(&name)))))
             .collect()
     }
 
-    /// Reads the control topics again if the last reading is too old to seal by. Both clocks are
-    /// asked: one stands still while the machine sleeps, the other may be set.
+    /// Notes that keys may be due to others, as they are at the start and when something new is
+    /// learned.
+    pub(crate) fn owe_keys(&self) {
+        self.owes_keys.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether keys may be due to others; the caller hands them out.
+    pub(crate) fn takes_debt(&self) -> bool {
+        self.owes_keys.swap(false, Ordering::Relaxed)
+    }
+
+    fn is_read_within(&self, age: Duration) -> bool {
+        let read_at = *lock(&self.read_at);
+        read_at.is_some_and(|at| {
+            let by_clock = self.now().0.abs_diff(at.position.0);
+            at.instant.elapsed() <= age && u128::from(by_clock) <= age.as_millis()
+        })
+    }
+
+    /// Whether the access log was read to its end recently enough to seal by it.
+    pub(crate) fn may_seal(&self) -> bool {
+        self.is_read_within(SEAL_WITHIN)
+    }
+
+    /// Reads the control topics again if the last reading is too old to seal by.
     pub(crate) async fn freshen(&self) -> Result<(), Error> {
-        let read_at = self.place.lock().await.read_at;
-        let is_fresh = read_at.is_some_and(|(at, time)| {
-            at.elapsed() < FRESH_FOR && clock::now().0.abs_diff(time.0) < FRESH_MS
-        });
-        match is_fresh {
+        if self.is_read_within(FRESH_FOR) {
+            return Ok(());
+        }
+        let mut cursors = self.cursors.lock().await;
+        match self.is_read_within(FRESH_FOR) {
             true => Ok(()),
-            false => self.sync().await,
+            false => self.catch_up(&mut cursors).await,
         }
     }
 
     /// Reads every control topic to its end, until none names another, and keeps what it learns.
-    /// What the store does not take is offered to it again by the next call.
     pub(crate) async fn sync(&self) -> Result<(), Error> {
-        let mut place = self.place.lock().await;
-        let started = (Instant::now(), clock::now());
+        let mut cursors = self.cursors.lock().await;
+        self.catch_up(&mut cursors).await
+    }
+
+    async fn catch_up(&self, cursors: &mut Cursors) -> Result<(), Error> {
+        let started = ReadAt {
+            instant: Instant::now(),
+            position: self.now(),
+        };
         loop {
             let wanted = self.view().wanted();
             let mut is_news = false;
             for of in wanted.iter().filter(|of| **of != ControlTopic::Keys) {
-                is_news |= self.read_on(of, &mut place).await?;
+                is_news |= self.read_on(of, cursors).await?;
             }
             if !is_news {
                 break;
             }
             self.view().settle();
         }
-        self.read_on(&ControlTopic::Keys, &mut place).await?;
+        self.read_on(&ControlTopic::Keys, cursors).await?;
         self.view().settle();
-        self.drain(&mut place.unkept);
-        self.keep(&mut place).await?;
-        place.read_at = Some(started);
+        self.keep().await?;
+        *lock(&self.read_at) = Some(started);
         Ok(())
     }
 
-    async fn keep(&self, place: &mut Place) -> Result<(), Error> {
-        let keys = ControlTopic::Keys.name(self.id());
-        let has_waiting = self.view().has_waiting();
-        let can_move = |name: &String| !(has_waiting && *name == keys);
-        let moved: Vec<_> = place
-            .moved
-            .iter()
-            .filter(|(name, _)| can_move(name))
-            .collect();
-        let moved: Vec<_> = moved
-            .into_iter()
-            .map(|(name, at)| (name.clone(), *at))
-            .collect();
-        let (vault, stream) = (self.vault().clone(), self.id());
-        let puts = std::mem::take(&mut place.unkept);
-        let (kept, puts) = off_thread(move || (vault.keep(&stream, &puts, &moved), puts)).await?;
-        match kept {
-            Ok(()) => place.moved.clear(),
-            Err(_) => place.unkept = puts,
-        }
-        kept
-    }
-
     /// Reads one topic to its end. A bus that shows less than before is read from its start again.
-    async fn read_on(&self, of: &ControlTopic, place: &mut Place) -> Result<bool, Error> {
+    async fn read_on(&self, of: &ControlTopic, cursors: &mut Cursors) -> Result<bool, Error> {
         let name = of.name(self.id());
-        let on_bus = topic(&name)?;
-        let mut from = place
-            .cursors
-            .get(&topic_id(&name))
-            .copied()
-            .unwrap_or(Offset(0));
-        if from > Offset(0) && self.bus.end(&on_bus).await? < from {
-            self.tell([Alarm::WentBack(*of)]);
+        let (on_bus, id) = (topic(&name)?, topic_id(&name));
+        let mut from = place_of(cursors, &id);
+        let end = self.bus.end(&on_bus).await?;
+        if end == from {
+            return Ok(false);
+        }
+        if end < from {
+            self.roll_back(of).await?;
             from = Offset(0);
-            place.cursors.insert(topic_id(&name), from);
+            self.move_to(cursors, id, from);
         }
         let mut is_news = false;
         loop {
@@ -201,31 +229,69 @@ impl Core {
             };
             from = Offset(last.offset.0 + 1);
             is_news = true;
-            let mut view = self.view();
             for item in &items {
-                view.handle(of, &item.payload);
+                self.view().handle(of, &item.payload);
             }
+            self.move_to(cursors, id, from);
         }
         if is_news {
-            place.cursors.insert(topic_id(&name), from);
-            place.moved.insert(name, from);
+            self.owe_keys();
         }
         Ok(is_news)
     }
 
-    fn drain(&self, puts: &mut Vec<Put>) {
-        let mut view = self.view();
-        while let Some(output) = view.poll_output() {
-            match output {
-                Output::Persist(put) => puts.push(put),
-                Output::Tell(alarm) => self.tell([alarm]),
-            }
-        }
+    fn move_to(&self, cursors: &mut Cursors, topic: [u8; 32], at: Offset) {
+        cursors.insert(topic, at);
+        lock(&self.unkept).moved.insert(topic, at);
     }
 
-    pub(crate) fn tell(&self, alarms: impl IntoIterator<Item = Alarm>) {
-        let mut told = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
-        told.extend(alarms);
+    /// The bus lost what it showed. The record of this device's session may be among it, and its
+    /// keys that others were given; the next message starts another.
+    async fn roll_back(&self, of: &ControlTopic) -> Result<(), Error> {
+        self.tell([Alarm::WentBack(*of)]);
+        if *of != ControlTopic::Keys {
+            return Ok(());
+        }
+        let (vault, stream) = (self.vault().clone(), self.id());
+        off_thread(move || {
+            vault.change_lane(&stream, |lane, _| {
+                lane.end_session();
+                Ok(())
+            })
+        })
+        .await?
+    }
+
+    /// Makes durable what was learned. How far a topic was read is kept with it, or later.
+    async fn keep(&self) -> Result<(), Error> {
+        let keys = topic_id(&ControlTopic::Keys.name(self.id()));
+        let held_back = self.view().has_waiting().then_some(keys);
+        let alarms = self.drain();
+        self.tell(alarms);
+        let (vault, stream, unkept) = (self.vault().clone(), self.id(), self.unkept.clone());
+        off_thread(move || {
+            let mut unkept = lock(&unkept);
+            let is_due = |topic: &[u8; 32]| Some(*topic) != held_back;
+            let moved = unkept.moved.iter().filter(|(topic, _)| is_due(topic));
+            let moved: Vec<_> = moved.map(|(topic, at)| (*topic, *at)).collect();
+            vault.keep(&stream, &unkept.puts, &moved)?;
+            unkept.puts.clear();
+            unkept.moved.retain(|topic, _| !is_due(topic));
+            Ok(())
+        })
+        .await?
+    }
+
+    fn drain(&self) -> Vec<Alarm> {
+        let mut alarms = Vec::new();
+        let (mut view, mut unkept) = (self.view(), lock(&self.unkept));
+        while let Some(output) = view.poll_output() {
+            match output {
+                Output::Persist(put) => unkept.puts.push(put),
+                Output::Tell(alarm) => alarms.push(alarm),
+            }
+        }
+        alarms
     }
 
     /// Takes a session that another process of this home started from the store.
@@ -234,11 +300,16 @@ impl Core {
         let Some((record, root)) = self.vault().session(&self.id(), &session, &device)? else {
             return Ok(false);
         };
+        self.owe_keys();
         let mut view = self.view();
         view.restore_root(session, &root);
         view.handle(&ControlTopic::Keys, record.expose());
         Ok(view.record(&session, &device).is_some())
     }
+}
+
+fn place_of(cursors: &Cursors, topic: &[u8; 32]) -> Offset {
+    cursors.get(topic).copied().unwrap_or(Offset(0))
 }
 
 type Restored = (StreamView, Cursors, Vec<Alarm>);

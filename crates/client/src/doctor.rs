@@ -1,6 +1,5 @@
 //! Looking for what is wrong, or will be.
 
-use crate::clock;
 use crate::error::Error;
 use crate::home::Home;
 use crate::stream::Stream;
@@ -91,7 +90,7 @@ impl Stream {
             .mark
             .max(view.state().mark())
             .0
-            .saturating_sub(clock::now().0);
+            .saturating_sub(core.now().0);
         if ahead > 1_000 {
             bad(
                 format!("stream `{name}`: the clock is {ahead} ms behind the newest position"),
@@ -101,7 +100,7 @@ impl Stream {
         let (user, device) = view.me();
         let card = view.list(&user).and_then(|list| list.device(&device));
         if let Some(end) = card.map(|of| of.card.expires)
-            && end.0.saturating_sub(clock::now().0) < CARD_WARNING_MS
+            && end.0.saturating_sub(core.now().0) < CARD_WARNING_MS
         {
             bad(
                 format!("stream `{name}`: the card of this device ends within 60 days"),

@@ -15,6 +15,7 @@ use sealcast_store::{KeyFile, KeyFileError, Protection, SqliteStore};
 use crate::blocking::off_thread;
 use crate::clock;
 use crate::error::Error;
+use crate::ground::Ground;
 use crate::options::{InitOptions, Passphrase, StreamOptions};
 use crate::stream::Stream;
 use crate::vault::{Settings, Vault};
@@ -39,6 +40,13 @@ pub(crate) struct Inner {
     name: Option<Name>,
     bus: BusUrl,
     buses: Mutex<BTreeMap<String, Arc<dyn Bus>>>,
+    ground: Ground,
+}
+
+impl Inner {
+    pub(crate) fn now(&self) -> Position {
+        self.ground.clock.now()
+    }
 }
 
 /// A stream that a home knows.
@@ -69,6 +77,9 @@ impl Home {
         if Self::exists(path) {
             return Err(Error::HomeExists(path.into()));
         }
+        if path.join(KEY_FILE).exists() {
+            return Err(Error::HalfMade(path.into()));
+        }
         let folder = absolute(path)?;
         let bus = match &options.bus {
             Some(url) => url.absolute(&std::env::current_dir().map_err(Error::Folder)?),
@@ -88,7 +99,7 @@ impl Home {
                 Passphrase::Given(passphrase) => Some(passphrase),
             };
             make(&folder, passphrase, &settings)?;
-            load(folder, passphrase)
+            load(folder, passphrase, Ground::default())
         });
         Ok(Self {
             inner: Arc::new(inner.await??),
@@ -102,12 +113,26 @@ impl Home {
     /// Fails when the folder holds none, the passphrase is missing or wrong, or the store is
     /// damaged.
     pub async fn open(path: &Path, passphrase: Option<&SecretBytes>) -> Result<Self, Error> {
+        Self::danger_open_on(path, passphrase, Ground::default()).await
+    }
+
+    /// Opens a home on another ground than the system's own.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    #[doc(hidden)]
+    pub async fn danger_open_on(
+        path: &Path,
+        passphrase: Option<&SecretBytes>,
+        ground: Ground,
+    ) -> Result<Self, Error> {
         if !Self::exists(path) {
             return Err(Error::NoHome(path.into()));
         }
         let folder = absolute(path)?;
         let passphrase = passphrase.map(SecretBytes::duplicate);
-        let inner = off_thread(move || load(folder, passphrase.as_ref())).await??;
+        let inner = off_thread(move || load(folder, passphrase.as_ref(), ground)).await??;
         Ok(Self {
             inner: Arc::new(inner),
         })
@@ -142,7 +167,7 @@ impl Home {
     }
 
     /// Gives a user a name in this home. A name stays with its user; another name for the same user
-    /// replaces the first.
+    /// replaces the first. Writes the store on the calling thread.
     ///
     /// # Errors
     ///
@@ -158,7 +183,7 @@ impl Home {
         }
     }
 
-    /// Every contact, by name.
+    /// Every contact, by name. Reads the store on the calling thread.
     ///
     /// # Errors
     ///
@@ -167,7 +192,7 @@ impl Home {
         self.inner.vault.contacts()
     }
 
-    /// Finds the user of a name.
+    /// Finds the user of a name. Reads the store on the calling thread.
     ///
     /// # Errors
     ///
@@ -211,7 +236,7 @@ impl Home {
         let url = url.map_err(Error::BusUrl)?;
         let bus = self.connect(&url).await?;
         self.publish_card(&*bus).await?;
-        let (identity, now) = (&self.inner.identity, clock::now());
+        let (identity, now) = (&self.inner.identity, self.inner.now());
         let entry = genesis(
             identity,
             &mut clock::rng(),
@@ -224,7 +249,7 @@ impl Home {
         let ticket = ticket.map_err(Error::Ticket)?;
         let access = topic(&StreamTopics(id).access(&self.device()))?;
         bus.append(&access, vec![entry.wire().to_vec()]).await?;
-        self.inner.vault.put_membership(&ticket, name)?;
+        self.keep_membership(&ticket, name).await?;
         self.open_stream(ticket, name.clone()).await
     }
 
@@ -241,7 +266,7 @@ impl Home {
         check_there(&url)?;
         let bus = self.connect(&url).await?;
         self.publish_card(&*bus).await?;
-        self.inner.vault.put_membership(ticket, name)?;
+        self.keep_membership(ticket, name).await?;
         self.open_stream(ticket.clone(), name.clone()).await
     }
 
@@ -258,7 +283,7 @@ impl Home {
         self.open_stream(ticket, found.name).await
     }
 
-    /// Every stream of this home, by name.
+    /// Every stream of this home, by name. Reads the store on the calling thread.
     ///
     /// # Errors
     ///
@@ -276,6 +301,11 @@ impl Home {
         }
         streams.sort_unstable_by(|a, b| a.name.as_str().cmp(b.name.as_str()));
         Ok(streams)
+    }
+
+    async fn keep_membership(&self, ticket: &Ticket, name: &Name) -> Result<(), Error> {
+        let (inner, ticket, name) = (self.inner.clone(), ticket.clone(), name.clone());
+        off_thread(move || inner.vault.put_membership(&ticket, &name)).await?
     }
 
     async fn open_stream(&self, ticket: Ticket, name: Name) -> Result<Stream, Error> {
@@ -299,7 +329,7 @@ impl Home {
         if let Some(bus) = lock().get(&address) {
             return Ok(bus.clone());
         }
-        let bus = sealcast_bus::open(url).await?;
+        let bus = (self.inner.ground.bus)(sealcast_bus::open(url).await?);
         lock().insert(address, bus.clone());
         Ok(bus)
     }
@@ -325,7 +355,7 @@ impl Home {
                     let _is_of_list = list.apply(entry.expose()).is_ok();
                 }
             }
-            if let Some(put) = renewed(&home.identity, &mut list, clock::now())? {
+            if let Some(put) = renewed(&home.identity, &mut list, home.now())? {
                 home.vault.keep_first(&put)?;
             }
             Ok(list.next_seq() > 1)
@@ -405,7 +435,7 @@ fn make(folder: &Path, passphrase: Option<&SecretBytes>, settings: &Settings) ->
     let key = KeyFile::generate(folder.join(KEY_FILE), protection, &mut rng)?;
     let store = SqliteStore::open(folder.join(STORE_FILE), key, Box::new(clock::rng()))?;
     let vault = Vault(Arc::new(store));
-    let now = clock::now();
+    let now = clock::Clock::system().now();
     let identity = Identity::generate(&mut rng, now);
     let root = identity
         .root()
@@ -421,10 +451,10 @@ fn make(folder: &Path, passphrase: Option<&SecretBytes>, settings: &Settings) ->
     vault.begin(&identity, settings, &put)
 }
 
-fn load(path: PathBuf, passphrase: Option<&SecretBytes>) -> Result<Inner, Error> {
+fn load(path: PathBuf, passphrase: Option<&SecretBytes>, ground: Ground) -> Result<Inner, Error> {
     let key = KeyFile::open(path.join(KEY_FILE), passphrase)?;
     let store = SqliteStore::open(path.join(STORE_FILE), key, Box::new(clock::rng()))?;
-    let vault = Vault(Arc::new(store));
+    let vault = Vault((ground.store)(Arc::new(store)));
     let half_made = || Error::HalfMade(path.clone());
     let identity = vault.identity()?.ok_or_else(half_made)?;
     let settings = vault.settings()?.ok_or_else(half_made)?;
@@ -435,6 +465,7 @@ fn load(path: PathBuf, passphrase: Option<&SecretBytes>) -> Result<Inner, Error>
         identity,
         vault,
         buses: Mutex::new(BTreeMap::new()),
+        ground,
     })
 }
 
@@ -458,7 +489,7 @@ mod tests {
 
     #[test]
     fn a_card_is_renewed_once_when_its_end_comes_near() {
-        let start = clock::now();
+        let start = clock::Clock::system().now();
         let identity = Identity::generate(&mut clock::rng(), start);
         let root = identity.root().expect("a first device has the root key");
         let mut list = CardList::new(identity.user());

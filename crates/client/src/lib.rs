@@ -11,6 +11,7 @@ mod core;
 mod delivery;
 mod doctor;
 mod error;
+mod ground;
 mod home;
 mod options;
 mod publisher;
@@ -24,9 +25,13 @@ mod vault;
 
 pub use access::{GrantInfo, GrantStatus, Granted, Revoked};
 pub use backfill::Backfill;
+#[doc(hidden)]
+pub use clock::Clock;
 pub use delivery::{Delivery, Reason, State};
 pub use doctor::Finding;
 pub use error::Error;
+#[doc(hidden)]
+pub use ground::Ground;
 pub use home::{Home, StreamInfo};
 pub use options::{Bound, GrantOptions, InitOptions, Passphrase, StreamOptions};
 pub use publisher::{Published, Publisher};

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use sealcast_bus::Bus;
 use sealcast_protocol::{ENVELOPE_OVERHEAD, Frame, PAYLOAD_MAX, Position};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
-use crate::clock;
+use crate::core::Core;
 use crate::error::Error;
 use crate::seal::{Batch, Part, Sealer};
 
@@ -25,6 +25,8 @@ const FRAMES_A_BATCH: usize = 16;
 const BATCH_BYTES: usize = 2 << 20;
 /// Records that wait for the worker, at most.
 const QUEUE: usize = 4096;
+/// Bytes of records that are on their way, at most, unless one record alone has more.
+const BYTES_ON_THE_WAY: u32 = 8 << 20;
 
 /// What was sealed and stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +39,8 @@ pub struct Published {
     pub envelopes: u64,
 }
 
-/// Publishes many records, sealed in frames.
+/// Publishes many records, sealed in frames. What it was given is published also when it is dropped
+/// without [`finish`](Self::finish), as long as the runtime lives, but nobody learns how that went.
 ///
 /// ```no_run
 /// # async fn doc(stream: sealcast::Stream) -> Result<(), sealcast::Error> {
@@ -52,25 +55,37 @@ pub struct Published {
 /// ```
 #[derive(Debug)]
 pub struct Publisher {
+    core: Arc<Core>,
     jobs: mpsc::Sender<Job>,
+    room: Arc<Semaphore>,
     worker: JoinHandle<Result<Published, Error>>,
     stored: Arc<AtomicU64>,
     limit: usize,
 }
 
 enum Job {
-    Record(Position, Zeroizing<Vec<u8>>),
+    Record(Record),
     Flush(oneshot::Sender<()>),
+}
+
+struct Record {
+    time: Position,
+    payload: Zeroizing<Vec<u8>>,
+    /// Permits that it takes of the room for records on their way.
+    permits: u32,
 }
 
 impl Publisher {
     pub(crate) fn start(sealer: Sealer) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let stored = Arc::new(AtomicU64::new(0));
-        let limit = payload_max(&*sealer.core.bus);
+        let room = Arc::new(Semaphore::new(BYTES_ON_THE_WAY as usize));
+        let core = sealer.core.clone();
+        let limit = payload_max(&*core.bus);
         let worker = Worker {
             sealer,
             queue,
+            room: room.clone(),
             stored: stored.clone(),
             done: Published {
                 position: Position::START,
@@ -79,14 +94,17 @@ impl Publisher {
             },
         };
         Self {
+            core,
             jobs,
+            room,
             worker: tokio::spawn(worker.run()),
             stored,
             limit,
         }
     }
 
-    /// Takes one record; waits while the queue is full.
+    /// Takes one record; waits while 4,096 records or 8 MiB are on their way. A future that is dropped
+    /// before it is done has not taken the record.
     ///
     /// # Errors
     ///
@@ -99,11 +117,19 @@ impl Publisher {
                 limit: self.limit,
             });
         }
-        let record = Job::Record(clock::now(), Zeroizing::new(payload.to_vec()));
-        self.jobs
-            .send(record)
-            .await
-            .map_err(|_| Error::PublisherEnded)
+        let size = u32::try_from(payload.len()).unwrap_or(BYTES_ON_THE_WAY);
+        let permits = size.min(BYTES_ON_THE_WAY);
+        let ended = || Error::PublisherEnded;
+        let room = self.room.acquire_many(permits).await;
+        let room = room.map_err(|_| ended())?;
+        let job = self.jobs.reserve().await.map_err(|_| ended())?;
+        room.forget();
+        job.send(Job::Record(Record {
+            time: self.core.now(),
+            payload: Zeroizing::new(payload.to_vec()),
+            permits,
+        }));
+        Ok(())
     }
 
     /// Waits until everything sent so far is stored on the bus.
@@ -141,8 +167,16 @@ impl Publisher {
 struct Worker {
     sealer: Sealer,
     queue: mpsc::Receiver<Job>,
+    room: Arc<Semaphore>,
     stored: Arc<AtomicU64>,
     done: Published,
+}
+
+/// Whoever waits for room learns that nobody makes any.
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.room.close();
+    }
 }
 
 /// Records on their way into a batch.
@@ -151,6 +185,7 @@ struct Open {
     parts: Vec<Part>,
     frame: Option<Frame>,
     records: u64,
+    permits: usize,
     long_bytes: usize,
     flushes: Vec<oneshot::Sender<()>>,
 }
@@ -176,6 +211,7 @@ impl Worker {
         open.close_frame();
         if !open.parts.is_empty() {
             let left = self.sealer.publish(Batch::Parts(open.parts)).await?;
+            self.room.add_permits(open.permits);
             self.done.position = left.position;
             self.done.records += open.records;
             self.done.envelopes += left.envelopes;
@@ -198,14 +234,16 @@ impl Open {
     fn take(&mut self, job: Job) {
         match job {
             Job::Flush(done) => self.flushes.push(done),
-            Job::Record(time, payload) => {
+            Job::Record(record) => {
                 self.records += 1;
-                self.take_record(time, payload);
+                self.permits += record.permits as usize;
+                self.take_record(record);
             }
         }
     }
 
-    fn take_record(&mut self, time: Position, payload: Zeroizing<Vec<u8>>) {
+    fn take_record(&mut self, record: Record) {
+        let Record { time, payload, .. } = record;
         if let Some(frame) = &mut self.frame
             && frame.push(time, &payload).is_ok()
         {

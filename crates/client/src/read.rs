@@ -62,7 +62,8 @@ impl Reader {
         })
     }
 
-    /// The next delivery; `None` at the end.
+    /// The next delivery; `None` at the end of what was on the bus when reading began. A caller may
+    /// stop waiting and come back: nothing is lost.
     ///
     /// # Errors
     ///
@@ -75,8 +76,8 @@ impl Reader {
             if self.is_done {
                 return Ok(None);
             }
-            if !self.scan.read_on().await? {
-                self.scan.give_up(true).await?;
+            if self.scan.at >= self.scan.end || !self.scan.read_on().await? {
+                self.scan.give_up().await?;
                 self.is_done = true;
             }
         }
@@ -109,9 +110,9 @@ impl Scan {
         Ok(scan)
     }
 
-    /// Goes on behind what is on the bus now.
-    pub(crate) fn skip_to_end(&mut self) {
-        self.at = self.end;
+    /// What was on the bus at the start.
+    pub(crate) fn end(&self) -> Offset {
+        self.end
     }
 
     /// Lets in what revoked devices had published before.
@@ -132,19 +133,37 @@ impl Scan {
             return Ok(false);
         };
         self.at = Offset(last.offset.0 + 1);
-        self.take(items.into_iter().map(|item| item.payload).collect())
-            .await?;
+        self.take(items.into_iter().map(|item| item.payload).collect());
+        self.machine().await?;
         Ok(true)
     }
 
-    /// Opens some items, off the runtime's threads.
-    pub(crate) async fn take(&mut self, items: Vec<Vec<u8>>) -> Result<(), Error> {
-        self.machine().await?;
+    /// Begins to open some items, off the runtime's threads. Wait for the
+    /// [`machine`](Self::machine) before and after.
+    pub(crate) fn take(&mut self, items: Vec<Vec<u8>>) {
         if let ScanState::Idle(machine) = std::mem::replace(&mut self.state, ScanState::Lost) {
             let core = self.core.clone();
             self.state = ScanState::Opening(spawn_blocking(move || open(&core, machine, &items)));
         }
-        self.machine().await?;
+    }
+
+    /// Notes the items from an offset to the end of the topic, so that they are known when they
+    /// come again, and goes on behind them.
+    pub(crate) async fn pass(&mut self, from: Offset) -> Result<(), Error> {
+        self.at = from;
+        while self.at < self.end {
+            let items = self.core.bus.read(&self.topic, self.at, READ_BYTES).await?;
+            let Some(last) = items.last() else {
+                break;
+            };
+            self.at = Offset(last.offset.0 + 1);
+            let core = self.core.clone();
+            let machine = self.machine().await?;
+            for item in &items {
+                machine.pass(&core.view(), &item.payload);
+            }
+        }
+        self.at = self.at.max(self.end);
         Ok(())
     }
 
@@ -161,10 +180,11 @@ impl Scan {
         }
     }
 
-    pub(crate) async fn give_up(&mut self, at_once: bool) -> Result<(), Error> {
+    /// Tells of envelopes that later ones name and that did not come.
+    pub(crate) async fn give_up(&mut self) -> Result<(), Error> {
         let core = self.core.clone();
         let machine = self.machine().await?;
-        machine.give_up(&core.view(), at_once);
+        machine.give_up(&core.view(), true);
         let ready = drain(&core, machine);
         self.ready.extend(ready);
         Ok(())
@@ -182,11 +202,9 @@ fn open(
     mut machine: Box<Machine>,
     items: &[Vec<u8>],
 ) -> (Box<Machine>, Vec<Delivery>) {
-    let view = core.view();
     for item in items {
-        machine.handle(&view, item);
+        machine.handle(&core.view(), item);
     }
-    drop(view);
     let ready = drain(core, &mut machine);
     (machine, ready)
 }

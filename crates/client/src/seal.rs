@@ -4,14 +4,13 @@
 //! its envelopes leave, in the order in which they were sealed. What the bus did not take leaves
 //! before anything later does.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sealcast_engine::{Draft, NotSealed, Publisher, Sealed, SharedWith};
+use sealcast_engine::{Draft, NotSealed, Publisher, Sealed};
 use sealcast_protocol::{Frame, Interval, Position, SessionId, SessionKind};
 use zeroize::Zeroizing;
 
-use crate::blocking::off_thread;
+use crate::blocking::{off_thread, to_its_end};
 use crate::clock;
 use crate::core::Core;
 use crate::error::Error;
@@ -61,8 +60,13 @@ pub(crate) struct Sealer {
     publisher: Arc<Mutex<Publisher>>,
     /// Sealed envelopes that the bus has not taken yet. Whoever holds this publishes.
     unsent: Arc<tokio::sync::Mutex<Vec<Vec<u8>>>>,
-    /// Whether keys that others wait for are still to be handed out in this run.
-    owes_keys: Arc<AtomicBool>,
+}
+
+/// Why a batch was not sealed yet.
+enum Lack {
+    /// The access log was read too long ago.
+    Stale,
+    Of(NotSealed),
 }
 
 impl Sealer {
@@ -72,24 +76,28 @@ impl Sealer {
             core,
             publisher: Arc::new(Mutex::new(publisher)),
             unsent: Arc::default(),
-            owes_keys: Arc::new(AtomicBool::new(true)),
         }
     }
 
     /// Seals a batch and stores it on the bus. It goes on when the caller stops waiting.
     pub(crate) async fn publish(&self, batch: Batch) -> Result<Left, Error> {
         let sealer = self.clone();
-        let work = tokio::spawn(async move { sealer.publish_whole(Arc::new(batch)).await });
-        work.await
-            .map_err(|_| Error::Internal("a worker ended early"))?
+        to_its_end(async move {
+            let left = sealer.publish_whole(Arc::new(batch)).await?;
+            // The batch is out. Keys that could not be handed out now stay owed.
+            let _is_shared = sealer.core.share_owed().await.is_ok();
+            Ok(left)
+        })
+        .await
     }
 
     async fn publish_whole(&self, batch: Arc<Batch>) -> Result<Left, Error> {
         let mut unsent = self.unsent.lock().await;
         self.send(&mut unsent).await?;
+        let mut looked_again = false;
         for _ in 0..TRIES_MAX {
             self.core.freshen().await?;
-            let now = clock::now();
+            let now = self.core.now();
             match self.try_seal(now, batch.clone()).await? {
                 Ok(sealed) => {
                     let left = Left {
@@ -99,12 +107,15 @@ impl Sealer {
                     };
                     unsent.extend(sealed.envelopes.into_iter().map(|sealed| sealed.bytes));
                     self.send(&mut unsent).await?;
-                    if self.owes_keys.swap(false, Ordering::Relaxed) {
-                        self.core.share(SharedWith::Everyone, usize::MAX).await?;
-                    }
                     return Ok(left);
                 }
-                Err(lack) => self.supply(lack, now, &batch).await?,
+                Err(Lack::Stale) => self.core.sync().await?,
+                // The right may have been given just now.
+                Err(Lack::Of(NotSealed::NotEntitled)) if !looked_again => {
+                    looked_again = true;
+                    self.core.sync().await?;
+                }
+                Err(Lack::Of(lack)) => self.supply(lack, now, &batch).await?,
             }
         }
         Err(Error::Internal("a batch could not be sealed"))
@@ -114,31 +125,31 @@ impl Sealer {
         &self,
         now: Position,
         batch: Arc<Batch>,
-    ) -> Result<Result<Sealed, NotSealed>, Error> {
+    ) -> Result<Result<Sealed, Lack>, Error> {
         let sealer = self.clone();
         off_thread(move || {
             let mut publisher = sealer.publisher();
             let view = sealer.core.view();
-            let sealed = sealer
-                .core
-                .vault()
-                .change_lane(&sealer.core.id(), |lane, _| {
-                    Ok(match &*batch {
-                        Batch::Single(payload) => {
-                            publisher.seal(now, lane, &view, &[Draft::Single(payload)])
-                        }
-                        Batch::Parts(parts) => {
-                            let drafts: Vec<_> = parts.iter().map(Part::draft).collect();
-                            publisher.seal(now, lane, &view, &drafts)
-                        }
-                        Batch::Past(past) => match batch.past_session() {
-                            Some(session) => {
-                                publisher.seal_past(lane, &view, session, &past.records)
-                            }
-                            None => Err(NotSealed::NeedsSession),
-                        },
-                    })
-                })?;
+            let core = &sealer.core;
+            let sealed = core.vault().change_lane(&core.id(), |lane, _| {
+                if !core.may_seal() {
+                    return Ok(Err(Lack::Stale));
+                }
+                let sealed = match &*batch {
+                    Batch::Single(payload) => {
+                        publisher.seal(now, lane, &view, &[Draft::Single(payload)])
+                    }
+                    Batch::Parts(parts) => {
+                        let drafts: Vec<_> = parts.iter().map(Part::draft).collect();
+                        publisher.seal(now, lane, &view, &drafts)
+                    }
+                    Batch::Past(past) => match batch.past_session() {
+                        Some(session) => publisher.seal_past(lane, &view, session, &past.records),
+                        None => Err(NotSealed::NeedsSession),
+                    },
+                };
+                Ok(sealed.map_err(Lack::Of))
+            })?;
             if let Ok(sealed) = &sealed {
                 publisher.advance(sealed);
             }
@@ -224,11 +235,6 @@ impl Sealer {
         let session = self.start_session(now, kind).await?;
         *past.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
         Ok(())
-    }
-
-    /// Notes that keys are to be handed out when the next batch has left.
-    pub(crate) fn owe_keys(&self) {
-        self.owes_keys.store(true, Ordering::Relaxed);
     }
 }
 

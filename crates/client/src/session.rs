@@ -40,7 +40,7 @@ impl Sealer {
         self.core
             .share(SharedWith::Everyone, HANDOUTS_AHEAD)
             .await?;
-        self.owe_keys();
+        self.core.owe_keys();
         Ok(session)
     }
 

@@ -9,6 +9,10 @@ use crate::blocking::off_thread;
 use crate::clock;
 use crate::core::Core;
 use crate::error::Error;
+use crate::home::topic;
+
+/// Handouts that are wrapped and written at once.
+const HANDOUTS_AT_ONCE: usize = 64;
 
 /// What was handed out.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,6 +22,15 @@ pub(crate) struct Shared {
 }
 
 impl Core {
+    /// Hands out the keys that are due to others, if anything was learned since this was last done.
+    pub(crate) async fn share_owed(self: &Arc<Self>) -> Result<(), Error> {
+        if self.takes_debt() {
+            let shared = self.share(SharedWith::Everyone, usize::MAX).await;
+            shared.inspect_err(|_| self.owe_keys())?;
+        }
+        Ok(())
+    }
+
     /// Hands out the keys that others are entitled to and were not given, at most so many bundles.
     pub(crate) async fn share(
         self: &Arc<Self>,
@@ -26,30 +39,31 @@ impl Core {
     ) -> Result<Shared, Error> {
         self.freshen().await?;
         let core = self.clone();
-        let wrapped = off_thread(move || core.wrap_handouts(with, bundles_max)).await??;
-        if wrapped.is_empty() {
-            return Ok(Shared::default());
+        let plan = off_thread(move || plan_handouts(&core.view(), core.now(), with)).await?;
+        let keys = topic(&StreamTopics(self.id()).keys())?;
+        let mut shared = Shared::default();
+        for some in plan.chunks(HANDOUTS_AT_ONCE) {
+            let left = bundles_max.saturating_sub(shared.bundles);
+            let some: Vec<_> = some.iter().take(left).cloned().collect();
+            if some.is_empty() {
+                break;
+            }
+            let core = self.clone();
+            let wrapped = off_thread(move || core.wrap(&some)).await??;
+            shared.bundles += wrapped.len();
+            shared.bytes += wrapped.iter().map(Vec::len).sum::<usize>();
+            self.bus.append(&keys, wrapped).await?;
         }
-        let shared = Shared {
-            bundles: wrapped.len(),
-            bytes: wrapped.iter().map(Vec::len).sum(),
-        };
-        let keys = StreamTopics(self.id()).keys();
-        for some in wrapped.chunks(64) {
-            self.bus
-                .append(&crate::home::topic(&keys)?, some.to_vec())
-                .await?;
+        if shared.bundles > 0 {
+            self.sync().await?;
         }
-        self.sync().await?;
         Ok(shared)
     }
 
-    fn wrap_handouts(&self, with: SharedWith, bundles_max: usize) -> Result<Vec<Vec<u8>>, Error> {
-        let view = self.view();
-        let plan: Vec<Handout> = plan_handouts(&view, clock::now(), with);
+    fn wrap(&self, handouts: &[Handout]) -> Result<Vec<Vec<u8>>, Error> {
         let mut wrapped = Vec::new();
-        for handout in plan.iter().take(bundles_max) {
-            let bundle = wrap_handout(&view, self.identity(), &mut clock::rng(), handout);
+        for handout in handouts {
+            let bundle = wrap_handout(&self.view(), self.identity(), &mut clock::rng(), handout);
             let bundle = bundle.map_err(|_| Error::Internal("a bundle is odd"))?;
             wrapped.extend(bundle.map(|bundle| bundle.wire().to_vec()));
         }
@@ -62,7 +76,7 @@ impl Core {
         off_thread(move || {
             let mark = core.view().state().mark();
             core.vault().change_lane(&core.id(), |lane, _| {
-                let cut = lane.cut(clock::now(), mark);
+                let cut = lane.cut(core.now(), mark);
                 cut.map_err(|by| Error::ClockBehind {
                     behind_ms: by.behind_ms,
                 })
@@ -79,7 +93,7 @@ impl Core {
             let mark = core.view().state().mark();
             core.vault().change_lane(&core.id(), |lane, _| {
                 lane.end_session();
-                let cut = lane.cut(clock::now(), mark);
+                let cut = lane.cut(core.now(), mark);
                 cut.map_err(|by| Error::ClockBehind {
                     behind_ms: by.behind_ms,
                 })
@@ -105,6 +119,6 @@ impl Core {
         let view = self.view();
         let (user, device) = view.me();
         view.state()
-            .may_publish(&user, &device, clock::now().max(view.state().mark()))
+            .may_publish(&user, &device, self.now().max(view.state().mark()))
     }
 }

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use sealcast_bus::Bus;
-use sealcast_engine::{Alarm, SharedWith};
+use sealcast_engine::Alarm;
 use sealcast_protocol::{Interval, Name, Position, SessionKind, StreamId, Ticket};
 use zeroize::Zeroizing;
 
 use crate::backfill::Backfill;
-use crate::clock;
 use crate::core::Core;
 use crate::error::Error;
 use crate::home::Inner;
@@ -63,22 +62,27 @@ impl Stream {
     /// Fails when the bus cannot be reached or the store cannot be written.
     pub async fn sync(&self) -> Result<(), Error> {
         self.core.sync().await?;
-        self.core.share(SharedWith::Everyone, usize::MAX).await?;
-        Ok(())
+        self.core.share_owed().await
     }
 
-    /// What the bus showed since the last call that honest devices and buses do not do.
+    /// What the bus showed since the last call that honest devices and buses do not do. Each is told
+    /// once, and at most 256 wait to be taken.
     pub fn alarms(&self) -> Vec<Alarm> {
         self.core.take_alarms()
     }
 
-    /// Seals one message and stores it on the bus.
+    /// Seals one message and stores it on the bus; it is durable there when this returns. For many
+    /// messages in a row a [`publisher`](Self::publisher) is much faster.
+    ///
+    /// Messages of all handles on this stream arrive in the order in which they were sealed.
+    /// Dropping the future does not take the message back.
     ///
     /// # Errors
     ///
     /// Fails when this user may not publish, the message is too large, the clock is far behind, or
-    /// store or bus fail. Where the bus failed, the sealed message leaves before the next one that
-    /// is published through this handle; otherwise nothing of it exists.
+    /// the log is not complete: nothing was sealed then. Fails when store or bus fail; where the bus
+    /// failed after the message was sealed, it leaves before the next one that is published through
+    /// this handle, and readers are told a gap if there is none.
     pub async fn publish(&self, payload: &[u8]) -> Result<Published, Error> {
         check_size(&*self.core.bus, payload.len())?;
         let payload = Zeroizing::new(payload.to_vec());
@@ -90,17 +94,15 @@ impl Stream {
         })
     }
 
-    /// Starts publishing many records, sealed in frames of up to 64 KiB or 20 ms.
+    /// Starts publishing many records, sealed in frames of up to 64 KiB or 20 ms. Must be called on
+    /// a tokio runtime, as everything here.
     ///
     /// # Errors
     ///
     /// Fails when this user may not publish now.
     pub async fn publisher(&self) -> Result<Publisher, Error> {
-        self.core.freshen().await?;
-        match self.core.has_lane() {
-            true => Ok(Publisher::start(self.sealer.clone())),
-            false => Err(Error::NotAllowed("no grant lets you publish now")),
-        }
+        self.check_right().await?;
+        Ok(Publisher::start(self.sealer.clone()))
     }
 
     /// Starts bringing in older data, sealed at the past times that the caller states.
@@ -109,9 +111,18 @@ impl Stream {
     ///
     /// Fails when this user may not publish now.
     pub async fn backfill(&self) -> Result<Backfill, Error> {
+        self.check_right().await?;
+        Ok(Backfill::new(self.sealer.clone()))
+    }
+
+    async fn check_right(&self) -> Result<(), Error> {
         self.core.freshen().await?;
+        if !self.core.has_lane() {
+            // The right may have been given just now.
+            self.core.sync().await?;
+        }
         match self.core.has_lane() {
-            true => Ok(Backfill::new(self.sealer.clone())),
+            true => Ok(()),
             false => Err(Error::NotAllowed("no grant lets you publish now")),
         }
     }
@@ -127,6 +138,9 @@ impl Stream {
     }
 
     /// Follows the stream: from now on, or from a position on with all that was published since.
+    ///
+    /// From now on means that what this home saw live before, or what is on the bus already, is
+    /// told as a replay when it comes again.
     ///
     /// # Errors
     ///
@@ -150,10 +164,9 @@ impl Stream {
         }
         self.core.end_session().await?;
         self.sealer
-            .start_session(clock::now(), SessionKind::Live)
+            .start_session(self.core.now(), SessionKind::Live)
             .await?;
-        self.core.share(SharedWith::Everyone, usize::MAX).await?;
-        Ok(())
+        self.core.share_owed().await
     }
 
     /// Makes a cut in this device's lane: returns the first position that nothing sealed so far

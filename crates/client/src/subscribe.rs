@@ -5,36 +5,50 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sealcast_bus::{Item, Offset, Tail, Topic};
-use sealcast_engine::{Mode, SharedWith, Space, Tracker};
+use sealcast_engine::{CLOCK_BEHIND_MS_MAX, Mode, Space, Tracker};
 use sealcast_protocol::{DeviceId, EnvelopeHash, EnvelopeView, Interval, Position};
 use tokio::time::{Instant, timeout};
 
 use crate::blocking::off_thread;
-use crate::clock;
 use crate::core::Core;
 use crate::delivery::Delivery;
 use crate::error::Error;
 use crate::read::Scan;
+use crate::vault::topic_id;
 
 /// How long to wait for an envelope that a later one names, and how often the place is kept.
 const TICK: Duration = Duration::from_secs(1);
 /// How often to look for keys because an envelope seems to lack one.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// How late an envelope may come to a subscription that starts now, in milliseconds.
-const LATE_MS_MAX: u64 = 10 * 60 * 1000;
+/// Items before the start of live reading that are noted where no place was kept.
+const NOTED: u64 = 16_384;
+/// Items that may have come since the place was kept; with more, what was kept is of no use.
+const MISSED_MAX: u64 = 65_536;
 
 /// Follows a stream. Dropping it ends it; [`finish`](Self::finish) also keeps its place.
+///
+/// ```no_run
+/// # async fn doc(stream: sealcast::Stream) -> Result<(), sealcast::Error> {
+/// let mut subscription = stream.subscribe(None).await?;
+/// loop {
+///     let delivery = subscription.next().await?;
+///     println!("{:?} {:?}", delivery.state, delivery.payload);
+/// }
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Subscription {
     scan: Scan,
     phase: Phase,
-    /// News of the tail that is not taken in yet: a caller may stop waiting at any time.
-    news: Option<(Topic, Vec<Item>)>,
     revoked: BTreeMap<DeviceId, Vec<EnvelopeHash>>,
-    keeps_place: bool,
-    kept_at: Instant,
+    /// Items that the bus handed out and that are not being opened yet.
+    inbox: Vec<Vec<u8>>,
+    has_news: bool,
     /// When keys were last looked for because an envelope lacked one.
     looked_at: Option<Instant>,
+    keeps_place: bool,
+    kept: BTreeMap<DeviceId, Vec<u8>>,
+    kept_at: Instant,
 }
 
 enum Phase {
@@ -55,41 +69,57 @@ impl Subscription {
     pub(crate) async fn start(core: Arc<Core>, from: Option<Position>) -> Result<Self, Error> {
         let until = Position::END;
         let mode = from.map_or(Mode::Live, |from| Mode::History(Interval { from, until }));
-        let mut scan = Scan::start(core.clone(), mode).await?;
-        if from.is_none() {
-            scan.skip_to_end();
-            let floor = Position(clock::now().0.saturating_sub(LATE_MS_MAX));
-            scan.machine().await?.raise_floor(floor);
-            let of = core.clone();
-            let kept = off_thread(move || of.vault().of_stream(Space::Track, &of.id()));
-            for (id, bytes) in kept.await?? {
-                let device = id.first_chunk().map(|id| DeviceId(*id));
-                if let Some((device, tracker)) = device.zip(Tracker::from_bytes(bytes.expose())) {
-                    scan.machine().await?.resume(device, tracker);
-                }
-            }
-        }
+        let scan = Scan::start(core.clone(), mode).await?;
         let revoked = core.view().state().revoked_tips();
         let mut subscription = Self {
             scan,
             phase: Phase::CatchingUp,
-            news: None,
             revoked,
-            keeps_place: from.is_none(),
-            kept_at: Instant::now(),
+            inbox: Vec::new(),
+            has_news: false,
             looked_at: None,
+            keeps_place: from.is_none(),
+            kept: BTreeMap::new(),
+            kept_at: Instant::now(),
         };
         if from.is_none() {
+            subscription.resume().await?;
             subscription.go_live().await?;
         }
         Ok(subscription)
+    }
+
+    /// Goes on where an earlier subscription stood, behind all that is on the bus now.
+    async fn resume(&mut self) -> Result<(), Error> {
+        let (of, data) = (self.scan.core.clone(), topic_id(self.scan.topic.as_ref()));
+        let kept = off_thread(move || {
+            let place = of.vault().cursors(&of.id())?.get(&data).copied();
+            let trackers = of.vault().of_stream(Space::Track, &of.id())?;
+            Ok::<_, Error>((place, trackers))
+        });
+        let (place, trackers) = kept.await??;
+        let end = self.scan.end();
+        let recent = Offset(end.0.saturating_sub(NOTED));
+        let place = place.filter(|place| *place <= end && end.0 - place.0 <= MISSED_MAX);
+        if place.is_some() {
+            for (id, bytes) in trackers {
+                let device = id.first_chunk().map(|id| DeviceId(*id));
+                if let Some((device, tracker)) = device.zip(Tracker::from_bytes(bytes.expose())) {
+                    self.scan.machine().await?.resume(device, tracker);
+                }
+            }
+        }
+        self.scan.pass(place.unwrap_or(recent).min(recent)).await?;
+        let slack = self.scan.core.now().0.saturating_sub(CLOCK_BEHIND_MS_MAX);
+        self.scan.machine().await?.raise_floor(Position(slack));
+        Ok(())
     }
 
     /// Waits for the next delivery. A caller may stop waiting and come back: nothing is lost.
     ///
     /// # Errors
     ///
-    /// Fails when the bus cannot be read.
+    /// Fails when bus or store cannot be read or written; it may be called again, and goes on.
     pub async fn next(&mut self) -> Result<Delivery, Error> {
         loop {
             if let Some(delivery) = self.scan.pop() {
@@ -97,22 +127,34 @@ impl Subscription {
             }
             // Work that an earlier, abandoned call began.
             self.scan.machine().await?;
-            if self.news.is_some() {
-                self.take_news().await?;
+            if self.lacks_keys() {
+                self.wait_to_look().await;
+                self.has_news = true;
+            }
+            if self.has_news {
+                self.learn().await?;
+                self.has_news = false;
+            }
+            if !self.inbox.is_empty() {
+                self.scan.take(std::mem::take(&mut self.inbox));
                 continue;
+            }
+            if self.keeps_place && self.kept_at.elapsed() >= TICK {
+                self.store_place().await?;
             }
             match &mut self.phase {
                 Phase::CatchingUp => {
                     if !self.scan.read_on().await? {
+                        self.scan.machine().await?.go_live();
                         self.go_live().await?;
                     }
                 }
                 Phase::Live { tail, .. } => match timeout(TICK, tail.next()).await {
-                    Ok(news) => self.news = Some(news?),
-                    Err(_) => {
-                        self.scan.give_up(true).await?;
-                        self.keep_place().await?;
+                    Ok(news) => {
+                        let (topic, items) = news?;
+                        self.put(&topic, items);
                     }
+                    Err(_) => self.scan.give_up().await?,
                 },
             }
         }
@@ -124,6 +166,11 @@ impl Subscription {
     ///
     /// Fails when the store cannot be written.
     pub async fn finish(mut self) -> Result<(), Error> {
+        if !self.keeps_place {
+            return Ok(());
+        }
+        self.scan.machine().await?;
+        self.scan.take(std::mem::take(&mut self.inbox));
         self.store_place().await
     }
 
@@ -139,40 +186,28 @@ impl Subscription {
         Ok(())
     }
 
-    /// Takes in what the tail brought. Nothing of it is let go of before it is handed on.
-    async fn take_news(&mut self) -> Result<(), Error> {
-        let Some((topic, items)) = &self.news else {
-            return Ok(());
-        };
+    /// Puts aside what the bus handed out: it does not come again.
+    fn put(&mut self, topic: &Topic, items: Vec<Item>) {
         if *topic != self.scan.topic {
-            self.learn().await?;
-            self.news = None;
-            return Ok(());
+            self.has_news = true;
+            return;
         }
-        if self.lacks_keys(items) {
-            self.look_for_keys().await?;
-        }
-        let Some((_, items)) = self.news.take() else {
-            return Ok(());
-        };
         let at = self.scan.at;
         if let Some(last) = items.last() {
-            self.scan.at = Offset(last.offset.0 + 1);
+            self.scan.at = at.max(Offset(last.offset.0 + 1));
         }
         let new = items.into_iter().filter(|item| item.offset >= at);
-        self.scan
-            .take(new.map(|item| item.payload).collect())
-            .await?;
-        self.keep_place().await
+        self.inbox.extend(new.map(|item| item.payload));
     }
 
     /// Whether a session's record or key may have come that was not read yet.
-    fn lacks_keys(&self, items: &[Item]) -> bool {
+    fn lacks_keys(&self) -> bool {
         let view = self.scan.core.view();
-        let envelopes = items
+        let mut envelopes = self
+            .inbox
             .iter()
-            .filter_map(|item| EnvelopeView::parse(&item.payload).ok());
-        envelopes.into_iter().any(|envelope| {
+            .filter_map(|item| EnvelopeView::parse(item).ok());
+        envelopes.any(|envelope| {
             let of = envelope.header();
             let is_announced = view.record(&of.session, &of.device).is_some();
             let is_sender_known = view.user_of(&of.device).is_some();
@@ -181,21 +216,19 @@ impl Subscription {
         })
     }
 
-    /// Anybody can write envelopes that seem to lack a key, so this is done now and then only.
-    async fn look_for_keys(&mut self) -> Result<(), Error> {
+    /// Anybody can write envelopes that seem to lack a key, so looking is done now and then only.
+    async fn wait_to_look(&mut self) {
         if let Some(last) = self.looked_at {
             tokio::time::sleep_until(last + LOOK_EVERY).await;
         }
-        self.learn().await?;
         self.looked_at = Some(Instant::now());
-        Ok(())
     }
 
     /// Reads the control topics, hands on keys that others wait for, and follows new topics.
     async fn learn(&mut self) -> Result<(), Error> {
         let core = self.scan.core.clone();
         core.sync().await?;
-        core.share(SharedWith::Everyone, usize::MAX).await?;
+        core.share_owed().await?;
         let revoked = core.view().state().revoked_tips();
         if revoked != self.revoked {
             self.scan.allow_revoked().await?;
@@ -208,24 +241,22 @@ impl Subscription {
         }
     }
 
-    async fn keep_place(&mut self) -> Result<(), Error> {
-        if self.kept_at.elapsed() < TICK {
-            return Ok(());
-        }
-        self.store_place().await
-    }
-
     async fn store_place(&mut self) -> Result<(), Error> {
-        if !self.keeps_place {
-            return Ok(());
-        }
         self.kept_at = Instant::now();
         let machine = self.scan.machine().await?;
-        let trackers: Vec<_> = machine
+        let trackers = machine
             .trackers()
-            .map(|(device, tracker)| (*device, tracker.to_bytes()))
-            .collect();
-        let core = self.scan.core.clone();
-        off_thread(move || core.vault().track(&core.id(), &trackers)).await?
+            .map(|(device, tracker)| (*device, tracker.to_bytes()));
+        let trackers: Vec<_> = trackers.collect();
+        let is_new = |of: &(DeviceId, Vec<u8>)| self.kept.get(&of.0) != Some(&of.1);
+        let new: Vec<_> = trackers.into_iter().filter(is_new).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let place = (topic_id(self.scan.topic.as_ref()), self.scan.at);
+        let (core, kept) = (self.scan.core.clone(), new.clone());
+        off_thread(move || core.vault().track(&core.id(), &new, place)).await??;
+        self.kept.extend(kept);
+        Ok(())
     }
 }

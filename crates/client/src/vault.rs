@@ -138,8 +138,16 @@ impl Vault {
             name: name.clone(),
             ticket: ticket.to_string(),
         };
-        let id = ticket.stream();
-        self.write(|txn| txn.put(&key(Space::Stream, &[&id.0]), &encode(&membership)))
+        let place = key(Space::Stream, &[&ticket.stream().0]);
+        sealcast_store::transact_with(&*self.0, |txn| {
+            for (other, value) in txn.scan(place.space, &[])? {
+                let other = (other != place).then(|| record::<Membership>(&value));
+                if other.transpose()?.is_some_and(|other| other.name == *name) {
+                    return Err(Error::NameTaken(name.to_string()));
+                }
+            }
+            Ok(txn.put(&place, &encode(&membership))?)
+        })
     }
 
     /// Every entry of every device list that this home has seen, in order.
@@ -176,7 +184,7 @@ impl Vault {
         &self,
         stream: &StreamId,
         puts: &[Put],
-        cursors: &[(String, Offset)],
+        cursors: &[([u8; 32], Offset)],
     ) -> Result<(), Error> {
         if puts.is_empty() && cursors.is_empty() {
             return Ok(());
@@ -186,11 +194,8 @@ impl Vault {
                 txn.put(&key(put.space, &[&put.id]), put.value.expose())?;
             }
             for (topic, offset) in cursors {
-                let id = topic_id(topic);
-                txn.put(
-                    &key(Space::Cursor, &[&stream.0, &id]),
-                    &offset.0.to_be_bytes(),
-                )?;
+                let place = key(Space::Cursor, &[&stream.0, topic]);
+                txn.put(&place, &offset.0.to_be_bytes())?;
             }
             Ok(())
         })
@@ -307,16 +312,19 @@ impl Vault {
         })
     }
 
+    /// Keeps where live reading stands: of each device, and in the data topic.
     pub(crate) fn track(
         &self,
         stream: &StreamId,
         trackers: &[(DeviceId, Vec<u8>)],
+        (topic, at): ([u8; 32], Offset),
     ) -> Result<(), Error> {
         self.write(|txn| {
             for (device, bytes) in trackers {
                 txn.put(&key(Space::Track, &[&stream.0, &device.0]), bytes)?;
             }
-            Ok(())
+            let place = key(Space::Cursor, &[&stream.0, &topic]);
+            txn.put(&place, &at.0.to_be_bytes())
         })
     }
 

@@ -163,6 +163,14 @@ impl Reader {
         }
     }
 
+    /// Notes an item that came before live reading started, so that it is known when it comes again
+    /// and others may follow it.
+    pub fn pass(&mut self, view: &StreamView, bytes: &[u8]) {
+        if let Ok(envelope) = EnvelopeView::parse(bytes) {
+            self.pass_by(view, &envelope);
+        }
+    }
+
     /// Takes in one item of the data topic. One that is refused for what the view does not know
     /// (sender, right, session) may be handed in again when the control topics were read on.
     pub fn handle(&mut self, view: &StreamView, bytes: &[u8]) {

@@ -1,0 +1,15 @@
+//! The library as its users see it: real stores and file buses in temporary folders.
+
+#![cfg(test)]
+
+mod broker;
+mod crashes;
+mod grants;
+mod homes;
+mod live;
+mod processes;
+mod publishing;
+mod rig;
+mod rollback;
+mod sharing;
+mod taking;

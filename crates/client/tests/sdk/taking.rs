@@ -1,0 +1,160 @@
+//! Taking access away.
+
+use sealcast::{Error, Interval, Roles};
+use sealcast_bus::Offset;
+
+use crate::rig::*;
+
+#[tokio::test]
+async fn what_comes_after_a_revocation_stays_sealed_and_what_was_given_opens() {
+    let rig = Rig::new();
+    let (alice, bob, carol) = (
+        rig.home("alice").await,
+        rig.home("bob").await,
+        rig.home("carol").await,
+    );
+    let stream = kitchen(&alice).await;
+    let (at_bob, at_carol) = (join(&bob, &stream).await, join(&carol, &stream).await);
+    stream.grant(all_to(bob.user())).await.unwrap();
+    stream.grant(all_to(carol.user())).await.unwrap();
+    let before = say(&stream, "before").await;
+    assert_eq!(history(&at_bob).await, ["before"]);
+    let revoked = stream.revoke_user(bob.user()).await.unwrap();
+    assert_eq!(revoked.grants.len(), 1);
+    assert!(revoked.position > before);
+    assert!(say(&stream, "after").await >= revoked.position);
+    assert_eq!(history(&at_bob).await, ["before", "Sealed(NotGranted)"]);
+    assert_eq!(history(&at_carol).await, ["before", "after"]);
+    assert!(matches!(
+        stream.revoke_user(bob.user()).await,
+        Err(Error::NoGrant(_))
+    ));
+}
+
+#[tokio::test]
+async fn another_process_of_the_home_seals_nothing_for_the_removed() {
+    let rig = Rig::new();
+    let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
+    let stream = kitchen(&alice).await;
+    let joined = join(&bob, &stream).await;
+    stream.grant(all_to(bob.user())).await.unwrap();
+    let other = rig
+        .again("alice")
+        .await
+        .stream(&name("kitchen"))
+        .await
+        .unwrap();
+    say(&other, "before").await;
+    // The other process read the log a moment ago and does not look again by itself.
+    let revoked = stream.revoke_user(bob.user()).await.unwrap();
+    assert!(say(&other, "after").await >= revoked.position);
+    assert_eq!(history(&joined).await, ["before", "Sealed(NotGranted)"]);
+}
+
+#[tokio::test]
+async fn a_publisher_is_heard_until_it_is_revoked() {
+    let rig = Rig::new();
+    let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
+    let stream = kitchen(&alice).await;
+    drop(join(&bob, &stream).await);
+    drop(bob);
+    stream
+        .grant(from_now(bob_of(&rig).await, Roles::PUBLISHER))
+        .await
+        .unwrap();
+
+    // Bob's bus stops showing new entries of the log when it is told to.
+    let frozen = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let is_frozen = frozen.clone();
+    let ground = Meddler::ground(move |_, topic| {
+        let hides = is_frozen.load(std::sync::atomic::Ordering::SeqCst);
+        match hides && topic.contains("/access/") {
+            true => Manner::Hide(Offset(2)),
+            false => Manner::Honest,
+        }
+    });
+    let at_bob = rig
+        .on("bob", ground)
+        .await
+        .stream(&name("kitchen"))
+        .await
+        .unwrap();
+    say(&at_bob, "one").await;
+    say(&at_bob, "two").await;
+    assert_eq!(history(&stream).await, ["one", "two"]);
+
+    frozen.store(true, std::sync::atomic::Ordering::SeqCst);
+    stream.revoke_user(bob_of(&rig).await).await.unwrap();
+    say(&at_bob, "three").await;
+    let told = ["one", "two", "Rejected(AfterRevocation)"];
+    assert_eq!(history(&stream).await, told);
+
+    frozen.store(false, std::sync::atomic::Ordering::SeqCst);
+    at_bob.sync().await.unwrap();
+    assert!(matches!(
+        at_bob.publish(b"four").await,
+        Err(Error::NotAllowed(_))
+    ));
+    assert_eq!(history(&stream).await, told);
+}
+
+async fn bob_of(rig: &Rig) -> sealcast::UserId {
+    rig.again("bob").await.user()
+}
+
+#[tokio::test]
+async fn a_backfill_goes_on_in_a_new_session_when_someone_is_removed_meanwhile() {
+    let rig = Rig::new();
+    let (alice, bob, carol) = (
+        rig.home("alice").await,
+        rig.home("bob").await,
+        rig.home("carol").await,
+    );
+    let stream = kitchen(&alice).await;
+    let (at_bob, at_carol) = (join(&bob, &stream).await, join(&carol, &stream).await);
+    for user in [bob.user(), carol.user()] {
+        stream.grant(all_to(user)).await.unwrap();
+    }
+    let start = sealcast::Position(1_600_000_000_000);
+    let mut backfill = stream.backfill().await.unwrap();
+    for i in 0..2048 {
+        backfill.send(start.after(i), b"early").await.unwrap();
+    }
+    assert_eq!(backfill.stored(), 2048);
+    stream.revoke_user(bob.user()).await.unwrap();
+    backfill.send(start.after(2048), b"late").await.unwrap();
+    assert_eq!(backfill.finish().await.unwrap().records, 2049);
+    let count = |lines: &[String], wanted: &str| lines.iter().filter(|of| *of == wanted).count();
+    let (of_bob, of_carol) = (history(&at_bob).await, history(&at_carol).await);
+    assert_eq!(
+        (count(&of_carol, "early"), count(&of_carol, "late")),
+        (2048, 1)
+    );
+    assert_eq!((count(&of_bob, "late"), of_bob.len()), (0, 2049));
+    let sessions: std::collections::BTreeSet<_> = rig
+        .headers(&stream)
+        .await
+        .iter()
+        .map(|of| of.session)
+        .collect();
+    assert_eq!(sessions.len(), 2);
+}
+
+#[tokio::test]
+async fn whoever_is_let_in_again_opens_all_of_it_again() {
+    let rig = Rig::new();
+    let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
+    let stream = kitchen(&alice).await;
+    let joined = join(&bob, &stream).await;
+    let reads_and_speaks = Roles::READER.with(Roles::PUBLISHER);
+    let both = to(bob.user(), reads_and_speaks, Interval::ALL);
+    stream.grant(both.clone()).await.unwrap();
+    say(&joined, "one").await;
+    stream.revoke_user(bob.user()).await.unwrap();
+    say(&stream, "two").await;
+    stream.grant(both).await.unwrap();
+    joined.sync().await.unwrap();
+    say(&joined, "three").await;
+    assert_eq!(history(&joined).await, ["one", "two", "three"]);
+    assert_eq!(history(&stream).await, ["one", "two", "three"]);
+}
