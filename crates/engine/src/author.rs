@@ -2,8 +2,8 @@
 
 use rand_core::CryptoRng;
 use sealcast_protocol::{
-    DecodeError, DeviceTarget, Genesis, LaneMode, LogBody, LogEntry, LogHash, LogState, Position,
-    Roles, Sharing, Standing, StreamId, Targets, Verified, sign,
+    DecodeError, DeviceTarget, Genesis, GrantState, LaneMode, LogBody, LogEntry, LogHash, LogState,
+    Position, Roles, Sharing, Standing, StreamId, Targets, Verified, sign,
 };
 
 use crate::identity::Identity;
@@ -119,13 +119,21 @@ fn takes_device(targets: &Targets, before: &LogState, after: &LogState) -> bool 
     targets.iter().any(is_taken)
 }
 
-fn changes_standing(
-    before: &[sealcast_protocol::GrantState],
-    after: &[sealcast_protocol::GrantState],
-) -> bool {
+fn changes_standing(before: &[GrantState], after: &[GrantState]) -> bool {
+    let is_changed = |old: &GrantState, new: &GrantState| match (old.standing, new.standing) {
+        (Standing::Counts, _) | (_, Standing::Counts) => old != new,
+        // Nothing is left to be taken; how far its publisher's envelopes count may still change.
+        (Standing::Revoked(_) | Standing::Void, _) => {
+            let mut new = new.clone();
+            new.lanes_lost.clone_from(&old.lanes_lost);
+            new.devices_lost.clone_from(&old.devices_lost);
+            *old != new
+        }
+    };
+    let of = |id| after.iter().find(|new| new.id == id);
     before
         .iter()
-        .any(|old| after.iter().any(|new| new.id == old.id && new != old))
+        .any(|old| of(old.id).is_some_and(|new| is_changed(old, new)))
 }
 
 /// Why an entry was not written.

@@ -171,6 +171,7 @@ fn run(seed: u64, steps: usize) {
         }
         let ms = world.rng.below(9);
         world.tick(ms);
+        (0..model.users).for_each(|user| world.sync(user));
     }
     for user in 0..model.users {
         let opened: BTreeSet<_> = world.opened(user).into_iter().collect();
