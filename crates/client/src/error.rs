@@ -6,7 +6,7 @@ use sealcast_bus::BusError;
 use sealcast_protocol::TicketError;
 use sealcast_store::{KeyFileError, StoreError};
 
-/// Why something was not done. Nothing was sent in clear, and nothing half-done stays.
+/// Why something was not done. Nothing was sent in clear.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -1,7 +1,76 @@
 //! End-to-end encryption for publish/subscribe and stored streams: *publish sealed, give the keys
 //! later.*
 //!
-//! A [`Home`] holds one device of one user. A [`Stream`] is opened from it by name.
+//! A [`Home`] is one device of one user: a folder with its keys, contacts and streams. A [`Stream`]
+//! is opened from it by name. Publishers seal onto a bus that nobody needs to trust; a grant gives
+//! the keys of an interval of time, whenever it is made, and nothing is encrypted again:
+//!
+//! ```
+//! use sealcast::{
+//!     Bound, BusUrl, GrantOptions, Home, InitOptions, Interval, Passphrase, Roles, State,
+//!     StreamOptions,
+//! };
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let bus = BusUrl::file(&folder.path().join("bus"))?;
+//! let options = |bus: &BusUrl| InitOptions {
+//!     name: None,
+//!     bus: Some(bus.clone()),
+//!     passphrase: Passphrase::None,
+//! };
+//! let alice = Home::init(&folder.path().join("alice"), options(&bus)).await?;
+//! let bob = Home::init(&folder.path().join("bob"), options(&bus)).await?;
+//!
+//! // Alice publishes, and does not know who will read.
+//! let kitchen = alice.create_stream(&"kitchen".parse()?, StreamOptions::default()).await?;
+//! kitchen.publish(b"20.9 C").await?;
+//! let second = kitchen.publish(b"21.5 C").await?;
+//!
+//! // Bob joins with her ticket. Later she grants him what was sealed from the second message on.
+//! let joined = bob.join(kitchen.ticket(), None).await?;
+//! kitchen
+//!     .grant(GrantOptions {
+//!         user: bob.user(),
+//!         roles: Roles::READER,
+//!         from: Bound::At(second.position),
+//!         until: Bound::At(second.position.after(1)),
+//!         reshare: false,
+//!     })
+//!     .await?;
+//!
+//! let mut reader = joined.read(Interval::ALL).await?;
+//! let mut opened = Vec::new();
+//! while let Some(delivery) = reader.next().await? {
+//!     if delivery.state == State::Opened {
+//!         opened.extend(delivery.payload);
+//!     }
+//! }
+//! assert_eq!(opened.last().map(Vec::as_slice), Some(&b"21.5 C"[..]));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How calls behave
+//!
+//! Everything that is `async` must run on a tokio runtime. Blocking work is done on threads of its
+//! own; only the calls that are not `async` read the store where they are called.
+//!
+//! Several processes may use one home at once, and one process may open a stream several times.
+//! Dropping a future that publishes or writes to the access log does not take back what it began.
+//! [`Reader::next`], [`Subscription::next`] and [`Publisher::send`] may be given up and called again
+//! without losing anything.
+//!
+//! Whatever lies on the bus is a [`Delivery`] or an [`Alarm`], never an error: an [`Error`] says that
+//! this home, its store or its bus could not do what was asked. Each has a stable
+//! [`code`](Error::code).
+//!
+//! # What is not promised
+//!
+//! What was read cannot be taken back. A bus sees sizes, times, ids and who is granted, and may
+//! withhold what it likes: gaps are told, but a revocation that a bus hides from a publisher reaches
+//! the publisher only when it is shown. Whoever seizes a keyholder's device opens the history.
 
 mod access;
 mod backfill;
@@ -38,7 +107,7 @@ pub use publisher::{Published, Publisher};
 pub use read::Reader;
 pub use sealcast_bus::{BusError, BusUrl, BusUrlError};
 pub use sealcast_crypto::SecretBytes;
-pub use sealcast_engine::Alarm;
+pub use sealcast_engine::{Alarm, ControlTopic};
 pub use sealcast_protocol::{
     DeviceId, IdError, Interval, LogHash as GrantId, Name, NameError, Position, Roles, Sharing,
     StreamId, Ticket, TicketError, UserId,

@@ -24,6 +24,14 @@ impl Rig {
         }
     }
 
+    /// A small one that may lie in memory, where waiting for the disk takes no time.
+    pub(crate) fn small() -> Self {
+        let memory = Path::new("/dev/shm");
+        Self {
+            folder: tempfile::tempdir_in(memory).unwrap_or_else(|_| tempfile::tempdir().unwrap()),
+        }
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
