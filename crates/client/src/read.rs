@@ -1,10 +1,10 @@
 //! Reading history.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use sealcast_bus::{Offset, Topic};
-use sealcast_engine::{Alarm, Event, Lineage, Mode, Reader as Machine};
+use sealcast_engine::{Alarm, Allowed, Event, Lineage, Mode, Reader as Machine};
 use sealcast_protocol::{DeviceId, EnvelopeHash, Interval};
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -226,7 +226,7 @@ async fn allowed(
     core: &Core,
     revoked: BTreeMap<DeviceId, Vec<EnvelopeHash>>,
     end: Offset,
-) -> Result<BTreeSet<EnvelopeHash>, Error> {
+) -> Result<Allowed, Error> {
     let (topic, stream) = (core.data_topic()?, core.id());
     let mut lineage = Lineage::new(revoked);
     let mut at = Offset(0);
@@ -244,10 +244,10 @@ async fn allowed(
 }
 
 /// As [`allowed`], for the access log as it is known now.
-pub(crate) async fn allowed_now(core: &Core) -> Result<BTreeSet<EnvelopeHash>, Error> {
+pub(crate) async fn allowed_now(core: &Core) -> Result<Allowed, Error> {
     let revoked = core.view().state().revoked_tips();
     match revoked.is_empty() {
-        true => Ok(BTreeSet::new()),
+        true => Ok(Allowed::default()),
         false => {
             let end = core.bus.end(&core.data_topic()?).await?;
             allowed(core, revoked, end).await

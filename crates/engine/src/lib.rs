@@ -23,7 +23,7 @@ mod view;
 pub use author::{AuthorError, author, genesis};
 pub use identity::Identity;
 pub use lane::{CLOCK_BEHIND_MS_MAX, ClockBehind, Lane};
-pub use lineage::{Lineage, Tips};
+pub use lineage::{Allowed, Lineage, Tips};
 pub use persist::{Put, Space, persisted};
 pub use publish::{Draft, NewSession, NotSealed, Publisher, Sealed};
 pub use read::{Event, Mode, Reader, Refusal};

@@ -3,7 +3,7 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-use sealcast_protocol::{DeviceId, EnvelopeHash, EnvelopeView, LIST_MAX, StreamId};
+use sealcast_protocol::{DeviceId, EnvelopeHash, EnvelopeView, LIST_MAX, SessionId, StreamId};
 
 use crate::read::accept;
 use crate::view::StreamView;
@@ -13,45 +13,128 @@ const TIPS_MAX: usize = 8192;
 
 /// Finds the envelopes at or before the tips that a revocation names.
 ///
-/// Feed it the data topic from its start. It keeps some 50 bytes an envelope of the devices in
+/// Feed it the data topic from its start. It keeps some 70 bytes an envelope of the devices in
 /// question.
 #[derive(Debug)]
 pub struct Lineage {
-    devices: BTreeMap<DeviceId, Vec<EnvelopeHash>>,
+    devices: BTreeMap<DeviceId, Branches>,
+}
+
+/// The tips of one device, and what came before each of its envelopes.
+#[derive(Debug)]
+struct Branches {
+    /// Each with its session, once it was seen.
+    tips: BTreeMap<EnvelopeHash, Option<SessionId>>,
     before: BTreeMap<EnvelopeHash, EnvelopeHash>,
 }
 
 impl Lineage {
     /// For devices and the tips of their accepted branches.
     pub fn new(devices: BTreeMap<DeviceId, Vec<EnvelopeHash>>) -> Self {
-        Self {
-            devices,
+        let branches = |tips: Vec<_>| Branches {
+            tips: tips.into_iter().map(|tip| (tip, None)).collect(),
             before: BTreeMap::new(),
+        };
+        let devices = devices.into_iter();
+        Self {
+            devices: devices.map(|(of, tips)| (of, branches(tips))).collect(),
         }
     }
 
     /// Takes in one item of the data topic. A `prev` is believed through the hash that names it.
     pub fn observe(&mut self, stream: &StreamId, bytes: &[u8]) {
         if let Ok(envelope) = EnvelopeView::parse(bytes)
-            && self.devices.contains_key(&envelope.header().device)
+            && let Some(of) = self.devices.get_mut(&envelope.header().device)
         {
-            self.before
-                .insert(envelope.hash(stream, b""), envelope.header().prev);
+            let hash = envelope.hash(stream, b"");
+            of.before.insert(hash, envelope.header().prev);
+            if let Some(session) = of.tips.get_mut(&hash) {
+                *session = Some(envelope.header().session);
+            }
         }
     }
 
-    /// The envelopes at or before the tips.
-    pub fn resolve(&self) -> BTreeSet<EnvelopeHash> {
-        let mut allowed = BTreeSet::new();
-        let mut open: Vec<_> = self.devices.values().flatten().copied().collect();
+    /// Which envelopes lie at or before which tips. Nothing leads from one device to another.
+    pub fn resolve(&self) -> Allowed {
+        let mut allowed = Allowed::default();
+        for of in self.devices.values() {
+            allowed.add(of);
+        }
+        allowed
+    }
+}
+
+/// Envelopes of revoked devices, each with the tips that it lies at or before, from a [`Lineage`].
+///
+/// It keeps some 60 bytes an envelope, however many the tips are.
+#[derive(Debug, Default)]
+pub struct Allowed {
+    /// Each envelope's number, and one above the highest number of those that follow it. Whatever
+    /// follows an envelope has its number in that range.
+    ranges: BTreeMap<EnvelopeHash, (u64, u64)>,
+    /// The sessions of the tips.
+    sessions: BTreeMap<EnvelopeHash, SessionId>,
+    next: u64,
+}
+
+impl Allowed {
+    fn add(&mut self, of: &Branches) {
+        let mut after = BTreeMap::<EnvelopeHash, Vec<EnvelopeHash>>::new();
+        let (mut seen, mut first) = (BTreeSet::new(), Vec::new());
+        let mut open: Vec<_> = of.tips.keys().copied().collect();
+        let sessions = of.tips.iter();
+        self.sessions
+            .extend(sessions.filter_map(|(tip, session)| Some((*tip, (*session)?))));
         while let Some(hash) = open.pop() {
-            if let Some(prev) = self.before.get(&hash)
-                && allowed.insert(hash)
+            if let Some(prev) = of.before.get(&hash)
+                && seen.insert(hash)
             {
+                match of.before.contains_key(prev) {
+                    true => after.entry(*prev).or_default().push(hash),
+                    false => first.push(hash),
+                }
                 open.push(*prev);
             }
         }
-        allowed
+        let mut path = Vec::new();
+        for hash in first {
+            self.enter(hash, &mut path);
+            while let Some(last) = path.last().copied() {
+                match after.get_mut(&last).and_then(Vec::pop) {
+                    Some(next) => self.enter(next, &mut path),
+                    None => self.leave(&mut path),
+                }
+            }
+        }
+    }
+
+    fn enter(&mut self, hash: EnvelopeHash, path: &mut Vec<EnvelopeHash>) {
+        self.ranges.insert(hash, (self.next, self.next));
+        self.next += 1;
+        path.push(hash);
+    }
+
+    fn leave(&mut self, path: &mut Vec<EnvelopeHash>) {
+        if let Some(hash) = path.pop()
+            && let Some(range) = self.ranges.get_mut(&hash)
+        {
+            range.1 = self.next;
+        }
+    }
+
+    /// Those of some tips that an envelope is, or that its device sealed later, with their sessions.
+    pub(crate) fn after<'a>(
+        &'a self,
+        hash: &EnvelopeHash,
+        tips: &'a [EnvelopeHash],
+    ) -> impl Iterator<Item = &'a SessionId> {
+        let (from, until) = self.ranges.get(hash).copied().unwrap_or_default();
+        let is_after = move |tip: &&EnvelopeHash| {
+            let number = self.ranges.get(*tip).map(|(number, _)| number);
+            number.is_some_and(|number| (from..until).contains(number))
+        };
+        let tips = tips.iter().filter(is_after);
+        tips.filter_map(|tip| self.sessions.get(tip))
     }
 }
 
@@ -64,16 +147,13 @@ pub struct Tips {
     /// Whose they are, and in which order they came.
     accepted: BTreeMap<EnvelopeHash, (DeviceId, u64)>,
     followed: BTreeSet<EnvelopeHash>,
-    allowed: BTreeSet<EnvelopeHash>,
+    allowed: Allowed,
 }
 
 impl Tips {
     /// Looks for the tips of these devices. `allowed` is as in
     /// [`Reader::allow`](crate::Reader::allow).
-    pub fn new(
-        devices: impl IntoIterator<Item = DeviceId>,
-        allowed: BTreeSet<EnvelopeHash>,
-    ) -> Self {
+    pub fn new(devices: impl IntoIterator<Item = DeviceId>, allowed: Allowed) -> Self {
         Self {
             devices: devices.into_iter().collect(),
             accepted: BTreeMap::new(),

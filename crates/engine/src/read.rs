@@ -1,16 +1,17 @@
 //! A reader judges envelopes in the order of `spec/reading.md`: shape, sender, right, signature,
 //! session, order, key.
 
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use sealcast_crypto::SecretBytes;
 use sealcast_protocol::{
-    DeviceId, EnvelopeHash, EnvelopeView, Header, Interval, Position, PublishRight, Records,
-    SessionId, SessionKind, SessionRecord, StreamId, UserId, VerifiedEnvelope,
+    DeviceId, EnvelopeView, Header, Interval, Position, PublishRight, Records, SessionId,
+    SessionKind, SessionRecord, StreamId, UserId, VerifiedEnvelope,
 };
 
 use crate::candidates::{KeyRing, Outcome};
+use crate::lineage::Allowed;
 use crate::track::{Notice, Tracker};
 use crate::view::StreamView;
 
@@ -26,8 +27,8 @@ pub struct Reader {
     is_whole: bool,
     floor: Position,
     trackers: BTreeMap<DeviceId, Tracker>,
-    /// Envelopes of revoked devices that were accepted when they were revoked.
-    allowed: BTreeSet<EnvelopeHash>,
+    /// Envelopes of revoked devices that lie at or before a tip.
+    allowed: Allowed,
     keys: KeyRing,
     events: VecDeque<Event>,
 }
@@ -123,7 +124,7 @@ impl Reader {
             is_whole: matches!(mode, Mode::History(_)),
             floor: Position::START,
             trackers: BTreeMap::new(),
-            allowed: BTreeSet::new(),
+            allowed: Allowed::default(),
             keys: KeyRing::default(),
             events: VecDeque::new(),
         }
@@ -139,10 +140,10 @@ impl Reader {
         self.trackers.iter()
     }
 
-    /// Envelopes of revoked devices that were accepted when they were revoked, from a
-    /// [`Lineage`](crate::Lineage).
-    pub fn allow(&mut self, envelopes: BTreeSet<EnvelopeHash>) {
-        self.allowed.extend(envelopes);
+    /// Tells which envelopes of revoked devices lie at or before which tips, from a
+    /// [`Lineage`](crate::Lineage) of all tips that are known now; it replaces what was told before.
+    pub fn allow(&mut self, allowed: Allowed) {
+        self.allowed = allowed;
     }
 
     /// Goes from history on to live reading. What was sealed before the history's interval is not
@@ -345,7 +346,7 @@ pub(crate) fn accept<'a>(
     view: &StreamView,
     stream: &'a StreamId,
     envelope: EnvelopeView<'a>,
-    allowed: &BTreeSet<EnvelopeHash>,
+    allowed: &Allowed,
 ) -> Result<Accepted<'a>, (Option<UserId>, Refusal)> {
     let header = *envelope.header();
     let user = view
@@ -374,8 +375,12 @@ pub(crate) fn accept<'a>(
     let verified = bound
         .verify(&device.keys.sign_key)
         .map_err(|_| refuse(Refusal::BadSignature))?;
-    let is_late = match right {
-        PublishRight::UpTo(_) => !allowed.contains(&hash),
+    let is_late = match &right {
+        PublishRight::UpTo(tips) => !allowed.after(&hash, tips).any(|session| {
+            let tip = view.record(session, &header.device);
+            let is_up_to = |tips: &[_]| allowed.after(&hash, tips).next().is_some();
+            !view.is_cut_off(&header, record, tip, is_up_to)
+        }),
         PublishRight::Held | PublishRight::Missing => device.revoked.is_some_and(|out| out <= at),
     };
     if is_late {

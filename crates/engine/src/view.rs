@@ -19,12 +19,14 @@ use sealcast_protocol::{
 use crate::identity::Identity;
 use crate::persist::{Put, Space, persisted};
 
+mod cuts;
 mod delivered;
 mod keys;
 mod waiting;
 
 pub(crate) use keys::Held;
 
+use cuts::Cut;
 use delivered::{Deliveries, KeyNow};
 use waiting::WaitingRoom;
 
@@ -52,6 +54,8 @@ pub struct StreamView {
     announcers: BTreeSet<UserId>,
     forked: BTreeSet<(UserId, DeviceId)>,
     missing: usize,
+    /// What removals of publishers say of each device.
+    cuts: BTreeMap<DeviceId, Vec<Cut>>,
     /// Without their wraps, which are many and needed once.
     records: BTreeMap<(SessionId, DeviceId), SessionRecord>,
     roots: BTreeMap<SessionId, SessionRoot>,
@@ -171,6 +175,7 @@ impl StreamView {
             announcers: BTreeSet::new(),
             forked: BTreeSet::new(),
             missing: 0,
+            cuts: BTreeMap::new(),
             records: BTreeMap::new(),
             roots: BTreeMap::new(),
             covers: BTreeMap::new(),
@@ -253,6 +258,7 @@ impl StreamView {
         let publishing = publishing.map(|of| of.grant.user);
         self.announcers = publishing.chain([self.state.owner()]).collect();
         self.missing = self.count_missing();
+        self.cuts = self.find_cuts();
         for (user, device) in self.log.forked_devices() {
             if self.forked.insert((user, device)) {
                 self.outputs

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sealcast_crypto::SecretBytes;
 use sealcast_engine::{
-    Alarm, AuthorError, ControlTopic, Draft, Event, Identity, Lane, Lineage, Mode, NewSession,
-    NotSealed, Notice, Output, Publisher, Reader, Refusal, Sealed, SharedWith, Space, StreamView,
-    Tips, author, genesis, plan_handouts, wrap_handout,
+    Alarm, Allowed, AuthorError, ControlTopic, Draft, Event, Identity, Lane, Lineage, Mode,
+    NewSession, NotSealed, Notice, Output, Publisher, Reader, Refusal, Sealed, SharedWith, Space,
+    StreamView, Tips, author, genesis, plan_handouts, wrap_handout,
 };
 use sealcast_protocol::{
     CardList, DeviceId, DeviceTarget, DeviceTips, Grant, Header, Interval, ListBody, LogBody,
@@ -274,7 +274,7 @@ impl World {
         }
     }
 
-    fn allowed(&self, peer: usize) -> BTreeSet<sealcast_protocol::EnvelopeHash> {
+    fn allowed(&self, peer: usize) -> Allowed {
         let mut lineage = Lineage::new(self.peers[peer].view.state().revoked_tips());
         let data = self.bus.get(&StreamTopics(self.stream).data());
         for item in data.into_iter().flatten() {

@@ -37,6 +37,78 @@ fn what_a_revoked_publisher_sealed_before_stays_and_what_comes_later_is_refused(
     );
 }
 
+/// What was refused when its publisher was revoked stays out when the publisher, granted anew, goes
+/// on from there and is revoked again.
+#[test]
+fn what_came_too_late_for_one_removal_stays_out_after_the_next() {
+    let mut world = World::new(90);
+    let publisher = world.user();
+    let grant = |world: &mut World| {
+        let to = (publisher, Roles::PUBLISHER);
+        world.grant(OWNER, to.0, to.1, Interval::ALL).unwrap();
+    };
+    grant(&mut world);
+    world.publish(publisher, "before").unwrap();
+    let late = world.seal(publisher, "late").unwrap();
+    world.revoke_user(OWNER, publisher).unwrap();
+    world.data().push(late.envelopes[0].bytes.clone());
+    grant(&mut world);
+    let anew = world.publish(publisher, "granted anew").unwrap();
+    let late = late.envelopes[0].hash;
+    assert_eq!(anew.prev, late);
+    let told = "before\nrejected: AfterRevocation\ngap of 1\ngranted anew\n";
+    assert_eq!(world.transcript(OWNER), told);
+    world.revoke_user(OWNER, publisher).unwrap();
+    assert_eq!(world.transcript(OWNER), told);
+}
+
+/// What a publisher went on to seal by a right that one removal left counts up to the next removal.
+#[test]
+fn what_was_sealed_by_a_right_that_a_removal_left_counts_after_the_next() {
+    let mut world = World::new(91);
+    let publisher = world.user();
+    let roles = Roles::PUBLISHER;
+    let first = world.grant(OWNER, publisher, roles, Interval::ALL).unwrap();
+    world.grant(OWNER, publisher, roles, since(NOON)).unwrap();
+    world.publish(publisher, "one").unwrap();
+    world.revoke(OWNER, Targets::Grants(vec![first])).unwrap();
+    world.publish(publisher, "two").unwrap();
+    world.publish(publisher, "three").unwrap();
+    world.revoke_user(OWNER, publisher).unwrap();
+    assert_eq!(world.opened(OWNER), ["one", "two", "three"]);
+}
+
+/// An accomplice who names a revoked device's late envelope does not let it in.
+#[test]
+fn a_tip_of_one_device_lets_in_nothing_of_another() {
+    let mut world = World::new(92);
+    let (publisher, accomplice) = (world.user(), world.user());
+    for peer in [publisher, accomplice] {
+        world
+            .grant(OWNER, peer, Roles::PUBLISHER, Interval::ALL)
+            .unwrap();
+    }
+    world.publish(publisher, "before").unwrap();
+    let late = world.seal(publisher, "late").unwrap();
+    world.revoke_user(OWNER, publisher).unwrap();
+    world.data().push(late.envelopes[0].bytes.clone());
+    let own = world.publish(accomplice, "own").unwrap();
+    let header = sealcast_protocol::Header {
+        prev: late.envelopes[0].hash,
+        seq: own.seq + 1,
+        ..own
+    };
+    let of = &world.peers[accomplice];
+    let root = of.view.root(&header.session).unwrap();
+    let mut walker = sealcast_crypto::Walker::new(sealcast_crypto::Cover::whole(root));
+    let leaf = walker.leaf(header.position.0).unwrap();
+    let signing = of.identity.signing();
+    let helping = sealcast_protocol::seal(&leaf, signing, &world.stream, b"", &header, b"helping");
+    world.data().push(helping.unwrap().bytes);
+    world.revoke_user(OWNER, accomplice).unwrap();
+    assert_eq!(world.opened(OWNER), ["before", "own", "helping"]);
+}
+
 /// Old envelopes that someone puts on the bus again must not make a revocation too long to write.
 #[test]
 fn replays_do_not_become_tips() {
