@@ -200,6 +200,10 @@ impl Core {
             }
             self.view().settle();
         }
+        if self.view().needs_reread() {
+            let keys = topic_id(&ControlTopic::Keys.name(self.id()));
+            self.move_to(cursors, keys, Offset(0));
+        }
         self.read_on(&ControlTopic::Keys, cursors).await?;
         self.view().settle();
         self.keep().await?;

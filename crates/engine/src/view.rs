@@ -64,6 +64,11 @@ pub struct StreamView {
     opened: BTreeSet<Digest>,
     deliveries: Deliveries,
     waiting: WaitingRoom,
+    /// Whether an earlier run read topics, and what it met there is not known.
+    is_restored: bool,
+    /// Devices that came into a list since then.
+    added: BTreeSet<DeviceId>,
+    needs_reread: bool,
     revision: u64,
     judged_at: u64,
     settled_at: u64,
@@ -183,6 +188,9 @@ impl StreamView {
             opened: BTreeSet::new(),
             deliveries: Deliveries::default(),
             waiting: WaitingRoom::default(),
+            is_restored: false,
+            added: BTreeSet::new(),
+            needs_reread: false,
             revision: 0,
             judged_at: 0,
             settled_at: 0,
@@ -232,9 +240,31 @@ impl StreamView {
     }
 
     /// Whether items of the keys topic wait for what they rest on, or found no room to wait, so that
-    /// the place in that topic must not be recorded as read.
+    /// the place in that topic must not be recorded as read. Items of devices in no list do not
+    /// count once the log has begun: see [`needs_reread`](Self::needs_reread).
     pub fn has_waiting(&self) -> bool {
-        self.waiting.is_used()
+        self.waiting.is_used() || !(self.state.has_begun() || self.waiting.is_empty())
+    }
+
+    /// Whether the keys topic must be read again from its start, told once: a device came into a
+    /// list that may have signed what was passed over before.
+    pub fn needs_reread(&mut self) -> bool {
+        core::mem::take(&mut self.needs_reread)
+    }
+
+    fn note_added(&mut self) {
+        let grants = self.state.grants().iter();
+        let reshares = grants.filter(|of| of.grant.reshare);
+        let resharing: BTreeSet<_> = reshares.map(|of| of.grant.user).collect();
+        let added = core::mem::take(&mut self.added);
+        let is_missed = |device: DeviceId| {
+            let user = self.user_of(&device);
+            let gives =
+                user.is_some_and(|of| self.announcers.contains(&of) || resharing.contains(&of));
+            self.waiting.has_missed(&device) || (self.is_restored && gives)
+        };
+        let is_missed = added.into_iter().any(is_missed);
+        self.needs_reread |= is_missed;
     }
 
     /// Computes anew what follows from the log.
@@ -259,6 +289,7 @@ impl StreamView {
         self.announcers = publishing.chain([self.state.owner()]).collect();
         self.missing = self.count_missing();
         self.cuts = self.find_cuts();
+        self.note_added();
         for (user, device) in self.log.forked_devices() {
             if self.forked.insert((user, device)) {
                 self.outputs
@@ -267,17 +298,22 @@ impl StreamView {
         }
     }
 
-    /// Only who may rule can hide a removal behind an entry that does not come.
+    /// Only a device that may rule can hide a removal behind an entry that does not come.
     fn count_missing(&self) -> usize {
-        let standing = self.state.grants().iter();
-        let standing = standing.filter(|of| of.standing == Standing::Counts);
-        let admins = standing.filter(|of| of.grant.roles.contains(Roles::ADMIN));
-        let mut rulers: BTreeSet<_> = admins.map(|of| of.grant.user).collect();
-        rulers.insert(self.state.owner());
-        match self.log.waiting_authors().is_disjoint(&rulers) {
-            true => 0,
-            false => self.log.missing().len(),
+        let mut waiting = self
+            .pending
+            .iter()
+            .filter(|(hash, _)| !self.log.contains(hash));
+        match waiting.any(|(_, of)| self.may_rule(&of.user, &of.device)) {
+            true => self.log.missing().len(),
+            false => 0,
         }
+    }
+
+    fn may_rule(&self, user: &UserId, device: &DeviceId) -> bool {
+        let is_owner = *user == self.state.owner() && !self.state.is_out(user, device);
+        (is_owner || self.state.roles(user, device).contains(Roles::ADMIN))
+            && !self.is_card_revoked(user, device)
     }
 
     fn persist(&mut self, space: Space, id: Vec<u8>, value: SecretBytes) {
@@ -297,6 +333,7 @@ impl StreamView {
         match list.apply(bytes) {
             Ok(Applied::Added(device)) => {
                 self.users.insert(device, *user);
+                self.added.insert(device);
                 self.note_key(user, device, Position::START);
             }
             Ok(Applied::Renewed(device)) => self.note_key(user, device, time),
@@ -372,11 +409,8 @@ impl StreamView {
     /// Lets entries in whose author's device the log has judged, or that rulers rest on.
     fn release(&mut self) {
         self.pending.retain(|hash, _| !self.log.contains(hash));
-        let rules = |of: &Pending| {
-            let roles = self.state.roles(&of.user, &of.device);
-            roles.contains(Roles::ADMIN) && !self.is_card_revoked(&of.user, &of.device)
-        };
-        let rested_on = self.pending.values().filter(|of| rules(of));
+        let pending = self.pending.values();
+        let rested_on = pending.filter(|of| self.may_rule(&of.user, &of.device));
         let mut wanted: Vec<_> = rested_on.flat_map(|of| &of.named).copied().collect();
         let is_judged = |entry: &Verified<LogEntry>| {
             self.is_out_by_log(&entry.body().user, &entry.body().device)
@@ -443,6 +477,8 @@ fn named(entry: &LogEntry) -> impl Iterator<Item = LogHash> {
 impl StreamView {
     /// Takes back an access-log entry; feed the device lists first.
     pub fn restore_log_entry(&mut self, bytes: &[u8]) {
+        self.is_restored = true;
+        self.added.clear();
         if let Ok(entry) = Unverified::<LogEntry>::decode(bytes) {
             let (user, device) = (entry.claims().user, entry.claims().device);
             self.take_log_entry(&user, &device, bytes);

@@ -4,13 +4,15 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use sealcast_crypto::Digest;
-use sealcast_protocol::{Bundle, SessionRecord, Unverified, UserId, Verified};
+use sealcast_protocol::{Bundle, DeviceId, SessionRecord, Unverified, UserId, Verified};
 
 /// Bytes that wait in the name of one user, at most, and as many for all that nobody signed whom
 /// the log names.
 const BYTES_MAX: usize = 4 << 20;
 /// How often an item is tried again when something new was learned.
 const TRIES_MAX: u32 = 64;
+/// Devices in no list whose items are remembered to have been here, at most.
+const STRANGERS_MAX: usize = 4096;
 
 /// What the keys topic carries, as far as it was judged.
 #[derive(Debug)]
@@ -50,6 +52,15 @@ impl KeyItem {
             Self::SignedBundle(item) => Some(item.body().context.giver_user),
         }
     }
+
+    /// The device that it says signed it, where that is not certain.
+    fn stranger(&self) -> Option<DeviceId> {
+        match self {
+            Self::Record(item) => Some(item.claims().device),
+            Self::Bundle(item) => Some(item.claims().context.giver_device),
+            Self::SignedRecord(_) | Self::SignedBundle(_) => None,
+        }
+    }
 }
 
 /// Holds items, each signer's apart from the others', so that nobody's push out anybody else's.
@@ -59,6 +70,14 @@ pub(super) struct WaitingRoom {
     digests: BTreeSet<Digest>,
     bytes: BTreeMap<Option<UserId>, usize>,
     has_turned_away: bool,
+    strangers: Strangers,
+}
+
+/// Devices in no list of which something was turned away.
+#[derive(Debug, Default)]
+struct Strangers {
+    devices: BTreeSet<DeviceId>,
+    are_too_many: bool,
 }
 
 #[derive(Debug)]
@@ -82,9 +101,27 @@ impl WaitingRoom {
     /// Lets an item wait again that still cannot be judged.
     pub(super) fn put_back(&mut self, item: KeyItem, len: usize, tries: u32) {
         let tries = tries.saturating_add(1);
-        if tries <= TRIES_MAX {
-            self.admit(Waiting { item, len, tries });
+        match tries <= TRIES_MAX {
+            true => self.admit(Waiting { item, len, tries }),
+            false => self.turn_away(&item),
         }
+    }
+
+    fn turn_away(&mut self, item: &KeyItem) {
+        match item.stranger() {
+            None => self.has_turned_away = true,
+            Some(_) if self.strangers.devices.len() >= STRANGERS_MAX => {
+                self.strangers.are_too_many = true;
+            }
+            Some(device) => {
+                self.strangers.devices.insert(device);
+            }
+        }
+    }
+
+    /// Whether something may have been turned away that this device, in no list then, signed.
+    pub(super) fn has_missed(&self, device: &DeviceId) -> bool {
+        self.strangers.are_too_many || self.strangers.devices.contains(device)
     }
 
     fn admit(&mut self, waiting: Waiting) {
@@ -96,10 +133,11 @@ impl WaitingRoom {
         while self.used(signer) + waiting.len > BYTES_MAX {
             let in_vain = |of: &Waiting| of.tries > waiting.tries && of.item.signer() == signer;
             let Some(at) = self.items.iter().position(in_vain) else {
-                self.has_turned_away = true;
+                self.turn_away(&waiting.item);
                 return;
             };
             let out = self.items.swap_remove(at);
+            self.turn_away(&out.item);
             self.digests.remove(&out.item.digest());
             *self.bytes.entry(signer).or_default() -= out.len;
         }
@@ -120,8 +158,12 @@ impl WaitingRoom {
         items.into_iter().map(|of| (of.item, of.len, of.tries))
     }
 
-    /// Whether anything waits, or was turned away.
+    /// Whether anything waits that a device in a list signed, or such was turned away.
     pub(super) fn is_used(&self) -> bool {
-        self.has_turned_away || !self.items.is_empty()
+        self.has_turned_away || self.items.iter().any(|of| of.item.stranger().is_none())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty()
     }
 }

@@ -218,6 +218,94 @@ fn strangers_items_do_not_wait() {
     assert_eq!(world.peers[reader].view.records().count(), 0);
 }
 
+/// What a stranger claims to know does not keep the place in the topic from being recorded, and
+/// what was passed over is read again when its device comes into a list.
+#[test]
+fn strangers_do_not_hold_the_place_in_the_keys_topic() {
+    let mut world = World::new(94);
+    let (reader, publisher) = (world.user(), world.user());
+    world
+        .grant(OWNER, reader, Roles::READER, Interval::ALL)
+        .unwrap();
+    let junk = garbage(&mut world, 7);
+    world.put_key_item(&junk);
+    world.sync(reader);
+    assert!(!world.peers[reader].view.has_waiting());
+    assert!(!world.peers[reader].view.needs_reread());
+    let before = world.bus.clone();
+    world
+        .grant(OWNER, publisher, Roles::PUBLISHER, Interval::ALL)
+        .unwrap();
+    world.publish(publisher, "one").unwrap();
+    // Keys come first, behind so much garbage that they find no room to wait; then the rest.
+    let after = std::mem::replace(&mut world.bus, before);
+    for at in 0..1_500_u32 {
+        let garbage = garbage(&mut world, at);
+        world.put_key_item(&garbage);
+    }
+    let keys = StreamTopics(world.stream).keys();
+    let new: Vec<_> = after[&keys][world.keys().len() - 1_500..].to_vec();
+    new.iter().for_each(|item| world.put_key_item(item));
+    world.sync(reader);
+    let shown = world.bus[&keys].clone();
+    world.bus = after;
+    world.bus.insert(keys, shown);
+    assert_eq!(world.opened(reader), ["one"]);
+    // Another run does not know what the one before passed over.
+    let late = world.user();
+    world.restart(reader);
+    world
+        .grant(OWNER, late, Roles::PUBLISHER, Interval::ALL)
+        .unwrap();
+    let topics = [world.id(late).devices_topic()];
+    let access = StreamTopics(world.stream).access(&world.device(OWNER));
+    let (owner, late) = (world.id(OWNER), world.id(late));
+    let chain = sealcast_engine::ControlTopic::Access(owner, world.device(OWNER));
+    let view = &mut world.peers[reader].view;
+    for item in &world.bus[&access] {
+        view.handle(&chain, item);
+    }
+    for item in &world.bus[&topics[0]] {
+        view.handle(&sealcast_engine::ControlTopic::Devices(late), item);
+    }
+    view.settle();
+    assert!(view.needs_reread());
+    assert!(!view.needs_reread());
+}
+
+/// A bundle whose record is late is not taken for read when it was tried too often.
+#[test]
+fn what_was_tried_too_often_is_to_be_read_again() {
+    let mut world = World::new(95);
+    let reader = world.user();
+    world
+        .grant(OWNER, reader, Roles::READER, since(NOON))
+        .unwrap();
+    world.sync(reader);
+    let before = world.keys().len();
+    world.publish(OWNER, "one").unwrap();
+    let topic = StreamTopics(world.stream).keys();
+    let late = world.bus.get_mut(&topic).unwrap().remove(before);
+    world.sync(reader);
+    assert!(world.peers[reader].view.has_waiting());
+    for _ in 0..70 {
+        world.tick(1);
+        world.rekey(OWNER);
+        world.sync(reader);
+    }
+    assert!(world.peers[reader].view.has_waiting());
+    world.put_key_item(&late);
+    world.restart(reader);
+    let items = world.keys().to_vec();
+    let view = &mut world.peers[reader].view;
+    for item in &items {
+        view.handle(&sealcast_engine::ControlTopic::Keys, item);
+    }
+    view.settle();
+    assert!(!view.has_waiting());
+    assert_eq!(world.opened(reader), ["one"]);
+}
+
 /// A reader's own session is no lane: nobody hands out its keys.
 #[test]
 fn sessions_of_those_who_may_not_publish_are_not_taken() {

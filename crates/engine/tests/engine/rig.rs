@@ -164,6 +164,10 @@ impl World {
                 break;
             }
         }
+        if peer.view.needs_reread() {
+            let keys = ControlTopic::Keys.name(self.stream);
+            peer.cursors.remove(&keys);
+        }
         read_on(&self.bus, self.stream, peer, &ControlTopic::Keys);
         peer.view.settle();
         while let Some(output) = peer.view.poll_output() {

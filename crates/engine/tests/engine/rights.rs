@@ -301,6 +301,38 @@ fn a_hidden_entry_of_an_admin_stops_sealing_and_one_of_others_does_not() {
     world.publish(publisher, "c").unwrap();
 }
 
+/// A device whose card is revoked stops nobody, though its user rules on.
+#[test]
+fn a_hidden_entry_of_a_lost_device_does_not_stop_sealing() {
+    let mut world = World::new(93);
+    let phone = world.device_of(OWNER);
+    world.publish(OWNER, "a").unwrap();
+    world.sync(phone);
+    let mut heads = world.peers[phone].view.log().heads(&LogHash([0; 32]));
+    heads.push(LogHash([7; 32]));
+    heads.sort_unstable();
+    let identity = &world.peers[phone].identity;
+    let entry = LogEntry {
+        version: 1,
+        stream: world.stream,
+        user: identity.user(),
+        device: identity.device(),
+        seq: 0,
+        prev: LogHash([0; 32]),
+        heads,
+        time: world.now,
+        body: LogBody::Close,
+    };
+    let entry = sign(identity.signing(), entry).unwrap();
+    let chain = StreamTopics(world.stream).access(&identity.device());
+    world.put(&chain, entry.wire());
+    let stopped = world.seal(OWNER, "b").map(|_| ());
+    assert_eq!(stopped, Err(NotSealed::LogIncomplete(1)));
+    world.tick(1);
+    world.out(phone);
+    world.publish(OWNER, "b").unwrap();
+}
+
 #[test]
 fn an_envelope_is_refused_for_what_is_wrong_with_it() {
     let mut world = World::new(75);
