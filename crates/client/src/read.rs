@@ -148,23 +148,31 @@ impl Scan {
     }
 
     /// Notes the items from an offset to the end of the topic, so that they are known when they
-    /// come again, and goes on behind them.
-    pub(crate) async fn pass(&mut self, from: Offset) -> Result<(), Error> {
-        self.at = from;
-        while self.at < self.end {
-            let items = self.core.bus.read(&self.topic, self.at, READ_BYTES).await?;
+    /// come again, and goes on behind them. Returns false where they have more bytes than that.
+    pub(crate) async fn pass(&mut self, from: Offset, bytes_max: usize) -> Result<bool, Error> {
+        let (mut at, mut bytes) = (from, 0);
+        self.at = self.end;
+        while at < self.end && bytes <= bytes_max {
+            let items = self.core.bus.read(&self.topic, at, READ_BYTES).await?;
             let Some(last) = items.last() else {
                 break;
             };
-            self.at = Offset(last.offset.0 + 1);
+            at = Offset(last.offset.0 + 1);
+            self.at = self.at.max(at);
             let core = self.core.clone();
             let machine = self.machine().await?;
             for item in &items {
+                bytes += item.payload.len();
                 machine.pass(&core.view(), &item.payload);
             }
         }
-        self.at = self.at.max(self.end);
-        Ok(())
+        Ok(bytes <= bytes_max)
+    }
+
+    /// Forgets all that was noted and resumed of live reading.
+    pub(crate) async fn begin_anew(&mut self) -> Result<(), Error> {
+        self.state = ScanState::Idle(Box::new(Machine::new(Mode::Live)));
+        self.allow_revoked().await
     }
 
     /// The machine, when it has opened what it was given.

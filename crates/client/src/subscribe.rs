@@ -21,9 +21,11 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often to look for keys because an envelope seems to lack one.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Items before the start of live reading that are noted where no place was kept.
-const NOTED: u64 = 16_384;
+const NOTED: u64 = 1024;
 /// Items that may have come since the place was kept; with more, what was kept is of no use.
 const MISSED_MAX: u64 = 65_536;
+/// Bytes that are read to note them, at most.
+const NOTED_BYTES_MAX: usize = 256 << 20;
 
 /// Follows a stream. Dropping it ends it; [`finish`](Self::finish) also keeps its place.
 ///
@@ -109,7 +111,10 @@ impl Subscription {
                 }
             }
         }
-        self.scan.pass(place.unwrap_or(recent).min(recent)).await?;
+        let from = place.unwrap_or(recent).min(recent);
+        if !self.scan.pass(from, NOTED_BYTES_MAX).await? {
+            self.scan.begin_anew().await?;
+        }
         let slack = self.scan.core.now().0.saturating_sub(CLOCK_BEHIND_MS_MAX);
         self.scan.machine().await?.raise_floor(Position(slack));
         Ok(())

@@ -136,8 +136,9 @@ async fn an_admin_grants_what_others_published() {
 
 #[tokio::test]
 async fn who_is_let_in_now_cannot_open_the_past_before_or_after_a_rekey() {
-    let rig = Rig::new();
-    let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
+    let (rig, time) = (Rig::new(), Time::new());
+    let alice = rig.home_by("alice", &time).await;
+    let bob = rig.home_by("bob", &time).await;
     let stream = kitchen(&alice).await;
     let joined = join(&bob, &stream).await;
     let past = say(&stream, "past").await;
@@ -178,12 +179,10 @@ async fn nothing_opens_from_its_end_on_and_ending_sends_no_keys() {
 
 #[tokio::test]
 async fn rotating_sends_no_keys_and_ends_what_ends_now() {
-    let rig = Rig::new();
-    let (alice, bob, carol) = (
-        rig.home("alice").await,
-        rig.home("bob").await,
-        rig.home("carol").await,
-    );
+    let (rig, time) = (Rig::new(), Time::new());
+    let alice = rig.home_by("alice", &time).await;
+    let bob = rig.home_by("bob", &time).await;
+    let carol = rig.home_by("carol", &time).await;
     let stream = kitchen(&alice).await;
     let (at_bob, at_carol) = (join(&bob, &stream).await, join(&carol, &stream).await);
     say(&stream, "one").await;

@@ -7,12 +7,11 @@ use crate::rig::*;
 
 #[tokio::test]
 async fn what_comes_after_a_revocation_stays_sealed_and_what_was_given_opens() {
-    let rig = Rig::new();
-    let (alice, bob, carol) = (
-        rig.home("alice").await,
-        rig.home("bob").await,
-        rig.home("carol").await,
-    );
+    // The clock stands still, so that only cuts move positions on.
+    let (rig, time) = (Rig::new(), Time::new());
+    let alice = rig.home_by("alice", &time).await;
+    let bob = rig.home_by("bob", &time).await;
+    let carol = rig.home_by("carol", &time).await;
     let stream = kitchen(&alice).await;
     let (at_bob, at_carol) = (join(&bob, &stream).await, join(&carol, &stream).await);
     stream.grant(all_to(bob.user())).await.unwrap();
