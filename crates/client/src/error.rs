@@ -31,13 +31,13 @@ pub enum Error {
     /// The home was not made whole; remove the folder and make it again.
     #[error("the home in `{}` was not made whole", .0.display())]
     HalfMade(PathBuf),
-    /// The system does not give access to a folder.
+    /// The system does not give access to a folder; check who owns it.
     #[error("cannot use the folder")]
     Folder(#[source] std::io::Error),
     /// The bus cannot be used; see its own error.
     #[error("the bus failed")]
     Bus(#[source] BusError),
-    /// This build cannot speak to such a bus.
+    /// This build cannot speak to such a bus; `file:` is one that it can.
     #[error("cannot use this bus: {0}")]
     BusUrl(#[source] sealcast_bus::BusUrlError),
     /// The ticket cannot be used; ask for a new one.
@@ -46,22 +46,23 @@ pub enum Error {
     /// No stream of this name in this home; create or join it.
     #[error("no such stream: {0}")]
     NoStream(String),
-    /// No contact of this name, and not a user id.
+    /// No contact of this name, and not a user id; add the contact, or give the id.
     #[error("no such user: {0}")]
     NoUser(String),
-    /// No grant with this id.
+    /// No grant with this id, or none that still counts; see who has one.
     #[error("no such grant: {0}")]
     NoGrant(String),
-    /// The name is taken in this home.
+    /// The name is taken in this home; choose another.
     #[error("the name is taken: {0}")]
     NameTaken(String),
-    /// The access log gives this user no right to do it.
+    /// The access log gives this user no right to do it; ask the owner or an admin for a grant.
     #[error("not allowed: {0}")]
     NotAllowed(&'static str),
-    /// The stream was closed by its owner or an admin.
+    /// The stream was closed by its owner or an admin; nothing more is published in it.
     #[error("the stream is closed")]
     Closed,
-    /// The access log names entries that the bus does not show.
+    /// The access log names entries that the bus does not show, a removal perhaps; nothing is sealed
+    /// until it shows them.
     #[error("the access log is not complete: {0} entries are missing")]
     LogIncomplete(usize),
     /// The clock is behind what was sealed already by this many milliseconds; set it.
@@ -70,7 +71,7 @@ pub enum Error {
         /// How far.
         behind_ms: u64,
     },
-    /// The payload is longer than this bus takes.
+    /// The payload is longer than this bus takes; split it. Nothing was sent.
     #[error("the message has {size} bytes; at most {limit} fit")]
     TooLarge {
         /// Bytes that came.
@@ -78,22 +79,23 @@ pub enum Error {
         /// Bytes that fit.
         limit: usize,
     },
-    /// A backfill's times must ascend and lie in the past.
+    /// A backfill's times must ascend and lie in the past; sort the records.
     #[error("backfill times must ascend and lie in the past")]
     BackfillTime,
     /// The publisher ended because something could not be published; finishing it says why.
     #[error("the publisher has ended")]
     PublisherEnded,
-    /// The interval is empty or ends before it begins.
+    /// The interval is empty or ends before it begins; let it end later.
     #[error("the interval is empty")]
     EmptyInterval,
-    /// Admins hold every key, so their grants have neither beginning nor end.
+    /// Admins hold every key, so their grants have neither beginning nor end; leave both open.
     #[error("an admin's grant has no interval: it runs from the start without end")]
     AdminInterval,
-    /// The bus shows less than it did, or two different histories of one device list.
+    /// The bus lost access-log entries, and what is written behind them would never count; restore the
+    /// bus from a backup.
     #[error("the bus went back on what it showed before: {0}")]
     RolledBack(&'static str),
-    /// Something that cannot be; a fault in this program.
+    /// Something that cannot be; a fault in this program. Report it.
     #[error("internal: {0}")]
     Internal(&'static str),
 }
