@@ -57,7 +57,10 @@ pub fn plan_handouts(view: &StreamView, now: Position, with: SharedWith) -> Vec<
     let mut plan: BTreeMap<(UserId, UserId, DeviceId), Vec<CoverSpec>> = BTreeMap::new();
     for record in view.records() {
         let lane = record.lane;
-        if view.root(&record.session).is_none() || !rights.is_keyholder(&me, &my_device, &lane) {
+        if view.root(&record.session).is_none()
+            || !rights.is_keyholder(&me, &my_device, &lane)
+            || !rights.is_of_publisher(record)
+        {
             continue;
         }
         let span = spans.get(&(record.session, record.device));
@@ -91,6 +94,8 @@ struct Rights<'a> {
     with: SharedWith,
     readable: BTreeMap<(UserId, DeviceId, UserId), Vec<Interval>>,
     keyholders: BTreeMap<(UserId, DeviceId, UserId), bool>,
+    /// The publishing grants of each device; none for one that may publish now.
+    publishers: BTreeMap<(UserId, DeviceId), Option<Vec<LogHash>>>,
 }
 
 impl<'a> Rights<'a> {
@@ -100,7 +105,19 @@ impl<'a> Rights<'a> {
             with,
             readable: BTreeMap::new(),
             keyholders: BTreeMap::new(),
+            publishers: BTreeMap::new(),
         }
+    }
+
+    /// Whether a session's device may publish now, or drew it in knowledge of a grant to publish.
+    fn is_of_publisher(&mut self, record: &SessionRecord) -> bool {
+        let (view, device) = (self.view, record.device);
+        let grants = self.publishers.entry((record.lane, device));
+        let grants = grants.or_insert_with(|| view.lost_publishing(&record.lane, &device));
+        grants.as_ref().is_none_or(|grants| {
+            let mut grants = grants.iter();
+            grants.any(|grant| view.log().reaches(&record.heads, grant))
+        })
     }
 
     fn is_keyholder(&mut self, user: &UserId, device: &DeviceId, lane: &UserId) -> bool {
@@ -171,9 +188,12 @@ pub fn is_delivered(view: &StreamView, of: &GrantState, now: Position) -> bool {
     let user = of.grant.user;
     let state = view.state();
     let spans = spans(view);
+    let mut rights = Rights::new(view, SharedWith::Everyone);
+    let records = view.records();
+    let records: Vec<_> = records.filter(|of| rights.is_of_publisher(of)).collect();
     let has_all = |device: &DeviceId| {
-        let others = view.records().filter(|record| record.device != *device);
-        others.into_iter().all(|record| {
+        let mut others = records.iter().filter(|record| record.device != *device);
+        others.all(|record| {
             let span = spans.get(&(record.session, record.device));
             let span = span.and_then(|span| span.intersect(&of.grant.interval));
             let Some(span) = span else {

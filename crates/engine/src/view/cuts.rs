@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use sealcast_protocol::{
     DeviceId, EnvelopeHash, GrantState, Header, LogBody, LogHash, Revoke, Roles, SessionRecord,
-    Targets, UserId,
+    Standing, Targets, UserId,
 };
 
 use super::StreamView;
@@ -70,6 +70,21 @@ impl StreamView {
                 && (roles.contains(Roles::PUBLISHER) || roles.contains(Roles::ADMIN))
                 && (grant.devices.is_empty() || grant.devices.contains(device))
         })
+    }
+
+    /// The grants by which a device might publish once; `None` where it is the owner's, or may now.
+    pub(crate) fn lost_publishing(&self, user: &UserId, device: &DeviceId) -> Option<Vec<LogHash>> {
+        let counts = |of: &GrantState| {
+            of.standing == Standing::Counts
+                && !of.devices_lost.contains(device)
+                && !self.state.is_out(user, device)
+        };
+        if *user == self.state.owner() || self.publishing(user, device).any(counts) {
+            return None;
+        }
+        let lost = self.publishing(user, device);
+        let lost = lost.filter(|of| of.standing != Standing::Void);
+        Some(lost.map(|of| of.id).collect())
     }
 
     /// Whether a removal stands between an envelope and a tip: the tip was sealed in knowledge of

@@ -306,6 +306,56 @@ fn what_was_tried_too_often_is_to_be_read_again() {
     assert_eq!(world.opened(reader), ["one"]);
 }
 
+/// Who may publish no longer makes nobody hand out keys of sessions that no right stands behind;
+/// what was announced by right is handed out on.
+#[test]
+fn sessions_that_a_revoked_publisher_invents_are_not_handed_out() {
+    let mut world = World::new(96);
+    let (publisher, reader) = (world.user(), world.user());
+    world
+        .grant(OWNER, publisher, Roles::PUBLISHER, Interval::ALL)
+        .unwrap();
+    world.publish(publisher, "one").unwrap();
+    world.revoke_user(OWNER, publisher).unwrap();
+    world
+        .write_grant(OWNER, reader, Roles::READER, Interval::ALL)
+        .unwrap();
+    let honest = plan_handouts(
+        &world.peers[OWNER].view,
+        world.now,
+        SharedWith::User(world.id(reader)),
+    );
+    assert_eq!(honest.iter().map(|of| of.covers.len()).sum::<usize>(), 1);
+    let root = sealcast_crypto::SessionRoot::init_with(|root| root.copy_from_slice(&[7; 32]));
+    let (lane, commitment) = (world.id(publisher), root.commitment());
+    let record = sealcast_protocol::SessionRecord {
+        version: 1,
+        stream: world.stream,
+        lane,
+        device: world.device(publisher),
+        session: sealcast_protocol::SessionId::derive(&world.stream, &lane, &commitment),
+        commitment,
+        start: NOON,
+        kind: SessionKind::Live,
+        heads: vec![],
+        open_root: vec![],
+        wraps: vec![],
+    };
+    let (session, device) = (record.session, record.device);
+    let junk = sign(world.peers[publisher].identity.signing(), record).unwrap();
+    world.put_key_item(junk.wire());
+    world.sync(OWNER);
+    let bytes = sealcast_crypto::SecretBytes::from(root.expose().to_vec());
+    let view = &mut world.peers[OWNER].view;
+    view.restore_root(session, &bytes);
+    assert!(view.record(&session, &device).is_some());
+    let reader = SharedWith::User(world.peers[reader].identity.user());
+    assert_eq!(
+        plan_handouts(&world.peers[OWNER].view, world.now, reader),
+        honest
+    );
+}
+
 /// A reader's own session is no lane: nobody hands out its keys.
 #[test]
 fn sessions_of_those_who_may_not_publish_are_not_taken() {
