@@ -56,6 +56,7 @@ pub struct StreamView {
     missing: usize,
     /// What removals of publishers say of each device.
     cuts: BTreeMap<DeviceId, Vec<Cut>>,
+    are_cuts_stale: bool,
     /// Without their wraps, which are many and needed once.
     records: BTreeMap<(SessionId, DeviceId), SessionRecord>,
     roots: BTreeMap<SessionId, SessionRoot>,
@@ -181,6 +182,7 @@ impl StreamView {
             forked: BTreeSet::new(),
             missing: 0,
             cuts: BTreeMap::new(),
+            are_cuts_stale: true,
             records: BTreeMap::new(),
             roots: BTreeMap::new(),
             covers: BTreeMap::new(),
@@ -253,6 +255,9 @@ impl StreamView {
     }
 
     fn note_added(&mut self) {
+        if self.added.is_empty() {
+            return;
+        }
         let grants = self.state.grants().iter();
         let reshares = grants.filter(|of| of.grant.reshare);
         let resharing: BTreeSet<_> = reshares.map(|of| of.grant.user).collect();
@@ -273,6 +278,7 @@ impl StreamView {
             self.is_stale = false;
             self.revision += 1;
             self.state = self.log.state();
+            self.are_cuts_stale = true;
             self.release();
         }
         if self.judged_at == self.revision {
@@ -288,7 +294,9 @@ impl StreamView {
         let publishing = publishing.map(|of| of.grant.user);
         self.announcers = publishing.chain([self.state.owner()]).collect();
         self.missing = self.count_missing();
-        self.cuts = self.find_cuts();
+        if core::mem::take(&mut self.are_cuts_stale) || !self.added.is_empty() {
+            self.cuts = self.find_cuts();
+        }
         self.note_added();
         for (user, device) in self.log.forked_devices() {
             if self.forked.insert((user, device)) {
@@ -478,6 +486,7 @@ impl StreamView {
     /// Takes back an access-log entry; feed the device lists first.
     pub fn restore_log_entry(&mut self, bytes: &[u8]) {
         self.is_restored = true;
+        self.are_cuts_stale = true;
         self.added.clear();
         if let Ok(entry) = Unverified::<LogEntry>::decode(bytes) {
             let (user, device) = (entry.claims().user, entry.claims().device);
