@@ -180,3 +180,20 @@ async fn what_was_published_just_before_is_a_replay_when_it_comes_again() {
             .is_err()
     );
 }
+
+#[tokio::test]
+async fn what_is_older_than_any_clock_may_be_wrong_is_not_live() {
+    let (rig, time) = (Rig::new(), Time::new());
+    let stream = kitchen(&rig.home_by("alice", &time).await).await;
+    say(&stream, "old").await;
+    let old = rig.data(&stream).await[0].clone();
+    // More than what a new subscription looks back over.
+    for _ in 0..1_100 {
+        rig.inject(&stream, b"noise").await;
+    }
+    time.pass(10 * 60_000 + 1);
+    let mut live = stream.subscribe(None).await.unwrap();
+    rig.inject(&stream, &old).await;
+    say(&stream, "new").await;
+    assert_eq!(next(&mut live, 2).await, ["Replay", "new"]);
+}

@@ -199,3 +199,20 @@ async fn a_home_restored_from_an_older_copy_goes_on_where_it_came_to() {
     );
     nothing_has_one_key_twice(&rig, &stream).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_processes_do_not_give_one_name_to_two_streams() {
+    let rig = Rig::new();
+    let one = rig.home("alice").await;
+    let two = rig.again("alice").await;
+    let options = sealcast::StreamOptions::default;
+    for i in 0..4 {
+        let of = name(&format!("stream-{i}"));
+        let (a, b) = tokio::join!(
+            one.create_stream(&of, options()),
+            two.create_stream(&of, options())
+        );
+        assert_eq!(usize::from(a.is_ok()) + usize::from(b.is_ok()), 1);
+    }
+    assert_eq!(one.streams().unwrap().len(), 4);
+}
