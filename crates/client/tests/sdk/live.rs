@@ -188,9 +188,7 @@ async fn what_is_older_than_any_clock_may_be_wrong_is_not_live() {
     say(&stream, "old").await;
     let old = rig.data(&stream).await[0].clone();
     // More than what a new subscription looks back over.
-    for _ in 0..1_100 {
-        rig.inject(&stream, b"noise").await;
-    }
+    rig.inject_times(1_100, &stream, b"noise").await;
     time.pass(10 * 60_000 + 1);
     let mut live = stream.subscribe(None).await.unwrap();
     rig.inject(&stream, &old).await;

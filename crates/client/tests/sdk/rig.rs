@@ -102,9 +102,14 @@ impl Rig {
 
     /// Puts bytes on the data topic, as anybody may.
     pub(crate) async fn inject(&self, stream: &Stream, payload: &[u8]) {
+        self.inject_times(1, stream, payload).await;
+    }
+
+    pub(crate) async fn inject_times(&self, count: usize, stream: &Stream, payload: &[u8]) {
         let topic = Topic::new(&StreamTopics(stream.id()).data()).unwrap();
         let bus = self.bus().await;
-        bus.append(&topic, vec![payload.to_vec()]).await.unwrap();
+        let payloads = vec![payload.to_vec(); count];
+        bus.append(&topic, payloads).await.unwrap();
     }
 }
 
