@@ -127,11 +127,11 @@ impl Subscription {
     /// Fails when bus or store cannot be read or written; it may be called again, and goes on.
     pub async fn next(&mut self) -> Result<Delivery, Error> {
         loop {
+            // Work that is under way, perhaps since an earlier, abandoned call.
+            self.scan.machine().await?;
             if let Some(delivery) = self.scan.pop() {
                 return Ok(delivery);
             }
-            // Work that an earlier, abandoned call began.
-            self.scan.machine().await?;
             if self.lacks_keys() {
                 self.wait_to_look().await;
                 self.has_news = true;

@@ -195,3 +195,17 @@ async fn what_is_older_than_any_clock_may_be_wrong_is_not_live() {
     say(&stream, "new").await;
     assert_eq!(next(&mut live, 2).await, ["Replay", "new"]);
 }
+
+/// Time passes only where somebody waits for it.
+#[tokio::test(start_paused = true)]
+async fn what_is_on_the_bus_is_delivered_without_waiting() {
+    let rig = Rig::new();
+    let stream = kitchen(&rig.home("alice").await).await;
+    let mut live = stream.subscribe(None).await.unwrap();
+    let start = tokio::time::Instant::now();
+    for text in texts("m", 3) {
+        say(&stream, &text).await;
+        assert_eq!(next(&mut live, 1).await, [text]);
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
