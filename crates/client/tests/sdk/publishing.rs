@@ -155,8 +155,17 @@ async fn a_publisher_whose_bus_fails_says_so_at_its_end() {
     assert!(matches!(publisher.finish().await, Err(Error::Bus(_))));
 
     let mut backfill = stream.backfill().await.unwrap();
-    backfill.send(Position(5), b"old").await.unwrap();
-    assert!(matches!(backfill.finish().await, Err(Error::Bus(_))));
+    for i in 0..2_047 {
+        backfill.send(Position(i), b"old").await.unwrap();
+    }
+    let failed = backfill.send(Position(2_047), b"old").await;
+    assert!(matches!(failed, Err(Error::Bus(_))));
+    let ended = backfill.send(Position(2_048), b"old").await;
+    assert!(matches!(ended, Err(Error::PublisherEnded)));
+    assert!(matches!(
+        backfill.finish().await,
+        Err(Error::PublisherEnded)
+    ));
     assert!(matches!(stream.publish(b"four").await, Err(Error::Bus(_))));
     is_down.store(false, Ordering::SeqCst);
     say(&stream, "five").await;

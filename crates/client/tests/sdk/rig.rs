@@ -11,6 +11,7 @@ use sealcast::{
 };
 use sealcast_bus::{Bus, BusError, BusFuture, FileBus, Item, Limits, Offset, Tail, Topic};
 use sealcast_protocol::{EnvelopeView, Header, StreamTopics};
+use sealcast_store::{Key, Space, Store, StoreError, Txn, Value};
 
 /// A folder with homes and a bus.
 pub(crate) struct Rig {
@@ -339,5 +340,59 @@ impl Bus for Meddler {
 
     fn tail(&self, topics: Vec<(Topic, Offset)>) -> Box<dyn Tail> {
         self.inner.tail(topics)
+    }
+}
+
+type BeforeEach = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// A store that asks before each transaction whether it may succeed.
+pub(crate) struct Gated {
+    inner: Arc<dyn Store>,
+    may_succeed: BeforeEach,
+}
+
+impl Gated {
+    pub(crate) fn over(
+        ground: Ground,
+        may_succeed: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Ground {
+        let may_succeed: BeforeEach = Arc::new(may_succeed);
+        Ground {
+            store: Arc::new(move |inner| {
+                let may_succeed = may_succeed.clone();
+                Arc::new(Self { inner, may_succeed })
+            }),
+            ..ground
+        }
+    }
+}
+
+impl fmt::Debug for Gated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Gated")
+    }
+}
+
+impl Store for Gated {
+    fn get(&self, key: &Key) -> Result<Option<Value>, StoreError> {
+        self.inner.get(key)
+    }
+
+    fn scan(&self, space: Space, prefix: &[u8]) -> Result<Vec<(Key, Value)>, StoreError> {
+        self.inner.scan(space, prefix)
+    }
+
+    fn transact(
+        &self,
+        step: &mut dyn FnMut(&mut dyn Txn) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        match (self.may_succeed)() {
+            true => self.inner.transact(step),
+            false => Err(StoreError::Aborted),
+        }
+    }
+
+    fn version(&self) -> Result<u64, StoreError> {
+        self.inner.version()
     }
 }

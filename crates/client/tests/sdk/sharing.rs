@@ -1,8 +1,10 @@
 //! When keys travel.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use sealcast::{Interval, Roles, Sharing, State, StreamOptions};
+use sealcast::{Error, Ground, Interval, Roles, Sharing, State, StreamOptions};
 
 use crate::rig::*;
 
@@ -153,4 +155,36 @@ async fn many_sessions_go_to_a_late_reader_in_few_bundles() {
         .map(|of| of.session)
         .collect();
     assert_eq!((all.len(), sessions.len()), (20, 20));
+}
+
+#[tokio::test]
+async fn keys_that_a_failing_store_refused_are_kept_later() {
+    let rig = Rig::new();
+    let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
+    let stream = kitchen(&alice).await;
+    drop((join(&bob, &stream).await, say(&stream, "one").await));
+    let is_well = Arc::new(AtomicBool::new(true));
+    let asked = is_well.clone();
+    let ground = Gated::over(Ground::default(), move || asked.load(Ordering::SeqCst));
+    let joined = rig
+        .on("bob", ground)
+        .await
+        .stream(&name("kitchen"))
+        .await
+        .unwrap();
+    stream.grant(all_to(bob.user())).await.unwrap();
+    is_well.store(false, Ordering::SeqCst);
+    assert!(matches!(joined.sync().await, Err(Error::Store(_))));
+    is_well.store(true, Ordering::SeqCst);
+    stream.rekey().await.unwrap();
+    say(&stream, "two").await;
+    joined.sync().await.unwrap();
+    drop(joined);
+    let joined = rig
+        .again("bob")
+        .await
+        .stream(&name("kitchen"))
+        .await
+        .unwrap();
+    assert_eq!(history(&joined).await, ["one", "two"]);
 }

@@ -1,5 +1,8 @@
 //! Taking access away.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use sealcast::{Error, Interval, Roles};
 use sealcast_bus::Offset;
 
@@ -63,10 +66,10 @@ async fn a_publisher_is_heard_until_it_is_revoked() {
         .unwrap();
 
     // Bob's bus stops showing new entries of the log when it is told to.
-    let frozen = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let frozen = Arc::new(AtomicBool::new(false));
     let is_frozen = frozen.clone();
     let ground = Meddler::ground(move |_, topic| {
-        let hides = is_frozen.load(std::sync::atomic::Ordering::SeqCst);
+        let hides = is_frozen.load(Ordering::SeqCst);
         match hides && topic.contains("/access/") {
             true => Manner::Hide(Offset(2)),
             false => Manner::Honest,
@@ -82,13 +85,13 @@ async fn a_publisher_is_heard_until_it_is_revoked() {
     say(&at_bob, "two").await;
     assert_eq!(history(&stream).await, ["one", "two"]);
 
-    frozen.store(true, std::sync::atomic::Ordering::SeqCst);
+    frozen.store(true, Ordering::SeqCst);
     stream.revoke_user(bob_of(&rig).await).await.unwrap();
     say(&at_bob, "three").await;
     let told = ["one", "two", "Rejected(AfterRevocation)"];
     assert_eq!(history(&stream).await, told);
 
-    frozen.store(false, std::sync::atomic::Ordering::SeqCst);
+    frozen.store(false, Ordering::SeqCst);
     at_bob.sync().await.unwrap();
     assert!(matches!(
         at_bob.publish(b"four").await,
@@ -156,4 +159,37 @@ async fn whoever_is_let_in_again_opens_all_of_it_again() {
     say(&joined, "three").await;
     assert_eq!(history(&joined).await, ["one", "two", "three"]);
     assert_eq!(history(&stream).await, ["one", "two", "three"]);
+}
+
+#[tokio::test]
+async fn a_batch_that_waited_long_for_the_store_is_sealed_by_a_fresh_log() {
+    let (rig, time) = (Rig::new(), Time::new());
+    let alice = rig.home_by("alice", &time).await;
+    let bob = rig.home_by("bob", &time).await;
+    let stream = kitchen(&alice).await;
+    let waits = Arc::new(AtomicBool::new(false));
+    let (passing, asked) = (time.clone(), waits.clone());
+    let ground = Gated::over(time.ground(), move || {
+        if asked.swap(false, Ordering::SeqCst) {
+            passing.pass(5_001);
+        }
+        true
+    });
+    drop(join(&bob, &stream).await);
+    stream
+        .grant(from_now(bob.user(), Roles::PUBLISHER))
+        .await
+        .unwrap();
+    let at_bob = rig
+        .on("bob", ground)
+        .await
+        .stream(&name("kitchen"))
+        .await
+        .unwrap();
+    say(&at_bob, "one").await;
+    stream.revoke_user(bob.user()).await.unwrap();
+    waits.store(true, Ordering::SeqCst);
+    let refused = at_bob.publish(b"two").await;
+    assert!(matches!(refused, Err(Error::NotAllowed(_))), "{refused:?}");
+    assert_eq!(history(&stream).await, ["one"]);
 }
