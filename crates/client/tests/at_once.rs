@@ -45,7 +45,7 @@ async fn one_who_follows_opens_every_message_of_every_new_session() {
         }
     });
     for number in 0..20_u8 {
-        let delivery = following.next().await.unwrap();
+        let delivery = within(following.next()).await.unwrap();
         assert_eq!(
             (delivery.state, delivery.reason),
             (State::Opened, None),
@@ -72,7 +72,12 @@ async fn one_who_stops_waiting_and_comes_back_misses_nothing() {
         }
     });
     let mut heard = Vec::new();
+    let end = tokio::time::Instant::now() + HANGS_AFTER;
     while heard.len() < 30 {
+        assert!(
+            tokio::time::Instant::now() < end,
+            "it hangs after {heard:?}"
+        );
         let patience = Duration::from_millis(1);
         if let Ok(delivery) = tokio::time::timeout(patience, following.next()).await {
             let delivery = delivery.unwrap();
@@ -140,6 +145,15 @@ async fn nothing_that_another_process_seals_after_a_revocation_opens() {
     assert!(after.position >= revoked.position);
     let joined = scene.bob.stream(&"kitchen".parse().unwrap()).await.unwrap();
     assert_eq!(opened(&joined).await, 1);
+}
+
+/// A message that never comes fails the test instead of holding it up for ever.
+const HANGS_AFTER: Duration = Duration::from_secs(120);
+
+async fn within<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(HANGS_AFTER, work)
+        .await
+        .expect("it hangs")
 }
 
 struct Scene {
