@@ -84,11 +84,10 @@ pub(crate) async fn measure(page: &mut Page) -> anyhow::Result<()> {
     scan.row(page, scan);
     read.row(page, scan);
     page.paragraph(
-        "The bus alone carries the very same envelopes in the same batches. About half of what \
-         publishing adds is the queue that records wait in, with its wake-ups; the rest is the \
-         store's transaction around every batch, and filling and sealing frames. About half of what \
-         reading adds is opening the frames, the rest is a delivery for each record. Time on the \
-         wall depends on the disk, which every append waits for.",
+        "The bus alone carries the very same envelopes in the same batches. Publishing adds the \
+         queue that records wait in, with its wake-ups, the store's transaction around every batch, \
+         and filling and sealing frames; reading adds opening the frames and a delivery for each \
+         record. Time on the wall depends on the disk, which every append waits for.",
     );
     Ok(())
 }

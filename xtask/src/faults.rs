@@ -19,9 +19,6 @@ const COUNT: u32 = 24;
 #[rustfmt::skip]
 const HELD_OFF: &[u32] = &[1, 2, 4, 5, 6, 7, 11, 12, 15, 16, 17, 18, 20, 21, 22, 23, 24];
 
-/// Whether a fault of [`HELD_OFF`] without a test is reported.
-const ENFORCED: bool = true;
-
 /// Fault to `path:line name` of the tests that cite it.
 type Cited = BTreeMap<u32, BTreeSet<(String, usize, String)>>;
 
@@ -46,10 +43,6 @@ pub(crate) fn print(root: &Path) -> anyhow::Result<()> {
 
 /// Reports a page that does not number the faults, or whose last column is not what the tests say.
 pub(crate) fn check(tree: &Tree) -> Vec<Finding> {
-    judge(tree, ENFORCED)
-}
-
-fn judge(tree: &Tree, enforced: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     let page = tree.text(PAGE).unwrap_or_default();
     let numbers: Vec<u32> = rows(page).map(|(number, ..)| number).collect();
@@ -69,9 +62,6 @@ fn judge(tree: &Tree, enforced: bool) -> Vec<Finding> {
                 format!("there is no fault {number}"),
             ));
         }
-    }
-    if !enforced {
-        return findings;
     }
     let bare = HELD_OFF.iter().filter(|number| !cited.contains_key(number));
     findings.extend(bare.map(|number| {
@@ -291,22 +281,19 @@ mod tests {
     fn a_missing_row_and_an_unknown_number_are_reported() {
         let page = page("none yet").replace("| 3 | Bad. | Good. | none yet |\n", "");
         let test = "#[test]\nfn fault_25_x() {}\n";
-        let said = lines(&judge(
-            &Tree::of(&[(PAGE, &page), ("crates/a/src/lib.rs", test)]),
-            false,
-        ));
+        let tree = Tree::of(&[(PAGE, &page), ("crates/a/src/lib.rs", test)]);
+        let said = lines(&check(&tree));
         assert!(said[0].contains("one row for each"), "{said:?}");
         assert_eq!(said[1], "crates/a/src/lib.rs:2: there is no fault 25");
     }
 
     #[test]
-    fn a_fault_without_a_test_is_reported_once_enforced() {
+    fn a_fault_without_a_test_is_reported() {
         let text = page("none yet");
         let mut files = vec![(PAGE, text.as_str())];
-        assert_eq!(judge(&Tree::of(&files), false), []);
-        assert_eq!(judge(&Tree::of(&files), true).len(), HELD_OFF.len());
+        assert_eq!(check(&Tree::of(&files)).len(), HELD_OFF.len());
         files.push(("crates/a/src/lib.rs", "#[test]\nfn fault_7_x() {}\n"));
-        let said = lines(&judge(&Tree::of(&files), true));
+        let said = lines(&check(&Tree::of(&files)));
         assert!(
             !said.iter().any(|line| line.contains("fault 7;")),
             "{said:?}"
