@@ -29,6 +29,14 @@ pub fn digest(label: &str, parts: &[&[u8]]) -> Digest {
     Digest(*hasher.finalize().as_bytes())
 }
 
+/// Hashes bytes that may be many by themselves; the result is a part of a [`digest`].
+///
+/// Nothing stands in front of the bytes, so that BLAKE3 takes them in whole chunks, many at once.
+/// The label is kept apart from them by BLAKE3 itself, in its mode for deriving keys.
+pub fn bulk_digest(label: &str, bytes: &[u8]) -> Digest {
+    Digest(blake3::derive_key(label, bytes))
+}
+
 /// The very bytes that [`digest`] hashes: for the `info` of a wrap and other contexts that are
 /// bound whole.
 pub fn delimited(label: &str, parts: &[&[u8]]) -> Vec<u8> {
@@ -90,6 +98,20 @@ mod tests {
         assert_ne!(split, digest(LABEL, &[b"abc"]));
         assert_ne!(split, digest(LABEL, &[b"ab", b"c", b""]));
         assert_ne!(split, digest("sealcast.v1 testa", &[b"b", b"c"]));
+    }
+
+    /// fault 5
+    #[test]
+    fn a_bulk_digest_is_under_its_label_and_no_digest_of_anything_else() {
+        let bulk = bulk_digest(LABEL, b"ab");
+        assert_eq!(
+            Hex(bulk.as_bytes()).to_string(),
+            "607f040b08549b15fc070824029ac0b6ea709e5c0c19bf6da77985d7b18d64c1"
+        );
+        assert_ne!(bulk, bulk_digest("sealcast.v1 testa", b"b"));
+        assert_ne!(bulk, digest(LABEL, &[b"ab"]));
+        let joined = [LABEL.as_bytes(), b"ab"].concat();
+        assert_ne!(bulk.as_bytes(), blake3::hash(&joined).as_bytes());
     }
 
     #[test]

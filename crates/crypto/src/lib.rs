@@ -44,7 +44,7 @@ mod wrap;
 mod seeded;
 
 pub use cover::{Cover, CoverError};
-pub use digest::{Digest, delimited, digest};
+pub use digest::{Digest, bulk_digest, delimited, digest};
 pub use message::{COMMITMENT_LEN, HEADER_LEN, MessageContext, MessageKey, OpenError, TAG_LEN};
 pub use secret::SecretBytes;
 pub use sign::{KeyError, Signature, SignatureError, SigningKey, VerifyingKey};

@@ -1,7 +1,7 @@
 //! Envelopes and frames (`spec/envelope.md`).
 
 use anyhow::Context as _;
-use sealcast_crypto::{Cover, SigningKey, Walker, digest};
+use sealcast_crypto::{Cover, SigningKey, Walker, bulk_digest, digest};
 use sealcast_protocol::{
     EnvelopeHash, Flags, Frame, Header, InstanceId, Position, SessionId, Suite, seal,
 };
@@ -166,10 +166,9 @@ fn signed_digest(envelope: &[u8], topic: &[u8]) -> sealcast_crypto::Digest {
     let (header, rest) = envelope.split_at(72);
     let (commitment, rest) = rest.split_at(24);
     let ciphertext = &rest[..rest.len() - 64];
-    digest(
-        "sealcast.v1 envelope",
-        &[&STREAM.0, topic, header, commitment, ciphertext],
-    )
+    let content = bulk_digest("sealcast.v1 envelope ciphertext", ciphertext);
+    let parts: [&[u8]; 5] = [&STREAM.0, topic, header, commitment, content.as_bytes()];
+    digest("sealcast.v1 envelope", &parts)
 }
 
 fn hash(envelope: &[u8], topic: &[u8]) -> [u8; 16] {

@@ -2,7 +2,8 @@
 
 use anyhow::Context as _;
 use sealcast_crypto::{
-    Cover, MessageContext, MessageKey, NodeId, POSITION_END, UnwrapKey, Walker, delimited, digest,
+    Cover, MessageContext, MessageKey, NodeId, POSITION_END, UnwrapKey, Walker, bulk_digest,
+    delimited, digest,
 };
 
 use super::case::Case;
@@ -15,6 +16,7 @@ const THEN: u64 = 1_700_000_000_000;
 pub(super) fn cases() -> anyhow::Result<Vec<Case>> {
     Ok([
         digests(),
+        bulk_digests(),
         nodes(),
         covers(),
         cover_faults(),
@@ -46,6 +48,29 @@ fn digests() -> Vec<Case> {
             .ok()
             .hex("delimited", delimited(label, parts))
             .hex("digest", digest(label, parts).as_bytes())
+    })
+    .to_vec()
+}
+
+fn bulk_digests() -> Vec<Case> {
+    let label = "sealcast.v1 test";
+    let many: Vec<u8> = (0..251).cycle().take(2_500).collect();
+    let (chunk, more) = (&many[..1_024], &many[..1_025]);
+    #[rustfmt::skip]
+    let rows: [(_, _, _, &[u8]); 6] = [
+        ("two-bytes", "the example of the page", label, b"ab"),
+        ("no-bytes", "a label alone", label, b""),
+        ("a-byte-in-the-label", "the label ends in the first byte", "sealcast.v1 testa", b"b"),
+        ("a-chunk", "1,024 bytes", label, chunk),
+        ("a-chunk-and-a-byte", "1,025 bytes", label, more),
+        ("many-bytes", "2,500 bytes", label, &many),
+    ];
+    rows.map(|(name, about, label, bytes)| {
+        Case::new("bulk-digest", name, about)
+            .with("label", label)
+            .hex("bytes", bytes)
+            .ok()
+            .hex("digest", bulk_digest(label, bytes).as_bytes())
     })
     .to_vec()
 }

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use rand_core::{TryCryptoRng, TryRng};
 use sealcast_crypto::{
     Cover, Digest, MessageContext, MessageKey, NodeId, SessionRoot, Signature, SigningKey,
-    UnwrapKey, VerifyingKey, Walker, WrapKey, cover, delimited, digest,
+    UnwrapKey, VerifyingKey, Walker, WrapKey, bulk_digest, cover, delimited, digest,
 };
 use sealcast_protocol::wrap_key_hash;
 
@@ -77,6 +77,11 @@ pub(crate) fn digests(given: &mut Given) -> Outcome {
         .hex("delimited", delimited(&said.0, &borrowed(&said.1)))
         .hex("digest", digest_of(&said).as_bytes())
         .done()
+}
+
+pub(crate) fn bulk_digests(given: &mut Given) -> Outcome {
+    let digest = bulk_digest(&given.text("label")?, &given.bytes("bytes")?);
+    Lines::default().hex("digest", digest.as_bytes()).done()
 }
 
 pub(crate) fn tree(given: &mut Given) -> Outcome {

@@ -19,6 +19,7 @@ type Read = fn(&mut Given) -> Outcome;
 /// The folders, and what tries their files.
 const AREAS: &[(&str, Read)] = &[
     ("access-log", control::access_log),
+    ("bulk-digest", keys::bulk_digests),
     ("bundle", control::bundles),
     ("cover", keys::covers),
     ("device-list", control::device_list),

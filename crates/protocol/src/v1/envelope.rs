@@ -13,7 +13,7 @@ use core::fmt;
 
 use sealcast_crypto::{
     COMMITMENT_LEN, Digest, HEADER_LEN, Leaf, MessageContext, MessageKey, OpenError, SecretBytes,
-    Signature, SigningKey, TAG_LEN, VerifyingKey, digest,
+    Signature, SigningKey, TAG_LEN, VerifyingKey, bulk_digest, digest,
 };
 
 use crate::encoding::DecodeError;
@@ -28,6 +28,7 @@ pub const PAYLOAD_MAX: usize = (16 << 20) + (64 << 10);
 const SIGNATURE_LEN: usize = 64;
 const VERSION: u8 = 1;
 const SIGN_LABEL: &str = "sealcast.v1 envelope";
+const CIPHERTEXT_LABEL: &str = "sealcast.v1 envelope ciphertext";
 const HASH_LABEL: &str = "sealcast.v1 envelope hash";
 
 /// How an envelope is sealed.
@@ -418,7 +419,9 @@ fn signed_digest(
     ciphertext: &[u8],
 ) -> Digest {
     let (stream, topic, header) = (context.stream, context.topic, context.header);
-    digest(SIGN_LABEL, &[stream, topic, header, commitment, ciphertext])
+    let content = bulk_digest(CIPHERTEXT_LABEL, ciphertext);
+    let parts: [&[u8]; 5] = [stream, topic, header, commitment, content.as_bytes()];
+    digest(SIGN_LABEL, &parts)
 }
 
 fn envelope_hash(signed: &Digest, signature: &Signature) -> EnvelopeHash {

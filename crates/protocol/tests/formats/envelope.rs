@@ -1,5 +1,7 @@
 use proptest::prelude::*;
-use sealcast_crypto::{Cover, OpenError, SessionRoot, SigningKey, Walker, digest};
+use sealcast_crypto::{
+    Cover, Digest, OpenError, SessionRoot, SigningKey, Walker, bulk_digest, digest,
+};
 use sealcast_protocol::{
     DecodeError, DeviceId, ENVELOPE_OVERHEAD, EnvelopeHash, EnvelopeView, Flags, Header,
     InstanceId, PAYLOAD_MAX, Position, SealError, SealedEnvelope, SessionId, StreamId, Suite,
@@ -138,14 +140,7 @@ fn a_byte_moved_over_a_border_between_fields_does_not_verify() {
 fn the_signed_digest_is_of_delimited_parts() {
     let bytes = sealed(&header(), b"21.5").bytes;
     let (signed, signature) = bytes.split_last_chunk::<64>().unwrap();
-    let parts: [&[u8]; 5] = [
-        &STREAM.0,
-        TOPIC,
-        &signed[..72],
-        &signed[72..96],
-        &signed[96..],
-    ];
-    let digest = digest("sealcast.v1 envelope", &parts);
+    let digest = signed_digest(signed, &STREAM, TOPIC);
     let signature = sealcast_crypto::Signature::from_bytes(*signature);
     assert_eq!(
         signing().verifying_key().verify(&digest, &signature),
@@ -334,16 +329,22 @@ fn sealed(header: &Header, payload: &[u8]) -> SealedEnvelope {
 
 fn sign_again(bytes: &mut [u8], stream: &StreamId, topic: &[u8]) {
     let (signed, signature) = bytes.split_last_chunk_mut::<64>().unwrap();
+    *signature = *signing()
+        .sign(&signed_digest(signed, stream, topic))
+        .as_bytes();
+}
+
+/// What is signed, put together from the spec's page.
+fn signed_digest(signed: &[u8], stream: &StreamId, topic: &[u8]) -> Digest {
+    let content = bulk_digest("sealcast.v1 envelope ciphertext", &signed[96..]);
     let parts: [&[u8]; 5] = [
         &stream.0,
         topic,
         &signed[..72],
         &signed[72..96],
-        &signed[96..],
+        content.as_bytes(),
     ];
-    *signature = *signing()
-        .sign(&digest("sealcast.v1 envelope", &parts))
-        .as_bytes();
+    digest("sealcast.v1 envelope", &parts)
 }
 
 fn header() -> Header {
