@@ -337,8 +337,8 @@ pub(crate) fn sizes(page: &mut Page) -> anyhow::Result<()> {
     row("Megolm", Received::new(&RECORD).message_len(), 1);
     page.paragraph(
         "An envelope adds 176 bytes, most of which are the signature (64) and the header (72) that \
-         names sender, session, position and predecessor; a frame adds its record count once and \
-         two or three bytes to each record. Megolm's message does not say who sent it in which \
+         names sender, session, position and predecessor; a frame adds one byte \
+         or two to each record, its length, and two or three for each millisecond. Megolm's message does not say who sent it in which \
          session: Matrix adds that outside, in JSON.",
     );
     Ok(())

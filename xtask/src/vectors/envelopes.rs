@@ -3,7 +3,8 @@
 use anyhow::Context as _;
 use sealcast_crypto::{Cover, SigningKey, Walker, bulk_digest, digest};
 use sealcast_protocol::{
-    EnvelopeHash, Flags, Frame, Header, InstanceId, Position, SessionId, Suite, seal,
+    EnvelopeHash, FRAME_RECORDS_MAX, Flags, Frame, Header, InstanceId, Position, SessionId, Suite,
+    seal,
 };
 
 use super::case::Case;
@@ -331,12 +332,16 @@ type Made<'a> = &'a [(u64, &'a [u8])];
 fn frames() -> Vec<Case> {
     let last = Position::END.0 - 1;
     let long = [0x61; 300];
+    let many = [(NOW.0 - 1, &b"21.5"[..]); 200];
     #[rustfmt::skip]
-    let rows: [(_, _, _, Made<'_>); 6] = [
+    let rows: [(_, _, _, Made<'_>); 9] = [
         ("one-record", "made at the position", NOW.0, &[(NOW.0, b"21.5")]),
-        ("example", "the example of the page", NOW.0, &[(NOW.0 - 3, b"21.5"), (NOW.0, b"21.6")]),
+        ("example", "the example of the page", NOW.0, &[(NOW.0 - 3, b"21.5"), (NOW.0, b"21.6"), (NOW.0, b"21.7")]),
         ("empty-record", "a payload of no bytes", NOW.0, &[(NOW.0, b"")]),
         ("long-record", "a length of two bytes", NOW.0, &[(NOW.0, &long)]),
+        ("long-run", "a count of two bytes", NOW.0, &many),
+        ("no-run-of-two", "each record is a run", NOW.0, &[(NOW.0 - 2, b"a"), (NOW.0 - 1, b"b"), (NOW.0, b"c")]),
+        ("time-again", "a time comes again, in a run of its own", NOW.0, &[(NOW.0, b"a"), (NOW.0 - 1, b"b"), (NOW.0, b"c")]),
         ("any-order", "records need not be in order", NOW.0, &[(NOW.0 + 64, b"a"), (NOW.0 - 64, b"b")]),
         ("farthest", "from the last position to the first", last, &[(0, b"a"), (last, b"b")]),
     ];
@@ -354,27 +359,33 @@ fn frames() -> Vec<Case> {
 
 fn frame_faults() -> Vec<Case> {
     let (shape, range) = ("malformed", "out of range");
+    let empty = vec![0; FRAME_RECORDS_MAX];
+    let too_many = [b"\x00\xff\xff\x03", &*empty, b"\x01\x01\x00"].concat();
     #[rustfmt::skip]
-    let rows: [(_, _, _, &[u8], _); 19] = [
-        ("no-bytes", "not even a count", NOW.0, b"", shape),
-        ("no-records", "a count of 0", NOW.0, b"\x00", range),
-        ("65536-records", "a count above the highest", NOW.0, b"\x80\x80\x04", range),
-        ("count-cut", "the count's second byte is missing", NOW.0, b"\x82", shape),
-        ("count-not-minimal", "1 in two bytes", NOW.0, b"\x81\x00\x00\x01a", shape),
-        ("time-not-minimal", "0 in two bytes", NOW.0, b"\x01\x80\x00\x01a", shape),
-        ("length-not-minimal", "1 in two bytes", NOW.0, b"\x01\x00\x81\x00a", shape),
-        ("length-not-minimal-by-two", "1 in three bytes", NOW.0, b"\x01\x00\x81\x80\x00a", shape),
-        ("number-of-65-bits", "a time of 2^64", NOW.0, b"\x01\x80\x80\x80\x80\x80\x80\x80\x80\x80\x02\x01a", shape),
-        ("number-of-11-bytes", "a time that does not end", NOW.0, b"\x01\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01\x01a", shape),
-        ("byte-behind", "a byte stands behind the last record", NOW.0, b"\x01\x00\x01a\x00", shape),
-        ("record-missing", "two are announced, one follows", NOW.0, b"\x02\x00\x01a", shape),
-        ("record-too-many", "one is announced, two follow", NOW.0, b"\x01\x00\x01a\x00\x01b", shape),
-        ("length-missing", "a record without a length", NOW.0, b"\x01\x00", shape),
-        ("payload-cut", "two bytes are announced, one follows", NOW.0, b"\x01\x00\x02a", shape),
-        ("payload-endless", "2^63 bytes are announced", NOW.0, b"\x01\x00\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01a", shape),
+    let rows: [(_, _, _, &[u8], _); 23] = [
+        ("no-bytes", "not even a run", NOW.0, b"", shape),
+        ("run-of-none", "a count of 0", NOW.0, b"\x00\x00", range),
+        ("second-run-of-none", "a count of 0 behind a good run", NOW.0, b"\x00\x01\x01a\x01\x00", range),
+        ("65536-records", "a count above the highest", NOW.0, b"\x00\x80\x80\x04", range),
+        ("65536-records-in-two-runs", "one more than there may be", NOW.0, &too_many, range),
+        ("count-missing", "a run without a count", NOW.0, b"\x00", shape),
+        ("count-cut", "the count's second byte is missing", NOW.0, b"\x00\x82", shape),
+        ("count-not-minimal", "1 in two bytes", NOW.0, b"\x00\x81\x00\x01a", shape),
+        ("time-not-minimal", "0 in two bytes", NOW.0, b"\x80\x00\x01\x01a", shape),
+        ("length-not-minimal", "1 in two bytes", NOW.0, b"\x00\x01\x81\x00a", shape),
+        ("length-not-minimal-by-two", "1 in three bytes", NOW.0, b"\x00\x01\x81\x80\x00a", shape),
+        ("number-of-65-bits", "a time of 2^64", NOW.0, b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x02\x01\x01a", shape),
+        ("number-of-11-bytes", "a time that does not end", NOW.0, b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01\x01\x01a", shape),
+        ("runs-of-one-time", "two runs where one would do", NOW.0, b"\x00\x01\x01a\x00\x01\x01b", shape),
+        ("byte-behind", "a byte stands behind the last record", NOW.0, b"\x00\x01\x01a\x01", shape),
+        ("record-missing", "two are announced, one follows", NOW.0, b"\x00\x02\x01a", shape),
+        ("length-missing", "a record without a length", NOW.0, b"\x00\x01", shape),
+        ("payload-cut", "two bytes are announced, one follows", NOW.0, b"\x00\x01\x02a", shape),
+        ("payload-endless", "2^63 bytes are announced", NOW.0, b"\x00\x01\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01a", shape),
         ("time-before-all", "a millisecond before position 0", 0, b"\x01\x01\x01a", range),
-        ("time-behind-all", "a millisecond behind the last position", Position::END.0 - 1, b"\x01\x02\x01a", range),
-        ("second-record-out-of-time", "a fault in the second record refuses the first too", 0, b"\x02\x00\x01a\x01\x01b", range),
+        ("time-behind-all", "a millisecond behind the last position", Position::END.0 - 1, b"\x02\x01\x01a", range),
+        ("time-farther", "2^63 milliseconds before the position", NOW.0, b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x01\x01a", range),
+        ("second-run-out-of-time", "a fault in the second run refuses the first too", 0, b"\x00\x01\x01a\x01\x01\x01b", range),
     ];
     rows.map(|(name, about, position, plaintext, failure)| {
         Case::new("frame", name, about)

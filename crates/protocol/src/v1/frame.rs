@@ -1,11 +1,13 @@
 //! Several records in one envelope, `spec/envelope.md`.
 //!
 //! ```text
-//! frame  = count, count × record
-//! record = time - position (zigzag), length, bytes
+//! frame  = 1 or more × run
+//! run    = time - position (zigzag), count, count × record
+//! record = length, bytes
 //! ```
 //!
-//! Numbers are variable-length, seven bits a byte, the lowest first, in their shortest form.
+//! Records of one time that follow each other are a run. Numbers are variable-length, seven bits a
+//! byte, the lowest first, in their shortest form.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -20,10 +22,8 @@ pub const FRAME_RECORDS_MAX: usize = 65_535;
 
 /// Bytes of a number, at most; enough for 64 bits.
 const VARINT_MAX: usize = 10;
-/// Bytes of the record count, at most.
-const COUNT_MAX: usize = 3;
-/// Bytes of the distance between two positions, at most: 48 bits and a sign.
-const DELTA_MAX: usize = 7;
+/// Bytes of a run's own fields, at most: 48 bits and a sign, and the count.
+const RUN_MAX: usize = 7 + 3;
 
 /// Collects records that leave in one envelope.
 ///
@@ -41,11 +41,18 @@ const DELTA_MAX: usize = 7;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Frame {
-    times: Vec<(Position, usize)>,
-    payloads: Vec<u8>,
-    /// Bytes of the finished plaintext, at most.
-    len_max: usize,
+    runs: Vec<Run>,
+    /// All records as they travel, run after run.
+    records: Vec<u8>,
+    count: usize,
     capacity: usize,
+}
+
+/// Records of one time, and where they end.
+struct Run {
+    time: Position,
+    count: usize,
+    end: usize,
 }
 
 impl Frame {
@@ -53,9 +60,9 @@ impl Frame {
     /// once, so that no copy of a payload is left behind by growing.
     pub fn with_capacity(capacity: usize) -> Self {
         Self {
-            times: Vec::new(),
-            payloads: Vec::with_capacity(capacity),
-            len_max: COUNT_MAX,
+            runs: Vec::new(),
+            records: Vec::with_capacity(capacity),
+            count: 0,
             capacity,
         }
     }
@@ -70,25 +77,36 @@ impl Frame {
         if time >= Position::END {
             return Err(PushError::TimeOutOfRange);
         }
-        let added = DELTA_MAX + varint_len(payload.len() as u64) + payload.len();
-        let len_max = self.len_max.saturating_add(added);
-        if len_max > self.capacity || self.times.len() == FRAME_RECORDS_MAX {
+        let continues = self.runs.last().is_some_and(|run| run.time == time);
+        let runs = self.runs.len() + usize::from(!continues);
+        let added = varint_len(payload.len() as u64).saturating_add(payload.len());
+        let len_max = (runs * RUN_MAX + self.records.len()).saturating_add(added);
+        if len_max > self.capacity || self.count == FRAME_RECORDS_MAX {
             return Err(PushError::Full);
         }
-        self.len_max = len_max;
-        self.times.push((time, payload.len()));
-        self.payloads.extend_from_slice(payload);
+        put_varint(&mut self.records, payload.len() as u64);
+        self.records.extend_from_slice(payload);
+        self.count += 1;
+        let end = self.records.len();
+        match self.runs.last_mut().filter(|_| continues) {
+            Some(run) => (run.count, run.end) = (run.count + 1, end),
+            None => self.runs.push(Run {
+                time,
+                count: 1,
+                end,
+            }),
+        }
         Ok(())
     }
 
     /// Number of records.
     pub fn len(&self) -> usize {
-        self.times.len()
+        self.count
     }
 
     /// Whether there is no record yet.
     pub fn is_empty(&self) -> bool {
-        self.times.is_empty()
+        self.count == 0
     }
 
     /// Writes the plaintext of the envelope that is sealed at `position`. Wiped when dropped.
@@ -98,15 +116,14 @@ impl Frame {
     /// Panics when the frame is empty.
     pub fn finish(&self, position: Position) -> Zeroizing<Vec<u8>> {
         assert!(!self.is_empty(), "a frame has at least one record");
-        let mut plaintext = Zeroizing::new(Vec::with_capacity(self.len_max));
-        put_varint(&mut plaintext, self.times.len() as u64);
-        let mut rest = self.payloads.as_slice();
-        for &(time, len) in &self.times {
-            put_varint(&mut plaintext, zigzag(time, position));
-            put_varint(&mut plaintext, len as u64);
-            let (payload, behind) = rest.split_at(len);
-            plaintext.extend_from_slice(payload);
-            rest = behind;
+        let len_max = self.runs.len() * RUN_MAX + self.records.len();
+        let mut plaintext = Zeroizing::new(Vec::with_capacity(len_max));
+        let mut from = 0;
+        for run in &self.runs {
+            put_varint(&mut plaintext, zigzag(run.time, position));
+            put_varint(&mut plaintext, run.count as u64);
+            plaintext.extend_from_slice(&self.records[from..run.end]);
+            from = run.end;
         }
         plaintext
     }
@@ -114,7 +131,7 @@ impl Frame {
 
 impl Drop for Frame {
     fn drop(&mut self) {
-        self.payloads.zeroize();
+        self.records.zeroize();
     }
 }
 
@@ -164,7 +181,12 @@ pub struct Records<'a> {
 #[derive(Clone, Copy)]
 enum Kind<'a> {
     Single(&'a [u8]),
-    Frame(&'a [u8]),
+    Frame {
+        rest: &'a [u8],
+        /// Of the run that is being read, and how many records it has left.
+        time: Position,
+        in_run: usize,
+    },
 }
 
 impl<'a> Records<'a> {
@@ -186,24 +208,17 @@ impl<'a> Records<'a> {
                 left: 1,
             });
         }
-        let mut rest = plaintext;
-        let count = take_varint(&mut rest)?;
-        let left = usize::try_from(count).map_err(|_| DecodeError::OutOfRange)?;
-        if left == 0 || left > FRAME_RECORDS_MAX {
-            return Err(DecodeError::OutOfRange);
-        }
-        let records = Self {
-            kind: Kind::Frame(rest),
+        let kind = Kind::Frame {
+            rest: plaintext,
+            time: position,
+            in_run: 0,
+        };
+        let left = count_records(plaintext, position)?;
+        Ok(Self {
+            kind,
             position,
             left,
-        };
-        for _ in 0..left {
-            take_record(&mut rest, position)?;
-        }
-        match rest.is_empty() {
-            true => Ok(records),
-            false => Err(DecodeError::Malformed),
-        }
+        })
     }
 }
 
@@ -212,13 +227,23 @@ impl<'a> Iterator for Records<'a> {
 
     fn next(&mut self) -> Option<Record<'a>> {
         self.left = self.left.checked_sub(1)?;
-        match &mut self.kind {
-            Kind::Single(payload) => Some(Record {
-                time: self.position,
-                payload,
-            }),
-            Kind::Frame(rest) => take_record(rest, self.position).ok(),
+        let (rest, time, in_run) = match &mut self.kind {
+            Kind::Single(payload) => {
+                return Some(Record {
+                    time: self.position,
+                    payload,
+                });
+            }
+            Kind::Frame { rest, time, in_run } => (rest, time, in_run),
+        };
+        if *in_run == 0 {
+            (*time, *in_run) = take_run(rest, self.position).ok()?;
         }
+        *in_run -= 1;
+        Some(Record {
+            time: *time,
+            payload: take_payload(rest).ok()?,
+        })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -234,12 +259,43 @@ impl fmt::Debug for Records<'_> {
     }
 }
 
-fn take_record<'a>(rest: &mut &'a [u8], position: Position) -> Result<Record<'a>, DecodeError> {
+/// Checks a whole frame, and says how many records it has.
+fn count_records(mut rest: &[u8], position: Position) -> Result<usize, DecodeError> {
+    let mut count = 0;
+    let mut before = None;
+    loop {
+        let (time, in_run) = take_run(&mut rest, position)?;
+        if before.replace(time) == Some(time) {
+            return Err(DecodeError::NotCanonical);
+        }
+        count += in_run;
+        if count > FRAME_RECORDS_MAX {
+            return Err(DecodeError::OutOfRange);
+        }
+        for _ in 0..in_run {
+            take_payload(&mut rest)?;
+        }
+        if rest.is_empty() {
+            return Ok(count);
+        }
+    }
+}
+
+/// The time of a run, and how many records it has.
+fn take_run(rest: &mut &[u8], position: Position) -> Result<(Position, usize), DecodeError> {
     let time = unzigzag(take_varint(rest)?, position)?;
+    let count = usize::try_from(take_varint(rest)?).unwrap_or(usize::MAX);
+    match (1..=FRAME_RECORDS_MAX).contains(&count) {
+        true => Ok((time, count)),
+        false => Err(DecodeError::OutOfRange),
+    }
+}
+
+fn take_payload<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], DecodeError> {
     let len = usize::try_from(take_varint(rest)?).map_err(|_| DecodeError::Malformed)?;
     let (payload, behind) = rest.split_at_checked(len).ok_or(DecodeError::Malformed)?;
     *rest = behind;
-    Ok(Record { time, payload })
+    Ok(payload)
 }
 
 /// The signed distance from `position` to `time`, small numbers for small distances either way.

@@ -34,6 +34,7 @@ fn the_example_of_the_envelope_page_is_true() {
     let mut frame = Frame::with_capacity(100);
     frame.push(Position(TIME.0 - 3), b"21.5").unwrap();
     frame.push(TIME, b"21.6").unwrap();
+    frame.push(TIME, b"21.7").unwrap();
     let plaintext = frame.finish(TIME);
     let header = Header {
         suite: Suite::TreeV1,
