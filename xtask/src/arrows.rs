@@ -69,13 +69,16 @@ const TABLE: &[Row] = &[
     row("sealcast-sim", &[
         "sealcast-engine", "sealcast-protocol", "sealcast-crypto", "sealcast-store", "sealcast-bus",
     ], &["rand_core", "thiserror", "zeroize"]),
+    row("sealcast-vectors", &["sealcast-store", "sealcast-protocol", "sealcast-crypto"], &[
+        "rand_core", "tempfile",
+    ]),
     row("sealcast-bench", EVERY, &[
         "anyhow", "aws-lc-rs", "getrandom", "rand_core", "rustix", "tempfile", "tokio", "vodozemac",
     ]),
     row("xtask", EVERY, &["anyhow", "curve25519-dalek", "rand_core", "serde_json", "sha2"]),
 ];
 
-/// Libraries that chores and benchmarks may use. They themselves are named by none.
+/// Libraries that chores and benchmarks may use. They and `sealcast-vectors` are named by none.
 #[rustfmt::skip]
 const EVERY: &[&str] = &[
     "sealcast", "sealcast-crypto", "sealcast-protocol", "sealcast-engine", "sealcast-store",

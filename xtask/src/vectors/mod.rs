@@ -1,7 +1,7 @@
 //! `cargo xtask vectors`: what another implementation can be tried with, made from fixed seeds.
 //!
 //! `vectors/README.md` says how the files read. What is expected is written down here and not
-//! computed; `xtask/tests/vectors` reads the files back without any of this.
+//! computed; `crates/vectors` reads the files back without any of this.
 
 mod bundles;
 mod case;

@@ -3,7 +3,7 @@
 use sealcast_crypto::VerifyingKey;
 use sealcast_protocol::{AccessLog, LogEntry, Standing, StreamId, Unverified, UserId, Verified};
 
-use crate::file::{Given, Lines, Outcome, array, unhex};
+use crate::case::{Given, Lines, Outcome, array, must, unhex};
 
 pub(crate) fn state(given: &mut Given) -> Outcome {
     let stream = StreamId(given.array("stream")?);
@@ -14,7 +14,7 @@ pub(crate) fn state(given: &mut Given) -> Outcome {
     }
     let outcome = read(stream, owner, entries.iter());
     let backwards = read(stream, owner, entries.iter().rev());
-    assert_eq!(outcome, backwards, "the order of entries says nothing");
+    must(outcome == backwards, "the order of entries says nothing")?;
     outcome
 }
 

@@ -7,9 +7,9 @@ use sealcast_protocol::{
     open_bundle, sign,
 };
 
-use crate::file::{Given, Lines, Outcome, array, hex, named};
+use crate::case::{Given, Lines, Outcome, array, hex, must, named};
 use crate::formats::DECODE;
-use crate::keys::assert_signed_again;
+use crate::keys::SIGNED_AGAIN;
 
 const LIST: &[(&str, &str)] = &[
     ("Malformed(TooLong", "too long"),
@@ -114,7 +114,10 @@ impl Signed {
         let verified = unverified.verify(&key).map_err(|_| "signature")?;
         if let Some(seed) = self.seed {
             let again = sign(&SigningKey::from_seed(&seed), verified.body().clone());
-            assert_signed_again(again.is_ok_and(|again| again.wire() == self.wire))?;
+            must(
+                again.is_ok_and(|again| again.wire() == self.wire),
+                SIGNED_AGAIN,
+            )?;
         }
         Ok(verified)
     }

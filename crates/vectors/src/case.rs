@@ -1,21 +1,29 @@
-//! Reading a file of `vectors/`.
+//! One case of `vectors/`: a file, taken apart, and lines that come out.
 
 /// What must come out: lines, or the name of a failure. What is wrong with the file itself is a
 /// failure too, one that no file expects.
 pub(crate) type Outcome = Result<Vec<(String, String)>, String>;
 
-/// A file, taken apart.
-pub(crate) struct Vector {
+/// A case, taken apart.
+#[derive(Debug)]
+pub struct Case {
     pub(crate) given: Given,
-    pub(crate) expect: String,
+    /// `ok`, or the name of a failure.
+    pub expect: String,
     pub(crate) comes_out: Vec<(String, String)>,
 }
 
 /// The lines above `expect`, each to be taken once.
+#[derive(Debug)]
 pub(crate) struct Given(Vec<(String, String)>);
 
-impl Vector {
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+impl Case {
+    /// Takes the text of a file apart.
+    ///
+    /// # Errors
+    ///
+    /// Says what is no line of a case, or that nothing is expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let mut lines = Vec::new();
         for line in text.lines() {
             let (key, value) = line.split_once(':').ok_or(format!("no colon: {line}"))?;
@@ -148,5 +156,13 @@ pub(crate) fn named<'a>(
         found.map_or(format!("without a name: {shown}"), |(_, name)| {
             (*name).to_owned()
         })
+    }
+}
+
+/// What holds of every good case, whatever it says.
+pub(crate) fn must(holds: bool, otherwise: &str) -> Result<(), String> {
+    match holds {
+        true => Ok(()),
+        false => Err(otherwise.to_owned()),
     }
 }

@@ -9,7 +9,7 @@ use sealcast_crypto::{
 };
 use sealcast_protocol::wrap_key_hash;
 
-use crate::file::{Given, Lines, Outcome, named};
+use crate::case::{Given, Lines, Outcome, must, named};
 
 const COVER: &[(&str, &str)] = &[
     ("EmptyInterval", "empty interval"),
@@ -20,6 +20,11 @@ const KEY: &[(&str, &str)] = &[
     ("NotCanonical", "not canonical"),
     ("SmallOrder", "small order"),
 ];
+
+/// Signing is a function of key and digest, so that it can be tried by vectors too.
+pub(crate) const SIGNED_AGAIN: &str = "the seed does not give the same bytes";
+/// What is sealed or wrapped here opens.
+pub(crate) const OPENS: &str = "what was sealed does not open";
 
 /// Randomness that is written down, once; zeros behind it.
 pub(crate) struct Drawn(pub(crate) Vec<u8>);
@@ -104,7 +109,7 @@ pub(crate) fn covers(given: &mut Given) -> Outcome {
         let keys = Cover::from_root(&root, from, until).key_bytes();
         let again = Cover::from_key_bytes(from, until, keys.expose());
         let again = again.map_err(|error| named(COVER)(&error))?;
-        assert_eq!(again.nodes(), cover(from, until));
+        must(again.nodes() == cover(from, until), "a cover has its nodes")?;
         return Lines::default()
             .each(again.nodes(), |lines, node| {
                 lines.text("node", format!("{} {}", node.depth, node.index))
@@ -142,7 +147,7 @@ pub(crate) fn messages(given: &mut Given) -> Outcome {
         return Lines::default().hex("plaintext", opened).done();
     };
     let sealed = key.seal(&context, plaintext.clone());
-    assert_eq!(authentic(&sealed), Ok(plaintext));
+    must(authentic(&sealed) == Ok(plaintext), OPENS)?;
     Lines::default()
         .hex("commitment", key.commitment())
         .hex("sealed", sealed)
@@ -157,17 +162,9 @@ pub(crate) fn signatures(given: &mut Given) -> Outcome {
     key.verify(&said, &signature).map_err(|_| "signature")?;
     if let Some(seed) = seed {
         let signed = SigningKey::from_seed(&seed).sign(&said);
-        assert_signed_again(signed == signature)?;
+        must(signed == signature, SIGNED_AGAIN)?;
     }
     Lines::default().hex("digest", said.as_bytes()).done()
-}
-
-/// Signing is a function of key and digest, so that it can be tried by vectors too.
-pub(crate) fn assert_signed_again(same: bool) -> Result<(), String> {
-    match same {
-        true => Ok(()),
-        false => Err("the seed does not give the same bytes".to_owned()),
-    }
 }
 
 pub(crate) fn wrap_keys(given: &mut Given) -> Outcome {
@@ -188,7 +185,7 @@ pub(crate) fn wraps(given: &mut Given) -> Outcome {
     let wrapped = to.wrap(&mut Drawn(seed), &info, &plaintext);
     let wrapped = wrapped.map_err(|error| error.to_string())?;
     let opened = key.unwrap(&info, &wrapped).map_err(|_| "not authentic")?;
-    assert_eq!(opened.expose(), plaintext);
+    must(opened.expose() == plaintext, OPENS)?;
     Lines::default()
         .hex("wrap-key", to.as_bytes())
         .hex("wrapped", wrapped)

@@ -1,16 +1,12 @@
-//! Envelopes, frames, ids, tickets, and what rests in a home.
+//! Envelopes, frames, ids, tickets, and values of a store.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-
-use sealcast_crypto::{Cover, SecretBytes, SigningKey, StoreKey, VerifyingKey, Walker, delimited};
+use sealcast_crypto::{Cover, SigningKey, StoreKey, VerifyingKey, Walker, delimited};
 use sealcast_protocol::{
     DeviceId, EnvelopeView, Position, Records, StreamId, Ticket, UserId, seal,
 };
-use sealcast_store::KeyFile;
 
-use crate::file::{Given, Lines, Outcome, hex, named};
-use crate::keys::{Drawn, assert_signed_again, held, root};
+use crate::case::{Given, Lines, Outcome, hex, must, named};
+use crate::keys::{Drawn, OPENS, SIGNED_AGAIN, held, root};
 
 /// `spec/encoding.md` has one name for what is not the encoding of an object.
 pub(crate) const DECODE: &[(&str, &str)] = &[
@@ -28,11 +24,6 @@ const TICKET: &[(&str, &str)] = &[
     ("NewerVersion", "newer version"),
     ("BadBusUrl", "unusable address"),
     ("Credentials", "credential"),
-];
-const KEY_FILE: &[(&str, &str)] = &[
-    ("Damaged", "damaged"),
-    ("TooNew", "newer version"),
-    ("WrongPassphrase", "wrong passphrase"),
 ];
 
 pub(crate) fn envelopes(given: &mut Given) -> Outcome {
@@ -55,7 +46,10 @@ pub(crate) fn envelopes(given: &mut Given) -> Outcome {
     if let Some(seed) = seed {
         let signing = SigningKey::from_seed(&seed);
         let sealed = seal(&leaf, &signing, &stream, &topic, &header, plaintext);
-        assert_signed_again(sealed.is_ok_and(|sealed| sealed.bytes == envelope))?;
+        must(
+            sealed.is_ok_and(|sealed| sealed.bytes == envelope),
+            SIGNED_AGAIN,
+        )?;
     }
     let flags = u8::from(header.flags.frame) + 2 * u8::from(header.flags.backfill);
     Lines::default()
@@ -99,8 +93,12 @@ pub(crate) fn ids(given: &mut Given) -> Outcome {
 pub(crate) fn tickets(given: &mut Given) -> Outcome {
     let text = given.text("text")?;
     let ticket = Ticket::parse(&text).map_err(|error| named(TICKET)(&error))?;
-    assert_eq!(ticket.to_string(), text);
-    assert_eq!(Ticket::parse(&format!(" {text}\r\n")), Ok(ticket.clone()));
+    must(ticket.to_string() == text, "a ticket has one spelling")?;
+    let pasted = Ticket::parse(&format!(" {text}\r\n"));
+    must(
+        pasted.as_ref() == Ok(&ticket),
+        "space around a ticket says nothing",
+    )?;
     Lines::default()
         .text("bus", ticket.bus())
         .text("stream", ticket.stream())
@@ -122,19 +120,6 @@ pub(crate) fn store(given: &mut Given) -> Outcome {
     let value = given.bytes("value")?;
     let sealed = key.seal(&mut Drawn(nonce), &context, &value);
     let opened = key.open(&context, &sealed).map_err(|_| "not authentic")?;
-    assert_eq!(opened.expose(), value);
+    must(opened.expose() == value, OPENS)?;
     Lines::default().hex("sealed", sealed).done()
-}
-
-pub(crate) fn key_file(given: &mut Given) -> Outcome {
-    let bytes = given.bytes("file")?;
-    let passphrase = given.maybe_text("passphrase");
-    let passphrase = passphrase.map(|text| SecretBytes::from(text.into_bytes()));
-    let home = tempfile::tempdir().unwrap();
-    let path = home.path().join("store.key");
-    fs::write(&path, bytes).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-    let key = KeyFile::open(&path, passphrase.as_ref());
-    let key = key.map_err(|error| named(KEY_FILE)(&error))?;
-    Lines::default().hex("store-key", key.expose()).done()
 }

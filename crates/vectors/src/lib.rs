@@ -1,0 +1,83 @@
+//! Tries the cases of `vectors/` through the APIs that readers use. How they are made is not known
+//! here.
+//!
+//! [`check`] tries one case, [`check_folder`] all of them. It is the same code that runs natively
+//! and in WebAssembly, where nothing but [`LEFT_OUT`] is left out.
+
+mod case;
+mod control;
+mod folder;
+mod formats;
+mod keys;
+#[cfg(not(target_family = "wasm"))]
+mod locked;
+mod logs;
+
+pub use case::Case;
+pub use folder::{Counted, check_folder};
+
+use case::{Given, Outcome};
+
+type Read = fn(&mut Given) -> Outcome;
+
+/// The areas, and what tries their cases.
+const READERS: &[(&str, Read)] = &[
+    ("access-log", control::access_log),
+    ("bulk-digest", keys::bulk_digests),
+    ("bundle", control::bundles),
+    ("cover", keys::covers),
+    ("device-list", control::device_list),
+    ("digest", keys::digests),
+    ("envelope", formats::envelopes),
+    ("frame", formats::frames),
+    ("id", formats::ids),
+    #[cfg(not(target_family = "wasm"))]
+    ("key-file", locked::key_file),
+    ("log-state", logs::state),
+    ("message", keys::messages),
+    ("revocation-proof", control::revocation_proof),
+    ("session", control::sessions),
+    ("signature", keys::signatures),
+    ("store", formats::store),
+    ("ticket", formats::tickets),
+    ("tree", keys::tree),
+    ("wrap", keys::wraps),
+    ("wrap-key", keys::wrap_keys),
+];
+
+/// The areas that this build cannot try, and what each of them needs.
+pub const LEFT_OUT: &[(&str, &str)] = &[
+    #[cfg(target_family = "wasm")]
+    ("key-file", "the store, and with it SQLite"),
+];
+
+/// The areas that this build tries.
+pub fn areas() -> impl Iterator<Item = &'static str> {
+    READERS.iter().map(|(area, _)| *area)
+}
+
+/// Tries one case, the text of a file.
+///
+/// # Errors
+///
+/// Says how it comes out otherwise than it expects, or that there is no such area here.
+pub fn check(area: &str, text: &str) -> Result<(), String> {
+    let found = READERS.iter().find(|(own, _)| *own == area);
+    let (_, read) = found.ok_or(format!("no such area: {area}"))?;
+    let Case {
+        mut given,
+        expect,
+        comes_out,
+    } = Case::parse(text)?;
+    let outcome = read(&mut given);
+    if let [(key, _), ..] = given.rest() {
+        return Err(format!("nobody read `{key}` ({outcome:?})"));
+    }
+    match outcome {
+        Ok(lines) if expect == "ok" && lines == comes_out => Ok(()),
+        Err(failure) if failure == expect && comes_out.is_empty() => Ok(()),
+        outcome => Err(format!(
+            "expected {expect} {comes_out:?}, and there came {outcome:?}"
+        )),
+    }
+}
