@@ -1,11 +1,16 @@
 //! `cargo xtask test`: every check and every test, in one command.
 
+mod elsewhere;
+mod tools;
+
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use elsewhere::{build_for_browsers, vectors_in_python, vectors_in_webassembly};
+use tools::prepare;
 
 use crate::summary::Summary;
 use crate::tidy;
@@ -54,16 +59,22 @@ const STEPS: &[Step] = &[
             Ok(None)
         },
     },
+    Step {
+        name: "build for browsers",
+        run: build_for_browsers,
+    },
+    Step {
+        name: "vectors in WebAssembly",
+        run: vectors_in_webassembly,
+    },
+    Step {
+        name: "vectors in Python",
+        run: vectors_in_python,
+    },
 ];
 
 /// The examples; each checks itself and must end well.
 const EXAMPLES: &[&str] = &["chat", "late_reader", "sensor"];
-
-/// Commands that building or testing starts, and the Debian package of each.
-const NEEDED: &[(&str, &str)] = &[("cc", "build-essential")];
-
-/// Parts of the toolchain that the steps use.
-const COMPONENTS: &[(&str, &str)] = &[("fmt", "rustfmt"), ("clippy", "clippy")];
 
 /// Runs the steps in order, stopping at the first that fails. The last line printed is
 /// `N passed, N failed` once tests have run.
@@ -103,61 +114,6 @@ fn report(times: &[(&str, Duration)], failure: Option<&str>) {
     if let Some(failure) = failure {
         println!("{failure}");
     }
-}
-
-/// Installs what is missing where that is possible, and otherwise says what to install.
-fn prepare(root: &Path) -> anyhow::Result<Option<Summary>> {
-    let missing = NEEDED
-        .iter()
-        .filter(|(command, _)| !answers(Command::new(command)));
-    let packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
-    if !packages.is_empty() {
-        install(&packages)?;
-    }
-    for (command, component) in COMPONENTS {
-        let mut cargo = crate::cargo(root);
-        cargo.arg(command);
-        if !answers(cargo) {
-            let mut rustup = Command::new("rustup");
-            rustup.args(["component", "add", component]);
-            must(rustup).with_context(|| format!("install {component} for this toolchain"))?;
-        }
-    }
-    Ok(None)
-}
-
-fn install(packages: &[&str]) -> anyhow::Result<()> {
-    let list = packages.join(" ");
-    let may_install = answers(Command::new("apt-get")) && is_root();
-    ensure!(may_install, "please install what Debian calls: {list}");
-    println!("installing {list}");
-    for args in [
-        &["update", "-qq"][..],
-        &["install", "-qq", "-y", "--no-install-recommends"],
-    ] {
-        let mut apt = Command::new("apt-get");
-        apt.env("DEBIAN_FRONTEND", "noninteractive").args(args);
-        if args.contains(&"install") {
-            apt.args(packages);
-        }
-        must(apt)?;
-    }
-    Ok(())
-}
-
-fn is_root() -> bool {
-    let id = Command::new("id").arg("-u").output();
-    id.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
-}
-
-/// Whether a command can be started and knows its own version.
-fn answers(mut command: Command) -> bool {
-    command
-        .arg("--version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .stdin(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
 }
 
 fn cargo(root: &Path, args: &[&str]) -> anyhow::Result<Option<Summary>> {

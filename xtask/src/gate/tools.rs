@@ -1,0 +1,103 @@
+//! What the steps of the gate need on the machine, installed where that is possible.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, ensure};
+
+use super::must;
+use crate::summary::Summary;
+
+/// Commands that work where a Debian package is installed, and that package.
+const NEEDED: &[(&[&str], &str)] = &[
+    (&["cc", "--version"], "build-essential"),
+    (&["node", "--version"], "nodejs"),
+    (&["python3", "-c", "import ensurepip, venv"], "python3-venv"),
+];
+
+/// Parts of the toolchain that the steps use.
+const COMPONENTS: &[(&str, &str)] = &[("fmt", "rustfmt"), ("clippy", "clippy")];
+
+/// Targets that the steps build for, besides this machine.
+pub(super) const BROWSERS: &str = "wasm32-unknown-unknown";
+pub(super) const NODE: &str = "wasm32-wasip1";
+
+/// Installs what is missing where that is possible, and otherwise says what to install.
+pub(super) fn prepare(root: &Path) -> anyhow::Result<Option<Summary>> {
+    let missing = NEEDED.iter().filter(|(words, _)| !works(command(words)));
+    let packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    if !packages.is_empty() {
+        install(&packages)?;
+    }
+    for (command, component) in COMPONENTS {
+        let mut cargo = crate::cargo(root);
+        cargo.args([command, "--version"]);
+        if !works(cargo) {
+            rustup(&["component", "add", component])?;
+        }
+    }
+    for target in [BROWSERS, NODE] {
+        if !library_of(root, target).is_some_and(|library| library.is_dir()) {
+            rustup(&["target", "add", target])?;
+        }
+    }
+    Ok(None)
+}
+
+fn command(words: &[&str]) -> Command {
+    let (program, args) = words.split_first().unwrap_or((&"false", &[]));
+    let mut command = Command::new(program);
+    command.args(args);
+    command
+}
+
+fn install(packages: &[&str]) -> anyhow::Result<()> {
+    let list = packages.join(" ");
+    let may_install = works(command(&["apt-get", "--version"])) && is_root();
+    ensure!(may_install, "please install what Debian calls: {list}");
+    println!("installing {list}");
+    for args in [
+        &["update", "-qq"][..],
+        &["install", "-qq", "-y", "--no-install-recommends"],
+    ] {
+        let mut apt = Command::new("apt-get");
+        apt.env("DEBIAN_FRONTEND", "noninteractive").args(args);
+        if args.contains(&"install") {
+            apt.args(packages);
+        }
+        must(apt)?;
+    }
+    Ok(())
+}
+
+fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output();
+    id.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
+
+fn rustup(args: &[&str]) -> anyhow::Result<()> {
+    let mut rustup = Command::new("rustup");
+    rustup.args(args);
+    let what = args.last().unwrap_or(&"");
+    must(rustup).with_context(|| format!("install {what} for this toolchain"))?;
+    Ok(())
+}
+
+/// Where the toolchain keeps the standard library of a target, if it has it.
+fn library_of(root: &Path, target: &str) -> Option<PathBuf> {
+    let mut rustc = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    rustc.args(["--print", "target-libdir", "--target", target]);
+    let output = rustc.current_dir(root).output().ok()?;
+    let path = String::from_utf8(output.stdout).ok()?;
+    Some(PathBuf::from(path.trim_end()))
+}
+
+/// Whether a command can be started and ends well.
+fn works(mut command: Command) -> bool {
+    command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .stdin(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
