@@ -9,8 +9,6 @@ const wasi = new WASI({
   preopens: { "/vectors": folder },
   returnOnExit: true,
 });
-const { instance } = await WebAssembly.instantiate(
-  await readFile(program),
-  wasi.getImportObject(),
-);
+const imports = { wasi_snapshot_preview1: wasi.wasiImport };
+const { instance } = await WebAssembly.instantiate(await readFile(program), imports);
 process.exitCode = wasi.start(instance);
