@@ -1,10 +1,10 @@
 //! A publisher and a reader of one session, straight on the formats.
 
 use anyhow::Context as _;
-use sealcast_crypto::{Cover, SecretBytes, SessionRoot, SigningKey, VerifyingKey, Walker};
+use sealcast_crypto::{Cover, Leaf, SecretBytes, SessionRoot, SigningKey, VerifyingKey, Walker};
 use sealcast_protocol::{
-    DeviceId, EnvelopeHash, EnvelopeView, Flags, Frame, Header, InstanceId, Position, SessionId,
-    StreamId, Suite, seal,
+    DeviceId, EnvelopeHash, EnvelopeView, Flags, Frame, Header, InstanceId, Position, SealError,
+    SealedEnvelope, SessionId, StreamId, Suite, seal, seal_frame,
 };
 
 /// The publisher's clock when a benchmark starts.
@@ -56,21 +56,25 @@ impl Sealer {
     }
 
     pub(crate) fn seal(&mut self, payload: &[u8]) -> anyhow::Result<Vec<u8>> {
-        self.seal_as(false, payload)
+        self.seal_with(|leaf, signing, header| seal(leaf, signing, &STREAM, TOPIC, header, payload))
     }
 
     pub(crate) fn seal_frame(&mut self, frame: &Frame) -> anyhow::Result<Vec<u8>> {
-        self.seal_as(true, &frame.finish(self.header.position))
+        self.seal_with(|leaf, signing, header| {
+            seal_frame(leaf, signing, &STREAM, TOPIC, header, frame)
+        })
     }
 
-    fn seal_as(&mut self, frame: bool, plaintext: &[u8]) -> anyhow::Result<Vec<u8>> {
-        self.header.flags.frame = frame;
+    fn seal_with(
+        &mut self,
+        seal: impl FnOnce(&Leaf<'_>, &SigningKey, &Header) -> Result<SealedEnvelope, SealError>,
+    ) -> anyhow::Result<Vec<u8>> {
         let header = self.header;
         let leaf = self
             .walker
             .leaf(header.position.0)
             .context("outside the tree")?;
-        let sealed = seal(&leaf, &self.signing, &STREAM, TOPIC, &header, plaintext)?;
+        let sealed = seal(&leaf, &self.signing, &header)?;
         self.header.seq = self.header.seq.wrapping_add(1);
         self.header.prev = sealed.hash;
         Ok(sealed.bytes)

@@ -96,7 +96,7 @@ impl Delivery {
                 payload,
             } => Self {
                 time,
-                payload: Some(payload.expose().to_vec()),
+                payload: Some(payload.release()),
                 ..Self::about(Some(header), Some(user), State::Opened, None)
             },
             Event::Sealed {

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sealcast_bus::Bus;
+use sealcast_crypto::SecretBytes;
 use sealcast_protocol::{ENVELOPE_OVERHEAD, Frame, PAYLOAD_MAX, Position};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
-use zeroize::Zeroizing;
 
 use crate::core::Core;
 use crate::error::Error;
@@ -70,7 +70,7 @@ enum Job {
 
 struct Record {
     time: Position,
-    payload: Zeroizing<Vec<u8>>,
+    payload: SecretBytes,
     /// Permits that it takes of the room for records on their way.
     permits: u32,
 }
@@ -126,7 +126,7 @@ impl Publisher {
         room.forget();
         job.send(Job::Record(Record {
             time: self.core.now(),
-            payload: Zeroizing::new(payload.to_vec()),
+            payload: SecretBytes::from(payload.to_vec()),
             permits,
         }));
         Ok(())
@@ -245,13 +245,13 @@ impl Open {
     fn take_record(&mut self, record: Record) {
         let Record { time, payload, .. } = record;
         if let Some(frame) = &mut self.frame
-            && frame.push(time, &payload).is_ok()
+            && frame.push(time, payload.expose()).is_ok()
         {
             return;
         }
         self.close_frame();
         let mut frame = Frame::with_capacity(FRAME_BYTES);
-        match frame.push(time, &payload) {
+        match frame.push(time, payload.expose()) {
             Ok(()) => self.frame = Some(frame),
             Err(_) => {
                 self.long_bytes += payload.len();

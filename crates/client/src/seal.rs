@@ -6,9 +6,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use sealcast_crypto::SecretBytes;
 use sealcast_engine::{Draft, NotSealed, Publisher, Sealed};
 use sealcast_protocol::{Frame, Interval, Position, SessionId, SessionKind};
-use zeroize::Zeroizing;
 
 use crate::blocking::{off_thread, to_its_end};
 use crate::clock;
@@ -22,7 +22,7 @@ const TRIES_MAX: usize = 8;
 #[derive(Debug)]
 pub(crate) enum Batch {
     /// One message at once.
-    Single(Zeroizing<Vec<u8>>),
+    Single(SecretBytes),
     /// Frames, and records too long for one.
     Parts(Vec<Part>),
     /// Older data, in a backfill session.
@@ -32,7 +32,7 @@ pub(crate) enum Batch {
 #[derive(Debug)]
 pub(crate) enum Part {
     Frame(Frame),
-    Long(Zeroizing<Vec<u8>>),
+    Long(SecretBytes),
 }
 
 /// Older data, ascending by time, and where more of it may lie.
@@ -137,7 +137,7 @@ impl Sealer {
                 }
                 let sealed = match &*batch {
                     Batch::Single(payload) => {
-                        publisher.seal(now, lane, &view, &[Draft::Single(payload)])
+                        publisher.seal(now, lane, &view, &[Draft::Single(payload.expose())])
                     }
                     Batch::Parts(parts) => {
                         let drafts: Vec<_> = parts.iter().map(Part::draft).collect();
@@ -251,7 +251,7 @@ impl Part {
     fn draft(&self) -> Draft<'_> {
         match self {
             Self::Frame(frame) => Draft::Frame(frame),
-            Self::Long(payload) => Draft::Single(payload),
+            Self::Long(payload) => Draft::Single(payload.expose()),
         }
     }
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use sealcast_bus::Bus;
+use sealcast_crypto::SecretBytes;
 use sealcast_engine::Alarm;
 use sealcast_protocol::{Interval, Name, Position, SessionKind, StreamId, Ticket};
-use zeroize::Zeroizing;
 
 use crate::backfill::Backfill;
 use crate::core::Core;
@@ -85,7 +85,7 @@ impl Stream {
     /// this handle, and readers are told a gap if there is none.
     pub async fn publish(&self, payload: &[u8]) -> Result<Published, Error> {
         check_size(&*self.core.bus, payload.len())?;
-        let payload = Zeroizing::new(payload.to_vec());
+        let payload = SecretBytes::from(payload.to_vec());
         let left = self.sealer.publish(Batch::Single(payload)).await?;
         Ok(Published {
             position: left.position,

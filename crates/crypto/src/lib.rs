@@ -46,7 +46,7 @@ mod seeded;
 pub use cover::{Cover, CoverError};
 pub use digest::{Digest, bulk_digest, delimited, digest};
 pub use message::{COMMITMENT_LEN, HEADER_LEN, MessageContext, MessageKey, OpenError, TAG_LEN};
-pub use secret::SecretBytes;
+pub use secret::{SecretBytes, wipe};
 pub use sign::{KeyError, Signature, SignatureError, SigningKey, VerifyingKey};
 pub use store::StoreKey;
 pub use tree::{COVER_NODES_MAX, NodeId, NodeKey, POSITION_BITS, POSITION_END, SessionRoot, cover};

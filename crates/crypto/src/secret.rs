@@ -60,7 +60,6 @@ pub(crate) use redacted_debug;
 /// let bytes = sealcast_crypto::SecretBytes::from(vec![7; 32]);
 /// let copy = bytes.clone();
 /// ```
-#[derive(ZeroizeOnDrop)]
 pub struct SecretBytes(Vec<u8>);
 
 impl SecretBytes {
@@ -94,6 +93,11 @@ impl SecretBytes {
         &self.0
     }
 
+    /// Hands the bytes over to whoever may have them; they are not wiped any more.
+    pub fn release(mut self) -> Vec<u8> {
+        core::mem::take(&mut self.0)
+    }
+
     /// Number of bytes.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -111,10 +115,21 @@ impl From<Vec<u8>> for SecretBytes {
     }
 }
 
+/// Wipes all the room that was taken, whatever of it is in use.
+impl Drop for SecretBytes {
+    fn drop(&mut self) {
+        // A vector wipes what it holds byte by byte, and its spare room at one go.
+        self.0.clear();
+        self.0.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for SecretBytes {}
+
 redacted_debug!(SecretBytes);
 
-/// Wipes what a failed decryption left, so that no unauthenticated plaintext is seen.
-pub(crate) fn wipe(bytes: &mut [u8]) {
+/// Wipes bytes at one go: what a failed decryption left, or the used part of a larger room.
+pub fn wipe(bytes: &mut [u8]) {
     bytes.zeroize();
 }
 

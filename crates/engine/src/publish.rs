@@ -8,7 +8,7 @@ use sealcast_crypto::{Cover, SessionRoot, SigningKey, Walker, WrapKey};
 use sealcast_protocol::{
     DecodeError, DeviceId, EnvelopeHash, Flags, Frame, Header, InstanceId, LogHash, Position,
     SealedEnvelope, SessionId, SessionKind, SessionRecord, StreamId, Suite, UserId, Verified,
-    WRAPS_MAX, seal, sign, wrap_root,
+    WRAPS_MAX, seal, seal_frame, sign, wrap_root,
 };
 
 use crate::identity::Identity;
@@ -318,10 +318,7 @@ impl Publisher {
             let leaf = walker.leaf(position.0).ok_or(NotSealed::OutOfRange)?;
             let header = Header {
                 suite: Suite::TreeV1,
-                flags: Flags {
-                    frame: matches!(draft, Draft::Frame(_)),
-                    ..flags
-                },
+                flags,
                 content: 0,
                 session,
                 position,
@@ -330,15 +327,12 @@ impl Publisher {
                 seq: sealed.seq,
                 prev: sealed.prev.unwrap_or(lane.last),
             };
-            let out = |plaintext: &[u8]| {
-                seal(&leaf, &self.signing, &self.stream, b"", &header, plaintext)
-                    .map_err(|_| NotSealed::OutOfRange)
-            };
+            let (signing, stream) = (&self.signing, &self.stream);
             let envelope = match draft {
-                Draft::Single(payload) => out(payload)?,
-                Draft::Frame(frame) if frame.is_empty() => return Err(NotSealed::OutOfRange),
-                Draft::Frame(frame) => out(&frame.finish(position))?,
+                Draft::Single(payload) => seal(&leaf, signing, stream, b"", &header, payload),
+                Draft::Frame(frame) => seal_frame(&leaf, signing, stream, b"", &header, frame),
             };
+            let envelope = envelope.map_err(|_| NotSealed::OutOfRange)?;
             sealed.seq = sealed.seq.checked_add(1).ok_or(NotSealed::Exhausted)?;
             sealed.prev = Some(envelope.hash);
             sealed.position = position;

@@ -30,7 +30,7 @@ pub use v1::device::{
 pub use v1::device_list::{Applied, CardList, DEVICES_MAX, DeviceState, LIST_ENTRIES_MAX, ListPin};
 pub use v1::envelope::{
     BoundEnvelope, ENVELOPE_OVERHEAD, EnvelopeView, Flags, Header, PAYLOAD_MAX, SealError,
-    SealedEnvelope, Suite, VerifiedEnvelope, seal,
+    SealedEnvelope, Suite, VerifiedEnvelope, seal, seal_frame,
 };
 pub use v1::frame::{FRAME_RECORDS_MAX, Frame, PushError, Record, Records};
 pub use v1::log_entry::{

@@ -323,7 +323,7 @@ fn frame(position: Position, records: Made<'_>) -> Vec<u8> {
         .iter()
         .all(|(time, payload)| frame.push(Position(*time), payload).is_ok());
     assert!(fits, "the records of a case fit into its frame");
-    frame.finish(position).to_vec()
+    frame.plaintext(position).expose().to_vec()
 }
 
 /// Records, as time and payload.

@@ -19,6 +19,7 @@ use sealcast_crypto::{
 use crate::encoding::DecodeError;
 use crate::ids::{DeviceId, EnvelopeHash, InstanceId, Position, SessionId, StreamId};
 use crate::signed::VerifyError;
+use crate::v1::frame::Frame;
 
 /// Bytes that an envelope adds to its plaintext: header, commitment, tag and signature.
 pub const ENVELOPE_OVERHEAD: usize = HEADER_LEN + COMMITMENT_LEN + TAG_LEN + SIGNATURE_LEN;
@@ -382,10 +383,52 @@ pub fn seal(
     header: &Header,
     plaintext: &[u8],
 ) -> Result<SealedEnvelope, SealError> {
-    if plaintext.len() > PAYLOAD_MAX {
-        return Err(SealError::TooLong {
-            len: plaintext.len(),
-        });
+    let write = |buffer: &mut Vec<u8>| buffer.extend_from_slice(plaintext);
+    seal_written(
+        leaf,
+        signing,
+        (stream, topic),
+        header,
+        plaintext.len(),
+        write,
+    )
+}
+
+/// Seals and signs a frame, as [`seal`] does its [`plaintext`](Frame::plaintext). The header says
+/// that it is one, whatever its flag was.
+///
+/// # Errors
+///
+/// As [`seal`], and when there is no record in it.
+pub fn seal_frame(
+    leaf: &Leaf<'_>,
+    signing: &SigningKey,
+    stream: &StreamId,
+    topic: &[u8],
+    header: &Header,
+    frame: &Frame,
+) -> Result<SealedEnvelope, SealError> {
+    if frame.is_empty() {
+        return Err(SealError::EmptyFrame);
+    }
+    let mut header = *header;
+    header.flags.frame = true;
+    let len = frame.plaintext_len(header.position);
+    let write = |buffer: &mut Vec<u8>| frame.write(header.position, buffer);
+    seal_written(leaf, signing, (stream, topic), &header, len, write)
+}
+
+/// Seals the `len` bytes that `write` appends.
+fn seal_written(
+    leaf: &Leaf<'_>,
+    signing: &SigningKey,
+    (stream, topic): (&StreamId, &[u8]),
+    header: &Header,
+    len: usize,
+    write: impl FnOnce(&mut Vec<u8>),
+) -> Result<SealedEnvelope, SealError> {
+    if len > PAYLOAD_MAX {
+        return Err(SealError::TooLong { len });
     }
     if header.position >= Position::END {
         return Err(SealError::OutOfRange);
@@ -398,10 +441,10 @@ pub fn seal(
     };
     let key = MessageKey::derive(leaf, &context);
     let commitment = key.commitment();
-    let mut bytes = Vec::with_capacity(ENVELOPE_OVERHEAD + plaintext.len());
+    let mut bytes = Vec::with_capacity(ENVELOPE_OVERHEAD + len);
     bytes.extend_from_slice(&header_bytes);
     bytes.extend_from_slice(&commitment);
-    bytes.extend_from_slice(plaintext);
+    write(&mut bytes);
     key.seal_in_place(&context, &mut bytes, HEADER_LEN + COMMITMENT_LEN);
     let ciphertext = bytes.get(HEADER_LEN + COMMITMENT_LEN..).unwrap_or_default();
     let digest = signed_digest(&context, &commitment, ciphertext);
@@ -449,4 +492,7 @@ pub enum SealError {
     /// The position does not fit into 48 bits.
     #[error("the position is outside the key tree")]
     OutOfRange,
+    /// There is no record in the frame.
+    #[error("a frame has at least one record")]
+    EmptyFrame,
 }

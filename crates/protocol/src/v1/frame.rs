@@ -12,7 +12,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use zeroize::{Zeroize, Zeroizing};
+use sealcast_crypto::{SecretBytes, wipe};
 
 use crate::encoding::DecodeError;
 use crate::ids::Position;
@@ -33,8 +33,8 @@ const RUN_MAX: usize = 7 + 3;
 /// let mut frame = Frame::with_capacity(64 * 1024);
 /// frame.push(Position(999), b"21.5")?;
 /// frame.push(Position(1_000), b"21.6")?;
-/// let plaintext = frame.finish(Position(1_000));
-/// let times: Vec<_> = Records::decode(&plaintext, Position(1_000), true)?
+/// let plaintext = frame.plaintext(Position(1_000));
+/// let times: Vec<_> = Records::decode(plaintext.expose(), Position(1_000), true)?
 ///     .map(|record| record.time)
 ///     .collect();
 /// assert_eq!(times, [Position(999), Position(1_000)]);
@@ -109,29 +109,36 @@ impl Frame {
         self.count == 0
     }
 
-    /// Writes the plaintext of the envelope that is sealed at `position`. Wiped when dropped.
-    ///
-    /// # Panics
-    ///
-    /// Panics when the frame is empty.
-    pub fn finish(&self, position: Position) -> Zeroizing<Vec<u8>> {
-        assert!(!self.is_empty(), "a frame has at least one record");
-        let len_max = self.runs.len() * RUN_MAX + self.records.len();
-        let mut plaintext = Zeroizing::new(Vec::with_capacity(len_max));
+    /// The plaintext of the envelope that is sealed at `position`; there is none of an empty frame.
+    pub fn plaintext(&self, position: Position) -> SecretBytes {
+        let mut plaintext = Vec::with_capacity(self.plaintext_len(position));
+        self.write(position, &mut plaintext);
+        SecretBytes::from(plaintext)
+    }
+
+    /// How many bytes [`write`](Self::write) appends.
+    pub(super) fn plaintext_len(&self, position: Position) -> usize {
+        let fields =
+            |run: &Run| varint_len(zigzag(run.time, position)) + varint_len(run.count as u64);
+        self.runs.iter().map(fields).sum::<usize>() + self.records.len()
+    }
+
+    /// Appends the plaintext of the envelope that is sealed at `position`.
+    pub(super) fn write(&self, position: Position, out: &mut Vec<u8>) {
         let mut from = 0;
         for run in &self.runs {
-            put_varint(&mut plaintext, zigzag(run.time, position));
-            put_varint(&mut plaintext, run.count as u64);
-            plaintext.extend_from_slice(&self.records[from..run.end]);
+            put_varint(out, zigzag(run.time, position));
+            put_varint(out, run.count as u64);
+            out.extend_from_slice(self.records.get(from..run.end).unwrap_or_default());
             from = run.end;
         }
-        plaintext
     }
 }
 
+/// Room that was never used has nothing to wipe.
 impl Drop for Frame {
     fn drop(&mut self) {
-        self.records.zeroize();
+        wipe(&mut self.records);
     }
 }
 

@@ -20,7 +20,7 @@ fn sixty_four_short_records_of_a_few_milliseconds_cost_at_most_four_bytes_each_i
             let before = i * milliseconds / 64;
             frame.push(Position(NOW.0 - 20 + before), &[7; 99]).unwrap();
         }
-        let overhead = ENVELOPE_OVERHEAD + frame.finish(NOW).len() - 64 * 99;
+        let overhead = ENVELOPE_OVERHEAD + frame.plaintext(NOW).len() - 64 * 99;
         let runs = usize::try_from(milliseconds).unwrap();
         assert_eq!(overhead, 176 + 64 + 2 * runs);
         assert!(overhead <= 64 * 4, "{overhead} bytes for 64 records");
@@ -34,10 +34,10 @@ fn a_full_frame_refuses_and_stays_as_it_was() {
     assert_eq!(frame.len(), 10);
     assert_eq!(frame.push(NOW, &[1; 90]), Err(PushError::Full));
     assert_eq!(frame.len(), 10);
-    let plaintext = frame.finish(Position::START);
+    let plaintext = frame.plaintext(Position::START);
     assert!(plaintext.len() <= 1_000);
     assert_eq!(
-        Records::decode(&plaintext, Position::START, true)
+        Records::decode(plaintext.expose(), Position::START, true)
             .unwrap()
             .len(),
         10
@@ -58,16 +58,18 @@ fn a_frame_has_at_most_65_535_records() {
         frame.push(NOW, b"").unwrap();
     }
     assert_eq!(frame.push(NOW, b""), Err(PushError::Full));
-    let plaintext = frame.finish(NOW);
+    let plaintext = frame.plaintext(NOW);
     assert_eq!(
-        Records::decode(&plaintext, NOW, true).unwrap().count(),
+        Records::decode(plaintext.expose(), NOW, true)
+            .unwrap()
+            .count(),
         FRAME_RECORDS_MAX
     );
 
     let mut more = vec![0, 0x80, 0x80, 0x04];
     more.resize(4 + 65_536, 0);
     assert_eq!(refusal(&more), DecodeError::OutOfRange);
-    let two_runs = [plaintext.as_slice(), &[1, 1, 0]].concat();
+    let two_runs = [plaintext.expose(), &[1, 1, 0]].concat();
     assert_eq!(refusal(&two_runs), DecodeError::OutOfRange);
 }
 
@@ -127,8 +129,8 @@ fn debug_shows_no_payload() {
     let mut frame = Frame::with_capacity(64);
     frame.push(Position(5), b"secret").unwrap();
     assert_eq!(format!("{frame:?}"), "Frame(1 records)");
-    let plaintext = frame.finish(Position(5));
-    let mut records = Records::decode(&plaintext, Position(5), true).unwrap();
+    let plaintext = frame.plaintext(Position(5));
+    let mut records = Records::decode(plaintext.expose(), Position(5), true).unwrap();
     assert_eq!(format!("{records:?}"), "Records(1 left)");
     assert_eq!(
         format!("{:?}", records.next().unwrap()),
@@ -146,8 +148,8 @@ proptest! {
         for (time, payload) in &records {
             frame.push(Position(*time), payload).unwrap();
         }
-        let plaintext = frame.finish(Position(position));
-        let read: Vec<_> = Records::decode(&plaintext, Position(position), true)
+        let plaintext = frame.plaintext(Position(position));
+        let read: Vec<_> = Records::decode(plaintext.expose(), Position(position), true)
             .unwrap()
             .map(|record| (record.time.0, record.payload.to_vec()))
             .collect();
@@ -165,7 +167,8 @@ proptest! {
             for record in records {
                 frame.push(record.time, record.payload).unwrap();
             }
-            prop_assert_eq!(&*frame.finish(position), &bytes);
+            let plaintext = frame.plaintext(position);
+            prop_assert_eq!(plaintext.expose(), &bytes);
         }
     }
 }

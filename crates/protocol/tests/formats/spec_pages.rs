@@ -4,8 +4,8 @@ use sealcast_crypto::{Cover, SessionRoot, SigningKey, UnwrapKey, Walker, digest}
 use sealcast_protocol::{
     BundleContext, Card, CardList, CardRevocation, CoverSpec, DeviceId, EnvelopeHash, Fallback,
     Flags, Frame, Header, InstanceId, Interval, KeyUse, ListBody, LogHash, Position, SessionId,
-    SessionKind, SessionRecord, StreamId, Suite, Ticket, UserId, encode, open_bundle, seal,
-    seal_bundle, sign, wrap_key_hash,
+    SessionKind, SessionRecord, StreamId, Suite, Ticket, UserId, encode, open_bundle, seal_bundle,
+    seal_frame, sign, wrap_key_hash,
 };
 
 use crate::support::{Seeded, hex};
@@ -35,13 +35,10 @@ fn the_example_of_the_envelope_page_is_true() {
     frame.push(Position(TIME.0 - 3), b"21.5").unwrap();
     frame.push(TIME, b"21.6").unwrap();
     frame.push(TIME, b"21.7").unwrap();
-    let plaintext = frame.finish(TIME);
+    let plaintext = frame.plaintext(TIME);
     let header = Header {
         suite: Suite::TreeV1,
-        flags: Flags {
-            frame: true,
-            backfill: false,
-        },
+        flags: Flags::default(),
         content: 0,
         session: SessionId([3; 16]),
         position: TIME,
@@ -53,11 +50,11 @@ fn the_example_of_the_envelope_page_is_true() {
     let signing = SigningKey::from_seed(&[9; 32]);
     let mut walker = Walker::new(Cover::whole(&session_root()));
     let leaf = walker.leaf(TIME.0).unwrap();
-    let sealed = seal(&leaf, &signing, &STREAM, b"temp", &header, &plaintext).unwrap();
+    let sealed = seal_frame(&leaf, &signing, &STREAM, b"temp", &header, &frame).unwrap();
     shown_in(
         include_str!("../../../../spec/envelope.md"),
         &[
-            ("plaintext", hex(&plaintext)),
+            ("plaintext", hex(plaintext.expose())),
             ("header", hex(&sealed.bytes[..72])),
             ("commitment", hex(&sealed.bytes[72..96])),
             (
