@@ -3,10 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// Rounds of a contest.
-const ROUNDS: usize = 31;
-/// CPU time that one contestant takes in one round, at least.
-const ROUND_TIME: Duration = Duration::from_millis(8);
+use crate::scale::Scale;
 
 type Job<'a> = Box<dyn FnMut(usize) -> anyhow::Result<Duration> + 'a>;
 
@@ -44,17 +41,17 @@ impl<'a> Contest<'a> {
     }
 
     /// Runs all rounds. Every round has every contestant in it, each time another one first.
-    pub(crate) fn run(mut self) -> anyhow::Result<Vec<Outcome>> {
+    pub(crate) fn run(mut self, scale: Scale) -> anyhow::Result<Vec<Outcome>> {
         let mut counts = Vec::new();
         for (_, job) in &mut self.entries {
-            counts.push(calibrate(job)?);
+            counts.push(calibrate(job, scale)?);
         }
         let mut outcomes: Vec<_> = self
             .entries
             .iter()
             .map(|(name, _)| Outcome::of(name))
             .collect();
-        for round in 0..ROUNDS {
+        for round in 0..scale.rounds {
             for turn in 0..counts.len() {
                 let at = (round + turn) % counts.len();
                 let ((_, job), outcome) = (&mut self.entries[at], &mut outcomes[at]);
@@ -66,9 +63,9 @@ impl<'a> Contest<'a> {
 }
 
 /// How often the job must be done to fill a round. Warms up on the way.
-fn calibrate(job: &mut Job<'_>) -> anyhow::Result<usize> {
+fn calibrate(job: &mut Job<'_>, scale: Scale) -> anyhow::Result<usize> {
     let mut count = 1;
-    while job(count)? < ROUND_TIME {
+    while job(count)? < scale.round_time {
         count *= 2;
     }
     Ok(count)
@@ -174,16 +171,16 @@ mod tests {
     fn every_round_measures_every_contestant() {
         let calls = std::cell::Cell::new(0);
         let contest = Contest::default()
-            .enter("one", |count| Ok(ROUND_TIME * count as u32))
+            .enter("one", |count| Ok(Scale::WHOLE.round_time * count as u32))
             .enter("two", |_| {
                 calls.set(calls.get() + 1);
-                Ok(ROUND_TIME)
+                Ok(Scale::WHOLE.round_time)
             });
-        let outcomes = contest.run().unwrap();
-        assert_eq!(calls.get(), ROUNDS + 1);
+        let outcomes = contest.run(Scale::WHOLE).unwrap();
+        assert_eq!(calls.get(), Scale::WHOLE.rounds + 1);
         assert_eq!(
             outcomes[0].nanos,
-            vec![ROUND_TIME.as_nanos() as f64; ROUNDS]
+            vec![Scale::WHOLE.round_time.as_nanos() as f64; Scale::WHOLE.rounds]
         );
     }
 }

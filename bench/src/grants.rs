@@ -15,17 +15,17 @@ use sealcast_protocol::{
 
 use crate::clock::timed;
 use crate::contest::{Contest, Spread};
+use crate::floors::Floors;
 use crate::lane::{START, root};
 use crate::megolm::Givers;
 use crate::report::Page;
+use crate::scale::Scale;
 use crate::stage::{Stage, stopwatch};
 
 const YEAR_MS: u64 = 365 * 24 * 3600 * 1000;
 const MINUTE_MS: u64 = 60 * 1000;
 /// Intervals of one kind, so that no lucky one decides.
 const INTERVALS: usize = 64;
-/// How often the client's part is measured.
-const ROUNDS: usize = 5;
 
 fn rng() -> UnwrapErr<SysRng> {
     UnwrapErr(SysRng)
@@ -128,7 +128,7 @@ impl Exchange {
 }
 
 /// One session to one device, beside Olm carrying one Megolm session key.
-pub(crate) fn bundles(page: &mut Page) -> anyhow::Result<()> {
+pub(crate) fn bundles(page: &mut Page, scale: Scale) -> anyhow::Result<()> {
     page.heading("A grant: one session for one device");
     let kinds = [
         (
@@ -150,7 +150,7 @@ pub(crate) fn bundles(page: &mut Page) -> anyhow::Result<()> {
     let take = kinds.iter().fold(take, |contest, (name, of)| {
         contest.enter(*name, |count| of.take_many(count))
     });
-    let (give, take) = (give.run()?, take.run()?);
+    let (give, take) = (give.run(scale)?, take.run(scale)?);
     page.head(&[
         "interval",
         "nodes",
@@ -196,50 +196,103 @@ fn giver_len() -> anyhow::Result<usize> {
     Givers::new().message_len()
 }
 
+/// One grant through the client.
+struct Granting {
+    give_ms: f64,
+    take_ms: f64,
+    weight: (usize, usize),
+    /// Reads of the bus to grant, and to take the keys in.
+    reads: (u64, u64),
+}
+
+async fn grant_over(records: u64, sessions: usize) -> anyhow::Result<Granting> {
+    let stage = Stage::set().await?;
+    for _ in 1..sessions {
+        stage.alice.rekey().await?;
+    }
+    let published = stage.publish(records).await?;
+    let from = Position(published.position.0 - YEAR_MS - 1);
+    let (reads, stop) = (stage.bus_reads(), stopwatch());
+    let granted = stage
+        .grant(Bound::At(from), published.position.after(YEAR_MS))
+        .await?;
+    let give_ms = stop().cpu.as_secs_f64() * 1_000.0;
+    let (between, stop) = (stage.bus_reads(), stopwatch());
+    stage.bob.sync().await?;
+    Ok(Granting {
+        give_ms,
+        take_ms: stop().cpu.as_secs_f64() * 1_000.0,
+        weight: (granted.bundles, granted.bundle_bytes),
+        reads: (between - reads, stage.bus_reads() - between),
+    })
+}
+
 /// Grants over many sessions, and over many messages, through the client.
-pub(crate) async fn through_client(page: &mut Page) -> anyhow::Result<()> {
-    page.heading("A grant through the client");
+pub(crate) async fn through_client(
+    page: &mut Page,
+    floors: &mut Floors,
+    scale: Scale,
+) -> anyhow::Result<()> {
+    page.heading("A grant of two years through the client");
     page.head(&[
         "published before",
         "sessions",
         "bundles",
         "bytes",
+        "bus reads to grant",
+        "to take in",
         "CPU ms to grant",
         "CPU ms to take in",
     ]);
-    for (records, sessions) in [(1_000, 1), (100_000, 1), (1_000, 10), (1_000, 100)] {
-        let (mut give, mut take, mut weight) = (Vec::new(), Vec::new(), (0, 0));
-        for _ in 0..ROUNDS {
-            let stage = Stage::set().await?;
-            for _ in 1..sessions {
-                stage.alice.rekey().await?;
-            }
-            let published = stage.publish(records).await?;
-            let from = Position(published.position.0 - YEAR_MS - 1);
-            let stop = stopwatch();
-            let granted = stage
-                .grant(Bound::At(from), published.position.after(YEAR_MS))
-                .await?;
-            give.push(stop().cpu.as_secs_f64() * 1_000.0);
-            weight = (granted.bundles, granted.bundle_bytes);
-            let stop = stopwatch();
-            stage.bob.sync().await?;
-            take.push(stop().cpu.as_secs_f64() * 1_000.0);
+    let (few, many) = (scale.lines / 1_000, scale.lines);
+    let mut weights = Vec::new();
+    for (records, sessions) in [(few, 1), (many, 1), (few, 10), (few, 100)] {
+        let (mut give, mut take, mut last) = (Vec::new(), Vec::new(), None);
+        for _ in 0..scale.long_rounds {
+            let granting = grant_over(records, sessions).await?;
+            give.push(granting.give_ms);
+            take.push(granting.take_ms);
+            last = Some(granting);
         }
+        let last = last.context("there is a round")?;
         page.row(&[
             &format_args!("{records} records"),
             &sessions,
-            &weight.0,
-            &weight.1,
+            &last.weight.0,
+            &last.weight.1,
+            &last.reads.0,
+            &last.reads.1,
             &Spread::of(give),
             &Spread::of(take),
         ]);
+        weights.push(last);
     }
     page.paragraph(
         "What was published does not count: a grant looks at session records, not at messages. Each \
          session has keys of its own, so bytes grow with the sessions; one bundle carries sixteen \
          covers. With few sessions the cost is that of writing the log entry and of reading the \
          stream's control topics, not of the keys.",
+    );
+    let [few, many, ..] = weights.as_slice() else {
+        anyhow::bail!("two grants are compared");
+    };
+    let bytes = few.weight.1.max(many.weight.1);
+    floors.at_most(
+        "bundles of a grant, one session and one device",
+        1.0,
+        many.weight.0 as f64,
+    );
+    floors.at_most("bytes of that bundle", 4096.0, bytes as f64);
+    let more = |of: fn(&Granting) -> f64| (of(many) - of(few)).abs();
+    floors.at_most(
+        "bytes more or less for a million messages than for a thousand",
+        0.0,
+        more(|of| of.weight.1 as f64),
+    );
+    floors.at_most(
+        "bus reads more or less for a million messages",
+        0.0,
+        more(|of| (of.reads.0 + of.reads.1) as f64),
     );
     Ok(())
 }

@@ -1,69 +1,130 @@
-//! Measures what sealing, granting and carrying cost, beside baselines of the same run, and writes
-//! `RESULTS.md`. CPU time only counts; every contest runs in interleaved rounds.
+//! Measures what sealing, granting and carrying cost, beside baselines of the same run, writes
+//! `RESULTS.md` and `results.svg`, and fails when something is slower or larger than promised.
 //!
-//! With names of sections as arguments it measures and prints these alone, and writes nothing.
+//! With names of sections as arguments it measures and prints these alone, and writes nothing. With
+//! `--glance` it does next to nothing of everything: figures mean nothing then, and none can fail.
 
 mod clock;
 mod contest;
+mod floors;
 mod grants;
 mod lane;
+mod latency;
 mod megolm;
 mod messages;
 mod pipeline;
+mod plot;
+mod program;
 mod report;
+mod scale;
 mod stage;
 
 use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
 
+use floors::Floors;
+use latency::Tail;
 use report::Page;
+use scale::Scale;
+use tokio::runtime::Runtime;
 
 const COMMAND: &str = "cargo run --release -p sealcast-bench";
 const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/RESULTS.md");
+const PICTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/results.svg");
+/// The argument for next to nothing.
+pub(crate) const GLANCE: &str = "--glance";
 
 /// Each section by the name that picks it.
 const SECTIONS: &[&str] = &[
-    "singles", "frames", "large", "sizes", "bundles", "grants", "pipeline", "memory",
+    "singles", "frames", "large", "sizes", "bundles", "grants", "program", "pipeline", "latency",
+    "memory",
 ];
+
+fn main() -> anyhow::Result<ExitCode> {
+    let mut picked: Vec<String> = std::env::args().skip(1).collect();
+    let is_glance = picked.iter().any(|name| name == GLANCE);
+    picked.retain(|name| name != GLANCE);
+    let scale = match is_glance {
+        true => Scale::GLANCE,
+        false => Scale::WHOLE,
+    };
+    let runtime = Runtime::new()?;
+    match picked.as_slice() {
+        [name] if name == pipeline::CHILD => {
+            show(&runtime.block_on(pipeline::measure_memory(scale))?);
+            Ok(ExitCode::SUCCESS)
+        }
+        [name, folder] if name == program::CLEAR_PUBLISH => {
+            runtime.block_on(program::clear_publish(Path::new(folder)))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        [name, folder] if name == program::CLEAR_READ => {
+            runtime.block_on(program::clear_read(Path::new(folder)))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => measure(&runtime, &picked, scale),
+    }
+}
+
+fn measure(runtime: &Runtime, picked: &[String], scale: Scale) -> anyhow::Result<ExitCode> {
+    let is_known = |name: &&String| SECTIONS.contains(&name.as_str());
+    if let Some(other) = picked.iter().find(|name| !is_known(name)) {
+        anyhow::bail!("no section `{other}`; there are: {}", SECTIONS.join(" "));
+    }
+    let (mut body, mut floors, mut tails) = (Page::default(), Floors::default(), Vec::new());
+    for name in SECTIONS
+        .iter()
+        .filter(|name| picked.is_empty() || picked.iter().any(|of| of == *name))
+    {
+        tails.extend(section(runtime, name, &mut body, &mut floors, scale)?);
+    }
+    let mut page = Page::default();
+    introduce(&mut page);
+    if picked.is_empty() {
+        page.paragraph("![What is promised and what was measured](results.svg)");
+    }
+    let text = [page.text(), &floors.table(), body.text()].concat();
+    let picture = plot::svg(&floors, &tails);
+    show(&text);
+    if picked.is_empty() && !scale.is_glance {
+        fs::write(RESULTS, text)?;
+        fs::write(PICTURE, picture)?;
+    }
+    Ok(match scale.is_glance || floors.all_hold() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+fn section(
+    runtime: &Runtime,
+    name: &str,
+    page: &mut Page,
+    floors: &mut Floors,
+    scale: Scale,
+) -> anyhow::Result<Vec<Tail>> {
+    match name {
+        "singles" => messages::singles(page, floors, scale)?,
+        "frames" => messages::frames(page, floors, scale)?,
+        "large" => messages::large_frames(page, floors, scale)?,
+        "sizes" => messages::sizes(page, floors)?,
+        "bundles" => grants::bundles(page, scale)?,
+        "grants" => runtime.block_on(grants::through_client(page, floors, scale))?,
+        "program" => program::measure(page, floors, scale)?,
+        "pipeline" => runtime.block_on(pipeline::measure(page, scale))?,
+        "latency" => return runtime.block_on(latency::measure(page, scale)),
+        _ => pipeline::memory(page, scale)?,
+    }
+    Ok(Vec::new())
+}
 
 #[expect(
     clippy::print_stdout,
     reason = "a program for the terminal shows what it found"
 )]
-fn main() -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Runtime::new()?;
-    let picked: Vec<String> = std::env::args().skip(1).collect();
-    if picked == [pipeline::CHILD] {
-        println!("{}", runtime.block_on(pipeline::measure_memory())?);
-        return Ok(());
-    }
-    if let Some(other) = picked
-        .iter()
-        .find(|name| !SECTIONS.contains(&name.as_str()))
-    {
-        anyhow::bail!("no section `{other}`; there are: {}", SECTIONS.join(" "));
-    }
-    let mut page = Page::default();
-    introduce(&mut page);
-    for name in SECTIONS
-        .iter()
-        .filter(|name| picked.is_empty() || picked.iter().any(|of| of == *name))
-    {
-        match *name {
-            "singles" => messages::singles(&mut page)?,
-            "frames" => messages::frames(&mut page)?,
-            "large" => messages::large_frames(&mut page)?,
-            "sizes" => messages::sizes(&mut page)?,
-            "bundles" => grants::bundles(&mut page)?,
-            "grants" => runtime.block_on(grants::through_client(&mut page))?,
-            "pipeline" => runtime.block_on(pipeline::measure(&mut page))?,
-            _ => pipeline::memory(&mut page)?,
-        }
-    }
-    println!("{}", page.text());
-    if picked.is_empty() {
-        fs::write(RESULTS, page.text())?;
-    }
-    Ok(())
+fn show(text: &str) {
+    println!("{text}");
 }
 
 fn introduce(page: &mut Page) {

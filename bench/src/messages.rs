@@ -5,29 +5,33 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
-use sealcast_crypto::{SecretBytes, SigningKey, digest};
+use sealcast_crypto::{SecretBytes, SigningKey, bulk_digest, digest};
 use sealcast_protocol::{ENVELOPE_OVERHEAD, Frame, Records};
 use vodozemac::megolm::{GroupSession, SessionConfig};
 
 use crate::clock::timed;
 use crate::contest::{Contest, Outcome};
+use crate::floors::Floors;
 use crate::lane::{Opener, START, Sealer};
 use crate::megolm::{self, Received};
 use crate::report::Page;
+use crate::scale::Scale;
 
 /// What a sensor says.
 const RECORD: [u8; 100] = [42; 100];
 /// Records of a small frame.
 const RECORDS: usize = 64;
 /// Bytes of a large frame, as publishers fill them.
-const FRAME_BYTES: usize = 64 << 10;
+const FRAME_BYTES: usize = (64 << 10) + 512;
+/// What the cipher alone is given.
+const CIPHER_BYTES: usize = 64 << 10;
 /// Small envelopes that are opened in one pass, with an opener of its own, made untimed.
 const PASS: usize = 512;
 /// Large envelopes that are opened in one pass, few enough to stay in the cache.
 const LARGE_PASS: usize = 16;
 
 /// Single messages beside Megolm.
-pub(crate) fn singles(page: &mut Page) -> anyhow::Result<()> {
+pub(crate) fn singles(page: &mut Page, floors: &mut Floors, scale: Scale) -> anyhow::Result<()> {
     page.heading("Single messages of 100 bytes");
     let mut group = GroupSession::new(SessionConfig::version_1());
     let seal = Contest::default()
@@ -51,8 +55,11 @@ pub(crate) fn singles(page: &mut Page) -> anyhow::Result<()> {
             open_all(&later, count, false)
         });
     page.head(&["one message", "CPU µs", "times as fast as Megolm"]);
-    page.contest(&seal.run()?);
-    page.contest(&open.run()?);
+    let (seal, open) = (seal.run(scale)?, open.run(scale)?);
+    page.contest(&seal);
+    page.contest(&open);
+    floors.at_least("single messages, seal beside Megolm", 1.5, slowest(&seal));
+    floors.at_least("single messages, open beside Megolm", 0.9, slowest(&open));
     page.paragraph(
         "Both are limited by Ed25519: one signature to seal, one verification to open. The key tree, \
          the cipher and the digests together are about a quarter of a seal.",
@@ -61,7 +68,7 @@ pub(crate) fn singles(page: &mut Page) -> anyhow::Result<()> {
 }
 
 /// Frames of 64 records beside as many Megolm messages.
-pub(crate) fn frames(page: &mut Page) -> anyhow::Result<()> {
+pub(crate) fn frames(page: &mut Page, floors: &mut Floors, scale: Scale) -> anyhow::Result<()> {
     page.heading("Frames of 64 records of 100 bytes");
     let mut group = GroupSession::new(SessionConfig::version_1());
     let seal = Contest::default()
@@ -79,14 +86,34 @@ pub(crate) fn frames(page: &mut Page) -> anyhow::Result<()> {
         .enter("Megolm, decrypt", |count| received.decrypt(count * RECORDS))
         .enter("open", |count| open_all(&frames, count, true));
     page.head(&["one record", "CPU µs", "times as fast as Megolm"]);
-    page.contest(&per_record(&seal.run()?));
-    page.contest(&per_record(&open.run()?));
+    let (seal, open) = (per_record(&seal.run(scale)?), per_record(&open.run(scale)?));
+    page.contest(&seal);
+    page.contest(&open);
+    floors.at_least(
+        "frames of 64 records, seal beside Megolm",
+        25.0,
+        slowest(&seal),
+    );
+    floors.at_least(
+        "frames of 64 records, open beside Megolm",
+        25.0,
+        slowest(&open),
+    );
     page.paragraph(
         "One signature, one key and one call of the cipher serve 64 records. Sealing is limited by \
-         wiping and copying as much as by the signature, opening by the verification. A frame's room \
-         is wiped whether it was used or not.",
+         the signature and by collecting the records, opening by the verification. Of a frame's room \
+         only what was used is wiped.",
     );
     Ok(())
+}
+
+/// What the slowest contestant reaches of the baseline's rate.
+fn slowest(outcomes: &[Outcome]) -> f64 {
+    let Some((baseline, others)) = outcomes.split_first() else {
+        return f64::NAN;
+    };
+    let ratios = others.iter().map(|own| own.against(baseline).median);
+    ratios.fold(f64::INFINITY, f64::min)
 }
 
 fn per_record(outcomes: &[Outcome]) -> Vec<Outcome> {
@@ -97,9 +124,13 @@ fn per_record(outcomes: &[Outcome]) -> Vec<Outcome> {
 }
 
 /// Frames of 64 KiB beside the cipher alone.
-pub(crate) fn large_frames(page: &mut Page) -> anyhow::Result<()> {
+pub(crate) fn large_frames(
+    page: &mut Page,
+    floors: &mut Floors,
+    scale: Scale,
+) -> anyhow::Result<()> {
     page.heading("Frames of 64 KiB");
-    let payload = vec![42; FRAME_BYTES];
+    let payload = vec![42; CIPHER_BYTES];
     let seal = Contest::default()
         .enter("AES-256-GCM-SIV alone, seal", raw_seal)
         .enter("seal", |count| seal_payloads(count, &payload))
@@ -119,21 +150,32 @@ pub(crate) fn large_frames(page: &mut Page) -> anyhow::Result<()> {
             open_all(&frames, count, true)
         });
     page.head(&["one frame", "CPU µs", "times as fast as the cipher"]);
-    page.contest(&seal.run()?);
-    page.contest(&open.run()?);
+    let (seal, open) = (seal.run(scale)?, open.run(scale)?);
+    page.contest(&seal);
+    page.contest(&open);
+    floors.at_least(
+        "frames of 64 KiB, fill and seal beside the cipher",
+        0.4,
+        slowest(&seal),
+    );
+    floors.at_least(
+        "frames of 64 KiB, open and split beside the cipher",
+        0.25,
+        slowest(&open),
+    );
     page.paragraph(
         "The cipher runs with a fresh key each time. A seal adds to it the digest of all bytes, one copy \
-         and a signature; filling a frame adds two more buffers that are wiped. An open adds the \
+         and a signature; filling a frame adds another copy, and wiping it. An open adds the \
          digest, one copy, a verification and wiping the plaintext. The parts:",
     );
     page.head(&["part of it", "CPU µs"]);
-    for outcome in parts(&payload)? {
+    for outcome in parts(&payload, scale)? {
         page.row(&[&outcome.name, &outcome.spread().over(1_000.0)]);
     }
     Ok(())
 }
 
-fn parts(payload: &[u8]) -> anyhow::Result<Vec<Outcome>> {
+fn parts(payload: &[u8], scale: Scale) -> anyhow::Result<Vec<Outcome>> {
     let key = SigningKey::from_seed(&[3; 32]);
     let of = digest("sealcast.v1 bench", &[b"a frame"]);
     let signature = key.sign(&of);
@@ -147,7 +189,7 @@ fn parts(payload: &[u8]) -> anyhow::Result<Vec<Outcome>> {
     Contest::default()
         .enter("digest of 64 KiB", |count| {
             each(count, &mut || {
-                black_box(digest("sealcast.v1 bench", &[black_box(payload)]));
+                black_box(bulk_digest("sealcast.v1 bench", black_box(payload)));
             })
         })
         .enter("copy of 64 KiB", |count| {
@@ -164,7 +206,7 @@ fn parts(payload: &[u8]) -> anyhow::Result<Vec<Outcome>> {
                 black_box(public.verify(black_box(&of), &signature).is_ok());
             })
         })
-        .run()
+        .run(scale)
 }
 
 fn wipe(count: usize, payload: &[u8]) -> anyhow::Result<Duration> {
@@ -262,6 +304,15 @@ fn open_all(envelopes: &[Vec<u8>], count: usize, frames: bool) -> anyhow::Result
     Ok(spent)
 }
 
+/// An envelope of 64 such records.
+fn frame_of(record: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut frame = Frame::with_capacity(FRAME_BYTES);
+    for _ in 0..RECORDS {
+        frame.push(START, record)?;
+    }
+    Sealer::new().seal_frame(&frame)
+}
+
 fn cipher(number: usize) -> anyhow::Result<LessSafeKey> {
     let mut key = [7; 32];
     key[..8].copy_from_slice(&number.to_le_bytes());
@@ -273,7 +324,7 @@ fn nonce() -> Nonce {
 }
 
 fn raw_seal(count: usize) -> anyhow::Result<Duration> {
-    let mut buffer = vec![42; FRAME_BYTES];
+    let mut buffer = vec![42; CIPHER_BYTES];
     timed(|| {
         for number in 0..count {
             let tag =
@@ -285,7 +336,7 @@ fn raw_seal(count: usize) -> anyhow::Result<Duration> {
 }
 
 fn raw_open(count: usize) -> anyhow::Result<Duration> {
-    let plaintext = vec![42; FRAME_BYTES];
+    let plaintext = vec![42; CIPHER_BYTES];
     let mut sealed = plaintext.clone();
     let tag = cipher(0)?.seal_in_place_separate_tag(nonce(), Aad::empty(), &mut sealed)?;
     let mut buffer = sealed.clone();
@@ -303,7 +354,7 @@ fn raw_open(count: usize) -> anyhow::Result<Duration> {
 }
 
 /// Bytes that travel.
-pub(crate) fn sizes(page: &mut Page) -> anyhow::Result<()> {
+pub(crate) fn sizes(page: &mut Page, floors: &mut Floors) -> anyhow::Result<()> {
     page.heading("Bytes on the bus");
     let single = sealed_singles(0)?.pop().context("no envelope")?;
     let overhead = single.len() - RECORD.len();
@@ -327,6 +378,15 @@ pub(crate) fn sizes(page: &mut Page) -> anyhow::Result<()> {
     row("single", single.len(), 1);
     let frame = sealed_frames(1, RECORDS)?.pop().context("no frame")?;
     row("one of 64 in a frame", frame.len(), RECORDS);
+    let short = RECORD.get(1..).unwrap_or_default();
+    let added = frame_of(short)?.len() - RECORDS * short.len();
+    floors.at_most("bytes that an envelope adds", 176.0, overhead as f64);
+    let each = added as f64 / RECORDS as f64;
+    floors.at_most(
+        "bytes added to each of 64 short records, all told",
+        4.0,
+        each,
+    );
     let records = filled(usize::MAX, FRAME_BYTES).len();
     let frame = sealed_frames(1, usize::MAX)?.pop().context("no frame")?;
     row(

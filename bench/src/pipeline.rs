@@ -8,31 +8,32 @@ use sealcast::{Bound, Interval, Position, State};
 use sealcast_bus::{Bus, FileBus, Offset, Topic};
 use sealcast_protocol::StreamTopics;
 
+use crate::GLANCE;
 use crate::clock::{memory_mib, process_cpu};
 use crate::contest::{Outcome, Spread};
 use crate::report::Page;
+use crate::scale::Scale;
 use crate::stage::{Spent, Stage, stopwatch};
 
-/// Records that go through.
-const RECORDS: u64 = 200_000;
-const ROUNDS: usize = 5;
 /// Frames in one append, and bytes in one read, as the client has them.
-const APPEND_FRAMES: usize = 16;
+const APPEND_FRAMES: usize = 32;
 const READ_BYTES: usize = 1 << 20;
-/// How long an idle subscription is watched.
-const IDLE: Duration = Duration::from_secs(5);
+/// How many seconds an idle subscription is watched.
+const IDLE: f64 = 5.0;
 /// The argument that makes this program measure its own memory.
 pub(crate) const CHILD: &str = "measure-memory";
 
 /// The same job in each round, by CPU time and on the wall.
 struct Job {
+    records: u64,
     cpu: Outcome,
     wall: Vec<f64>,
 }
 
 impl Job {
-    fn new(name: &str) -> Self {
+    fn new(name: &str, records: u64) -> Self {
         Self {
+            records,
             cpu: Outcome::of(name),
             wall: Vec::new(),
         }
@@ -41,9 +42,9 @@ impl Job {
     fn note(&mut self, spent: Spent) {
         self.cpu
             .nanos
-            .push(spent.cpu.as_nanos() as f64 / RECORDS as f64);
+            .push(spent.cpu.as_nanos() as f64 / self.records as f64);
         self.wall
-            .push(RECORDS as f64 / spent.wall.as_secs_f64() / 1_000.0);
+            .push(self.records as f64 / spent.wall.as_secs_f64() / 1_000.0);
     }
 
     fn row(&self, page: &mut Page, baseline: &Self) {
@@ -59,17 +60,20 @@ impl Job {
 }
 
 /// Publishing and reading, beside the same bytes on the bus without sealing.
-pub(crate) async fn measure(page: &mut Page) -> anyhow::Result<()> {
-    page.heading("The whole pipeline, 200,000 records of 100 bytes");
+pub(crate) async fn measure(page: &mut Page, scale: Scale) -> anyhow::Result<()> {
+    page.heading(&format!(
+        "The library's whole pipeline, {} records of 100 bytes",
+        scale.records
+    ));
     let mut jobs = [
         "bus alone, append",
         "publish",
         "bus alone, read",
         "read with a cover",
     ]
-    .map(Job::new);
-    for _ in 0..ROUNDS {
-        round(&mut jobs).await?;
+    .map(|name| Job::new(name, scale.records));
+    for _ in 0..scale.long_rounds {
+        round(&mut jobs, scale.records).await?;
     }
     let [append, publish, scan, read] = &jobs;
     page.head(&[
@@ -92,20 +96,20 @@ pub(crate) async fn measure(page: &mut Page) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn round(jobs: &mut [Job; 4]) -> anyhow::Result<()> {
+async fn round(jobs: &mut [Job; 4], records: u64) -> anyhow::Result<()> {
     let [append, publish, scan, read] = jobs;
     let stage = Stage::set().await?;
     stage.grant(Bound::Now, Position::END).await?;
     stage.bob.sync().await?;
     let stop = stopwatch();
-    let published = stage.publish(RECORDS).await?;
+    let published = stage.publish(records).await?;
     publish.note(stop());
-    anyhow::ensure!(published.records == RECORDS, "not all was published");
+    anyhow::ensure!(published.records == records, "not all was published");
 
     let stop = stopwatch();
     let opened = read_all(&stage).await?;
     read.note(stop());
-    anyhow::ensure!(opened == RECORDS, "{opened} records were opened");
+    anyhow::ensure!(opened == records, "{opened} records were opened");
 
     let bus = FileBus::open(stage.folder.path().join("bus")).await?;
     let sealed = read_bus(&bus, &StreamTopics(stage.alice.id()).data()).await?;
@@ -152,9 +156,12 @@ async fn read_bus(bus: &FileBus, topic: &str) -> anyhow::Result<Vec<Vec<u8>>> {
 }
 
 /// Memory and idling, of a process that does nothing else.
-pub(crate) fn memory(page: &mut Page) -> anyhow::Result<()> {
+pub(crate) fn memory(page: &mut Page, scale: Scale) -> anyhow::Result<()> {
     let program = std::env::current_exe()?;
-    let output = Command::new(program).arg(CHILD).output()?;
+    let output = Command::new(program)
+        .arg(CHILD)
+        .args(scale.is_glance.then_some(GLANCE))
+        .output()?;
     let text = String::from_utf8(output.stdout)?;
     let figures: Vec<&str> = text.split_whitespace().collect();
     let [before, publishing, reading, idle] = figures[..] else {
@@ -166,7 +173,10 @@ pub(crate) fn memory(page: &mut Page) -> anyhow::Result<()> {
     page.heading("Memory, and an idle subscription");
     page.head(&["", "resident MiB at most"]);
     page.row(&[&"with two homes and the stream open", &before]);
-    page.row(&[&"while publishing 200,000 records", &publishing]);
+    page.row(&[
+        &format_args!("while publishing {} records", scale.records),
+        &publishing,
+    ]);
     page.row(&[&"while reading them", &reading]);
     page.paragraph(&format!(
         "A process of its own: Alice, Bob and the bus in one. What waits between record and bus, and \
@@ -177,34 +187,34 @@ pub(crate) fn memory(page: &mut Page) -> anyhow::Result<()> {
 }
 
 /// What [`memory`] starts: prints its figures, separated by spaces.
-pub(crate) async fn measure_memory() -> anyhow::Result<String> {
+pub(crate) async fn measure_memory(scale: Scale) -> anyhow::Result<String> {
     let stage = Stage::set().await?;
     stage.grant(Bound::Now, Position::END).await?;
     stage.bob.sync().await?;
     let before = memory_mib("VmRSS")?;
-    stage.publish(RECORDS).await?;
+    stage.publish(scale.records).await?;
     let publishing = memory_mib("VmHWM")?;
     // The kernel forgets the peak, so that the next phase has one of its own.
     std::fs::write("/proc/self/clear_refs", "5")?;
     let opened = read_all(&stage).await?;
-    anyhow::ensure!(opened == RECORDS, "{opened} records were opened");
+    anyhow::ensure!(opened == scale.records, "{opened} records were opened");
     let reading = memory_mib("VmHWM")?;
-    let idle = idle_share(&stage).await?;
+    let idle = idle_share(&stage, scale.seconds(IDLE)).await?;
     Ok(format!(
         "{before:.0} {publishing:.0} {reading:.0} {idle:.2}"
     ))
 }
 
 /// CPU time of a subscription that waits, in per cent of one core.
-async fn idle_share(stage: &Stage) -> anyhow::Result<f64> {
+async fn idle_share(stage: &Stage, lasting: Duration) -> anyhow::Result<f64> {
     let mut subscription = stage.bob.subscribe(None).await?;
     let settle = tokio::time::timeout(Duration::from_millis(500), subscription.next()).await;
     anyhow::ensure!(settle.is_err(), "an idle stream brought something");
     let before = process_cpu();
-    let waited = tokio::time::timeout(IDLE, subscription.next()).await;
+    let waited = tokio::time::timeout(lasting, subscription.next()).await;
     let spent = process_cpu()
         .checked_sub(before)
         .context("the clock went back")?;
     anyhow::ensure!(waited.is_err(), "an idle stream brought something");
-    Ok(spent.as_secs_f64() / IDLE.as_secs_f64() * 100.0)
+    Ok(spent.as_secs_f64() / lasting.as_secs_f64() * 100.0)
 }

@@ -1,11 +1,14 @@
 //! Two people and a stream on a `file:` bus, in a folder that is removed at the end.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sealcast::{
-    Bound, BusUrl, GrantOptions, Granted, Home, InitOptions, Passphrase, Position, Published,
-    Roles, Stream, StreamOptions,
+    Bound, BusUrl, GrantOptions, Granted, Ground, Home, InitOptions, Passphrase, Position,
+    Published, Roles, Stream, StreamOptions,
 };
+use sealcast_bus::{Bus, BusFuture, Item, Limits, Offset, Tail, Topic};
 use tempfile::TempDir;
 
 use crate::clock::process_cpu;
@@ -23,6 +26,38 @@ pub(crate) struct Stage {
     pub(crate) alice: Stream,
     pub(crate) bob: Stream,
     bob_home: Home,
+    bus_reads: Arc<AtomicU64>,
+}
+
+/// Counts what is read from a bus.
+#[derive(Debug)]
+struct Counted {
+    inner: Arc<dyn Bus>,
+    reads: Arc<AtomicU64>,
+}
+
+impl Bus for Counted {
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+
+    fn append(&self, topic: &Topic, payloads: Vec<Vec<u8>>) -> BusFuture<'_, Offset> {
+        self.inner.append(topic, payloads)
+    }
+
+    fn read(&self, topic: &Topic, from: Offset, bytes_max: usize) -> BusFuture<'_, Vec<Item>> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.inner.read(topic, from, bytes_max)
+    }
+
+    fn end(&self, topic: &Topic) -> BusFuture<'_, Offset> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.inner.end(topic)
+    }
+
+    fn tail(&self, topics: Vec<(Topic, Offset)>) -> Box<dyn Tail> {
+        self.inner.tail(topics)
+    }
 }
 
 impl Stage {
@@ -34,8 +69,23 @@ impl Stage {
             bus: Some(bus.clone()),
             passphrase: Passphrase::None,
         };
-        let alice = Home::init(&folder.path().join("alice"), options()).await?;
-        let bob_home = Home::init(&folder.path().join("bob"), options()).await?;
+        let bus_reads = Arc::new(AtomicU64::new(0));
+        let ground = || {
+            let reads = bus_reads.clone();
+            Ground {
+                bus: Arc::new(move |inner| {
+                    let reads = reads.clone();
+                    Arc::new(Counted { inner, reads })
+                }),
+                ..Ground::default()
+            }
+        };
+        let home = async |name: &str| {
+            let path = folder.path().join(name);
+            Home::init(&path, options()).await?;
+            Home::danger_open_on(&path, None, ground()).await
+        };
+        let (alice, bob_home) = (home("alice").await?, home("bob").await?);
         let name = "kitchen".parse()?;
         let alice = alice.create_stream(&name, StreamOptions::default()).await?;
         let bob = bob_home.join(alice.ticket(), None).await?;
@@ -44,7 +94,13 @@ impl Stage {
             alice,
             bob,
             bob_home,
+            bus_reads,
         })
+    }
+
+    /// How often both have read from the bus, or asked for the end of a topic.
+    pub(crate) fn bus_reads(&self) -> u64 {
+        self.bus_reads.load(Ordering::Relaxed)
     }
 
     /// Publishes records of 100 bytes in frames.

@@ -1,7 +1,7 @@
 //! What is to be published: whole, or line by line.
 
 use std::fs::File;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead as _, BufReader, Read};
 use std::path::Path;
 use std::thread;
 
@@ -13,8 +13,11 @@ use crate::ui;
 /// More bytes than any bus takes as one message; nothing longer is even read.
 pub(crate) const MESSAGE_LEN_MAX: u64 = 64 << 20;
 
-/// Lines that wait between the reading thread and publishing.
-const LINES_WAITING_MAX: usize = 256;
+/// Bytes that are read at once.
+const READ_BYTES: usize = 64 << 10;
+
+/// Batches of lines that wait between the reading thread and publishing.
+const BATCHES_WAITING_MAX: usize = 4;
 
 /// Reads a file as one message.
 pub(crate) fn whole_file(path: &Path) -> Result<Vec<u8>, CommandError> {
@@ -54,19 +57,39 @@ fn too_large() -> CommandError {
     .with_hint("split it; the lines of a text can go as records: `sealcast pub -l`")
 }
 
+/// Lines that came in together, each without its newline.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    bytes: Vec<u8>,
+    /// Where each line ends, its newline left out.
+    ends: Vec<usize>,
+}
+
+impl Batch {
+    /// Every byte of a line but its newline is the line's own, `\r` included.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = &[u8]> {
+        let mut from = 0;
+        self.ends.iter().map(move |end| {
+            let line = self.bytes.get(from..*end).unwrap_or_default();
+            from = end + 1;
+            line
+        })
+    }
+}
+
 /// The lines of standard input, read by a thread that a waiting terminal does not hold up.
 #[derive(Debug)]
-pub(crate) struct Lines(mpsc::Receiver<Result<Vec<u8>, CommandError>>);
+pub(crate) struct Lines(mpsc::Receiver<Result<Batch, CommandError>>);
 
 impl Lines {
     /// Starts to read.
     pub(crate) fn of_stdin() -> Self {
-        let (lines, receiver) = mpsc::channel(LINES_WAITING_MAX);
+        let (batches, receiver) = mpsc::channel(BATCHES_WAITING_MAX);
         thread::spawn(move || {
-            let mut stdin = io::stdin().lock();
-            while let Some(line) = next_line(&mut stdin).transpose() {
-                let is_last = line.is_err();
-                if lines.blocking_send(line).is_err() || is_last {
+            let mut stdin = BufReader::with_capacity(READ_BYTES, io::stdin().lock());
+            while let Some(batch) = next_batch(&mut stdin).transpose() {
+                let is_last = batch.is_err();
+                if batches.blocking_send(batch).is_err() || is_last {
                     return;
                 }
             }
@@ -74,37 +97,72 @@ impl Lines {
         Self(receiver)
     }
 
-    /// The next line without its newline; `None` at the end. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, CommandError> {
+    /// The next lines, as many as came in together; `None` at the end. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Result<Option<Batch>, CommandError> {
         self.0.recv().await.transpose()
     }
 }
 
-/// Reads up to a newline or the end. Every other byte is the line's own, `\r` included.
-fn next_line(from: &mut impl BufRead) -> Result<Option<Vec<u8>>, CommandError> {
-    let mut line = Vec::new();
-    let length = from
-        .take(MESSAGE_LEN_MAX + 2)
-        .read_until(b'\n', &mut line)
-        .map_err(|error| CommandError::input(&error))?;
-    if length == 0 {
+/// Reads one line, and all others that are there already.
+fn next_batch(from: &mut BufReader<impl Read>) -> Result<Option<Batch>, CommandError> {
+    let mut batch = Batch::default();
+    let fault = |error: io::Error| CommandError::input(&error);
+    let bytes = &mut batch.bytes;
+    let first = from.take(MESSAGE_LEN_MAX + 2).read_until(b'\n', bytes);
+    if first.map_err(fault)? == 0 {
         return Ok(None);
     }
-    if line.ends_with(b"\n") {
-        line.pop();
+    let is_ended = bytes.last() == Some(&b'\n');
+    let end = bytes.len() - usize::from(is_ended);
+    if end as u64 > MESSAGE_LEN_MAX {
+        return Err(too_large());
     }
-    match line.len() as u64 > MESSAGE_LEN_MAX {
-        true => Err(too_large()),
-        false => Ok(Some(line)),
-    }
+    batch.ends.push(end);
+    let there = from.buffer();
+    let whole = there.iter().rposition(|byte| *byte == b'\n');
+    let whole = whole.filter(|_| is_ended).map_or(0, |at| at + 1);
+    let more = there.get(..whole).unwrap_or_default();
+    let ends = more.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+    let base = batch.bytes.len();
+    batch.ends.extend(ends.map(|(at, _)| base + at));
+    batch.bytes.extend_from_slice(more);
+    from.consume(whole);
+    Ok(Some(batch))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn lines(mut text: &[u8]) -> Vec<Vec<u8>> {
-        std::iter::from_fn(|| next_line(&mut text).unwrap()).collect()
+    fn reader(room: usize, text: impl Read) -> BufReader<impl Read> {
+        BufReader::with_capacity(room, text)
+    }
+
+    fn batches(room: usize, text: &[u8]) -> Vec<Vec<Vec<u8>>> {
+        let mut reader = reader(room, text);
+        let batches = std::iter::from_fn(|| next_batch(&mut reader).unwrap());
+        let batches = batches.map(|batch| batch.lines().map(<[u8]>::to_vec).collect());
+        batches.collect()
+    }
+
+    fn lines(text: &[u8]) -> Vec<Vec<u8>> {
+        batches(64, text).concat()
+    }
+
+    #[test]
+    fn lines_that_are_there_come_together_whatever_the_room() {
+        let text = b"one\ntwo\n\nthree";
+        assert_eq!(
+            batches(64, text),
+            [
+                vec![b"one".to_vec(), b"two".to_vec(), vec![]],
+                vec![b"three".to_vec()]
+            ]
+        );
+        for room in 1..20 {
+            let all = batches(room, text).concat();
+            assert_eq!(all, [&b"one"[..], b"two", b"", b"three"], "{room}");
+        }
     }
 
     #[test]
@@ -120,8 +178,7 @@ mod tests {
     #[test]
     fn endless_input_is_refused_before_it_fills_the_memory() {
         assert!(bounded(io::repeat(b'x')).is_err());
-        let mut endless = io::BufReader::new(io::repeat(b'x'));
-        assert!(next_line(&mut endless).is_err());
+        assert!(next_batch(&mut reader(64, io::repeat(b'x'))).is_err());
     }
 
     #[test]
@@ -131,7 +188,7 @@ mod tests {
         text.push(b'\n');
         assert_eq!(lines(&text).len(), 1);
         text.insert(0, b'x');
-        assert!(next_line(&mut &text[..]).is_err());
+        assert!(next_batch(&mut reader(64, &text[..])).is_err());
     }
 
     #[test]

@@ -84,6 +84,7 @@ mod ground;
 mod home;
 mod options;
 mod publisher;
+mod queue;
 mod read;
 mod seal;
 mod session;

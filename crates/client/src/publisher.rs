@@ -2,31 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use sealcast_bus::Bus;
-use sealcast_crypto::SecretBytes;
-use sealcast_protocol::{ENVELOPE_OVERHEAD, Frame, PAYLOAD_MAX, Position};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use sealcast_protocol::{ENVELOPE_OVERHEAD, PAYLOAD_MAX, Position};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
 
 use crate::core::Core;
 use crate::error::Error;
-use crate::seal::{Batch, Part, Sealer};
-
-/// Longest plaintext of a frame, in bytes.
-const FRAME_BYTES: usize = 64 << 10;
-/// How long a record waits for others.
-const FRAME_DELAY: Duration = Duration::from_millis(20);
-/// Frames that are sealed in one store transaction, at most.
-const FRAMES_A_BATCH: usize = 16;
-/// Bytes of long records in one batch, at most.
-const BATCH_BYTES: usize = 2 << 20;
-/// Records that wait for the worker, at most.
-const QUEUE: usize = 4096;
-/// Bytes of records that are on their way, at most, unless one record alone has more.
-const BYTES_ON_THE_WAY: u32 = 8 << 20;
+use crate::queue::{Dead, Queue, Sealing, Sending};
+use crate::seal::{Batch, Sealer};
 
 /// What was sealed and stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,55 +40,30 @@ pub struct Published {
 #[derive(Debug)]
 pub struct Publisher {
     core: Arc<Core>,
-    jobs: mpsc::Sender<Job>,
-    room: Arc<Semaphore>,
+    sending: Sending,
     worker: JoinHandle<Result<Published, Error>>,
     stored: Arc<AtomicU64>,
     limit: usize,
 }
 
-enum Job {
-    Record(Record),
-    Flush(oneshot::Sender<()>),
-}
-
-struct Record {
-    time: Position,
-    payload: SecretBytes,
-    /// Permits that it takes of the room for records on their way.
-    permits: u32,
-}
-
 impl Publisher {
     pub(crate) fn start(sealer: Sealer) -> Self {
-        let (jobs, queue) = mpsc::channel(QUEUE);
+        let (sending, sealing) = Queue::ends();
         let stored = Arc::new(AtomicU64::new(0));
-        let room = Arc::new(Semaphore::new(BYTES_ON_THE_WAY as usize));
         let core = sealer.core.clone();
         let limit = payload_max(&*core.bus);
-        let worker = Worker {
-            sealer,
-            queue,
-            room: room.clone(),
-            stored: stored.clone(),
-            done: Published {
-                position: Position::START,
-                records: 0,
-                envelopes: 0,
-            },
-        };
+        let worker = tokio::spawn(seal_all(sealer, sealing, stored.clone()));
         Self {
             core,
-            jobs,
-            room,
-            worker: tokio::spawn(worker.run()),
+            sending,
+            worker,
             stored,
             limit,
         }
     }
 
-    /// Takes one record; waits while 4,096 records or 8 MiB are on their way. A future that is dropped
-    /// before it is done has not taken the record.
+    /// Takes one record; waits while 8 MiB wait to be sealed. A future that is dropped before it is
+    /// done has not taken the record.
     ///
     /// # Errors
     ///
@@ -117,19 +76,8 @@ impl Publisher {
                 limit: self.limit,
             });
         }
-        let size = u32::try_from(payload.len()).unwrap_or(BYTES_ON_THE_WAY);
-        let permits = size.min(BYTES_ON_THE_WAY);
-        let ended = || Error::PublisherEnded;
-        let room = self.room.acquire_many(permits).await;
-        let room = room.map_err(|_| ended())?;
-        let job = self.jobs.reserve().await.map_err(|_| ended())?;
-        room.forget();
-        job.send(Job::Record(Record {
-            time: self.core.now(),
-            payload: SecretBytes::from(payload.to_vec()),
-            permits,
-        }));
-        Ok(())
+        let sent = self.sending.send(self.core.now(), payload).await;
+        sent.map_err(|Dead| Error::PublisherEnded)
     }
 
     /// Waits until everything sent so far is stored on the bus.
@@ -138,11 +86,7 @@ impl Publisher {
     ///
     /// Fails when something could not be published; then [`finish`](Self::finish) says why.
     pub async fn flush(&mut self) -> Result<(), Error> {
-        let (done, is_done) = oneshot::channel();
-        self.jobs
-            .send(Job::Flush(done))
-            .await
-            .map_err(|_| Error::PublisherEnded)?;
+        let is_done = self.sending.flush().map_err(|Dead| Error::PublisherEnded)?;
         is_done.await.map_err(|_| Error::PublisherEnded)
     }
 
@@ -157,112 +101,37 @@ impl Publisher {
     ///
     /// Fails with the reason why something could not be published.
     pub async fn finish(self) -> Result<Published, Error> {
-        drop(self.jobs);
+        drop(self.sending);
         self.worker
             .await
             .map_err(|_| Error::Internal("the publisher's worker ended early"))?
     }
 }
 
-struct Worker {
+/// Seals batch after batch, until no more comes or one could not be published.
+async fn seal_all(
     sealer: Sealer,
-    queue: mpsc::Receiver<Job>,
-    room: Arc<Semaphore>,
+    sealing: Sealing,
     stored: Arc<AtomicU64>,
-    done: Published,
-}
-
-/// Whoever waits for room learns that nobody makes any.
-impl Drop for Worker {
-    fn drop(&mut self) {
-        self.room.close();
-    }
-}
-
-/// Records on their way into a batch.
-#[derive(Default)]
-struct Open {
-    parts: Vec<Part>,
-    frame: Option<Frame>,
-    records: u64,
-    permits: usize,
-    long_bytes: usize,
-    flushes: Vec<oneshot::Sender<()>>,
-}
-
-impl Worker {
-    async fn run(mut self) -> Result<Published, Error> {
-        let mut open = Open::default();
-        while let Some(job) = self.queue.recv().await {
-            open.take(job);
-            let deadline = Instant::now() + FRAME_DELAY;
-            while open.has_room() {
-                match timeout_at(deadline, self.queue.recv()).await {
-                    Ok(Some(job)) => open.take(job),
-                    Ok(None) | Err(_) => break,
-                }
-            }
-            self.leave(std::mem::take(&mut open)).await?;
+) -> Result<Published, Error> {
+    let mut done = Published {
+        position: Position::START,
+        records: 0,
+        envelopes: 0,
+    };
+    while let Some(taken) = sealing.next().await {
+        if !taken.parts.is_empty() {
+            let left = sealer.publish(Batch::Parts(taken.parts)).await?;
+            done.position = left.position;
+            done.records += taken.records;
+            done.envelopes += left.envelopes;
+            stored.store(done.records, Ordering::Relaxed);
         }
-        Ok(self.done)
-    }
-
-    async fn leave(&mut self, mut open: Open) -> Result<(), Error> {
-        open.close_frame();
-        if !open.parts.is_empty() {
-            let left = self.sealer.publish(Batch::Parts(open.parts)).await?;
-            self.room.add_permits(open.permits);
-            self.done.position = left.position;
-            self.done.records += open.records;
-            self.done.envelopes += left.envelopes;
-            self.stored.store(self.done.records, Ordering::Relaxed);
-        }
-        for flush in open.flushes {
+        for flush in taken.flushes {
             let _is_awaited = flush.send(()).is_ok();
         }
-        Ok(())
     }
-}
-
-impl Open {
-    fn has_room(&self) -> bool {
-        self.flushes.is_empty()
-            && self.parts.len() < FRAMES_A_BATCH
-            && self.long_bytes < BATCH_BYTES
-    }
-
-    fn take(&mut self, job: Job) {
-        match job {
-            Job::Flush(done) => self.flushes.push(done),
-            Job::Record(record) => {
-                self.records += 1;
-                self.permits += record.permits as usize;
-                self.take_record(record);
-            }
-        }
-    }
-
-    fn take_record(&mut self, record: Record) {
-        let Record { time, payload, .. } = record;
-        if let Some(frame) = &mut self.frame
-            && frame.push(time, payload.expose()).is_ok()
-        {
-            return;
-        }
-        self.close_frame();
-        let mut frame = Frame::with_capacity(FRAME_BYTES);
-        match frame.push(time, payload.expose()) {
-            Ok(()) => self.frame = Some(frame),
-            Err(_) => {
-                self.long_bytes += payload.len();
-                self.parts.push(Part::Long(payload));
-            }
-        }
-    }
-
-    fn close_frame(&mut self) {
-        self.parts.extend(self.frame.take().map(Part::Frame));
-    }
+    Ok(done)
 }
 
 /// The longest record that a bus takes in one envelope.

@@ -248,6 +248,14 @@ impl Batch {
 }
 
 impl Part {
+    /// Number of records.
+    pub(crate) fn records(&self) -> u64 {
+        match self {
+            Self::Frame(frame) => frame.len() as u64,
+            Self::Long(_) => 1,
+        }
+    }
+
     fn draft(&self) -> Draft<'_> {
         match self {
             Self::Frame(frame) => Draft::Frame(frame),

@@ -3,7 +3,7 @@ use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
 use clap::Args;
-use sealcast::{Backfill, Name, Published, Stream};
+use sealcast::{Backfill, Name, Published, Publisher, Stream};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -102,7 +102,7 @@ async fn lines(ui: &Ui, stream: &Stream) -> Result<Option<Published>, CommandErr
             ended = &mut end => break ended,
         };
         let sent = match next {
-            Ok(Some(line)) => publisher.send(&line).await,
+            Ok(Some(batch)) => send_all(&mut publisher, &batch).await,
             Ok(None) => break Ok(()),
             Err(error) => break Err(error),
         };
@@ -129,6 +129,13 @@ async fn lines(ui: &Ui, stream: &Stream) -> Result<Option<Published>, CommandErr
     Err(fault)
 }
 
+async fn send_all(publisher: &mut Publisher, batch: &input::Batch) -> Result<(), sealcast::Error> {
+    for line in batch.lines() {
+        publisher.send(line).await?;
+    }
+    Ok(())
+}
+
 fn told_before(ui: &Ui, records: u64) {
     ui.talk(format!(
         "Published before this went wrong: {}",
@@ -141,12 +148,14 @@ async fn backfill(ui: &Ui, stream: &Stream) -> Result<Published, CommandError> {
     let mut lines = Lines::of_stdin();
     let bar = ui.bar(None, io::stdin().is_terminal());
     let mut number: u64 = 0;
-    while let Some(line) = lines.next().await? {
-        number += 1;
-        if let Err(fault) = bring_in(&mut backfill, &line, number).await {
-            bar.clear();
-            told_before(ui, backfill.stored());
-            return Err(fault);
+    while let Some(batch) = lines.next().await? {
+        for line in batch.lines() {
+            number += 1;
+            if let Err(fault) = bring_in(&mut backfill, line, number).await {
+                bar.clear();
+                told_before(ui, backfill.stored());
+                return Err(fault);
+            }
         }
         bar.set_count(backfill.stored());
     }

@@ -1,0 +1,44 @@
+//! The benchmark still runs. What it measures is not looked at.
+#![cfg(test)]
+
+use std::process::Command;
+
+#[test]
+fn every_section_runs_and_is_on_the_page() {
+    let output = Command::new(env!("CARGO_BIN_EXE_sealcast-bench"))
+        .arg("--glance")
+        .output()
+        .unwrap();
+    let (page, talk) = (
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    );
+    assert!(output.status.success(), "{talk}");
+    for heading in [
+        "What is promised",
+        "Single messages",
+        "Frames of 64 records",
+        "Frames of 64 KiB",
+        "Bytes on the bus",
+        "A grant: one session",
+        "A grant of two years",
+        "The program",
+        "The library's whole pipeline",
+        "From publishing to delivery",
+        "Memory",
+    ] {
+        assert!(
+            page.contains(&format!("\n## {heading}")),
+            "{heading}\n{page}"
+        );
+    }
+}
+
+#[test]
+fn a_section_that_does_not_exist_is_refused() {
+    let output = Command::new(env!("CARGO_BIN_EXE_sealcast-bench"))
+        .arg("everything")
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+}
