@@ -313,7 +313,7 @@ pub(crate) async fn clear_read(folder: &Path) -> anyhow::Result<()> {
     let bus = FileBus::open(folder).await?;
     let topic = Topic::new("clear")?;
     let (mut from, position) = (Offset(0), now()?);
-    let mut out = BufWriter::new(io::stdout());
+    let mut out = BufWriter::with_capacity(64 << 10, io::stdout());
     loop {
         let items = bus.read(&topic, from, READ_BYTES).await?;
         let Some(last) = items.last() else { break };

@@ -11,6 +11,9 @@ use serde::Serialize;
 
 use crate::error::{CommandError, Kind};
 
+/// Bytes of data that wait to be printed together, until a flush.
+const OUT_BYTES: usize = 64 << 10;
+
 /// Prints.
 #[derive(Debug)]
 pub(crate) struct Ui {
@@ -29,7 +32,7 @@ impl Ui {
             quiet,
             colour: !json && io::stderr().is_terminal() && may_colour(),
             data_colour: !json && io::stdout().is_terminal() && may_colour(),
-            out: RefCell::new(BufWriter::new(io::stdout())),
+            out: RefCell::new(BufWriter::with_capacity(OUT_BYTES, io::stdout())),
         }
     }
 

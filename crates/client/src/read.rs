@@ -1,6 +1,6 @@
 //! Reading history.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sealcast_bus::{Offset, Topic};
@@ -42,14 +42,13 @@ pub(crate) struct Scan {
     pub(crate) at: Offset,
     end: Offset,
     state: ScanState,
-    ready: VecDeque<Delivery>,
 }
 
 /// A batch that is being opened stays with the scan, so that a caller may stop waiting for it.
 #[derive(Debug)]
 enum ScanState {
     Idle(Box<Machine>),
-    Opening(JoinHandle<(Box<Machine>, Vec<Delivery>)>),
+    Opening(JoinHandle<Box<Machine>>),
     Lost,
 }
 
@@ -70,7 +69,7 @@ impl Reader {
     /// Fails when the bus cannot be read. What cannot be opened is a delivery, not an error.
     pub async fn next(&mut self) -> Result<Option<Delivery>, Error> {
         loop {
-            if let Some(delivery) = self.scan.ready.pop_front() {
+            if let Some(delivery) = self.scan.pop() {
                 return Ok(Some(delivery));
             }
             if self.is_done {
@@ -104,7 +103,6 @@ impl Scan {
             at: Offset(0),
             end,
             state: ScanState::Idle(Box::new(Machine::new(mode))),
-            ready: VecDeque::new(),
         };
         scan.allow_revoked().await?;
         Ok(scan)
@@ -124,8 +122,7 @@ impl Scan {
 
     /// Takes the next items of the topic in; false at its end.
     pub(crate) async fn read_on(&mut self) -> Result<bool, Error> {
-        self.machine().await?;
-        if !self.ready.is_empty() {
+        if self.machine().await?.has_events() {
             return Ok(true);
         }
         let items = self.core.bus.read(&self.topic, self.at, READ_BYTES).await?;
@@ -178,9 +175,8 @@ impl Scan {
     /// The machine, when it has opened what it was given.
     pub(crate) async fn machine(&mut self) -> Result<&mut Machine, Error> {
         if let ScanState::Opening(work) = &mut self.state {
-            let (machine, ready) = work.await.map_err(|_| LOST)?;
+            let machine = work.await.map_err(|_| LOST)?;
             self.state = ScanState::Idle(machine);
-            self.ready.extend(ready);
         }
         match &mut self.state {
             ScanState::Idle(machine) => Ok(machine),
@@ -193,40 +189,34 @@ impl Scan {
         let core = self.core.clone();
         let machine = self.machine().await?;
         machine.give_up(&core.view(), true);
-        let ready = drain(&core, machine);
-        self.ready.extend(ready);
         Ok(())
     }
 
+    /// The next of what was opened; nothing while more is being opened. A giver whose keys do not
+    /// open is told as an alarm.
     pub(crate) fn pop(&mut self) -> Option<Delivery> {
-        self.ready.pop_front()
+        let ScanState::Idle(machine) = &mut self.state else {
+            return None;
+        };
+        loop {
+            let event = machine.poll_event()?;
+            if let Event::BadCover { giver, .. } = &event {
+                self.core.tell([Alarm::BadKeys(giver.0, giver.1)]);
+            }
+            if let Some(delivery) = Delivery::from_event(event) {
+                return Some(delivery);
+            }
+        }
     }
 }
 
 const LOST: Error = Error::Internal("a reader's worker ended early");
 
-fn open(
-    core: &Core,
-    mut machine: Box<Machine>,
-    items: &[Vec<u8>],
-) -> (Box<Machine>, Vec<Delivery>) {
+fn open(core: &Core, mut machine: Box<Machine>, items: &[Vec<u8>]) -> Box<Machine> {
     for item in items {
         machine.handle(&core.view(), item);
     }
-    let ready = drain(core, &mut machine);
-    (machine, ready)
-}
-
-/// What there is to deliver. A giver whose keys do not open is told as an alarm.
-fn drain(core: &Core, machine: &mut Machine) -> Vec<Delivery> {
-    let mut ready = Vec::new();
-    while let Some(event) = machine.poll_event() {
-        if let Event::BadCover { giver, .. } = &event {
-            core.tell([Alarm::BadKeys(giver.0, giver.1)]);
-        }
-        ready.extend(Delivery::from_event(event));
-    }
-    ready
+    machine
 }
 
 /// The envelopes of revoked devices that were accepted when they were revoked.

@@ -37,6 +37,7 @@ mod secret;
 mod sign;
 mod store;
 mod tree;
+mod verifier;
 mod walker;
 mod wrap;
 
@@ -50,6 +51,7 @@ pub use secret::{SecretBytes, wipe};
 pub use sign::{KeyError, Signature, SignatureError, SigningKey, VerifyingKey};
 pub use store::StoreKey;
 pub use tree::{COVER_NODES_MAX, NodeId, NodeKey, POSITION_BITS, POSITION_END, SessionRoot, cover};
+pub use verifier::Verifier;
 pub use walker::{Leaf, Walker};
 pub use wrap::{
     UnwrapError, UnwrapKey, WRAP_KEY_LEN, WRAP_OVERHEAD, WrapError, WrapKey, WrapKeyError,

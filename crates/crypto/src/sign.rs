@@ -102,11 +102,14 @@ impl VerifyingKey {
     }
 }
 
-/// A backend's check of the equation: key, message, signature.
-type Equation = fn(&[u8; 32], &[u8], &[u8; 64]) -> bool;
-
-/// What is refused before a backend is asked is refused by all of them.
-fn holds(key: &[u8; 32], message: &[u8], signature: &Signature, equation: Equation) -> bool {
+/// What is refused before the equation is looked at is refused by every way of looking: a backend's,
+/// or one from tables. It is given key, message and signature.
+pub(crate) fn holds(
+    key: &[u8; 32],
+    message: &[u8],
+    signature: &Signature,
+    equation: impl FnOnce(&[u8; 32], &[u8], &[u8; 64]) -> bool,
+) -> bool {
     let (r, s) = signature.halves();
     let strict = check_edwards(key).is_ok() && check_edwards(r).is_ok() && is_scalar(s);
     strict && equation(key, message, &signature.0)
@@ -134,7 +137,7 @@ impl Signature {
     }
 
     /// The point R and the scalar S.
-    fn halves(&self) -> (&[u8; 32], &[u8; 32]) {
+    pub(crate) fn halves(&self) -> (&[u8; 32], &[u8; 32]) {
         let (halves, _) = self.0.as_chunks();
         (&halves[0], &halves[1])
     }

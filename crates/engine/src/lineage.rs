@@ -3,6 +3,7 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
+use sealcast_crypto::Verifier;
 use sealcast_protocol::{DeviceId, EnvelopeHash, EnvelopeView, LIST_MAX, SessionId, StreamId};
 
 use crate::read::accept;
@@ -148,6 +149,7 @@ pub struct Tips {
     accepted: BTreeMap<EnvelopeHash, (DeviceId, u64)>,
     followed: BTreeSet<EnvelopeHash>,
     allowed: Allowed,
+    verifier: Verifier,
 }
 
 impl Tips {
@@ -159,6 +161,7 @@ impl Tips {
             accepted: BTreeMap::new(),
             followed: BTreeSet::new(),
             allowed,
+            verifier: Verifier::default(),
         }
     }
 
@@ -172,7 +175,8 @@ impl Tips {
             return;
         }
         let stream = view.stream();
-        let Ok(accepted) = accept(view, &stream, envelope, &self.allowed) else {
+        let Ok(accepted) = accept(view, &stream, envelope, &self.allowed, &mut self.verifier)
+        else {
             return;
         };
         let place = (header.device, self.accepted.len() as u64);

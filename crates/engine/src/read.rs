@@ -4,9 +4,9 @@
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
-use sealcast_crypto::SecretBytes;
+use sealcast_crypto::{SecretBytes, Verifier};
 use sealcast_protocol::{
-    DeviceId, EnvelopeView, Header, Interval, Position, PublishRight, Records, SessionId,
+    DeviceId, EnvelopeView, Header, Interval, OpenFrame, Position, PublishRight, SessionId,
     SessionKind, SessionRecord, StreamId, UserId, VerifiedEnvelope,
 };
 
@@ -30,7 +30,19 @@ pub struct Reader {
     /// Envelopes of revoked devices that lie at or before a tip.
     allowed: Allowed,
     keys: KeyRing,
-    events: VecDeque<Event>,
+    verifier: Verifier,
+    events: VecDeque<Queued>,
+}
+
+/// Events of a frame's records are made when they are asked for: they take more room than it does.
+#[derive(Debug)]
+enum Queued {
+    Event(Event),
+    Frame {
+        header: Header,
+        user: UserId,
+        records: OpenFrame,
+    },
 }
 
 /// What a reader is reading for.
@@ -126,6 +138,7 @@ impl Reader {
             trackers: BTreeMap::new(),
             allowed: Allowed::default(),
             keys: KeyRing::default(),
+            verifier: Verifier::default(),
             events: VecDeque::new(),
         }
     }
@@ -187,7 +200,7 @@ impl Reader {
             return;
         }
         let stream = view.stream();
-        match accept(view, &stream, envelope, &self.allowed) {
+        match accept(view, &stream, envelope, &self.allowed, &mut self.verifier) {
             Ok(accepted) => self.judge(view, &accepted),
             Err((user, refusal)) => self.reject(Some(header), user, refusal, Vec::new()),
         }
@@ -204,7 +217,34 @@ impl Reader {
 
     /// Hands out the next event.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        loop {
+            if let Queued::Frame {
+                header,
+                user,
+                records,
+            } = self.events.front_mut()?
+                && let Some(record) = records.next_record()
+            {
+                return Some(Event::Opened {
+                    header: *header,
+                    user: *user,
+                    time: record.time,
+                    payload: SecretBytes::from(record.payload.to_vec()),
+                });
+            }
+            if let Queued::Event(event) = self.events.pop_front()? {
+                return Some(event);
+            }
+        }
+    }
+
+    /// Whether there may be an event.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.events.push_back(Queued::Event(event));
     }
 
     fn reject(
@@ -214,7 +254,7 @@ impl Reader {
         refusal: Refusal,
         givers: Vec<(UserId, DeviceId)>,
     ) {
-        self.events.push_back(Event::Rejected {
+        self.tell(Event::Rejected {
             header,
             user,
             refusal,
@@ -253,7 +293,7 @@ impl Reader {
             match notice {
                 Notice::Fresh => self.open(view, user, envelope),
                 Notice::Replay | Notice::Fork | Notice::Branch | Notice::Gap { .. } => {
-                    self.events.push_back(Event::Noticed {
+                    self.tell(Event::Noticed {
                         header,
                         user,
                         notice,
@@ -273,7 +313,7 @@ impl Reader {
                 let is_granted = held
                     .iter()
                     .any(|interval| interval.contains(header.position));
-                self.events.push_back(Event::Sealed {
+                self.tell(Event::Sealed {
                     header,
                     user,
                     is_granted,
@@ -287,7 +327,7 @@ impl Reader {
                 let bad = liars
                     .into_iter()
                     .map(|giver| Event::BadCover { giver, session });
-                self.events.extend(bad);
+                self.events.extend(bad.map(Queued::Event));
                 self.deliver(header, user, plaintext);
             }
         }
@@ -296,7 +336,7 @@ impl Reader {
     fn deliver(&mut self, header: Header, user: UserId, plaintext: SecretBytes) {
         if !header.flags.frame {
             let time = header.position;
-            self.events.push_back(Event::Opened {
+            self.tell(Event::Opened {
                 header,
                 user,
                 time,
@@ -304,31 +344,27 @@ impl Reader {
             });
             return;
         }
-        let Ok(records) = Records::decode(plaintext.expose(), header.position, true) else {
-            self.reject(Some(header), Some(user), Refusal::Malformed, Vec::new());
-            return;
-        };
-        for record in records {
-            let payload = SecretBytes::from(record.payload.to_vec());
-            let time = record.time;
-            self.events.push_back(Event::Opened {
+        match OpenFrame::decode(plaintext, header.position) {
+            Ok(records) => self.events.push_back(Queued::Frame {
                 header,
                 user,
-                time,
-                payload,
-            });
+                records,
+            }),
+            Err(_) => self.reject(Some(header), Some(user), Refusal::Malformed, Vec::new()),
         }
     }
 }
 
-fn tell_gone(events: &mut VecDeque<Event>, view: &StreamView, gone: Vec<Header>) {
+fn tell_gone(events: &mut VecDeque<Queued>, view: &StreamView, gone: Vec<Header>) {
     let known = gone
         .into_iter()
         .filter_map(|header| Some((header, view.user_of(&header.device)?)));
-    events.extend(known.map(|(header, user)| Event::Noticed {
-        header,
-        user,
-        notice: Notice::Gap { missing: 0 },
+    events.extend(known.map(|(header, user)| {
+        Queued::Event(Event::Noticed {
+            header,
+            user,
+            notice: Notice::Gap { missing: 0 },
+        })
     }));
 }
 
@@ -347,6 +383,7 @@ pub(crate) fn accept<'a>(
     stream: &'a StreamId,
     envelope: EnvelopeView<'a>,
     allowed: &Allowed,
+    verifier: &mut Verifier,
 ) -> Result<Accepted<'a>, (Option<UserId>, Refusal)> {
     let header = *envelope.header();
     let user = view
@@ -373,7 +410,7 @@ pub(crate) fn accept<'a>(
     let bound = envelope.bind(stream, b"");
     let hash = bound.hash();
     let verified = bound
-        .verify(&device.keys.sign_key)
+        .verify_by(verifier, &device.keys.sign_key)
         .map_err(|_| refuse(Refusal::BadSignature))?;
     let is_late = match &right {
         PublishRight::UpTo(tips) => !allowed.after(&hash, tips).any(|session| {

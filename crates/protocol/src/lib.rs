@@ -32,7 +32,7 @@ pub use v1::envelope::{
     BoundEnvelope, ENVELOPE_OVERHEAD, EnvelopeView, Flags, Header, PAYLOAD_MAX, SealError,
     SealedEnvelope, Suite, VerifiedEnvelope, seal, seal_frame,
 };
-pub use v1::frame::{FRAME_RECORDS_MAX, Frame, PushError, Record, Records};
+pub use v1::frame::{FRAME_RECORDS_MAX, Frame, OpenFrame, PushError, Record, Records};
 pub use v1::log_entry::{
     DeviceTarget, DeviceTips, Genesis, Grant, LIST_MAX, LaneMode, LogBody, LogEntry, Revoke, Roles,
     Settings, Sharing, Targets,

@@ -260,6 +260,57 @@ impl<'a> Iterator for Records<'a> {
 
 impl ExactSizeIterator for Records<'_> {}
 
+/// The records of an opened frame, together with the plaintext that they lie in.
+pub struct OpenFrame {
+    plaintext: SecretBytes,
+    position: Position,
+    /// Where the rest begins, of which run, and how much there is of it.
+    at: usize,
+    time: Position,
+    in_run: usize,
+    left: usize,
+}
+
+impl OpenFrame {
+    /// Reads the plaintext of a frame that was sealed at `position`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Records::decode`].
+    pub fn decode(plaintext: SecretBytes, position: Position) -> Result<Self, DecodeError> {
+        let left = count_records(plaintext.expose(), position)?;
+        Ok(Self {
+            plaintext,
+            position,
+            at: 0,
+            time: position,
+            in_run: 0,
+            left,
+        })
+    }
+
+    /// The next record.
+    pub fn next_record(&mut self) -> Option<Record<'_>> {
+        self.left = self.left.checked_sub(1)?;
+        let whole = self.plaintext.expose();
+        let mut rest = whole.get(self.at..)?;
+        if self.in_run == 0 {
+            (self.time, self.in_run) = take_run(&mut rest, self.position).ok()?;
+        }
+        self.in_run -= 1;
+        let payload = take_payload(&mut rest).ok()?;
+        self.at = whole.len() - rest.len();
+        let time = self.time;
+        Some(Record { time, payload })
+    }
+}
+
+impl fmt::Debug for OpenFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OpenFrame({} left)", self.left)
+    }
+}
+
 impl fmt::Debug for Records<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Records({} left)", self.left)
@@ -341,6 +392,11 @@ fn put_varint(out: &mut Vec<u8>, mut number: u64) {
 }
 
 fn take_varint(rest: &mut &[u8]) -> Result<u64, DecodeError> {
+    // Nearly all numbers are short.
+    if let Some((&byte @ ..0x80, behind)) = rest.split_first() {
+        *rest = behind;
+        return Ok(u64::from(byte));
+    }
     let mut number = 0_u64;
     for i in 0..VARINT_MAX {
         let (&byte, behind) = rest.split_first().ok_or(DecodeError::Malformed)?;
