@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use sealcast_engine::{Event, Notice, Refusal};
+use sealcast_engine::{Event, Notice, OpenedRecord, Refusal};
 use sealcast_protocol::{DeviceId, Header, Position, UserId};
 
 /// One record, or one thing to know about the stream, in the order of the bus.
@@ -132,6 +132,18 @@ impl Delivery {
             }
             Event::BadCover { .. } => return None,
         })
+    }
+
+    pub(crate) fn of_record(opened: &OpenedRecord<'_>) -> Self {
+        Self {
+            time: opened.record.time,
+            publisher: Some(*opened.user),
+            device: Some(opened.header.device),
+            seq: Some(opened.header.seq),
+            state: State::Opened,
+            payload: Some(opened.record.payload.to_vec()),
+            reason: None,
+        }
     }
 
     fn about(

@@ -121,7 +121,11 @@ async fn seal_all(
     };
     while let Some(taken) = sealing.next().await {
         if !taken.parts.is_empty() {
-            let left = sealer.publish(Batch::Parts(taken.parts)).await?;
+            let batch = Arc::new(Batch::Parts(taken.parts));
+            let left = sealer.publish_shared(batch.clone()).await?;
+            if let Some(Batch::Parts(parts)) = Arc::into_inner(batch) {
+                sealing.give_back(parts);
+            }
             done.position = left.position;
             done.records += taken.records;
             done.envelopes += left.envelopes;

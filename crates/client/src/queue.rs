@@ -21,6 +21,9 @@ const BATCH_BYTES: usize = 2 << 20;
 /// Bytes that wait, at most, unless one record alone has more.
 const BYTES_WAITING_MAX: usize = 8 << 20;
 
+/// Frames that are kept for others to come, at most; as many as a batch has.
+const SPARE_MAX: usize = BATCH_BYTES / FRAME_BYTES + 1;
+
 /// One end for who sends, one for who seals.
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -38,6 +41,8 @@ struct Waiting {
     /// Of closed parts and of the open frame.
     closed_bytes: usize,
     open_bytes: usize,
+    /// Empty ones that were used before: fresh memory takes as long as filling it.
+    spare: Vec<Frame>,
     /// Since when something waits.
     since: Option<Instant>,
     flushes: Vec<oneshot::Sender<()>>,
@@ -170,6 +175,23 @@ impl Sealing {
     }
 }
 
+impl Sealing {
+    /// Keeps the room of frames that were sealed.
+    pub(crate) fn give_back(&self, parts: Vec<Part>) {
+        let frames = parts.into_iter().filter_map(|part| match part {
+            Part::Frame(mut frame) => {
+                frame.clear();
+                Some(frame)
+            }
+            Part::Long(_) => None,
+        });
+        let frames: Vec<_> = frames.collect();
+        let mut waiting = self.0.waiting();
+        let room = SPARE_MAX.saturating_sub(waiting.spare.len());
+        waiting.spare.extend(frames.into_iter().take(room));
+    }
+}
+
 impl Drop for Sealing {
     fn drop(&mut self) {
         let mut waiting = self.0.waiting();
@@ -201,13 +223,15 @@ impl Waiting {
             return;
         }
         self.close_frame();
-        let mut frame = Frame::with_capacity(FRAME_BYTES);
+        let spare = self.spare.pop();
+        let mut frame = spare.unwrap_or_else(|| Frame::with_capacity(FRAME_BYTES));
         match frame.push(time, payload) {
             Ok(()) => {
                 self.frame = Some(frame);
                 self.open_bytes = bytes;
             }
             Err(_) => {
+                self.spare.push(frame);
                 let part = Part::Long(SecretBytes::from(payload.to_vec()));
                 self.parts.push_back(Counted { part, bytes });
                 self.closed_bytes += bytes;

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sealcast_bus::{Offset, Topic};
-use sealcast_engine::{Alarm, Allowed, Event, Lineage, Mode, Reader as Machine};
+use sealcast_bus::{BusError, Offset, Topic};
+use sealcast_engine::{Alarm, Allowed, Event, Events, Lineage, Mode, Reader as Machine};
 use sealcast_protocol::{DeviceId, EnvelopeHash, Interval};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
 use crate::core::{Core, READ_BYTES};
 use crate::delivery::Delivery;
@@ -42,14 +42,22 @@ pub(crate) struct Scan {
     pub(crate) at: Offset,
     end: Offset,
     state: ScanState,
+    ready: Events,
 }
 
 /// A batch that is being opened stays with the scan, so that a caller may stop waiting for it.
 #[derive(Debug)]
 enum ScanState {
     Idle(Box<Machine>),
-    Opening(JoinHandle<Box<Machine>>),
+    Opening(JoinHandle<Result<Opened, JoinError>>),
     Lost,
+}
+
+#[derive(Debug)]
+struct Opened {
+    machine: Box<Machine>,
+    /// Where to read on, where something was read for it.
+    read: Result<Option<Offset>, BusError>,
 }
 
 impl Reader {
@@ -75,7 +83,7 @@ impl Reader {
             if self.is_done {
                 return Ok(None);
             }
-            if self.scan.at >= self.scan.end || !self.scan.read_on().await? {
+            if !self.scan.read_ahead().await? {
                 self.scan.give_up().await?;
                 self.is_done = true;
             }
@@ -103,6 +111,7 @@ impl Scan {
             at: Offset(0),
             end,
             state: ScanState::Idle(Box::new(Machine::new(mode))),
+            ready: Events::default(),
         };
         scan.allow_revoked().await?;
         Ok(scan)
@@ -122,17 +131,35 @@ impl Scan {
 
     /// Takes the next items of the topic in; false at its end.
     pub(crate) async fn read_on(&mut self) -> Result<bool, Error> {
-        if self.machine().await?.has_events() {
+        self.machine().await?;
+        if !self.ready.is_empty() {
             return Ok(true);
         }
-        let items = self.core.bus.read(&self.topic, self.at, READ_BYTES).await?;
-        let Some(last) = items.last() else {
-            return Ok(false);
-        };
-        self.at = Offset(last.offset.0 + 1);
-        self.take(items.into_iter().map(|item| item.payload).collect());
+        let before = self.at;
+        self.begin_to_read();
         self.machine().await?;
+        Ok(self.at > before)
+    }
+
+    /// As [`read_on`](Self::read_on) up to what was on the bus at the start; what follows is read
+    /// and opened while the caller looks at what came.
+    async fn read_ahead(&mut self) -> Result<bool, Error> {
+        self.machine().await?;
+        if self.ready.is_empty() && (self.at >= self.end || !self.read_on().await?) {
+            return Ok(false);
+        }
+        if self.at < self.end {
+            self.begin_to_read();
+        }
         Ok(true)
+    }
+
+    /// Begins to read the next items and to open them.
+    fn begin_to_read(&mut self) {
+        if let ScanState::Idle(machine) = std::mem::replace(&mut self.state, ScanState::Lost) {
+            let step = read_and_open(self.core.clone(), self.topic.clone(), self.at, machine);
+            self.state = ScanState::Opening(tokio::spawn(step));
+        }
     }
 
     /// Begins to open some items, off the runtime's threads. Wait for the
@@ -140,7 +167,11 @@ impl Scan {
     pub(crate) fn take(&mut self, items: Vec<Vec<u8>>) {
         if let ScanState::Idle(machine) = std::mem::replace(&mut self.state, ScanState::Lost) {
             let core = self.core.clone();
-            self.state = ScanState::Opening(spawn_blocking(move || open(&core, machine, &items)));
+            self.state = ScanState::Opening(spawn_blocking(move || {
+                let machine = open(&core, machine, &items);
+                let read = Ok(None);
+                Ok(Opened { machine, read })
+            }));
         }
     }
 
@@ -175,8 +206,11 @@ impl Scan {
     /// The machine, when it has opened what it was given.
     pub(crate) async fn machine(&mut self) -> Result<&mut Machine, Error> {
         if let ScanState::Opening(work) = &mut self.state {
-            let machine = work.await.map_err(|_| LOST)?;
+            let opened = work.await.and_then(|opened| opened);
+            let Opened { mut machine, read } = opened.map_err(|_| LOST)?;
+            self.ready.append(machine.take_events());
             self.state = ScanState::Idle(machine);
+            self.at = read?.unwrap_or(self.at);
         }
         match &mut self.state {
             ScanState::Idle(machine) => Ok(machine),
@@ -189,17 +223,18 @@ impl Scan {
         let core = self.core.clone();
         let machine = self.machine().await?;
         machine.give_up(&core.view(), true);
+        let given_up = machine.take_events();
+        self.ready.append(given_up);
         Ok(())
     }
 
-    /// The next of what was opened; nothing while more is being opened. A giver whose keys do not
-    /// open is told as an alarm.
+    /// The next of what was opened. A giver whose keys do not open is told as an alarm.
     pub(crate) fn pop(&mut self) -> Option<Delivery> {
-        let ScanState::Idle(machine) = &mut self.state else {
-            return None;
-        };
+        if let Some(opened) = self.ready.poll_record() {
+            return Some(Delivery::of_record(&opened));
+        }
         loop {
-            let event = machine.poll_event()?;
+            let event = self.ready.poll()?;
             if let Event::BadCover { giver, .. } = &event {
                 self.core.tell([Alarm::BadKeys(giver.0, giver.1)]);
             }
@@ -211,6 +246,25 @@ impl Scan {
 }
 
 const LOST: Error = Error::Internal("a reader's worker ended early");
+
+async fn read_and_open(
+    core: Arc<Core>,
+    topic: Topic,
+    from: Offset,
+    machine: Box<Machine>,
+) -> Result<Opened, JoinError> {
+    let items = match core.bus.read(&topic, from, READ_BYTES).await {
+        Ok(items) => items,
+        Err(error) => {
+            let read = Err(error);
+            return Ok(Opened { machine, read });
+        }
+    };
+    let read = Ok(items.last().map(|last| Offset(last.offset.0 + 1)));
+    let items: Vec<_> = items.into_iter().map(|item| item.payload).collect();
+    let machine = spawn_blocking(move || open(&core, machine, &items)).await?;
+    Ok(Opened { machine, read })
+}
 
 fn open(core: &Core, mut machine: Box<Machine>, items: &[Vec<u8>]) -> Box<Machine> {
     for item in items {

@@ -81,9 +81,14 @@ impl Sealer {
 
     /// Seals a batch and stores it on the bus. It goes on when the caller stops waiting.
     pub(crate) async fn publish(&self, batch: Batch) -> Result<Left, Error> {
+        self.publish_shared(Arc::new(batch)).await
+    }
+
+    /// As [`publish`](Self::publish), for a caller that wants the room back that a batch took.
+    pub(crate) async fn publish_shared(&self, batch: Arc<Batch>) -> Result<Left, Error> {
         let sealer = self.clone();
         to_its_end(async move {
-            let left = sealer.publish_whole(Arc::new(batch)).await?;
+            let left = sealer.publish_whole(batch).await?;
             // The batch is out. Keys that could not be handed out now stay owed.
             let _is_shared = sealer.core.share_owed().await.is_ok();
             Ok(left)

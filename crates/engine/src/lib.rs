@@ -9,6 +9,7 @@ extern crate alloc;
 
 mod author;
 mod candidates;
+mod events;
 mod identity;
 mod lane;
 mod lineage;
@@ -21,6 +22,7 @@ mod track;
 mod view;
 
 pub use author::{AuthorError, author, genesis};
+pub use events::{Events, OpenedRecord};
 pub use identity::Identity;
 pub use lane::{CLOCK_BEHIND_MS_MAX, ClockBehind, Lane};
 pub use lineage::{Allowed, Lineage, Tips};

@@ -1,7 +1,7 @@
 //! A reader judges envelopes in the order of `spec/reading.md`: shape, sender, right, signature,
 //! session, order, key.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use sealcast_crypto::{SecretBytes, Verifier};
@@ -11,6 +11,7 @@ use sealcast_protocol::{
 };
 
 use crate::candidates::{KeyRing, Outcome};
+use crate::events::Events;
 use crate::lineage::Allowed;
 use crate::track::{Notice, Tracker};
 use crate::view::StreamView;
@@ -31,18 +32,7 @@ pub struct Reader {
     allowed: Allowed,
     keys: KeyRing,
     verifier: Verifier,
-    events: VecDeque<Queued>,
-}
-
-/// Events of a frame's records are made when they are asked for: they take more room than it does.
-#[derive(Debug)]
-enum Queued {
-    Event(Event),
-    Frame {
-        header: Header,
-        user: UserId,
-        records: OpenFrame,
-    },
+    events: Events,
 }
 
 /// What a reader is reading for.
@@ -139,7 +129,7 @@ impl Reader {
             allowed: Allowed::default(),
             keys: KeyRing::default(),
             verifier: Verifier::default(),
-            events: VecDeque::new(),
+            events: Events::default(),
         }
     }
 
@@ -217,34 +207,12 @@ impl Reader {
 
     /// Hands out the next event.
     pub fn poll_event(&mut self) -> Option<Event> {
-        loop {
-            if let Queued::Frame {
-                header,
-                user,
-                records,
-            } = self.events.front_mut()?
-                && let Some(record) = records.next_record()
-            {
-                return Some(Event::Opened {
-                    header: *header,
-                    user: *user,
-                    time: record.time,
-                    payload: SecretBytes::from(record.payload.to_vec()),
-                });
-            }
-            if let Queued::Event(event) = self.events.pop_front()? {
-                return Some(event);
-            }
-        }
+        self.events.poll()
     }
 
-    /// Whether there may be an event.
-    pub fn has_events(&self) -> bool {
-        !self.events.is_empty()
-    }
-
-    fn tell(&mut self, event: Event) {
-        self.events.push_back(Queued::Event(event));
+    /// Hands out all events that there are.
+    pub fn take_events(&mut self) -> Events {
+        core::mem::take(&mut self.events)
     }
 
     fn reject(
@@ -254,7 +222,7 @@ impl Reader {
         refusal: Refusal,
         givers: Vec<(UserId, DeviceId)>,
     ) {
-        self.tell(Event::Rejected {
+        self.events.push(Event::Rejected {
             header,
             user,
             refusal,
@@ -293,7 +261,7 @@ impl Reader {
             match notice {
                 Notice::Fresh => self.open(view, user, envelope),
                 Notice::Replay | Notice::Fork | Notice::Branch | Notice::Gap { .. } => {
-                    self.tell(Event::Noticed {
+                    self.events.push(Event::Noticed {
                         header,
                         user,
                         notice,
@@ -313,7 +281,7 @@ impl Reader {
                 let is_granted = held
                     .iter()
                     .any(|interval| interval.contains(header.position));
-                self.tell(Event::Sealed {
+                self.events.push(Event::Sealed {
                     header,
                     user,
                     is_granted,
@@ -327,7 +295,7 @@ impl Reader {
                 let bad = liars
                     .into_iter()
                     .map(|giver| Event::BadCover { giver, session });
-                self.events.extend(bad.map(Queued::Event));
+                bad.for_each(|event| self.events.push(event));
                 self.deliver(header, user, plaintext);
             }
         }
@@ -336,7 +304,7 @@ impl Reader {
     fn deliver(&mut self, header: Header, user: UserId, plaintext: SecretBytes) {
         if !header.flags.frame {
             let time = header.position;
-            self.tell(Event::Opened {
+            self.events.push(Event::Opened {
                 header,
                 user,
                 time,
@@ -345,27 +313,23 @@ impl Reader {
             return;
         }
         match OpenFrame::decode(plaintext, header.position) {
-            Ok(records) => self.events.push_back(Queued::Frame {
-                header,
-                user,
-                records,
-            }),
+            Ok(records) => self.events.push_frame(header, user, records),
             Err(_) => self.reject(Some(header), Some(user), Refusal::Malformed, Vec::new()),
         }
     }
 }
 
-fn tell_gone(events: &mut VecDeque<Queued>, view: &StreamView, gone: Vec<Header>) {
+fn tell_gone(events: &mut Events, view: &StreamView, gone: Vec<Header>) {
     let known = gone
         .into_iter()
         .filter_map(|header| Some((header, view.user_of(&header.device)?)));
-    events.extend(known.map(|(header, user)| {
-        Queued::Event(Event::Noticed {
+    for (header, user) in known {
+        events.push(Event::Noticed {
             header,
             user,
             notice: Notice::Gap { missing: 0 },
-        })
-    }));
+        });
+    }
 }
 
 /// An envelope of a device that might publish it, unaltered, in this stream.

@@ -84,7 +84,10 @@ impl Frame {
         if len_max > self.capacity || self.count == FRAME_RECORDS_MAX {
             return Err(PushError::Full);
         }
-        put_varint(&mut self.records, payload.len() as u64);
+        match u8::try_from(payload.len()) {
+            Ok(len @ ..0x80) => self.records.push(len),
+            _ => put_varint(&mut self.records, payload.len() as u64),
+        }
         self.records.extend_from_slice(payload);
         self.count += 1;
         let end = self.records.len();
@@ -107,6 +110,14 @@ impl Frame {
     /// Whether there is no record yet.
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// Wipes the records and leaves the room for others.
+    pub fn clear(&mut self) {
+        wipe(&mut self.records);
+        self.records.clear();
+        self.runs.clear();
+        self.count = 0;
     }
 
     /// The plaintext of the envelope that is sealed at `position`; there is none of an empty frame.
@@ -287,6 +298,11 @@ impl OpenFrame {
             in_run: 0,
             left,
         })
+    }
+
+    /// Whether all records were handed out.
+    pub fn is_empty(&self) -> bool {
+        self.left == 0
     }
 
     /// The next record.

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 use sealcast_protocol::{
-    DecodeError, ENVELOPE_OVERHEAD, FRAME_RECORDS_MAX, Frame, Position, PushError, Records,
+    DecodeError, ENVELOPE_OVERHEAD, FRAME_RECORDS_MAX, Frame, OpenFrame, Position, PushError,
+    Records,
 };
 
 use crate::support::NOW;
@@ -42,6 +43,22 @@ fn a_full_frame_refuses_and_stays_as_it_was() {
             .len(),
         10
     );
+}
+
+#[test]
+fn a_cleared_frame_is_as_good_as_new() {
+    let (mut frame, mut new) = (Frame::with_capacity(100), Frame::with_capacity(100));
+    while frame.push(NOW, b"before").is_ok() {}
+    frame.clear();
+    assert!(frame.is_empty());
+    assert!(frame.plaintext(NOW).is_empty());
+    for frame in [&mut frame, &mut new] {
+        for time in [NOW, NOW, Position(NOW.0 - 1)] {
+            frame.push(time, b"after").unwrap();
+        }
+    }
+    assert_eq!(frame.plaintext(NOW).expose(), new.plaintext(NOW).expose());
+    assert_eq!(frame.len(), 3);
 }
 
 #[test]
@@ -153,7 +170,11 @@ proptest! {
             .unwrap()
             .map(|record| (record.time.0, record.payload.to_vec()))
             .collect();
-        prop_assert_eq!(read, records);
+        prop_assert_eq!(&read, &records);
+        let mut open = OpenFrame::decode(plaintext, Position(position)).unwrap();
+        let next = || open.next_record().map(|record| (record.time.0, record.payload.to_vec()));
+        prop_assert_eq!(std::iter::from_fn(next).collect::<Vec<_>>(), records);
+        prop_assert!(open.is_empty());
     }
 
     #[test]
