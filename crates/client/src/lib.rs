@@ -103,7 +103,7 @@ pub use error::Error;
 pub use ground::Ground;
 pub use home::{Home, StreamInfo};
 pub use options::{Bound, GrantOptions, InitOptions, Passphrase, StreamOptions};
-pub use publisher::{Published, Publisher};
+pub use publisher::{Acks, Published, Publisher};
 pub use read::Reader;
 pub use sealcast_bus::{BusError, BusUrl, BusUrlError};
 pub use sealcast_crypto::SecretBytes;

@@ -1,12 +1,11 @@
 //! Publishing many records: frames fill up to 64 KiB or 20 ms, and leave in batches.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sealcast_bus::Bus;
 use sealcast_protocol::{ENVELOPE_OVERHEAD, Frame, PAYLOAD_MAX, Position};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
@@ -59,7 +58,7 @@ pub struct Publisher {
     jobs: mpsc::Sender<Job>,
     room: Arc<Semaphore>,
     worker: JoinHandle<Result<Published, Error>>,
-    stored: Arc<AtomicU64>,
+    stored: watch::Receiver<u64>,
     limit: usize,
 }
 
@@ -78,7 +77,7 @@ struct Record {
 impl Publisher {
     pub(crate) fn start(sealer: Sealer) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let stored = Arc::new(AtomicU64::new(0));
+        let (tell_stored, stored) = watch::channel(0);
         let room = Arc::new(Semaphore::new(BYTES_ON_THE_WAY as usize));
         let core = sealer.core.clone();
         let limit = payload_max(&*core.bus);
@@ -86,7 +85,7 @@ impl Publisher {
             sealer,
             queue,
             room: room.clone(),
-            stored: stored.clone(),
+            stored: tell_stored,
             done: Published {
                 position: Position::START,
                 records: 0,
@@ -148,7 +147,12 @@ impl Publisher {
 
     /// How many records are stored on the bus.
     pub fn stored(&self) -> u64 {
-        self.stored.load(Ordering::Relaxed)
+        *self.stored.borrow()
+    }
+
+    /// Tells how many records are stored on the bus, each time there are more.
+    pub fn acks(&self) -> Acks {
+        Acks(self.stored.clone())
     }
 
     /// Publishes what is left, and ends.
@@ -164,11 +168,24 @@ impl Publisher {
     }
 }
 
+/// Tells how many records of a [`Publisher`] are stored on the bus, also while it finishes.
+#[derive(Debug)]
+pub struct Acks(watch::Receiver<u64>);
+
+impl Acks {
+    /// Waits until more records are stored than were told before, and tells how many; `None` once the
+    /// publisher has ended. A caller may stop waiting and come back.
+    pub async fn next(&mut self) -> Option<u64> {
+        self.0.changed().await.ok()?;
+        Some(*self.0.borrow_and_update())
+    }
+}
+
 struct Worker {
     sealer: Sealer,
     queue: mpsc::Receiver<Job>,
     room: Arc<Semaphore>,
-    stored: Arc<AtomicU64>,
+    stored: watch::Sender<u64>,
     done: Published,
 }
 
@@ -215,7 +232,7 @@ impl Worker {
             self.done.position = left.position;
             self.done.records += open.records;
             self.done.envelopes += left.envelopes;
-            self.stored.store(self.done.records, Ordering::Relaxed);
+            self.stored.send_replace(self.done.records);
         }
         for flush in open.flushes {
             let _is_awaited = flush.send(()).is_ok();

@@ -3,7 +3,7 @@ use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
 use clap::Args;
-use sealcast::{Backfill, Name, Published, Stream};
+use sealcast::{Acks, Backfill, Name, Published, Publisher, Stream};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -23,6 +23,7 @@ Examples:
   sealcast pub boiler -m '61.4 C'
   sealcast pub boiler -f photo.jpg
   tail -F boiler.log | sealcast pub boiler -l
+  sealcast pub boiler -l --acks < today.log
   sealcast pub boiler -l --backfill < history.tsv")]
 pub(crate) struct PubArgs {
     /// The stream
@@ -50,6 +51,12 @@ pub(crate) struct PubArgs {
     /// sealed at its own time, so that a grant of that time opens it.
     #[arg(long, requires = "lines")]
     backfill: bool,
+    /// Print how many lines are stored on the bus, each time there are more
+    ///
+    /// A number a line, at once. Whatever ends the program, so many of the first lines are durable
+    /// there; perhaps more. A script that begins again goes on behind them.
+    #[arg(long, requires = "lines", conflicts_with = "backfill")]
+    acks: bool,
 }
 
 #[derive(Serialize)]
@@ -58,6 +65,11 @@ struct Line {
     position: u64,
     records: u64,
     envelopes: u64,
+}
+
+#[derive(Serialize)]
+struct AckLine {
+    stored: u64,
 }
 
 pub(crate) async fn run(ui: &Ui, context: &Context, args: &PubArgs) -> Result<(), CommandError> {
@@ -69,7 +81,7 @@ pub(crate) async fn run(ui: &Ui, context: &Context, args: &PubArgs) -> Result<()
     let published = match payload {
         Some(payload) => Some(stream.publish(&payload).await?),
         None if args.backfill => Some(backfill(ui, &stream).await?),
-        None => lines(ui, &stream).await?,
+        None => lines(ui, &stream, args.acks).await?,
     };
     tell(ui, &args.stream, published)?;
     ui.alarms(&stream);
@@ -91,8 +103,33 @@ fn message(ui: &Ui, args: &PubArgs) -> Result<Vec<u8>, CommandError> {
 }
 
 /// Publishes lines as they come; `None` when there was none.
-async fn lines(ui: &Ui, stream: &Stream) -> Result<Option<Published>, CommandError> {
-    let mut publisher = stream.publisher().await?;
+async fn lines(
+    ui: &Ui,
+    stream: &Stream,
+    tells_acks: bool,
+) -> Result<Option<Published>, CommandError> {
+    let publisher = stream.publisher().await?;
+    let acks = tells_acks.then(|| publisher.acks());
+    let (published, told) = tokio::join!(feed(ui, publisher), tell_acks(ui, acks));
+    published.and_then(|published| told.map(|()| published))
+}
+
+/// Prints what is stored until the publisher ends.
+async fn tell_acks(ui: &Ui, acks: Option<Acks>) -> Result<(), CommandError> {
+    let Some(mut acks) = acks else {
+        return Ok(());
+    };
+    while let Some(stored) = acks.next().await {
+        match ui.is_json() {
+            true => ui.json(&AckLine { stored })?,
+            false => ui.data(stored.to_string())?,
+        }
+        ui.flush()?;
+    }
+    Ok(())
+}
+
+async fn feed(ui: &Ui, mut publisher: Publisher) -> Result<Option<Published>, CommandError> {
     let mut lines = Lines::of_stdin();
     let bar = ui.bar(None, io::stdin().is_terminal());
     let mut end = std::pin::pin!(asked_to_end());

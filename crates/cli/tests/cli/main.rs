@@ -5,6 +5,8 @@ mod access;
 mod demo;
 mod full_disk;
 mod homes;
+#[cfg(unix)]
+mod kills;
 mod messages;
 mod processes;
 mod rig;

@@ -35,6 +35,12 @@ impl Rig {
         }
     }
 
+    /// A small one that may lie in memory, where waiting for the disk takes no time.
+    pub(crate) fn small() -> Self {
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self { dir: dir.unwrap() }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
@@ -102,6 +108,23 @@ impl Rig {
             [next - 1, id],
         )
         .unwrap();
+    }
+
+    /// The items of a topic of the shared bus, from an offset on.
+    pub(crate) fn items(&self, topic: &str, from: usize) -> Vec<Vec<u8>> {
+        let bus = self.bus();
+        let (id, next) = topic_of(&bus, topic);
+        let select = "SELECT payload FROM item WHERE key >= ?1 AND key < ?2 ORDER BY key";
+        let mut select = bus.prepare(select).unwrap();
+        let first = (id << 40) + i64::try_from(from).unwrap();
+        let rows = select.query_map([first, (id << 40) + next], |row| row.get(0));
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+
+    /// Leaves the folder behind and says where it is.
+    pub(crate) fn keep(&mut self) -> &Path {
+        self.dir.disable_cleanup(true);
+        self.path()
     }
 
     fn bus(&self) -> Connection {
