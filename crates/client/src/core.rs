@@ -86,6 +86,7 @@ impl Core {
         });
         core.sync().await?;
         core.resend_entry().await?;
+        core.announce_drawn().await?;
         Ok(core)
     }
 
@@ -296,19 +297,6 @@ impl Core {
             }
         }
         alarms
-    }
-
-    /// Takes a session that another process of this home started from the store.
-    pub(crate) fn adopt_session(&self, session: SessionId) -> Result<bool, Error> {
-        let device = self.identity().device();
-        let Some((record, root)) = self.vault().session(&self.id(), &session, &device)? else {
-            return Ok(false);
-        };
-        self.owe_keys();
-        let mut view = self.view();
-        view.restore_root(session, &root);
-        view.handle(&ControlTopic::Keys, record.expose());
-        Ok(view.record(&session, &device).is_some())
     }
 }
 

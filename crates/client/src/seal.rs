@@ -191,13 +191,12 @@ impl Sealer {
                 self.session_for(now, batch).await
             }
             (NotSealed::UnknownSession(session), _) => {
-                let core = self.core.clone();
-                match off_thread(move || core.adopt_session(session)).await?? {
+                match self.core.adopt_session(session).await? {
                     true => Ok(()),
                     false => self.session_for(now, batch).await,
                 }
             }
-            (NotSealed::NotAnnounced(session), _) => self.announce(session).await,
+            (NotSealed::NotAnnounced(session), _) => self.core.announce(session).await,
             (NotSealed::LogIncomplete(missing), _) => {
                 self.core.sync().await?;
                 let view = self.core.view();

@@ -66,6 +66,15 @@ impl OwnEntry {
     }
 }
 
+/// A session that a process of this home drew.
+#[derive(Debug)]
+pub(crate) struct OwnSession {
+    pub(crate) record: SecretBytes,
+    pub(crate) root: SecretBytes,
+    /// Whether the record is not known to be on the bus.
+    pub(crate) is_drawn: bool,
+}
+
 const RECORD_LEN_MAX: usize = 4096;
 const IDENTITY: &[u8] = b"identity";
 const SETTINGS: &[u8] = b"settings";
@@ -245,18 +254,54 @@ impl Vault {
         })
     }
 
-    /// One session of this home, as another of its processes kept it: its record and root.
+    /// One session of this home, as one of its processes kept it.
     pub(crate) fn session(
         &self,
         stream: &StreamId,
         session: &SessionId,
         device: &DeviceId,
-    ) -> Result<Option<(SecretBytes, SecretBytes)>, Error> {
-        let record = self
-            .0
-            .get(&key(Space::Record, &[&stream.0, &session.0, &device.0]))?;
+    ) -> Result<Option<OwnSession>, Error> {
+        let place = |space| key(space, &[&stream.0, &session.0, &device.0]);
+        let drawn = self.0.get(&place(Space::Drawn))?;
+        let is_drawn = drawn.is_some();
+        let record = match drawn {
+            Some(record) => Some(record),
+            None => self.0.get(&place(Space::Record))?,
+        };
         let root = self.0.get(&key(Space::Root, &[&stream.0, &session.0]))?;
-        Ok(record.zip(root))
+        Ok(record.zip(root).map(|(record, root)| OwnSession {
+            record,
+            root,
+            is_drawn,
+        }))
+    }
+
+    /// The sessions that a process of this home drew, and of which none noted that the record is on
+    /// the bus.
+    pub(crate) fn drawn_sessions(&self, stream: &StreamId) -> Result<Vec<SessionId>, Error> {
+        let rows = self.of_stream(Space::Drawn, stream)?;
+        let session = |id: &[u8]| id.first_chunk().map(|id| SessionId(*id));
+        rows.iter()
+            .map(|(id, _)| session(id).ok_or_else(odd_key))
+            .collect()
+    }
+
+    /// Notes that a session's record is on the bus.
+    pub(crate) fn session_announced(
+        &self,
+        stream: &StreamId,
+        session: SessionId,
+        device: &DeviceId,
+    ) -> Result<(), Error> {
+        let place = |space| key(space, &[&stream.0, &session.0, &device.0]);
+        self.change_lane(stream, |lane, txn| {
+            lane.is_announced |= lane.session() == Some(session);
+            if let Some(record) = txn.get(&place(Space::Drawn))? {
+                txn.put(&place(Space::Record), record.expose())?;
+                txn.delete(&place(Space::Drawn))?;
+            }
+            Ok(())
+        })
     }
 
     /// The newest access-log entry that this home wrote in a stream, and whether it is known to be
@@ -336,7 +381,8 @@ impl Vault {
     }
 }
 
-/// Keeps a drawn session, root and record together.
+/// Keeps a drawn session, root and record together. The record counts when it is on the bus: keys
+/// that were handed out before would not be believed until then.
 pub(crate) fn put_session(
     txn: &mut dyn Txn,
     stream: &StreamId,
@@ -345,7 +391,7 @@ pub(crate) fn put_session(
 ) -> Result<(), StoreError> {
     let root = key(Space::Root, &[&stream.0, &new.session.0]);
     txn.put(&root, new.root.expose())?;
-    let record = key(Space::Record, &[&stream.0, &new.session.0, &device.0]);
+    let record = key(Space::Drawn, &[&stream.0, &new.session.0, &device.0]);
     txn.put(&record, new.record.wire())
 }
 

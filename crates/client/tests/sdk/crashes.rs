@@ -285,3 +285,33 @@ async fn a_bus_or_store_that_fails_once_at_any_step_costs_nothing() {
 async fn nor_does_one_that_fails_at_any_other_step() {
     at_every_step(true, false).await;
 }
+
+/// What a process drew and did not announce before it died must not keep others from the keys of
+/// what came after.
+#[tokio::test]
+async fn a_session_that_was_drawn_and_not_announced_holds_up_no_keys() {
+    let rig = Rig::new();
+    let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
+    let stream = kitchen(&alice).await;
+    let joined = join(&bob, &stream).await;
+    drop((stream, alice));
+    let dies = Meddler::ground(|ask, topic| match (ask, topic.ends_with("/keys")) {
+        (Ask::Append, true) => Manner::Fail,
+        _ => Manner::Honest,
+    });
+    let alice = rig.on("alice", dies).await;
+    let stream = alice.stream(&name("kitchen")).await.unwrap();
+    assert!(stream.publish(b"never").await.is_err());
+    drop((stream, alice));
+
+    let stream = rig
+        .again("alice")
+        .await
+        .stream(&name("kitchen"))
+        .await
+        .unwrap();
+    stream.rekey().await.unwrap();
+    say(&stream, "after").await;
+    stream.grant(all_to(bob.user())).await.unwrap();
+    assert_eq!(history(&joined).await, ["after"]);
+}

@@ -34,14 +34,6 @@ pub(crate) struct Scene {
     typical: BTreeMap<Kind, Duration>,
 }
 
-impl Drop for Scene {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("left in {}", self.rig.keep().display());
-        }
-    }
-}
-
 type Checked = Result<(), String>;
 
 fn holds(is_so: bool, says: impl FnOnce() -> String) -> Checked {
@@ -86,6 +78,11 @@ impl Scene {
             grants: BTreeSet::new(),
             typical: kinds.map(|kind| (kind, run)).into(),
         }
+    }
+
+    /// Leaves the folder behind, and says where.
+    pub(crate) fn keep(&mut self) -> String {
+        self.rig.keep().display().to_string()
     }
 
     /// When to kill: anywhere from the start of a command to behind its usual end.
@@ -273,7 +270,7 @@ async fn opened(stream: &Stream, interval: Interval) -> Result<Vec<String>, Stri
             }
             State::Gap | State::Branch => (),
             state @ (State::Sealed | State::Rejected | State::Fork | State::Replay) => {
-                return Err(format!("{state:?}: {:?}", delivery.reason));
+                return Err(format!("{state:?}: {delivery:?}"));
             }
         }
     }
