@@ -1,4 +1,8 @@
 //! What was written, and what a disk may hold after a crash at any moment of it.
+//!
+//! A file's name is taken to be durable with the first sync of the file, as it is on the file systems
+//! of Linux. SQLite itself syncs the folder of a new log only where the connection that made the log
+//! is the first to sync it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -31,10 +35,9 @@ pub(crate) enum Event {
         file: usize,
         size: usize,
     },
-    /// Everything written to the file is durable, perhaps its name too.
+    /// Everything written to the file is durable, and its name.
     Synced {
         file: usize,
-        syncs_folder: bool,
     },
     Removed {
         name: String,
@@ -78,11 +81,16 @@ impl Recording {
         self.0.is_empty()
     }
 
-    /// Every moment at which a crash leaves something else than at the one before: behind each step
-    /// that is no remark, with the remarks that follow it.
-    pub fn moments(&self) -> Vec<usize> {
+    /// Moments at which a crash leaves something else than at the one before: behind each step that
+    /// is no remark, with the remarks that follow it. Where there are more than `most`, some of them
+    /// by chance; always the last.
+    pub fn moments(&self, most: usize, chance: &mut Chance) -> Vec<usize> {
         let is_mark = |at: &usize| matches!(self.0.get(*at), Some(Event::Mark(_)));
-        (1..=self.0.len()).filter(|end| !is_mark(end)).collect()
+        let all = (1..self.0.len()).filter(|end| !is_mark(end));
+        let all: Vec<_> = all.collect();
+        let (most, count) = (most as u64, all.len() as u64);
+        let some = all.into_iter().filter(|_| chance.hits(most, count));
+        some.chain([self.0.len()]).collect()
     }
 
     /// The remarks made before a moment.
@@ -103,10 +111,22 @@ impl Recording {
     /// What a crash at a moment leaves.
     pub fn image(&self, end: usize, loss: Loss) -> Image {
         let mut disk = Disk::default();
-        for event in self.0.iter().take(end) {
-            disk.take(event);
-        }
+        self.0.iter().take(end).for_each(|event| disk.take(event));
         disk.left(loss)
+    }
+
+    /// What crashes at several moments leave, in ascending order.
+    pub fn images<'a>(
+        &'a self,
+        moments: impl IntoIterator<Item = (usize, Loss)> + 'a,
+    ) -> impl Iterator<Item = (usize, Loss, Image)> + 'a {
+        let (mut disk, mut at) = (Disk::default(), 0);
+        moments.into_iter().map(move |(end, loss)| {
+            let steps = self.0.get(at..end).unwrap_or_default();
+            steps.iter().for_each(|event| disk.take(event));
+            at = end.max(at);
+            (end, loss, disk.clone().left(loss))
+        })
     }
 }
 
@@ -140,7 +160,7 @@ impl Image {
 }
 
 /// A file: what is durable of it, and what was done since.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Content {
     durable: Vec<u8>,
     pending: Vec<Change>,
@@ -159,7 +179,7 @@ enum Naming {
     Removed(String),
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Disk {
     files: Vec<Content>,
     names: BTreeMap<String, usize>,
@@ -244,7 +264,7 @@ impl Disk {
                 bytes: bytes.clone(),
             }),
             Event::Cut { file, size } => self.change(*file, || Change::Cut(*size)),
-            Event::Synced { file, syncs_folder } => self.sync(*file, *syncs_folder),
+            Event::Synced { file } => self.sync(*file),
             Event::Removed { name, is_synced } => {
                 self.pending.push(Naming::Removed(name.clone()));
                 if *is_synced {
@@ -261,7 +281,7 @@ impl Disk {
         }
     }
 
-    fn sync(&mut self, file: usize, syncs_folder: bool) {
+    fn sync(&mut self, file: usize) {
         if let Some(content) = self.files.get_mut(file) {
             for change in content.pending.drain(..) {
                 change.apply(&mut content.durable);
@@ -271,7 +291,7 @@ impl Disk {
             Naming::Made { name, file: of } if *of == file => Some(folder_of(name).to_owned()),
             Naming::Made { .. } | Naming::Removed(_) => None,
         });
-        if let Some(folder) = made.filter(|_| syncs_folder) {
+        if let Some(folder) = made {
             self.sync_folder(folder);
         }
     }

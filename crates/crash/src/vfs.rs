@@ -16,9 +16,8 @@ use std::slice;
 use std::sync::OnceLock;
 
 use rusqlite::ffi::{
-    SQLITE_CANTOPEN, SQLITE_ERROR, SQLITE_IOERR, SQLITE_OK, SQLITE_OPEN_MAIN_JOURNAL,
-    SQLITE_OPEN_SUPER_JOURNAL, SQLITE_OPEN_WAL, sqlite3_file, sqlite3_io_methods, sqlite3_vfs,
-    sqlite3_vfs_find, sqlite3_vfs_register,
+    SQLITE_CANTOPEN, SQLITE_ERROR, SQLITE_IOERR, SQLITE_OK, sqlite3_file, sqlite3_io_methods,
+    sqlite3_vfs, sqlite3_vfs_find, sqlite3_vfs_register,
 };
 
 use crate::watch::{self, Effect, Opened};
@@ -34,7 +33,7 @@ unsafe impl Sync for System {}
 static SYSTEM: OnceLock<Option<System>> = OnceLock::new();
 
 /// A file of ours; the system's own lies behind it in memory.
-#[repr(C, align(16))]
+#[repr(C)]
 struct Shim {
     base: sqlite3_file,
     /// A box, or null for a file that nobody watches.
@@ -126,9 +125,9 @@ unsafe fn inner(file: *mut sqlite3_file) -> *mut sqlite3_file {
 /// # Safety
 ///
 /// `file` is an open file of ours, and SQLite calls no other method on it meanwhile.
-unsafe fn opened<'a>(file: *mut sqlite3_file) -> Option<&'a mut Opened> {
+unsafe fn opened<'a>(file: *mut sqlite3_file) -> Option<&'a Opened> {
     // SAFETY: `open` wrote the pointer: null, or that of a box which only `close` takes back.
-    unsafe { (*file.cast::<Shim>()).opened.as_mut() }
+    unsafe { (*file.cast::<Shim>()).opened.as_ref() }
 }
 
 unsafe extern "C" fn open(
@@ -153,9 +152,7 @@ unsafe extern "C" fn open(
         if (*inner).pMethods.is_null() {
             return code;
         }
-        let is_log =
-            flags & (SQLITE_OPEN_WAL | SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_SUPER_JOURNAL) != 0;
-        let opened = path.and_then(|path| watch::opened(path, was_there, is_log));
+        let opened = path.and_then(|path| watch::opened(path, was_there));
         let shim = file.cast::<Shim>();
         (*shim).opened = opened.map_or(ptr::null_mut(), |of| Box::into_raw(Box::new(of)));
         (*file).pMethods = &METHODS;

@@ -68,8 +68,6 @@ pub(crate) enum Effect {
 pub(crate) struct Opened {
     state: Arc<Mutex<State>>,
     file: usize,
-    /// A log that was just made syncs its folder with its first sync.
-    syncs_folder: bool,
 }
 
 type Watched = (PathBuf, Arc<Mutex<State>>);
@@ -159,7 +157,7 @@ fn watched(path: &Path) -> Option<(String, Arc<Mutex<State>>)> {
 }
 
 /// A file was opened, and made if it was not there.
-pub(crate) fn opened(path: &Path, was_there: bool, is_log: bool) -> Option<Opened> {
+pub(crate) fn opened(path: &Path, was_there: bool) -> Option<Opened> {
     let (name, state) = watched(path)?;
     let mut changing = locked(&state);
     let file = match changing.names.get(&name) {
@@ -169,11 +167,7 @@ pub(crate) fn opened(path: &Path, was_there: bool, is_log: bool) -> Option<Opene
         Some(_) | None => changing.make(name),
     };
     drop(changing);
-    Some(Opened {
-        state,
-        file,
-        syncs_folder: is_log && !was_there,
-    })
+    Some(Opened { state, file })
 }
 
 /// A file is removed.
@@ -226,7 +220,7 @@ impl State {
 
 impl Opened {
     /// Writes bytes, by a function that writes some of them at the same place.
-    pub(crate) fn write(&mut self, at: i64, bytes: &[u8], write: impl Fn(&[u8]) -> c_int) -> c_int {
+    pub(crate) fn write(&self, at: i64, bytes: &[u8], write: impl Fn(&[u8]) -> c_int) -> c_int {
         let mut state = locked(&self.state);
         let struck = state.is_struck(|_| true);
         let part = match struck {
@@ -249,7 +243,7 @@ impl Opened {
     }
 
     /// Does something else, by a function that does it.
-    pub(crate) fn make(&mut self, effect: Effect, make: impl FnOnce() -> c_int) -> c_int {
+    pub(crate) fn make(&self, effect: Effect, make: impl FnOnce() -> c_int) -> c_int {
         let mut state = locked(&self.state);
         let struck = state.is_struck(|fault| match effect {
             Effect::Grow => fault == Fault::Full,
@@ -274,8 +268,7 @@ impl Opened {
                 size: usize::try_from(size).unwrap_or(0),
             }),
             Effect::Sync => {
-                let syncs_folder = std::mem::take(&mut self.syncs_folder);
-                state.events.push(Event::Synced { file, syncs_folder });
+                state.events.push(Event::Synced { file });
             }
             Effect::Grow => {}
         }
