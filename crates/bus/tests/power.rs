@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 /// Runs at every moment, and not only at some of them.
 const WHOLE: &str = "SEALCAST_CRASH_WHOLE";
 /// Moments that are looked at otherwise.
-const MOMENTS: usize = 100;
+const MOMENTS: usize = 200;
 
 fn topic() -> Topic {
     Topic::new("s/1f00/data").unwrap()

@@ -82,12 +82,13 @@ impl Recording {
     }
 
     /// Moments at which a crash leaves something else than at the one before: behind each step that
-    /// is no remark, with the remarks that follow it. Where there are more than `most`, some of them
+    /// is no remark, with the remarks that follow it, and at the start. Where there are more than `most`, some of them
     /// by chance; always the last.
     pub fn moments(&self, most: usize, chance: &mut Chance) -> Vec<usize> {
         let is_mark = |at: &usize| matches!(self.0.get(*at), Some(Event::Mark(_)));
-        let all = (1..self.0.len()).filter(|end| !is_mark(end));
-        let all: Vec<_> = all.collect();
+        let is_found = |event: &&Event| matches!(event, Event::Found { .. });
+        let start = self.0.iter().take_while(is_found).count();
+        let all: Vec<_> = (start..self.0.len()).filter(|end| !is_mark(end)).collect();
         let (most, count) = (most as u64, all.len() as u64);
         let some = all.into_iter().filter(|_| chance.hits(most, count));
         some.chain([self.0.len()]).collect()

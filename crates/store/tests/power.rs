@@ -15,7 +15,7 @@ use sealcast_store::{Key, Space, SqliteStore, Store, StoreError};
 /// Runs at every moment, and not only at some of them.
 const WHOLE: &str = "SEALCAST_CRASH_WHOLE";
 /// Moments that are looked at otherwise.
-const MOMENTS: usize = 120;
+const MOMENTS: usize = 300;
 
 type Records = BTreeMap<(u8, Vec<u8>), Vec<u8>>;
 /// One transaction: what it puts, and what it deletes where there is no value.
