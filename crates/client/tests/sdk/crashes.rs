@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use sealcast::{Error, Ground, Home, State};
+use sealcast::{Error, Ground, Home, State, Stream};
 use sealcast_bus::{Bus, BusFuture, Item, Limits, Offset, Tail, Topic};
+use sealcast_crash::Sent;
+use sealcast_protocol::StreamTopics;
 use sealcast_store::{Key, Space, Store, StoreError, Txn, Value};
 
 use crate::rig::*;
@@ -19,6 +21,8 @@ struct Life {
     /// Whether the append that fails is done, and only its answer is missing.
     does_last: bool,
     goes_on: bool,
+    /// What was handed to the bus, whether or not it took it.
+    sent: Arc<Mutex<Sent>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -85,6 +89,10 @@ impl Bus for Mortal<dyn Bus> {
 
     fn append(&self, topic: &Topic, payloads: Vec<Vec<u8>>) -> BusFuture<'_, Offset> {
         let topic = topic.clone();
+        if topic.as_ref().ends_with("/data") {
+            let mut sent = self.life.sent.lock().unwrap();
+            sent.extend(topic.as_ref(), &payloads);
+        }
         Box::pin(async move {
             let step = self.life.step();
             if step == Step::Alive || (step == Step::Dying && self.life.does_last) {
@@ -190,6 +198,22 @@ async fn act(rig: &Rig, life: &Life, bob: &Home, said: &mut Vec<String>) -> Resu
     Ok(())
 }
 
+/// Over all that lies on the bus, and all that was handed to it in vain.
+async fn uses_no_key_twice(rig: &Rig, stream: &Stream, life: &Life) {
+    let data = rig.data(stream).await;
+    let reused = {
+        let mut sent = life.sent.lock().unwrap();
+        sent.extend(&StreamTopics(stream.id()).data(), &data);
+        sent.reused().to_vec()
+    };
+    assert!(reused.is_empty(), "{}: {reused:?}", life.last);
+    let headers = rig.headers(stream).await;
+    let numbers: BTreeSet<_> = headers.iter().map(|of| (of.instance, of.seq)).collect();
+    let different: BTreeSet<_> = data.into_iter().collect();
+    assert_eq!(numbers.len(), different.len(), "{}", life.last);
+    assert!(headers.is_sorted_by_key(|of| of.position), "{}", life.last);
+}
+
 /// Returns whether the step was reached.
 async fn fails_at(last: usize, does_last: bool, goes_on: bool) -> bool {
     let rig = Rig::small();
@@ -202,6 +226,7 @@ async fn fails_at(last: usize, does_last: bool, goes_on: bool) -> bool {
         last,
         does_last,
         goes_on,
+        sent: Arc::default(),
     };
     let (said, end) = live(&rig, &life, &bob).await;
     let is_reached = life.steps.load(Ordering::SeqCst) > last;
@@ -250,11 +275,7 @@ async fn fails_at(last: usize, does_last: bool, goes_on: bool) -> bool {
         let is_expected = |of: &String| of.starts_with(may_be_told) && (does_last || !goes_on);
         assert!(told.iter().all(is_expected), "{last}: {told:?}");
     }
-    let headers = rig.headers(&stream).await;
-    let numbers: BTreeSet<_> = headers.iter().map(|of| (of.instance, of.seq)).collect();
-    let different: BTreeSet<_> = rig.data(&stream).await.into_iter().collect();
-    assert_eq!(numbers.len(), different.len(), "{last}");
-    assert!(headers.is_sorted_by_key(|of| of.position), "{last}");
+    uses_no_key_twice(&rig, &stream, &life).await;
     is_reached
 }
 

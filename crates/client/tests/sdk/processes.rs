@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use sealcast::{Roles, State, Stream};
+use sealcast_crash::Sent;
 
 use crate::rig::*;
 
@@ -30,12 +31,11 @@ async fn opened(stream: &Stream) -> Vec<String> {
 }
 
 async fn nothing_has_one_key_twice(rig: &Rig, stream: &Stream) {
-    let headers = rig.headers(stream).await;
-    let keys: BTreeSet<_> = headers
-        .iter()
-        .map(|of| (of.session, of.position, of.device, of.instance, of.seq))
-        .collect();
-    assert_eq!(keys.len(), headers.len());
+    let data = rig.data(stream).await;
+    let mut sent = Sent::default();
+    sent.extend("data", &data);
+    assert!(sent.reused().is_empty(), "{:?}", sent.reused());
+    assert_eq!(sent.count(), data.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
