@@ -9,9 +9,7 @@ use sealcast_bus::{Bus, BusError, FileBus, Offset, Topic};
 use sealcast_crash::{Chance, Fault, Image, Lasting, Loss, Recording, Watch};
 use tokio::runtime::{Builder, Runtime};
 
-/// Runs at every moment, and not only at some of them.
-const WHOLE: &str = "SEALCAST_CRASH_WHOLE";
-/// Moments that are looked at otherwise.
+/// Moments that are looked at where not all are.
 const MOMENTS: usize = 200;
 
 fn topic() -> Topic {
@@ -96,18 +94,12 @@ fn fault_of(recording: &Recording, end: usize, image: &Image, folder: &Path) -> 
     (after.len() != found.len() + 1).then(|| "it does not go on".to_owned())
 }
 
-fn holds_at_every_moment(seed: u64, losses: impl Fn(&mut Chance) -> Loss) {
-    let recording = recorded(|_| ());
-    let folder = scratch();
-    let mut chance = Chance::new(seed);
-    let most = std::env::var_os(WHOLE).map_or(MOMENTS, |_| usize::MAX);
-    let moments = recording.moments(most, &mut chance);
-    assert!(moments.len() > MOMENTS / 2, "{}", moments.len());
-    let moments = moments.into_iter().map(|end| (end, losses(&mut chance)));
-    for (end, loss, image) in recording.images(moments) {
-        let fault = fault_of(&recording, end, &image, folder.path());
-        assert_eq!(fault, None, "seed {seed}, {loss:?} at {end}");
-    }
+fn holds_at_every_moment(seed: u64, loss: impl FnMut(&mut Chance) -> Loss) {
+    let (recording, folder) = (recorded(|_| ()), scratch());
+    let looked_at = recording.look_at_crashes(MOMENTS, seed, loss, |end, image| {
+        fault_of(&recording, end, image, folder.path()).map_or(Ok(()), Err)
+    });
+    assert!(looked_at.unwrap_or_else(|fault| panic!("{fault}")) > MOMENTS / 2);
 }
 
 #[test]

@@ -5,12 +5,15 @@
 //! is the first to sync it.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fs;
 use std::io;
 use std::path::Path;
 
 use crate::chance::Chance;
 
+/// Lets every moment be looked at, and not only some of them.
+const WHOLE: &str = "SEALCAST_CRASH_WHOLE";
 /// Bytes that a disk writes whole or not at all.
 const SECTOR: usize = 512;
 
@@ -81,10 +84,39 @@ impl Recording {
         self.0.is_empty()
     }
 
+    /// Looks at what crashes leave, at about `most` moments, and at every one where
+    /// `SEALCAST_CRASH_WHOLE` is set. Returns how many they were.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first fault that `fault_of` finds, with all that it takes to find it again.
+    pub fn look_at_crashes(
+        &self,
+        most: usize,
+        seed: u64,
+        mut loss: impl FnMut(&mut Chance) -> Loss,
+        mut fault_of: impl FnMut(usize, &Image) -> Result<(), String>,
+    ) -> Result<usize, String> {
+        let most = env::var_os(WHOLE).map_or(most, |_| usize::MAX);
+        let mut chance = Chance::new(seed);
+        let moments = self.moments(most, &mut chance);
+        let (mut disk, mut at) = (Disk::default(), 0);
+        for end in &moments {
+            let steps = self.0.get(at..*end).unwrap_or_default();
+            steps.iter().for_each(|event| disk.take(event));
+            at = *end;
+            let loss = loss(&mut chance);
+            let image = disk.clone().left(loss);
+            fault_of(*end, &image)
+                .map_err(|fault| format!("seed {seed}, {loss:?} at {end}: {fault}"))?;
+        }
+        Ok(moments.len())
+    }
+
     /// Moments at which a crash leaves something else than at the one before: behind each step that
-    /// is no remark, with the remarks that follow it, and at the start. Where there are more than `most`, some of them
-    /// by chance; always the last.
-    pub fn moments(&self, most: usize, chance: &mut Chance) -> Vec<usize> {
+    /// is no remark, with the remarks that follow it, and at the start. Where there are more than
+    /// `most`, some of them by chance; always the last.
+    fn moments(&self, most: usize, chance: &mut Chance) -> Vec<usize> {
         let is_mark = |at: &usize| matches!(self.0.get(*at), Some(Event::Mark(_)));
         let is_found = |event: &&Event| matches!(event, Event::Found { .. });
         let start = self.0.iter().take_while(is_found).count();
@@ -114,20 +146,6 @@ impl Recording {
         let mut disk = Disk::default();
         self.0.iter().take(end).for_each(|event| disk.take(event));
         disk.left(loss)
-    }
-
-    /// What crashes at several moments leave, in ascending order.
-    pub fn images<'a>(
-        &'a self,
-        moments: impl IntoIterator<Item = (usize, Loss)> + 'a,
-    ) -> impl Iterator<Item = (usize, Loss, Image)> + 'a {
-        let (mut disk, mut at) = (Disk::default(), 0);
-        moments.into_iter().map(move |(end, loss)| {
-            let steps = self.0.get(at..end).unwrap_or_default();
-            steps.iter().for_each(|event| disk.take(event));
-            at = end.max(at);
-            (end, loss, disk.clone().left(loss))
-        })
     }
 }
 

@@ -12,9 +12,7 @@ use sealcast_crash::{Chance, Fault, Image, Lasting, Loss, Recording, Watch};
 use sealcast_crypto::StoreKey;
 use sealcast_store::{Key, Space, SqliteStore, Store, StoreError};
 
-/// Runs at every moment, and not only at some of them.
-const WHOLE: &str = "SEALCAST_CRASH_WHOLE";
-/// Moments that are looked at otherwise.
+/// Moments that are looked at where not all are.
 const MOMENTS: usize = 300;
 
 type Records = BTreeMap<(u8, Vec<u8>), Vec<u8>>;
@@ -143,18 +141,12 @@ fn fault_of(recording: &Recording, end: usize, image: &Image, folder: &Path) -> 
     (!matches!(is_there, Ok(Some(_)))).then(|| format!("it does not go on: {is_there:?}"))
 }
 
-fn holds_at_every_moment(seed: u64, losses: impl Fn(&mut Chance) -> Loss) {
-    let recording = recorded(|_| ());
-    let folder = scratch();
-    let mut chance = Chance::new(seed);
-    let most = std::env::var_os(WHOLE).map_or(MOMENTS, |_| usize::MAX);
-    let moments = recording.moments(most, &mut chance);
-    assert!(moments.len() > MOMENTS / 2, "{}", moments.len());
-    let moments = moments.into_iter().map(|end| (end, losses(&mut chance)));
-    for (end, loss, image) in recording.images(moments) {
-        let fault = fault_of(&recording, end, &image, folder.path());
-        assert_eq!(fault, None, "seed {seed}, {loss:?} at {end}");
-    }
+fn holds_at_every_moment(seed: u64, loss: impl FnMut(&mut Chance) -> Loss) {
+    let (recording, folder) = (recorded(|_| ()), scratch());
+    let looked_at = recording.look_at_crashes(MOMENTS, seed, loss, |end, image| {
+        fault_of(&recording, end, image, folder.path()).map_or(Ok(()), Err)
+    });
+    assert!(looked_at.unwrap_or_else(|fault| panic!("{fault}")) > MOMENTS / 2);
 }
 
 #[test]

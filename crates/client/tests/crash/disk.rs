@@ -8,9 +8,9 @@ use sealcast_crash::{Chance, Fault, Lasting, Loss, Recording, Sent, Watch};
 use crate::play::{CLEAR, play, telling};
 use crate::scene::{Scene, runtime};
 
-/// Runs at every moment, and not only at some of them.
+/// Lets every call fail in turn, and not only some of them.
 const WHOLE: &str = "SEALCAST_CRASH_WHOLE";
-/// Moments that are looked at otherwise.
+/// Moments that are looked at where not all are.
 const MOMENTS: usize = 120;
 /// Calls that fail otherwise, of each kind.
 const CALLS: u64 = 40;
@@ -66,19 +66,14 @@ fn fault_at(
     scene.fault(&acks, &mut sent, false)
 }
 
-fn holds_at_every_moment(seed: u64, losses: impl Fn(&mut Chance) -> Loss) {
+fn holds_at_every_moment(seed: u64, loss: impl FnMut(&mut Chance) -> Loss) {
     let scene = Scene::new();
     let played = recorded(&scene, |_| ());
-    let mut chance = Chance::new(seed);
-    let most = std::env::var_os(WHOLE).map_or(MOMENTS, |_| usize::MAX);
-    let moments = played.0.moments(most, &mut chance);
-    assert!(moments.len() > MOMENTS / 2, "{}", moments.len());
-    let moments = moments.into_iter().map(|end| (end, losses(&mut chance)));
-    for (end, loss, image) in played.0.images(moments) {
+    let looked_at = played.0.look_at_crashes(MOMENTS, seed, loss, |end, image| {
         image.restore(&scene.live()).unwrap();
-        let fault = fault_at(&scene, &played, end);
-        assert_eq!(fault, Ok(()), "seed {seed}, {loss:?} at {end}");
-    }
+        fault_at(&scene, &played, end)
+    });
+    assert!(looked_at.unwrap_or_else(|fault| panic!("{fault}")) > MOMENTS / 2);
 }
 
 #[test]

@@ -75,6 +75,9 @@ fn run(
             if round % ROUNDS_A_LOOK == 0 || tally.kills >= end {
                 checked = checked.and_then(|()| scene.look_at_all());
             }
+            if tally.kills >= end {
+                println!("seed {seed}: {} kills", tally.kills);
+            }
             if let Err(fault) = checked {
                 let (kills, left) = (tally.kills, may_keep.then(|| scene.keep()));
                 return Err(format!(
