@@ -368,3 +368,88 @@ fn turn_round_writes(changes: &mut [Change]) {
         run.reverse();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrote(at: usize, byte: u8, count: usize) -> Event {
+        Event::Wrote {
+            file: 0,
+            at,
+            bytes: vec![byte; count],
+        }
+    }
+
+    fn made() -> Event {
+        Event::Made {
+            name: "a".to_owned(),
+        }
+    }
+
+    fn left(events: &[Event], loss: Loss) -> Option<Vec<u8>> {
+        let recording = Recording::new(events.to_vec());
+        recording.image(events.len(), loss).0.remove("a")
+    }
+
+    #[test]
+    fn a_power_cut_takes_what_was_not_synced_and_nothing_else() {
+        let synced = Event::Synced { file: 0 };
+        let events = [made(), wrote(0, 1, 4), synced, wrote(2, 2, 4)];
+        assert_eq!(left(&events, Loss::Nothing), Some(vec![1, 1, 2, 2, 2, 2]));
+        assert_eq!(left(&events, Loss::Unsynced), Some(vec![1; 4]));
+        assert_eq!(left(&events[..2], Loss::Unsynced), None);
+    }
+
+    #[test]
+    fn a_cut_is_undone_until_it_is_synced() {
+        let found = Event::Found {
+            name: "a".to_owned(),
+            bytes: vec![1; 4],
+        };
+        let cut = Event::Cut { file: 0, size: 1 };
+        assert_eq!(
+            left(&[found.clone(), cut.clone()], Loss::Nothing),
+            Some(vec![1])
+        );
+        assert_eq!(left(&[found, cut], Loss::Unsynced), Some(vec![1; 4]));
+    }
+
+    #[test]
+    fn a_removed_file_comes_back_unless_its_folder_was_synced() {
+        let removed = |is_synced| Event::Removed {
+            name: "a".to_owned(),
+            is_synced,
+        };
+        let synced = Event::Synced { file: 0 };
+        let events = |is_synced| [made(), wrote(0, 1, 1), synced.clone(), removed(is_synced)];
+        assert_eq!(left(&events(false), Loss::Unsynced), Some(vec![1]));
+        assert_eq!(left(&events(false), Loss::Nothing), None);
+        assert_eq!(left(&events(true), Loss::Unsynced), None);
+    }
+
+    #[test]
+    fn a_torn_write_leaves_whole_sectors_of_it_in_any_order() {
+        let found = Event::Found {
+            name: "a".to_owned(),
+            bytes: vec![0; 4 * SECTOR],
+        };
+        let events = [found, wrote(0, 1, 3 * SECTOR), wrote(SECTOR, 2, 3 * SECTOR)];
+        let mut seen = Vec::new();
+        for seed in 0..200 {
+            let bytes = left(&events, Loss::Some(seed)).unwrap();
+            assert_eq!(left(&events, Loss::Some(seed)), Some(bytes.clone()));
+            let sectors: Vec<u8> = bytes.chunks(SECTOR).map(|sector| sector[0]).collect();
+            assert!(
+                bytes
+                    .chunks(SECTOR)
+                    .all(|of| of.iter().all(|byte| *byte == of[0]))
+            );
+            seen.push(sectors);
+        }
+        // The later write won in one sector and the earlier in another; some sectors stayed.
+        for wanted in [[1, 2, 2, 2], [0, 0, 0, 0], [1, 1, 1, 2], [0, 2, 0, 0]] {
+            assert!(seen.contains(&wanted.to_vec()), "{wanted:?}");
+        }
+    }
+}
