@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use sealcast::{Acks, Backfill, Name, Published, Publisher, Stream};
 use serde::Serialize;
+use tokio::sync::Notify;
 
 use crate::context::Context;
 use crate::error::{CommandError, Kind};
@@ -110,26 +111,40 @@ async fn lines(
 ) -> Result<Option<Published>, CommandError> {
     let publisher = stream.publisher().await?;
     let acks = tells_acks.then(|| publisher.acks());
-    let (published, told) = tokio::join!(feed(ui, publisher), tell_acks(ui, acks));
+    let has_no_reader = Notify::new();
+    let (published, told) = tokio::join!(
+        feed(ui, publisher, &has_no_reader),
+        tell_acks(ui, acks, &has_no_reader)
+    );
     published.and_then(|published| told.map(|()| published))
 }
 
-/// Prints what is stored until the publisher ends.
-async fn tell_acks(ui: &Ui, acks: Option<Acks>) -> Result<(), CommandError> {
+/// Prints what is stored until the publisher ends. Where nobody reads that any more, publishing ends.
+async fn tell_acks(
+    ui: &Ui,
+    acks: Option<Acks>,
+    has_no_reader: &Notify,
+) -> Result<(), CommandError> {
     let Some(mut acks) = acks else {
         return Ok(());
     };
     while let Some(stored) = acks.next().await {
-        match ui.is_json() {
-            true => ui.json(&AckLine { stored })?,
-            false => ui.data(stored.to_string())?,
-        }
-        ui.flush()?;
+        let printed = match ui.is_json() {
+            true => ui.json(&AckLine { stored }),
+            false => ui.data(stored.to_string()),
+        };
+        printed
+            .and_then(|()| ui.flush())
+            .inspect_err(|_| has_no_reader.notify_one())?;
     }
     Ok(())
 }
 
-async fn feed(ui: &Ui, mut publisher: Publisher) -> Result<Option<Published>, CommandError> {
+async fn feed(
+    ui: &Ui,
+    mut publisher: Publisher,
+    has_no_reader: &Notify,
+) -> Result<Option<Published>, CommandError> {
     let mut lines = Lines::of_stdin();
     let bar = ui.bar(None, io::stdin().is_terminal());
     let mut end = std::pin::pin!(asked_to_end());
@@ -137,6 +152,7 @@ async fn feed(ui: &Ui, mut publisher: Publisher) -> Result<Option<Published>, Co
         let next = tokio::select! {
             next = lines.next() => next,
             ended = &mut end => break ended,
+            () = has_no_reader.notified() => break Ok(()),
         };
         let sent = match next {
             Ok(Some(line)) => publisher.send(&line).await,

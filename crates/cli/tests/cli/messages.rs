@@ -324,3 +324,19 @@ fn the_last_ack_comes_before_the_end_and_says_all() {
     assert!(summary.contains(r#""records":500"#), "{summary}");
     assert_eq!(acks.last(), Some(&r#"{"stored":500}"#));
 }
+
+#[cfg(unix)]
+#[test]
+fn publishing_ends_when_nobody_reads_what_is_stored() {
+    let rig = Rig::new();
+    let (kim, _) = rig.owner("kim", "s");
+    let mut publisher = kim.start(&["pub", "s", "-l", "--acks"]);
+    let mut stdin = publisher.stdin.take().unwrap();
+    let mut acks = BufReader::new(publisher.stdout.take().unwrap()).lines();
+    stdin.write_all(b"one\n").unwrap();
+    assert_eq!(acks.next().unwrap().unwrap(), "1");
+    drop(acks);
+    stdin.write_all(b"two\n").unwrap();
+    assert_eq!(publisher.wait().unwrap().code(), Some(0));
+    assert_eq!(kim.done(&["read", "s"]), "one\ntwo");
+}
