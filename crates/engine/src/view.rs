@@ -62,7 +62,7 @@ pub struct StreamView {
     roots: BTreeMap<SessionId, SessionRoot>,
     covers: BTreeMap<SessionId, Vec<Held>>,
     held_names: BTreeSet<(SessionId, Digest)>,
-    opened: BTreeSet<Digest>,
+    opened: BTreeMap<Digest, usize>,
     deliveries: Deliveries,
     waiting: WaitingRoom,
     /// Whether an earlier run read topics, and what it met there is not known.
@@ -187,7 +187,7 @@ impl StreamView {
             roots: BTreeMap::new(),
             covers: BTreeMap::new(),
             held_names: BTreeSet::new(),
-            opened: BTreeSet::new(),
+            opened: BTreeMap::new(),
             deliveries: Deliveries::default(),
             waiting: WaitingRoom::default(),
             is_restored: false,

@@ -136,38 +136,37 @@ impl StreamView {
 
     fn take_bundle(&mut self, bundle: Verified<Bundle>) -> Option<KeyItem> {
         let context = &bundle.body().context;
-        let mut is_whole = true;
-        for spec in &context.covers {
-            match self.lane_of(&spec.session) {
-                Some(lane) if lane != context.lane => return None,
-                Some(_) => (),
-                None => is_whole = false,
-            }
+        let lanes = context.covers.iter().map(|of| self.lane_of(&of.session));
+        let lanes: Vec<_> = lanes.collect();
+        if lanes.iter().flatten().any(|lane| *lane != context.lane) {
+            return None;
         }
         let (user, device) = (&context.giver_user, &context.giver_device);
         if !self.state.is_keyholder(user, device, &context.lane) {
             let is_final = self.knows_all(&context.heads);
             return (!is_final).then_some(KeyItem::SignedBundle(bundle));
         }
-        if !is_whole {
-            return Some(KeyItem::SignedBundle(bundle));
-        }
-        if context.key == KeyUse::LongLived {
+        let known = lanes.iter().flatten().count();
+        if context.key == KeyUse::LongLived && known > 0 {
             self.note_delivered(context);
             if (context.user, context.device) == (self.user, self.device)
-                && !self.opened.contains(&bundle.digest())
+                && self.opened.get(&bundle.digest()) != Some(&known)
             {
-                self.opened.insert(bundle.digest());
+                self.opened.insert(bundle.digest(), known);
                 self.open_own(&bundle);
             }
         }
-        None
+        // What has a record does not wait for what has none.
+        (known < lanes.len()).then_some(KeyItem::SignedBundle(bundle))
     }
 
     fn note_delivered(&mut self, context: &BundleContext) {
         let giver = (context.giver_user, context.giver_device);
         for spec in &context.covers {
             let (session, device) = (spec.session, context.device);
+            if self.lane_of(&session).is_none() {
+                continue;
+            }
             let key = context.wrap_key_hash;
             let news = self
                 .deliveries
@@ -190,7 +189,7 @@ impl StreamView {
             Err(_) => return self.tell_bad_keys(giver),
         };
         for (session, cover) in covers {
-            if self.roots.contains_key(&session) {
+            if self.roots.contains_key(&session) || self.lane_of(&session).is_none() {
                 continue;
             }
             if (cover.from(), cover.until()) == (Position::START.0, Position::END.0) {
