@@ -10,7 +10,12 @@ use anyhow::{Context as _, bail, ensure};
 const KILLS: u64 = 10_000;
 
 /// The tests of each crate that take longer when they are let: package, target and filter.
-const TESTS: &[(&str, &[&str])] = &[("sealcast-cli", &["--test", "cli", "kills::"])];
+const TESTS: &[(&str, &[&str])] = &[
+    ("sealcast-cli", &["--test", "cli", "kills::"]),
+    ("sealcast", &["--test", "crash"]),
+    ("sealcast-store", &["--test", "power"]),
+    ("sealcast-bus", &["--test", "power"]),
+];
 
 /// What the environment tells the tests.
 struct Orders {

@@ -14,6 +14,8 @@ use crate::chance::Chance;
 
 /// Lets every moment be looked at, and not only some of them.
 const WHOLE: &str = "SEALCAST_CRASH_WHOLE";
+/// Lets other moments and other losses be looked at.
+const SEED: &str = "SEALCAST_CRASH_SEED";
 /// Bytes that a disk writes whole or not at all.
 const SECTOR: usize = 512;
 
@@ -85,7 +87,8 @@ impl Recording {
     }
 
     /// Looks at what crashes leave, at about `most` moments, and at every one where
-    /// `SEALCAST_CRASH_WHOLE` is set. Returns how many they were.
+    /// `SEALCAST_CRASH_WHOLE` is set. `SEALCAST_CRASH_SEED` is added to the seed. Returns how many
+    /// moments they were.
     ///
     /// # Errors
     ///
@@ -98,6 +101,8 @@ impl Recording {
         mut fault_of: impl FnMut(usize, &Image) -> Result<(), String>,
     ) -> Result<usize, String> {
         let most = env::var_os(WHOLE).map_or(most, |_| usize::MAX);
+        let more = env::var(SEED).ok().and_then(|text| text.parse().ok());
+        let seed = seed.wrapping_add(more.unwrap_or(0));
         let mut chance = Chance::new(seed);
         let moments = self.moments(most, &mut chance);
         let (mut disk, mut at) = (Disk::default(), 0);

@@ -123,6 +123,9 @@ fn killed_commands_lose_nothing_they_acknowledged_and_use_no_key_twice() {
     println!("seed {seed}");
     let tally = run(kills, seed, true, |_| ()).unwrap_or_else(|fault| panic!("{fault}"));
     println!("seed {seed}: {tally:?}");
+    if kills < KILLS_IN_CI {
+        return;
+    }
     // Kills that all came too early or too late would show nothing.
     let publishers = tally.silent + tally.storing;
     assert!(tally.storing * 5 > publishers, "{tally:?}");
