@@ -86,11 +86,7 @@ impl Stream {
             );
         }
         let lane = core.vault().lane(&core.id())?;
-        let ahead = lane
-            .mark
-            .max(view.state().mark())
-            .0
-            .saturating_sub(core.now().0);
+        let ahead = lane.mark.max(view.mark()).0.saturating_sub(core.now().0);
         if ahead > 1_000 {
             bad(
                 format!("stream `{name}`: the clock is {ahead} ms behind the newest position"),

@@ -11,6 +11,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use crate::core::{Core, READ_BYTES};
 use crate::delivery::Delivery;
 use crate::error::Error;
+use crate::place::Place;
 
 /// Reads what was published at the positions of an interval, in the order of the bus.
 ///
@@ -39,7 +40,7 @@ pub struct Reader {
 pub(crate) struct Scan {
     pub(crate) core: Arc<Core>,
     pub(crate) topic: Topic,
-    pub(crate) at: Offset,
+    pub(crate) place: Place,
     end: Offset,
     state: ScanState,
     ready: VecDeque<Delivery>,
@@ -76,7 +77,7 @@ impl Reader {
             if self.is_done {
                 return Ok(None);
             }
-            if self.scan.at >= self.scan.end || !self.scan.read_on().await? {
+            if self.scan.place.at >= self.scan.end || !self.scan.read_on().await? {
                 self.scan.give_up().await?;
                 self.is_done = true;
             }
@@ -90,7 +91,7 @@ impl Reader {
 
     /// Envelopes looked at so far, and how many there were at the start.
     pub fn progress(&self) -> (u64, u64) {
-        (self.scan.at.0, self.scan.end.0)
+        (self.scan.place.at.0, self.scan.end.0)
     }
 }
 
@@ -101,7 +102,7 @@ impl Scan {
         let mut scan = Self {
             core,
             topic,
-            at: Offset(0),
+            place: Place::default(),
             end,
             state: ScanState::Idle(Box::new(Machine::new(mode))),
             ready: VecDeque::new(),
@@ -128,11 +129,12 @@ impl Scan {
         if !self.ready.is_empty() {
             return Ok(true);
         }
-        let items = self.core.bus.read(&self.topic, self.at, READ_BYTES).await?;
+        let at = self.place.at;
+        let items = self.core.bus.read(&self.topic, at, READ_BYTES).await?;
         let Some(last) = items.last() else {
             return Ok(false);
         };
-        self.at = Offset(last.offset.0 + 1);
+        self.place = Place::behind(last);
         self.take(items.into_iter().map(|item| item.payload).collect());
         self.machine().await?;
         Ok(true)
@@ -151,14 +153,13 @@ impl Scan {
     /// come again, and goes on behind them. Returns false where they have more bytes than that.
     pub(crate) async fn pass(&mut self, from: Offset, bytes_max: usize) -> Result<bool, Error> {
         let (mut at, mut bytes) = (from, 0);
-        self.at = self.end;
         while at < self.end && bytes <= bytes_max {
             let items = self.core.bus.read(&self.topic, at, READ_BYTES).await?;
             let Some(last) = items.last() else {
                 break;
             };
-            at = Offset(last.offset.0 + 1);
-            self.at = self.at.max(at);
+            self.place = Place::behind(last);
+            at = self.place.at;
             let core = self.core.clone();
             let machine = self.machine().await?;
             for item in &items {
@@ -166,7 +167,22 @@ impl Scan {
                 machine.pass(&core.view(), &item.payload);
             }
         }
+        if let Some(last) = self.end.0.checked_sub(1)
+            && self.place.at < self.end
+        {
+            let items = self.core.bus.read(&self.topic, Offset(last), 1).await?;
+            self.place = items.first().map_or(self.place, Place::behind);
+        }
         Ok(bytes <= bytes_max)
+    }
+
+    /// Whether the bus still shows the item that a place in the topic is behind.
+    pub(crate) async fn shows(&self, place: &Place) -> Result<bool, Error> {
+        let first = match place.last().filter(|_| place.at <= self.end) {
+            Some(last) => self.core.bus.read(&self.topic, last, 1).await?,
+            None => Vec::new(),
+        };
+        Ok(place.is_shown(first.first()))
     }
 
     /// Forgets all that was noted and resumed of live reading.

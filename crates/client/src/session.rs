@@ -45,7 +45,8 @@ impl Sealer {
 }
 
 impl Core {
-    /// Puts a session's record on the bus, notes that it is there, and only then goes by it.
+    /// Puts a session's record on the bus, notes that it is there, and only then goes by it. It is read
+    /// back first: how far the topic was read then shows whether the bus loses it.
     pub(crate) async fn announce(&self, session: SessionId) -> Result<(), Error> {
         let (vault, stream) = (self.vault().clone(), self.id());
         let device = self.identity().device();
@@ -53,6 +54,7 @@ impl Core {
         let kept = kept.ok_or(Error::Internal("a session has no record"))?;
         let keys = StreamTopics(stream).keys();
         self.append(&keys, kept.record.expose().to_vec()).await?;
+        self.sync().await?;
         let vault = self.vault().clone();
         off_thread(move || vault.session_announced(&stream, session, &device)).await??;
         self.take_session(session, &kept);
@@ -99,7 +101,7 @@ fn draw_session(
     kind: SessionKind,
 ) -> Result<Option<SessionId>, Error> {
     let view = core.view();
-    let mark = view.state().mark();
+    let mark = view.mark();
     let seen = core.vault().lane(&core.id())?;
     let start = match kind {
         SessionKind::Live => publisher.position(now, &seen, &view).map_err(refused)?,

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use minicbor::{CborLen, Decode, Encode};
-use sealcast_bus::Offset;
 use sealcast_crypto::SecretBytes;
 use sealcast_engine::{Identity, Lane, NewSession, Put, Space, persisted};
 use sealcast_protocol::{
@@ -13,9 +12,7 @@ use sealcast_protocol::{
 use sealcast_store::{Key, Store, StoreError, Txn};
 
 use crate::error::Error;
-
-/// How far topics were read, by the hash of their names.
-pub(crate) type Cursors = BTreeMap<[u8; 32], Offset>;
+use crate::place::Place;
 
 /// A home's store, as the engine's records.
 #[derive(Clone, Debug)]
@@ -43,6 +40,16 @@ pub(crate) struct Membership {
     /// Its ticket, as text.
     #[n(1)]
     pub(crate) ticket: String,
+}
+
+/// What was learned and is to be kept.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    pub(crate) puts: Vec<Put>,
+    /// How far topics were read.
+    pub(crate) places: Vec<([u8; 32], Place)>,
+    /// Whether what was noted before of keys given to others holds no more.
+    pub(crate) forgets_given: bool,
 }
 
 /// The newest access-log entry that a home wrote in a stream.
@@ -189,25 +196,33 @@ impl Vault {
     }
 
     /// Keeps what the engine wants kept, with how far topics were read, in one transaction.
-    pub(crate) fn keep(
-        &self,
-        stream: &StreamId,
-        puts: &[Put],
-        cursors: &[([u8; 32], Offset)],
-    ) -> Result<(), Error> {
-        if puts.is_empty() && cursors.is_empty() {
+    pub(crate) fn keep(&self, stream: &StreamId, news: &News) -> Result<(), Error> {
+        if news.puts.is_empty() && news.places.is_empty() && !news.forgets_given {
             return Ok(());
         }
         self.write(|txn| {
-            for put in puts {
+            if news.forgets_given {
+                let given = sealcast_store::Space(Space::Delivered as u8);
+                for (key, _) in txn.scan(given, &stream.0)? {
+                    txn.delete(&key)?;
+                }
+            }
+            for put in &news.puts {
                 txn.put(&key(put.space, &[&put.id]), put.value.expose())?;
             }
-            for (topic, offset) in cursors {
-                let place = key(Space::Cursor, &[&stream.0, topic]);
-                txn.put(&place, &offset.0.to_be_bytes())?;
+            for (topic, place) in &news.places {
+                let key = key(Space::Cursor, &[&stream.0, topic]);
+                txn.put(&key, &place.to_bytes())?;
             }
             Ok(())
         })
+    }
+
+    /// Whether a process of this home wrote what a put would keep, or kept it before. A record that
+    /// was drawn moves to the others, so it is looked for first where it was.
+    pub(crate) fn holds(&self, put: &Put) -> Result<bool, Error> {
+        let has = |space| Ok::<_, Error>(self.0.get(&key(space, &[&put.id]))?.is_some());
+        Ok((put.space == Space::Record && has(Space::Drawn)?) || has(put.space)?)
     }
 
     /// Keeps a record unless there is one: of two processes that write it the first wins.
@@ -219,15 +234,15 @@ impl Vault {
         })
     }
 
-    /// How far each control topic of a stream was read.
-    pub(crate) fn cursors(&self, stream: &StreamId) -> Result<Cursors, Error> {
-        let mut cursors = Cursors::new();
+    /// How far each topic of a stream was read, by the digest of its name.
+    pub(crate) fn places(&self, stream: &StreamId) -> Result<BTreeMap<[u8; 32], Place>, Error> {
+        let mut places = BTreeMap::new();
         for (id, value) in self.of_stream(Space::Cursor, stream)? {
             let id = id.as_slice().try_into().map_err(|_| odd_key())?;
-            let offset = value.expose().try_into().map_err(|_| odd_key())?;
-            cursors.insert(id, Offset(u64::from_be_bytes(offset)));
+            let place = Place::from_bytes(value.expose()).ok_or(ODD_PLACE)?;
+            places.insert(id, place);
         }
-        Ok(cursors)
+        Ok(places)
     }
 
     pub(crate) fn lane(&self, stream: &StreamId) -> Result<Lane, Error> {
@@ -333,9 +348,28 @@ impl Vault {
                 wire: entry.wire().to_vec(),
             };
             txn.put(&place, &own.to_bytes())?;
-            let id = key(Space::LogEntry, &[&stream.0, entry.digest().as_bytes()]);
-            txn.put(&id, entry.wire())?;
             Ok(Some(entry))
+        })
+    }
+
+    /// Gives up an entry that never reached the bus, for one that has its place there.
+    pub(crate) fn entry_lost(
+        &self,
+        stream: &StreamId,
+        wire: &[u8],
+        instead: &[u8],
+    ) -> Result<(), Error> {
+        let place = key(Space::OwnEntry, &[&stream.0]);
+        let instead = OwnEntry {
+            is_sent: true,
+            wire: instead.to_vec(),
+        };
+        self.write(|txn| {
+            let newest = txn.get(&place)?.and_then(|value| OwnEntry::read(&value));
+            match newest.is_some_and(|own| !own.is_sent && own.wire == wire) {
+                true => txn.put(&place, &instead.to_bytes()),
+                false => Ok(()),
+            }
         })
     }
 
@@ -362,14 +396,14 @@ impl Vault {
         &self,
         stream: &StreamId,
         trackers: &[(DeviceId, Vec<u8>)],
-        (topic, at): ([u8; 32], Offset),
+        (topic, at): ([u8; 32], Place),
     ) -> Result<(), Error> {
         self.write(|txn| {
             for (device, bytes) in trackers {
                 txn.put(&key(Space::Track, &[&stream.0, &device.0]), bytes)?;
             }
             let place = key(Space::Cursor, &[&stream.0, &topic]);
-            txn.put(&place, &at.0.to_be_bytes())
+            txn.put(&place, &at.to_bytes())
         })
     }
 
@@ -399,6 +433,8 @@ pub(crate) fn put_session(
 pub(crate) fn topic_id(topic: &str) -> [u8; 32] {
     *sealcast_crypto::digest("sealcast.v1 cursor", &[topic.as_bytes()]).as_bytes()
 }
+
+const ODD_PLACE: Error = Error::Internal("a stored place is odd");
 
 fn odd_key() -> Error {
     Error::Internal("a stored key is odd")

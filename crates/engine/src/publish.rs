@@ -227,7 +227,7 @@ impl Publisher {
         view: &StreamView,
     ) -> Result<Position, NotSealed> {
         self.check_log(view)?;
-        let position = lane.next_position(now, view.state().mark())?;
+        let position = lane.next_position(now, view.mark())?;
         let may_publish = view.state().may_publish(&self.user, &self.device, position);
         match may_publish && !view.is_card_expired(&self.user, &self.device, position) {
             true => Ok(position),

@@ -1,5 +1,6 @@
 //! The keys topic: session records and bundles, `spec/reading.md`, section "Control objects".
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use sealcast_crypto::{Cover, Digest, SecretBytes, SessionRoot, digest};
@@ -117,6 +118,9 @@ impl StreamView {
                 Err(_) if self.key_since(&self.device) > body.start => (),
                 Err(_) => self.tell_bad_keys((body.lane, body.device)),
             }
+        }
+        if body.device == self.device {
+            self.own_mark = self.own_mark.max(body.start);
         }
         let mut kept = body.clone();
         kept.wraps = Vec::new();
@@ -273,6 +277,18 @@ fn decode_held(bytes: &[u8]) -> Option<Held> {
     let (from, until) = (u64::from_be_bytes(*from), u64::from_be_bytes(*until));
     let cover = Cover::from_key_bytes(from, until, keys).ok()?;
     Some(Held::new((UserId(*user), DeviceId(*device)), cover))
+}
+
+/// The bus went back to an older state.
+impl StreamView {
+    /// Takes every bundle that the bus showed for lost, before the keys topic is read again from its
+    /// start. Returns the users whom they were for. Records are not lost with it: what signed them
+    /// puts them back.
+    pub fn forget_given(&mut self) -> BTreeSet<UserId> {
+        let devices = self.deliveries.forget();
+        self.revision += 1;
+        devices.iter().filter_map(|of| self.user_of(of)).collect()
+    }
 }
 
 /// What is known.
