@@ -137,6 +137,7 @@ impl Bus for Broken {
             } else {
                 end
             };
+            self.limits().check(&payloads)?;
             self.bus.append_at(&topic, end, payloads).await
         })
     }

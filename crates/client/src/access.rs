@@ -284,7 +284,9 @@ impl Core {
             let entry = core.put_entry(time, body).await?;
             core.sync().await?;
             let id = LogHash::from(entry.digest());
-            match core.view().log().contains(&id) {
+            let view = core.view();
+            match view.log().contains(&id) {
+                true if view.is_forked() => Err(Error::Forked),
                 true => Ok(id),
                 false => Err(Error::RolledBack(
                     "an entry that was just written is not shown",

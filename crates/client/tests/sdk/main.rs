@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod broker;
+mod clones;
 mod crashes;
 mod grants;
 mod homes;
