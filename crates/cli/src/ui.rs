@@ -110,12 +110,12 @@ impl Ui {
     pub(crate) fn alarms(&self, stream: &Stream) {
         for alarm in stream.alarms() {
             let error = CommandError::new(Kind::Internal, "alarm", alarm.to_string())
-                .with_hint("`sealcast doctor` says what to do about it");
+                .with_hint(alarm.hint());
             match self.json {
                 true => self.error(&error),
                 false => {
                     say(&format!("{} {alarm}", self.paint("alarm:", "1;31")));
-                    self.hint("`sealcast doctor` says what to do about it");
+                    self.hint(alarm.hint());
                 }
             }
         }

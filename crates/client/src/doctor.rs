@@ -105,10 +105,7 @@ impl Stream {
         }
         drop(view);
         for alarm in self.alarms() {
-            bad(
-                format!("stream `{name}`: {alarm}"),
-                "find out who writes to this bus",
-            );
+            bad(format!("stream `{name}`: {alarm}"), alarm.hint());
         }
         if findings.is_empty() {
             findings.push(Finding::good(format!(

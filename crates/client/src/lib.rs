@@ -77,6 +77,7 @@ mod backfill;
 mod blocking;
 mod clock;
 mod core;
+mod damage;
 mod delivery;
 mod doctor;
 mod error;

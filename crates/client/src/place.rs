@@ -24,6 +24,14 @@ impl Place {
         }
     }
 
+    /// At an item of which nobody knows what comes before it.
+    pub(crate) fn unknown(at: Offset) -> Self {
+        Self {
+            at,
+            before: [0; 32],
+        }
+    }
+
     /// Where the item lies that this place is behind; `None` at the start.
     pub(crate) fn last(&self) -> Option<Offset> {
         self.at.0.checked_sub(1).map(Offset)

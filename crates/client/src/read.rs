@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use sealcast_bus::{Offset, Topic};
+use sealcast_bus::{BusError, Offset, Topic};
 use sealcast_engine::{Alarm, Allowed, Event, Lineage, Mode, Reader as Machine};
 use sealcast_protocol::{DeviceId, EnvelopeHash, Interval};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::core::{Core, READ_BYTES};
+use crate::damage::behind_damage;
 use crate::delivery::Delivery;
 use crate::error::Error;
 use crate::place::Place;
@@ -68,7 +69,9 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// Fails when the bus cannot be read. What cannot be opened is a delivery, not an error.
+    /// Fails when the bus cannot be read. What cannot be opened is a delivery, not an error. Where the
+    /// bus is damaged it fails once for each stretch of items that cannot be read; called again, it
+    /// goes on behind it.
     pub async fn next(&mut self) -> Result<Option<Delivery>, Error> {
         loop {
             if let Some(delivery) = self.scan.ready.pop_front() {
@@ -130,7 +133,15 @@ impl Scan {
             return Ok(true);
         }
         let at = self.place.at;
-        let items = self.core.bus.read(&self.topic, at, READ_BYTES).await?;
+        let items = match self.core.bus.read(&self.topic, at, READ_BYTES).await {
+            Err(BusError::Damaged { place, cause }) => {
+                let bus = &*self.core.bus;
+                let behind = behind_damage(bus, &self.topic, at, self.end).await?;
+                self.place = Place::unknown(behind);
+                return Err(Error::Bus(BusError::Damaged { place, cause }));
+            }
+            read => read?,
+        };
         let Some(last) = items.last() else {
             return Ok(false);
         };
@@ -255,7 +266,13 @@ async fn allowed(
     let mut lineage = Lineage::new(revoked);
     let mut at = Offset(0);
     while at < end {
-        let items = core.bus.read(&topic, at, READ_BYTES).await?;
+        let items = match core.bus.read(&topic, at, READ_BYTES).await {
+            Err(BusError::Damaged { .. }) => {
+                at = behind_damage(&*core.bus, &topic, at, end).await?;
+                continue;
+            }
+            read => read?,
+        };
         let Some(last) = items.last() else {
             break;
         };

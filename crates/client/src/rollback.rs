@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sealcast_bus::Offset;
+use sealcast_bus::{BusError, Offset};
 use sealcast_engine::{Alarm, ControlTopic, Space};
 use sealcast_protocol::{EnvelopeView, Position, SessionRecord, Unverified};
 
@@ -152,7 +152,11 @@ impl Core {
         let mut at = Offset(end.0.saturating_sub(LOOK_BACK));
         let mut newest = mark;
         while at < end {
-            let items = self.bus.read(&data, at, READ_BYTES).await?;
+            let items = match self.bus.read(&data, at, READ_BYTES).await {
+                // Whoever reads is told; nothing is learned from it here.
+                Err(BusError::Damaged { .. }) => break,
+                read => read?,
+            };
             let Some(last) = items.last() else {
                 break;
             };

@@ -78,7 +78,7 @@ pub(crate) async fn run(ui: &Ui, context: &Context, args: &PubArgs) -> Result<()
         true => None,
         false => Some(message(ui, args)?),
     };
-    let (_home, stream) = context.stream(&args.stream).await?;
+    let (_home, stream) = context.stream(ui, &args.stream).await?;
     let published = match payload {
         Some(payload) => Some(stream.publish(&payload).await?),
         None if args.backfill => Some(backfill(ui, &stream).await?),

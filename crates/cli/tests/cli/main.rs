@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod access;
+mod copies;
 mod demo;
 mod full_disk;
 mod homes;

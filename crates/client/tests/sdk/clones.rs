@@ -351,6 +351,40 @@ async fn where_a_bus_cannot_compare_a_fork_is_told_by_name() {
     assert_eq!(stream.who().await.unwrap().len(), 3);
 }
 
+/// A card is renewed behind what the bus has of the list, whichever copy did it before.
+#[tokio::test]
+async fn copies_renew_a_card_in_one_list() {
+    const TEN_MONTHS_MS: u64 = 310 * 24 * 3600 * 1000;
+    let (rig, time) = (Rig::small(), Time::new());
+    let (alice, bob) = (
+        rig.home_by("alice", &time).await,
+        rig.home_by("bob", &time).await,
+    );
+    let stream = kitchen(&alice).await;
+    let bobs = join(&bob, &stream).await;
+    let list = alice.user().devices_topic();
+    drop((stream, alice));
+    copy_folder(&rig.path("alice"), &rig.path("clone"));
+    for (of, cards) in [("alice", 2), ("clone", 2), ("clone", 3), ("alice", 3)] {
+        if rig.items(&list).await.len() < cards {
+            time.pass(TEN_MONTHS_MS);
+        }
+        let home = rig.on(of, time.ground()).await;
+        let stream = open(&home).await;
+        let is_of_list = |alarm: &Alarm| matches!(alarm, Alarm::ListForked(_));
+        assert!(!stream.alarms().iter().any(is_of_list), "{of} {cards}");
+        assert_eq!(rig.items(&list).await.len(), cards, "{of}");
+        say(&stream, &format!("{of} {cards}")).await;
+    }
+    // Whoever has the list from the bus alone believes both.
+    let all = ["alice 2", "clone 2", "clone 3", "alice 3"];
+    let stream = open(&rig.on("alice", time.ground()).await).await;
+    assert_eq!(read(&stream).await.0, set(all));
+    let (_, told) = read(&bobs).await;
+    assert_eq!(told, set(["Branch", "Sealed(NotGranted)"]));
+    assert_eq!(bobs.alarms(), []);
+}
+
 #[tokio::test]
 async fn a_reader_with_two_copies_reads_in_both() {
     let rig = Rig::small();

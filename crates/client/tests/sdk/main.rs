@@ -5,6 +5,7 @@
 mod broker;
 mod clones;
 mod crashes;
+mod damage;
 mod grants;
 mod homes;
 mod live;
@@ -14,3 +15,4 @@ mod rig;
 mod rollback;
 mod sharing;
 mod taking;
+mod tamper;

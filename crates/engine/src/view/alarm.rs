@@ -26,6 +26,26 @@ pub enum Alarm {
     HomeWentBack,
 }
 
+impl Alarm {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::ListForked(_) | Self::BadKeys(..) => "find out who writes to this bus",
+            Self::LogForked(..) => {
+                "a copy of its home is in use, or someone has its keys: revoke the device"
+            }
+            Self::WentBack(_) | Self::LostMessages => {
+                "ask who runs the bus whether it was restored; devices put back what they know, but \
+                 messages that it lost are lost"
+            }
+            Self::HomeWentBack => {
+                "use one copy of this home only; if it was neither restored nor copied, someone has \
+                 its keys"
+            }
+        }
+    }
+}
+
 impl fmt::Display for Alarm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
