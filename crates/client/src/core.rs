@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use sealcast_bus::{Bus, Offset, Topic};
 use sealcast_engine::{Alarm, ControlTopic, Identity, Output, Put, Space, StreamView};
 use sealcast_protocol::{
-    DeviceId, LogEntry, Name, Position, SessionId, StreamId, StreamTopics, Ticket, Unverified,
-    UserId,
+    DeviceId, LogBody, LogEntry, Name, Position, SessionId, StreamId, StreamTopics, Ticket,
+    Unverified, UserId,
 };
 
 use crate::blocking::off_thread;
@@ -368,8 +368,10 @@ fn has_unknown(
 ) -> Result<bool, Error> {
     let is_own = |put: &&Put| match put.space {
         Space::Record => put.id.ends_with(&me.0),
-        Space::LogEntry => Unverified::<LogEntry>::decode(put.value.expose())
-            .is_ok_and(|entry| entry.claims().device == me && entry.claims().seq > 0),
+        Space::LogEntry => Unverified::<LogEntry>::decode(put.value.expose()).is_ok_and(|entry| {
+            let is_first = matches!(entry.claims().body, LogBody::Genesis(_));
+            entry.claims().device == me && !is_first
+        }),
         Space::Home
         | Space::Contact
         | Space::Stream
