@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use sealcast::{BusError, Error, Home, Interval, Name, Stream};
+use sealcast::{BusError, Error, Home, Interval, Stream};
 
 use crate::rig::*;
 
@@ -168,25 +168,23 @@ async fn read_past(stream: &Stream) -> (Vec<String>, usize) {
     }
 }
 
+/// One stream with many messages, and one whose pages are its own.
+async fn two_streams(rig: &Rig) {
+    let alice = rig.home("alice").await;
+    let stream = kitchen(&alice).await;
+    for text in texts("message ", 150) {
+        say(&stream, &text).await;
+    }
+    let options = sealcast::StreamOptions::default();
+    let other = alice.create_stream(&name("cellar"), options).await;
+    drop(other.unwrap());
+}
+
 /// Fault 17: a stretch of messages that cannot be read keeps nobody from those behind it.
 #[tokio::test]
 async fn what_lies_behind_a_damaged_page_of_a_bus_is_read() {
     let rig = Rig::small();
-    let kitchen: Name = name("kitchen");
-    let stream = {
-        let alice = rig.home("alice").await;
-        let stream = crate::rig::kitchen(&alice).await;
-        for text in texts("message ", 150) {
-            say(&stream, &text).await;
-        }
-        stream
-    };
-    drop(stream);
-    // Another stream, whose pages are whole.
-    let alice = rig.again("alice").await;
-    let options = sealcast::StreamOptions::default();
-    drop(alice.create_stream(&name("cellar"), options).await.unwrap());
-    drop(alice);
+    two_streams(&rig).await;
     let file = rig.path("bus").join("bus.db");
     settle(&file);
     let whole = std::fs::read(&file).unwrap();
@@ -199,7 +197,7 @@ async fn what_lies_behind_a_damaged_page_of_a_bus_is_read() {
         std::fs::write(&file, broken).unwrap();
         let alice = rig.again("alice").await;
         let (stream, other) = (
-            alice.stream(&kitchen).await,
+            alice.stream(&name("kitchen")).await,
             alice.stream(&name("cellar")).await,
         );
         let stream = match stream {
