@@ -336,3 +336,64 @@ async fn a_session_that_was_drawn_and_not_announced_holds_up_no_keys() {
     stream.grant(all_to(bob.user())).await.unwrap();
     assert_eq!(history(&joined).await, ["after"]);
 }
+
+/// A bus of last night, in which a home that dies at some step puts back what it knows. Returns
+/// whether the step was reached.
+async fn mends_after_death_at(rig: &Rig, last: usize, does_last: bool) -> bool {
+    for (copy, place) in [
+        ("bus copy", "bus"),
+        ("alice copy", "alice"),
+        ("carol copy", "carol"),
+    ] {
+        std::fs::remove_dir_all(rig.path(place)).unwrap();
+        copy_folder(&rig.path(copy), &rig.path(place));
+    }
+    let life = Life {
+        steps: Arc::default(),
+        last,
+        does_last,
+        goes_on: false,
+        sent: Arc::default(),
+    };
+    // Opening the home and its stream, and a message that did not leave.
+    if let Ok(alice) = Home::danger_open_on(&rig.path("alice"), None, life.ground()).await
+        && let Ok(stream) = alice.stream(&name("kitchen")).await
+    {
+        let _is_out = stream.sync().await.is_ok() && stream.publish(b"between").await.is_ok();
+    }
+    let alice = rig.again("alice").await;
+    let stream = alice.stream(&name("kitchen")).await.unwrap();
+    say(&stream, "after").await;
+    let chain = StreamTopics(stream.id()).access(&alice.device());
+    let shown: BTreeSet<_> = rig.items(&chain).await.into_iter().collect();
+    assert_eq!(shown.len(), 2, "{last}: the first entry and the grant");
+    let carol = rig.again("carol").await;
+    let lines = history(&carol.stream(&name("kitchen")).await.unwrap()).await;
+    let of = |wanted: &str| lines.iter().filter(|line| *line == wanted).count();
+    assert_eq!((of("kept"), of("after")), (1, 1), "{last}: {lines:?}");
+    let known = ["kept", "between", "after"];
+    let is_known = |line: &String| known.contains(&&line[..]) || line.starts_with("Gap");
+    assert!(lines.iter().all(is_known), "{last}: {lines:?}");
+    life.steps.load(Ordering::SeqCst) > last
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_home_that_dies_while_it_puts_back_what_a_bus_lost_ends_it_the_next_time() {
+    let rig = Rig::small();
+    let (alice, carol) = (rig.home("alice").await, rig.home("carol").await);
+    let stream = kitchen(&alice).await;
+    say(&stream, "kept").await;
+    copy_folder(&rig.path("bus"), &rig.path("bus copy"));
+    drop(join(&carol, &stream).await);
+    stream.grant(all_to(carol.user())).await.unwrap();
+    say(&stream, "lost").await;
+    drop((stream, alice, carol));
+    for of in ["alice", "carol"] {
+        copy_folder(&rig.path(of), &rig.path(&format!("{of} copy")));
+    }
+    let mut last = 0;
+    while mends_after_death_at(&rig, last, last % 2 == 0).await {
+        last += 1;
+    }
+    assert!(last > 20, "{last}");
+}

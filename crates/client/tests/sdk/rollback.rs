@@ -272,6 +272,35 @@ async fn nothing_is_written_after_entries_that_the_bus_will_not_take_back() {
     stream.revoke_user(bob_id).await.unwrap();
 }
 
+#[tokio::test]
+async fn what_a_bus_did_not_take_back_is_put_back_by_the_next_reading() {
+    let rig = Rig::small();
+    let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
+    let stream = kitchen(&alice).await;
+    let device = alice.device();
+    drop(alice);
+    copy_bus(&rig);
+    let (list, chain) = (
+        bob.user().devices_topic(),
+        StreamTopics(stream.id()).access(&device),
+    );
+    drop(join(&bob, &stream).await);
+    stream.grant(all_to(bob.user())).await.unwrap();
+    drop(stream);
+    restore_bus(&rig);
+
+    let ground = Meddler::ground(|ask, _| match ask {
+        Ask::Append => Manner::Fail,
+        Ask::Read | Ask::End => Manner::Honest,
+    });
+    let alice = rig.on("alice", ground).await;
+    drop(alice.stream(&name("kitchen")).await.unwrap());
+    assert_eq!(rig.items(&list).await.len(), 0);
+    drop(open(&rig, "alice").await);
+    assert_eq!(rig.items(&list).await.len(), 1);
+    assert_eq!(rig.items(&chain).await.len(), 2);
+}
+
 /// Looking costs one call for each topic, and another when a stream is opened.
 #[tokio::test]
 async fn a_reading_that_finds_nothing_new_asks_for_the_ends_alone() {
