@@ -240,7 +240,7 @@ fn quoted(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use sealcast::{DeviceId, Position, UserId};
+    use sealcast::{DeviceId, Payload, Position, UserId};
 
     use super::*;
 
@@ -251,7 +251,7 @@ mod tests {
             device: Some(DeviceId([2; 16])),
             seq: Some(7),
             state,
-            payload: payload.map(<[u8]>::to_vec),
+            payload: payload.map(|of| Payload::from(of.to_vec())),
             reason,
         }
     }

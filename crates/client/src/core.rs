@@ -11,7 +11,7 @@ use sealcast_protocol::{
     DeviceId, Name, Position, SessionId, StreamId, StreamTopics, Ticket, UserId,
 };
 
-use crate::blocking::off_thread;
+use crate::blocking::{leaving_no_trace, off_thread};
 use crate::error::Error;
 use crate::home::{Inner, topic};
 use crate::vault::{Cursors, Vault, topic_id};
@@ -199,14 +199,14 @@ impl Core {
             if !is_news {
                 break;
             }
-            self.view().settle();
+            leaving_no_trace(|| self.view().settle());
         }
         if self.view().needs_reread() {
             let keys = topic_id(&ControlTopic::Keys.name(self.id()));
             self.move_to(cursors, keys, Offset(0));
         }
         self.read_on(&ControlTopic::Keys, cursors).await?;
-        self.view().settle();
+        leaving_no_trace(|| self.view().settle());
         self.keep().await?;
         *lock(&self.read_at) = Some(started);
         Ok(())
@@ -235,7 +235,7 @@ impl Core {
             from = Offset(last.offset.0 + 1);
             is_news = true;
             for item in &items {
-                self.view().handle(of, &item.payload);
+                leaving_no_trace(|| self.view().handle(of, &item.payload));
             }
             self.move_to(cursors, id, from);
         }

@@ -12,7 +12,7 @@ use sealcast_protocol::{
 };
 use sealcast_store::{KeyFile, KeyFileError, Protection, SqliteStore};
 
-use crate::blocking::off_thread;
+use crate::blocking::{leaving_no_trace, off_thread};
 use crate::clock;
 use crate::error::Error;
 use crate::ground::Ground;
@@ -237,13 +237,8 @@ impl Home {
         let bus = self.connect(&url).await?;
         self.publish_card(&*bus).await?;
         let (identity, now) = (&self.inner.identity, self.inner.now());
-        let entry = genesis(
-            identity,
-            &mut clock::rng(),
-            now,
-            options.sharing,
-            options.public,
-        );
+        let (sharing, public) = (options.sharing, options.public);
+        let entry = leaving_no_trace(|| genesis(identity, &mut clock::rng(), now, sharing, public));
         let (id, entry) = entry.map_err(|_| Error::Internal("the first entry is odd"))?;
         let ticket = Ticket::new(&url.to_string(), id, self.user(), name.clone());
         let ticket = ticket.map_err(Error::Ticket)?;

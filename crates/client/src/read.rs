@@ -8,6 +8,7 @@ use sealcast_engine::{Alarm, Allowed, Event, Lineage, Mode, Reader as Machine};
 use sealcast_protocol::{DeviceId, EnvelopeHash, Interval};
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use crate::blocking::leaving_no_trace;
 use crate::core::{Core, READ_BYTES};
 use crate::delivery::Delivery;
 use crate::error::Error;
@@ -16,12 +17,12 @@ use crate::error::Error;
 ///
 /// ```no_run
 /// # async fn doc(stream: sealcast::Stream) -> Result<(), sealcast::Error> {
-/// use sealcast::{Interval, State};
+/// use sealcast::Interval;
 ///
 /// let mut reader = stream.read(Interval::ALL).await?;
 /// while let Some(delivery) = reader.next().await? {
-///     if delivery.state == State::Opened {
-///         println!("{:?}", delivery.payload);
+///     if let Some(payload) = &delivery.payload {
+///         println!("{}", String::from_utf8_lossy(payload));
 ///     }
 /// }
 /// # Ok(())
@@ -143,7 +144,8 @@ impl Scan {
     pub(crate) fn take(&mut self, items: Vec<Vec<u8>>) {
         if let ScanState::Idle(machine) = std::mem::replace(&mut self.state, ScanState::Lost) {
             let core = self.core.clone();
-            self.state = ScanState::Opening(spawn_blocking(move || open(&core, machine, &items)));
+            let open = move || leaving_no_trace(|| open(&core, machine, &items));
+            self.state = ScanState::Opening(spawn_blocking(open));
         }
     }
 
