@@ -1,29 +1,8 @@
-//! Work that blocks, work that must not stop halfway, and work that must leave no trace.
+//! Work that blocks, and work that must not stop halfway.
 
-use std::hint::black_box;
+use sealcast_crypto::leaving_no_trace;
 
 use crate::error::Error;
-
-/// How far down the stack work with keys reaches, at most, in bytes.
-const DEPTH: usize = 128 << 10;
-
-/// Does work with keys, then wipes the stack below. Libraries, and every move of a value, copy
-/// keys to places that nobody wipes, and threads live long.
-pub(crate) fn leaving_no_trace<T>(work: impl FnOnce() -> T) -> T {
-    let done = below(work);
-    wipe_below();
-    done
-}
-
-#[inline(never)]
-fn below<T>(work: impl FnOnce() -> T) -> T {
-    work()
-}
-
-#[inline(never)]
-fn wipe_below() {
-    black_box(&mut [0_u8; DEPTH]);
-}
 
 /// Runs blocking work on a thread of its own kind, and leaves no trace of it there.
 pub(crate) async fn off_thread<T: Send + 'static>(

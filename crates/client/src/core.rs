@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sealcast_bus::{Bus, Offset, Topic};
+use sealcast_crypto::leaving_no_trace;
 use sealcast_engine::{Alarm, ControlTopic, Identity, Output, Put, Space, StreamView};
 use sealcast_protocol::{
     DeviceId, Name, Position, SessionId, StreamId, StreamTopics, Ticket, UserId,
 };
 
-use crate::blocking::{leaving_no_trace, off_thread};
+use crate::blocking::off_thread;
 use crate::error::Error;
 use crate::home::{Inner, topic};
 use crate::vault::{Cursors, Vault, topic_id};

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sealcast_bus::{Bus, BusError, BusUrl, Offset, Topic};
-use sealcast_crypto::SecretBytes;
+use sealcast_crypto::{SecretBytes, leaving_no_trace};
 use sealcast_engine::{Identity, Put, Space, genesis, persisted};
 use sealcast_protocol::{
     CardList, DeviceId, Name, Position, StreamId, StreamTopics, Ticket, UserId,
 };
 use sealcast_store::{KeyFile, KeyFileError, Protection, SqliteStore};
 
-use crate::blocking::{leaving_no_trace, off_thread};
+use crate::blocking::off_thread;
 use crate::clock;
 use crate::error::Error;
 use crate::ground::Ground;

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use sealcast_bus::{Offset, Topic};
+use sealcast_crypto::leaving_no_trace;
 use sealcast_engine::{Alarm, Allowed, Event, Lineage, Mode, Reader as Machine};
 use sealcast_protocol::{DeviceId, EnvelopeHash, Interval};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::blocking::leaving_no_trace;
 use crate::core::{Core, READ_BYTES};
 use crate::delivery::Delivery;
 use crate::error::Error;

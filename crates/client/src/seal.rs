@@ -6,11 +6,12 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use sealcast_crypto::leaving_no_trace;
 use sealcast_engine::{Draft, NotSealed, Publisher, Sealed};
 use sealcast_protocol::{Frame, Interval, Position, SessionId, SessionKind};
 use zeroize::Zeroizing;
 
-use crate::blocking::{leaving_no_trace, off_thread, to_its_end};
+use crate::blocking::{off_thread, to_its_end};
 use crate::clock;
 use crate::core::Core;
 use crate::error::Error;
