@@ -8,6 +8,7 @@ mod demo;
 mod error;
 mod input;
 mod signals;
+mod streams;
 mod time;
 mod ui;
 

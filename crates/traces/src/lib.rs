@@ -8,6 +8,8 @@
 
 mod needles;
 #[cfg(target_os = "linux")]
+mod pipe;
+#[cfg(target_os = "linux")]
 mod stopped;
 
 use std::fs;
@@ -15,6 +17,8 @@ use std::io;
 use std::path::Path;
 
 pub use needles::{Form, Needles, Trace};
+#[cfg(target_os = "linux")]
+pub use pipe::full_pipe;
 #[cfg(target_os = "linux")]
 pub use stopped::Stopped;
 
