@@ -117,12 +117,17 @@ pub(crate) struct Inside {
 impl Inside {
     /// `None` in the parent.
     pub(crate) fn new() -> Option<Self> {
-        let folder = PathBuf::from(env::var_os(FOLDER)?);
+        let folder = Self::folder()?;
         let input = io::stdin().as_fd().try_clone_to_owned().unwrap();
         Some(Self {
             input: File::from(input),
             folder,
         })
+    }
+
+    /// The folder that parent and child share; `None` in the parent.
+    pub(crate) fn folder() -> Option<PathBuf> {
+        env::var_os(FOLDER).map(PathBuf::from)
     }
 
     /// Takes a secret.
@@ -141,6 +146,16 @@ impl Inside {
         stdout.flush().unwrap();
     }
 
+    /// Prints a line that is no word.
+    pub(crate) fn print(&self, line: &str) {
+        writeln!(io::stdout(), "{line}").unwrap();
+    }
+
+    /// Prints a line on the standard error output.
+    pub(crate) fn complain(&self, line: &str) {
+        writeln!(io::stderr(), "{line}").unwrap();
+    }
+
     /// Stands still until the parent has looked.
     pub(crate) fn show(&mut self, word: &str) {
         self.say(word);
@@ -154,4 +169,10 @@ pub(crate) fn names(traces: &[Trace]) -> Vec<&str> {
     names.sort_unstable();
     names.dedup();
     names
+}
+
+/// Insists that nothing was found.
+pub(crate) fn assert_none(place: &str, traces: &[Trace]) {
+    let lines: Vec<_> = traces.iter().map(|of| format!("{of:?}")).collect();
+    assert!(traces.is_empty(), "{place}:\n{}", lines.join("\n"));
 }

@@ -41,17 +41,14 @@ pub(crate) fn of_home(name: &str, folder: &Path, passphrase: &[u8]) -> Kept {
     for of in ["root seed", "signing seed"] {
         let seed = decoder.bytes().unwrap();
         lasting.push((format!("{of} of {name}"), seed.to_vec()));
-        let expanded = Sha512::digest(seed).to_vec();
+        let expanded = expanded_signing(seed);
         passing.push((format!("expanded {of} of {name}"), expanded));
     }
     for of in ["unwrap seed", "fallback seed"] {
         let seed = decoder.bytes().unwrap();
         lasting.push((format!("{of} of {name}"), seed.to_vec()));
-        let mut expanded = [0; 96];
-        let mut shake = Shake256::default();
-        shake.update(seed);
-        shake.finalize_xof().read(&mut expanded);
-        passing.push((format!("expanded {of} of {name}"), expanded.to_vec()));
+        let expanded = expanded_unwrap(seed);
+        passing.push((format!("expanded {of} of {name}"), expanded));
     }
     let mut roots = Vec::new();
     for (key, root) in store.scan(Space(7), &[]).unwrap() {
@@ -68,6 +65,37 @@ pub(crate) fn of_home(name: &str, folder: &Path, passphrase: &[u8]) -> Kept {
         passing,
         roots,
     }
+}
+
+/// What Ed25519 signs with (RFC 8032).
+pub(crate) fn expanded_signing(seed: &[u8]) -> Vec<u8> {
+    Sha512::digest(seed).to_vec()
+}
+
+/// The private keys of ML-KEM and X25519 that X-Wing takes from its seed.
+pub(crate) fn expanded_unwrap(seed: &[u8]) -> Vec<u8> {
+    let mut expanded = vec![0; 96];
+    let mut shake = Shake256::default();
+    shake.update(seed);
+    shake.finalize_xof().read(&mut expanded);
+    expanded
+}
+
+/// The key of a message and its commitment, as `spec/key-tree.md` has them.
+pub(crate) fn message_key(
+    root: &SessionRoot,
+    at: u64,
+    stream: &[u8; 32],
+    header: &[u8; 72],
+) -> [u8; 56] {
+    let leaf = Cover::from_root(root, at, at + 1).key_bytes();
+    let said = delimited("sealcast.v1 message key", &[stream, b"", header]);
+    let mut key = [0; 56];
+    blake3::Hasher::new_keyed(leaf.expose().try_into().unwrap())
+        .update(&said)
+        .finalize_xof()
+        .fill(&mut key);
+    key
 }
 
 /// The key that a passphrase guards the store key with, found as `spec/store.md` says.
@@ -111,15 +139,7 @@ pub(crate) async fn of_messages(
                 nodes.push((format!("node of depth {depth}"), key.expose().to_vec()));
             }
         }
-        let leaf = Cover::from_root(root, at, at + 1);
-        let leaf = leaf.key_bytes();
-        let parts: [&[u8]; 3] = [&stream.0, b"", envelope.header_bytes()];
-        let said = delimited("sealcast.v1 message key", &parts);
-        let mut key = [0; 56];
-        blake3::Hasher::new_keyed(leaf.expose().try_into().unwrap())
-            .update(&said)
-            .finalize_xof()
-            .fill(&mut key);
+        let key = message_key(root, at, &stream.0, envelope.header_bytes());
         assert_eq!(key[32..], envelope.commitment()[..]);
         messages.push(("message key".to_owned(), key[..32].to_vec()));
     }

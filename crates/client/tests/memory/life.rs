@@ -6,7 +6,7 @@ use sealcast::{
 };
 use sealcast_traces::{Needles, search_files};
 
-use crate::child::{Inside, Watched, draw, names};
+use crate::child::{Inside, Watched, assert_none, draw, names};
 use crate::keys::{self, Secrets};
 
 const SINGLES: usize = 4;
@@ -78,11 +78,6 @@ fn nothing_is_left_of_a_home_that_was_dropped() {
     for at in ["alice", "bob", "bus"] {
         assert_none(at, &search_files(&gone, &folder.path().join(at)).unwrap());
     }
-}
-
-fn assert_none(when: &str, traces: &[sealcast_traces::Trace]) {
-    let lines: Vec<_> = traces.iter().map(|of| format!("{of:?}")).collect();
-    assert!(traces.is_empty(), "{when}:\n{}", lines.join("\n"));
 }
 
 fn needles(of: &[&Secrets]) -> Needles {

@@ -8,4 +8,6 @@
 
 mod child;
 mod keys;
+mod leaks;
 mod life;
+mod types;
