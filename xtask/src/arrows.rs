@@ -31,8 +31,9 @@ const fn row(
 #[rustfmt::skip]
 const TABLE: &[Row] = &[
     row("sealcast-crypto", &[], &[
-        "aes-gcm", "aes-gcm-siv", "argon2", "aws-lc-rs", "blake3", "curve25519-dalek",
-        "ed25519-dalek", "hpke", "rand_core", "sha2", "subtle", "thiserror", "x25519-dalek", "zeroize",
+        "aes-gcm", "aes-gcm-siv", "argon2", "aws-lc-rs", "blake3", "ctr", "curve25519-dalek",
+        "ed25519-dalek", "hmac", "hpke", "rand_core", "sha2", "subtle", "thiserror", "x25519-dalek",
+        "zeroize",
     ]),
     row("sealcast-protocol", &["sealcast-crypto"], &[
         "base64", "bech32", "minicbor", "rand_core", "subtle", "thiserror", "zeroize",
@@ -41,7 +42,7 @@ const TABLE: &[Row] = &[
         "minicbor", "rand_core", "thiserror", "zeroize",
     ]),
     row("sealcast-store", &["sealcast-engine", "sealcast-protocol", "sealcast-crypto"], &[
-        "argon2", "minicbor", "rand_core", "rusqlite", "thiserror", "zeroize",
+        "argon2", "blake2", "minicbor", "rand_core", "rusqlite", "thiserror", "zeroize",
     ]),
     row("sealcast-bus", &[], &["rusqlite", "thiserror", "tokio"]),
     row("sealcast-bus-mqtt", &["sealcast-bus"], &["rumqttc", "rumqttc-next", "thiserror", "tokio"]),
