@@ -81,6 +81,18 @@ pub(crate) fn expanded_unwrap(seed: &[u8]) -> Vec<u8> {
     expanded
 }
 
+/// The key of one position.
+pub(crate) fn leaf(root: &SessionRoot, at: u64) -> Vec<u8> {
+    Cover::from_root(root, at, at + 1)
+        .key_bytes()
+        .expose()
+        .to_vec()
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The key of a message and its commitment, as `spec/key-tree.md` has them.
 pub(crate) fn message_key(
     root: &SessionRoot,
@@ -88,10 +100,10 @@ pub(crate) fn message_key(
     stream: &[u8; 32],
     header: &[u8; 72],
 ) -> [u8; 56] {
-    let leaf = Cover::from_root(root, at, at + 1).key_bytes();
+    let leaf = leaf(root, at);
     let said = delimited("sealcast.v1 message key", &[stream, b"", header]);
     let mut key = [0; 56];
-    blake3::Hasher::new_keyed(leaf.expose().try_into().unwrap())
+    blake3::Hasher::new_keyed(leaf.first_chunk().unwrap())
         .update(&said)
         .finalize_xof()
         .fill(&mut key);

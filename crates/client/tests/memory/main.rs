@@ -10,4 +10,5 @@ mod child;
 mod keys;
 mod leaks;
 mod life;
+mod texts;
 mod types;
