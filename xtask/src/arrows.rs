@@ -66,6 +66,7 @@ const TABLE: &[Row] = &[
     ], &[
         "anyhow", "base64", "clap", "etcetera", "indicatif", "jiff", "rpassword", "serde",
         "serde_json", "thiserror", "tokio", "tracing", "tracing-subscriber", "zeroize",
+        "zeroizing-alloc",
     ]),
     row("sealcast-sim", &[
         "sealcast-engine", "sealcast-protocol", "sealcast-crypto", "sealcast-store", "sealcast-bus",

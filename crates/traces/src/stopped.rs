@@ -38,25 +38,34 @@ impl Stopped {
     ///
     /// Fails when the system does not show it.
     pub fn search(&self, needles: &Needles) -> io::Result<Vec<Trace>> {
-        let folder = format!("/proc/{}", self.0.as_raw_pid());
-        let maps = fs::read_to_string(format!("{folder}/maps"))?;
-        let memory = File::open(format!("{folder}/mem"))?;
-        let mut traces = Vec::new();
-        let mut bytes = Vec::new();
-        for line in maps.lines() {
-            let Some((from, until)) = readable(line) else {
-                continue;
-            };
-            bytes.resize((until - from) as usize, 0);
-            match memory.read_exact_at(&mut bytes, from) {
-                Ok(()) => traces.extend(needles.search(line, &bytes)),
-                // What the kernel maps of its own, and the end of a file that has grown shorter.
-                Err(_) if line.contains('/') || line.contains("[v") => (),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(traces)
+        search_memory(self.0.as_raw_pid(), needles)
     }
+}
+
+/// Searches the memory of a process that does nothing now.
+///
+/// # Errors
+///
+/// Fails when the system does not show it.
+pub fn search_memory(process: i32, needles: &Needles) -> io::Result<Vec<Trace>> {
+    let folder = format!("/proc/{process}");
+    let maps = fs::read_to_string(format!("{folder}/maps"))?;
+    let memory = File::open(format!("{folder}/mem"))?;
+    let mut traces = Vec::new();
+    let mut bytes = Vec::new();
+    for line in maps.lines() {
+        let Some((from, until)) = readable(line) else {
+            continue;
+        };
+        bytes.resize((until - from) as usize, 0);
+        match memory.read_exact_at(&mut bytes, from) {
+            Ok(()) => traces.extend(needles.search(line, &bytes)),
+            // What the kernel maps of its own, and the end of a file that has grown shorter.
+            Err(_) if line.contains('/') || line.contains("[v") => (),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(traces)
 }
 
 impl Drop for Stopped {

@@ -4,11 +4,11 @@
 //! went through it. That the search would find them is shown by what is still on its way.
 
 use std::io::{BufRead as _, BufReader, PipeReader, Read as _, Write as _};
-use std::process::Child;
+use std::process::{Child, Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use sealcast_traces::{Needles, Stopped, Trace, full_pipe};
+use sealcast_traces::{Needles, Stopped, Trace, full_pipe, search_memory};
 
 use crate::rig::{Person, Ran, Rig};
 
@@ -28,7 +28,7 @@ fn lines_are_gone_once_they_are_published() {
     let begun = secret();
     stdin.write_all(begun.as_bytes()).unwrap();
     assert_eq!(scene.published(300), lines);
-    until_found(&child, &needles(&[&begun]));
+    until_found(&child, &needles_of(&[&begun]));
     until_gone(&child, &scene.needles(&lines));
     writeln!(stdin).unwrap();
     drop(stdin);
@@ -44,7 +44,7 @@ fn a_message_is_gone_once_it_is_published() {
         let (said, stderr) = full_pipe().unwrap();
         let mut command = scene.owner.command(args);
         let mut child = command
-            .stdin(std::process::Stdio::piped())
+            .stdin(Stdio::piped())
             .stderr(stderr)
             .spawn()
             .unwrap();
@@ -68,7 +68,7 @@ fn a_message_is_gone_once_it_is_published() {
     // The arguments of a program are the system's, and stay as long as it runs.
     let from_argument = publish(&["pub", "s", "-m", &named], "", 3);
     until_gone(&from_argument.0, &scene.needles(&[&typed]));
-    until_found(&from_argument.0, &needles(&[&named]));
+    until_found(&from_argument.0, &needles_of(&[&named]));
     end(from_argument);
 }
 
@@ -103,7 +103,7 @@ fn what_was_read_is_gone_once_it_is_printed() {
         stdout.read_line(&mut printed).unwrap();
         assert_eq!(printed.trim_end(), line);
     }
-    until_gone(&child, &needles(&lines));
+    until_gone(&child, &needles_of(&lines));
     drop(said);
     child.wait().unwrap();
 }
@@ -125,7 +125,7 @@ fn what_a_follower_heard_is_gone_once_it_is_printed() {
             .command(&[&["sub", "s", "--from", "start"], args].concat());
         let mut child = command.stdout(stdout).spawn().unwrap();
         drop(command);
-        until_found(&child, &needles(&texts[..1]));
+        until_found(&child, &needles_of(&texts[..1]));
         let mut printed = skip_filling(reader);
         for text in &texts {
             let mut line = String::new();
@@ -145,6 +145,61 @@ fn what_a_follower_heard_is_gone_once_it_is_printed() {
     }
 }
 
+#[test]
+fn a_passphrase_that_was_typed_is_gone() {
+    let scene = Scene::new();
+    let message = secret();
+    scene.owner.done_with(&["pub", "s"], message.as_bytes());
+    let id = scene.rig.path().join("id");
+    let program = scene.owner.command(&[]).get_program().to_owned();
+    // A terminal of its own, which passes on what is typed.
+    let mut terminal = Command::new("script")
+        .args([
+            "-qec",
+            "echo $$ > $ID; exec $PROGRAM sub s --from start --for 120s",
+            "/dev/null",
+        ])
+        .env("ID", &id)
+        .env("PROGRAM", program)
+        .env("SHELL", "/bin/sh")
+        .env("SEALCAST_HOME", scene.owner.home())
+        .env_remove("SEALCAST_PASSPHRASE_FILE")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut screen = terminal.stdout.take().unwrap();
+    let mut shown = Vec::new();
+    let mut wait_for = |text: &str| {
+        while !has(&shown, text.as_bytes()) {
+            let mut some = [0; 256];
+            let count = screen.read(&mut some).unwrap();
+            assert_ne!(count, 0, "{}", String::from_utf8_lossy(&shown));
+            shown.extend_from_slice(&some[..count]);
+        }
+    };
+    wait_for("Passphrase: ");
+    let mut keyboard = terminal.stdin.take().unwrap();
+    writeln!(keyboard, "{}", scene.passphrase).unwrap();
+    wait_for(&message);
+    let id = std::fs::read_to_string(id).unwrap().trim().parse().unwrap();
+    let needles = scene.needles(&[&message]);
+    let mut found = Vec::new();
+    for _ in 0..LOOKS {
+        found = search_memory(id, &needles).unwrap();
+        if found.is_empty() {
+            break;
+        }
+    }
+    // What it was started with is there, so that the search does see it.
+    let home = scene.owner.home().to_str().unwrap();
+    let control = search_memory(id, &needles_of(&[home]));
+    terminal.kill().unwrap();
+    terminal.wait().unwrap();
+    assert!(!control.unwrap().is_empty());
+    assert!(found.is_empty(), "{found:#?}");
+}
+
 /// An owner with a passphrase and the stream `s`.
 struct Scene {
     rig: Rig,
@@ -156,7 +211,8 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let rig = Rig::new();
-        let passphrase = secret();
+        // So long that what it is read into grows again and again.
+        let passphrase = STANDARD.encode(draw::<600>());
         let file = rig.file("passphrase", format!("{passphrase}\n").as_bytes());
         let owner = rig.stranger("kim").with_passphrase_file(&file);
         owner.done(&["init", "--bus", "file:bus"]);
@@ -179,7 +235,7 @@ impl Scene {
 
     /// These secrets and the passphrase.
     fn needles(&self, secrets: &[impl AsRef<[u8]>]) -> Needles {
-        let mut needles = needles(secrets);
+        let mut needles = needles_of(secrets);
         needles.add("passphrase", self.passphrase.as_bytes());
         needles
     }
@@ -196,7 +252,7 @@ fn secret() -> String {
     STANDARD.encode(draw::<36>())
 }
 
-fn needles(secrets: &[impl AsRef<[u8]>]) -> Needles {
+fn needles_of(secrets: &[impl AsRef<[u8]>]) -> Needles {
     let mut needles = Needles::new();
     for (at, secret) in secrets.iter().enumerate() {
         needles.add(format!("secret {at}"), secret.as_ref());
