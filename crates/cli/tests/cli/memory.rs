@@ -146,6 +146,47 @@ fn what_a_follower_heard_is_gone_once_it_is_printed() {
 }
 
 #[test]
+fn what_goes_wrong_is_told_without_secrets() {
+    let scene = Scene::new();
+    let (wrong, payload) = (secret(), secret());
+    let file = scene.rig.file("wrong", wrong.as_bytes());
+    let long = scene.rig.file("long", wrong.repeat(200).as_bytes());
+    let backfill = ["pub", "s", "-l", "--backfill"];
+    let mut said = Vec::new();
+    for args in [
+        &["who", "s", "--passphrase-file", &file][..],
+        &["who", "s", "--passphrase-file", &long],
+        &["stream", "create", "s"],
+        &["pub", "unknown", "-m", &payload],
+        &["read", "s", "--from", &payload],
+        &["grant", "s", &payload],
+        &["join", &format!("sealcast1:{payload}")],
+        &backfill,
+    ] {
+        for args in [args, &[args, &["--json"]].concat()] {
+            let mut command = scene.owner.command(args);
+            command.env("RUST_LOG", "trace").env("RUST_BACKTRACE", "1");
+            let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+            let mut stdin = child.stdin.take().unwrap();
+            // A refusal may come before it was read.
+            drop(writeln!(stdin, "no time {payload}"));
+            drop(stdin);
+            let ran = Ran::of(child.wait_with_output().unwrap());
+            assert!(!matches!(ran.code, 0 | 1), "{args:?}: {}", ran.stderr);
+            let typed = args.iter().any(|arg| arg.contains(&payload));
+            said.extend(ran.stdout);
+            // What was typed as an argument may be repeated to whoever typed it.
+            if !typed {
+                said.extend(ran.stderr.into_bytes());
+            }
+        }
+    }
+    let needles = scene.needles(&[wrong, payload]);
+    let found = needles.search("what was said", &said);
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
 fn a_passphrase_that_was_typed_is_gone() {
     let scene = Scene::new();
     let message = secret();

@@ -1,8 +1,8 @@
-//! A whole life of two homes in one process.
+//! A whole life of two homes in one process (faults 15 and 18).
 
 use sealcast::{
-    Bound, BusUrl, GrantOptions, Home, InitOptions, Interval, Passphrase, Position, Roles, State,
-    Stream, StreamId, StreamOptions,
+    Bound, BusUrl, GrantOptions, Home, InitOptions, Interval, Name, Passphrase, Position, Roles,
+    State, Stream, StreamId, StreamOptions,
 };
 use sealcast_traces::{Needles, search_files};
 
@@ -32,6 +32,12 @@ fn nothing_is_left_of_a_home_that_was_dropped() {
     };
     let planted = draw::<32>();
     child.give(&planted);
+    // Kept from the bus and out of the folders, not out of memory.
+    let names_given = ["alice", "bob", "stream", "contact"].map(|of| {
+        let name = keys::hex(&draw::<16>()).into_bytes();
+        child.give(&name);
+        (format!("name of {of}"), name)
+    });
     let passphrases = ["alice", "bob"].map(|of| drawn(format!("passphrase of {of}")));
     for passphrase in &passphrases {
         child.give(passphrase);
@@ -75,6 +81,9 @@ fn nothing_is_left_of_a_home_that_was_dropped() {
     child.go_on();
     let printed = child.end();
     assert_none("printed", &gone.search("what was printed", &printed));
+    for (name, secret) in &names_given {
+        gone.add(name, secret);
+    }
     for at in ["alice", "bob", "bus"] {
         assert_none(at, &search_files(&gone, &folder.path().join(at)).unwrap());
     }
@@ -91,17 +100,18 @@ fn needles(of: &[&Secrets]) -> Needles {
 /// The child.
 fn live(mut inside: Inside) {
     let planted = inside.take();
+    let [of_alice, of_bob, of_stream, of_contact] = [(); 4].map(|()| name(&mut inside));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .unwrap();
     runtime.block_on(async {
-        let alice = home(&mut inside, "alice").await;
-        let bob = home(&mut inside, "bob").await;
-        let name = "kitchen".parse().unwrap();
+        let alice = home(&mut inside, "alice", of_alice).await;
+        let bob = home(&mut inside, "bob", of_bob).await;
+        alice.add_contact(&of_contact, bob.user()).unwrap();
         let options = StreamOptions::default();
-        let stream = alice.create_stream(&name, options).await.unwrap();
+        let stream = alice.create_stream(&of_stream, options).await.unwrap();
         inside.say(&stream.id().to_string());
         publish(&mut inside, &stream).await;
         let joined = bob.join(stream.ticket(), None).await.unwrap();
@@ -133,13 +143,18 @@ fn live(mut inside: Inside) {
     drop(planted);
 }
 
-async fn home(inside: &mut Inside, name: &str) -> Home {
+fn name(inside: &mut Inside) -> Name {
+    let name = inside.take();
+    std::str::from_utf8(name.expose()).unwrap().parse().unwrap()
+}
+
+async fn home(inside: &mut Inside, folder: &str, name: Name) -> Home {
     let options = InitOptions {
-        name: Some(name.parse().unwrap()),
+        name: Some(name),
         bus: Some(BusUrl::file(&inside.folder.join("bus")).unwrap()),
         passphrase: Passphrase::Given(inside.take()),
     };
-    let path = inside.folder.join(name);
+    let path = inside.folder.join(folder);
     drop(Home::init(&path, options).await.unwrap());
     Home::open(&path, Some(&inside.take())).await.unwrap()
 }
