@@ -118,6 +118,8 @@ impl Inside {
     /// `None` in the parent.
     pub(crate) fn new() -> Option<Self> {
         let folder = Self::folder()?;
+        log::set_logger(&Collected).unwrap();
+        log::set_max_level(log::LevelFilter::Trace);
         let input = io::stdin().as_fd().try_clone_to_owned().unwrap();
         Some(Self {
             input: File::from(input),
@@ -146,11 +148,6 @@ impl Inside {
         stdout.flush().unwrap();
     }
 
-    /// Prints a line that is no word.
-    pub(crate) fn print(&self, line: &str) {
-        writeln!(io::stdout(), "{line}").unwrap();
-    }
-
     /// Prints a line on the standard error output.
     pub(crate) fn complain(&self, line: &str) {
         writeln!(io::stderr(), "{line}").unwrap();
@@ -169,6 +166,21 @@ pub(crate) fn names(traces: &[Trace]) -> Vec<&str> {
     names.sort_unstable();
     names.dedup();
     names
+}
+
+/// Prints all that any library logs, at every level, to be searched.
+struct Collected;
+
+impl log::Log for Collected {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        writeln!(io::stdout(), "{} {}", record.level(), record.args()).unwrap();
+    }
+
+    fn flush(&self) {}
 }
 
 /// Insists that nothing was found.

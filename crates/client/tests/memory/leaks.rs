@@ -79,7 +79,7 @@ fn what_is_printed_on_purpose_is_found() {
             .iter()
             .map(|of| format!("{of:02X}"))
             .collect();
-        inside.print(&format!("level=TRACE key={:?}", &secret.expose()[2..20]));
+        log::trace!("key={:?}", &secret.expose()[2..20]);
         inside.complain(&format!("key {hex}"));
         return inside.show("printed");
     }
