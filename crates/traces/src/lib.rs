@@ -20,7 +20,7 @@ pub use needles::{Form, Needles, Trace};
 #[cfg(target_os = "linux")]
 pub use pipe::full_pipe;
 #[cfg(target_os = "linux")]
-pub use stopped::{Stopped, search_memory};
+pub use stopped::{Stopped, is_idle, search_memory};
 
 /// Searches every file below a folder.
 ///

@@ -42,6 +42,30 @@ impl Stopped {
     }
 }
 
+/// Whether every thread of a child waits for something: input, a timer, room in a pipe.
+///
+/// # Errors
+///
+/// Fails when it has ended.
+pub fn is_idle(child: &Child) -> io::Result<bool> {
+    for thread in fs::read_dir(format!("/proc/{}/task", child.id()))? {
+        let Ok(stat) = fs::read_to_string(thread?.path().join("stat")) else {
+            // This thread has ended meanwhile.
+            return Ok(false);
+        };
+        // The name before it may hold anything.
+        let state = stat
+            .rsplit_once(") ")
+            .and_then(|(_, rest)| rest.chars().next());
+        match state {
+            Some('S') => (),
+            Some('Z' | 'X') => return Err(io::Error::other("it ended")),
+            Some(_) | None => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
 /// Searches the memory of a process that does nothing now.
 ///
 /// # Errors

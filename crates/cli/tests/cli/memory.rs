@@ -8,12 +8,14 @@ use std::process::{Child, Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use sealcast_traces::{Needles, Stopped, Trace, full_pipe, search_memory};
+use sealcast_traces::{Needles, Stopped, Trace, full_pipe, is_idle, search_memory};
 
 use crate::rig::{Person, Ran, Rig};
 
 /// How often a command is looked at before what it was to do counts as not done.
 const LOOKS: usize = 200;
+/// How often it is asked whether it waits before it counts as one that never does.
+const QUESTIONS: usize = 2_000_000;
 
 #[test]
 fn lines_are_gone_once_they_are_published() {
@@ -317,9 +319,12 @@ fn until_found(child: &Child, needles: &Needles) {
     assert!(!found.is_empty(), "the search finds nothing");
 }
 
+/// Looks only while the child waits: one that is stopped again and again gets nowhere.
 fn look(child: &Child, needles: &Needles, is_enough: fn(&[Trace]) -> bool) -> Vec<Trace> {
     let mut found = Vec::new();
     for _ in 0..LOOKS {
+        let mut questions = 0..QUESTIONS;
+        assert!(questions.any(|_| is_idle(child).unwrap()), "it never waits");
         found = Stopped::new(child).unwrap().search(needles).unwrap();
         if is_enough(&found) {
             break;
