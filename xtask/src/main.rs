@@ -20,6 +20,7 @@ mod summary;
 mod tidy;
 mod tree;
 mod vectors;
+mod wiping;
 mod words;
 
 use std::env;

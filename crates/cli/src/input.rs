@@ -1,13 +1,16 @@
 //! What is to be published: whole, or line by line.
 
 use std::fs::File;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, ErrorKind, Read};
 use std::path::Path;
 use std::thread;
 
+use sealcast::SecretBytes;
 use tokio::sync::mpsc;
+use zeroize::Zeroizing;
 
 use crate::error::{CommandError, Kind};
+use crate::streams::{self, Source};
 use crate::ui;
 
 /// More bytes than any bus takes as one message; nothing longer is even read.
@@ -16,32 +19,56 @@ pub(crate) const MESSAGE_LEN_MAX: u64 = 64 << 20;
 /// Lines that wait between the reading thread and publishing.
 const LINES_WAITING_MAX: usize = 256;
 
+/// Bytes that are made room for where nobody knows how many will come.
+const ROOM: usize = 64 << 10;
+
 /// Reads a file as one message.
-pub(crate) fn whole_file(path: &Path) -> Result<Vec<u8>, CommandError> {
+pub(crate) fn whole_file(path: &Path) -> Result<SecretBytes, CommandError> {
     let fault = |error: io::Error| CommandError::file(path, &error);
     let file = File::open(path).map_err(fault)?;
     let metadata = file.metadata().map_err(fault)?;
     if metadata.is_dir() {
-        return Err(fault(io::ErrorKind::IsADirectory.into()));
+        return Err(fault(ErrorKind::IsADirectory.into()));
     }
     if metadata.len() > MESSAGE_LEN_MAX {
         return Err(too_large());
     }
-    bounded(file)?.map_err(fault)
+    let len = usize::try_from(metadata.len()).unwrap_or_default();
+    bounded(file, ROOM.max(len + 1))?.map_err(fault)
 }
 
 /// Reads standard input to its end as one message.
-pub(crate) fn whole_stdin() -> Result<Vec<u8>, CommandError> {
-    bounded(io::stdin().lock())?.map_err(|error| CommandError::input(&error))
+pub(crate) fn whole_stdin() -> Result<SecretBytes, CommandError> {
+    bounded(streams::input(), ROOM)?.map_err(|error| CommandError::input(&error))
 }
 
-fn bounded(from: impl Read) -> Result<io::Result<Vec<u8>>, CommandError> {
-    let mut bytes = Vec::new();
-    let read = from.take(MESSAGE_LEN_MAX + 1).read_to_end(&mut bytes);
-    match bytes.len() as u64 > MESSAGE_LEN_MAX {
-        true => Err(too_large()),
-        false => Ok(read.map(|_| bytes)),
+fn bounded(mut from: impl Read, room: usize) -> Result<io::Result<SecretBytes>, CommandError> {
+    let mut bytes = Zeroizing::new(vec![0; room]);
+    let mut len = 0;
+    loop {
+        if len as u64 > MESSAGE_LEN_MAX {
+            return Err(too_large());
+        }
+        if len == bytes.len() {
+            bytes = moved(&bytes, 2 * len);
+            bytes.resize(2 * len, 0);
+        }
+        match from.read(bytes.get_mut(len..).unwrap_or_default()) {
+            Ok(0) => break,
+            Ok(count) => len += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => (),
+            Err(error) => return Ok(Err(error)),
+        }
     }
+    bytes.truncate(len);
+    Ok(Ok(SecretBytes::from(std::mem::take(&mut *bytes))))
+}
+
+/// A copy with more room. The old one is wiped when it is dropped.
+fn moved(bytes: &[u8], room: usize) -> Zeroizing<Vec<u8>> {
+    let mut larger = Zeroizing::new(Vec::with_capacity(room));
+    larger.extend_from_slice(bytes);
+    larger
 }
 
 fn too_large() -> CommandError {
@@ -56,15 +83,16 @@ fn too_large() -> CommandError {
 
 /// The lines of standard input, read by a thread that a waiting terminal does not hold up.
 #[derive(Debug)]
-pub(crate) struct Lines(mpsc::Receiver<Result<Vec<u8>, CommandError>>);
+pub(crate) struct Lines(mpsc::Receiver<Result<SecretBytes, CommandError>>);
 
 impl Lines {
     /// Starts to read.
     pub(crate) fn of_stdin() -> Self {
         let (lines, receiver) = mpsc::channel(LINES_WAITING_MAX);
         thread::spawn(move || {
-            let mut stdin = io::stdin().lock();
-            while let Some(line) = next_line(&mut stdin).transpose() {
+            let mut stdin = Source::new(streams::input());
+            let mut draft = Zeroizing::new(Vec::with_capacity(ROOM));
+            while let Some(line) = next_line(&mut stdin, &mut draft).transpose() {
                 let is_last = line.is_err();
                 if lines.blocking_send(line).is_err() || is_last {
                     return;
@@ -75,36 +103,57 @@ impl Lines {
     }
 
     /// The next line without its newline; `None` at the end. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, CommandError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<SecretBytes>, CommandError> {
         self.0.recv().await.transpose()
     }
 }
 
 /// Reads up to a newline or the end. Every other byte is the line's own, `\r` included.
-fn next_line(from: &mut impl BufRead) -> Result<Option<Vec<u8>>, CommandError> {
-    let mut line = Vec::new();
-    let length = from
-        .take(MESSAGE_LEN_MAX + 2)
-        .read_until(b'\n', &mut line)
-        .map_err(|error| CommandError::input(&error))?;
-    if length == 0 {
+///
+/// The line is put together in `draft`, which is empty before and after, and never grows by itself.
+fn next_line(
+    from: &mut impl BufRead,
+    draft: &mut Zeroizing<Vec<u8>>,
+) -> Result<Option<SecretBytes>, CommandError> {
+    loop {
+        let room = draft.capacity() - draft.len();
+        let read = from.take(room as u64).read_until(b'\n', draft);
+        let count = read.map_err(|error| CommandError::input(&error))?;
+        if count < room || draft.ends_with(b"\n") {
+            break;
+        }
+        if draft.len() as u64 > MESSAGE_LEN_MAX {
+            return Err(too_large());
+        }
+        *draft = moved(draft, 2 * draft.capacity());
+    }
+    if draft.is_empty() {
         return Ok(None);
     }
-    if line.ends_with(b"\n") {
-        line.pop();
+    let line = draft.strip_suffix(b"\n").unwrap_or(draft);
+    if line.len() as u64 > MESSAGE_LEN_MAX {
+        return Err(too_large());
     }
-    match line.len() as u64 > MESSAGE_LEN_MAX {
-        true => Err(too_large()),
-        false => Ok(Some(line)),
-    }
+    let mut taken = SecretBytes::with_capacity(line.len());
+    taken.extend_from_slice(line);
+    draft.fill(0);
+    draft.clear();
+    Ok(Some(taken))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn lines(mut text: &[u8]) -> Vec<Vec<u8>> {
-        std::iter::from_fn(|| next_line(&mut text).unwrap()).collect()
+    fn lines(text: &[u8]) -> Vec<Vec<u8>> {
+        lines_by(text, ROOM)
+    }
+
+    fn lines_by(mut text: &[u8], room: usize) -> Vec<Vec<u8>> {
+        let mut draft = Zeroizing::new(Vec::with_capacity(room));
+        let next = || next_line(&mut text, &mut draft).unwrap();
+        let lines = std::iter::from_fn(next).map(SecretBytes::into_vec);
+        lines.collect()
     }
 
     #[test]
@@ -113,15 +162,20 @@ mod tests {
             lines(b"a\r\n\n\xff\x00b\nlast"),
             [&b"a\r"[..], b"", b"\xff\x00b", b"last"]
         );
+        for room in 1..8 {
+            let text = b"a\r\n\n\xff\x00b\nlast";
+            assert_eq!(lines_by(text, room), lines(text), "{room}");
+        }
         assert_eq!(lines(b""), Vec::<Vec<u8>>::new());
         assert_eq!(lines(b"\n"), [b""]);
     }
 
     #[test]
     fn endless_input_is_refused_before_it_fills_the_memory() {
-        assert!(bounded(io::repeat(b'x')).is_err());
-        let mut endless = io::BufReader::new(io::repeat(b'x'));
-        assert!(next_line(&mut endless).is_err());
+        assert!(bounded(io::repeat(b'x'), ROOM).is_err());
+        let mut endless = Source::new(io::repeat(b'x'));
+        let mut draft = Zeroizing::new(Vec::with_capacity(ROOM));
+        assert!(next_line(&mut endless, &mut draft).is_err());
     }
 
     #[test]
@@ -131,7 +185,8 @@ mod tests {
         text.push(b'\n');
         assert_eq!(lines(&text).len(), 1);
         text.insert(0, b'x');
-        assert!(next_line(&mut &text[..]).is_err());
+        let mut draft = Zeroizing::new(Vec::with_capacity(ROOM));
+        assert!(next_line(&mut &text[..], &mut draft).is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sealcast_bus::{Bus, Offset, Topic};
+use sealcast_crypto::leaving_no_trace;
 use sealcast_engine::{Alarm, ControlTopic, Identity, Output, Put, Space, StreamView};
 use sealcast_protocol::{
     DeviceId, LogBody, LogEntry, Name, Position, SessionId, StreamId, StreamTopics, Ticket,
@@ -247,14 +248,14 @@ impl Core {
             if !is_news {
                 break;
             }
-            self.view().settle();
+            leaving_no_trace(|| self.view().settle());
         }
         if self.view().needs_reread() {
             let keys = topic_id(&ControlTopic::Keys.name(self.id()));
             self.move_to(reading, keys, Place::default());
         }
         self.read_on(&ControlTopic::Keys, reading).await?;
-        self.view().settle();
+        leaving_no_trace(|| self.view().settle());
         Ok(())
     }
 
@@ -288,7 +289,7 @@ impl Core {
             let behind = Place::behind(last);
             for item in items.iter().filter(|item| item.offset >= next.at) {
                 is_news = true;
-                self.view().handle(of, &item.payload);
+                leaving_no_trace(|| self.view().handle(of, &item.payload));
             }
             next = behind;
             self.move_to(reading, id, next);

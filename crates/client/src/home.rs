@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sealcast_bus::{Bus, BusError, BusUrl, Offset, Topic};
-use sealcast_crypto::SecretBytes;
+use sealcast_crypto::{SecretBytes, leaving_no_trace};
 use sealcast_engine::{Identity, Put, Space, genesis, persisted};
 use sealcast_protocol::{
     CardList, DeviceId, Name, Position, StreamId, StreamTopics, Ticket, UserId,
@@ -237,13 +237,8 @@ impl Home {
         let bus = self.connect(&url).await?;
         self.publish_card(&*bus).await?;
         let (identity, now) = (&self.inner.identity, self.inner.now());
-        let entry = genesis(
-            identity,
-            &mut clock::rng(),
-            now,
-            options.sharing,
-            options.public,
-        );
+        let (sharing, public) = (options.sharing, options.public);
+        let entry = leaving_no_trace(|| genesis(identity, &mut clock::rng(), now, sharing, public));
         let (id, entry) = entry.map_err(|_| Error::Internal("the first entry is odd"))?;
         let ticket = Ticket::new(&url.to_string(), id, self.user(), name.clone());
         let ticket = ticket.map_err(Error::Ticket)?;

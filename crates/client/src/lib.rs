@@ -47,7 +47,7 @@
 //!         opened.extend(delivery.payload);
 //!     }
 //! }
-//! assert_eq!(opened.last().map(Vec::as_slice), Some(&b"21.5 C"[..]));
+//! assert_eq!(opened.last().map(|of| &of[..]), Some(&b"21.5 C"[..]));
 //! # Ok(())
 //! # }
 //! ```
@@ -99,7 +99,7 @@ pub use access::{GrantInfo, GrantStatus, Granted, Revoked};
 pub use backfill::Backfill;
 #[doc(hidden)]
 pub use clock::Clock;
-pub use delivery::{Delivery, Reason, State};
+pub use delivery::{Delivery, Payload, Reason, State};
 pub use doctor::Finding;
 pub use error::Error;
 #[doc(hidden)]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use sealcast_bus::{BusError, Offset, Topic};
+use sealcast_crypto::leaving_no_trace;
 use sealcast_engine::{Alarm, Allowed, Event, Lineage, Mode, Reader as Machine};
 use sealcast_protocol::{DeviceId, EnvelopeHash, Interval};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -18,12 +19,12 @@ use crate::place::Place;
 ///
 /// ```no_run
 /// # async fn doc(stream: sealcast::Stream) -> Result<(), sealcast::Error> {
-/// use sealcast::{Interval, State};
+/// use sealcast::Interval;
 ///
 /// let mut reader = stream.read(Interval::ALL).await?;
 /// while let Some(delivery) = reader.next().await? {
-///     if delivery.state == State::Opened {
-///         println!("{:?}", delivery.payload);
+///     if let Some(payload) = &delivery.payload {
+///         println!("{}", String::from_utf8_lossy(payload));
 ///     }
 /// }
 /// # Ok(())
@@ -156,7 +157,8 @@ impl Scan {
     pub(crate) fn take(&mut self, items: Vec<Vec<u8>>) {
         if let ScanState::Idle(machine) = std::mem::replace(&mut self.state, ScanState::Lost) {
             let core = self.core.clone();
-            self.state = ScanState::Opening(spawn_blocking(move || open(&core, machine, &items)));
+            let open = move || leaving_no_trace(|| open(&core, machine, &items));
+            self.state = ScanState::Opening(spawn_blocking(open));
         }
     }
 

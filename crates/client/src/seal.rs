@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use sealcast_crypto::leaving_no_trace;
 use sealcast_engine::{Draft, NotSealed, Publisher, Sealed};
 use sealcast_protocol::{Frame, Interval, Position, SessionId, SessionKind};
 use zeroize::Zeroizing;
@@ -40,7 +41,7 @@ pub(crate) enum Part {
 pub(crate) struct Past {
     pub(crate) session: Mutex<Option<SessionId>>,
     pub(crate) until: Position,
-    pub(crate) records: Vec<(Position, Vec<u8>)>,
+    pub(crate) records: Vec<(Position, Zeroizing<Vec<u8>>)>,
 }
 
 /// What became of a batch.
@@ -71,7 +72,7 @@ enum Lack {
 
 impl Sealer {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        let publisher = Publisher::new(core.id(), core.identity(), &mut clock::rng());
+        let publisher = new_run(&core);
         Self {
             core,
             publisher: Arc::new(Mutex::new(publisher)),
@@ -206,8 +207,7 @@ impl Sealer {
                 }
             }
             (NotSealed::Exhausted, _) => {
-                let fresh = Publisher::new(self.core.id(), self.core.identity(), &mut clock::rng());
-                *self.publisher() = fresh;
+                *self.publisher() = new_run(&self.core);
                 Ok(())
             }
             (
@@ -235,6 +235,10 @@ impl Sealer {
         *past.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
         Ok(())
     }
+}
+
+fn new_run(core: &Core) -> Publisher {
+    leaving_no_trace(|| Publisher::new(core.id(), core.identity(), &mut clock::rng()))
 }
 
 impl Batch {

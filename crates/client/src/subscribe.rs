@@ -35,7 +35,10 @@ const NOTED_BYTES_MAX: usize = 256 << 20;
 /// let mut subscription = stream.subscribe(None).await?;
 /// loop {
 ///     let delivery = subscription.next().await?;
-///     println!("{:?} {:?}", delivery.state, delivery.payload);
+///     match &delivery.payload {
+///         Some(payload) => println!("{}", String::from_utf8_lossy(payload)),
+///         None => println!("{:?} {:?}", delivery.state, delivery.reason),
+///     }
 /// }
 /// # }
 /// ```

@@ -94,6 +94,11 @@ impl SecretBytes {
         &self.0
     }
 
+    /// Hands the bytes over to a holder who wipes them, or need not.
+    pub fn into_vec(mut self) -> Vec<u8> {
+        core::mem::take(&mut self.0)
+    }
+
     /// Number of bytes.
     pub fn len(&self) -> usize {
         self.0.len()

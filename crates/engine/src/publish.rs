@@ -172,7 +172,7 @@ impl Publisher {
         lane: &mut Lane,
         view: &StreamView,
         session: SessionId,
-        records: &[(Position, Vec<u8>)],
+        records: &[(Position, impl AsRef<[u8]>)],
     ) -> Result<Sealed, NotSealed> {
         self.check_log(view)?;
         let state = view.state();
@@ -201,7 +201,7 @@ impl Publisher {
         };
         let drafts: Vec<_> = records
             .iter()
-            .map(|(at, payload)| (*at, Draft::Single(payload)))
+            .map(|(at, payload)| (*at, Draft::Single(payload.as_ref())))
             .collect();
         let at = drafts.iter().map(|(at, draft)| (*at, draft));
         let sealed = self.seal_all(lane, view, session, flags, at)?;

@@ -3,7 +3,7 @@ use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
 use clap::Args;
-use sealcast::{Acks, Backfill, Name, Published, Publisher, Stream};
+use sealcast::{Acks, Backfill, Name, Published, Publisher, SecretBytes, Stream};
 use serde::Serialize;
 use tokio::sync::Notify;
 
@@ -80,7 +80,7 @@ pub(crate) async fn run(ui: &Ui, context: &Context, args: &PubArgs) -> Result<()
     };
     let (_home, stream) = context.stream(ui, &args.stream).await?;
     let published = match payload {
-        Some(payload) => Some(stream.publish(&payload).await?),
+        Some(payload) => Some(stream.publish(payload.expose()).await?),
         None if args.backfill => Some(backfill(ui, &stream).await?),
         None => lines(ui, &stream, args.acks).await?,
     };
@@ -90,9 +90,9 @@ pub(crate) async fn run(ui: &Ui, context: &Context, args: &PubArgs) -> Result<()
 }
 
 /// What is one message.
-fn message(ui: &Ui, args: &PubArgs) -> Result<Vec<u8>, CommandError> {
+fn message(ui: &Ui, args: &PubArgs) -> Result<SecretBytes, CommandError> {
     if let Some(text) = &args.message {
-        return Ok(text.as_encoded_bytes().to_vec());
+        return Ok(SecretBytes::from(text.as_encoded_bytes().to_vec()));
     }
     if let Some(path) = &args.file {
         return input::whole_file(path);
@@ -155,7 +155,7 @@ async fn feed(
             () = has_no_reader.notified() => break Ok(()),
         };
         let sent = match next {
-            Ok(Some(line)) => publisher.send(&line).await,
+            Ok(Some(line)) => publisher.send(line.expose()).await,
             Ok(None) => break Ok(()),
             Err(error) => break Err(error),
         };
@@ -196,7 +196,7 @@ async fn backfill(ui: &Ui, stream: &Stream) -> Result<Published, CommandError> {
     let mut number: u64 = 0;
     while let Some(line) = lines.next().await? {
         number += 1;
-        if let Err(fault) = bring_in(&mut backfill, &line, number).await {
+        if let Err(fault) = bring_in(&mut backfill, line.expose(), number).await {
             bar.clear();
             told_before(ui, backfill.stored());
             return Err(fault);

@@ -8,6 +8,8 @@ mod full_disk;
 mod homes;
 #[cfg(unix)]
 mod kills;
+#[cfg(target_os = "linux")]
+mod memory;
 mod messages;
 mod processes;
 mod rig;

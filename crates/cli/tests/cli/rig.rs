@@ -18,6 +18,7 @@ pub(crate) struct Rig {
 pub(crate) struct Person {
     folder: PathBuf,
     home: PathBuf,
+    passphrase_file: Option<String>,
 }
 
 /// What a command came to.
@@ -50,6 +51,7 @@ impl Rig {
         Person {
             folder: self.path().to_owned(),
             home: self.path().join(name),
+            passphrase_file: None,
         }
     }
 
@@ -151,6 +153,14 @@ impl Person {
         &self.home
     }
 
+    /// The same person, whose home has a passphrase.
+    pub(crate) fn with_passphrase_file(self, file: &str) -> Self {
+        Self {
+            passphrase_file: Some(file.to_owned()),
+            ..self
+        }
+    }
+
     /// A command in this home, without a terminal and without anybody's environment.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sealcast"));
@@ -162,6 +172,9 @@ impl Person {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if let Some(file) = &self.passphrase_file {
+            command.env("SEALCAST_PASSPHRASE_FILE", file);
+        }
         command
     }
 
@@ -240,7 +253,7 @@ impl Person {
 }
 
 impl Ran {
-    fn of(output: Output) -> Self {
+    pub(crate) fn of(output: Output) -> Self {
         Self {
             code: output.status.code().unwrap_or(-1),
             stdout: output.stdout,

@@ -214,7 +214,7 @@ async fn texts(stream: &Stream) -> Result<(Vec<String>, Vec<State>), Error> {
     while let Some(delivery) = reader.next().await? {
         match delivery.payload {
             Some(text) => {
-                let text = String::from_utf8(text).unwrap();
+                let text = String::from_utf8(text.into_vec()).unwrap();
                 texts.push(text.replace(CLEAR, "").trim().to_owned());
             }
             None => noticed.push(delivery.state),
