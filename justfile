@@ -22,6 +22,10 @@ tidy:
 faults:
     cargo xtask faults
 
+# Kill commands 10,000 times and cut power after every write
+crash:
+    cargo xtask crash
+
 # A late reader opens an old message, in one process
 demo:
     cargo run --release -- demo

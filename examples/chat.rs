@@ -7,8 +7,8 @@
 use std::error::Error;
 
 use sealcast::{
-    Bound, BusUrl, GrantOptions, Home, InitOptions, Passphrase, Position, Roles, State, Stream,
-    StreamOptions, Subscription, UserId,
+    Bound, BusUrl, GrantOptions, Home, InitOptions, Passphrase, Payload, Position, Roles, State,
+    Stream, StreamOptions, Subscription, UserId,
 };
 
 #[tokio::main]
@@ -43,7 +43,7 @@ async fn say(stream: &Stream, text: &str) -> Result<(), Box<dyn Error>> {
 async fn hear(subscription: &mut Subscription, text: &str) -> Result<(), Box<dyn Error>> {
     let heard = subscription.next().await?;
     assert_eq!((heard.state, heard.reason), (State::Opened, None));
-    let payload = String::from_utf8(heard.payload.unwrap_or_default())?;
+    let payload = String::from_utf8(heard.payload.map(Payload::into_vec).unwrap_or_default())?;
     println!(
         "{}: {payload}",
         heard

@@ -7,8 +7,8 @@
 use std::error::Error;
 
 use sealcast::{
-    Bound, BusUrl, GrantOptions, Home, InitOptions, Interval, Passphrase, Roles, State, Stream,
-    StreamOptions,
+    Bound, BusUrl, GrantOptions, Home, InitOptions, Interval, Passphrase, Payload, Roles, State,
+    Stream, StreamOptions,
 };
 
 #[tokio::main]
@@ -60,7 +60,8 @@ async fn opened(stream: &Stream) -> Result<Vec<String>, Box<dyn Error>> {
     while let Some(delivery) = reader.next().await? {
         println!("{:?} {:?}", delivery.state, delivery.reason);
         if delivery.state == State::Opened {
-            texts.push(String::from_utf8(delivery.payload.unwrap_or_default())?);
+            let payload = delivery.payload.map(Payload::into_vec);
+            texts.push(String::from_utf8(payload.unwrap_or_default())?);
         }
     }
     Ok(texts)

@@ -287,7 +287,7 @@ pub(crate) async fn clear_publish(folder: &Path) -> anyhow::Result<()> {
         }
         let line = line.strip_suffix(b"\n").unwrap_or(&line);
         if frame.push(now()?, line).is_err() {
-            batch.push(frame.plaintext(now()?).release());
+            batch.push(frame.plaintext(now()?).into_vec());
             frame = Frame::with_capacity(FRAME_BYTES);
             frame.push(now()?, line)?;
             if batch.len() * FRAME_BYTES >= BATCH_BYTES {
@@ -296,7 +296,7 @@ pub(crate) async fn clear_publish(folder: &Path) -> anyhow::Result<()> {
         }
     }
     if !frame.is_empty() {
-        batch.push(frame.plaintext(now()?).release());
+        batch.push(frame.plaintext(now()?).into_vec());
     }
     bus.append(&topic, batch).await?;
     Ok(())

@@ -6,6 +6,7 @@
 )]
 
 mod arrows;
+mod crash;
 mod faults;
 mod finding;
 mod gate;
@@ -19,6 +20,7 @@ mod summary;
 mod tidy;
 mod tree;
 mod vectors;
+mod wiping;
 mod words;
 
 use std::env;
@@ -32,6 +34,7 @@ cargo xtask tidy --bless     the same, after recording that spec/ was reread
 cargo xtask vectors          write the cases of vectors/ anew
 cargo xtask vectors --check  compare them with what their generators make
 cargo xtask faults           list the faults of spec/faults.md and the tests that cite them
+cargo xtask crash            kill programs 10,000 times (`--kills N`, `--seed S`) and cut power everywhere
 cargo xtask hooks            run fmt and tidy before each commit in this clone";
 
 fn main() -> ExitCode {
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         ["tidy", "--bless"] => tidy::bless(&root).and_then(|()| tidy::run(&root)),
         ["vectors"] => vectors::write(&root),
         ["vectors", "--check"] => vectors::check(&root),
+        ["crash", options @ ..] => crash::run(&root, options),
         ["faults"] => faults::print(&root),
         ["hooks"] => hooks::install(&root),
         [] | ["help" | "--help" | "-h"] => {

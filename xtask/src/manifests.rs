@@ -32,13 +32,21 @@ const LINTS: &[&str] = &[
 /// Crates that the compiler itself keeps from clocks, files and sockets.
 const WITHOUT_STD: &[&str] = &["protocol", "engine"];
 
+/// The one crate that may hold unsafe code, since a file system of SQLite cannot be written without.
+/// It has every lint of the workspace, and denies what the others forbid, so that the module that
+/// needs it has to say so. Only tests name it.
+const WITH_UNSAFE: &str = "crates/crash/Cargo.toml";
+const UNSAFE_DENIED: &str = "unsafe_code = \"deny\"";
+
 /// Reads the root manifest and those of the crates.
 pub(crate) fn check(tree: &Tree) -> Vec<Finding> {
-    let mut findings = root(tree.text("Cargo.toml").unwrap_or_default());
+    let root_text = tree.text("Cargo.toml").unwrap_or_default();
+    let mut findings = root(root_text);
     for (path, text) in tree.files() {
         let below = path.starts_with("crates/") || path.starts_with("xtask/");
         if below && path.ends_with("/Cargo.toml") {
-            findings.extend(member(path, text));
+            let lints = (path == WITH_UNSAFE).then(|| own_lints(root_text));
+            findings.extend(member(path, text, lints));
         }
     }
     for name in WITHOUT_STD {
@@ -80,9 +88,32 @@ fn names_outside(line: &str) -> bool {
     begins_entry && !line.contains("path = ")
 }
 
-fn member(path: &str, text: &str) -> Vec<Finding> {
+/// The lints of the workspace, as a crate states them that inherits none.
+fn own_lints(root: &str) -> Vec<(String, String)> {
+    let lints = sectioned(root).filter_map(|(_, section, line)| {
+        let section = section.strip_prefix("[workspace.lints.")?;
+        let line = match line {
+            "unsafe_code = \"forbid\"" => UNSAFE_DENIED,
+            line => line,
+        };
+        (!line.is_empty() && !line.starts_with('#'))
+            .then(|| (format!("[lints.{section}"), line.to_owned()))
+    });
+    lints.collect()
+}
+
+/// Reads the manifest of a crate, which states `own_lints` or else inherits those of the workspace.
+fn member(path: &str, text: &str, own_lints: Option<Vec<(String, String)>>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (section, lines) in INHERITED {
+    let inherited = INHERITED
+        .iter()
+        .filter(|(section, _)| own_lints.is_none() || *section != "[lints]");
+    for (section, wanted) in own_lints.iter().flatten() {
+        if !sectioned(text).any(|(_, s, line)| s == section && line == wanted) {
+            findings.push(Finding::new(path, format!("say `{wanted}` in {section}")));
+        }
+    }
+    for (section, lines) in inherited {
         for wanted in *lines {
             if !sectioned(text).any(|(_, s, line)| s == *section && line == *wanted) {
                 findings.push(Finding::new(path, format!("say `{wanted}` in {section}")));
@@ -122,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_manifest_that_inherits_everything_is_fine() {
-        assert!(member("a", MEMBER).is_empty());
+        assert!(member("a", MEMBER, None).is_empty());
     }
 
     #[test]
@@ -130,15 +161,30 @@ mod tests {
         for (_, wanted) in INHERITED {
             for line in *wanted {
                 let planted = MEMBER.replace(&format!("\n{line}\n"), "\n");
-                assert_eq!(member("a", &planted).len(), 1, "{line}");
+                assert_eq!(member("a", &planted, None).len(), 1, "{line}");
             }
+        }
+    }
+
+    #[test]
+    fn a_crate_with_lints_of_its_own_lacks_none_and_forbids_or_denies_unsafe_code() {
+        let root = "[workspace.lints.rust]\nunsafe_code = \"forbid\"\nmissing_docs = \"deny\"\n";
+        let says = |lints: &str| {
+            let text = MEMBER.replace("[lints]\nworkspace = true\n", lints);
+            lines(&member("a", &text, Some(own_lints(root))))
+        };
+        let whole = format!("[lints.rust]\n{UNSAFE_DENIED}\nmissing_docs = \"deny\"\n");
+        assert_eq!(says(&whole), [""; 0]);
+        for line in [UNSAFE_DENIED, "missing_docs = \"deny\""] {
+            let said = [format!("a: say `{line}` in [lints.rust]")];
+            assert_eq!(says(&whole.replace(&format!("{line}\n"), "")), said);
         }
     }
 
     #[test]
     fn a_version_in_a_crate_is_reported() {
         let planted = format!("{MEMBER}\n[dev-dependencies]\nrand = \"1\"\n");
-        assert!(lines(&member("a", &planted))[0].contains("inherit it"));
+        assert!(lines(&member("a", &planted, None))[0].contains("inherit it"));
     }
 
     #[test]

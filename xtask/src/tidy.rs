@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::finding::Finding;
 use crate::tree::Tree;
-use crate::{arrows, faults, lengths, licences, links, manifests, sources, words};
+use crate::{arrows, faults, lengths, licences, links, manifests, sources, wiping, words};
 
 /// Runs every check, prints every finding, and fails if there is one.
 pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
@@ -23,6 +23,7 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
         links::check(&tree),
         sources::check(&tree),
         faults::check(&tree),
+        wiping::check(&metadata, &wiping::built(root)?),
     ]
     .concat();
     findings.sort();

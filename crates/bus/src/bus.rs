@@ -29,6 +29,27 @@ pub trait Bus: Send + Sync + fmt::Debug {
     /// docs say that this is not known.
     fn append(&self, topic: &Topic, payloads: Vec<Vec<u8>>) -> BusFuture<'_, Offset>;
 
+    /// Appends as [`append`](Self::append) does, but only where the topic ends at `end`; returns
+    /// whether it did. So of several who read a topic to its end and then write, one comes first and
+    /// the others learn it before they have written.
+    ///
+    /// A bus that can compare and append in one step overrides this. As it stands here others may
+    /// append in between, and then both lie there.
+    ///
+    /// # Errors
+    ///
+    /// As [`append`](Self::append).
+    fn append_at(&self, topic: &Topic, end: Offset, payloads: Vec<Vec<u8>>) -> BusFuture<'_, bool> {
+        let topic = topic.clone();
+        Box::pin(async move {
+            let is_there = self.end(&topic).await? == end;
+            if is_there {
+                self.append(&topic, payloads).await?;
+            }
+            Ok(is_there)
+        })
+    }
+
     /// Reads items in order, the first being the one at `from` or, if it is gone, the next that is
     /// left.
     ///
@@ -144,6 +165,10 @@ impl<B: Bus + ?Sized> Bus for Arc<B> {
 
     fn append(&self, topic: &Topic, payloads: Vec<Vec<u8>>) -> BusFuture<'_, Offset> {
         (**self).append(topic, payloads)
+    }
+
+    fn append_at(&self, topic: &Topic, end: Offset, payloads: Vec<Vec<u8>>) -> BusFuture<'_, bool> {
+        (**self).append_at(topic, end, payloads)
     }
 
     fn read(&self, topic: &Topic, from: Offset, bytes_max: usize) -> BusFuture<'_, Vec<Item>> {

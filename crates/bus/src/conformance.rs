@@ -49,6 +49,7 @@ pub async fn run<P, B: Bus + 'static>(fresh: impl AsyncFn() -> P, open: impl Asy
     suite
         .case("concurrent appends", appends::concurrent_appends)
         .await;
+    suite.case("append at the end", appends::at_the_end).await;
     suite.case("tail before append", tails::before_append).await;
     suite.case("tail after append", tails::after_append).await;
     suite

@@ -75,6 +75,25 @@ impl FileBus {
             watch,
         })
     }
+
+    /// Has the appending thread write a batch; `None` where the topic did not end at `at`.
+    async fn hand_over(
+        &self,
+        topic: Topic,
+        at: Option<Offset>,
+        payloads: Vec<Vec<u8>>,
+    ) -> Result<Option<Offset>, BusError> {
+        let (done, outcome) = oneshot::channel();
+        let append = Append {
+            topic,
+            at,
+            payloads,
+            done,
+        };
+        let stopped = || BusError::Backend(Box::new(Fault::AppenderStopped));
+        self.appends.send(append).await.map_err(|_| stopped())?;
+        outcome.await.map_err(|_| stopped())?
+    }
 }
 
 impl fmt::Debug for FileBus {
@@ -97,15 +116,20 @@ impl Bus for FileBus {
             if payloads.is_empty() {
                 return self.end(&topic).await;
             }
-            let (done, outcome) = oneshot::channel();
-            let append = Append {
-                topic,
-                payloads,
-                done,
-            };
-            let stopped = || BusError::Backend(Box::new(Fault::AppenderStopped));
-            self.appends.send(append).await.map_err(|_| stopped())?;
-            outcome.await.map_err(|_| stopped())?
+            let first = self.hand_over(topic, None, payloads).await?;
+            first.ok_or_else(|| BusError::Backend(Box::new(Fault::OutOfRange)))
+        })
+    }
+
+    fn append_at(&self, topic: &Topic, end: Offset, payloads: Vec<Vec<u8>>) -> BusFuture<'_, bool> {
+        let topic = topic.clone();
+        Box::pin(async move {
+            self.limits().check(&payloads)?;
+            if payloads.is_empty() {
+                return Ok(self.end(&topic).await? == end);
+            }
+            let first = self.hand_over(topic, Some(end), payloads).await?;
+            Ok(first.is_some())
         })
     }
 

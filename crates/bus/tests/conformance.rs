@@ -22,6 +22,7 @@ fn each_broken_bus_is_caught_by_the_case_meant_for_it() {
         (Fault::OneByOne, "all or nothing"),
         (Fault::IgnoresCase, "topics apart"),
         (Fault::ReadsTooMuch, "read bounds"),
+        (Fault::EndIsIgnored, "append at the end"),
         (Fault::TailRepeats, "tail before append"),
         (Fault::TailLosesWhenCancelled, "tail cancelled"),
     ] {
@@ -70,6 +71,7 @@ enum Fault {
     OneByOne,
     IgnoresCase,
     ReadsTooMuch,
+    EndIsIgnored,
     TailRepeats,
     TailLosesWhenCancelled,
 }
@@ -123,6 +125,20 @@ impl Bus for Broken {
                 self.bus.append(&topic, payload.to_vec()).await?;
             }
             Ok(first)
+        })
+    }
+
+    fn append_at(&self, topic: &Topic, end: Offset, payloads: Vec<Vec<u8>>) -> BusFuture<'_, bool> {
+        let topic = self.topic(topic);
+        Box::pin(async move {
+            let is_ignored = self.is(Fault::EndIsIgnored);
+            let end = if is_ignored {
+                self.end(&topic).await?
+            } else {
+                end
+            };
+            self.limits().check(&payloads)?;
+            self.bus.append_at(&topic, end, payloads).await
         })
     }
 

@@ -1,6 +1,7 @@
 //! What a file bus says when its place is missing, foreign, damaged or full.
 #![cfg(test)]
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -119,6 +120,128 @@ async fn a_damaged_page_is_reported_and_never_a_panic() {
     assert!(damaged > whole.len() / PAGE, "only {damaged} were noticed");
 }
 
+/// Whatever a page becomes, each item comes back as it was, or an error does; items of topics whose
+/// pages are whole come back.
+#[tokio::test]
+async fn damage_to_a_page_loses_what_lies_on_it_and_nothing_reads_as_something_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = numbered_bus(folder.path(), true).await;
+    let (mut lost, mut found) = (BTreeSet::new(), 0);
+    for page in 0..whole.len() / PAGE {
+        for damage in DAMAGES {
+            let mut broken = whole.clone();
+            damage(&mut broken[page * PAGE..][..PAGE]);
+            let left = check_items(&broken, None, &format!("page {page}")).await;
+            lost.insert(3 * ITEMS - left);
+            found += left;
+        }
+    }
+    assert!(lost.contains(&0) && lost.contains(&(3 * ITEMS)), "{lost:?}");
+    assert!(
+        lost.iter().any(|lost| (1..ITEMS).contains(lost)),
+        "{lost:?}"
+    );
+    assert!(found > 0);
+}
+
+/// The log that SQLite keeps beside the database holds the newest transactions. Damage there may cost
+/// the last of them, each whole.
+#[tokio::test]
+async fn damage_to_the_log_loses_last_appends_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = numbered_bus(folder.path(), false).await;
+    let log = fs::read(folder.path().join("bus.db-wal")).unwrap();
+    let mut lost = BTreeSet::new();
+    for at in (0..log.len()).step_by(log.len() / 150) {
+        let mut broken = log.clone();
+        broken[at] ^= 0xff;
+        let left = check_items(&whole, Some(&broken), &format!("log byte {at}")).await;
+        lost.insert(3 * ITEMS - left);
+    }
+    assert!(lost.len() > 3, "{lost:?}");
+}
+
+const ITEMS: usize = 60;
+const DAMAGES: [fn(&mut [u8]); 5] = [
+    |page| page.fill(0),
+    |page| page.fill(0xa5),
+    |page| page[0] ^= 0x08,
+    |page| page[PAGE / 2] ^= 0xff,
+    |page| page.rotate_left(100),
+];
+
+/// What the item of a number holds.
+fn numbered(name: &str, number: usize) -> Vec<u8> {
+    let head = format!("{name} {number} ").into_bytes();
+    let filler = vec![number as u8; 150 + 40 * (number % 5)];
+    [head, filler].concat()
+}
+
+/// Three topics with numbered items. Returns the database; without the log where `is_one_file`.
+async fn numbered_bus(folder: &Path, is_one_file: bool) -> Vec<u8> {
+    let bus = FileBus::open(folder).await.unwrap();
+    for number in 0..ITEMS {
+        for name in ["a", "b", "c"] {
+            let payload = numbered(name, number);
+            bus.append(&topic(name), vec![payload]).await.unwrap();
+        }
+    }
+    let path = folder.join("bus.db");
+    if is_one_file {
+        let database = Connection::open(&path).unwrap();
+        let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
+        database.query_row(sql, [], |_| Ok(())).unwrap();
+    }
+    fs::read(path).unwrap()
+}
+
+/// Reads all items of a bus, each by its offset where reading on fails. Counts those that came.
+async fn check_items(database: &[u8], log: Option<&[u8]>, what: &str) -> usize {
+    let folder = scratch();
+    fs::write(folder.path().join("bus.db"), database).unwrap();
+    if let Some(log) = log {
+        fs::write(folder.path().join("bus.db-wal"), log).unwrap();
+    }
+    let bus = match FileBus::open(folder.path()).await {
+        Ok(bus) => bus,
+        Err(error) => {
+            assert!(is_damaged(&error), "{what}");
+            return 0;
+        }
+    };
+    let mut left = 0;
+    for name in ["a", "b", "c"] {
+        let mut at = 0;
+        while at < ITEMS {
+            let from = at;
+            at += 1;
+            let items = match bus
+                .read(&topic(name), Offset(from as u64), usize::MAX)
+                .await
+            {
+                Ok(items) => items,
+                Err(error) => {
+                    assert!(is_damaged(&error), "{what}");
+                    continue;
+                }
+            };
+            for (number, item) in (from..).zip(items) {
+                let expected = numbered(name, number);
+                assert_eq!(item.offset, Offset(number as u64), "{what}");
+                // A byte altered in a payload is for its reader to notice.
+                left += usize::from(item.payload == expected);
+                at = number + 1;
+            }
+        }
+    }
+    left
+}
+
+fn scratch() -> tempfile::TempDir {
+    let memory = tempfile::tempdir_in("/dev/shm");
+    memory.unwrap_or_else(|_| tempfile::tempdir().unwrap())
+}
+
 #[tokio::test]
 async fn a_database_that_was_cut_short_is_damaged() {
     let folder = tempfile::tempdir().unwrap();
@@ -138,10 +261,21 @@ async fn a_missing_item_is_damage_and_not_passed_over() {
     database
         .execute("DELETE FROM item WHERE key = ?1", [key])
         .unwrap();
-    let error = read(&bus, "t", 0).await.unwrap_err();
+    let offsets = |items: Vec<Item>| -> Vec<u64> { items.iter().map(|of| of.offset.0).collect() };
+    assert_eq!(offsets(read(&bus, "t", 0).await.unwrap()), [0, 1, 2]);
+    let error = read(&bus, "t", 3).await.unwrap_err();
     assert!(matches!(error, BusError::Damaged { .. }), "{error:?}");
-    let left = read(&bus, "t", 3).await.unwrap();
-    assert_eq!(left.first().map(|item| item.offset), Some(Offset(4)));
+    assert_eq!(offsets(read(&bus, "t", 4).await.unwrap()), [4]);
+    // What is missing at the low end was trimmed, and at the high end was not.
+    let trim = "DELETE FROM item WHERE key & 255 < 3";
+    database.execute(trim, []).unwrap();
+    assert_eq!(offsets(read(&bus, "t", 0).await.unwrap()), [4]);
+    append(&bus, "t", 2).await.unwrap();
+    let cut = "DELETE FROM item WHERE key & 255 > 4";
+    database.execute(cut, []).unwrap();
+    assert_eq!(offsets(read(&bus, "t", 0).await.unwrap()), [4]);
+    let error = read(&bus, "t", 5).await.unwrap_err();
+    assert!(matches!(error, BusError::Damaged { .. }), "{error:?}");
 }
 
 #[tokio::test]
@@ -230,7 +364,7 @@ async fn is_reported(database: &[u8]) -> bool {
     let mut reported = false;
     for name in ["a", "b", "c"] {
         for outcome in [
-            read(&bus, name, 0).await.map(drop),
+            read_to_end(&bus, name).await,
             bus.end(&topic(name)).await.map(drop),
             append(&bus, name, 5).await.map(drop),
         ] {
@@ -251,6 +385,14 @@ async fn append(bus: &FileBus, name: &str, items: usize) -> Result<Offset, BusEr
 
 async fn read(bus: &FileBus, name: &str, from: u64) -> Result<Vec<Item>, BusError> {
     bus.read(&topic(name), Offset(from), usize::MAX).await
+}
+
+async fn read_to_end(bus: &FileBus, name: &str) -> Result<(), BusError> {
+    let mut at = 0;
+    while let Some(last) = read(bus, name, at).await?.last() {
+        at = last.offset.0 + 1;
+    }
+    Ok(())
 }
 
 fn topic(name: &str) -> Topic {

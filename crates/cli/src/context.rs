@@ -10,6 +10,7 @@ use sealcast::{BusUrl, Home, Name, SecretBytes, Stream, UserId};
 
 use crate::args::GlobalArgs;
 use crate::error::{CommandError, Kind};
+use crate::ui::Ui;
 
 /// Longest passphrase, in bytes.
 const PASSPHRASE_LEN_MAX: usize = 4096;
@@ -53,10 +54,16 @@ impl Context {
         Ok(Home::open(&path, Some(&passphrase)).await?)
     }
 
-    /// Opens the home and one of its streams.
-    pub(crate) async fn stream(&self, name: &Name) -> Result<(Home, Stream), CommandError> {
+    /// Opens the home and one of its streams, and tells what that brought to light: it is told once,
+    /// whatever becomes of the command.
+    pub(crate) async fn stream(
+        &self,
+        ui: &Ui,
+        name: &Name,
+    ) -> Result<(Home, Stream), CommandError> {
         let home = self.open().await?;
         let stream = home.stream(name).await?;
+        ui.alarms(&stream);
         Ok((home, stream))
     }
 

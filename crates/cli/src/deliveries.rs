@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sealcast::{Delivery, Reason, State};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use crate::context::Names;
 use crate::error::{CommandError, Outcome};
@@ -59,7 +60,8 @@ impl<'a> Printer<'a> {
             State::Gap | State::Branch | State::Fork | State::Replay => self.note(delivery, bar),
         }
         if self.ui.is_json() {
-            return self.ui.json(&Line::of(delivery));
+            let base64 = base64_of(delivery);
+            return self.ui.json(&Line::of(delivery, base64.as_ref()));
         }
         match &delivery.payload {
             Some(payload) => self.ui.data(payload),
@@ -147,29 +149,37 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    base64: Option<String>,
+    base64: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
 
 impl<'a> Line<'a> {
-    fn of(delivery: &'a Delivery) -> Self {
-        let payload = delivery.payload.as_deref();
-        let text = payload.and_then(|bytes| std::str::from_utf8(bytes).ok());
-        let base64 = payload
-            .filter(|_| text.is_none())
-            .map(|bytes| STANDARD.encode(bytes));
+    fn of(delivery: &'a Delivery, base64: Option<&'a Zeroizing<String>>) -> Self {
         Self {
             time: rfc3339(delivery.time),
             publisher: delivery.publisher.map(|user| user.to_string()),
             device: delivery.device.map(|device| device.to_string()),
             seq: delivery.seq,
             state: state_code(delivery.state),
-            text,
-            base64,
+            text: text_of(delivery),
+            base64: base64.map(|text| text.as_str()),
             reason: delivery.reason.map(reason_json),
         }
     }
+}
+
+fn text_of(delivery: &Delivery) -> Option<&str> {
+    std::str::from_utf8(delivery.payload.as_deref()?).ok()
+}
+
+/// A payload that is no text, in base64.
+fn base64_of(delivery: &Delivery) -> Option<Zeroizing<String>> {
+    let payload = delivery.payload.as_deref();
+    let payload = payload.filter(|_| text_of(delivery).is_none())?;
+    let mut text = Zeroizing::new(String::with_capacity(payload.len().div_ceil(3) * 4));
+    STANDARD.encode_string(payload, &mut text);
+    Some(text)
 }
 
 /// The stable name of a reason, and its number where it has one.
@@ -240,7 +250,7 @@ fn quoted(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use sealcast::{DeviceId, Position, UserId};
+    use sealcast::{DeviceId, Payload, Position, UserId};
 
     use super::*;
 
@@ -251,18 +261,19 @@ mod tests {
             device: Some(DeviceId([2; 16])),
             seq: Some(7),
             state,
-            payload: payload.map(<[u8]>::to_vec),
+            payload: payload.map(|of| Payload::from(of.to_vec())),
             reason,
         }
     }
 
     fn json(delivery: &Delivery) -> serde_json::Value {
-        serde_json::to_value(Line::of(delivery)).unwrap()
+        serde_json::to_value(Line::of(delivery, base64_of(delivery).as_ref())).unwrap()
     }
 
     #[test]
     fn a_line_of_json_has_the_keys_of_the_contract_in_order() {
-        let line = serde_json::to_string(&Line::of(&delivery(State::Opened, Some(b"hi"), None)));
+        let opened = delivery(State::Opened, Some(b"hi"), None);
+        let line = serde_json::to_string(&Line::of(&opened, None));
         let user = UserId([1; 32]);
         assert_eq!(
             line.unwrap(),

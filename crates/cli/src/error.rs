@@ -239,7 +239,9 @@ fn kind_of(code: &str) -> Kind {
         "home.wrong-passphrase" | "home.key-file" | "home.half-made" | "home.folder" => Kind::Store,
         "store.failed" => Kind::Store,
         "bus.failed" | "bus.rolled-back" | "access.incomplete" => Kind::Bus,
-        "access.not-allowed" | "stream.closed" | "clock.behind" => Kind::NotAllowed,
+        "access.not-allowed" | "access.forked" | "stream.closed" | "clock.behind" => {
+            Kind::NotAllowed
+        }
         _ => Kind::Internal,
     }
 }
@@ -269,6 +271,10 @@ fn hint_of(code: &str) -> Option<&'static str> {
         }
         "user.unknown" => "`sealcast contact list` shows the names; a user id starts with `sc1`",
         "grant.unknown" => "`sealcast who STREAM --json` shows the ids of grants",
+        "access.forked" => {
+            "use one copy of this home and remove the others; what it granted before the fork \
+             stands, and an admin or a new stream can go on"
+        }
         "access.not-allowed" => "`sealcast who STREAM` shows who may do what",
         "clock.behind" => "set the clock of this machine; `sealcast doctor` says more",
         "message.too-large" => "split it; the lines of a text can go as records: `sealcast pub -l`",
@@ -308,6 +314,7 @@ mod tests {
             (Error::EmptyInterval, 2),
             (Error::AdminInterval, 2),
             (Error::RolledBack("device list"), 5),
+            (Error::Forked, 4),
             (Error::Internal("no"), 1),
         ] {
             let code = error.code();

@@ -8,19 +8,26 @@ mod demo;
 mod error;
 mod input;
 mod signals;
+mod streams;
 mod time;
 mod ui;
 
+use std::alloc::System;
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use zeroizing_alloc::ZeroAlloc;
 
 use crate::args::Cli;
 use crate::context::Context;
 use crate::error::{CommandError, Kind, Outcome};
 use crate::ui::Ui;
+
+/// A second line of defence, for what others allocate and do not wipe.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
     let given: Vec<OsString> = std::env::args_os().collect();

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::env;
-use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -10,9 +10,7 @@ use sealcast::Stream;
 use serde::Serialize;
 
 use crate::error::{CommandError, Kind};
-
-/// Bytes of data that wait to be printed together, until a flush.
-const OUT_BYTES: usize = 64 << 10;
+use crate::streams::Sink;
 
 /// Prints.
 #[derive(Debug)]
@@ -21,7 +19,7 @@ pub(crate) struct Ui {
     quiet: bool,
     colour: bool,
     data_colour: bool,
-    out: RefCell<BufWriter<Stdout>>,
+    out: RefCell<Sink>,
 }
 
 impl Ui {
@@ -32,7 +30,7 @@ impl Ui {
             quiet,
             colour: !json && io::stderr().is_terminal() && may_colour(),
             data_colour: !json && io::stdout().is_terminal() && may_colour(),
-            out: RefCell::new(BufWriter::with_capacity(OUT_BYTES, io::stdout())),
+            out: RefCell::new(Sink::stdout()),
         }
     }
 
@@ -56,9 +54,14 @@ impl Ui {
 
     /// Prints one line of JSON on stdout.
     pub(crate) fn json(&self, value: &impl Serialize) -> Result<(), CommandError> {
-        let line = serde_json::to_vec(value)
-            .map_err(|_| CommandError::new(Kind::Internal, "internal", "cannot write JSON"))?;
-        self.data(line)
+        let mut out = self.out.borrow_mut();
+        let written = serde_json::to_writer(&mut *out, value);
+        written.map_err(|error| match error.io_error_kind() {
+            Some(kind) => CommandError::output(&kind.into()),
+            None => CommandError::new(Kind::Internal, "internal", "cannot write JSON"),
+        })?;
+        let ended = out.write_all(b"\n");
+        ended.map_err(|error| CommandError::output(&error))
     }
 
     /// Hands on what was printed so far.
@@ -113,12 +116,12 @@ impl Ui {
     pub(crate) fn alarms(&self, stream: &Stream) {
         for alarm in stream.alarms() {
             let error = CommandError::new(Kind::Internal, "alarm", alarm.to_string())
-                .with_hint("`sealcast doctor` says what to do about it");
+                .with_hint(alarm.hint());
             match self.json {
                 true => self.error(&error),
                 false => {
                     say(&format!("{} {alarm}", self.paint("alarm:", "1;31")));
-                    self.hint("`sealcast doctor` says what to do about it");
+                    self.hint(alarm.hint());
                 }
             }
         }

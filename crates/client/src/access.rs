@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sealcast_bus::Offset;
-use sealcast_engine::{AuthorError, SharedWith, Tips, author, is_delivered};
+use sealcast_engine::{AuthorError, ControlTopic, SharedWith, Tips, author, is_delivered};
 use sealcast_protocol::{
     DeviceId, DeviceTips, EnvelopeHash, Grant, GrantState, Interval, LogBody, LogEntry, LogHash,
     Name, Position, Revoke, Roles, Settings, Standing, StreamTopics, Targets, Unverified, UserId,
@@ -281,11 +281,12 @@ impl Core {
     async fn write(self: &Arc<Self>, time: Position, body: LogBody) -> Result<LogHash, Error> {
         let core = self.clone();
         to_its_end(async move {
-            let entry = core.take_turn(time, body).await?;
-            core.send_entry(entry.wire()).await?;
+            let entry = core.put_entry(time, body).await?;
             core.sync().await?;
             let id = LogHash::from(entry.digest());
-            match core.view().log().contains(&id) {
+            let view = core.view();
+            match view.log().contains(&id) {
+                true if view.is_forked() => Err(Error::Forked),
                 true => Ok(id),
                 false => Err(Error::RolledBack(
                     "an entry that was just written is not shown",
@@ -295,7 +296,9 @@ impl Core {
         .await
     }
 
-    async fn take_turn(
+    /// Signs an entry and puts it on the bus, in its place: where a copy of this home was faster, it
+    /// is signed again behind what the copy wrote.
+    async fn put_entry(
         self: &Arc<Self>,
         time: Position,
         body: LogBody,
@@ -303,9 +306,11 @@ impl Core {
         for _ in 0..TURNS_MAX {
             self.resend_entry().await?;
             self.sync().await?;
-            self.check_shown().await?;
+            self.ensure_shown().await?;
             let (core, body) = (self.clone(), body.clone());
-            if let Some(entry) = off_thread(move || core.sign_entry(time, body)).await?? {
+            if let Some(entry) = off_thread(move || core.sign_entry(time, body)).await??
+                && self.send_entry(entry.wire()).await?
+            {
                 return Ok(entry);
             }
         }
@@ -314,9 +319,29 @@ impl Core {
         ))
     }
 
-    /// Makes sure that the bus shows what an entry would build on. One that follows what nobody can
-    /// see would never count.
-    async fn check_shown(&self) -> Result<(), Error> {
+    /// Makes sure that the bus shows what an entry would build on, and puts back what it lost. One
+    /// that follows what nobody can see would never count.
+    async fn ensure_shown(&self) -> Result<(), Error> {
+        if self.find_hidden().await?.is_empty() {
+            return Ok(());
+        }
+        let chains: BTreeSet<_> = {
+            let view = self.view();
+            let authors = view.log().entries().map(|of| of.body());
+            authors.map(|of| (of.user, of.device)).collect()
+        };
+        for (user, device) in chains {
+            self.put_back_topic(&ControlTopic::Access(user, device))
+                .await?;
+        }
+        match self.find_hidden().await?.is_empty() {
+            true => Ok(()),
+            false => Err(Error::RolledBack("it lost access-log entries")),
+        }
+    }
+
+    /// What an entry would build on and the bus does not show.
+    async fn find_hidden(&self) -> Result<BTreeSet<LogHash>, Error> {
         let (mut builds_on, chains) = {
             let view = self.view();
             let (user, device) = view.me();
@@ -344,10 +369,7 @@ impl Core {
                 }
             }
         }
-        match builds_on.is_empty() {
-            true => Ok(()),
-            false => Err(Error::RolledBack("it lost access-log entries")),
-        }
+        Ok(builds_on)
     }
 
     fn sign_entry(
@@ -366,17 +388,50 @@ impl Core {
             }
             let entry = author(&view, self.identity(), time, body);
             entry.map(Some).map_err(|error| match error {
+                AuthorError::NotAllowed if view.is_forked() => Error::Forked,
                 AuthorError::NotAllowed => Error::NotAllowed("the access log does not let you"),
                 AuthorError::OutOfRange(_) => Error::Internal("an access-log entry is odd"),
             })
         })
     }
 
-    async fn send_entry(&self, wire: &[u8]) -> Result<(), Error> {
-        let chain = StreamTopics(self.id()).access(&self.identity().device());
-        self.append(&chain, wire.to_vec()).await?;
-        let (vault, stream, wire) = (self.vault().clone(), self.id(), wire.to_vec());
-        off_thread(move || vault.entry_sent(&stream, &wire)).await?
+    /// Puts an entry of this home at the end of its chain as it was read, and only there. Returns
+    /// false where another entry has its place: then it never was on the bus, and is given up.
+    async fn send_entry(&self, wire: &[u8]) -> Result<bool, Error> {
+        let (me, device) = self.view().me();
+        let of = ControlTopic::Access(me, device);
+        let chain = topic(&of.name(self.id()))?;
+        let entry = Unverified::<LogEntry>::decode(wire);
+        let entry = entry.map_err(|_| Error::Internal("an access-log entry is odd"))?;
+        let (id, seq) = (LogHash::from(entry.digest()), entry.claims().seq);
+        for _ in 0..TURNS_MAX {
+            let twin = self.in_place_of(&id, seq);
+            let is_there = self.view().log().contains(&id);
+            let (vault, stream, wire) = (self.vault().clone(), self.id(), wire.to_vec());
+            if let Some(twin) = twin {
+                off_thread(move || vault.entry_lost(&stream, &wire, &twin)).await??;
+                return Ok(false);
+            }
+            let end = self.place_in(&of).await;
+            if is_there || self.bus.append_at(&chain, end, vec![wire.clone()]).await? {
+                off_thread(move || vault.entry_sent(&stream, &wire)).await??;
+                return Ok(true);
+            }
+            self.sync().await?;
+        }
+        Err(Error::Internal("the end of this device's chain moves on"))
+    }
+
+    /// The newest entry of this device, where it or one before it has the place of an entry that is
+    /// not here.
+    fn in_place_of(&self, id: &LogHash, seq: u32) -> Option<Vec<u8>> {
+        let view = self.view();
+        let (me, device) = view.me();
+        let (next, newest) = view.log().next_seat(&me, &device);
+        let mut entries = view.log().entries();
+        let newest = entries.find(|of| LogHash::from(of.digest()) == newest)?;
+        let is_taken = next > seq && !view.log().contains(id);
+        is_taken.then(|| newest.wire().to_vec())
     }
 
     /// Puts this home's newest entry on the bus if a process ended before it did. An entry that
@@ -384,10 +439,10 @@ impl Core {
     pub(crate) async fn resend_entry(&self) -> Result<(), Error> {
         let (vault, stream) = (self.vault().clone(), self.id());
         let newest = off_thread(move || vault.newest_entry(&stream)).await??;
-        match newest.filter(|own| !own.is_sent) {
-            Some(own) => self.send_entry(&own.wire).await,
-            None => Ok(()),
+        if let Some(own) = newest.filter(|own| !own.is_sent) {
+            self.send_entry(&own.wire).await?;
         }
+        Ok(())
     }
 
     /// Every accepted branch tip of each device that publishes by one of these grants.

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use sealcast_protocol::{Position, SessionId};
+use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::publisher::{Published, check_size};
@@ -21,7 +22,7 @@ pub struct Backfill {
     session: Option<SessionId>,
     last: Position,
     until: Position,
-    waiting: Vec<(Position, Vec<u8>)>,
+    waiting: Vec<(Position, Zeroizing<Vec<u8>>)>,
     bytes: usize,
     done: Published,
     has_failed: bool,
@@ -64,7 +65,7 @@ impl Backfill {
         }
         self.last = time;
         self.bytes += payload.len();
-        self.waiting.push((time, payload.to_vec()));
+        self.waiting.push((time, Zeroizing::new(payload.to_vec())));
         match self.waiting.len() >= BATCH_RECORDS || self.bytes >= BATCH_BYTES {
             true => self.leave().await,
             false => Ok(()),

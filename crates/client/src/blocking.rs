@@ -1,12 +1,14 @@
 //! Work that blocks, and work that must not stop halfway.
 
+use sealcast_crypto::leaving_no_trace;
+
 use crate::error::Error;
 
-/// Runs blocking work on a thread of its own kind.
+/// Runs blocking work on a thread of its own kind, and leaves no trace of it there.
 pub(crate) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Error> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = tokio::task::spawn_blocking(|| leaving_no_trace(work)).await;
     done.map_err(|_| Error::Internal("a worker thread ended early"))
 }
 

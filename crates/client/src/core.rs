@@ -1,20 +1,23 @@
 //! One opened stream: its view, kept in step with the bus and the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sealcast_bus::{Bus, Offset, Topic};
+use sealcast_crypto::leaving_no_trace;
 use sealcast_engine::{Alarm, ControlTopic, Identity, Output, Put, Space, StreamView};
 use sealcast_protocol::{
-    DeviceId, Name, Position, SessionId, StreamId, StreamTopics, Ticket, UserId,
+    DeviceId, LogBody, LogEntry, Name, Position, SessionId, StreamId, StreamTopics, Ticket,
+    Unverified, UserId,
 };
 
 use crate::blocking::off_thread;
 use crate::error::Error;
 use crate::home::{Inner, topic};
-use crate::vault::{Cursors, Vault, topic_id};
+use crate::place::{Place, Places};
+use crate::vault::{News, Vault, topic_id};
 
 /// Bytes that are read from a topic at once.
 pub(crate) const READ_BYTES: usize = 1 << 20;
@@ -35,18 +38,29 @@ pub(crate) struct Core {
     pub(crate) ticket: Ticket,
     pub(crate) name: Name,
     view: Mutex<StreamView>,
-    cursors: tokio::sync::Mutex<Cursors>,
+    reading: tokio::sync::Mutex<Reading>,
     unkept: Arc<Mutex<Unkept>>,
     read_at: Mutex<Option<ReadAt>>,
     owes_keys: AtomicBool,
+    /// Users whose keys the bus lost; they are given them again.
+    lost_keys: Mutex<BTreeSet<UserId>>,
     alarms: Mutex<Vec<Alarm>>,
+}
+
+/// Where the control topics are being read.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    pub(crate) places: Places,
+    /// Topics that went back and that this device has not put in order again.
+    pub(crate) gone_back: BTreeSet<ControlTopic>,
 }
 
 /// What was learned from the bus and is not in the store yet. It stays here when the store fails.
 #[derive(Debug, Default)]
-struct Unkept {
-    puts: Vec<Put>,
-    moved: BTreeMap<[u8; 32], Offset>,
+pub(crate) struct Unkept {
+    pub(crate) puts: Vec<Put>,
+    moved: BTreeMap<[u8; 32], Place>,
+    pub(crate) forgets_given: bool,
 }
 
 /// When the control topics were read to their end, by two clocks: one stands still while the
@@ -57,7 +71,7 @@ struct ReadAt {
     position: Position,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -71,21 +85,27 @@ impl Core {
     ) -> Result<Arc<Self>, Error> {
         let (of, stream) = (home.clone(), ticket.stream());
         let owner = ticket.owner();
-        let (view, cursors, alarms) = off_thread(move || restore(&of, stream, owner)).await??;
+        let (view, places, alarms) = off_thread(move || restore(&of, stream, owner)).await??;
         let core = Arc::new(Self {
             home,
             bus,
             ticket,
             name,
             view: Mutex::new(view),
-            cursors: tokio::sync::Mutex::new(cursors),
+            reading: tokio::sync::Mutex::new(Reading {
+                places,
+                gone_back: BTreeSet::new(),
+            }),
             unkept: Arc::default(),
             read_at: Mutex::new(None),
             owes_keys: AtomicBool::new(true),
+            lost_keys: Mutex::default(),
             alarms: Mutex::new(alarms),
         });
         core.sync().await?;
         core.resend_entry().await?;
+        core.announce_drawn().await?;
+        core.look_back().await?;
         Ok(core)
     }
 
@@ -134,12 +154,32 @@ impl Core {
 
     /// The control topics and where to read on in each.
     pub(crate) async fn control_places(&self) -> Result<Vec<(Topic, Offset)>, Error> {
-        let cursors = self.cursors.lock().await;
+        let reading = self.reading.lock().await;
         let wanted = self.view().wanted();
         let names = wanted.iter().map(|of| of.name(self.id()));
         names
-            .map(|name| Ok((topic(&name)?, place_of(&cursors, &topic_id(&name)))))
+            .map(|name| Ok((topic(&name)?, reading.places.of(&topic_id(&name)).at)))
             .collect()
+    }
+
+    /// How far a control topic was read.
+    pub(crate) async fn place_in(&self, of: &ControlTopic) -> Offset {
+        let id = topic_id(&of.name(self.id()));
+        self.reading.lock().await.places.of(&id).at
+    }
+
+    /// Notes that keys which these users were given are not on the bus any more.
+    pub(crate) fn lose_keys(&self, users: impl IntoIterator<Item = UserId>) {
+        lock(&self.lost_keys).extend(users);
+    }
+
+    pub(crate) fn take_lost_keys(&self) -> BTreeSet<UserId> {
+        std::mem::take(&mut *lock(&self.lost_keys))
+    }
+
+    /// What is learned and not kept yet.
+    pub(crate) fn unkept(&self) -> MutexGuard<'_, Unkept> {
+        lock(&self.unkept)
     }
 
     /// Notes that keys may be due to others, as they are at the start and when something new is
@@ -171,122 +211,142 @@ impl Core {
         if self.is_read_within(FRESH_FOR) {
             return Ok(());
         }
-        let mut cursors = self.cursors.lock().await;
+        let mut reading = self.reading.lock().await;
         match self.is_read_within(FRESH_FOR) {
             true => Ok(()),
-            false => self.catch_up(&mut cursors).await,
+            false => self.catch_up(&mut reading).await,
         }
     }
 
     /// Reads every control topic to its end, until none names another, and keeps what it learns.
     pub(crate) async fn sync(&self) -> Result<(), Error> {
-        let mut cursors = self.cursors.lock().await;
-        self.catch_up(&mut cursors).await
+        let mut reading = self.reading.lock().await;
+        self.catch_up(&mut reading).await
     }
 
-    async fn catch_up(&self, cursors: &mut Cursors) -> Result<(), Error> {
+    async fn catch_up(&self, reading: &mut Reading) -> Result<(), Error> {
         let started = ReadAt {
             instant: Instant::now(),
             position: self.now(),
         };
-        loop {
-            let wanted = self.view().wanted();
-            let mut is_news = false;
-            for of in wanted.iter().filter(|of| **of != ControlTopic::Keys) {
-                is_news |= self.read_on(of, cursors).await?;
-            }
-            if !is_news {
-                break;
-            }
-            self.view().settle();
+        self.read_all(reading).await?;
+        if self.put_back(reading).await? {
+            self.read_all(reading).await?;
         }
-        if self.view().needs_reread() {
-            let keys = topic_id(&ControlTopic::Keys.name(self.id()));
-            self.move_to(cursors, keys, Offset(0));
-        }
-        self.read_on(&ControlTopic::Keys, cursors).await?;
-        self.view().settle();
-        self.keep().await?;
+        self.keep(reading).await?;
         *lock(&self.read_at) = Some(started);
         Ok(())
     }
 
-    /// Reads one topic to its end. A bus that shows less than before is read from its start again.
-    async fn read_on(&self, of: &ControlTopic, cursors: &mut Cursors) -> Result<bool, Error> {
+    async fn read_all(&self, reading: &mut Reading) -> Result<(), Error> {
+        loop {
+            let wanted = self.view().wanted();
+            let mut is_news = false;
+            for of in wanted.iter().filter(|of| **of != ControlTopic::Keys) {
+                is_news |= self.read_on(of, reading).await?;
+            }
+            if !is_news {
+                break;
+            }
+            leaving_no_trace(|| self.view().settle());
+        }
+        if self.view().needs_reread() {
+            let keys = topic_id(&ControlTopic::Keys.name(self.id()));
+            self.move_to(reading, keys, Place::default());
+        }
+        self.read_on(&ControlTopic::Keys, reading).await?;
+        leaving_no_trace(|| self.view().settle());
+        Ok(())
+    }
+
+    /// Reads one topic to its end. A bus that does not show what it showed before is read from its
+    /// start again.
+    async fn read_on(&self, of: &ControlTopic, reading: &mut Reading) -> Result<bool, Error> {
         let name = of.name(self.id());
         let (on_bus, id) = (topic(&name)?, topic_id(&name));
-        let mut from = place_of(cursors, &id);
+        let place = reading.places.of(&id);
         let end = self.bus.end(&on_bus).await?;
-        if end == from {
+        let is_known = place.last().is_none() || reading.places.is_checked(&id);
+        if end == place.at && is_known {
             return Ok(false);
         }
-        if end < from {
+        let mut from = place.last().unwrap_or(place.at);
+        let mut items = match end < place.at {
+            true => Vec::new(),
+            false => self.bus.read(&on_bus, from, READ_BYTES).await?,
+        };
+        let mut next = place;
+        if !place.is_shown(items.first()) {
             self.roll_back(of).await?;
-            from = Offset(0);
-            self.move_to(cursors, id, from);
+            reading.gone_back.insert(*of);
+            next = Place::default();
+            from = next.at;
+            items = self.bus.read(&on_bus, from, READ_BYTES).await?;
         }
         let mut is_news = false;
-        loop {
-            let items = self.bus.read(&on_bus, from, READ_BYTES).await?;
-            let Some(last) = items.last() else {
-                break;
-            };
-            from = Offset(last.offset.0 + 1);
-            is_news = true;
-            for item in &items {
-                self.view().handle(of, &item.payload);
+        while let Some(last) = items.last() {
+            from = Offset(last.offset.0.saturating_add(1));
+            let behind = Place::behind(last);
+            for item in items.iter().filter(|item| item.offset >= next.at) {
+                is_news = true;
+                leaving_no_trace(|| self.view().handle(of, &item.payload));
             }
-            self.move_to(cursors, id, from);
+            next = behind;
+            self.move_to(reading, id, next);
+            if from >= end {
+                break;
+            }
+            items = self.bus.read(&on_bus, from, READ_BYTES).await?;
         }
+        self.move_to(reading, id, next);
         if is_news {
             self.owe_keys();
         }
         Ok(is_news)
     }
 
-    fn move_to(&self, cursors: &mut Cursors, topic: [u8; 32], at: Offset) {
-        cursors.insert(topic, at);
-        lock(&self.unkept).moved.insert(topic, at);
-    }
-
-    /// The bus lost what it showed. The record of this device's session may be among it, and its
-    /// keys that others were given; the next message starts another.
-    async fn roll_back(&self, of: &ControlTopic) -> Result<(), Error> {
-        self.tell([Alarm::WentBack(*of)]);
-        if *of != ControlTopic::Keys {
-            return Ok(());
+    fn move_to(&self, reading: &mut Reading, topic: [u8; 32], place: Place) {
+        if reading.places.of(&topic) != place {
+            self.unkept().moved.insert(topic, place);
         }
-        let (vault, stream) = (self.vault().clone(), self.id());
-        off_thread(move || {
-            vault.change_lane(&stream, |lane, _| {
-                lane.end_session();
-                Ok(())
-            })
-        })
-        .await?
+        reading.places.set(topic, place);
     }
 
     /// Makes durable what was learned. How far a topic was read is kept with it, or later.
-    async fn keep(&self) -> Result<(), Error> {
-        let keys = topic_id(&ControlTopic::Keys.name(self.id()));
-        let held_back = self.view().has_waiting().then_some(keys);
+    async fn keep(&self, reading: &Reading) -> Result<(), Error> {
+        let id = |of: &ControlTopic| topic_id(&of.name(self.id()));
+        let mut held_back: BTreeSet<_> = reading.gone_back.iter().map(id).collect();
+        held_back.extend(self.view().has_waiting().then(|| id(&ControlTopic::Keys)));
         let alarms = self.drain();
         self.tell(alarms);
         let (vault, stream, unkept) = (self.vault().clone(), self.id(), self.unkept.clone());
-        off_thread(move || {
+        let me = self.identity().device();
+        let is_clone = off_thread(move || {
             let mut unkept = lock(&unkept);
-            let is_due = |topic: &[u8; 32]| Some(*topic) != held_back;
+            let is_due = |topic: &[u8; 32]| !held_back.contains(topic);
             let moved = unkept.moved.iter().filter(|(topic, _)| is_due(topic));
-            let moved: Vec<_> = moved.map(|(topic, at)| (*topic, *at)).collect();
-            vault.keep(&stream, &unkept.puts, &moved)?;
-            unkept.puts.clear();
+            let places = moved.map(|(topic, place)| (*topic, *place)).collect();
+            let is_clone = has_unknown(&vault, &stream, me, &unkept.puts)?;
+            let mut news = News {
+                puts: std::mem::take(&mut unkept.puts),
+                places,
+                forgets_given: unkept.forgets_given,
+            };
+            let kept = vault.keep(&stream, &news);
+            if kept.is_err() {
+                unkept.puts.append(&mut news.puts);
+            }
+            kept?;
+            unkept.forgets_given = false;
             unkept.moved.retain(|topic, _| !is_due(topic));
-            Ok(())
-        })
-        .await?
+            Ok::<_, Error>(is_clone)
+        });
+        self.tell(is_clone.await??.then_some(Alarm::HomeWentBack));
+        Ok(())
     }
 
-    fn drain(&self) -> Vec<Alarm> {
+    /// Takes out what the view wants kept or told.
+    pub(crate) fn drain(&self) -> Vec<Alarm> {
         let mut alarms = Vec::new();
         let (mut view, mut unkept) = (self.view(), lock(&self.unkept));
         while let Some(output) = view.poll_output() {
@@ -297,31 +357,51 @@ impl Core {
         }
         alarms
     }
+}
 
-    /// Takes a session that another process of this home started from the store.
-    pub(crate) fn adopt_session(&self, session: SessionId) -> Result<bool, Error> {
-        let device = self.identity().device();
-        let Some((record, root)) = self.vault().session(&self.id(), &session, &device)? else {
-            return Ok(false);
-        };
-        self.owe_keys();
-        let mut view = self.view();
-        view.restore_root(session, &root);
-        view.handle(&ControlTopic::Keys, record.expose());
-        Ok(view.record(&session, &device).is_some())
+/// Whether the bus showed something of this device that no process of the home wrote: whatever they
+/// write is in the store before it is on the bus.
+fn has_unknown(
+    vault: &Vault,
+    stream: &StreamId,
+    me: DeviceId,
+    puts: &[Put],
+) -> Result<bool, Error> {
+    let is_own = |put: &&Put| match put.space {
+        Space::Record => put.id.ends_with(&me.0),
+        Space::LogEntry => Unverified::<LogEntry>::decode(put.value.expose()).is_ok_and(|entry| {
+            let is_first = matches!(entry.claims().body, LogBody::Genesis(_));
+            entry.claims().device == me && !is_first
+        }),
+        Space::Home
+        | Space::Contact
+        | Space::Stream
+        | Space::ListEntry
+        | Space::Root
+        | Space::Cover
+        | Space::Delivered
+        | Space::Cursor
+        | Space::Lane
+        | Space::Track
+        | Space::OwnEntry
+        | Space::Drawn => false,
+    };
+    for put in puts.iter().filter(is_own) {
+        let newest = vault.newest_entry(stream)?;
+        let is_newest = newest.is_some_and(|own| own.wire == put.value.expose());
+        if !is_newest && !vault.holds(put)? {
+            return Ok(true);
+        }
     }
+    Ok(false)
 }
 
-fn place_of(cursors: &Cursors, topic: &[u8; 32]) -> Offset {
-    cursors.get(topic).copied().unwrap_or(Offset(0))
-}
+type Restored = (StreamView, Places, Vec<Alarm>);
 
-type Restored = (StreamView, Cursors, Vec<Alarm>);
-
-/// Cursors are read first: what another process keeps in between is read twice rather than never.
+/// Places are read first: what another process keeps in between is read twice rather than never.
 fn restore(home: &Inner, stream: StreamId, owner: UserId) -> Result<Restored, Error> {
     let vault = &home.vault;
-    let cursors = vault.cursors(&stream)?;
+    let places = Places::new(vault.places(&stream)?);
     let mut view = StreamView::new(stream, owner, &home.identity);
     for (user, entry) in vault.list_entries()? {
         view.handle(&ControlTopic::Devices(user), entry.expose());
@@ -337,7 +417,7 @@ fn restore(home: &Inner, stream: StreamId, owner: UserId) -> Result<Restored, Er
         Output::Persist(_) => None,
     });
     let alarms = alarms.collect();
-    Ok((view, cursors, alarms))
+    Ok((view, places, alarms))
 }
 
 fn restore_keys(view: &mut StreamView, vault: &Vault, stream: StreamId) -> Result<(), Error> {

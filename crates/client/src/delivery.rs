@@ -1,7 +1,9 @@
 //! What a reader is told.
 
 use std::fmt;
+use std::ops::Deref;
 
+use sealcast_crypto::SecretBytes;
 use sealcast_engine::{Event, Notice, OpenedRecord, Refusal};
 use sealcast_protocol::{DeviceId, Header, Position, UserId};
 
@@ -19,9 +21,76 @@ pub struct Delivery {
     /// What became of it.
     pub state: State,
     /// The payload, exactly when `state` is [`State::Opened`].
-    pub payload: Option<Vec<u8>>,
+    pub payload: Option<Payload>,
     /// Why it was not opened, or what was noticed.
     pub reason: Option<Reason>,
+}
+
+/// What was published. Wiped when dropped; reads as a slice of bytes.
+///
+/// ```
+/// use sealcast::Payload;
+///
+/// let payload = Payload::from(b"21.5 C".to_vec());
+/// assert_eq!(payload.len(), 6);
+/// assert_eq!(std::str::from_utf8(&payload), Ok("21.5 C"));
+/// assert_eq!(format!("{payload:?}"), "Payload(6 bytes)");
+/// ```
+pub struct Payload(SecretBytes);
+
+impl Payload {
+    /// Hands the bytes over to a caller who wipes them, or need not.
+    pub fn into_vec(self) -> Vec<u8> {
+        self.0.into_vec()
+    }
+}
+
+/// An empty one.
+impl Default for Payload {
+    fn default() -> Self {
+        Self::from(Vec::new())
+    }
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(SecretBytes::from(bytes))
+    }
+}
+
+impl Deref for Payload {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.0.expose()
+    }
+}
+
+impl AsRef<[u8]> for Payload {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Clone for Payload {
+    fn clone(&self) -> Self {
+        Self(self.0.duplicate())
+    }
+}
+
+impl PartialEq for Payload {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Payload {}
+
+/// Shows how long it is, not what it says.
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Payload({} bytes)", self.len())
+    }
 }
 
 /// What became of an envelope.
@@ -80,7 +149,7 @@ impl fmt::Debug for Delivery {
             .field("device", &self.device)
             .field("seq", &self.seq)
             .field("state", &self.state)
-            .field("payload_len", &self.payload.as_ref().map(Vec::len))
+            .field("payload_len", &self.payload.as_ref().map(|of| of.len()))
             .field("reason", &self.reason)
             .finish()
     }
@@ -96,7 +165,7 @@ impl Delivery {
                 payload,
             } => Self {
                 time,
-                payload: Some(payload.release()),
+                payload: Some(Payload(payload)),
                 ..Self::about(Some(header), Some(user), State::Opened, None)
             },
             Event::Sealed {
@@ -141,7 +210,7 @@ impl Delivery {
             device: Some(opened.header.device),
             seq: Some(opened.header.seq),
             state: State::Opened,
-            payload: Some(opened.record.payload.to_vec()),
+            payload: Some(Payload::from(opened.record.payload.to_vec())),
             reason: None,
         }
     }

@@ -86,11 +86,7 @@ impl Stream {
             );
         }
         let lane = core.vault().lane(&core.id())?;
-        let ahead = lane
-            .mark
-            .max(view.state().mark())
-            .0
-            .saturating_sub(core.now().0);
+        let ahead = lane.mark.max(view.mark()).0.saturating_sub(core.now().0);
         if ahead > 1_000 {
             bad(
                 format!("stream `{name}`: the clock is {ahead} ms behind the newest position"),
@@ -109,10 +105,7 @@ impl Stream {
         }
         drop(view);
         for alarm in self.alarms() {
-            bad(
-                format!("stream `{name}`: {alarm}"),
-                "find out who writes to this bus",
-            );
+            bad(format!("stream `{name}`: {alarm}"), alarm.hint());
         }
         if findings.is_empty() {
             findings.push(Finding::good(format!(

@@ -95,6 +95,10 @@ pub enum Error {
     /// bus from a backup.
     #[error("the bus went back on what it showed before: {0}")]
     RolledBack(&'static str),
+    /// Two copies of this home wrote access-log entries in one place, and nothing that its device
+    /// grants counts any more; use one copy only, and let another device or an admin go on.
+    #[error("copies of this home wrote two access-log entries in one place")]
+    Forked,
     /// Something that cannot be; a fault in this program. Report it.
     #[error("internal: {0}")]
     Internal(&'static str),
@@ -129,6 +133,7 @@ impl Error {
             Self::EmptyInterval => "interval.empty",
             Self::AdminInterval => "interval.admin",
             Self::RolledBack(_) => "bus.rolled-back",
+            Self::Forked => "access.forked",
             Self::Internal(_) => "internal",
         }
     }

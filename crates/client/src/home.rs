@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sealcast_bus::{Bus, BusError, BusUrl, Offset, Topic};
-use sealcast_crypto::SecretBytes;
+use sealcast_crypto::{SecretBytes, leaving_no_trace};
 use sealcast_engine::{Identity, Put, Space, genesis, persisted};
 use sealcast_protocol::{
     CardList, DeviceId, Name, Position, StreamId, StreamTopics, Ticket, UserId,
@@ -237,13 +237,8 @@ impl Home {
         let bus = self.connect(&url).await?;
         self.publish_card(&*bus).await?;
         let (identity, now) = (&self.inner.identity, self.inner.now());
-        let entry = genesis(
-            identity,
-            &mut clock::rng(),
-            now,
-            options.sharing,
-            options.public,
-        );
+        let (sharing, public) = (options.sharing, options.public);
+        let entry = leaving_no_trace(|| genesis(identity, &mut clock::rng(), now, sharing, public));
         let (id, entry) = entry.map_err(|_| Error::Internal("the first entry is odd"))?;
         let ticket = Ticket::new(&url.to_string(), id, self.user(), name.clone());
         let ticket = ticket.map_err(Error::Ticket)?;
@@ -312,7 +307,7 @@ impl Home {
         let url = BusUrl::parse(ticket.bus()).map_err(Error::BusUrl)?;
         check_there(&url)?;
         let bus = self.connect(&url).await?;
-        if self.renew_card().await? {
+        if self.renew_card(&*bus).await? {
             self.publish_card(&*bus).await?;
         }
         Stream::open(self.inner.clone(), bus, ticket, name).await
@@ -344,39 +339,44 @@ impl Home {
         Ok(())
     }
 
-    /// Writes a new card for this device when the old one ends soon and the root key is here.
+    /// Writes a new card for this device when the old one ends soon and the root key is here, behind
+    /// what the bus has of the list: another copy of the home may have renewed it.
     /// Returns whether the list has grown since it began, so that a bus may lack some of it.
-    async fn renew_card(&self) -> Result<bool, Error> {
+    async fn renew_card(&self, bus: &dyn Bus) -> Result<bool, Error> {
         let home = self.inner.clone();
-        off_thread(move || {
+        let mut list = off_thread(move || {
             let mut list = CardList::new(home.identity.user());
             for (user, entry) in home.vault.list_entries()? {
                 if user == home.identity.user() {
                     let _is_of_list = list.apply(entry.expose()).is_ok();
                 }
             }
-            if let Some(put) = renewed(&home.identity, &mut list, home.now())? {
-                home.vault.keep_first(&put)?;
-            }
-            Ok(list.next_seq() > 1)
+            Ok::<_, Error>(list)
         })
-        .await?
+        .await??;
+        if is_due(&self.inner.identity, &list, self.inner.now()) {
+            let mut puts = Vec::new();
+            for item in read_list(bus, &self.user()).await? {
+                let seq = list.next_seq();
+                let _is_of_list = list.apply(&item).is_ok();
+                if list.next_seq() > seq {
+                    puts.push(list_put(&self.user(), seq, &item));
+                }
+            }
+            puts.extend(renewed(&self.inner.identity, &mut list, self.inner.now())?);
+            let home = self.inner.clone();
+            off_thread(move || puts.iter().try_for_each(|put| home.vault.keep_first(put)))
+                .await??;
+        }
+        Ok(list.next_seq() > 1)
     }
 
     /// Puts on a bus what it lacks of this user's device list.
     async fn publish_card(&self, bus: &dyn Bus) -> Result<(), Error> {
         let devices = topic(&self.user().devices_topic())?;
         let mut there = CardList::new(self.user());
-        let mut from = Offset(0);
-        loop {
-            let items = bus.read(&devices, from, 1 << 20).await?;
-            let Some(last) = items.last() else {
-                break;
-            };
-            from = Offset(last.offset.0 + 1);
-            for item in &items {
-                let _is_of_list = there.apply(&item.payload).is_ok();
-            }
+        for item in read_list(bus, &self.user()).await? {
+            let _is_of_list = there.apply(&item).is_ok();
         }
         let own = self.inner.vault.list_entries()?;
         let own = own.into_iter().filter(|(user, _)| *user == self.user());
@@ -401,23 +401,47 @@ fn check_there(url: &BusUrl) -> Result<(), Error> {
     })
 }
 
-/// The next entry of the user's device list: a new card, if one is due and may be written here.
-fn renewed(identity: &Identity, list: &mut CardList, now: Position) -> Result<Option<Put>, Error> {
+/// What a bus has of a user's device list, and whatever else lies there.
+async fn read_list(bus: &dyn Bus, user: &UserId) -> Result<Vec<Vec<u8>>, Error> {
+    let devices = topic(&user.devices_topic())?;
+    let (mut all, mut from) = (Vec::new(), Offset(0));
+    loop {
+        let items = bus.read(&devices, from, 1 << 20).await?;
+        let Some(last) = items.last() else {
+            return Ok(all);
+        };
+        from = Offset(last.offset.0 + 1);
+        all.extend(items.into_iter().map(|item| item.payload));
+    }
+}
+
+fn list_put(user: &UserId, seq: u32, entry: &[u8]) -> Put {
+    Put {
+        space: Space::ListEntry,
+        id: persisted(&[&user.0, &seq.to_be_bytes()]),
+        value: SecretBytes::from(entry.to_vec()),
+    }
+}
+
+/// Whether this device's card ends soon and may be renewed here.
+fn is_due(identity: &Identity, list: &CardList, now: Position) -> bool {
     let card = list.device(&identity.device());
-    let is_due = card.is_some_and(|of| {
+    let ends_soon = card.is_some_and(|of| {
         of.is_live(now) && of.card.expires.0.saturating_sub(now.0) < RENEW_WITHIN_MS
     });
+    ends_soon && identity.root().is_some()
+}
+
+/// The next entry of the user's device list: a new card, if one is due and may be written here.
+fn renewed(identity: &Identity, list: &mut CardList, now: Position) -> Result<Option<Put>, Error> {
+    let is_due = is_due(identity, list, now);
     let Some(root) = identity.root().filter(|_| is_due) else {
         return Ok(None);
     };
     let seq = list.next_seq();
     let entry = list.append(root, now, identity.card(now));
     let entry = entry.map_err(|_| Error::Internal("a renewed card is odd"))?;
-    Ok(Some(Put {
-        space: Space::ListEntry,
-        id: persisted(&[&identity.user().0, &seq.to_be_bytes()]),
-        value: SecretBytes::from(entry.wire().to_vec()),
-    }))
+    Ok(Some(list_put(&identity.user(), seq, entry.wire())))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Error> {
@@ -443,11 +467,7 @@ fn make(folder: &Path, passphrase: Option<&SecretBytes>, settings: &Settings) ->
     let mut list = CardList::new(identity.user());
     let card = list.append(root, now, identity.card(now));
     let card = card.map_err(|_| Error::Internal("the first card is odd"))?;
-    let put = Put {
-        space: Space::ListEntry,
-        id: persisted(&[&identity.user().0, &0_u32.to_be_bytes()]),
-        value: SecretBytes::from(card.wire().to_vec()),
-    };
+    let put = list_put(&identity.user(), 0, card.wire());
     vault.begin(&identity, settings, &put)
 }
 

@@ -47,7 +47,7 @@
 //!         opened.extend(delivery.payload);
 //!     }
 //! }
-//! assert_eq!(opened.last().map(Vec::as_slice), Some(&b"21.5 C"[..]));
+//! assert_eq!(opened.last().map(|of| &of[..]), Some(&b"21.5 C"[..]));
 //! # Ok(())
 //! # }
 //! ```
@@ -77,15 +77,18 @@ mod backfill;
 mod blocking;
 mod clock;
 mod core;
+mod damage;
 mod delivery;
 mod doctor;
 mod error;
 mod ground;
 mod home;
 mod options;
+mod place;
 mod publisher;
 mod queue;
 mod read;
+mod rollback;
 mod seal;
 mod session;
 mod share;
@@ -97,14 +100,14 @@ pub use access::{GrantInfo, GrantStatus, Granted, Revoked};
 pub use backfill::Backfill;
 #[doc(hidden)]
 pub use clock::Clock;
-pub use delivery::{Delivery, Reason, State};
+pub use delivery::{Delivery, Payload, Reason, State};
 pub use doctor::Finding;
 pub use error::Error;
 #[doc(hidden)]
 pub use ground::Ground;
 pub use home::{Home, StreamInfo};
 pub use options::{Bound, GrantOptions, InitOptions, Passphrase, StreamOptions};
-pub use publisher::{Published, Publisher};
+pub use publisher::{Acks, Published, Publisher};
 pub use read::Reader;
 pub use sealcast_bus::{BusError, BusUrl, BusUrlError};
 pub use sealcast_crypto::SecretBytes;

@@ -1,10 +1,10 @@
 //! Publishing many records: frames fill up to 64 KiB or 20 ms, and leave in batches.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use sealcast_bus::Bus;
 use sealcast_protocol::{ENVELOPE_OVERHEAD, PAYLOAD_MAX, Position};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::core::Core;
@@ -42,17 +42,17 @@ pub struct Publisher {
     core: Arc<Core>,
     sending: Sending,
     worker: JoinHandle<Result<Published, Error>>,
-    stored: Arc<AtomicU64>,
+    stored: watch::Receiver<u64>,
     limit: usize,
 }
 
 impl Publisher {
     pub(crate) fn start(sealer: Sealer) -> Self {
         let (sending, sealing) = Queue::ends();
-        let stored = Arc::new(AtomicU64::new(0));
+        let (tell_stored, stored) = watch::channel(0);
         let core = sealer.core.clone();
         let limit = payload_max(&*core.bus);
-        let worker = tokio::spawn(seal_all(sealer, sealing, stored.clone()));
+        let worker = tokio::spawn(seal_all(sealer, sealing, tell_stored));
         Self {
             core,
             sending,
@@ -92,7 +92,12 @@ impl Publisher {
 
     /// How many records are stored on the bus.
     pub fn stored(&self) -> u64 {
-        self.stored.load(Ordering::Relaxed)
+        *self.stored.borrow()
+    }
+
+    /// Tells how many records are stored on the bus, each time there are more.
+    pub fn acks(&self) -> Acks {
+        Acks(self.stored.clone())
     }
 
     /// Publishes what is left, and ends.
@@ -108,11 +113,24 @@ impl Publisher {
     }
 }
 
+/// Tells how many records of a [`Publisher`] are stored on the bus, also while it finishes.
+#[derive(Debug)]
+pub struct Acks(watch::Receiver<u64>);
+
+impl Acks {
+    /// Waits until more records are stored than were told before, and tells how many; `None` once the
+    /// publisher has ended. A caller may stop waiting and come back.
+    pub async fn next(&mut self) -> Option<u64> {
+        self.0.changed().await.ok()?;
+        Some(*self.0.borrow_and_update())
+    }
+}
+
 /// Seals batch after batch, until no more comes or one could not be published.
 async fn seal_all(
     sealer: Sealer,
     sealing: Sealing,
-    stored: Arc<AtomicU64>,
+    stored: watch::Sender<u64>,
 ) -> Result<Published, Error> {
     let mut done = Published {
         position: Position::START,
@@ -129,7 +147,7 @@ async fn seal_all(
             done.position = left.position;
             done.records += taken.records;
             done.envelopes += left.envelopes;
-            stored.store(done.records, Ordering::Relaxed);
+            stored.send_replace(done.records);
         }
         for flush in taken.flushes {
             let _is_awaited = flush.send(()).is_ok();

@@ -1,27 +1,31 @@
 //! Reading history.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use sealcast_bus::{BusError, Offset, Topic};
+use sealcast_crypto::leaving_no_trace;
 use sealcast_engine::{Alarm, Allowed, Event, Events, Lineage, Mode, Reader as Machine};
 use sealcast_protocol::{DeviceId, EnvelopeHash, Interval};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
 use crate::core::{Core, READ_BYTES};
+use crate::damage::behind_damage;
 use crate::delivery::Delivery;
 use crate::error::Error;
+use crate::place::Place;
 
 /// Reads what was published at the positions of an interval, in the order of the bus.
 ///
 /// ```no_run
 /// # async fn doc(stream: sealcast::Stream) -> Result<(), sealcast::Error> {
-/// use sealcast::{Interval, State};
+/// use sealcast::Interval;
 ///
 /// let mut reader = stream.read(Interval::ALL).await?;
 /// while let Some(delivery) = reader.next().await? {
-///     if delivery.state == State::Opened {
-///         println!("{:?}", delivery.payload);
+///     if let Some(payload) = &delivery.payload {
+///         println!("{}", String::from_utf8_lossy(payload));
 ///     }
 /// }
 /// # Ok(())
@@ -39,7 +43,7 @@ pub struct Reader {
 pub(crate) struct Scan {
     pub(crate) core: Arc<Core>,
     pub(crate) topic: Topic,
-    pub(crate) at: Offset,
+    pub(crate) place: Place,
     end: Offset,
     state: ScanState,
     ready: Events,
@@ -56,8 +60,9 @@ enum ScanState {
 #[derive(Debug)]
 struct Opened {
     machine: Box<Machine>,
-    /// Where to read on, where something was read for it.
-    read: Result<Option<Offset>, BusError>,
+    /// Where to read on, where something was read for it, and what was in the way.
+    place: Option<Place>,
+    fault: Option<Error>,
 }
 
 impl Reader {
@@ -74,7 +79,9 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// Fails when the bus cannot be read. What cannot be opened is a delivery, not an error.
+    /// Fails when the bus cannot be read. What cannot be opened is a delivery, not an error. Where the
+    /// bus is damaged it fails once for each stretch of items that cannot be read; called again, it
+    /// goes on behind it.
     pub async fn next(&mut self) -> Result<Option<Delivery>, Error> {
         loop {
             if let Some(delivery) = self.scan.pop() {
@@ -97,7 +104,7 @@ impl Reader {
 
     /// Envelopes looked at so far, and how many there were at the start.
     pub fn progress(&self) -> (u64, u64) {
-        (self.scan.at.0, self.scan.end.0)
+        (self.scan.place.at.0, self.scan.end.0)
     }
 }
 
@@ -108,7 +115,7 @@ impl Scan {
         let mut scan = Self {
             core,
             topic,
-            at: Offset(0),
+            place: Place::default(),
             end,
             state: ScanState::Idle(Box::new(Machine::new(mode))),
             ready: Events::default(),
@@ -135,20 +142,20 @@ impl Scan {
         if !self.ready.is_empty() {
             return Ok(true);
         }
-        let before = self.at;
+        let before = self.place.at;
         self.begin_to_read();
         self.machine().await?;
-        Ok(self.at > before)
+        Ok(self.place.at > before)
     }
 
     /// As [`read_on`](Self::read_on) up to what was on the bus at the start; what follows is read
     /// and opened while the caller looks at what came.
     async fn read_ahead(&mut self) -> Result<bool, Error> {
         self.machine().await?;
-        if self.ready.is_empty() && (self.at >= self.end || !self.read_on().await?) {
+        if self.ready.is_empty() && (self.place.at >= self.end || !self.read_on().await?) {
             return Ok(false);
         }
-        if self.at < self.end {
+        if self.place.at < self.end {
             self.begin_to_read();
         }
         Ok(true)
@@ -157,7 +164,8 @@ impl Scan {
     /// Begins to read the next items and to open them.
     fn begin_to_read(&mut self) {
         if let ScanState::Idle(machine) = std::mem::replace(&mut self.state, ScanState::Lost) {
-            let step = read_and_open(self.core.clone(), self.topic.clone(), self.at, machine);
+            let (core, topic) = (self.core.clone(), self.topic.clone());
+            let step = read_and_open(core, topic, self.place.at..self.end, machine);
             self.state = ScanState::Opening(tokio::spawn(step));
         }
     }
@@ -168,9 +176,11 @@ impl Scan {
         if let ScanState::Idle(machine) = std::mem::replace(&mut self.state, ScanState::Lost) {
             let core = self.core.clone();
             self.state = ScanState::Opening(spawn_blocking(move || {
-                let machine = open(&core, machine, &items);
-                let read = Ok(None);
-                Ok(Opened { machine, read })
+                Ok(Opened {
+                    machine: leaving_no_trace(|| open(&core, machine, &items)),
+                    place: None,
+                    fault: None,
+                })
             }));
         }
     }
@@ -179,14 +189,13 @@ impl Scan {
     /// come again, and goes on behind them. Returns false where they have more bytes than that.
     pub(crate) async fn pass(&mut self, from: Offset, bytes_max: usize) -> Result<bool, Error> {
         let (mut at, mut bytes) = (from, 0);
-        self.at = self.end;
         while at < self.end && bytes <= bytes_max {
             let items = self.core.bus.read(&self.topic, at, READ_BYTES).await?;
             let Some(last) = items.last() else {
                 break;
             };
-            at = Offset(last.offset.0 + 1);
-            self.at = self.at.max(at);
+            self.place = Place::behind(last);
+            at = self.place.at;
             let core = self.core.clone();
             let machine = self.machine().await?;
             for item in &items {
@@ -194,7 +203,22 @@ impl Scan {
                 machine.pass(&core.view(), &item.payload);
             }
         }
+        if let Some(last) = self.end.0.checked_sub(1)
+            && self.place.at < self.end
+        {
+            let items = self.core.bus.read(&self.topic, Offset(last), 1).await?;
+            self.place = items.first().map_or(self.place, Place::behind);
+        }
         Ok(bytes <= bytes_max)
+    }
+
+    /// Whether the bus still shows the item that a place in the topic is behind.
+    pub(crate) async fn shows(&self, place: &Place) -> Result<bool, Error> {
+        let first = match place.last().filter(|_| place.at <= self.end) {
+            Some(last) => self.core.bus.read(&self.topic, last, 1).await?,
+            None => Vec::new(),
+        };
+        Ok(place.is_shown(first.first()))
     }
 
     /// Forgets all that was noted and resumed of live reading.
@@ -207,10 +231,13 @@ impl Scan {
     pub(crate) async fn machine(&mut self) -> Result<&mut Machine, Error> {
         if let ScanState::Opening(work) = &mut self.state {
             let opened = work.await.and_then(|opened| opened);
-            let Opened { mut machine, read } = opened.map_err(|_| LOST)?;
-            self.ready.append(machine.take_events());
-            self.state = ScanState::Idle(machine);
-            self.at = read?.unwrap_or(self.at);
+            let mut opened = opened.map_err(|_| LOST)?;
+            self.ready.append(opened.machine.take_events());
+            self.state = ScanState::Idle(opened.machine);
+            self.place = opened.place.unwrap_or(self.place);
+            if let Some(fault) = opened.fault {
+                return Err(fault);
+            }
         }
         match &mut self.state {
             ScanState::Idle(machine) => Ok(machine),
@@ -247,23 +274,43 @@ impl Scan {
 
 const LOST: Error = Error::Internal("a reader's worker ended early");
 
+/// Reads from a place on and opens what comes. What a damaged bus cannot show is passed over, and
+/// told.
 async fn read_and_open(
     core: Arc<Core>,
     topic: Topic,
-    from: Offset,
+    range: Range<Offset>,
     machine: Box<Machine>,
 ) -> Result<Opened, JoinError> {
-    let items = match core.bus.read(&topic, from, READ_BYTES).await {
+    let items = match core.bus.read(&topic, range.start, READ_BYTES).await {
         Ok(items) => items,
-        Err(error) => {
-            let read = Err(error);
-            return Ok(Opened { machine, read });
+        Err(fault) => {
+            let behind = match &fault {
+                BusError::Damaged { .. } => {
+                    let behind = behind_damage(&*core.bus, &topic, range.start, range.end);
+                    behind.await.map(|at| Some(Place::unknown(at)))
+                }
+                _ => Ok(None),
+            };
+            let (place, fault) = match behind {
+                Ok(place) => (place, fault.into()),
+                Err(worse) => (None, worse),
+            };
+            return Ok(Opened {
+                machine,
+                place,
+                fault: Some(fault),
+            });
         }
     };
-    let read = Ok(items.last().map(|last| Offset(last.offset.0 + 1)));
+    let place = items.last().map(Place::behind);
     let items: Vec<_> = items.into_iter().map(|item| item.payload).collect();
-    let machine = spawn_blocking(move || open(&core, machine, &items)).await?;
-    Ok(Opened { machine, read })
+    let open = move || leaving_no_trace(|| open(&core, machine, &items));
+    Ok(Opened {
+        machine: spawn_blocking(open).await?,
+        place,
+        fault: None,
+    })
 }
 
 fn open(core: &Core, mut machine: Box<Machine>, items: &[Vec<u8>]) -> Box<Machine> {
@@ -283,7 +330,13 @@ async fn allowed(
     let mut lineage = Lineage::new(revoked);
     let mut at = Offset(0);
     while at < end {
-        let items = core.bus.read(&topic, at, READ_BYTES).await?;
+        let items = match core.bus.read(&topic, at, READ_BYTES).await {
+            Err(BusError::Damaged { .. }) => {
+                at = behind_damage(&*core.bus, &topic, at, end).await?;
+                continue;
+            }
+            read => read?,
+        };
         let Some(last) = items.last() else {
             break;
         };

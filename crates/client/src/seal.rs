@@ -6,9 +6,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sealcast_crypto::SecretBytes;
+use sealcast_crypto::{SecretBytes, leaving_no_trace};
 use sealcast_engine::{Draft, NotSealed, Publisher, Sealed};
 use sealcast_protocol::{Frame, Interval, Position, SessionId, SessionKind};
+use zeroize::Zeroizing;
 
 use crate::blocking::{off_thread, to_its_end};
 use crate::clock;
@@ -40,7 +41,7 @@ pub(crate) enum Part {
 pub(crate) struct Past {
     pub(crate) session: Mutex<Option<SessionId>>,
     pub(crate) until: Position,
-    pub(crate) records: Vec<(Position, Vec<u8>)>,
+    pub(crate) records: Vec<(Position, Zeroizing<Vec<u8>>)>,
 }
 
 /// What became of a batch.
@@ -71,7 +72,7 @@ enum Lack {
 
 impl Sealer {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        let publisher = Publisher::new(core.id(), core.identity(), &mut clock::rng());
+        let publisher = new_run(&core);
         Self {
             core,
             publisher: Arc::new(Mutex::new(publisher)),
@@ -196,13 +197,12 @@ impl Sealer {
                 self.session_for(now, batch).await
             }
             (NotSealed::UnknownSession(session), _) => {
-                let core = self.core.clone();
-                match off_thread(move || core.adopt_session(session)).await?? {
+                match self.core.adopt_session(session).await? {
                     true => Ok(()),
                     false => self.session_for(now, batch).await,
                 }
             }
-            (NotSealed::NotAnnounced(session), _) => self.announce(session).await,
+            (NotSealed::NotAnnounced(session), _) => self.core.announce(session).await,
             (NotSealed::LogIncomplete(missing), _) => {
                 self.core.sync().await?;
                 let view = self.core.view();
@@ -212,8 +212,7 @@ impl Sealer {
                 }
             }
             (NotSealed::Exhausted, _) => {
-                let fresh = Publisher::new(self.core.id(), self.core.identity(), &mut clock::rng());
-                *self.publisher() = fresh;
+                *self.publisher() = new_run(&self.core);
                 Ok(())
             }
             (
@@ -241,6 +240,10 @@ impl Sealer {
         *past.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
         Ok(())
     }
+}
+
+fn new_run(core: &Core) -> Publisher {
+    leaving_no_trace(|| Publisher::new(core.id(), core.identity(), &mut clock::rng()))
 }
 
 impl Batch {

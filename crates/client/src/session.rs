@@ -1,6 +1,5 @@
 //! Starting sessions: stored, then announced, then sealed with.
 
-use sealcast_crypto::SecretBytes;
 use sealcast_engine::{ControlTopic, Publisher, SharedWith};
 use sealcast_protocol::{Position, SessionId, SessionKind, StreamTopics};
 
@@ -9,7 +8,7 @@ use crate::clock;
 use crate::core::Core;
 use crate::error::Error;
 use crate::seal::{Sealer, refused};
-use crate::vault::put_session;
+use crate::vault::{OwnSession, put_session};
 
 /// Handouts that are written before a new session's first message; the others follow it.
 const HANDOUTS_AHEAD: usize = 64;
@@ -36,30 +35,60 @@ impl Sealer {
             ))
         });
         let session = session.await??;
-        self.announce(session).await?;
+        self.core.announce(session).await?;
         self.core
             .share(SharedWith::Everyone, HANDOUTS_AHEAD)
             .await?;
         self.core.owe_keys();
         Ok(session)
     }
+}
 
-    /// Puts a session's record on the bus, and then notes that it is there.
+impl Core {
+    /// Puts a session's record on the bus, notes that it is there, and only then goes by it. It is read
+    /// back first: how far the topic was read then shows whether the bus loses it.
     pub(crate) async fn announce(&self, session: SessionId) -> Result<(), Error> {
-        let core = self.core.clone();
-        let device = core.identity().device();
-        let of = core.clone();
-        let kept = off_thread(move || of.vault().session(&of.id(), &session, &device)).await??;
-        let (record, _) = kept.ok_or(Error::Internal("a session has no record"))?;
-        let keys = StreamTopics(core.id()).keys();
-        core.append(&keys, record.expose().to_vec()).await?;
-        off_thread(move || {
-            core.vault().change_lane(&core.id(), |lane, _| {
-                lane.is_announced |= lane.session() == Some(session);
-                Ok(())
-            })
-        })
-        .await?
+        let (vault, stream) = (self.vault().clone(), self.id());
+        let device = self.identity().device();
+        let kept = off_thread(move || vault.session(&stream, &session, &device)).await??;
+        let kept = kept.ok_or(Error::Internal("a session has no record"))?;
+        let keys = StreamTopics(stream).keys();
+        self.append(&keys, kept.record.expose().to_vec()).await?;
+        self.sync().await?;
+        let vault = self.vault().clone();
+        off_thread(move || vault.session_announced(&stream, session, &device)).await??;
+        self.take_session(session, &kept);
+        Ok(())
+    }
+
+    /// Announces what a process of this home drew and did not live to announce.
+    pub(crate) async fn announce_drawn(&self) -> Result<(), Error> {
+        let (vault, stream) = (self.vault().clone(), self.id());
+        for session in off_thread(move || vault.drawn_sessions(&stream)).await?? {
+            self.announce(session).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes a session that another process of this home started from the store, announcing it where
+    /// nobody did. False where there is none.
+    pub(crate) async fn adopt_session(&self, session: SessionId) -> Result<bool, Error> {
+        let (vault, stream) = (self.vault().clone(), self.id());
+        let device = self.identity().device();
+        let kept = off_thread(move || vault.session(&stream, &session, &device)).await??;
+        match kept {
+            Some(kept) if kept.is_drawn => self.announce(session).await?,
+            Some(kept) => self.take_session(session, &kept),
+            None => return Ok(false),
+        }
+        Ok(self.view().record(&session, &device).is_some())
+    }
+
+    fn take_session(&self, session: SessionId, kept: &OwnSession) {
+        self.owe_keys();
+        let mut view = self.view();
+        view.restore_root(session, &kept.root);
+        view.handle(&ControlTopic::Keys, kept.record.expose());
     }
 }
 
@@ -71,8 +100,8 @@ fn draw_session(
     now: Position,
     kind: SessionKind,
 ) -> Result<Option<SessionId>, Error> {
-    let mut view = core.view();
-    let mark = view.state().mark();
+    let view = core.view();
+    let mark = view.mark();
     let seen = core.vault().lane(&core.id())?;
     let start = match kind {
         SessionKind::Live => publisher.position(now, &seen, &view).map_err(refused)?,
@@ -84,7 +113,7 @@ fn draw_session(
     let new = publisher.start_session(&mut clock::rng(), now, start, kind, &view);
     let new = new.map_err(|_| Error::Internal("a session record is odd"))?;
     let device = core.identity().device();
-    let kept = core.vault().change_lane(&core.id(), |lane, txn| {
+    core.vault().change_lane(&core.id(), |lane, txn| {
         if kind == SessionKind::Live {
             if let Some(other) = lane.session().filter(|_| lane.session != seen.session) {
                 return Ok(Some(other));
@@ -98,11 +127,5 @@ fn draw_session(
         }
         put_session(txn, &core.id(), &device, &new)?;
         Ok(Some(new.session))
-    })?;
-    if kept == Some(new.session) {
-        let root = SecretBytes::from(new.root.expose().to_vec());
-        view.restore_root(new.session, &root);
-        view.handle(&ControlTopic::Keys, new.record.wire());
-    }
-    Ok(kept)
+    })
 }

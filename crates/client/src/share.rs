@@ -28,6 +28,10 @@ impl Core {
             let shared = self.share(SharedWith::Everyone, usize::MAX).await;
             shared.inspect_err(|_| self.owe_keys())?;
         }
+        for user in self.take_lost_keys() {
+            let shared = self.share(SharedWith::User(user), usize::MAX).await;
+            shared.inspect_err(|_| self.lose_keys([user]))?;
+        }
         Ok(())
     }
 
@@ -74,7 +78,7 @@ impl Core {
     pub(crate) async fn cut(self: &Arc<Self>) -> Result<Position, Error> {
         let core = self.clone();
         off_thread(move || {
-            let mark = core.view().state().mark();
+            let mark = core.view().mark();
             core.vault().change_lane(&core.id(), |lane, _| {
                 let cut = lane.cut(core.now(), mark);
                 cut.map_err(|by| Error::ClockBehind {
@@ -90,7 +94,7 @@ impl Core {
     pub(crate) async fn cut_session(self: &Arc<Self>) -> Result<Position, Error> {
         let core = self.clone();
         off_thread(move || {
-            let mark = core.view().state().mark();
+            let mark = core.view().mark();
             core.vault().change_lane(&core.id(), |lane, _| {
                 lane.end_session();
                 let cut = lane.cut(core.now(), mark);

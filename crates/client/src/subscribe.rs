@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sealcast_bus::{Item, Offset, Tail, Topic};
-use sealcast_engine::{CLOCK_BEHIND_MS_MAX, Mode, Space, Tracker};
+use sealcast_engine::{Alarm, CLOCK_BEHIND_MS_MAX, Mode, Space, Tracker};
 use sealcast_protocol::{DeviceId, EnvelopeHash, EnvelopeView, Interval, Position};
 use tokio::time::{Instant, timeout};
 
@@ -13,6 +13,7 @@ use crate::blocking::off_thread;
 use crate::core::Core;
 use crate::delivery::Delivery;
 use crate::error::Error;
+use crate::place::Place;
 use crate::read::Scan;
 use crate::vault::topic_id;
 
@@ -34,7 +35,10 @@ const NOTED_BYTES_MAX: usize = 256 << 20;
 /// let mut subscription = stream.subscribe(None).await?;
 /// loop {
 ///     let delivery = subscription.next().await?;
-///     println!("{:?} {:?}", delivery.state, delivery.payload);
+///     match &delivery.payload {
+///         Some(payload) => println!("{}", String::from_utf8_lossy(payload)),
+///         None => println!("{:?} {:?}", delivery.state, delivery.reason),
+///     }
 /// }
 /// # }
 /// ```
@@ -95,15 +99,26 @@ impl Subscription {
     async fn resume(&mut self) -> Result<(), Error> {
         let (of, data) = (self.scan.core.clone(), topic_id(self.scan.topic.as_ref()));
         let kept = off_thread(move || {
-            let place = of.vault().cursors(&of.id())?.get(&data).copied();
+            let place = of.vault().places(&of.id())?.remove(&data);
             let trackers = of.vault().of_stream(Space::Track, &of.id())?;
             Ok::<_, Error>((place, trackers))
         });
         let (place, trackers) = kept.await??;
         let end = self.scan.end();
         let recent = Offset(end.0.saturating_sub(NOTED));
-        let place = place.filter(|place| *place <= end && end.0 - place.0 <= MISSED_MAX);
-        if place.is_some() {
+        let mut from = None;
+        if let Some(place) = place {
+            let missed = Offset(end.0.saturating_sub(MISSED_MAX));
+            match self.scan.shows(&place).await? {
+                true => from = Some(place.at).filter(|at| *at >= missed),
+                // What came to lie below the place since then was never looked at.
+                false => {
+                    self.scan.core.tell([Alarm::LostMessages]);
+                    from = Some(missed);
+                }
+            }
+        }
+        if from.is_some() {
             for (id, bytes) in trackers {
                 let device = id.first_chunk().map(|id| DeviceId(*id));
                 if let Some((device, tracker)) = device.zip(Tracker::from_bytes(bytes.expose())) {
@@ -111,7 +126,7 @@ impl Subscription {
                 }
             }
         }
-        let from = place.unwrap_or(recent).min(recent);
+        let from = from.unwrap_or(recent).min(recent);
         if !self.scan.pass(from, NOTED_BYTES_MAX).await? {
             self.scan.begin_anew().await?;
         }
@@ -182,7 +197,7 @@ impl Subscription {
     async fn go_live(&mut self) -> Result<(), Error> {
         let mut topics = self.scan.core.control_places().await?;
         let count = topics.len();
-        topics.push((self.scan.topic.clone(), self.scan.at));
+        topics.push((self.scan.topic.clone(), self.scan.place.at));
         let tail = self.scan.core.bus.tail(topics);
         self.phase = Phase::Live {
             tail,
@@ -197,9 +212,9 @@ impl Subscription {
             self.has_news = true;
             return;
         }
-        let at = self.scan.at;
-        if let Some(last) = items.last() {
-            self.scan.at = at.max(Offset(last.offset.0 + 1));
+        let at = self.scan.place.at;
+        if let Some(last) = items.last().filter(|last| last.offset >= at) {
+            self.scan.place = Place::behind(last);
         }
         let new = items.into_iter().filter(|item| item.offset >= at);
         self.inbox.extend(new.map(|item| item.payload));
@@ -258,7 +273,7 @@ impl Subscription {
         if new.is_empty() {
             return Ok(());
         }
-        let place = (topic_id(self.scan.topic.as_ref()), self.scan.at);
+        let place = (topic_id(self.scan.topic.as_ref()), self.scan.place);
         let (core, kept) = (self.scan.core.clone(), new.clone());
         off_thread(move || core.vault().track(&core.id(), &new, place)).await??;
         self.kept.extend(kept);

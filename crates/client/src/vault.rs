@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use minicbor::{CborLen, Decode, Encode};
-use sealcast_bus::Offset;
 use sealcast_crypto::SecretBytes;
 use sealcast_engine::{Identity, Lane, NewSession, Put, Space, persisted};
 use sealcast_protocol::{
@@ -13,9 +12,7 @@ use sealcast_protocol::{
 use sealcast_store::{Key, Store, StoreError, Txn};
 
 use crate::error::Error;
-
-/// How far topics were read, by the hash of their names.
-pub(crate) type Cursors = BTreeMap<[u8; 32], Offset>;
+use crate::place::Place;
 
 /// A home's store, as the engine's records.
 #[derive(Clone, Debug)]
@@ -45,6 +42,16 @@ pub(crate) struct Membership {
     pub(crate) ticket: String,
 }
 
+/// What was learned and is to be kept.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    pub(crate) puts: Vec<Put>,
+    /// How far topics were read.
+    pub(crate) places: Vec<([u8; 32], Place)>,
+    /// Whether what was noted before of keys given to others holds no more.
+    pub(crate) forgets_given: bool,
+}
+
 /// The newest access-log entry that a home wrote in a stream.
 #[derive(Clone, Debug)]
 pub(crate) struct OwnEntry {
@@ -64,6 +71,15 @@ impl OwnEntry {
     fn to_bytes(&self) -> Vec<u8> {
         [&[u8::from(self.is_sent)], self.wire.as_slice()].concat()
     }
+}
+
+/// A session that a process of this home drew.
+#[derive(Debug)]
+pub(crate) struct OwnSession {
+    pub(crate) record: SecretBytes,
+    pub(crate) root: SecretBytes,
+    /// Whether the record is not known to be on the bus.
+    pub(crate) is_drawn: bool,
 }
 
 const RECORD_LEN_MAX: usize = 4096;
@@ -180,25 +196,33 @@ impl Vault {
     }
 
     /// Keeps what the engine wants kept, with how far topics were read, in one transaction.
-    pub(crate) fn keep(
-        &self,
-        stream: &StreamId,
-        puts: &[Put],
-        cursors: &[([u8; 32], Offset)],
-    ) -> Result<(), Error> {
-        if puts.is_empty() && cursors.is_empty() {
+    pub(crate) fn keep(&self, stream: &StreamId, news: &News) -> Result<(), Error> {
+        if news.puts.is_empty() && news.places.is_empty() && !news.forgets_given {
             return Ok(());
         }
         self.write(|txn| {
-            for put in puts {
+            if news.forgets_given {
+                let given = sealcast_store::Space(Space::Delivered as u8);
+                for (key, _) in txn.scan(given, &stream.0)? {
+                    txn.delete(&key)?;
+                }
+            }
+            for put in &news.puts {
                 txn.put(&key(put.space, &[&put.id]), put.value.expose())?;
             }
-            for (topic, offset) in cursors {
-                let place = key(Space::Cursor, &[&stream.0, topic]);
-                txn.put(&place, &offset.0.to_be_bytes())?;
+            for (topic, place) in &news.places {
+                let key = key(Space::Cursor, &[&stream.0, topic]);
+                txn.put(&key, &place.to_bytes())?;
             }
             Ok(())
         })
+    }
+
+    /// Whether a process of this home wrote what a put would keep, or kept it before. A record that
+    /// was drawn moves to the others, so it is looked for first where it was.
+    pub(crate) fn holds(&self, put: &Put) -> Result<bool, Error> {
+        let has = |space| Ok::<_, Error>(self.0.get(&key(space, &[&put.id]))?.is_some());
+        Ok((put.space == Space::Record && has(Space::Drawn)?) || has(put.space)?)
     }
 
     /// Keeps a record unless there is one: of two processes that write it the first wins.
@@ -210,15 +234,15 @@ impl Vault {
         })
     }
 
-    /// How far each control topic of a stream was read.
-    pub(crate) fn cursors(&self, stream: &StreamId) -> Result<Cursors, Error> {
-        let mut cursors = Cursors::new();
+    /// How far each topic of a stream was read, by the digest of its name.
+    pub(crate) fn places(&self, stream: &StreamId) -> Result<BTreeMap<[u8; 32], Place>, Error> {
+        let mut places = BTreeMap::new();
         for (id, value) in self.of_stream(Space::Cursor, stream)? {
             let id = id.as_slice().try_into().map_err(|_| odd_key())?;
-            let offset = value.expose().try_into().map_err(|_| odd_key())?;
-            cursors.insert(id, Offset(u64::from_be_bytes(offset)));
+            // Without what came before, as homes kept it once, a topic is read from its start.
+            places.extend(Place::from_bytes(value.expose()).map(|place| (id, place)));
         }
-        Ok(cursors)
+        Ok(places)
     }
 
     pub(crate) fn lane(&self, stream: &StreamId) -> Result<Lane, Error> {
@@ -245,18 +269,54 @@ impl Vault {
         })
     }
 
-    /// One session of this home, as another of its processes kept it: its record and root.
+    /// One session of this home, as one of its processes kept it.
     pub(crate) fn session(
         &self,
         stream: &StreamId,
         session: &SessionId,
         device: &DeviceId,
-    ) -> Result<Option<(SecretBytes, SecretBytes)>, Error> {
-        let record = self
-            .0
-            .get(&key(Space::Record, &[&stream.0, &session.0, &device.0]))?;
+    ) -> Result<Option<OwnSession>, Error> {
+        let place = |space| key(space, &[&stream.0, &session.0, &device.0]);
+        let drawn = self.0.get(&place(Space::Drawn))?;
+        let is_drawn = drawn.is_some();
+        let record = match drawn {
+            Some(record) => Some(record),
+            None => self.0.get(&place(Space::Record))?,
+        };
         let root = self.0.get(&key(Space::Root, &[&stream.0, &session.0]))?;
-        Ok(record.zip(root))
+        Ok(record.zip(root).map(|(record, root)| OwnSession {
+            record,
+            root,
+            is_drawn,
+        }))
+    }
+
+    /// The sessions that a process of this home drew, and of which none noted that the record is on
+    /// the bus.
+    pub(crate) fn drawn_sessions(&self, stream: &StreamId) -> Result<Vec<SessionId>, Error> {
+        let rows = self.of_stream(Space::Drawn, stream)?;
+        let session = |id: &[u8]| id.first_chunk().map(|id| SessionId(*id));
+        rows.iter()
+            .map(|(id, _)| session(id).ok_or_else(odd_key))
+            .collect()
+    }
+
+    /// Notes that a session's record is on the bus.
+    pub(crate) fn session_announced(
+        &self,
+        stream: &StreamId,
+        session: SessionId,
+        device: &DeviceId,
+    ) -> Result<(), Error> {
+        let place = |space| key(space, &[&stream.0, &session.0, &device.0]);
+        self.change_lane(stream, |lane, txn| {
+            lane.is_announced |= lane.session() == Some(session);
+            if let Some(record) = txn.get(&place(Space::Drawn))? {
+                txn.put(&place(Space::Record), record.expose())?;
+                txn.delete(&place(Space::Drawn))?;
+            }
+            Ok(())
+        })
     }
 
     /// The newest access-log entry that this home wrote in a stream, and whether it is known to be
@@ -288,9 +348,28 @@ impl Vault {
                 wire: entry.wire().to_vec(),
             };
             txn.put(&place, &own.to_bytes())?;
-            let id = key(Space::LogEntry, &[&stream.0, entry.digest().as_bytes()]);
-            txn.put(&id, entry.wire())?;
             Ok(Some(entry))
+        })
+    }
+
+    /// Gives up an entry that never reached the bus, for one that has its place there.
+    pub(crate) fn entry_lost(
+        &self,
+        stream: &StreamId,
+        wire: &[u8],
+        instead: &[u8],
+    ) -> Result<(), Error> {
+        let place = key(Space::OwnEntry, &[&stream.0]);
+        let instead = OwnEntry {
+            is_sent: true,
+            wire: instead.to_vec(),
+        };
+        self.write(|txn| {
+            let newest = txn.get(&place)?.and_then(|value| OwnEntry::read(&value));
+            match newest.is_some_and(|own| !own.is_sent && own.wire == wire) {
+                true => txn.put(&place, &instead.to_bytes()),
+                false => Ok(()),
+            }
         })
     }
 
@@ -317,14 +396,14 @@ impl Vault {
         &self,
         stream: &StreamId,
         trackers: &[(DeviceId, Vec<u8>)],
-        (topic, at): ([u8; 32], Offset),
+        (topic, at): ([u8; 32], Place),
     ) -> Result<(), Error> {
         self.write(|txn| {
             for (device, bytes) in trackers {
                 txn.put(&key(Space::Track, &[&stream.0, &device.0]), bytes)?;
             }
             let place = key(Space::Cursor, &[&stream.0, &topic]);
-            txn.put(&place, &at.0.to_be_bytes())
+            txn.put(&place, &at.to_bytes())
         })
     }
 
@@ -336,7 +415,8 @@ impl Vault {
     }
 }
 
-/// Keeps a drawn session, root and record together.
+/// Keeps a drawn session, root and record together. The record counts when it is on the bus: keys
+/// that were handed out before would not be believed until then.
 pub(crate) fn put_session(
     txn: &mut dyn Txn,
     stream: &StreamId,
@@ -345,7 +425,7 @@ pub(crate) fn put_session(
 ) -> Result<(), StoreError> {
     let root = key(Space::Root, &[&stream.0, &new.session.0]);
     txn.put(&root, new.root.expose())?;
-    let record = key(Space::Record, &[&stream.0, &new.session.0, &device.0]);
+    let record = key(Space::Drawn, &[&stream.0, &new.session.0, &device.0]);
     txn.put(&record, new.record.wire())
 }
 

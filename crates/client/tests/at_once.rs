@@ -51,7 +51,7 @@ async fn one_who_follows_opens_every_message_of_every_new_session() {
             (State::Opened, None),
             "{number}"
         );
-        assert_eq!(delivery.payload, Some(vec![number]));
+        assert_eq!(delivery.payload.as_deref(), Some(&[number][..]));
     }
     publishing.await.unwrap();
 }
@@ -82,7 +82,7 @@ async fn one_who_stops_waiting_and_comes_back_misses_nothing() {
         if let Ok(delivery) = tokio::time::timeout(patience, following.next()).await {
             let delivery = delivery.unwrap();
             assert_eq!(delivery.state, State::Opened, "{delivery:?}");
-            heard.extend(delivery.payload.unwrap());
+            heard.extend_from_slice(&delivery.payload.unwrap());
         }
     }
     publishing.await.unwrap();

@@ -93,8 +93,8 @@ impl SecretBytes {
         &self.0
     }
 
-    /// Hands the bytes over to whoever may have them; they are not wiped any more.
-    pub fn release(mut self) -> Vec<u8> {
+    /// Hands the bytes over to a holder who wipes them, or need not.
+    pub fn into_vec(mut self) -> Vec<u8> {
         core::mem::take(&mut self.0)
     }
 

@@ -45,6 +45,8 @@ pub enum Space {
     Track = 12,
     /// The newest access-log entry that this home wrote: stream.
     OwnEntry = 13,
+    /// Records of sessions that this home drew, until they are on the bus: stream, session, device.
+    Drawn = 14,
 }
 
 /// The id of a record: its parts joined; every part but the last has a fixed length.

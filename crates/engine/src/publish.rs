@@ -172,7 +172,7 @@ impl Publisher {
         lane: &mut Lane,
         view: &StreamView,
         session: SessionId,
-        records: &[(Position, Vec<u8>)],
+        records: &[(Position, impl AsRef<[u8]>)],
     ) -> Result<Sealed, NotSealed> {
         self.check_log(view)?;
         let state = view.state();
@@ -201,7 +201,7 @@ impl Publisher {
         };
         let drafts: Vec<_> = records
             .iter()
-            .map(|(at, payload)| (*at, Draft::Single(payload)))
+            .map(|(at, payload)| (*at, Draft::Single(payload.as_ref())))
             .collect();
         let at = drafts.iter().map(|(at, draft)| (*at, draft));
         let sealed = self.seal_all(lane, view, session, flags, at)?;
@@ -227,7 +227,7 @@ impl Publisher {
         view: &StreamView,
     ) -> Result<Position, NotSealed> {
         self.check_log(view)?;
-        let position = lane.next_position(now, view.state().mark())?;
+        let position = lane.next_position(now, view.mark())?;
         let may_publish = view.state().may_publish(&self.user, &self.device, position);
         match may_publish && !view.is_card_expired(&self.user, &self.device, position) {
             true => Ok(position),

@@ -7,7 +7,6 @@
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt;
 
 use sealcast_crypto::{Digest, SecretBytes, SessionRoot, UnwrapKey, VerifyingKey};
 use sealcast_protocol::{
@@ -19,11 +18,13 @@ use sealcast_protocol::{
 use crate::identity::Identity;
 use crate::persist::{Put, Space, persisted};
 
+mod alarm;
 mod cuts;
 mod delivered;
 mod keys;
 mod waiting;
 
+pub use alarm::Alarm;
 pub(crate) use keys::Held;
 
 use cuts::Cut;
@@ -54,6 +55,8 @@ pub struct StreamView {
     announcers: BTreeSet<UserId>,
     forked: BTreeSet<(UserId, DeviceId)>,
     missing: usize,
+    /// The newest time at which this device started a session or wrote an entry, as the bus shows.
+    own_mark: Position,
     /// What removals of publishers say of each device.
     cuts: BTreeMap<DeviceId, Vec<Cut>>,
     are_cuts_stale: bool,
@@ -62,7 +65,7 @@ pub struct StreamView {
     roots: BTreeMap<SessionId, SessionRoot>,
     covers: BTreeMap<SessionId, Vec<Held>>,
     held_names: BTreeSet<(SessionId, Digest)>,
-    opened: BTreeSet<Digest>,
+    opened: BTreeMap<Digest, usize>,
     deliveries: Deliveries,
     waiting: WaitingRoom,
     /// Whether an earlier run read topics, and what it met there is not known.
@@ -116,50 +119,6 @@ pub enum Output {
     Tell(Alarm),
 }
 
-/// Something on the bus that an honest bus and honest devices do not put there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Alarm {
-    /// Two entries of a user's device list have one place.
-    ListForked(UserId),
-    /// A device wrote two access-log entries with one number. Its grants do not count any more.
-    LogForked(UserId, DeviceId),
-    /// A keyholder's bundle or root does not open for this device, or is not the session's.
-    BadKeys(UserId, DeviceId),
-    /// The bus shows fewer items of a topic than it did: it was emptied, or put back to an older
-    /// state. The driver tells this one.
-    WentBack(ControlTopic),
-}
-
-impl fmt::Display for Alarm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ListForked(user) => write!(f, "two device lists are shown for {user}"),
-            Self::LogForked(user, device) => {
-                write!(
-                    f,
-                    "device {device} of {user} wrote two entries in one place"
-                )
-            }
-            Self::WentBack(ControlTopic::Devices(user)) => {
-                write!(f, "the bus has lost entries of the device list of {user}")
-            }
-            Self::WentBack(ControlTopic::Access(user, device)) => {
-                write!(
-                    f,
-                    "the bus has lost access-log entries of device {device} of {user}"
-                )
-            }
-            Self::WentBack(ControlTopic::Keys) => {
-                f.write_str("the bus has lost session records or keys")
-            }
-            Self::BadKeys(user, device) => {
-                write!(f, "keys from device {device} of {user} do not open")
-            }
-        }
-    }
-}
-
 impl StreamView {
     /// Knows nothing yet but the stream and its owner, from a ticket.
     pub fn new(stream: StreamId, owner: UserId, identity: &Identity) -> Self {
@@ -181,13 +140,14 @@ impl StreamView {
             announcers: BTreeSet::new(),
             forked: BTreeSet::new(),
             missing: 0,
+            own_mark: Position::START,
             cuts: BTreeMap::new(),
             are_cuts_stale: true,
             records: BTreeMap::new(),
             roots: BTreeMap::new(),
             covers: BTreeMap::new(),
             held_names: BTreeSet::new(),
-            opened: BTreeSet::new(),
+            opened: BTreeMap::new(),
             deliveries: Deliveries::default(),
             waiting: WaitingRoom::default(),
             is_restored: false,
@@ -459,6 +419,9 @@ impl StreamView {
 
     fn insert_entry(&mut self, entry: Verified<LogEntry>) -> bool {
         let (hash, body) = (LogHash::from(entry.digest()), entry.body());
+        if (body.user, body.device) == (self.user, self.device) {
+            self.own_mark = self.own_mark.max(body.time);
+        }
         let pending = Pending {
             user: body.user,
             device: body.device,
@@ -520,6 +483,24 @@ impl StreamView {
     /// Entries that owner or admins rest on and that the bus does not show.
     pub fn missing_entries(&self) -> usize {
         self.missing
+    }
+
+    /// The position below which this device seals nothing more, whatever its clock says: the log's
+    /// mark, and the newest time at which the device itself started a session or wrote an entry. A
+    /// home that was put back to an older state learns from it what it had done.
+    pub fn mark(&self) -> Position {
+        self.state.mark().max(self.own_mark)
+    }
+
+    /// Whether this device wrote two access-log entries in one place, so that its grants do not
+    /// count any more.
+    pub fn is_forked(&self) -> bool {
+        self.forked.contains(&(self.user, self.device))
+    }
+
+    /// Whether this device is the owner's or an admin's.
+    pub fn rules(&self) -> bool {
+        self.may_rule(&self.user, &self.device)
     }
 
     /// A user's device list, as far as it is known.

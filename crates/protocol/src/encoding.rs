@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use minicbor::encode::Write;
 use minicbor::{CborLen, Decode, Encode};
 
 /// Encodes a value; the buffer is allocated once, at its final size.
@@ -33,10 +34,23 @@ where
         });
     }
     let value: T = minicbor::decode(bytes).map_err(|_| DecodeError::Malformed)?;
-    if encode(&value) != bytes {
-        return Err(DecodeError::NotCanonical);
+    let mut rest = Expected(bytes);
+    match minicbor::encode(&value, &mut rest) {
+        Ok(()) if rest.0.is_empty() => Ok(value),
+        Ok(()) | Err(_) => Err(DecodeError::NotCanonical),
     }
-    Ok(value)
+}
+
+/// Compares what is written with what is expected. A copy of it could be one of keys.
+struct Expected<'a>(&'a [u8]);
+
+impl Write for Expected<'_> {
+    type Error = ();
+
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), ()> {
+        self.0 = self.0.strip_prefix(bytes).ok_or(())?;
+        Ok(())
+    }
 }
 
 /// Why bytes were not taken for an object. Nothing of them was used.

@@ -196,6 +196,31 @@ pub(super) async fn two_handles(rig: &Rig) -> Outcome {
     Ok(())
 }
 
+pub(super) async fn at_the_end(rig: &Rig) -> Outcome {
+    let topic = topic("a")?;
+    let at = async |end, number| {
+        let payloads = numbered("item", number..number + 1);
+        rig.bus.append_at(&topic, Offset(end), payloads).await
+    };
+    same("below nothing", &at(1, 9).await?, &false)?;
+    same("on an empty topic", &at(0, 0).await?, &true)?;
+    rig.other.append(&topic, numbered("item", 1..3)).await?;
+    for elsewhere in [0, 1, 2, 4, 1 << 50] {
+        same("elsewhere", &at(elsewhere, 9).await?, &false)?;
+    }
+    same("at the end", &at(3, 3).await?, &true)?;
+    let too_much = vec![vec![0; rig.bus.limits().payload_max + 1]];
+    let refused = rig.bus.append_at(&topic, Offset(4), too_much).await;
+    ensure(matches!(refused, Err(BusError::TooLarge { .. })), || {
+        format!("expected TooLarge, found {refused:?}")
+    })?;
+    same_payloads(
+        "payloads",
+        &read_all(&*rig.other, &topic, 0).await?,
+        &numbered("item", 0..4),
+    )
+}
+
 /// Each writer appends batches of 1 to 5 and remembers where they went.
 pub(super) async fn concurrent_appends(rig: &Rig) -> Outcome {
     const WRITERS: u64 = 6;

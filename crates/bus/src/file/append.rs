@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::fault::{Fault, Kind};
 use super::place::Place;
+use super::scan;
 use super::schema;
 use super::watch::Watch;
 use crate::{BusError, Offset, Topic};
@@ -18,8 +19,11 @@ const GROUP_BYTES_MAX: usize = 4 << 20;
 #[derive(Debug)]
 pub(super) struct Append {
     pub(super) topic: Topic,
+    /// Where the topic must end, if anywhere; nothing is appended otherwise.
+    pub(super) at: Option<Offset>,
     pub(super) payloads: Vec<Vec<u8>>,
-    pub(super) done: oneshot::Sender<Result<Offset, BusError>>,
+    /// `None` where the topic ended elsewhere.
+    pub(super) done: oneshot::Sender<Result<Option<Offset>, BusError>>,
 }
 
 impl Append {
@@ -77,7 +81,7 @@ impl Appender {
         }
     }
 
-    fn write(&mut self, group: &[Append]) -> Result<Vec<Offset>, Fault> {
+    fn write(&mut self, group: &[Append]) -> Result<Vec<Option<Offset>>, Fault> {
         self.place.check()?;
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
@@ -110,11 +114,18 @@ fn gather(first: Append, queue: &mut mpsc::Receiver<Append>) -> Vec<Append> {
     group
 }
 
-fn write(connection: &mut Connection, group: &[Append]) -> Result<Vec<Offset>, Fault> {
+fn write(connection: &mut Connection, group: &[Append]) -> Result<Vec<Option<Offset>>, Fault> {
     let change = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut offsets = Vec::with_capacity(group.len());
     for append in group {
-        offsets.push(insert(&change, &append.topic, &append.payloads)?);
+        let is_moved = match append.at {
+            Some(at) => scan::end(&change, &append.topic)? != at,
+            None => false,
+        };
+        offsets.push(match is_moved {
+            true => None,
+            false => Some(insert(&change, &append.topic, &append.payloads)?),
+        });
     }
     change.commit()?;
     Ok(offsets)
@@ -149,6 +160,7 @@ mod tests {
     fn batch(count: usize) -> Append {
         Append {
             topic: Topic::new("t").unwrap(),
+            at: None,
             payloads: vec![vec![1; 10_000]; count],
             done: oneshot::channel().0,
         }
@@ -169,13 +181,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut connection = database(folder.path());
         pages_max(&connection, 20);
-        assert_eq!(write(&mut connection, &[batch(2)]).unwrap(), [Offset(0)]);
+        let offset = |at| Some(Offset(at));
+        assert_eq!(write(&mut connection, &[batch(2)]).unwrap(), [offset(0)]);
         let fault = write(&mut connection, &[batch(1), batch(9)]).unwrap_err();
         assert_eq!(fault.kind(), Kind::Full);
         pages_max(&connection, 1_000);
         assert_eq!(
             write(&mut connection, &[batch(1), batch(9)]).unwrap(),
-            [Offset(2), Offset(3)]
+            [offset(2), offset(3)]
         );
     }
 
@@ -204,7 +217,7 @@ mod tests {
         let told: Vec<String> = outcomes
             .iter_mut()
             .map(|outcome| match outcome.try_recv().unwrap() {
-                Ok(offset) => offset.to_string(),
+                Ok(offset) => offset.unwrap().to_string(),
                 Err(BusError::Full { .. }) => "full".into(),
                 Err(error) => panic!("{error:?}"),
             })
@@ -222,6 +235,6 @@ mod tests {
         let fault = write(&mut connection, &[batch(2)]).unwrap_err();
         assert_eq!(fault.kind(), Kind::Full);
         let last = Offset(schema::OFFSET_MAX);
-        assert_eq!(write(&mut connection, &[batch(1)]).unwrap(), [last]);
+        assert_eq!(write(&mut connection, &[batch(1)]).unwrap(), [Some(last)]);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::fault::Fault;
+use super::fault::{Fault, Kind};
 use super::place::Place;
 use super::schema;
 use crate::{BusError, Item, Offset, Topic};
@@ -99,7 +99,8 @@ pub(super) fn end(connection: &Connection, topic: &Topic) -> Result<Offset, Faul
     Ok(topic_row(connection, topic)?.map_or(Offset(0), |(_, end)| end))
 }
 
-/// The items from `from` on, one at least, then up to `bytes_max` bytes of payload.
+/// The items from `from` on, one at least, then up to `bytes_max` bytes of payload. Damage behind
+/// the first is left for the read that begins there.
 pub(super) fn items(
     connection: &Connection,
     topic: &Topic,
@@ -112,12 +113,42 @@ pub(super) fn items(
     if from >= end {
         return Ok(Vec::new());
     }
+    let mut items = Vec::new();
+    let walked = walk(connection, topic, from, bytes_max, &mut items);
+    match walked {
+        Err(fault) if items.is_empty() || fault.kind() != Kind::Damaged => return Err(fault),
+        Ok(()) | Err(_) => (),
+    }
+    // Items are trimmed from the low end only, so that nothing is missing above one that is left.
+    let first = items.first().map_or(end, |item| item.offset);
+    if first > from && has_below(connection, topic, from)? {
+        let (found, expected) = (first.0, from.0);
+        return Err(Fault::NotDense { found, expected });
+    }
+    Ok(items)
+}
+
+/// Whether a topic has items below an offset.
+fn has_below(connection: &Connection, topic: i64, offset: Offset) -> Result<bool, Fault> {
+    let first = schema::item_key(topic, 0).ok_or(Fault::OutOfRange)?;
+    let end = schema::item_key(topic, offset.0).ok_or(Fault::OutOfRange)?;
+    let mut statement =
+        connection.prepare_cached("SELECT 1 FROM item WHERE key >= ?1 AND key < ?2 LIMIT 1")?;
+    Ok(statement.exists((first, end))?)
+}
+
+fn walk(
+    connection: &Connection,
+    topic: i64,
+    from: Offset,
+    bytes_max: usize,
+    items: &mut Vec<Item>,
+) -> Result<(), Fault> {
     let first = schema::item_key(topic, from.0).ok_or(Fault::OutOfRange)?;
     let last = schema::item_key(topic, schema::OFFSET_MAX).ok_or(Fault::OutOfRange)?;
     let mut statement = connection
         .prepare_cached("SELECT key, payload FROM item WHERE key BETWEEN ?1 AND ?2 ORDER BY key")?;
     let mut rows = statement.query((first, last))?;
-    let mut items: Vec<Item> = Vec::new();
     let mut bytes = 0;
     while items.len() < ITEMS_MAX && (bytes < bytes_max || items.is_empty()) {
         let Some(row) = rows.next()? else { break };
@@ -138,5 +169,5 @@ pub(super) fn items(
             payload: payload.to_vec(),
         });
     }
-    Ok(items)
+    Ok(())
 }

@@ -177,6 +177,7 @@ mod tests {
         let (queue, appends) = mpsc::channel(1);
         let (done, _outcome) = oneshot::channel();
         let append = Append {
+            at: None,
             topic: Topic::new("t").unwrap(),
             payloads: vec![vec![1]],
             done,

@@ -108,7 +108,7 @@ pub(crate) async fn run(ui: &Ui, context: &Context, args: &GrantArgs) -> Result<
     {
         return Err(sealcast::Error::EmptyInterval.into());
     }
-    let (home, stream) = context.stream(&args.stream).await?;
+    let (home, stream) = context.stream(ui, &args.stream).await?;
     let user = user_of(&home, &args.user)?;
     let options = GrantOptions {
         user,

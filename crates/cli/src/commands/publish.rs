@@ -3,8 +3,9 @@ use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
 use clap::Args;
-use sealcast::{Backfill, Name, Published, Publisher, Stream};
+use sealcast::{Acks, Backfill, Name, Published, Publisher, SecretBytes, Stream};
 use serde::Serialize;
+use tokio::sync::Notify;
 
 use crate::context::Context;
 use crate::error::{CommandError, Kind};
@@ -23,6 +24,7 @@ Examples:
   sealcast pub boiler -m '61.4 C'
   sealcast pub boiler -f photo.jpg
   tail -F boiler.log | sealcast pub boiler -l
+  sealcast pub boiler -l --acks < today.log
   sealcast pub boiler -l --backfill < history.tsv")]
 pub(crate) struct PubArgs {
     /// The stream
@@ -50,6 +52,12 @@ pub(crate) struct PubArgs {
     /// sealed at its own time, so that a grant of that time opens it.
     #[arg(long, requires = "lines")]
     backfill: bool,
+    /// Print how many lines are stored on the bus, each time there are more
+    ///
+    /// A number a line, at once. Whatever ends the program, so many of the first lines are durable
+    /// there; perhaps more. A script that begins again goes on behind them.
+    #[arg(long, requires = "lines", conflicts_with = "backfill")]
+    acks: bool,
 }
 
 #[derive(Serialize)]
@@ -60,16 +68,21 @@ struct Line {
     envelopes: u64,
 }
 
+#[derive(Serialize)]
+struct AckLine {
+    stored: u64,
+}
+
 pub(crate) async fn run(ui: &Ui, context: &Context, args: &PubArgs) -> Result<(), CommandError> {
     let payload = match args.lines {
         true => None,
         false => Some(message(ui, args)?),
     };
-    let (_home, stream) = context.stream(&args.stream).await?;
+    let (_home, stream) = context.stream(ui, &args.stream).await?;
     let published = match payload {
-        Some(payload) => Some(stream.publish(&payload).await?),
+        Some(payload) => Some(stream.publish(payload.expose()).await?),
         None if args.backfill => Some(backfill(ui, &stream).await?),
-        None => lines(ui, &stream).await?,
+        None => lines(ui, &stream, args.acks).await?,
     };
     tell(ui, &args.stream, published)?;
     ui.alarms(&stream);
@@ -77,9 +90,9 @@ pub(crate) async fn run(ui: &Ui, context: &Context, args: &PubArgs) -> Result<()
 }
 
 /// What is one message.
-fn message(ui: &Ui, args: &PubArgs) -> Result<Vec<u8>, CommandError> {
+fn message(ui: &Ui, args: &PubArgs) -> Result<SecretBytes, CommandError> {
     if let Some(text) = &args.message {
-        return Ok(text.as_encoded_bytes().to_vec());
+        return Ok(SecretBytes::from(text.as_encoded_bytes().to_vec()));
     }
     if let Some(path) = &args.file {
         return input::whole_file(path);
@@ -91,8 +104,47 @@ fn message(ui: &Ui, args: &PubArgs) -> Result<Vec<u8>, CommandError> {
 }
 
 /// Publishes lines as they come; `None` when there was none.
-async fn lines(ui: &Ui, stream: &Stream) -> Result<Option<Published>, CommandError> {
-    let mut publisher = stream.publisher().await?;
+async fn lines(
+    ui: &Ui,
+    stream: &Stream,
+    tells_acks: bool,
+) -> Result<Option<Published>, CommandError> {
+    let publisher = stream.publisher().await?;
+    let acks = tells_acks.then(|| publisher.acks());
+    let has_no_reader = Notify::new();
+    let (published, told) = tokio::join!(
+        feed(ui, publisher, &has_no_reader),
+        tell_acks(ui, acks, &has_no_reader)
+    );
+    published.and_then(|published| told.map(|()| published))
+}
+
+/// Prints what is stored until the publisher ends. Where nobody reads that any more, publishing ends.
+async fn tell_acks(
+    ui: &Ui,
+    acks: Option<Acks>,
+    has_no_reader: &Notify,
+) -> Result<(), CommandError> {
+    let Some(mut acks) = acks else {
+        return Ok(());
+    };
+    while let Some(stored) = acks.next().await {
+        let printed = match ui.is_json() {
+            true => ui.json(&AckLine { stored }),
+            false => ui.data(stored.to_string()),
+        };
+        printed
+            .and_then(|()| ui.flush())
+            .inspect_err(|_| has_no_reader.notify_one())?;
+    }
+    Ok(())
+}
+
+async fn feed(
+    ui: &Ui,
+    mut publisher: Publisher,
+    has_no_reader: &Notify,
+) -> Result<Option<Published>, CommandError> {
     let mut lines = Lines::of_stdin();
     let bar = ui.bar(None, io::stdin().is_terminal());
     let mut end = std::pin::pin!(asked_to_end());
@@ -100,6 +152,7 @@ async fn lines(ui: &Ui, stream: &Stream) -> Result<Option<Published>, CommandErr
         let next = tokio::select! {
             next = lines.next() => next,
             ended = &mut end => break ended,
+            () = has_no_reader.notified() => break Ok(()),
         };
         let sent = match next {
             Ok(Some(batch)) => send_all(&mut publisher, &batch).await,

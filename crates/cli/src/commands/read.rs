@@ -1,7 +1,7 @@
 use std::io::{self, IsTerminal as _};
 
 use clap::Args;
-use sealcast::{Interval, Name, Position};
+use sealcast::{BusError, Error, Interval, Name, Position};
 
 use crate::context::{Context, Names};
 use crate::deliveries::Printer;
@@ -15,7 +15,8 @@ const BAR_EVERY: u64 = 256;
 /// Read what was published, then end
 ///
 /// Prints each message that opens, and a newline. What does not open is summed up on stderr, and
-/// the exit code is 3 then. A message's time is its publisher's; an interval takes in its
+/// the exit code is 3 then. Where the bus is damaged, what can still be read is printed, and the
+/// exit code is 5. A message's time is its publisher's; an interval takes in its
 /// beginning and leaves out its end.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -47,15 +48,25 @@ pub(crate) async fn run(
         until: args.until.map_or(Position::END, |time| time.position(now)),
     };
     if interval.is_empty() {
-        return Err(sealcast::Error::EmptyInterval.into());
+        return Err(Error::EmptyInterval.into());
     }
-    let (home, stream) = context.stream(&args.stream).await?;
+    let (home, stream) = context.stream(ui, &args.stream).await?;
     let mut reader = stream.read(interval).await?;
     let names = Names::of(&home)?;
     let mut printer = Printer::new(ui, names, home.user().to_string(), args.stream.to_string());
     let bar = ui.bar(Some(reader.progress().1), io::stdout().is_terminal());
-    let mut told: u64 = 0;
-    while let Some(delivery) = reader.next().await? {
+    let (mut told, mut damage): (u64, _) = (0, None);
+    loop {
+        let delivery = match reader.next().await {
+            Ok(Some(delivery)) => delivery,
+            Ok(None) => break,
+            // What lies behind the damage is read all the same.
+            Err(error @ Error::Bus(BusError::Damaged { .. })) => {
+                damage = damage.or(Some(error));
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
         printer.print(&delivery, &bar)?;
         told += 1;
         if told.is_multiple_of(BAR_EVERY) {
@@ -65,10 +76,10 @@ pub(crate) async fn run(
     }
     bar.clear();
     ui.flush()?;
-    if told == 0 {
+    if told == 0 && damage.is_none() {
         ui.talk("Nothing was published in this interval.");
     }
     let outcome = printer.finish();
     ui.alarms(&stream);
-    Ok(outcome)
+    damage.map_or(Ok(outcome), |damage| Err(damage.into()))
 }

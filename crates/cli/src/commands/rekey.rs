@@ -26,7 +26,7 @@ struct Line {
 }
 
 pub(crate) async fn run(ui: &Ui, context: &Context, args: &RekeyArgs) -> Result<(), CommandError> {
-    let (_home, stream) = context.stream(&args.stream).await?;
+    let (_home, stream) = context.stream(ui, &args.stream).await?;
     stream.rekey().await?;
     if ui.is_json() {
         return ui.json(&Line {

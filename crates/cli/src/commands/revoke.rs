@@ -36,7 +36,7 @@ struct Line {
 }
 
 pub(crate) async fn run(ui: &Ui, context: &Context, args: &RevokeArgs) -> Result<(), CommandError> {
-    let (home, stream) = context.stream(&args.stream).await?;
+    let (home, stream) = context.stream(ui, &args.stream).await?;
     let revoked = match user_of(&home, &args.what) {
         Ok(user) => stream.revoke_user(user).await?,
         Err(error) if error.kind() == Kind::Missing && may_be_grant(&args.what) => {

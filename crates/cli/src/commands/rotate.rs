@@ -28,7 +28,7 @@ struct Line {
 }
 
 pub(crate) async fn run(ui: &Ui, context: &Context, args: &RotateArgs) -> Result<(), CommandError> {
-    let (_home, stream) = context.stream(&args.stream).await?;
+    let (_home, stream) = context.stream(ui, &args.stream).await?;
     let cut = stream.rotate().await?;
     if ui.is_json() {
         return ui.json(&Line {

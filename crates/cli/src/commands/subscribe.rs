@@ -46,7 +46,7 @@ pub(crate) async fn run(
     let end = args
         .duration
         .and_then(|duration| Instant::now().checked_add(duration.duration()));
-    let (home, stream) = context.stream(&args.stream).await?;
+    let (home, stream) = context.stream(ui, &args.stream).await?;
     let from = match args.from {
         None | Some(TimeArg::Now) => None,
         Some(time) => Some(time.position(now())),

@@ -26,7 +26,7 @@ struct Line {
 }
 
 pub(crate) async fn run(ui: &Ui, context: &Context, args: &TicketArgs) -> Result<(), CommandError> {
-    let (_, stream) = context.stream(&args.stream).await?;
+    let (_, stream) = context.stream(ui, &args.stream).await?;
     let ticket = stream.ticket().to_string();
     match ui.is_json() {
         true => ui.json(&Line { ticket }),

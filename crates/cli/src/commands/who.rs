@@ -34,7 +34,7 @@ struct Line {
 }
 
 pub(crate) async fn run(ui: &Ui, context: &Context, args: &WhoArgs) -> Result<(), CommandError> {
-    let (home, stream) = context.stream(&args.stream).await?;
+    let (home, stream) = context.stream(ui, &args.stream).await?;
     let grants = stream.who().await?;
     ui.alarms(&stream);
     if ui.is_json() {

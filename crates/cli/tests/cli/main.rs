@@ -2,9 +2,14 @@
 #![cfg(test)]
 
 mod access;
+mod copies;
 mod demo;
 mod full_disk;
 mod homes;
+#[cfg(unix)]
+mod kills;
+#[cfg(target_os = "linux")]
+mod memory;
 mod messages;
 mod processes;
 mod rig;

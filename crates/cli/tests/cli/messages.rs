@@ -1,7 +1,7 @@
 //! Messages: every kind of payload there and back.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 
 use crate::rig::{Person, Rig};
 
@@ -294,4 +294,49 @@ fn an_altered_message_is_rejected_and_the_rest_is_read() {
         "{}",
         ran.stderr
     );
+}
+
+#[test]
+fn what_is_stored_is_told_at_once_and_outlives_the_program() {
+    let rig = Rig::new();
+    let (kim, _) = rig.owner("kim", "s");
+    let mut publisher = kim.start(&["pub", "s", "-l", "--acks"]);
+    let mut stdin = publisher.stdin.take().unwrap();
+    let mut acks = BufReader::new(publisher.stdout.take().unwrap()).lines();
+    stdin.write_all(b"one\n").unwrap();
+    assert_eq!(acks.next().unwrap().unwrap(), "1");
+    stdin.write_all(b"two\nthree\n").unwrap();
+    let told = acks.by_ref().map(Result::unwrap).find(|ack| ack == "3");
+    assert!(told.is_some());
+    publisher.kill().unwrap();
+    publisher.wait().unwrap();
+    assert_eq!(kim.done(&["read", "s"]), "one\ntwo\nthree");
+}
+
+#[test]
+fn the_last_ack_comes_before_the_end_and_says_all() {
+    let rig = Rig::new();
+    let (kim, _) = rig.owner("kim", "s");
+    let lines = "line\n".repeat(500);
+    let acks = kim.done_with(&["pub", "s", "-l", "--acks", "--json"], lines.as_bytes());
+    let acks: Vec<_> = acks.lines().collect();
+    let (summary, acks) = acks.split_last().unwrap();
+    assert!(summary.contains(r#""records":500"#), "{summary}");
+    assert_eq!(acks.last(), Some(&r#"{"stored":500}"#));
+}
+
+#[cfg(unix)]
+#[test]
+fn publishing_ends_when_nobody_reads_what_is_stored() {
+    let rig = Rig::new();
+    let (kim, _) = rig.owner("kim", "s");
+    let mut publisher = kim.start(&["pub", "s", "-l", "--acks"]);
+    let mut stdin = publisher.stdin.take().unwrap();
+    let mut acks = BufReader::new(publisher.stdout.take().unwrap()).lines();
+    stdin.write_all(b"one\n").unwrap();
+    assert_eq!(acks.next().unwrap().unwrap(), "1");
+    drop(acks);
+    stdin.write_all(b"two\n").unwrap();
+    assert_eq!(publisher.wait().unwrap().code(), Some(0));
+    assert_eq!(kim.done(&["read", "s"]), "one\ntwo");
 }

@@ -18,6 +18,7 @@ pub(crate) struct Rig {
 pub(crate) struct Person {
     folder: PathBuf,
     home: PathBuf,
+    passphrase_file: Option<String>,
 }
 
 /// What a command came to.
@@ -35,6 +36,12 @@ impl Rig {
         }
     }
 
+    /// A small one that may lie in memory, where waiting for the disk takes no time.
+    pub(crate) fn small() -> Self {
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self { dir: dir.unwrap() }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
@@ -44,6 +51,7 @@ impl Rig {
         Person {
             folder: self.path().to_owned(),
             home: self.path().join(name),
+            passphrase_file: None,
         }
     }
 
@@ -104,6 +112,23 @@ impl Rig {
         .unwrap();
     }
 
+    /// The items of a topic of the shared bus, from an offset on.
+    pub(crate) fn items(&self, topic: &str, from: usize) -> Vec<Vec<u8>> {
+        let bus = self.bus();
+        let (id, next) = topic_of(&bus, topic);
+        let select = "SELECT payload FROM item WHERE key >= ?1 AND key < ?2 ORDER BY key";
+        let mut select = bus.prepare(select).unwrap();
+        let first = (id << 40) + i64::try_from(from).unwrap();
+        let rows = select.query_map([first, (id << 40) + next], |row| row.get(0));
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+
+    /// Leaves the folder behind and says where it is.
+    pub(crate) fn keep(&mut self) -> &Path {
+        self.dir.disable_cleanup(true);
+        self.path()
+    }
+
     fn bus(&self) -> Connection {
         Connection::open(self.path().join("bus/bus.db")).unwrap()
     }
@@ -128,6 +153,14 @@ impl Person {
         &self.home
     }
 
+    /// The same person, whose home has a passphrase.
+    pub(crate) fn with_passphrase_file(self, file: &str) -> Self {
+        Self {
+            passphrase_file: Some(file.to_owned()),
+            ..self
+        }
+    }
+
     /// A command in this home, without a terminal and without anybody's environment.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sealcast"));
@@ -139,6 +172,9 @@ impl Person {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if let Some(file) = &self.passphrase_file {
+            command.env("SEALCAST_PASSPHRASE_FILE", file);
+        }
         command
     }
 
@@ -217,7 +253,7 @@ impl Person {
 }
 
 impl Ran {
-    fn of(output: Output) -> Self {
+    pub(crate) fn of(output: Output) -> Self {
         Self {
             code: output.status.code().unwrap_or(-1),
             stdout: output.stdout,

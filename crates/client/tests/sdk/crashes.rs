@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use sealcast::{Error, Ground, Home, State};
+use sealcast::{Error, Ground, Home, State, Stream};
 use sealcast_bus::{Bus, BusFuture, Item, Limits, Offset, Tail, Topic};
+use sealcast_crash::Sent;
+use sealcast_protocol::StreamTopics;
 use sealcast_store::{Key, Space, Store, StoreError, Txn, Value};
 
 use crate::rig::*;
@@ -19,6 +21,8 @@ struct Life {
     /// Whether the append that fails is done, and only its answer is missing.
     does_last: bool,
     goes_on: bool,
+    /// What was handed to the bus, whether or not it took it.
+    sent: Arc<Mutex<Sent>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -85,6 +89,10 @@ impl Bus for Mortal<dyn Bus> {
 
     fn append(&self, topic: &Topic, payloads: Vec<Vec<u8>>) -> BusFuture<'_, Offset> {
         let topic = topic.clone();
+        if topic.as_ref().ends_with("/data") {
+            let mut sent = self.life.sent.lock().unwrap();
+            sent.extend(topic.as_ref(), &payloads);
+        }
         Box::pin(async move {
             let step = self.life.step();
             if step == Step::Alive || (step == Step::Dying && self.life.does_last) {
@@ -190,6 +198,22 @@ async fn act(rig: &Rig, life: &Life, bob: &Home, said: &mut Vec<String>) -> Resu
     Ok(())
 }
 
+/// Over all that lies on the bus, and all that was handed to it in vain.
+async fn uses_no_key_twice(rig: &Rig, stream: &Stream, life: &Life) {
+    let data = rig.data(stream).await;
+    let reused = {
+        let mut sent = life.sent.lock().unwrap();
+        sent.extend(&StreamTopics(stream.id()).data(), &data);
+        sent.reused().to_vec()
+    };
+    assert!(reused.is_empty(), "{}: {reused:?}", life.last);
+    let headers = rig.headers(stream).await;
+    let numbers: BTreeSet<_> = headers.iter().map(|of| (of.instance, of.seq)).collect();
+    let different: BTreeSet<_> = data.into_iter().collect();
+    assert_eq!(numbers.len(), different.len(), "{}", life.last);
+    assert!(headers.is_sorted_by_key(|of| of.position), "{}", life.last);
+}
+
 /// Returns whether the step was reached.
 async fn fails_at(last: usize, does_last: bool, goes_on: bool) -> bool {
     let rig = Rig::small();
@@ -202,6 +226,7 @@ async fn fails_at(last: usize, does_last: bool, goes_on: bool) -> bool {
         last,
         does_last,
         goes_on,
+        sent: Arc::default(),
     };
     let (said, end) = live(&rig, &life, &bob).await;
     let is_reached = life.steps.load(Ordering::SeqCst) > last;
@@ -250,11 +275,7 @@ async fn fails_at(last: usize, does_last: bool, goes_on: bool) -> bool {
         let is_expected = |of: &String| of.starts_with(may_be_told) && (does_last || !goes_on);
         assert!(told.iter().all(is_expected), "{last}: {told:?}");
     }
-    let headers = rig.headers(&stream).await;
-    let numbers: BTreeSet<_> = headers.iter().map(|of| (of.instance, of.seq)).collect();
-    let different: BTreeSet<_> = rig.data(&stream).await.into_iter().collect();
-    assert_eq!(numbers.len(), different.len(), "{last}");
-    assert!(headers.is_sorted_by_key(|of| of.position), "{last}");
+    uses_no_key_twice(&rig, &stream, &life).await;
     is_reached
 }
 
@@ -284,4 +305,95 @@ async fn a_bus_or_store_that_fails_once_at_any_step_costs_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nor_does_one_that_fails_at_any_other_step() {
     at_every_step(true, false).await;
+}
+
+/// What a process drew and did not announce before it died must not keep others from the keys of
+/// what came after.
+#[tokio::test]
+async fn a_session_that_was_drawn_and_not_announced_holds_up_no_keys() {
+    let rig = Rig::new();
+    let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
+    let stream = kitchen(&alice).await;
+    let joined = join(&bob, &stream).await;
+    drop((stream, alice));
+    let dies = Meddler::ground(|ask, topic| match (ask, topic.ends_with("/keys")) {
+        (Ask::Append, true) => Manner::Fail,
+        _ => Manner::Honest,
+    });
+    let alice = rig.on("alice", dies).await;
+    let stream = alice.stream(&name("kitchen")).await.unwrap();
+    assert!(stream.publish(b"never").await.is_err());
+    drop((stream, alice));
+
+    let stream = rig
+        .again("alice")
+        .await
+        .stream(&name("kitchen"))
+        .await
+        .unwrap();
+    stream.rekey().await.unwrap();
+    say(&stream, "after").await;
+    stream.grant(all_to(bob.user())).await.unwrap();
+    assert_eq!(history(&joined).await, ["after"]);
+}
+
+/// A bus of last night, in which a home that dies at some step puts back what it knows. Returns
+/// whether the step was reached.
+async fn mends_after_death_at(rig: &Rig, last: usize, does_last: bool) -> bool {
+    for (copy, place) in [
+        ("bus copy", "bus"),
+        ("alice copy", "alice"),
+        ("carol copy", "carol"),
+    ] {
+        std::fs::remove_dir_all(rig.path(place)).unwrap();
+        copy_folder(&rig.path(copy), &rig.path(place));
+    }
+    let life = Life {
+        steps: Arc::default(),
+        last,
+        does_last,
+        goes_on: false,
+        sent: Arc::default(),
+    };
+    // Opening the home and its stream, and a message that did not leave.
+    if let Ok(alice) = Home::danger_open_on(&rig.path("alice"), None, life.ground()).await
+        && let Ok(stream) = alice.stream(&name("kitchen")).await
+    {
+        let _is_out = stream.sync().await.is_ok() && stream.publish(b"between").await.is_ok();
+    }
+    let alice = rig.again("alice").await;
+    let stream = alice.stream(&name("kitchen")).await.unwrap();
+    say(&stream, "after").await;
+    let chain = StreamTopics(stream.id()).access(&alice.device());
+    let shown: BTreeSet<_> = rig.items(&chain).await.into_iter().collect();
+    assert_eq!(shown.len(), 2, "{last}: the first entry and the grant");
+    let carol = rig.again("carol").await;
+    let lines = history(&carol.stream(&name("kitchen")).await.unwrap()).await;
+    let of = |wanted: &str| lines.iter().filter(|line| *line == wanted).count();
+    assert_eq!((of("kept"), of("after")), (1, 1), "{last}: {lines:?}");
+    let known = ["kept", "between", "after"];
+    let is_known = |line: &String| known.contains(&&line[..]) || line.starts_with("Gap");
+    assert!(lines.iter().all(is_known), "{last}: {lines:?}");
+    life.steps.load(Ordering::SeqCst) > last
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_home_that_dies_while_it_puts_back_what_a_bus_lost_ends_it_the_next_time() {
+    let rig = Rig::small();
+    let (alice, carol) = (rig.home("alice").await, rig.home("carol").await);
+    let stream = kitchen(&alice).await;
+    say(&stream, "kept").await;
+    copy_folder(&rig.path("bus"), &rig.path("bus copy"));
+    drop(join(&carol, &stream).await);
+    stream.grant(all_to(carol.user())).await.unwrap();
+    say(&stream, "lost").await;
+    drop((stream, alice, carol));
+    for of in ["alice", "carol"] {
+        copy_folder(&rig.path(of), &rig.path(&format!("{of} copy")));
+    }
+    let mut last = 0;
+    while mends_after_death_at(&rig, last, last % 2 == 0).await {
+        last += 1;
+    }
+    assert!(last > 20, "{last}");
 }

@@ -3,7 +3,9 @@
 #![cfg(test)]
 
 mod broker;
+mod clones;
 mod crashes;
+mod damage;
 mod grants;
 mod homes;
 mod live;
@@ -13,3 +15,4 @@ mod rig;
 mod rollback;
 mod sharing;
 mod taking;
+mod tamper;

@@ -313,6 +313,18 @@ impl Bus for Meddler {
         })
     }
 
+    fn append_at(&self, topic: &Topic, end: Offset, payloads: Vec<Vec<u8>>) -> BusFuture<'_, bool> {
+        let (topic, manner) = (topic.clone(), self.manner(Ask::Append, topic));
+        Box::pin(async move {
+            match manner {
+                Manner::Fail => return Err(unreachable()),
+                Manner::Lose => return Ok(true),
+                Manner::Honest | Manner::Hide(_) => (),
+            }
+            self.inner.append_at(&topic, end, payloads).await
+        })
+    }
+
     fn read(&self, topic: &Topic, from: Offset, bytes_max: usize) -> BusFuture<'_, Vec<Item>> {
         let (topic, manner) = (topic.clone(), self.manner(Ask::Read, topic));
         Box::pin(async move {

@@ -1,17 +1,42 @@
-//! A bus that goes back on what it showed.
+//! A bus that goes back on what it showed: the one of last night was put in its place.
 
-use sealcast::{Alarm, Error};
+use std::sync::{Arc, Mutex};
+
+use sealcast::{Alarm, ControlTopic, Error, GrantOptions, Roles, Sharing, Stream, StreamOptions};
+use sealcast_protocol::StreamTopics;
 
 use crate::rig::*;
+
+fn copy_bus(rig: &Rig) {
+    copy_folder(&rig.path("bus"), &rig.path("bus copy"));
+}
 
 fn restore_bus(rig: &Rig) {
     std::fs::remove_dir_all(rig.path("bus")).unwrap();
     copy_folder(&rig.path("bus copy"), &rig.path("bus"));
 }
 
+/// Opens the stream as a new process of the home does.
+async fn open(rig: &Rig, home: &str) -> Stream {
+    let home = rig.again(home).await;
+    home.stream(&name("kitchen")).await.unwrap()
+}
+
+fn opened(lines: &[String]) -> Vec<&str> {
+    let notes = ["Gap", "Branch"];
+    let lines = lines.iter().map(String::as_str);
+    lines
+        .filter(|line| !notes.iter().any(|note| line.starts_with(note)))
+        .collect()
+}
+
+fn count_gaps(lines: &[String]) -> usize {
+    lines.iter().filter(|line| line.starts_with("Gap")).count()
+}
+
 #[tokio::test]
-async fn nothing_is_written_after_entries_that_the_bus_lost() {
-    let rig = Rig::new();
+async fn the_owner_puts_back_what_it_wrote_since_and_goes_on() {
+    let rig = Rig::small();
     let (alice, bob, carol) = (
         rig.home("alice").await,
         rig.home("bob").await,
@@ -20,78 +45,293 @@ async fn nothing_is_written_after_entries_that_the_bus_lost() {
     let stream = kitchen(&alice).await;
     drop((join(&bob, &stream).await, join(&carol, &stream).await));
     stream.grant(all_to(bob.user())).await.unwrap();
+    say(&stream, "kept").await;
     let (bob_id, carol_id) = (bob.user(), carol.user());
     drop((stream, alice, bob, carol));
-    copy_folder(&rig.path("bus"), &rig.path("bus copy"));
-    let stream = rig
-        .again("alice")
-        .await
-        .stream(&name("kitchen"))
-        .await
-        .unwrap();
+    copy_bus(&rig);
+    let stream = open(&rig, "alice").await;
     stream.grant(all_to(carol_id)).await.unwrap();
+    say(&stream, "lost").await;
     drop(stream);
     restore_bus(&rig);
 
-    let alice = rig.again("alice").await;
-    let stream = alice.stream(&name("kitchen")).await.unwrap();
-    assert!(matches!(stream.alarms()[..], [Alarm::WentBack(_)]));
-    let refused = stream.revoke_user(bob_id).await;
-    assert!(matches!(refused, Err(Error::RolledBack(_))), "{refused:?}");
-    // Another time, too, and in another process.
-    let stream = rig
-        .again("alice")
-        .await
-        .stream(&name("kitchen"))
-        .await
-        .unwrap();
-    let refused = stream.revoke_user(bob_id).await;
-    assert!(matches!(refused, Err(Error::RolledBack(_))), "{refused:?}");
-    // What was granted stays known here, and publishing goes on.
+    let stream = open(&rig, "alice").await;
+    assert!(matches!(stream.alarms()[..], [Alarm::WentBack(_), ..]));
     assert_eq!(stream.who().await.unwrap().len(), 3);
-    say(&stream, "one").await;
-    assert_eq!(history(&stream).await, ["one"]);
+    say(&stream, "after").await;
+    stream.revoke_user(bob_id).await.unwrap();
+    // Carol never saw the bus as it was; she reads by the grant and the keys that were put back.
+    for of in ["carol", "alice"] {
+        let lines = history(&open(&rig, of).await).await;
+        assert_eq!(opened(&lines), ["kept", "after"], "{of}");
+        assert_eq!(count_gaps(&lines), 1, "{of}: {lines:?}");
+    }
+    // Told once, and then in order.
+    let stream = open(&rig, "alice").await;
+    stream.sync().await.unwrap();
+    assert_eq!(stream.alarms(), []);
+}
+
+#[tokio::test]
+async fn a_bus_that_grew_past_where_it_was_read_is_noticed_all_the_same() {
+    let rig = Rig::small();
+    let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
+    let stream = kitchen(&alice).await;
+    drop(join(&bob, &stream).await);
+    stream.grant(all_to(bob.user())).await.unwrap();
+    say(&stream, "kept").await;
+    drop((stream, alice, bob));
+    copy_bus(&rig);
+    open(&rig, "alice").await.rekey().await.unwrap();
+    let joined = open(&rig, "bob").await;
+    assert_eq!(history(&joined).await, ["kept"]);
+    let read = rig.keys_end(&joined).await;
+    drop(joined);
+    restore_bus(&rig);
+
+    let stream = open(&rig, "alice").await;
+    for _ in 0..3 {
+        stream.rekey().await.unwrap();
+    }
+    say(&stream, "after").await;
+    assert!(rig.keys_end(&stream).await > read);
+    drop(stream);
+    let joined = open(&rig, "bob").await;
+    assert_eq!(joined.alarms(), [Alarm::WentBack(ControlTopic::Keys)]);
+    assert_eq!(history(&joined).await, ["kept", "after"]);
+    let joined = open(&rig, "bob").await;
+    assert_eq!(joined.alarms(), [], "it is told once");
+}
+
+/// Fault 20: what was read live stays known when the bus forgets it, and what the bus still shows
+/// is no news.
+#[tokio::test]
+async fn live_reading_goes_on_where_the_bus_lost_messages() {
+    for regrown in [0, 1, 9] {
+        let rig = Rig::small();
+        let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
+        let stream = kitchen(&alice).await;
+        let joined = join(&bob, &stream).await;
+        stream.grant(all_to(bob.user())).await.unwrap();
+        say(&stream, "kept").await;
+        drop((stream, alice, joined, bob));
+        copy_bus(&rig);
+        let stream = open(&rig, "alice").await;
+        let joined = open(&rig, "bob").await;
+        let mut live = joined.subscribe(None).await.unwrap();
+        for text in texts("lost", 5) {
+            say(&stream, &text).await;
+        }
+        assert_eq!(next(&mut live, 5).await, texts("lost", 5));
+        let copy = rig.data(&stream).await[1].clone();
+        live.finish().await.unwrap();
+        drop((stream, joined));
+        restore_bus(&rig);
+
+        let stream = open(&rig, "alice").await;
+        for text in texts("unseen", regrown) {
+            say(&stream, &text).await;
+        }
+        let joined = open(&rig, "bob").await;
+        let mut live = joined.subscribe(None).await.unwrap();
+        assert!(joined.alarms().contains(&Alarm::LostMessages), "{regrown}");
+        rig.inject(&stream, &copy).await;
+        say(&stream, "after").await;
+        let told = next(&mut live, 2).await;
+        assert_eq!(told, ["Replay", "after"], "{regrown}");
+        live.finish().await.unwrap();
+        let joined = open(&rig, "bob").await;
+        drop(joined.subscribe(None).await.unwrap());
+        assert_eq!(joined.alarms(), [], "it is told once");
+    }
+}
+
+/// Whoever is not online reads by what the owner puts back: its own card, its grant and its keys.
+#[tokio::test]
+async fn whoever_was_let_in_since_can_still_read() {
+    for sharing in [Sharing::Active, Sharing::OnRequest] {
+        let rig = Rig::small();
+        let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
+        let options = StreamOptions {
+            sharing,
+            ..StreamOptions::default()
+        };
+        let stream = alice
+            .create_stream(&name("kitchen"), options)
+            .await
+            .unwrap();
+        say(&stream, "kept").await;
+        let bob_id = bob.user();
+        drop((stream, alice));
+        copy_bus(&rig);
+        let stream = open(&rig, "alice").await;
+        drop((join(&bob, &stream).await, bob));
+        stream.sync().await.unwrap();
+        stream.grant(all_to(bob_id)).await.unwrap();
+        drop(stream);
+        restore_bus(&rig);
+
+        let stream = open(&rig, "alice").await;
+        stream.sync().await.unwrap();
+        assert_eq!(rig.items(&bob_id.devices_topic()).await.len(), 1);
+        drop(stream);
+        assert_eq!(
+            history(&open(&rig, "bob").await).await,
+            ["kept"],
+            "{sharing:?}"
+        );
+    }
 }
 
 #[tokio::test]
 async fn a_session_whose_record_the_bus_lost_is_replaced() {
-    let rig = Rig::new();
+    let rig = Rig::small();
     let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
     let stream = kitchen(&alice).await;
     let joined = join(&bob, &stream).await;
     stream.grant(all_to(bob.user())).await.unwrap();
     drop((stream, alice, joined, bob));
-    copy_folder(&rig.path("bus"), &rig.path("bus copy"));
-    let stream = rig
-        .again("alice")
-        .await
-        .stream(&name("kitchen"))
-        .await
-        .unwrap();
+    copy_bus(&rig);
+    let stream = open(&rig, "alice").await;
     say(&stream, "lost").await;
+    let lost = rig.headers(&stream).await;
     drop(stream);
     restore_bus(&rig);
 
-    let stream = rig
-        .again("alice")
-        .await
-        .stream(&name("kitchen"))
-        .await
-        .unwrap();
+    let stream = open(&rig, "alice").await;
     say(&stream, "kept").await;
     assert!(matches!(stream.alarms()[..], [Alarm::WentBack(_)]));
-    let joined = rig
-        .again("bob")
-        .await
-        .stream(&name("kitchen"))
-        .await
-        .unwrap();
-    let told = history(&joined).await;
-    assert_eq!(
-        told.iter()
-            .filter(|of| !of.starts_with("Gap"))
-            .collect::<Vec<_>>(),
-        ["kept"]
+    assert_ne!(rig.headers(&stream).await[0].session, lost[0].session);
+    let lines = history(&open(&rig, "bob").await).await;
+    assert_eq!(opened(&lines), ["kept"]);
+    assert_eq!(count_gaps(&lines), 1);
+}
+
+/// A publisher's entry builds on the owner's; the publisher puts those back when it writes.
+#[tokio::test]
+async fn a_publisher_puts_back_what_its_entry_builds_on() {
+    let rig = Rig::small();
+    let (alice, bob, carol) = (
+        rig.home("alice").await,
+        rig.home("bob").await,
+        rig.home("carol").await,
     );
-    assert_eq!(told.len(), 2);
+    let stream = kitchen(&alice).await;
+    drop((join(&bob, &stream).await, join(&carol, &stream).await));
+    let (bob_id, carol_id) = (bob.user(), carol.user());
+    drop((alice, bob, carol));
+    copy_bus(&rig);
+    let both = Roles::READER.with(Roles::PUBLISHER);
+    let grant = GrantOptions {
+        roles: both,
+        ..all_to(bob_id)
+    };
+    stream.grant(grant).await.unwrap();
+    let joined = open(&rig, "bob").await;
+    say(&joined, "lost").await;
+    drop((stream, joined));
+    restore_bus(&rig);
+
+    let joined = open(&rig, "bob").await;
+    joined.grant(all_to(carol_id)).await.unwrap();
+    say(&joined, "after").await;
+    let lines = history(&open(&rig, "carol").await).await;
+    assert_eq!(opened(&lines), ["after"]);
+}
+
+#[tokio::test]
+async fn nothing_is_written_after_entries_that_the_bus_will_not_take_back() {
+    let rig = Rig::small();
+    let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
+    let stream = kitchen(&alice).await;
+    drop(join(&bob, &stream).await);
+    let bob_id = bob.user();
+    drop((alice, bob));
+    copy_bus(&rig);
+    stream.grant(all_to(bob_id)).await.unwrap();
+    drop(stream);
+    restore_bus(&rig);
+
+    for manner in [Manner::Lose, Manner::Fail] {
+        let ground = Meddler::ground(move |ask, _| match ask {
+            Ask::Append => manner,
+            Ask::Read | Ask::End => Manner::Honest,
+        });
+        let alice = rig.on("alice", ground).await;
+        let stream = alice.stream(&name("kitchen")).await.unwrap();
+        assert_eq!(history(&stream).await, [""; 0], "reading goes on");
+        let refused = stream.revoke_user(bob_id).await;
+        let is_right = match manner == Manner::Lose {
+            true => matches!(refused, Err(Error::RolledBack(_))),
+            false => matches!(refused, Err(Error::Bus(_))),
+        };
+        assert!(is_right, "{refused:?}");
+    }
+    // What failed is made up for once the bus takes it.
+    let stream = open(&rig, "alice").await;
+    stream.revoke_user(bob_id).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_bus_did_not_take_back_is_put_back_by_the_next_reading() {
+    let rig = Rig::small();
+    let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
+    let stream = kitchen(&alice).await;
+    let device = alice.device();
+    drop(alice);
+    copy_bus(&rig);
+    let (list, chain) = (
+        bob.user().devices_topic(),
+        StreamTopics(stream.id()).access(&device),
+    );
+    drop(join(&bob, &stream).await);
+    stream.grant(all_to(bob.user())).await.unwrap();
+    drop(stream);
+    restore_bus(&rig);
+
+    let ground = Meddler::ground(|ask, _| match ask {
+        Ask::Append => Manner::Fail,
+        Ask::Read | Ask::End => Manner::Honest,
+    });
+    let alice = rig.on("alice", ground).await;
+    drop(alice.stream(&name("kitchen")).await.unwrap());
+    assert_eq!(rig.items(&list).await.len(), 0);
+    drop(open(&rig, "alice").await);
+    assert_eq!(rig.items(&list).await.len(), 1);
+    assert_eq!(rig.items(&chain).await.len(), 2);
+}
+
+/// Looking costs one call for each topic, and another when a stream is opened.
+#[tokio::test]
+async fn a_reading_that_finds_nothing_new_asks_for_the_ends_alone() {
+    let rig = Rig::small();
+    let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
+    let stream = kitchen(&alice).await;
+    drop(join(&bob, &stream).await);
+    stream.grant(all_to(bob.user())).await.unwrap();
+    say(&stream, "one").await;
+    let id = stream.id();
+    drop((stream, alice));
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let note = asked.clone();
+    let ground = Meddler::ground(move |ask, topic| {
+        note.lock().unwrap().push((ask, topic.to_owned()));
+        Manner::Honest
+    });
+    let data = StreamTopics(id).data();
+    let counted = |wanted: Ask| {
+        let asked = asked.lock().unwrap();
+        let of = asked
+            .iter()
+            .filter(|(ask, topic)| *ask == wanted && *topic != data);
+        of.count()
+    };
+    let alice = rig.on("alice", ground).await;
+    let stream = alice.stream(&name("kitchen")).await.unwrap();
+    // Two lists, two chains (bob wrote none), and the keys.
+    assert_eq!((counted(Ask::End), counted(Ask::Read)), (5, 4));
+    asked.lock().unwrap().clear();
+    stream.sync().await.unwrap();
+    assert_eq!((counted(Ask::End), counted(Ask::Read)), (5, 0));
+    assert_eq!(counted(Ask::Append), 0);
 }

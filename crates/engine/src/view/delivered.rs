@@ -1,6 +1,6 @@
 //! What the bus shows that devices were given.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use minicbor::{CborLen, Decode, Encode};
@@ -15,6 +15,8 @@ pub(super) struct Deliveries {
     by_bundles: BTreeMap<(SessionId, DeviceId), Vec<Delivery>>,
     /// The newest record that wraps the root for the device, by its start.
     by_records: BTreeMap<(SessionId, DeviceId), Position>,
+    /// By bundles that the bus lost. They were there, and may have been read.
+    lost: BTreeSet<(SessionId, DeviceId)>,
 }
 
 /// What one giver wrapped to one key.
@@ -81,9 +83,18 @@ impl Deliveries {
         }
     }
 
+    /// Takes every bundle for lost. Returns the devices that they were for.
+    pub(super) fn forget(&mut self) -> BTreeSet<DeviceId> {
+        let lost: BTreeSet<_> = core::mem::take(&mut self.by_bundles).into_keys().collect();
+        let devices = lost.iter().map(|(_, device)| *device).collect();
+        self.lost.extend(lost);
+        devices
+    }
+
     /// Whether a device was given anything, by whomever and to whichever key.
     pub(super) fn has_any(&self, session: SessionId, device: DeviceId) -> bool {
-        self.by_bundles.contains_key(&(session, device))
+        self.lost.contains(&(session, device))
+            || self.by_bundles.contains_key(&(session, device))
             || self.by_records.contains_key(&(session, device))
     }
 

@@ -1,5 +1,6 @@
 //! The keys topic: session records and bundles, `spec/reading.md`, section "Control objects".
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use sealcast_crypto::{Cover, Digest, SecretBytes, SessionRoot, digest};
@@ -118,6 +119,9 @@ impl StreamView {
                 Err(_) => self.tell_bad_keys((body.lane, body.device)),
             }
         }
+        if body.device == self.device {
+            self.own_mark = self.own_mark.max(body.start);
+        }
         let mut kept = body.clone();
         kept.wraps = Vec::new();
         self.records.insert((body.session, body.device), kept);
@@ -136,38 +140,37 @@ impl StreamView {
 
     fn take_bundle(&mut self, bundle: Verified<Bundle>) -> Option<KeyItem> {
         let context = &bundle.body().context;
-        let mut is_whole = true;
-        for spec in &context.covers {
-            match self.lane_of(&spec.session) {
-                Some(lane) if lane != context.lane => return None,
-                Some(_) => (),
-                None => is_whole = false,
-            }
+        let lanes = context.covers.iter().map(|of| self.lane_of(&of.session));
+        let lanes: Vec<_> = lanes.collect();
+        if lanes.iter().flatten().any(|lane| *lane != context.lane) {
+            return None;
         }
         let (user, device) = (&context.giver_user, &context.giver_device);
         if !self.state.is_keyholder(user, device, &context.lane) {
             let is_final = self.knows_all(&context.heads);
             return (!is_final).then_some(KeyItem::SignedBundle(bundle));
         }
-        if !is_whole {
-            return Some(KeyItem::SignedBundle(bundle));
-        }
-        if context.key == KeyUse::LongLived {
+        let known = lanes.iter().flatten().count();
+        if context.key == KeyUse::LongLived && known > 0 {
             self.note_delivered(context);
             if (context.user, context.device) == (self.user, self.device)
-                && !self.opened.contains(&bundle.digest())
+                && self.opened.get(&bundle.digest()) != Some(&known)
             {
-                self.opened.insert(bundle.digest());
+                self.opened.insert(bundle.digest(), known);
                 self.open_own(&bundle);
             }
         }
-        None
+        // What has a record does not wait for what has none.
+        (known < lanes.len()).then_some(KeyItem::SignedBundle(bundle))
     }
 
     fn note_delivered(&mut self, context: &BundleContext) {
         let giver = (context.giver_user, context.giver_device);
         for spec in &context.covers {
             let (session, device) = (spec.session, context.device);
+            if self.lane_of(&session).is_none() {
+                continue;
+            }
             let key = context.wrap_key_hash;
             let news = self
                 .deliveries
@@ -190,7 +193,7 @@ impl StreamView {
             Err(_) => return self.tell_bad_keys(giver),
         };
         for (session, cover) in covers {
-            if self.roots.contains_key(&session) {
+            if self.roots.contains_key(&session) || self.lane_of(&session).is_none() {
                 continue;
             }
             if (cover.from(), cover.until()) == (Position::START.0, Position::END.0) {
@@ -274,6 +277,18 @@ fn decode_held(bytes: &[u8]) -> Option<Held> {
     let (from, until) = (u64::from_be_bytes(*from), u64::from_be_bytes(*until));
     let cover = Cover::from_key_bytes(from, until, keys).ok()?;
     Some(Held::new((UserId(*user), DeviceId(*device)), cover))
+}
+
+/// The bus went back to an older state.
+impl StreamView {
+    /// Takes every bundle that the bus showed for lost, before the keys topic is read again from its
+    /// start. Returns the users whom they were for. Records are not lost with it: what signed them
+    /// puts them back.
+    pub fn forget_given(&mut self) -> BTreeSet<UserId> {
+        let devices = self.deliveries.forget();
+        self.revision += 1;
+        devices.iter().filter_map(|of| self.user_of(of)).collect()
+    }
 }
 
 /// What is known.

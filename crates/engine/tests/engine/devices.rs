@@ -40,6 +40,32 @@ fn a_new_device_of_a_reader_gets_what_the_reader_was_granted() {
     assert_eq!(world.opened(stranger), [""; 0]);
 }
 
+/// A bundle that the bus lost is made again, and its device may have read it all the same.
+#[test]
+fn what_was_given_and_lost_is_given_again_and_still_counts_as_given() {
+    let mut world = World::new(53);
+    let reader = world.user();
+    let phone = world.device_of(reader);
+    world
+        .grant(OWNER, reader, Roles::READER, Interval::ALL)
+        .unwrap();
+    let before = world.publish(OWNER, "one").unwrap();
+    let handouts = |world: &World| {
+        let view = &world.peers[OWNER].view;
+        plan_handouts(view, world.now, SharedWith::Everyone).len()
+    };
+    assert_eq!(handouts(&world), 0);
+    let users = world.peers[OWNER].view.forget_given();
+    assert_eq!(users.into_iter().collect::<Vec<_>>(), [world.id(reader)]);
+    assert_eq!(handouts(&world), 2);
+    world.out(phone);
+    world.sync(OWNER);
+    assert_eq!(handouts(&world), 1);
+    let after = world.publish(OWNER, "two").unwrap();
+    assert_ne!(before.session, after.session);
+    assert_eq!(world.opened(phone), ["one"]);
+}
+
 #[test]
 fn revoked_and_expired_devices_are_given_nothing() {
     let mut world = World::new(52);

@@ -29,6 +29,34 @@ fn what_a_removed_admin_gave_is_given_again() {
     assert!(!world.peers[reader].view.has_waiting());
 }
 
+/// fault 17: a bundle is opened as far as its sessions are known. What the bus spoilt or withholds
+/// keeps nothing else from being read.
+#[test]
+fn a_session_without_a_record_keeps_no_other_of_its_bundle_from_opening() {
+    let mut world = World::new(62);
+    let reader = world.user();
+    world.publish(OWNER, "one").unwrap();
+    let record = world.keys().len() - 1;
+    world.tick(1_000);
+    world.rekey(OWNER);
+    world.publish(OWNER, "two").unwrap();
+    let items = world.keys().len();
+    world
+        .grant(OWNER, reader, Roles::READER, Interval::ALL)
+        .unwrap();
+    assert_eq!(world.keys().len() - items, 1, "one bundle");
+    let record = world.spoil_key_item(record);
+    assert_eq!(world.opened(reader), ["two"]);
+    assert!(world.peers[reader].view.has_waiting());
+    world.restart(reader);
+    assert_eq!(world.opened(reader), ["two"]);
+    // Its place in the topic was not recorded while the bundle waited.
+    world.peers[reader].cursors.clear();
+    world.put_key_item(&record);
+    assert_eq!(world.opened(reader), ["one", "two"]);
+    assert!(!world.peers[reader].view.has_waiting());
+}
+
 #[test]
 fn sharing_modes_say_who_is_served_unasked() {
     for (sharing, everyone, granted) in [

@@ -10,3 +10,4 @@ mod order;
 mod rig;
 mod rights;
 mod rng;
+mod tamper;

@@ -29,7 +29,7 @@ pub(crate) struct Peer {
     pub(crate) publisher: Publisher,
     pub(crate) alarms: Vec<Alarm>,
     pub(crate) store: BTreeMap<(Space, Vec<u8>), Vec<u8>>,
-    cursors: BTreeMap<String, usize>,
+    pub(crate) cursors: BTreeMap<String, usize>,
 }
 
 /// Everybody, and what is between them.
@@ -143,6 +143,13 @@ impl World {
 
     pub(crate) fn put_key_item(&mut self, item: &[u8]) {
         self.put(&StreamTopics(self.stream).keys(), item);
+    }
+
+    /// Puts something else in the place of an item of the keys topic.
+    pub(crate) fn spoil_key_item(&mut self, at: usize) -> Vec<u8> {
+        let topic = StreamTopics(self.stream).keys();
+        let keys = self.bus.entry(topic).or_default();
+        std::mem::replace(&mut keys[at], b"spoilt".to_vec())
     }
 
     pub(crate) fn data(&mut self) -> &mut Vec<Vec<u8>> {

@@ -1,0 +1,197 @@
+//! A bus that was put back to an older state, and a home that was.
+
+use std::collections::BTreeSet;
+
+use sealcast_bus::{BusError, Offset};
+use sealcast_engine::{Alarm, ControlTopic, Space};
+use sealcast_protocol::{EnvelopeView, Position, SessionRecord, Unverified};
+
+use crate::blocking::off_thread;
+use crate::core::{Core, READ_BYTES, Reading};
+use crate::error::Error;
+use crate::home::topic;
+
+/// Items at the end of the data topic among which this device's newest envelope is looked for.
+const LOOK_BACK: u64 = 64;
+
+impl Core {
+    /// The bus lost what it showed. The record of this device's session may be among it, and keys
+    /// that others were given: the next message starts another session, and what the topic still
+    /// shows of keys is noted anew.
+    pub(crate) async fn roll_back(&self, of: &ControlTopic) -> Result<(), Error> {
+        self.tell([Alarm::WentBack(*of)]);
+        if *of != ControlTopic::Keys {
+            return Ok(());
+        }
+        let (vault, stream) = (self.vault().clone(), self.id());
+        off_thread(move || {
+            vault.change_lane(&stream, |lane, _| {
+                lane.end_session();
+                Ok(())
+            })
+        })
+        .await??;
+        let users = self.view().forget_given();
+        self.lose_keys(users);
+        let alarms = self.drain();
+        self.tell(alarms);
+        let mut unkept = self.unkept();
+        unkept.puts.retain(|put| put.space != Space::Delivered);
+        unkept.forgets_given = true;
+        Ok(())
+    }
+
+    /// Puts back on the bus what it lost of this device's own objects and, on a device of the owner
+    /// or an admin, of everybody's. Returns whether it wrote anything. Where the bus takes nothing,
+    /// it is tried again by the next reading.
+    pub(crate) async fn put_back(&self, reading: &mut Reading) -> Result<bool, Error> {
+        let mut has_written = false;
+        for of in reading.gone_back.clone() {
+            if self.is_in_charge_of(&of) {
+                match self.put_back_topic(&of).await {
+                    Ok(written) => has_written |= written,
+                    Err(Error::Bus(_)) => continue,
+                    Err(error) => return Err(error),
+                }
+            }
+            reading.gone_back.remove(&of);
+        }
+        Ok(has_written)
+    }
+
+    fn is_in_charge_of(&self, of: &ControlTopic) -> bool {
+        let view = self.view();
+        let (me, my_device) = view.me();
+        let is_own = match of {
+            ControlTopic::Devices(user) => *user == me,
+            ControlTopic::Access(user, device) => (*user, *device) == (me, my_device),
+            ControlTopic::Keys => true,
+        };
+        is_own || view.rules()
+    }
+
+    /// Appends what is known of a topic and not shown there, in its order.
+    pub(crate) async fn put_back_topic(&self, of: &ControlTopic) -> Result<bool, Error> {
+        let on_bus = topic(&of.name(self.id()))?;
+        let mut lacking = self.known_of(of).await?;
+        let mut at = Offset(0);
+        loop {
+            let items = self.bus.read(&on_bus, at, READ_BYTES).await?;
+            let Some(last) = items.last() else {
+                break;
+            };
+            at = Offset(last.offset.0.saturating_add(1));
+            let shown: BTreeSet<_> = items.iter().map(|item| &item.payload).collect();
+            lacking.retain(|known| !shown.contains(known));
+        }
+        let has_any = !lacking.is_empty();
+        let limit = self.bus.limits().batch_max;
+        while !lacking.is_empty() {
+            let mut size = 0;
+            let fits = lacking.iter().take_while(|item| {
+                size += item.len();
+                size <= limit
+            });
+            let count = fits.count().clamp(1, lacking.len());
+            let rest = lacking.split_off(count);
+            self.bus.append(&on_bus, lacking).await?;
+            lacking = rest;
+        }
+        Ok(has_any)
+    }
+
+    /// What this home knows of a topic: all entries of a list or a chain; of the records, those that
+    /// this device signed, or all where it rules.
+    async fn known_of(&self, of: &ControlTopic) -> Result<Vec<Vec<u8>>, Error> {
+        let (vault, stream, of) = (self.vault().clone(), self.id(), *of);
+        match of {
+            ControlTopic::Devices(user) => {
+                let entries = off_thread(move || vault.list_entries()).await??;
+                let of_user = entries.into_iter().filter(|(of, _)| *of == user);
+                Ok(of_user.map(|(_, entry)| entry.expose().to_vec()).collect())
+            }
+            ControlTopic::Access(user, device) => {
+                let newest = off_thread(move || vault.newest_entry(&stream)).await??;
+                let view = self.view();
+                let entries = view.log().entries();
+                let of_device =
+                    entries.filter(|of| (of.body().user, of.body().device) == (user, device));
+                let mut known: Vec<_> = of_device.map(|of| of.wire().to_vec()).collect();
+                let is_own = (user, device) == view.me();
+                known.extend(
+                    newest
+                        .filter(|own| is_own && own.is_sent)
+                        .map(|own| own.wire),
+                );
+                known.dedup();
+                Ok(known)
+            }
+            ControlTopic::Keys => {
+                let records = off_thread(move || vault.of_stream(Space::Record, &stream)).await??;
+                let (rules, me) = (self.view().rules(), self.identity().device());
+                let is_own = |wire: &[u8]| {
+                    Unverified::<SessionRecord>::decode(wire)
+                        .is_ok_and(|record| record.claims().device == me)
+                };
+                let records = records.into_iter().map(|(_, wire)| wire.expose().to_vec());
+                Ok(records.filter(|wire| rules || is_own(wire)).collect())
+            }
+        }
+    }
+
+    /// Looks at the end of the data topic for envelopes of this device at positions that its home
+    /// does not know of: the home was put back to an older state, and must not seal below them.
+    pub(crate) async fn look_back(&self) -> Result<(), Error> {
+        if !self.has_lane() {
+            return Ok(());
+        }
+        let (vault, stream) = (self.vault().clone(), self.id());
+        let mark = off_thread(move || vault.lane(&stream)).await??.mark;
+        let data = self.data_topic()?;
+        let end = self.bus.end(&data).await?;
+        let mut at = Offset(end.0.saturating_sub(LOOK_BACK));
+        let mut newest = mark;
+        while at < end {
+            let items = match self.bus.read(&data, at, READ_BYTES).await {
+                // Whoever reads is told; nothing is learned from it here.
+                Err(BusError::Damaged { .. }) => break,
+                read => read?,
+            };
+            let Some(last) = items.last() else {
+                break;
+            };
+            at = Offset(last.offset.0.saturating_add(1));
+            for item in &items {
+                newest = self.sealed_above(newest, &item.payload).unwrap_or(newest);
+            }
+        }
+        if newest == mark {
+            return Ok(());
+        }
+        // Another process of the home may have sealed it since the mark was read.
+        let (vault, stream) = (self.vault().clone(), self.id());
+        let is_ahead = off_thread(move || {
+            vault.change_lane(&stream, |lane, _| {
+                let is_ahead = newest > lane.mark;
+                lane.seal_at(newest);
+                Ok(is_ahead)
+            })
+        });
+        self.tell(is_ahead.await??.then_some(Alarm::HomeWentBack));
+        Ok(())
+    }
+
+    /// Where an item lies, if it is a live envelope above a position that this device signed.
+    fn sealed_above(&self, mark: Position, item: &[u8]) -> Option<Position> {
+        let envelope = EnvelopeView::parse(item).ok()?;
+        let header = *envelope.header();
+        let is_own = header.device == self.identity().device();
+        if !is_own || header.flags.backfill || header.position <= mark {
+            return None;
+        }
+        let stream = self.id();
+        let key = self.identity().signing().verifying_key();
+        let bound = envelope.bind(&stream, b"");
+        bound.verify(&key).is_ok().then_some(header.position)
+    }
+}

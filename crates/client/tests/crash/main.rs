@@ -1,0 +1,9 @@
+//! Crashes of whole processes, power cuts and failing disks, under the real store and the real bus.
+#![cfg(test)]
+#![cfg(unix)]
+
+mod aborts;
+mod disk;
+mod keys;
+mod play;
+mod scene;

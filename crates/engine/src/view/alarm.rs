@@ -1,0 +1,81 @@
+//! What is told besides messages.
+
+use core::fmt;
+
+use sealcast_protocol::{DeviceId, UserId};
+
+use super::ControlTopic;
+
+/// Something on the bus that an honest bus and honest devices do not put there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Alarm {
+    /// Two entries of a user's device list have one place.
+    ListForked(UserId),
+    /// A device wrote two access-log entries with one number. Its grants do not count any more.
+    LogForked(UserId, DeviceId),
+    /// A keyholder's bundle or root does not open for this device, or is not the session's.
+    BadKeys(UserId, DeviceId),
+    /// The bus shows other or fewer items of a topic than it did: it was emptied, or put back to an
+    /// older state. The driver tells this one.
+    WentBack(ControlTopic),
+    /// As [`WentBack`](Self::WentBack), for messages that live reading was past.
+    LostMessages,
+    /// This device put something on the bus of which its home does not know: the home was put back
+    /// to an older state, or a copy of it is in use. The driver tells this one.
+    HomeWentBack,
+}
+
+impl Alarm {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::ListForked(_) | Self::BadKeys(..) => "find out who writes to this bus",
+            Self::LogForked(..) => {
+                "a copy of its home is in use, or someone has its keys: revoke the device"
+            }
+            Self::WentBack(_) | Self::LostMessages => {
+                "ask who runs the bus whether it was restored; devices put back what they know, but \
+                 messages that it lost are lost"
+            }
+            Self::HomeWentBack => {
+                "use one copy of this home only; if it was neither restored nor copied, someone has \
+                 its keys"
+            }
+        }
+    }
+}
+
+impl fmt::Display for Alarm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ListForked(user) => write!(f, "two device lists are shown for {user}"),
+            Self::LogForked(user, device) => {
+                write!(
+                    f,
+                    "device {device} of {user} wrote two entries in one place"
+                )
+            }
+            Self::WentBack(ControlTopic::Devices(user)) => {
+                write!(f, "the bus has lost entries of the device list of {user}")
+            }
+            Self::WentBack(ControlTopic::Access(user, device)) => {
+                write!(
+                    f,
+                    "the bus has lost access-log entries of device {device} of {user}"
+                )
+            }
+            Self::WentBack(ControlTopic::Keys) => {
+                f.write_str("the bus has lost session records or keys")
+            }
+            Self::LostMessages => f.write_str("the bus has lost messages that it showed before"),
+            Self::HomeWentBack => f.write_str(
+                "this home is older than what its device put on the bus: it was restored from a \
+                 copy, or a copy of it is in use",
+            ),
+            Self::BadKeys(user, device) => {
+                write!(f, "keys from device {device} of {user} do not open")
+            }
+        }
+    }
+}
