@@ -1,6 +1,6 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 /// Makes the folder that `path` lies in, and those above it, for their owner alone.
@@ -56,6 +56,41 @@ impl Drop for Draft {
         for suffix in ["", "-wal", "-shm", "-journal"] {
             let _: io::Result<()> = fs::remove_file(beside(&self.0, suffix));
         }
+    }
+}
+
+/// Writes a file for its owner alone, durably, and whole or not at all. The folder must be there;
+/// `tag` tells apart those that are written at one time.
+///
+/// # Errors
+///
+/// Fails with [`ErrorKind::AlreadyExists`] when there is a file already and it is not to be replaced,
+/// and when the file cannot be written; what was there stays as it was.
+pub fn write_whole(path: &Path, bytes: &[u8], replaces: bool, tag: u64) -> io::Result<()> {
+    if !replaces && path.symlink_metadata().is_ok() {
+        return Err(ErrorKind::AlreadyExists.into());
+    }
+    let draft = Draft(beside(path, &format!(".new-{tag:016x}")));
+    let mut file = make_file(&draft.0)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    drop(file);
+    match replaces {
+        true => fs::rename(&draft.0, path)?,
+        false => put_new(&draft.0, path)?,
+    }
+    sync_folder_of(path)
+}
+
+/// Puts a file where none is. Where the file system knows no links, the name is taken first.
+fn put_new(draft: &Path, path: &Path) -> io::Result<()> {
+    match fs::hard_link(draft, path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(error),
+        Err(_) => {
+            make_file(path)?;
+            fs::rename(draft, path).inspect_err(|_| drop(fs::remove_file(path)))
+        }
+        Ok(()) => Ok(()),
     }
 }
 
