@@ -84,6 +84,7 @@ mod doctor;
 mod error;
 mod ground;
 mod home;
+mod inspect;
 mod keys;
 mod options;
 mod place;
@@ -109,6 +110,7 @@ pub use error::Error;
 #[doc(hidden)]
 pub use ground::Ground;
 pub use home::{Home, StreamInfo};
+pub use inspect::{EnvelopeFacts, EnvelopeJudgement, Sight, inspect};
 pub use keys::{ExportedKeys, ImportedKeys};
 pub use options::{Bound, GrantOptions, InitOptions, Passphrase, StreamOptions};
 pub use publisher::{Acks, Published, Publisher};
@@ -117,8 +119,9 @@ pub use sealcast_bus::{BusError, BusUrl, BusUrlError};
 pub use sealcast_crypto::SecretBytes;
 pub use sealcast_engine::{Alarm, ControlTopic};
 pub use sealcast_protocol::{
-    DeviceId, IdError, Interval, LogHash as GrantId, Name, NameError, Position, Roles, SessionId,
-    Sharing, StreamId, Ticket, TicketError, UserId, WrongRoot,
+    DecodeError, DeviceId, EnvelopeHash, IdError, InstanceId, Interval, LogHash as GrantId, Name,
+    NameError, Position, Roles, SessionId, Sharing, StreamId, Ticket, TicketError, UserId,
+    WrongRoot,
 };
 pub use sealcast_store::{KeyFileError, StoreError};
 pub use sealed_file::{

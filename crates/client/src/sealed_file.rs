@@ -236,6 +236,17 @@ impl SealedFile {
         }
     }
 
+    /// Whether bytes begin as a file in the age format does, of whatever version.
+    pub(crate) fn looks_like_one(bytes: &[u8]) -> bool {
+        let head = bytes.trim_ascii_start();
+        head.starts_with(HEAD) || head.starts_with(ARMOR)
+    }
+
+    /// Whether it is text.
+    pub fn is_armored(&self) -> bool {
+        self.0.trim_ascii_start().starts_with(ARMOR)
+    }
+
     /// Its bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -252,9 +263,10 @@ impl SealedFile {
         off_thread(move || {
             let tag = clock::rng().next_u64();
             let written = sealcast_store::write_whole(&path, &file.0, replaces, tag);
-            written.map_err(|source| match source.kind() {
-                io::ErrorKind::AlreadyExists if !replaces => Error::FileExists(path),
-                _ => Error::FileNotWritten { path, source },
+            let is_there = io::ErrorKind::AlreadyExists;
+            written.map_err(|source| match !replaces && source.kind() == is_there {
+                true => Error::FileExists(path),
+                false => Error::FileNotWritten { path, source },
             })
         })
         .await?
@@ -298,9 +310,12 @@ impl SealedFile {
             (FileNeeds::Identity, FileKey::Passphrase(_)) => return Err(Error::FileNeedsIdentity),
         };
         let plaintext = self.read(reader.map_err(fault)?)?;
-        Export::decode(plaintext.expose()).map_err(|error| match error {
-            DecodeError::UnknownVersion { found } if found > 1 => Error::FileTooNew("sealcast"),
-            _ => Error::FileNotOurs,
+        Export::decode(plaintext.expose()).map_err(|error| {
+            let is_newer = matches!(error, DecodeError::UnknownVersion { found } if found > 1);
+            match is_newer {
+                true => Error::FileTooNew("sealcast"),
+                false => Error::FileNotOurs,
+            }
         })
     }
 
@@ -353,5 +368,113 @@ fn text_of(passphrase: &SecretBytes) -> Result<SecretString, Error> {
     match text.is_empty() {
         true => Err(Error::FilePassphraseText),
         false => Ok(SecretString::from(text.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sealcast_protocol::{HomeExport, Position};
+
+    use super::*;
+
+    fn identity() -> age::x25519::Identity {
+        age::x25519::Identity::generate()
+    }
+
+    fn lock(to: &age::x25519::Identity) -> FileLock {
+        FileLock::recipients(Vec::from([Recipient(to.to_public())]))
+    }
+
+    fn key(of: &age::x25519::Identity) -> FileKey {
+        FileKey::Identities(Identities(Vec::from([of.clone()])))
+    }
+
+    fn export() -> Export {
+        Export::Home(HomeExport {
+            time: Position(7),
+            records: Vec::new(),
+        })
+    }
+
+    fn code(file: Vec<u8>, key: &FileKey) -> &'static str {
+        let opened = SealedFile::new(file).and_then(|file| file.open(key));
+        opened.map_or_else(|error| error.code(), |_| "opened")
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_or_with_any_byte_altered_is_refused() {
+        let identity = identity();
+        let key = key(&identity);
+        for is_armored in [false, true] {
+            let good = lock(&identity).seal(&export(), is_armored).unwrap().0;
+            assert_eq!(code(good.clone(), &key), "opened");
+            // The newline that ends the text may be missing.
+            let len = good.len() - usize::from(is_armored);
+            for at in 0..len {
+                let cut = code(good[..at].to_vec(), &key);
+                assert!(
+                    ["file.damaged", "file.unknown"].contains(&cut),
+                    "{at}: {cut}"
+                );
+                let mut altered = good.clone();
+                altered[at] ^= 1;
+                assert_ne!(code(altered, &key), "opened", "{at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_longer_file_cut_between_its_chunks_is_refused() {
+        let identity = identity();
+        let records = vec![sealcast_protocol::ExportedRecord {
+            space: 1,
+            id: Vec::new(),
+            value: SecretBytes::from(vec![7; 3 * CHUNK]),
+        }];
+        let time = Position(7);
+        let export = Export::Home(HomeExport { time, records });
+        let good = lock(&identity).seal(&export, false).unwrap().0;
+        let key = key(&identity);
+        assert_eq!(code(good.clone(), &key), "opened");
+        let chunk = CHUNK + 16;
+        let head = good.len() % chunk;
+        for chunks in 0..good.len() / chunk {
+            let cut = good[..head + chunks * chunk].to_vec();
+            assert_eq!(code(cut, &key), "file.damaged", "{chunks}");
+        }
+        let behind = [&good[..], b"x"].concat();
+        assert_eq!(code(behind, &key), "file.damaged");
+    }
+
+    #[test]
+    fn too_much_work_is_refused_before_it_is_done() {
+        let passphrase = || SecretBytes::from(b"x".to_vec());
+        let lock = FileLock::passphrase(passphrase()).danger_with_work_factor(1);
+        let good = lock.seal(&export(), false).unwrap().0;
+        let key = FileKey::Passphrase(passphrase());
+        assert_eq!(code(good.clone(), &key), "opened");
+        let text = String::from_utf8_lossy(&good).into_owned();
+        let head = text.lines().nth(1).unwrap().len();
+        let at = "age-encryption.org/v1\n".len() + head;
+        let asks = |work: &[u8]| [&good[..at - 1], work, &good[at..]].concat();
+        assert_eq!(code(asks(b"1"), &key), "opened");
+        for work in [&b"21"[..], b"63"] {
+            let error = SealedFile::new(asks(work)).and_then(|file| file.open(&key));
+            let said = error.unwrap_err().to_string();
+            assert!(said.contains("too much work"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_newer_version_inside_and_other_content_are_told_apart() {
+        let identity = identity();
+        let recipient = identity.to_public();
+        let key = key(&identity);
+        let of = |plaintext: &[u8]| age::encrypt(&recipient, plaintext).unwrap();
+        assert_eq!(code(of(&[0x81, 2]), &key), "file.too-new");
+        assert_eq!(code(of(b"something else"), &key), "file.not-ours");
+        assert_eq!(code(of(b""), &key), "file.not-ours");
+        let head = b"age-encryption.org/v9\n".to_vec();
+        assert_eq!(code(head, &key), "file.too-new");
     }
 }

@@ -65,10 +65,12 @@ pub(crate) async fn run(ui: &Ui, context: &Context, args: InitArgs) -> Result<()
         path.display()
     ));
     ui.hint("make a stream with `sealcast stream create NAME`, or join one with its ticket");
+    ui.hint("nobody can make this home anew: once you own a stream, `sealcast backup FILE`");
     Ok(())
 }
 
-fn passphrase(context: &Context, without: bool) -> Result<Passphrase, CommandError> {
+/// What protects the key of a home that is made.
+pub(crate) fn passphrase(context: &Context, without: bool) -> Result<Passphrase, CommandError> {
     if without && context.has_passphrase_file() {
         return Err(CommandError::usage(
             "there is a passphrase file, and `--no-passphrase` as well",

@@ -1,0 +1,78 @@
+use std::path::PathBuf;
+
+use clap::Args;
+use sealcast::Home;
+use serde::Serialize;
+
+use crate::commands::init::passphrase;
+use crate::context::Context;
+use crate::error::CommandError;
+use crate::files::{KeyArgs, sealed};
+use crate::ui::Ui;
+
+/// Make a home of a backup
+///
+/// The home opens all that the old one opened, and may do what it might: it is the same device.
+/// It starts a session of its own with its next message, and reads everything anew, so nothing is
+/// repeated though the device went on after the backup. Do not use both at once: revoke a device
+/// that was stolen.
+///
+/// `--passphrase-file` is the passphrase of the new home. With `--no-passphrase`, it is taken for
+/// the file.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  sealcast restore /media/stick/sealcast.age
+  sealcast restore home.age --identity key.txt --home ./again --no-passphrase
+  sealcast restore home.age --file-passphrase old.txt --passphrase-file new.txt")]
+pub(crate) struct RestoreArgs {
+    /// The file; `-` for standard input
+    file: PathBuf,
+    #[command(flatten)]
+    key: KeyArgs,
+    /// Keep the key of the store in a file that only you may read
+    #[arg(long)]
+    no_passphrase: bool,
+}
+
+#[derive(Serialize)]
+struct Line {
+    user: String,
+    device: String,
+    home: String,
+}
+
+pub(crate) async fn run(
+    ui: &Ui,
+    context: &Context,
+    args: &RestoreArgs,
+) -> Result<(), CommandError> {
+    let path = context.home_path()?;
+    if Home::exists(&path) {
+        return Err(sealcast::Error::HomeExists(path).into());
+    }
+    let file = sealed(&args.file)?;
+    let key = args.key.key(ui, context, &file, args.no_passphrase)?;
+    let without = args.no_passphrase;
+    let is_for_file = without && context.named_passphrase_file().is_some();
+    let passphrase = match is_for_file {
+        true => sealcast::Passphrase::None,
+        false => passphrase(context, without)?,
+    };
+    let home = Home::restore(&path, &file, key, passphrase).await?;
+    if ui.is_json() {
+        return ui.json(&Line {
+            user: home.user().to_string(),
+            device: home.device().to_string(),
+            home: path.display().to_string(),
+        });
+    }
+    ui.data(home.user().to_string())?;
+    ui.flush()?;
+    ui.talk(format!(
+        "This is your id again. Your home is in `{}`.",
+        path.display()
+    ));
+    ui.hint("if the old device is lost to somebody else, tell those who grant to you; look with `sealcast doctor`");
+    Ok(())
+}
