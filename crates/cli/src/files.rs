@@ -195,8 +195,8 @@ pub(crate) fn is_stream(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-/// Reads a file, or standard input for `-`.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, CommandError> {
+/// Reads the beginning of a file, or of standard input for `-`.
+pub(crate) fn head(path: &Path, len_max: u64) -> Result<Vec<u8>, CommandError> {
     let fault = |error: io::Error| match is_stream(path) {
         true => CommandError::input(&error),
         false => CommandError::file(path, &error),
@@ -206,18 +206,19 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, CommandError> {
         false => Box::new(File::open(path).map_err(fault)?),
     };
     let mut bytes = Vec::new();
-    let read = source.take(SealedFile::LEN_MAX + 1).read_to_end(&mut bytes);
+    let read = source.take(len_max).read_to_end(&mut bytes);
     read.map_err(fault)?;
+    Ok(bytes)
+}
+
+/// Reads a file in the age format.
+pub(crate) fn sealed(path: &Path) -> Result<SealedFile, CommandError> {
+    let bytes = head(path, SealedFile::LEN_MAX + 1)?;
     match bytes.len() as u64 > SealedFile::LEN_MAX {
         true => Err(CommandError::usage(format!(
             "the file is longer than any that this program writes: {}",
             path.display()
         ))),
-        false => Ok(bytes),
+        false => Ok(SealedFile::new(bytes)?),
     }
-}
-
-/// Reads a file in the age format.
-pub(crate) fn sealed(path: &Path) -> Result<SealedFile, CommandError> {
-    Ok(SealedFile::new(read(path)?)?)
 }

@@ -151,7 +151,9 @@ fn fill(
     let protection = passphrase.map_or(Protection::Plain, Protection::Passphrase);
     let key = KeyFile::generate(draft.join(KEY_FILE), protection, &mut clock::rng())?;
     let store = SqliteStore::open(draft.join(STORE_FILE), key, Box::new(clock::rng()))?;
-    Vault(Arc::new(store)).fill(records, time)
+    let vault = Vault(Arc::new(store));
+    vault.fill(records, time)?;
+    vault.settings()?.map(|_| ()).ok_or(Error::FileNotOurs)
 }
 
 /// A home in the making, in a folder beside its own; removed when dropped.
@@ -159,7 +161,9 @@ struct Draft(PathBuf);
 
 impl Draft {
     fn beside(folder: &Path) -> Result<Self, Error> {
-        let mut name = folder.as_os_str().to_owned();
+        // Without the slash at the end that a path may have.
+        let folder: PathBuf = folder.components().collect();
+        let mut name = folder.into_os_string();
         name.push(format!(".restore-{:016x}", clock::rng().next_u64()));
         let draft = Self(PathBuf::from(name));
         let mut builder = fs::DirBuilder::new();

@@ -9,9 +9,13 @@ use serde_json::{Map, Value};
 
 use crate::context::{Context, Names};
 use crate::error::{CommandError, Kind};
-use crate::files::read;
+use crate::files::head;
 use crate::time::rfc3339;
 use crate::ui::{Ui, count};
+
+/// More than the longest envelope has, in hexadecimal too. Longer things show what they are by how
+/// they begin.
+const HEAD_LEN_MAX: u64 = 48 << 20;
 
 /// Explain an envelope, or say what else a file is
 ///
@@ -52,7 +56,7 @@ pub(crate) async fn run(
     args: &InspectArgs,
 ) -> Result<(), CommandError> {
     let path = args.file.clone().unwrap_or_else(|| "-".into());
-    let bytes = read(&path)?;
+    let bytes = head(&path, HEAD_LEN_MAX)?;
     let (bytes, sight) = see(bytes);
     let facts = match (&sight, &args.stream) {
         (Sight::Envelope(of), Some(name)) => {

@@ -142,10 +142,15 @@ async fn export(ui: &Ui, context: &Context, args: &ExportArgs) -> Result<(), Com
         until_text(keys.interval.until),
     );
     let sessions = count(keys.sessions as u64, "session");
-    ui.talk(format!(
-        "Exported the keys of {sessions}, from {from} until {until}. Whoever opens the file reads \
-         that, and nothing else."
-    ));
+    ui.talk(match keys.interval == Interval::ALL {
+        true => {
+            format!("Exported the keys of {sessions}. Whoever opens the file reads them whole.")
+        }
+        false => format!(
+            "Exported the keys of {sessions}, from {from} until {until}. Whoever opens the file \
+             reads that, and nothing else."
+        ),
+    });
     if !is_stream(&args.output) {
         ui.hint(format!(
             "its reader joins the stream, then takes the keys in: `sealcast keys import {}`",

@@ -73,6 +73,6 @@ pub(crate) async fn run(
         "This is your id again. Your home is in `{}`.",
         path.display()
     ));
-    ui.hint("if the old device is lost to somebody else, tell those who grant to you; look with `sealcast doctor`");
+    ui.hint("use the old home no more; `sealcast doctor` looks whether all is well here");
     Ok(())
 }

@@ -131,6 +131,20 @@ fn a_restored_home_beside_the_living_one_repeats_nothing_and_all_opens() {
 }
 
 #[test]
+fn what_the_bus_has_lost_since_the_backup_is_given_again() {
+    let rig = Rig::new();
+    let (alice, _) = rig.owner("alice", "s");
+    let bob = joined(&rig, &alice, "bob");
+    alice.done(&["pub", "s", "-m", "x"]);
+    alice.done(&["grant", "s", &bob.id(), "--from", "start"]);
+    backup(&alice, "alice.age");
+    rig.drop_last(&alice.topic("keys"));
+    assert_eq!(bob.count("sealed", &["read", "s"]), 1, "his keys are gone");
+    restored(&rig, "alice.age", "again").done(&["who", "s"]);
+    assert_eq!(bob.opened(&["read", "s"]), ["x"]);
+}
+
+#[test]
 fn what_was_followed_live_before_is_followed_again() {
     let rig = Rig::new();
     let (alice, _) = rig.owner("alice", "s");
