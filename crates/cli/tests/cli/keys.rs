@@ -97,10 +97,10 @@ fn nothing_is_sealed_with_an_imported_session() {
     let rig = Rig::new();
     let (alice, bob, key) = apart(&rig);
     alice.done(&["grant", "lab", &bob.id(), "--role", "reader,publisher"]);
+    alice.done(&["backup", "alice.age", "--recipient", KEY.0]);
     alice.done(&["rekey", "lab"]);
     export(&alice, "lab.keys", &[]);
     bob.done(&["keys", "import", "lab.keys", "--identity", &key]);
-    alice.done(&["backup", "alice.age", "--recipient", KEY.0]);
     let again = rig.stranger("again");
     again.done(&[
         "restore",
