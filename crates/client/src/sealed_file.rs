@@ -2,7 +2,6 @@
 //! `spec/export.md`, section "The file".
 
 use std::fmt;
-use std::hint::black_box;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::str::FromStr;
@@ -125,15 +124,7 @@ fn encrypt(encryptor: Encryptor, plaintext: &[u8], is_armored: bool) -> io::Resu
     let armor = ArmoredWriter::wrap_output(Vec::new(), format)?;
     let mut writer = encryptor.wrap_output(armor)?;
     writer.write_all(plaintext)?;
-    let sealed = writer.finish()?.finish();
-    overwrite_freed();
-    sealed
-}
-
-/// The library frees the buffer of its last chunk as it is. The next one of that size usually takes
-/// its place.
-fn overwrite_freed() {
-    drop(black_box(Zeroizing::new(vec![0xff_u8; CHUNK])));
+    writer.finish()?.finish()
 }
 
 impl fmt::Debug for FileLock {
