@@ -134,6 +134,8 @@ impl CommandError {
         } else if is(io::ErrorKind::PermissionDenied) || is(io::ErrorKind::ReadOnlyFilesystem) {
             let says = "the file may not be written";
             (Kind::NotAllowed, "file.not-allowed", says)
+        } else if is(io::ErrorKind::IsADirectory) {
+            (Kind::Usage, "usage", "this is a folder, not a file")
         } else {
             let says = "the file cannot be written";
             (Kind::Internal, "file.not-written", says)

@@ -118,3 +118,50 @@ fn sync_folder_of(path: &Path) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|of| of.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_whole_file_is_written_beside_none_and_replaces_one_only_when_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        write_whole(&path, b"first", false, 1).unwrap();
+        let refused = write_whole(&path, b"second", false, 2).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        write_whole(&path, b"third", true, 3).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"third");
+        assert_eq!(names(folder.path()), ["file"]);
+    }
+
+    #[test]
+    fn a_file_that_came_meanwhile_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let [draft, path] = ["draft", "file"].map(|name| folder.path().join(name));
+        fs::write(&draft, b"new").unwrap();
+        fs::write(&path, b"other").unwrap();
+        let refused = put_new(&draft, &path).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"other");
+    }
+
+    /// As where the file system knows no links, and then something else goes wrong.
+    #[test]
+    fn a_name_that_was_taken_in_vain_is_given_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let [draft, path] = ["draft", "file"].map(|name| folder.path().join(name));
+        put_new(&draft, &path).unwrap_err();
+        assert_eq!(names(folder.path()), Vec::<String>::new());
+    }
+}

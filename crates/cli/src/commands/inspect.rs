@@ -60,7 +60,7 @@ pub(crate) async fn run(
     let (bytes, sight) = see(bytes);
     let facts = match (&sight, &args.stream) {
         (Sight::Envelope(of), Some(name)) => {
-            let (home, stream) = context.stream(name).await?;
+            let (home, stream) = context.stream(ui, name).await?;
             judged(envelope(of), &Names::of(&home)?, &stream, &bytes)
         }
         (_, Some(_)) => {

@@ -8,7 +8,7 @@ use crate::commands::grant::until_json;
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::files::{KeyArgs, LockArgs, is_stream, sealed};
-use crate::time::{TimeArg, from_text, now, rfc3339, until_text};
+use crate::time::{TimeArg, bounds, from_text, rfc3339, until_text};
 use crate::ui::{Ui, count};
 
 /// Hand keys over in a file, or take them in
@@ -108,18 +108,7 @@ pub(crate) async fn run(ui: &Ui, context: &Context, args: KeysArgs) -> Result<()
 }
 
 async fn export(ui: &Ui, context: &Context, args: &ExportArgs) -> Result<(), CommandError> {
-    let now = now();
-    let from = args
-        .from
-        .map_or(Bound::At(Position::START), |t| t.bound(now));
-    let until = args
-        .until
-        .map_or(Bound::At(Position::END), |t| t.bound(now));
-    if let (Bound::At(from), Bound::At(until)) = (from, until)
-        && (Interval { from, until }).is_empty()
-    {
-        return Err(sealcast::Error::EmptyInterval.into());
-    }
+    let (from, until) = bounds(args.from, Bound::At(Position::START), args.until)?;
     args.lock.check(ui, &args.output)?;
     let (home, is_home_open) = context.open_telling().await?;
     let lock = args.lock.lock(ui, context, is_home_open)?;

@@ -2,9 +2,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use sealcast::Home;
-use serde::Serialize;
 
-use crate::commands::init::passphrase;
+use crate::commands::init::{passphrase, show};
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::files::{KeyArgs, sealed};
@@ -35,13 +34,6 @@ pub(crate) struct RestoreArgs {
     no_passphrase: bool,
 }
 
-#[derive(Serialize)]
-struct Line {
-    user: String,
-    device: String,
-    home: String,
-}
-
 pub(crate) async fn run(
     ui: &Ui,
     context: &Context,
@@ -60,19 +52,7 @@ pub(crate) async fn run(
         false => passphrase(context, without)?,
     };
     let home = Home::restore(&path, &file, key, passphrase).await?;
-    if ui.is_json() {
-        return ui.json(&Line {
-            user: home.user().to_string(),
-            device: home.device().to_string(),
-            home: path.display().to_string(),
-        });
-    }
-    ui.data(home.user().to_string())?;
-    ui.flush()?;
-    ui.talk(format!(
-        "This is your id again. Your home is in `{}`.",
-        path.display()
-    ));
+    show(ui, &home, "This is your id again.")?;
     ui.hint("use the old home no more; `sealcast doctor` looks whether all is well here");
     Ok(())
 }

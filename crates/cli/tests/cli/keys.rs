@@ -276,6 +276,17 @@ fn a_file_that_is_there_stays_unless_it_is_to_be_replaced() {
         let said = alice.refused(7, &args);
         assert!(said.contains(place), "{said}");
     }
+    fs::create_dir(rig.path().join("folder")).unwrap();
+    let args = [
+        "keys",
+        "export",
+        "lab",
+        "-o",
+        "folder",
+        "--recipient",
+        KEY.0,
+    ];
+    alice.refused(2, &[&args[..], &["--overwrite"]].concat());
     let drafts = fs::read_dir(rig.path()).unwrap();
     let mut names = drafts.map(|of| of.unwrap().file_name().into_string().unwrap());
     assert!(names.all(|name| !name.contains(".new-")));
