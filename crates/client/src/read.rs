@@ -250,8 +250,11 @@ fn open(
 fn drain(core: &Core, machine: &mut Machine) -> Vec<Delivery> {
     let mut ready = Vec::new();
     while let Some(event) = machine.poll_event() {
-        if let Event::BadCover { giver, .. } = &event {
-            core.tell([Alarm::BadKeys(giver.0, giver.1)]);
+        if let Event::BadCover { giver, session } = &event {
+            core.tell([match *giver == core.view().me() {
+                true => Alarm::BadImport(*session),
+                false => Alarm::BadKeys(giver.0, giver.1),
+            }]);
         }
         ready.extend(Delivery::from_event(event));
     }

@@ -9,6 +9,7 @@ extern crate alloc;
 
 mod author;
 mod candidates;
+mod export;
 mod identity;
 mod lane;
 mod lineage;
@@ -21,6 +22,7 @@ mod track;
 mod view;
 
 pub use author::{AuthorError, author, genesis};
+pub use export::{exported, has_other_keyholder};
 pub use identity::Identity;
 pub use lane::{CLOCK_BEHIND_MS_MAX, ClockBehind, Lane};
 pub use lineage::{Allowed, Lineage, Tips};
@@ -29,4 +31,4 @@ pub use publish::{Draft, NewSession, NotSealed, Publisher, Sealed};
 pub use read::{Event, Mode, Reader, Refusal};
 pub use share::{Handout, SharedWith, is_delivered, plan_handouts, wrap_handout};
 pub use track::{Notice, Tracker};
-pub use view::{Alarm, ControlTopic, Output, StreamView};
+pub use view::{Alarm, ControlTopic, Output, StreamView, imported};
