@@ -53,7 +53,7 @@ const TABLE: &[Row] = &[
         "sealcast-engine", "sealcast-protocol", "sealcast-crypto", "sealcast-store", "sealcast-bus",
         "sealcast-bus-mqtt", "sealcast-bus-amqp", "sealcast-bus-nats", "sealcast-bus-postgres",
     ], &[
-        "age", "base64", "getrandom", "minicbor", "rand_core", "thiserror", "tokio", "tracing", "zeroize",
+        "age", "generic-array", "poly1305", "salsa20", "base64", "getrandom", "minicbor", "rand_core", "thiserror", "tokio", "tracing", "zeroize",
     ]),
     row("sealcast-agent", &["sealcast"], &[
         "anyhow", "axum", "metrics-exporter-prometheus", "serde", "serde_json", "thiserror", "tokio",
