@@ -52,7 +52,9 @@ const TABLE: &[Row] = &[
     row("sealcast", &[
         "sealcast-engine", "sealcast-protocol", "sealcast-crypto", "sealcast-store", "sealcast-bus",
         "sealcast-bus-mqtt", "sealcast-bus-amqp", "sealcast-bus-nats", "sealcast-bus-postgres",
-    ], &["base64", "getrandom", "minicbor", "rand_core", "thiserror", "tokio", "tracing", "zeroize"]),
+    ], &[
+        "age", "generic-array", "poly1305", "salsa20", "base64", "getrandom", "minicbor", "rand_core", "thiserror", "tokio", "tracing", "zeroize",
+    ]),
     row("sealcast-agent", &["sealcast"], &[
         "anyhow", "axum", "metrics-exporter-prometheus", "serde", "serde_json", "thiserror", "tokio",
         "tracing",
@@ -64,7 +66,7 @@ const TABLE: &[Row] = &[
         "sealcast-bus", "sealcast-bus-mqtt", "sealcast-bus-amqp", "sealcast-bus-nats",
         "sealcast-bus-postgres",
     ], &[
-        "anyhow", "base64", "clap", "etcetera", "indicatif", "jiff", "rpassword", "serde",
+        "anyhow", "base64", "clap", "clap_complete", "clap_mangen", "etcetera", "indicatif", "jiff", "rpassword", "serde",
         "serde_json", "thiserror", "tokio", "tracing", "tracing-subscriber", "zeroize",
         "zeroizing-alloc",
     ]),

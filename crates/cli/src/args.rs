@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    contact, demo, doctor, grant, id, init, join, publish, read, rekey, revoke, rotate, stream,
-    subscribe, ticket, who,
+    backup, completions, contact, demo, doctor, grant, id, init, inspect, join, keys, man, publish,
+    read, rekey, restore, revoke, rotate, stream, subscribe, ticket, who,
 };
 
 /// The first page. Its list of commands is checked against the commands that there are.
@@ -15,30 +15,38 @@ const PAGE: &str = "\
 {usage-heading} {usage}
 
 \x1b[1;4mStart\x1b[0m
-  \x1b[1minit\x1b[0m       Make a home: your user and this device
-  \x1b[1mid\x1b[0m         Print your user id, for others to grant to
-  \x1b[1mcontact\x1b[0m    Give names to the ids of others
-  \x1b[1mdemo\x1b[0m       Watch the whole of it work, in temporary folders
+  \x1b[1minit\x1b[0m        Make a home: your user and this device
+  \x1b[1mid\x1b[0m          Print your user id, for others to grant to
+  \x1b[1mcontact\x1b[0m     Give names to the ids of others
+  \x1b[1mdemo\x1b[0m        Watch the whole of it work, in temporary folders
 
 \x1b[1;4mStreams\x1b[0m
-  \x1b[1mstream\x1b[0m     Make streams, list them, change their settings
-  \x1b[1mticket\x1b[0m     Print the line that others need to join a stream
-  \x1b[1mjoin\x1b[0m       Join a stream by its ticket
+  \x1b[1mstream\x1b[0m      Make streams, list them, change their settings
+  \x1b[1mticket\x1b[0m      Print the line that others need to join a stream
+  \x1b[1mjoin\x1b[0m        Join a stream by its ticket
 
 \x1b[1;4mMessages\x1b[0m
-  \x1b[1mpub\x1b[0m        Publish sealed: a text, a file, standard input or its lines
-  \x1b[1mread\x1b[0m       Read what was published, then end
-  \x1b[1msub\x1b[0m        Follow what is being published
+  \x1b[1mpub\x1b[0m         Publish sealed: a text, a file, standard input or its lines
+  \x1b[1mread\x1b[0m        Read what was published, then end
+  \x1b[1msub\x1b[0m         Follow what is being published
 
 \x1b[1;4mWho may read\x1b[0m
-  \x1b[1mgrant\x1b[0m      Give someone an interval, past or future
-  \x1b[1mrevoke\x1b[0m     Take grants back
-  \x1b[1mwho\x1b[0m        Show every grant and how far it came
-  \x1b[1mrekey\x1b[0m      Start a new session for what you publish next
-  \x1b[1mrotate\x1b[0m     Make a cut that an interval can begin or end at
+  \x1b[1mgrant\x1b[0m       Give someone an interval, past or future
+  \x1b[1mrevoke\x1b[0m      Take grants back
+  \x1b[1mwho\x1b[0m         Show every grant and how far it came
+  \x1b[1mrekey\x1b[0m       Start a new session for what you publish next
+  \x1b[1mrotate\x1b[0m      Make a cut that an interval can begin or end at
+  \x1b[1mkeys\x1b[0m        Hand keys over in a file, or take them in
 
 \x1b[1;4mCare\x1b[0m
-  \x1b[1mdoctor\x1b[0m     Look for what is wrong or will be
+  \x1b[1mbackup\x1b[0m      Write the whole home to one file, encrypted
+  \x1b[1mrestore\x1b[0m     Make a home of a backup
+  \x1b[1mdoctor\x1b[0m      Look for what is wrong or will be
+  \x1b[1minspect\x1b[0m     Explain an envelope, or say what else a file is
+
+\x1b[1;4mThis program\x1b[0m
+  \x1b[1mcompletions\x1b[0m Print what completes the commands in your shell
+  \x1b[1mman\x1b[0m         Write a manual page for each command into a folder
 
 \x1b[1;4mOptions\x1b[0m
 {options}{after-help}";
@@ -81,7 +89,7 @@ pub(crate) struct GlobalArgs {
     /// Folder of the home [env: SEALCAST_HOME]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) home: Option<PathBuf>,
-    /// File with the passphrase [env: SEALCAST_PASSPHRASE_FILE]
+    /// File with the passphrase of the home [env: SEALCAST_PASSPHRASE_FILE]
     #[arg(long, global = true, value_name = "F")]
     pub(crate) passphrase_file: Option<PathBuf>,
     /// Print data as one JSON object a line, errors too
@@ -109,7 +117,13 @@ pub(crate) enum Command {
     Rekey(rekey::RekeyArgs),
     Rotate(rotate::RotateArgs),
     Who(who::WhoArgs),
+    Keys(keys::KeysArgs),
+    Backup(backup::BackupArgs),
+    Restore(restore::RestoreArgs),
     Doctor(doctor::DoctorArgs),
+    Inspect(inspect::InspectArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
     Demo(demo::DemoArgs),
 }
 

@@ -20,6 +20,8 @@ const PASSPHRASE_LEN_MAX: usize = 4096;
 pub(crate) struct Context {
     home: Option<PathBuf>,
     passphrase_file: Option<PathBuf>,
+    /// That of the command line alone.
+    named_passphrase_file: Option<PathBuf>,
 }
 
 impl Context {
@@ -28,6 +30,7 @@ impl Context {
         Self {
             home: given(args.home.as_ref(), "SEALCAST_HOME"),
             passphrase_file: given(args.passphrase_file.as_ref(), "SEALCAST_PASSPHRASE_FILE"),
+            named_passphrase_file: args.passphrase_file.clone(),
         }
     }
 
@@ -45,13 +48,18 @@ impl Context {
 
     /// Opens the home, asking for its passphrase where it has one.
     pub(crate) async fn open(&self) -> Result<Home, CommandError> {
+        Ok(self.open_telling().await?.0)
+    }
+
+    /// Opens the home, and tells whether it has no passphrase.
+    pub(crate) async fn open_telling(&self) -> Result<(Home, bool), CommandError> {
         let path = self.home_path()?;
         match Home::open(&path, None).await {
             Err(sealcast::Error::NeedsPassphrase) => {}
-            opened => return Ok(opened?),
+            opened => return Ok((opened?, true)),
         }
         let passphrase = self.passphrase()?;
-        Ok(Home::open(&path, Some(&passphrase)).await?)
+        Ok((Home::open(&path, Some(&passphrase)).await?, false))
     }
 
     /// Opens the home and one of its streams, and tells what that brought to light: it is told once,
@@ -84,12 +92,12 @@ impl Context {
         if !has_terminal() {
             return Ok(None);
         }
-        let first = ask("New passphrase: ")?;
-        let second = ask("The same again: ")?;
-        match first.expose() == second.expose() {
-            true => Ok(Some(first)),
-            false => Err(CommandError::usage("the passphrases differ")),
-        }
+        ask_twice("New passphrase: ").map(Some)
+    }
+
+    /// The passphrase file that was named on the command line, if one was.
+    pub(crate) fn named_passphrase_file(&self) -> Option<&Path> {
+        self.named_passphrase_file.as_deref()
     }
 
     /// Whether a passphrase file was named.
@@ -106,11 +114,22 @@ fn given(option: Option<&PathBuf>, variable: &str) -> Option<PathBuf> {
 }
 
 /// Whether somebody is there who can be asked.
-fn has_terminal() -> bool {
+pub(crate) fn has_terminal() -> bool {
     io::stdin().is_terminal() || io::stderr().is_terminal()
 }
 
-fn ask(prompt: &str) -> Result<SecretBytes, CommandError> {
+/// Asks for a new passphrase, twice.
+pub(crate) fn ask_twice(prompt: &str) -> Result<SecretBytes, CommandError> {
+    let first = ask(prompt)?;
+    let second = ask("The same again: ")?;
+    match first.expose() == second.expose() {
+        true => Ok(first),
+        false => Err(CommandError::usage("the passphrases differ")),
+    }
+}
+
+/// Asks for a passphrase on the terminal.
+pub(crate) fn ask(prompt: &str) -> Result<SecretBytes, CommandError> {
     let typed = rpassword::prompt_password(prompt).map_err(|_| {
         CommandError::usage("cannot ask for the passphrase on this terminal")
             .with_hint("name a file that holds it with `--passphrase-file F`")
@@ -119,7 +138,7 @@ fn ask(prompt: &str) -> Result<SecretBytes, CommandError> {
 }
 
 /// Reads a passphrase; the newline that ends the file is not part of it.
-fn from_file(path: &Path) -> Result<SecretBytes, CommandError> {
+pub(crate) fn from_file(path: &Path) -> Result<SecretBytes, CommandError> {
     let fault = |error: io::Error| CommandError::file(path, &error);
     let file = File::open(path).map_err(fault)?;
     let mut bytes = Vec::with_capacity(PASSPHRASE_LEN_MAX + 3);

@@ -125,6 +125,31 @@ impl CommandError {
         made
     }
 
+    /// A file that was named cannot be written.
+    pub(crate) fn unwritten(path: &Path, error: &io::Error) -> Self {
+        let is = |kind: io::ErrorKind| error.kind() == kind;
+        let (kind, code, says) = if is(io::ErrorKind::NotFound) || is(io::ErrorKind::NotADirectory)
+        {
+            (Kind::Missing, "file.missing", "no such folder to write in")
+        } else if is(io::ErrorKind::PermissionDenied) || is(io::ErrorKind::ReadOnlyFilesystem) {
+            let says = "the file may not be written";
+            (Kind::NotAllowed, "file.not-allowed", says)
+        } else if is(io::ErrorKind::IsADirectory) {
+            (Kind::Usage, "usage", "this is a folder, not a file")
+        } else {
+            let says = "the file cannot be written";
+            (Kind::Internal, "file.not-written", says)
+        };
+        let mut made = Self::new(kind, code, format!("{says}: {}", path.display()));
+        if kind == Kind::Internal {
+            made.causes.push(error.to_string());
+        }
+        match is(io::ErrorKind::StorageFull) || is(io::ErrorKind::QuotaExceeded) {
+            true => made.with_hint("make room on that disk, then try again"),
+            false => made,
+        }
+    }
+
     /// Standard input cannot be read.
     pub(crate) fn input(error: &io::Error) -> Self {
         let mut made = Self::new(Kind::Internal, "input.failed", "cannot read standard input");
@@ -233,6 +258,12 @@ fn hint_of_cause(error: &sealcast::Error) -> Option<&'static str> {
 fn kind_of(code: &str) -> Kind {
     match code {
         "home.missing" | "stream.unknown" | "user.unknown" | "grant.unknown" => Kind::Missing,
+        "stream.not-joined" | "keys.none" => Kind::Missing,
+        "file.needs-passphrase" | "file.needs-identity" | "file.needs-lock" => Kind::Usage,
+        "file.passphrase-text" | "file.unknown" | "file.other-kind" | "file.exists" => Kind::Usage,
+        "keys.too-many" => Kind::Usage,
+        "file.wrong-passphrase" | "file.wrong-identity" | "file.damaged" => Kind::Store,
+        "file.too-new" | "file.not-ours" | "keys.wrong-root" => Kind::Store,
         "home.exists" | "home.needs-passphrase" | "name.taken" => Kind::Usage,
         "bus.url" | "ticket.unusable" => Kind::Usage,
         "message.too-large" | "backfill.time" | "interval.empty" | "interval.admin" => Kind::Usage,
@@ -282,6 +313,26 @@ fn hint_of(code: &str) -> Option<&'static str> {
             "each line is a time, a tab and the payload; times ascend, and all are past"
         }
         "interval.empty" => "`--until` must be later than `--from`",
+        "stream.not-joined" => "join it with its ticket first: `sealcast join TICKET`",
+        "keys.none" => "`sealcast who STREAM` shows who may read when",
+        "keys.too-many" => "export shorter intervals, with `--from` and `--until`",
+        "keys.wrong-root" => "do not trust whoever gave you this file; nothing was imported",
+        "file.needs-passphrase" => "name a file that holds it with `--file-passphrase F`",
+        "file.needs-identity" => "name the file that holds it with `--identity F`",
+        "file.needs-lock" => {
+            "name a file with a passphrase, `--file-passphrase F`, or an age key, \
+             `--recipient age1...`"
+        }
+        "file.passphrase-text" => "choose another passphrase for the file",
+        "file.unknown" | "file.not-ours" => "`sealcast inspect FILE` says what it is",
+        "file.other-kind" => {
+            "`sealcast keys import` takes keys, and `sealcast restore` makes a home of a backup"
+        }
+        "file.exists" => "name another file, or replace this one with `--overwrite`",
+        "file.wrong-passphrase" => "check which file `--file-passphrase` names",
+        "file.wrong-identity" => "check which file `--identity` names",
+        "file.damaged" => "use another copy of the file",
+        "file.too-new" => "update this program",
         "interval.admin" => {
             "leave out `--from` and `--until`; `sealcast revoke STREAM USER` ends it one day"
         }
@@ -315,6 +366,20 @@ mod tests {
             (Error::AdminInterval, 2),
             (Error::RolledBack("device list"), 5),
             (Error::Forked, 4),
+            (Error::FileWrongPassphrase, 6),
+            (Error::FileWrongIdentity, 6),
+            (Error::FileNeedsPassphrase, 2),
+            (Error::FileNeedsIdentity, 2),
+            (Error::FileNeedsLock, 2),
+            (Error::FilePassphraseText, 2),
+            (Error::FileDamaged("it is cut off"), 6),
+            (Error::FileUnknown, 2),
+            (Error::FileTooNew("age"), 6),
+            (Error::FileNotOurs, 6),
+            (Error::FileOtherKind("keys"), 2),
+            (Error::FileExists("f".into()), 2),
+            (Error::NoKeys, 7),
+            (Error::ExportTooLarge, 2),
             (Error::Internal("no"), 1),
         ] {
             let code = error.code();

@@ -6,6 +6,7 @@ mod context;
 mod deliveries;
 mod demo;
 mod error;
+mod files;
 mod input;
 mod signals;
 mod streams;

@@ -64,6 +64,23 @@ impl FromStr for TimeArg {
     }
 }
 
+/// The bounds of an interval, where no end means none; an empty one is refused before any work.
+pub(crate) fn bounds(
+    from: Option<TimeArg>,
+    first: Bound,
+    until: Option<TimeArg>,
+) -> Result<(Bound, Bound), sealcast::Error> {
+    let now = now();
+    let from = from.map_or(first, |time| time.bound(now));
+    let until = until.map_or(Bound::At(Position::END), |time| time.bound(now));
+    if let (Bound::At(from), Bound::At(until)) = (from, until)
+        && from >= until
+    {
+        return Err(sealcast::Error::EmptyInterval);
+    }
+    Ok((from, until))
+}
+
 /// Reads a date (midnight UTC) or a time of RFC 3339.
 pub(crate) fn absolute(text: &str) -> Result<Position, TimeError> {
     let is_date =

@@ -52,6 +52,12 @@ impl Ui {
             .map_err(|error| CommandError::output(&error))
     }
 
+    /// Prints bytes on stdout as they are.
+    pub(crate) fn bytes(&self, bytes: &[u8]) -> Result<(), CommandError> {
+        let written = self.out.borrow_mut().write_all(bytes);
+        written.map_err(|error| CommandError::output(&error))
+    }
+
     /// Prints one line of JSON on stdout.
     pub(crate) fn json(&self, value: &impl Serialize) -> Result<(), CommandError> {
         let mut out = self.out.borrow_mut();

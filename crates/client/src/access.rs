@@ -91,22 +91,7 @@ impl Stream {
     pub async fn grant(&self, options: GrantOptions) -> Result<Granted, Error> {
         let core = &self.core;
         core.sync().await?;
-        let is_now = options.from == Bound::Now || options.until == Bound::Now;
-        let now = match is_now && core.has_lane() {
-            true => core.cut().await?,
-            false => core.now().max(core.view().state().mark()),
-        };
-        let at = |bound| match bound {
-            Bound::Now => now,
-            Bound::At(position) => position,
-        };
-        let interval = Interval {
-            from: at(options.from),
-            until: at(options.until),
-        };
-        if !interval.is_valid() {
-            return Err(Error::EmptyInterval);
-        }
+        let (interval, cut) = core.interval(options.from, options.until).await?;
         if options.roles.contains(Roles::ADMIN) && interval != Interval::ALL {
             return Err(Error::AdminInterval);
         }
@@ -118,7 +103,7 @@ impl Stream {
             interval,
             reshare: options.reshare,
         };
-        let time = core.now().max(if is_now { now } else { Position::START });
+        let time = core.now().max(cut);
         let id = core.write(time, LogBody::Grant(grant)).await?;
         let with_all = core
             .share(SharedWith::User(options.user), usize::MAX)
@@ -265,6 +250,32 @@ impl Stream {
 }
 
 impl Core {
+    /// The interval between two bounds, and the position that `now` stood for, where one is `now`:
+    /// the first behind a cut, if this device publishes. The control topics must have been read.
+    pub(crate) async fn interval(
+        self: &Arc<Self>,
+        from: Bound,
+        until: Bound,
+    ) -> Result<(Interval, Position), Error> {
+        let is_now = from == Bound::Now || until == Bound::Now;
+        let now = match is_now && self.has_lane() {
+            true => self.cut().await?,
+            false => self.now().max(self.view().state().mark()),
+        };
+        let at = |bound| match bound {
+            Bound::Now => now,
+            Bound::At(position) => position,
+        };
+        let interval = Interval {
+            from: at(from),
+            until: at(until),
+        };
+        match interval.is_valid() {
+            true => Ok((interval, if is_now { now } else { Position::START })),
+            false => Err(Error::EmptyInterval),
+        }
+    }
+
     fn grants(&self, wanted: impl Fn(&GrantState) -> bool) -> Vec<GrantState> {
         self.view()
             .state()

@@ -1,5 +1,8 @@
 //! Looking for what is wrong, or will be.
 
+use sealcast_engine::has_other_keyholder;
+
+use crate::backup::BackupState;
 use crate::error::Error;
 use crate::home::Home;
 use crate::stream::Stream;
@@ -44,20 +47,56 @@ impl Home {
     /// Fails when the store cannot be read.
     pub async fn doctor(&self) -> Result<Vec<Finding>, Error> {
         let mut findings = Vec::from([Finding::good("the store opens")]);
+        let mut alone = 0;
         for known in self.streams()? {
+            let is_own = known.owner == self.user();
             match self.stream(&known.name).await {
-                Ok(stream) => findings.extend(stream.examine()?),
+                Ok(stream) => {
+                    alone += usize::from(is_own && stream.is_sole_keyholder());
+                    findings.extend(stream.examine()?);
+                }
                 Err(error) => findings.push(Finding::bad(
                     format!("stream `{}`: {error}", known.name),
                     format!("see whether its bus is there: {}", known.bus),
                 )),
             }
         }
+        if alone > 0 {
+            findings.push(self.examine_backup(alone)?);
+        }
         Ok(findings)
+    }
+
+    /// Looks whether the keys of the streams that nobody else holds are in a backup.
+    fn examine_backup(&self, alone: usize) -> Result<Finding, Error> {
+        let streams = match alone {
+            1 => "1 stream".to_owned(),
+            _ => format!("{alone} streams"),
+        };
+        let hint = "keep a copy of them: `sealcast backup FILE`";
+        Ok(match self.backup_state()? {
+            BackupState::Current(_) => Finding::good(format!(
+                "the keys of {streams} are in this home alone, and in its backup"
+            )),
+            BackupState::Outdated(_) => {
+                let says = format!(
+                    "the keys of {streams} are in this home alone, some newer than its backup"
+                );
+                Finding::bad(says, hint)
+            }
+            BackupState::Never => {
+                let says = format!("the keys of {streams} are in this home alone");
+                Finding::bad(says, hint)
+            }
+        })
     }
 }
 
 impl Stream {
+    fn is_sole_keyholder(&self) -> bool {
+        !has_other_keyholder(&self.core.view(), self.core.now())
+    }
+
     fn examine(&self) -> Result<Vec<Finding>, Error> {
         let name = self.name();
         let core = &self.core;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use sealcast_bus::BusError;
-use sealcast_protocol::TicketError;
+use sealcast_protocol::{Name, StreamId, TicketError, WrongRoot};
 use sealcast_store::{KeyFileError, StoreError};
 
 /// Why something was not done. Nothing was sent in clear.
@@ -99,6 +99,69 @@ pub enum Error {
     /// grants counts any more; use one copy only, and let another device or an admin go on.
     #[error("copies of this home wrote two access-log entries in one place")]
     Forked,
+    /// The passphrase does not open the file, or the file was altered; check which passphrase it is.
+    #[error("wrong passphrase for this file, or the file was altered")]
+    FileWrongPassphrase,
+    /// The file is encrypted to other age keys than these; hand in the one that it was made for.
+    #[error("none of these age keys opens the file")]
+    FileWrongIdentity,
+    /// The file is encrypted under a passphrase; hand it in.
+    #[error("this file needs its passphrase")]
+    FileNeedsPassphrase,
+    /// The file is encrypted to an age key; hand in its secret half.
+    #[error("this file needs an age key")]
+    FileNeedsIdentity,
+    /// A file that is made needs a passphrase or an age key that will open it; name one.
+    #[error("nothing is named that will open the file")]
+    FileNeedsLock,
+    /// The passphrase of a file must be text in UTF-8, and not empty; choose another.
+    #[error("the passphrase of a file is text, and not empty")]
+    FilePassphraseText,
+    /// The file is cut off or altered; use another copy of it.
+    #[error("the file is damaged: {0}")]
+    FileDamaged(&'static str),
+    /// The bytes are no file in the age format; see that it is the right one.
+    #[error("this is not a file in the age format")]
+    FileUnknown,
+    /// The file was made by a newer version, of the format that it names; update this program.
+    #[error("the file was made by a newer version of {0}")]
+    FileTooNew(&'static str),
+    /// The file opens, and holds neither keys nor a home; see that it is the right one.
+    #[error("the file holds neither keys nor a home")]
+    FileNotOurs,
+    /// The file holds something else than what is asked for; import keys, and restore homes.
+    #[error("the file holds {0}")]
+    FileOtherKind(&'static str),
+    /// There is a file already, and it was not to be replaced; choose another name.
+    #[error("there is a file already: {}", .0.display())]
+    FileExists(PathBuf),
+    /// The file cannot be written, and is not there; see what the system says.
+    #[error("cannot write the file: {}", path.display())]
+    FileNotWritten {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No key of the interval is here; ask for a grant, or name another interval.
+    #[error("this home holds no keys of that interval")]
+    NoKeys,
+    /// The file would have more in it than one may; export shorter intervals.
+    #[error("there is more to export than one file may hold")]
+    ExportTooLarge,
+    /// The keys are of a stream that this home has not joined; join it first.
+    #[error("the keys are of a stream that this home has not joined: {name} ({stream})")]
+    NotJoined {
+        /// What whoever made the file calls it.
+        name: Name,
+        /// The stream.
+        stream: StreamId,
+    },
+    /// The file says that a session has another root than it has; whoever made it is false. Nothing
+    /// was imported.
+    #[error("the file is false: {0}")]
+    WrongRoot(#[source] WrongRoot),
     /// Something that cannot be; a fault in this program. Report it.
     #[error("internal: {0}")]
     Internal(&'static str),
@@ -134,6 +197,23 @@ impl Error {
             Self::AdminInterval => "interval.admin",
             Self::RolledBack(_) => "bus.rolled-back",
             Self::Forked => "access.forked",
+            Self::FileWrongPassphrase => "file.wrong-passphrase",
+            Self::FileWrongIdentity => "file.wrong-identity",
+            Self::FileNeedsPassphrase => "file.needs-passphrase",
+            Self::FileNeedsIdentity => "file.needs-identity",
+            Self::FileNeedsLock => "file.needs-lock",
+            Self::FilePassphraseText => "file.passphrase-text",
+            Self::FileDamaged(_) => "file.damaged",
+            Self::FileUnknown => "file.unknown",
+            Self::FileTooNew(_) => "file.too-new",
+            Self::FileNotOurs => "file.not-ours",
+            Self::FileOtherKind(_) => "file.other-kind",
+            Self::FileExists(_) => "file.exists",
+            Self::FileNotWritten { .. } => "file.not-written",
+            Self::NoKeys => "keys.none",
+            Self::ExportTooLarge => "keys.too-many",
+            Self::NotJoined { .. } => "stream.not-joined",
+            Self::WrongRoot(_) => "keys.wrong-root",
             Self::Internal(_) => "internal",
         }
     }

@@ -20,8 +20,8 @@ use crate::options::{InitOptions, Passphrase, StreamOptions};
 use crate::stream::Stream;
 use crate::vault::{Settings, Vault};
 
-const KEY_FILE: &str = "store.key";
-const STORE_FILE: &str = "store.db";
+pub(crate) const KEY_FILE: &str = "store.key";
+pub(crate) const STORE_FILE: &str = "store.db";
 const BUS_FOLDER: &str = "bus";
 /// How long before its end a card is renewed, in milliseconds.
 const RENEW_WITHIN_MS: u64 = 60 * 24 * 3600 * 1000;
@@ -29,7 +29,7 @@ const RENEW_WITHIN_MS: u64 = 60 * 24 * 3600 * 1000;
 /// One device of one user, with its keys, contacts and streams.
 #[derive(Clone, Debug)]
 pub struct Home {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
@@ -74,12 +74,7 @@ impl Home {
     ///
     /// Fails when there is a home already, or the folder cannot be written.
     pub async fn init(path: &Path, options: InitOptions) -> Result<Self, Error> {
-        if Self::exists(path) {
-            return Err(Error::HomeExists(path.into()));
-        }
-        if path.join(KEY_FILE).exists() {
-            return Err(Error::HalfMade(path.into()));
-        }
+        Self::check_free_of_homes(path)?;
         let folder = absolute(path)?;
         let bus = match &options.bus {
             Some(url) => url.absolute(&std::env::current_dir().map_err(Error::Folder)?),
@@ -104,6 +99,16 @@ impl Home {
         Ok(Self {
             inner: Arc::new(inner.await??),
         })
+    }
+
+    pub(crate) fn check_free_of_homes(path: &Path) -> Result<(), Error> {
+        if Self::exists(path) {
+            return Err(Error::HomeExists(path.into()));
+        }
+        match path.join(KEY_FILE).exists() {
+            true => Err(Error::HalfMade(path.into())),
+            false => Ok(()),
+        }
     }
 
     /// Opens a home.
@@ -444,7 +449,7 @@ fn renewed(identity: &Identity, list: &mut CardList, now: Position) -> Result<Op
     Ok(Some(list_put(&identity.user(), seq, entry.wire())))
 }
 
-fn absolute(path: &Path) -> Result<PathBuf, Error> {
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Error> {
     std::path::absolute(path).map_err(Error::Folder)
 }
 
@@ -471,7 +476,11 @@ fn make(folder: &Path, passphrase: Option<&SecretBytes>, settings: &Settings) ->
     vault.begin(&identity, settings, &put)
 }
 
-fn load(path: PathBuf, passphrase: Option<&SecretBytes>, ground: Ground) -> Result<Inner, Error> {
+pub(crate) fn load(
+    path: PathBuf,
+    passphrase: Option<&SecretBytes>,
+    ground: Ground,
+) -> Result<Inner, Error> {
     let key = KeyFile::open(path.join(KEY_FILE), passphrase)?;
     let store = SqliteStore::open(path.join(STORE_FILE), key, Box::new(clock::rng()))?;
     let vault = Vault((ground.store)(Arc::new(store)));

@@ -74,6 +74,7 @@
 
 mod access;
 mod backfill;
+mod backup;
 mod blocking;
 mod clock;
 mod core;
@@ -83,6 +84,8 @@ mod doctor;
 mod error;
 mod ground;
 mod home;
+mod inspect;
+mod keys;
 mod options;
 mod place;
 mod publisher;
@@ -90,6 +93,7 @@ mod queue;
 mod read;
 mod rollback;
 mod seal;
+mod sealed_file;
 mod session;
 mod share;
 mod stream;
@@ -98,6 +102,7 @@ mod vault;
 
 pub use access::{GrantInfo, GrantStatus, Granted, Revoked};
 pub use backfill::Backfill;
+pub use backup::{Backup, BackupState};
 #[doc(hidden)]
 pub use clock::Clock;
 pub use delivery::{Delivery, Payload, Reason, State};
@@ -106,6 +111,8 @@ pub use error::Error;
 #[doc(hidden)]
 pub use ground::Ground;
 pub use home::{Home, StreamInfo};
+pub use inspect::{EnvelopeFacts, EnvelopeJudgement, Sight, inspect};
+pub use keys::{ExportedKeys, ImportedKeys};
 pub use options::{Bound, GrantOptions, InitOptions, Passphrase, StreamOptions};
 pub use publisher::{Acks, Published, Publisher};
 pub use read::Reader;
@@ -113,9 +120,13 @@ pub use sealcast_bus::{BusError, BusUrl, BusUrlError};
 pub use sealcast_crypto::SecretBytes;
 pub use sealcast_engine::{Alarm, ControlTopic};
 pub use sealcast_protocol::{
-    DeviceId, IdError, Interval, LogHash as GrantId, Name, NameError, Position, Roles, Sharing,
-    StreamId, Ticket, TicketError, UserId,
+    DecodeError, DeviceId, EnvelopeHash, IdError, InstanceId, Interval, LogHash as GrantId, Name,
+    NameError, Position, Roles, SessionId, Sharing, StreamId, Ticket, TicketError, UserId,
+    WrongRoot,
 };
 pub use sealcast_store::{KeyFileError, StoreError};
+pub use sealed_file::{
+    FileKey, FileLock, FileNeeds, Identities, IdentityError, Recipient, RecipientError, SealedFile,
+};
 pub use stream::Stream;
 pub use subscribe::Subscription;

@@ -262,8 +262,11 @@ impl Scan {
         }
         loop {
             let event = self.ready.poll()?;
-            if let Event::BadCover { giver, .. } = &event {
-                self.core.tell([Alarm::BadKeys(giver.0, giver.1)]);
+            if let Event::BadCover { giver, session } = &event {
+                self.core.tell([match *giver == self.core.view().me() {
+                    true => Alarm::BadImport(*session),
+                    false => Alarm::BadKeys(giver.0, giver.1),
+                }]);
             }
             if let Some(delivery) = Delivery::from_event(event) {
                 return Some(delivery);
@@ -285,12 +288,11 @@ async fn read_and_open(
     let items = match core.bus.read(&topic, range.start, READ_BYTES).await {
         Ok(items) => items,
         Err(fault) => {
-            let behind = match &fault {
-                BusError::Damaged { .. } => {
-                    let behind = behind_damage(&*core.bus, &topic, range.start, range.end);
-                    behind.await.map(|at| Some(Place::unknown(at)))
-                }
-                _ => Ok(None),
+            let behind = if matches!(fault, BusError::Damaged { .. }) {
+                let behind = behind_damage(&*core.bus, &topic, range.start, range.end);
+                behind.await.map(|at| Some(Place::unknown(at)))
+            } else {
+                Ok(None)
             };
             let (place, fault) = match behind {
                 Ok(place) => (place, fault.into()),

@@ -7,7 +7,8 @@ use minicbor::{CborLen, Decode, Encode};
 use sealcast_crypto::SecretBytes;
 use sealcast_engine::{Identity, Lane, NewSession, Put, Space, persisted};
 use sealcast_protocol::{
-    DeviceId, LogEntry, Name, SessionId, StreamId, Ticket, UserId, Verified, decode, encode,
+    DeviceId, ExportedRecord, LogEntry, Name, Position, SessionId, StreamId, Ticket, UserId,
+    Verified, decode, encode,
 };
 use sealcast_store::{Key, Store, StoreError, Txn};
 
@@ -82,9 +83,21 @@ pub(crate) struct OwnSession {
     pub(crate) is_drawn: bool,
 }
 
+/// The last backup of a home: when, and the state of its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(array)]
+pub(crate) struct BackupMark {
+    #[n(0)]
+    pub(crate) time: Position,
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) state: [u8; 32],
+}
+
 const RECORD_LEN_MAX: usize = 4096;
 const IDENTITY: &[u8] = b"identity";
 const SETTINGS: &[u8] = b"settings";
+const BACKUP: &[u8] = b"backup";
 
 fn key(space: Space, parts: &[&[u8]]) -> Key {
     Key {
@@ -413,6 +426,104 @@ impl Vault {
     ) -> Result<(), Error> {
         Ok(self.0.transact(&mut step)?)
     }
+}
+
+/// Imported keys, and the last backup.
+impl Vault {
+    /// Keeps imported keys. Returns how many of them are new.
+    pub(crate) fn import(&self, puts: &[Put]) -> Result<usize, Error> {
+        sealcast_store::transact_with(&*self.0, |txn| {
+            let mut new = 0;
+            for put in puts {
+                let place = key(put.space, &[&put.id]);
+                let session = put.id.get(..48).unwrap_or_default();
+                let has_root = txn.get(&key(Space::Root, &[session]))?.is_some();
+                if !has_root && txn.get(&place)?.is_none() {
+                    txn.put(&place, put.value.expose())?;
+                    new += 1;
+                }
+            }
+            Ok(new)
+        })
+    }
+
+    /// Every record, as one transaction sees them, and the mark of a backup that holds them.
+    pub(crate) fn snapshot(
+        &self,
+        user: &UserId,
+        now: Position,
+    ) -> Result<(Vec<ExportedRecord>, BackupMark), Error> {
+        sealcast_store::transact_with(&*self.0, |txn| {
+            let mut records = Vec::new();
+            for space in 0..=u8::MAX {
+                let rows = txn.scan(sealcast_store::Space(space), &[])?;
+                records.extend(rows.into_iter().map(|(key, value)| ExportedRecord {
+                    space,
+                    id: key.id,
+                    value,
+                }));
+            }
+            let state = state(user, |space, prefix| Ok(txn.scan(space, prefix)?))?;
+            Ok((records, BackupMark { time: now, state }))
+        })
+    }
+
+    /// Fills a new store with the records of a backup.
+    pub(crate) fn fill(&self, records: &[ExportedRecord], time: Position) -> Result<(), Error> {
+        sealcast_store::transact_with(&*self.0, |txn| {
+            for of in records {
+                let place = Key::new(sealcast_store::Space(of.space), of.id.clone());
+                txn.put(&place, of.value.expose())?;
+            }
+            let identity = txn.get(&key(Space::Home, &[IDENTITY]))?;
+            let identity = identity.and_then(|of| Identity::from_bytes(of.expose()));
+            let user = identity.ok_or(Error::FileNotOurs)?.user();
+            let state = state(&user, |space, prefix| Ok(txn.scan(space, prefix)?))?;
+            let mark = encode(&BackupMark { time, state });
+            Ok(txn.put(&key(Space::Home, &[BACKUP]), &mark)?)
+        })
+    }
+
+    pub(crate) fn backed_up(&self) -> Result<Option<BackupMark>, Error> {
+        let value = self.0.get(&key(Space::Home, &[BACKUP]))?;
+        value.as_ref().map(record).transpose()
+    }
+
+    pub(crate) fn put_backup(&self, mark: &BackupMark) -> Result<(), Error> {
+        self.write(|txn| txn.put(&key(Space::Home, &[BACKUP]), &encode(mark)))
+    }
+
+    /// Names the streams that a user owns and the sessions in them whose roots are here.
+    pub(crate) fn key_state(&self, user: &UserId) -> Result<[u8; 32], Error> {
+        state(user, |space, prefix| Ok(self.0.scan(space, prefix)?))
+    }
+}
+
+type Rows = Vec<(Key, SecretBytes)>;
+
+fn state(
+    user: &UserId,
+    scan: impl Fn(sealcast_store::Space, &[u8]) -> Result<Rows, Error>,
+) -> Result<[u8; 32], Error> {
+    let mut parts = Vec::new();
+    for (place, value) in scan(sealcast_store::Space(Space::Stream as u8), &[])? {
+        let known: Membership = record(&value)?;
+        let ticket = Ticket::parse(&known.ticket).map_err(Error::Ticket)?;
+        if ticket.owner() == *user {
+            let roots = scan(sealcast_store::Space(Space::Root as u8), &place.id)?;
+            parts.push(place.id);
+            parts.extend(roots.into_iter().map(|(place, _)| place.id));
+        }
+    }
+    let parts: Vec<_> = parts.iter().map(Vec::as_slice).collect();
+    Ok(*sealcast_crypto::digest("sealcast.v1 backup state", &parts).as_bytes())
+}
+
+/// Makes a lane as a restored home may go on with it, `spec/home.md`, section "Restore".
+pub(crate) fn ended_lane(value: &SecretBytes) -> Result<SecretBytes, Error> {
+    let mut lane: Lane = record(value)?;
+    lane.end_session();
+    Ok(SecretBytes::from(encode(&lane)))
 }
 
 /// Keeps a drawn session, root and record together. The record counts when it is on the bus: keys

@@ -211,7 +211,7 @@ pub fn is_delivered(view: &StreamView, of: &GrantState, now: Position) -> bool {
 
 /// Where messages of each session can lie: from its start to the start of the next one that its
 /// device drew, or the range of a backfill.
-fn spans(view: &StreamView) -> BTreeMap<(SessionId, DeviceId), Interval> {
+pub(crate) fn spans(view: &StreamView) -> BTreeMap<(SessionId, DeviceId), Interval> {
     let mut starts = BTreeMap::<DeviceId, BTreeSet<Position>>::new();
     for record in view.records() {
         if record.kind == SessionKind::Live {

@@ -26,6 +26,7 @@ mod waiting;
 
 pub use alarm::Alarm;
 pub(crate) use keys::Held;
+pub use keys::imported;
 
 use cuts::Cut;
 use delivered::{Deliveries, KeyNow};

@@ -32,6 +32,10 @@ pub use v1::envelope::{
     BoundEnvelope, ENVELOPE_OVERHEAD, EnvelopeView, Flags, Header, PAYLOAD_MAX, SealError,
     SealedEnvelope, Suite, VerifiedEnvelope, seal, seal_frame,
 };
+pub use v1::export::{
+    EXPORT_COVERS_MAX, EXPORT_HOME_LEN_MAX, EXPORT_KEYS_LEN_MAX, EXPORT_SESSIONS_MAX, Export,
+    ExportedCover, ExportedKey, ExportedRecord, ExportedSession, HomeExport, KeyExport, WrongRoot,
+};
 pub use v1::frame::{FRAME_RECORDS_MAX, Frame, OpenFrame, PushError, Record, Records};
 pub use v1::log_entry::{
     DeviceTarget, DeviceTips, Genesis, Grant, LIST_MAX, LaneMode, LogBody, LogEntry, Revoke, Roles,

@@ -50,5 +50,6 @@ pub use contract::{Store, Txn, transact_with};
 pub use error::StoreError;
 pub use keyfile::{KeyFile, KeyFileError, Protection};
 pub use memory::MemoryStore;
+pub use place::write_whole;
 pub use record::{ID_BYTES_MAX, Key, Space, VALUE_BYTES_MAX, Value};
 pub use sqlite::SqliteStore;

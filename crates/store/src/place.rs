@@ -1,6 +1,6 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 /// Makes the folder that `path` lies in, and those above it, for their owner alone.
@@ -59,6 +59,41 @@ impl Drop for Draft {
     }
 }
 
+/// Writes a file for its owner alone, durably, and whole or not at all. The folder must be there;
+/// `tag` tells apart those that are written at one time.
+///
+/// # Errors
+///
+/// Fails with [`ErrorKind::AlreadyExists`] when there is a file already and it is not to be replaced,
+/// and when the file cannot be written; what was there stays as it was.
+pub fn write_whole(path: &Path, bytes: &[u8], replaces: bool, tag: u64) -> io::Result<()> {
+    if !replaces && path.symlink_metadata().is_ok() {
+        return Err(ErrorKind::AlreadyExists.into());
+    }
+    let draft = Draft(beside(path, &format!(".new-{tag:016x}")));
+    let mut file = make_file(&draft.0)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    drop(file);
+    match replaces {
+        true => fs::rename(&draft.0, path)?,
+        false => put_new(&draft.0, path)?,
+    }
+    sync_folder_of(path)
+}
+
+/// Puts a file where none is. Where the file system knows no links, the name is taken first.
+fn put_new(draft: &Path, path: &Path) -> io::Result<()> {
+    match fs::hard_link(draft, path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(error),
+        Err(_) => {
+            make_file(path)?;
+            fs::rename(draft, path).inspect_err(|_| drop(fs::remove_file(path)))
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
 /// The path with `suffix` added to its file name.
 pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
@@ -82,4 +117,51 @@ fn sync_folder_of(path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|of| of.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_whole_file_is_written_beside_none_and_replaces_one_only_when_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        write_whole(&path, b"first", false, 1).unwrap();
+        let refused = write_whole(&path, b"second", false, 2).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        write_whole(&path, b"third", true, 3).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"third");
+        assert_eq!(names(folder.path()), ["file"]);
+    }
+
+    #[test]
+    fn a_file_that_came_meanwhile_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let [draft, path] = ["draft", "file"].map(|name| folder.path().join(name));
+        fs::write(&draft, b"new").unwrap();
+        fs::write(&path, b"other").unwrap();
+        let refused = put_new(&draft, &path).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"other");
+    }
+
+    /// As where the file system knows no links, and then something else goes wrong.
+    #[test]
+    fn a_name_that_was_taken_in_vain_is_given_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let [draft, path] = ["draft", "file"].map(|name| folder.path().join(name));
+        put_new(&draft, &path).unwrap_err();
+        assert_eq!(names(folder.path()), Vec::<String>::new());
+    }
 }

@@ -2,7 +2,7 @@
 
 use sealcast_crypto::{Cover, SigningKey, StoreKey, VerifyingKey, Walker, delimited};
 use sealcast_protocol::{
-    DeviceId, EnvelopeView, Position, Records, StreamId, Ticket, UserId, seal,
+    DeviceId, EnvelopeView, Export, KeyExport, Position, Records, StreamId, Ticket, UserId, seal,
 };
 
 use crate::case::{Given, Lines, Outcome, hex, must, named};
@@ -63,6 +63,49 @@ pub(crate) fn envelopes(given: &mut Given) -> Outcome {
         .text("prev", header.prev)
         .text("hash", verified.hash())
         .hex("plaintext", plaintext)
+        .done()
+}
+
+pub(crate) fn exports(given: &mut Given) -> Outcome {
+    let plaintext = given.bytes("plaintext")?;
+    let export = Export::decode(&plaintext).map_err(|error| named(DECODE)(&error))?;
+    let again = export.encode().map_err(|error| named(DECODE)(&error))?;
+    must(again.expose() == plaintext, "it is encoded otherwise")?;
+    match export {
+        Export::Keys(keys) => exported_keys(&keys),
+        Export::Home(home) => Lines::default()
+            .text("content", "home")
+            .text("time", home.time.0)
+            .each(&home.records, |lines, of| {
+                let (id, value) = (hex(&of.id), hex(of.value.expose()));
+                lines.text("record", format!("{} {id} {value}", of.space).trim_end())
+            })
+            .done(),
+    }
+}
+
+fn exported_keys(keys: &KeyExport) -> Outcome {
+    for of in &keys.sessions {
+        of.keys().map_err(|_| "another root")?;
+    }
+    Lines::default()
+        .text("content", "keys")
+        .text("stream", keys.stream)
+        .hex("owner", keys.owner.0)
+        .text("name", &keys.name)
+        .each(&keys.sessions, |lines, of| {
+            let (lane, commitment) = (hex(&of.lane.0), hex(&of.commitment));
+            let text = format!("{} {} {lane} {commitment}", of.session, of.device);
+            lines
+                .text("session", text)
+                .each(&of.covers, |lines, cover| {
+                    let (from, until) = (cover.interval.from.0, cover.interval.until.0);
+                    lines.text(
+                        "cover",
+                        format!("{from} {until} {}", hex(cover.keys.expose())),
+                    )
+                })
+        })
         .done()
 }
 

@@ -29,6 +29,7 @@ const READERS: &[(&str, Read)] = &[
     ("device-list", control::device_list),
     ("digest", keys::digests),
     ("envelope", formats::envelopes),
+    ("export", formats::exports),
     ("frame", formats::frames),
     ("id", formats::ids),
     #[cfg(not(target_family = "wasm"))]

@@ -8,6 +8,7 @@ mod case;
 mod cast;
 mod devices;
 mod envelopes;
+mod exports;
 mod keys;
 mod letters;
 mod log;
@@ -79,6 +80,7 @@ fn made() -> anyhow::Result<BTreeMap<PathBuf, String>> {
         log_states::cases(),
         sessions::cases()?,
         bundles::cases()?,
+        exports::cases()?,
         stores::cases(),
     ]
     .concat();

@@ -1,12 +1,12 @@
 use std::str::FromStr;
 
 use clap::Args;
-use sealcast::{Bound, GrantOptions, Granted, Interval, Name, Position, Roles};
+use sealcast::{Bound, GrantOptions, Granted, Name, Position, Roles};
 use serde::Serialize;
 
 use crate::context::{Context, Names, user_of};
 use crate::error::CommandError;
-use crate::time::{TimeArg, from_text, now, rfc3339, until_text};
+use crate::time::{TimeArg, bounds, from_text, rfc3339, until_text};
 use crate::ui::{Ui, bytes, count};
 
 /// Give someone an interval, past or future
@@ -94,20 +94,11 @@ pub(crate) fn until_json(position: Position) -> Option<String> {
 }
 
 pub(crate) async fn run(ui: &Ui, context: &Context, args: &GrantArgs) -> Result<(), CommandError> {
-    let now = now();
     let first = match args.role.0.contains(Roles::ADMIN) {
         true => Bound::At(Position::START),
         false => Bound::Now,
     };
-    let from = args.from.map_or(first, |time| time.bound(now));
-    let until = args
-        .until
-        .map_or(Bound::At(Position::END), |time| time.bound(now));
-    if let (Bound::At(from), Bound::At(until)) = (from, until)
-        && (Interval { from, until }).is_empty()
-    {
-        return Err(sealcast::Error::EmptyInterval.into());
-    }
+    let (from, until) = bounds(args.from, first, args.until)?;
     let (home, stream) = context.stream(ui, &args.stream).await?;
     let user = user_of(&home, &args.user)?;
     let options = GrantOptions {

@@ -51,6 +51,16 @@ pub(crate) async fn run(ui: &Ui, context: &Context, args: InitArgs) -> Result<()
         passphrase: passphrase(context, args.no_passphrase)?,
     };
     let home = Home::init(&path, options).await?;
+    show(ui, &home, "This is your id; others grant to it.")?;
+    ui.hint("make a stream with `sealcast stream create NAME`, or join one with its ticket");
+    ui.hint(
+        "nobody can make this home anew: back it up once you own a stream, `sealcast backup FILE`",
+    );
+    Ok(())
+}
+
+/// Prints whose home was made, and says so.
+pub(crate) fn show(ui: &Ui, home: &Home, says: &str) -> Result<(), CommandError> {
     if ui.is_json() {
         return ui.json(&Line {
             user: home.user().to_string(),
@@ -60,15 +70,13 @@ pub(crate) async fn run(ui: &Ui, context: &Context, args: InitArgs) -> Result<()
     }
     ui.data(home.user().to_string())?;
     ui.flush()?;
-    ui.talk(format!(
-        "This is your id; others grant to it. Your home is in `{}`.",
-        path.display()
-    ));
-    ui.hint("make a stream with `sealcast stream create NAME`, or join one with its ticket");
+    let place = home.path().display();
+    ui.talk(format!("{says} Your home is in `{place}`."));
     Ok(())
 }
 
-fn passphrase(context: &Context, without: bool) -> Result<Passphrase, CommandError> {
+/// What protects the key of a home that is made.
+pub(crate) fn passphrase(context: &Context, without: bool) -> Result<Passphrase, CommandError> {
     if without && context.has_passphrase_file() {
         return Err(CommandError::usage(
             "there is a passphrase file, and `--no-passphrase` as well",

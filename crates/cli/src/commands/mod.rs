@@ -1,15 +1,21 @@
 //! One file per command.
 
+pub(crate) mod backup;
+pub(crate) mod completions;
 pub(crate) mod contact;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod grant;
 pub(crate) mod id;
 pub(crate) mod init;
+pub(crate) mod inspect;
 pub(crate) mod join;
+pub(crate) mod keys;
+pub(crate) mod man;
 pub(crate) mod publish;
 pub(crate) mod read;
 pub(crate) mod rekey;
+pub(crate) mod restore;
 pub(crate) mod revoke;
 pub(crate) mod rotate;
 pub(crate) mod stream;
@@ -43,6 +49,12 @@ pub(crate) async fn run(
         Command::Rekey(args) => rekey::run(ui, context, &args).await,
         Command::Rotate(args) => rotate::run(ui, context, &args).await,
         Command::Who(args) => who::run(ui, context, &args).await,
+        Command::Keys(args) => keys::run(ui, context, args).await,
+        Command::Backup(args) => backup::run(ui, context, &args).await,
+        Command::Restore(args) => restore::run(ui, context, &args).await,
+        Command::Inspect(args) => inspect::run(ui, context, &args).await,
+        Command::Completions(args) => completions::run(ui, &args),
+        Command::Man(args) => man::run(ui, &args),
         Command::Doctor(args) => doctor::run(ui, context, &args).await,
         Command::Demo(args) => demo::run(ui, &args).await,
     };

@@ -128,6 +128,7 @@ async fn create(ui: &Ui, home: &Home, args: &CreateArgs) -> Result<(), CommandEr
     ui.flush()?;
     ui.talk("This is the ticket: others join with it, and read once you grant them something.");
     ui.hint(format!("publish with `sealcast pub {} -m TEXT`", args.name));
+    ui.hint("its keys are here alone: keep a copy of them with `sealcast backup FILE`");
     Ok(())
 }
 

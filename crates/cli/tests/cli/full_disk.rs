@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use crate::rig::Rig;
+use crate::rig::{KEY, Rig};
 
 /// Fills a small file system of its own in a mount namespace, publishes, makes room, publishes.
 const SCRIPT: &str = r#"
@@ -65,4 +65,48 @@ fn a_store_without_room_is_told_and_works_when_there_is_room() {
     assert_eq!(code, 106, "{said}");
     assert!(said.contains("full") || said.contains("room"), "{said}");
     assert_eq!(read, "before\nafter\n");
+}
+
+/// Fills a small file system, and backs up into it: beside what is there, and in its place.
+const BACKUP_SCRIPT: &str = r#"
+set -u
+program=$1; mount=$2; key=$3
+export SEALCAST_HOME=$mount/../home
+"$program" init --no-passphrase --bus "file:$mount/../bus" >/dev/null 2>&1 || exit 90
+mount -t tmpfs -o size=64k tmpfs "$mount" || exit 99
+cd "$mount"
+"$program" backup old.age --recipient "$key" >/dev/null 2>&1 || exit 91
+cp old.age ../kept.age
+head -c 200000 /dev/zero >filler 2>/dev/null
+"$program" backup new.age --recipient "$key" >&2; new=$?
+"$program" backup old.age --overwrite --recipient "$key" >&2; old=$?
+cmp old.age ../kept.age >&2 || exit 92
+ls
+exit $((new * 10 + old))
+"#;
+
+#[test]
+fn a_backup_without_room_is_told_and_leaves_the_older_one_and_nothing_else() {
+    let rig = Rig::new();
+    let mount = rig.path().join("disk");
+    std::fs::create_dir(&mount).unwrap();
+    let output = Command::new("unshare")
+        .args([
+            "--mount",
+            "--map-root-user",
+            "sh",
+            "-c",
+            BACKUP_SCRIPT,
+            "sh",
+        ])
+        .arg(env!("CARGO_BIN_EXE_sealcast"))
+        .arg(&mount)
+        .arg(KEY.0)
+        .env_remove("SEALCAST_PASSPHRASE_FILE")
+        .output()
+        .expect("`unshare` of util-linux is there");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(11), "{said}");
+    assert_eq!(said.matches("make room on that disk").count(), 2, "{said}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "filler\nold.age\n");
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::rig::Rig;
+use crate::rig::{KEY, Rig};
 
 #[test]
 fn init_tells_user_device_and_bus() {
@@ -191,6 +191,7 @@ fn doctor_looks_and_ends_well() {
     let rig = Rig::new();
     let (kim, _) = rig.owner("kim", "s");
     kim.done(&["doctor"]);
+    kim.done(&["backup", "kim.age", "--recipient", KEY.0]);
     let (code, lines) = kim.json(&["doctor"]);
     assert_eq!(code, 0);
     assert!(

@@ -2,10 +2,13 @@
 #![cfg(test)]
 
 mod access;
+mod backups;
 mod copies;
 mod demo;
 mod full_disk;
 mod homes;
+mod inspect;
+mod keys;
 #[cfg(unix)]
 mod kills;
 #[cfg(target_os = "linux")]

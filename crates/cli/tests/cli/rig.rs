@@ -9,6 +9,17 @@ use rusqlite::{Connection, params};
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// An age key of the tests, public and secret half.
+pub(crate) const KEY: (&str, &str) = (
+    "age16h4ytxhr67wk50w7e8wxysar8m6rdnw5utgnjwwsh3vrt5ruw57qt08u9v",
+    "AGE-SECRET-KEY-1A6QTV4H5XZWFVHTT4X384VFXJT9J7E6PJH2XFW5X6UM3S4NVY2NQ63FPX7",
+);
+/// Another one.
+pub(crate) const OTHER_KEY: (&str, &str) = (
+    "age1wwvysdg99jv9mmqf9jykduj52ae0y0jvjnzeentk2m72g8ugdvzse6mmvx",
+    "AGE-SECRET-KEY-1HSSRRQNPQFLZTCJYMCDJU3A6NL0FZPH2SPG4QRDMPQWNH34EFTLSFMUSRP",
+);
+
 /// The scratch folder; the shared bus is `bus` in it.
 pub(crate) struct Rig {
     dir: TempDir,
@@ -243,8 +254,32 @@ impl Person {
 
     /// The topic that holds the envelopes of this person's only stream.
     pub(crate) fn data_topic(&self) -> String {
+        self.topic("data")
+    }
+
+    /// A topic of this person's only stream.
+    pub(crate) fn topic(&self, name: &str) -> String {
         let (_, streams) = self.json(&["stream", "list"]);
-        format!("s/{}/data", streams[0]["stream"].as_str().unwrap())
+        format!("s/{}/{name}", streams[0]["stream"].as_str().unwrap())
+    }
+
+    /// What every envelope of this person's only stream says of itself.
+    pub(crate) fn envelopes(&self, rig: &Rig) -> Vec<Value> {
+        let items = rig.items(&self.data_topic(), 0);
+        let inspect = |item: &Vec<u8>| {
+            let printed = self.done_with(&["inspect", "--json"], item);
+            serde_json::from_str(&printed).unwrap()
+        };
+        items.iter().map(inspect).collect()
+    }
+
+    /// What `doctor` finds to be a problem.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let (_, lines) = self.json(&["doctor"]);
+        let problems = lines.iter().filter(|line| line["problem"] == true);
+        problems
+            .map(|line| line["text"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     pub(crate) fn id(&self) -> String {

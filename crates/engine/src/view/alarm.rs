@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use sealcast_protocol::{DeviceId, UserId};
+use sealcast_protocol::{DeviceId, SessionId, UserId};
 
 use super::ControlTopic;
 
@@ -16,6 +16,8 @@ pub enum Alarm {
     LogForked(UserId, DeviceId),
     /// A keyholder's bundle or root does not open for this device, or is not the session's.
     BadKeys(UserId, DeviceId),
+    /// Keys that this home's user imported do not open what others open.
+    BadImport(SessionId),
     /// The bus shows other or fewer items of a topic than it did: it was emptied, or put back to an
     /// older state. The driver tells this one.
     WentBack(ControlTopic),
@@ -31,6 +33,7 @@ impl Alarm {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::ListForked(_) | Self::BadKeys(..) => "find out who writes to this bus",
+            Self::BadImport(_) => "ask for the file of keys anew, from somebody whom you trust",
             Self::LogForked(..) => {
                 "a copy of its home is in use, or someone has its keys: revoke the device"
             }
@@ -73,6 +76,9 @@ impl fmt::Display for Alarm {
                 "this home is older than what its device put on the bus: it was restored from a \
                  copy, or a copy of it is in use",
             ),
+            Self::BadImport(session) => {
+                write!(f, "the imported keys of session {session} are not its keys")
+            }
             Self::BadKeys(user, device) => {
                 write!(f, "keys from device {device} of {user} do not open")
             }

@@ -5,13 +5,13 @@ use alloc::vec::Vec;
 
 use sealcast_crypto::{Cover, Digest, SecretBytes, SessionRoot, digest};
 use sealcast_protocol::{
-    Bundle, BundleContext, DeviceId, Interval, KeyUse, LogHash, OpenBundleError, Position,
-    SessionId, SessionRecord, UserId, Verified, open_bundle,
+    Bundle, BundleContext, DeviceId, ExportedKey, Interval, KeyExport, KeyUse, LogHash,
+    OpenBundleError, Position, SessionId, SessionRecord, UserId, Verified, WrongRoot, open_bundle,
 };
 
 use super::waiting::KeyItem;
 use super::{Alarm, Output, StreamView};
-use crate::persist::{Space, persisted};
+use crate::persist::{Put, Space, persisted};
 
 /// A cover that was received, and from whom.
 #[derive(Debug)]
@@ -229,6 +229,37 @@ impl StreamView {
         let named = SessionId::derive(&self.stream, lane, &root.commitment());
         (named == *session).then_some(root)
     }
+}
+
+/// What imported keys come to in the store, `spec/export.md`, section "Import": for opening, and
+/// nothing that this device seals with. `by` is this user and device, whose act it is.
+///
+/// # Errors
+///
+/// Fails when a root is not its session's; nothing is to be kept then.
+pub fn imported(keys: &KeyExport, by: (UserId, DeviceId)) -> Result<Vec<Put>, WrongRoot> {
+    let mut puts = Vec::new();
+    for of in &keys.sessions {
+        let (stream, session) = (&keys.stream.0, &of.session.0);
+        for key in of.keys()? {
+            puts.push(match key {
+                ExportedKey::Root(root) => Put {
+                    space: Space::Root,
+                    id: persisted(&[stream, session]),
+                    value: SecretBytes::from(root.expose().to_vec()),
+                },
+                ExportedKey::Cover(cover) => {
+                    let held = Held::new(by, cover);
+                    Put {
+                        space: Space::Cover,
+                        id: persisted(&[stream, session, held.name.as_bytes()]),
+                        value: encode_held(&held),
+                    }
+                }
+            });
+        }
+    }
+    Ok(puts)
 }
 
 /// What was kept comes back: feed it before anything of the bus, after device lists and log.

@@ -4,6 +4,7 @@ pub(crate) mod bundle;
 pub(crate) mod device;
 pub(crate) mod device_list;
 pub(crate) mod envelope;
+pub(crate) mod export;
 pub(crate) mod frame;
 pub(crate) mod log_clock;
 pub(crate) mod log_entry;

@@ -2,10 +2,11 @@
 
 use sealcast_crypto::{Cover, SessionRoot, SigningKey, UnwrapKey, Walker, digest};
 use sealcast_protocol::{
-    BundleContext, Card, CardList, CardRevocation, CoverSpec, DeviceId, EnvelopeHash, Fallback,
-    Flags, Frame, Header, InstanceId, Interval, KeyUse, ListBody, LogHash, Position, SessionId,
-    SessionKind, SessionRecord, StreamId, Suite, Ticket, UserId, encode, open_bundle, seal_bundle,
-    seal_frame, sign, wrap_key_hash,
+    BundleContext, Card, CardList, CardRevocation, CoverSpec, DeviceId, EnvelopeHash, Export,
+    ExportedCover, ExportedSession, Fallback, Flags, Frame, Header, InstanceId, Interval,
+    KeyExport, KeyUse, ListBody, LogHash, Position, SessionId, SessionKind, SessionRecord,
+    StreamId, Suite, Ticket, UserId, encode, open_bundle, seal_bundle, seal_frame, sign,
+    wrap_key_hash,
 };
 
 use crate::support::{Seeded, hex};
@@ -177,6 +178,31 @@ fn the_example_of_the_bundles_page_is_true() {
             ("digest", hex(signed.digest().as_bytes())),
             ("signature", hex(&signed.wire()[signed.wire().len() - 64..])),
         ],
+    );
+}
+
+#[test]
+fn the_example_of_the_export_page_is_true() {
+    let (_, owner) = root_key();
+    let signing = SigningKey::from_seed(&[0x22; 32]);
+    let commitment = session_root().commitment();
+    let cover = Cover::from_root(&session_root(), 65_536, 196_608);
+    let export = Export::Keys(KeyExport {
+        stream: STREAM,
+        owner,
+        name: "boiler".parse().unwrap(),
+        sessions: vec![ExportedSession {
+            session: SessionId::derive(&STREAM, &owner, &commitment),
+            device: DeviceId::derive(&owner, signing.verifying_key().as_bytes()),
+            lane: owner,
+            commitment,
+            covers: vec![ExportedCover::new(&cover)],
+        }],
+    });
+    let plaintext = export.encode().unwrap();
+    shown_in(
+        include_str!("../../../../spec/export.md"),
+        &[("plaintext", hex(plaintext.expose()))],
     );
 }
 

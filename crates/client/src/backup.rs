@@ -1,0 +1,217 @@
+//! A home in one file, and back, `spec/home.md`, section "Restore".
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rand_core::Rng as _;
+use sealcast_crypto::SecretBytes;
+use sealcast_engine::Space;
+use sealcast_protocol::{Export, ExportedRecord, HomeExport, Position};
+use sealcast_store::{KeyFile, Protection, SqliteStore};
+
+use crate::blocking::off_thread;
+use crate::clock;
+use crate::error::Error;
+use crate::ground::Ground;
+use crate::home::{Home, KEY_FILE, STORE_FILE, absolute, load};
+use crate::options::Passphrase;
+use crate::sealed_file::{FileKey, FileLock, SealedFile};
+use crate::vault::{BackupMark, Vault, ended_lane};
+
+/// A backup that is to be written.
+#[derive(Clone, Debug)]
+pub struct Backup {
+    /// The file.
+    pub file: SealedFile,
+    mark: BackupMark,
+}
+
+/// Whether a home was backed up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackupState {
+    /// Never.
+    Never,
+    /// It was then, and has drawn sessions or made streams since.
+    Outdated(Position),
+    /// It was then, and every stream of the user and every session in it was there.
+    Current(Position),
+}
+
+impl Home {
+    /// Puts all that this home keeps into a file: its identity, keys, contacts and streams, as one
+    /// transaction of its store sees them, whatever other processes do. What lies on the bus is not
+    /// in it. When the file is where it is to stay, [say so](Self::note_backup).
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store cannot be read.
+    pub async fn backup(&self, lock: FileLock, is_armored: bool) -> Result<Backup, Error> {
+        let inner = self.inner.clone();
+        off_thread(move || {
+            let time = inner.now();
+            let (records, mark) = inner.vault.snapshot(&inner.identity.user(), time)?;
+            let export = Export::Home(HomeExport { time, records });
+            let file = lock.seal(&export, is_armored)?;
+            Ok(Backup { file, mark })
+        })
+        .await?
+    }
+
+    /// Remembers that a backup was written, so that [`backup_state`](Self::backup_state) and
+    /// [`doctor`](Self::doctor) know.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store cannot be written.
+    pub async fn note_backup(&self, backup: &Backup) -> Result<(), Error> {
+        let (inner, mark) = (self.inner.clone(), backup.mark);
+        off_thread(move || inner.vault.put_backup(&mark)).await?
+    }
+
+    /// Whether there is a backup of what is here. Reads the store on the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store cannot be read.
+    pub fn backup_state(&self) -> Result<BackupState, Error> {
+        let vault = &self.inner.vault;
+        let Some(mark) = vault.backed_up()? else {
+            return Ok(BackupState::Never);
+        };
+        Ok(match vault.key_state(&self.user())? == mark.state {
+            true => BackupState::Current(mark.time),
+            false => BackupState::Outdated(mark.time),
+        })
+    }
+
+    /// Makes a home of a backup, in a folder that holds none, with a new store key.
+    ///
+    /// It is the same device again. It starts sessions of its own, and reads everything anew, so
+    /// that nothing is repeated though the device went on after the backup. The device should not be
+    /// in use elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is a home already, the key does not open the file, or the folder cannot be
+    /// written; no home is there then.
+    pub async fn restore(
+        path: &Path,
+        file: &SealedFile,
+        key: FileKey,
+        passphrase: Passphrase,
+    ) -> Result<Self, Error> {
+        Self::check_free_of_homes(path)?;
+        let (folder, file) = (absolute(path)?, file.clone());
+        let inner = off_thread(move || {
+            let Export::Home(home) = file.open(&key)? else {
+                return Err(Error::FileOtherKind("keys, and not a home"));
+            };
+            let records = fit_to_go_on(home.records)?;
+            let passphrase = match &passphrase {
+                Passphrase::None => None,
+                Passphrase::Given(passphrase) => Some(passphrase),
+            };
+            let draft = Draft::beside(&folder)?;
+            fill(&draft.0, passphrase, &records, home.time)?;
+            draft.put_in_place(&folder)?;
+            load(folder, passphrase, Ground::default())
+        });
+        Ok(Self {
+            inner: Arc::new(inner.await??),
+        })
+    }
+}
+
+/// The records that a restored home begins with: no session goes on, and nothing counts as read or
+/// as given.
+fn fit_to_go_on(records: Vec<ExportedRecord>) -> Result<Vec<ExportedRecord>, Error> {
+    let is_of = |of: &ExportedRecord, space: Space| of.space == space as u8;
+    let mut kept = Vec::with_capacity(records.len());
+    for mut of in records {
+        let is_dropped = [Space::Delivered, Space::Cursor, Space::Track].map(|s| is_of(&of, s));
+        if is_dropped.contains(&true) {
+            continue;
+        }
+        if is_of(&of, Space::Lane) {
+            of.value = ended_lane(&of.value).map_err(|_| Error::FileNotOurs)?;
+        }
+        kept.push(of);
+    }
+    Ok(kept)
+}
+
+fn fill(
+    draft: &Path,
+    passphrase: Option<&SecretBytes>,
+    records: &[ExportedRecord],
+    time: Position,
+) -> Result<(), Error> {
+    let protection = passphrase.map_or(Protection::Plain, Protection::Passphrase);
+    let key = KeyFile::generate(draft.join(KEY_FILE), protection, &mut clock::rng())?;
+    let store = SqliteStore::open(draft.join(STORE_FILE), key, Box::new(clock::rng()))?;
+    let vault = Vault(Arc::new(store));
+    vault.fill(records, time)?;
+    vault.settings()?.map(|_| ()).ok_or(Error::FileNotOurs)
+}
+
+/// A home in the making, in a folder beside its own; removed when dropped.
+struct Draft(PathBuf);
+
+impl Draft {
+    fn beside(folder: &Path) -> Result<Self, Error> {
+        // Without the slash at the end that a path may have.
+        let folder: PathBuf = folder.components().collect();
+        let mut name = folder.into_os_string();
+        name.push(format!(".restore-{:016x}", clock::rng().next_u64()));
+        let draft = Self(PathBuf::from(name));
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(&draft.0).map_err(Error::Folder)?;
+        Ok(draft)
+    }
+
+    /// The whole folder in one step; into one that is there already, the key and then the store.
+    fn put_in_place(self, folder: &Path) -> Result<(), Error> {
+        match fs::rename(&self.0, folder) {
+            Ok(()) => {}
+            Err(error) if is_in_use(&error) => self.put_into(folder)?,
+            Err(error) => return Err(Error::Folder(error)),
+        }
+        let above = folder.parent().unwrap_or(folder);
+        for folder in [folder, above] {
+            if cfg!(unix) {
+                let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
+                synced.map_err(Error::Folder)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put_into(&self, folder: &Path) -> Result<(), Error> {
+        let key = folder.join(KEY_FILE);
+        let place = |name: &str| {
+            let placed = fs::hard_link(self.0.join(name), folder.join(name));
+            placed.map_err(|error| match error.kind() == ErrorKind::AlreadyExists {
+                true => Error::HomeExists(folder.into()),
+                false => Error::Folder(error),
+            })
+        };
+        place(KEY_FILE)?;
+        place(STORE_FILE).inspect_err(|_| drop(fs::remove_file(key)))
+    }
+}
+
+fn is_in_use(error: &io::Error) -> bool {
+    let kind = error.kind();
+    kind == ErrorKind::DirectoryNotEmpty || kind == ErrorKind::AlreadyExists
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        let _: io::Result<()> = fs::remove_dir_all(&self.0);
+    }
+}
