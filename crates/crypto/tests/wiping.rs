@@ -1,5 +1,6 @@
 //! What a secret held is gone from memory once it is dropped. Run it with `--release` too: that is
 //! where a compiler leaves out what nobody reads.
+#![cfg(test)]
 #![cfg(target_os = "linux")]
 
 use std::fs::File;
