@@ -88,9 +88,9 @@ impl Home {
 
     /// Makes a home of a backup, in a folder that holds none, with a new store key.
     ///
-    /// It is the same device again. It starts sessions of its own, and reads everything anew, so
-    /// that nothing is repeated though the device went on after the backup. The device should not be
-    /// in use elsewhere.
+    /// It is the same device again. It starts sessions of its own, and goes on behind what the
+    /// device did after the backup, so that nothing is repeated. The device should not be in use
+    /// elsewhere.
     ///
     /// # Errors
     ///
@@ -124,22 +124,13 @@ impl Home {
     }
 }
 
-/// The records that a restored home begins with: no session goes on, and nothing counts as read or
-/// as given.
-fn fit_to_go_on(records: Vec<ExportedRecord>) -> Result<Vec<ExportedRecord>, Error> {
-    let is_of = |of: &ExportedRecord, space: Space| of.space == space as u8;
-    let mut kept = Vec::with_capacity(records.len());
-    for mut of in records {
-        let is_dropped = [Space::Delivered, Space::Cursor, Space::Track].map(|s| is_of(&of, s));
-        if is_dropped.contains(&true) {
-            continue;
-        }
-        if is_of(&of, Space::Lane) {
-            of.value = ended_lane(&of.value).map_err(|_| Error::FileNotOurs)?;
-        }
-        kept.push(of);
+/// The records that a restored home begins with: no session goes on.
+fn fit_to_go_on(mut records: Vec<ExportedRecord>) -> Result<Vec<ExportedRecord>, Error> {
+    let lanes = records.iter_mut();
+    for of in lanes.filter(|of| of.space == Space::Lane as u8) {
+        of.value = ended_lane(&of.value).map_err(|_| Error::FileNotOurs)?;
     }
-    Ok(kept)
+    Ok(records)
 }
 
 fn fill(

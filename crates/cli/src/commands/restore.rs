@@ -12,9 +12,9 @@ use crate::ui::Ui;
 /// Make a home of a backup
 ///
 /// The home opens all that the old one opened, and may do what it might: it is the same device.
-/// It starts a session of its own with its next message, and reads everything anew, so nothing is
-/// repeated though the device went on after the backup. Do not use both at once: revoke a device
-/// that was stolen.
+/// It goes on behind what the device did since, and starts a session of its own with its next
+/// message, so nothing is repeated. Do not use both at once: have a device revoked that was
+/// stolen.
 ///
 /// `--passphrase-file` is the passphrase of the new home. With `--no-passphrase`, it is taken for
 /// the file.

@@ -275,7 +275,8 @@ impl Person {
 
     /// What `doctor` finds to be a problem.
     pub(crate) fn problems(&self) -> Vec<String> {
-        let (_, lines) = self.json(&["doctor"]);
+        let (code, lines) = self.json(&["doctor"]);
+        assert_eq!(code, 0, "{lines:?}");
         let problems = lines.iter().filter(|line| line["problem"] == true);
         problems
             .map(|line| line["text"].as_str().unwrap().to_owned())
