@@ -30,7 +30,7 @@ crash:
 demo:
     cargo run --release -- demo
 
-# Measure, and write bench/RESULTS.md
+# Measure, write bench/RESULTS.md and its picture, and fail where a promise does not hold
 bench:
     cargo run --release -p sealcast-bench
 

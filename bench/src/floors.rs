@@ -63,11 +63,13 @@ impl Floor {
     pub(crate) fn margin(&self) -> f64 {
         match self.bound {
             Bound::AtLeast(bound) => self.measured / bound,
-            Bound::AtMost(bound) => bound / self.measured,
+            Bound::AtMost(0.0) if self.measured == 0.0 => 1.0,
+            Bound::AtMost(bound) if self.measured > 0.0 => bound / self.measured,
+            Bound::AtMost(_) => f64::INFINITY,
         }
     }
 
-    fn holds(&self) -> bool {
+    pub(crate) fn holds(&self) -> bool {
         match self.bound {
             Bound::AtLeast(bound) => self.measured >= bound,
             Bound::AtMost(bound) => self.measured <= bound,
@@ -107,5 +109,9 @@ mod tests {
             "{table}"
         );
         assert_eq!(floors.0[2].margin(), 0.5);
+        floors.at_most("nothing", 0.0, 0.0);
+        floors.at_most("less than before", 8.0, -1.0);
+        assert_eq!(floors.0[4].margin(), 1.0);
+        assert_eq!(floors.0[5].margin(), f64::INFINITY);
     }
 }

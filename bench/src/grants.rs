@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use getrandom::SysRng;
 use rand_core::{Rng as _, UnwrapErr};
-use sealcast::Bound;
+use sealcast::{Bound, Clock};
 use sealcast_crypto::{Cover, SessionRoot, SigningKey, UnwrapKey, cover};
 use sealcast_protocol::{
     Bundle, BundleContext, CoverSpec, DeviceId, Interval, KeyUse, LogHash, Position, SessionId,
@@ -205,17 +205,16 @@ struct Granting {
     reads: (u64, u64),
 }
 
-async fn grant_over(records: u64, sessions: usize) -> anyhow::Result<Granting> {
-    let stage = Stage::set().await?;
+/// The clock stands still: how many nodes a cover has follows from when its session began.
+async fn grant_over(at: Position, records: u64, sessions: usize) -> anyhow::Result<Granting> {
+    let stage = Stage::set_by(Clock::new(move || at)).await?;
     for _ in 1..sessions {
         stage.alice.rekey().await?;
     }
-    let published = stage.publish(records).await?;
-    let from = Position(published.position.0 - YEAR_MS - 1);
+    stage.publish(records).await?;
+    let from = Position(at.0 - YEAR_MS - 1);
     let (reads, stop) = (stage.bus_reads(), stopwatch());
-    let granted = stage
-        .grant(Bound::At(from), published.position.after(YEAR_MS))
-        .await?;
+    let granted = stage.grant(Bound::At(from), at.after(YEAR_MS)).await?;
     let give_ms = stop().cpu.as_secs_f64() * 1_000.0;
     let (between, stop) = (stage.bus_reads(), stopwatch());
     stage.bob.sync().await?;
@@ -244,12 +243,12 @@ pub(crate) async fn through_client(
         "CPU ms to grant",
         "CPU ms to take in",
     ]);
-    let (few, many) = (scale.lines / 1_000, scale.lines);
+    let (few, many, at) = (scale.lines / 1_000, scale.lines, Clock::system().now());
     let mut weights = Vec::new();
     for (records, sessions) in [(few, 1), (many, 1), (few, 10), (few, 100)] {
         let (mut give, mut take, mut last) = (Vec::new(), Vec::new(), None);
         for _ in 0..scale.long_rounds {
-            let granting = grant_over(records, sessions).await?;
+            let granting = grant_over(at, records, sessions).await?;
             give.push(granting.give_ms);
             take.push(granting.take_ms);
             last = Some(granting);

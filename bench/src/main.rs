@@ -55,12 +55,14 @@ fn main() -> anyhow::Result<ExitCode> {
             show(&runtime.block_on(pipeline::measure_memory(scale))?);
             Ok(ExitCode::SUCCESS)
         }
-        [name, folder] if name == program::CLEAR_PUBLISH => {
-            runtime.block_on(program::clear_publish(Path::new(folder)))?;
+        [name, home, passphrase, bus] if name == program::CLEAR_PUBLISH => {
+            let paths = [home, passphrase, bus].map(Path::new);
+            runtime.block_on(program::clear_publish(paths))?;
             Ok(ExitCode::SUCCESS)
         }
-        [name, folder] if name == program::CLEAR_READ => {
-            runtime.block_on(program::clear_read(Path::new(folder)))?;
+        [name, home, passphrase, bus] if name == program::CLEAR_READ => {
+            let paths = [home, passphrase, bus].map(Path::new);
+            runtime.block_on(program::clear_read(paths))?;
             Ok(ExitCode::SUCCESS)
         }
         _ => measure(&runtime, &picked, scale),

@@ -29,7 +29,7 @@ pub(crate) fn svg(floors: &Floors, tails: &[Tail]) -> String {
             floors.0.len(),
         );
         for floor in &floors.0 {
-            let colour = if floor.margin() >= 1.0 { GOOD } else { BAD };
+            let colour = if floor.holds() { GOOD } else { BAD };
             let axis = Axis {
                 from: 0.25,
                 to: 64.0,
@@ -146,8 +146,10 @@ impl Drawing {
 
 fn short(value: f64) -> String {
     match value {
-        ..10.0 => format!("{value:.1}"),
-        10.0.. => format!("{value:.0}"),
+        ..2.0 => format!("{value:.2}"),
+        2.0..10.0 => format!("{value:.1}"),
+        10.0..10_000.0 => format!("{value:.0}"),
+        10_000.0.. => "far more ".to_owned(),
         _ => "?".to_owned(),
     }
 }

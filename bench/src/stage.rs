@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sealcast::{
-    Bound, BusUrl, GrantOptions, Granted, Ground, Home, InitOptions, Passphrase, Position,
+    Bound, BusUrl, Clock, GrantOptions, Granted, Ground, Home, InitOptions, Passphrase, Position,
     Published, Roles, Stream, StreamOptions,
 };
 use sealcast_bus::{Bus, BusFuture, Item, Limits, Offset, Tail, Topic};
@@ -62,6 +62,10 @@ impl Bus for Counted {
 
 impl Stage {
     pub(crate) async fn set() -> anyhow::Result<Self> {
+        Self::set_by(Clock::system()).await
+    }
+
+    pub(crate) async fn set_by(clock: Clock) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let bus = BusUrl::file(&folder.path().join("bus"))?;
         let options = || InitOptions {
@@ -77,6 +81,7 @@ impl Stage {
                     let reads = reads.clone();
                     Arc::new(Counted { inner, reads })
                 }),
+                clock: clock.clone(),
                 ..Ground::default()
             }
         };

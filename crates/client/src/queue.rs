@@ -19,7 +19,7 @@ const FRAME_DELAY: Duration = Duration::from_millis(20);
 /// Bytes of frames and long records that are sealed in one store transaction, about.
 const BATCH_BYTES: usize = 2 << 20;
 /// Bytes that wait, at most, unless one record alone has more.
-const BYTES_WAITING_MAX: usize = 8 << 20;
+const BYTES_WAITING_MAX: usize = 4 << 20;
 
 /// Frames that are kept for others to come, at most; as many as a batch has.
 const SPARE_MAX: usize = BATCH_BYTES / FRAME_BYTES + 1;

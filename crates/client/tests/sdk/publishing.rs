@@ -106,7 +106,7 @@ async fn an_abandoned_send_took_nothing_and_a_dropped_publisher_publishes_what_i
         let sent = timeout(Duration::ZERO, publisher.send(&megabyte)).await;
         taken += usize::from(sent.is_ok());
     }
-    assert!((8..64).contains(&taken), "{taken}");
+    assert!((3..64).contains(&taken), "{taken}");
     publisher.flush().await.unwrap();
     publisher.send(b"last").await.unwrap();
     drop(publisher);
