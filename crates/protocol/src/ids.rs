@@ -245,12 +245,24 @@ impl StreamTopics {
     pub fn data(&self) -> String {
         format!("s/{}/data", self.0)
     }
+
+    /// Where keys are asked for. Ephemeral, unlike the others.
+    pub fn ask(&self) -> String {
+        format!("s/{}/ask", self.0)
+    }
 }
 
 impl UserId {
     /// The bus topic of the user's device list.
     pub fn devices_topic(&self) -> String {
         format!("u/{self}/devices")
+    }
+}
+
+impl DeviceId {
+    /// The bus topic of what is meant for the device alone; it trims what it has taken.
+    pub fn inbox_topic(&self) -> String {
+        format!("d/{self}/inbox")
     }
 }
 
@@ -297,6 +309,19 @@ mod tests {
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!("abab".parse::<DeviceId>(), Err(IdError::Malformed));
         assert_eq!("é".repeat(16).parse::<DeviceId>(), Err(IdError::Malformed));
+    }
+
+    #[test]
+    fn each_topic_has_the_name_that_the_specification_gives_it() {
+        let (stream, device) = (StreamId([0x5a; 32]), DeviceId([0xab; 16]));
+        let (of, hex, peer) = (StreamTopics(stream), "5a".repeat(32), "ab".repeat(16));
+        assert_eq!(of.access(&device), format!("s/{hex}/access/{peer}"));
+        assert_eq!(of.keys(), format!("s/{hex}/keys"));
+        assert_eq!(of.data(), format!("s/{hex}/data"));
+        assert_eq!(of.ask(), format!("s/{hex}/ask"));
+        assert_eq!(device.inbox_topic(), format!("d/{peer}/inbox"));
+        let user = UserId([9; 32]);
+        assert_eq!(user.devices_topic(), format!("u/{user}/devices"));
     }
 
     #[test]
