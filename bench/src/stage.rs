@@ -8,7 +8,7 @@ use sealcast::{
     Bound, BusUrl, Clock, GrantOptions, Granted, Ground, Home, InitOptions, Passphrase, Position,
     Published, Roles, Stream, StreamOptions,
 };
-use sealcast_bus::{Bus, BusFuture, Item, Limits, Offset, Tail, Topic};
+use sealcast_bus::{Bus, BusFuture, Item, Limits, Listener, Offset, Tail, Topic};
 use tempfile::TempDir;
 
 use crate::clock::process_cpu;
@@ -57,6 +57,18 @@ impl Bus for Counted {
 
     fn tail(&self, topics: Vec<(Topic, Offset)>) -> Box<dyn Tail> {
         self.inner.tail(topics)
+    }
+
+    fn trim(&self, topic: &Topic, before: Offset) -> BusFuture<'_, ()> {
+        self.inner.trim(topic, before)
+    }
+
+    fn send(&self, topic: &Topic, payload: Vec<u8>) -> BusFuture<'_, ()> {
+        self.inner.send(topic, payload)
+    }
+
+    fn listen(&self, topics: Vec<Topic>) -> BusFuture<'_, Box<dyn Listener>> {
+        self.inner.listen(topics)
     }
 }
 

@@ -7,11 +7,13 @@ use crate::{BusError, Topic};
 /// What the calls of a bus return.
 pub type BusFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, BusError>> + Send + 'a>>;
 
-/// Carries and stores opaque bytes on topics that only ever grow.
+/// Carries opaque bytes on topics of two kinds: logs, which it stores, and ephemeral topics, where
+/// only those who listen hear what is sent.
 ///
-/// A topic exists from its first item on; one that nobody wrote to reads as empty. Items of one
-/// topic have one order, the same for everyone; items of different topics have none. Every
-/// implementation must pass the `conformance` suite of this crate.
+/// A log exists from its first item on; one that nobody wrote to reads as empty. Items of one log
+/// have one order, the same for everyone; items of different logs have none. The kinds do not mix:
+/// a log and an ephemeral topic of one name have nothing to do with each other. Every implementation
+/// must pass the `conformance` suite of this crate.
 pub trait Bus: Send + Sync + fmt::Debug {
     /// Says what one append may hold.
     fn limits(&self) -> Limits;
@@ -72,6 +74,37 @@ pub trait Bus: Send + Sync + fmt::Debug {
     ///
     /// A topic that is named twice is followed once, from the lower offset.
     fn tail(&self, topics: Vec<(Topic, Offset)>) -> Box<dyn Tail>;
+
+    /// Removes the items of a log that lie before an offset, for everyone and for good; all of them
+    /// where that is beyond the end.
+    ///
+    /// The end stays what it is. For a log that has one taker alone, which trims what it has taken.
+    /// Dropping the future does not take it back.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the bus cannot be written to. Nothing was removed then, except where the error's
+    /// docs say that this is not known.
+    fn trim(&self, topic: &Topic, before: Offset) -> BusFuture<'_, ()>;
+
+    /// Sends to whoever listens to an ephemeral topic at this moment, the sender too; no one has to.
+    ///
+    /// Nothing tells whether anybody heard it, and it is not kept, so what is sent is to be small and
+    /// to be sent again where no answer comes. Dropping the future does not take it back.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::TooLarge`] for more than [`Limits::SENT_MAX`] bytes, and whatever keeps the bus
+    /// from sending. Nothing was sent then, except where the error's docs say that this is not known.
+    fn send(&self, topic: &Topic, payload: Vec<u8>) -> BusFuture<'_, ()>;
+
+    /// Listens to ephemeral topics: whatever is sent there once this has returned is heard, and
+    /// nothing that was sent before it was called.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the bus cannot be reached.
+    fn listen(&self, topics: Vec<Topic>) -> BusFuture<'_, Box<dyn Listener>>;
 }
 
 /// Follows topics; made by [`Bus::tail`].
@@ -79,7 +112,7 @@ pub trait Tail: Send + fmt::Debug {
     /// Waits until some topic has items and returns the next of them, in order, a few MiB at most
     /// unless one item alone is larger.
     ///
-    /// Every item of a topic comes exactly once. A busy topic does not keep the others waiting for
+    /// Every item of a topic comes exactly once, unless it was trimmed before. A busy topic does not keep the others waiting for
     /// ever. Dropping the future loses nothing, nor does an error: the next call goes on where the
     /// last successful one ended.
     ///
@@ -87,6 +120,22 @@ pub trait Tail: Send + fmt::Debug {
     ///
     /// Fails when the bus cannot be read; may be called again.
     fn next(&mut self) -> BusFuture<'_, (Topic, Vec<Item>)>;
+}
+
+/// Hears what is sent on ephemeral topics; made by [`Bus::listen`].
+pub trait Listener: Send + fmt::Debug {
+    /// Waits for the next payload.
+    ///
+    /// None is heard twice, and those that one handle sent on one topic are heard in the order in
+    /// which it sent them. At least [`Limits::SENT_WAITING_MIN`] payloads wait for a listener that is
+    /// late; of more, the oldest may be lost. So may be what is sent while the bus fails. Dropping
+    /// the future loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the bus cannot be read; may be called again. After [`BusError::Damaged`] listen
+    /// anew.
+    fn next(&mut self) -> BusFuture<'_, (Topic, Vec<u8>)>;
 }
 
 /// The place of an item in its topic: 0 for the first, then one more for each.
@@ -117,7 +166,7 @@ impl fmt::Debug for Item {
     }
 }
 
-/// What one append may hold.
+/// What one append may hold, and, for every bus, what may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -128,6 +177,11 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// The most bytes of a payload that is sent on an ephemeral topic of any bus.
+    pub const SENT_MAX: usize = 64 << 10;
+    /// The payloads, at least, that any bus keeps for a listener that is late.
+    pub const SENT_WAITING_MIN: usize = 256;
+
     /// States the limits of a bus: the most bytes of one payload, and of one append.
     pub fn new(payload_max: usize, batch_max: usize) -> Self {
         Self {
@@ -148,6 +202,15 @@ impl Limits {
             batch = batch.saturating_add(payload.len());
         }
         within(batch, self.batch_max)
+    }
+
+    /// Refuses what may not be sent on an ephemeral topic.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::TooLarge`] for more than [`SENT_MAX`](Self::SENT_MAX) bytes.
+    pub fn check_sent(payload: &[u8]) -> Result<(), BusError> {
+        within(payload.len(), Self::SENT_MAX)
     }
 }
 
@@ -181,5 +244,17 @@ impl<B: Bus + ?Sized> Bus for Arc<B> {
 
     fn tail(&self, topics: Vec<(Topic, Offset)>) -> Box<dyn Tail> {
         (**self).tail(topics)
+    }
+
+    fn trim(&self, topic: &Topic, before: Offset) -> BusFuture<'_, ()> {
+        (**self).trim(topic, before)
+    }
+
+    fn send(&self, topic: &Topic, payload: Vec<u8>) -> BusFuture<'_, ()> {
+        (**self).send(topic, payload)
+    }
+
+    fn listen(&self, topics: Vec<Topic>) -> BusFuture<'_, Box<dyn Listener>> {
+        (**self).listen(topics)
     }
 }

@@ -14,7 +14,9 @@
 //! ```
 
 mod appends;
+mod listeners;
 mod tails;
+mod trims;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +63,8 @@ pub async fn run<P, B: Bus + 'static>(fresh: impl AsyncFn() -> P, open: impl Asy
     suite.case("thousand topics", tails::thousand_topics).await;
     suite.case("payload limit", appends::payload_limit).await;
     suite.case("batch limit", appends::batch_limit).await;
+    suite.trims().await;
+    suite.ephemeral_topics().await;
 }
 
 struct Suite<F, O> {
@@ -69,6 +73,30 @@ struct Suite<F, O> {
 }
 
 impl<P, B: Bus + 'static, F: AsyncFn() -> P, O: AsyncFn(&P) -> B> Suite<F, O> {
+    async fn trims(&self) {
+        self.case("trim", trims::trimmed).await;
+        self.case("trim of all", trims::trimmed_whole).await;
+        self.case("trims apart", trims::trims_apart).await;
+        self.case("trim under a tail", trims::under_a_tail).await;
+    }
+
+    async fn ephemeral_topics(&self) {
+        self.case("heard", listeners::heard).await;
+        self.case("without history", listeners::without_history)
+            .await;
+        self.case("kinds apart", listeners::kinds_apart).await;
+        self.case("listening to several topics", listeners::several_topics)
+            .await;
+        self.case("order of senders", listeners::order_of_senders)
+            .await;
+        self.case("late listener", listeners::late).await;
+        self.case("listener cancelled", listeners::cancelled).await;
+        self.case("listener beside a tail", listeners::beside_a_tail)
+            .await;
+        self.case("nobody listens", listeners::nobody).await;
+        self.case("sent limit", listeners::sent_limit).await;
+    }
+
     async fn case(&self, name: &str, case: impl AsyncFn(&Rig) -> Outcome) {
         let place = (self.fresh)().await;
         let rig = Rig {

@@ -7,8 +7,8 @@ use std::error::Error as StdError;
 #[non_exhaustive]
 pub enum BusError {
     /// The bus is not there, or may not be used: a missing or unwritable folder, a server that
-    /// does not answer. Check the place and the permissions, then call again. Whether an append
-    /// took place is not known.
+    /// does not answer. Check the place and the permissions, then call again. Whether it
+    /// wrote anything is not known.
     #[error("bus cannot be reached at {place}")]
     Unreachable {
         /// The path or address that was tried.
@@ -24,15 +24,15 @@ pub enum BusError {
         place: String,
     },
     /// The payload, or the batch, is larger than [`Limits`](crate::Limits) allow. Nothing was
-    /// appended; split it.
-    #[error("{size} bytes are too many for one append, the limit is {limit}")]
+    /// written; split it.
+    #[error("{size} bytes are too many at once, the limit is {limit}")]
     TooLarge {
         /// Bytes in the payload, or in the batch.
         size: usize,
         /// The most bytes allowed.
         limit: usize,
     },
-    /// There is no room left. Nothing was appended; make room and call again.
+    /// There is no room left. Nothing was written; make room and call again.
     #[error("bus is full at {place}")]
     Full {
         /// The path or address that is full.
@@ -58,7 +58,7 @@ pub enum BusError {
         /// Newest format that this program knows.
         known: u32,
     },
-    /// The database or the system below failed in another way. Whether an append took place is not
+    /// The database or the system below failed in another way. Whether it wrote anything is not
     /// known.
     #[error("bus backend failed")]
     Backend(#[source] Box<dyn StdError + Send + Sync>),

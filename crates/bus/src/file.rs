@@ -1,12 +1,14 @@
 //! The bus in a folder: one SQLite database that several processes use at once.
 
-mod append;
 mod fault;
+mod listen;
 mod place;
 mod scan;
 mod schema;
+mod sent;
 mod tail;
 mod watch;
+mod write;
 
 use std::fmt;
 use std::path::Path;
@@ -15,30 +17,32 @@ use std::thread;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Bus, BusError, BusFuture, Item, Limits, Offset, Tail, Topic};
-use append::{Append, Appender};
+use crate::{Bus, BusError, BusFuture, Item, Limits, Listener, Offset, Tail, Topic};
 use fault::Fault;
+use listen::FileListener;
 use place::Place;
 use scan::Readers;
 use tail::FileTail;
 use watch::Watch;
+use write::{Action, Change, Writer};
 
 const PAYLOAD_MAX: usize = 32 << 20;
 const BATCH_MAX: usize = 64 << 20;
-/// Appends that wait for the one being written; further callers wait to hand theirs over.
-const APPENDS_WAITING_MAX: usize = 256;
+/// Changes that wait for the one being written; further callers wait to hand theirs over.
+const CHANGES_WAITING_MAX: usize = 256;
 
 /// The bus in a folder of this machine, without a server.
 ///
 /// Any number of processes may append, read and tail at once. An append is on the disk when it
-/// returns; appends that are called at the same time share one write. Cloning is cheap and gives
+/// returns; appends that are called at the same time share one write. What is sent is kept for a minute
+/// or until 1,024 more were sent, whichever comes first, and removed by whoever sends next. Cloning is cheap and gives
 /// another handle of the same bus.
 ///
 /// The folder must lie on a file system of this machine: a network file system loses items. Who can
 /// read the folder but not write to it can read and tail.
 #[derive(Clone)]
 pub struct FileBus {
-    appends: mpsc::Sender<Append>,
+    changes: mpsc::Sender<Change>,
     readers: Arc<Readers>,
     watch: Arc<Watch>,
 }
@@ -63,35 +67,29 @@ impl FileBus {
         let (place, connection) = Place::open(folder)?;
         let place = Arc::new(place);
         let watch = Arc::new(Watch::new(Arc::clone(&place)));
-        let (appends, queue) = mpsc::channel(APPENDS_WAITING_MAX);
-        let appender = Appender::new(Arc::clone(&place), connection, Arc::clone(&watch));
+        let (changes, queue) = mpsc::channel(CHANGES_WAITING_MAX);
+        let writer = Writer::new(Arc::clone(&place), connection, Arc::clone(&watch));
         thread::Builder::new()
-            .name("bus-append".into())
-            .spawn(move || appender.run(queue))
+            .name("bus-write".into())
+            .spawn(move || writer.run(queue))
             .map_err(|error| BusError::Backend(Box::new(error)))?;
         Ok(Self {
-            appends,
+            changes,
             readers: Arc::new(Readers::new(place)),
             watch,
         })
     }
 
-    /// Has the appending thread write a batch; `None` where the topic did not end at `at`.
-    async fn hand_over(
-        &self,
-        topic: Topic,
-        at: Option<Offset>,
-        payloads: Vec<Vec<u8>>,
-    ) -> Result<Option<Offset>, BusError> {
+    /// Has the writing thread make a change; returns where an append went.
+    async fn hand_over(&self, topic: Topic, action: Action) -> Result<Option<Offset>, BusError> {
         let (done, outcome) = oneshot::channel();
-        let append = Append {
+        let change = Change {
             topic,
-            at,
-            payloads,
+            action,
             done,
         };
-        let stopped = || BusError::Backend(Box::new(Fault::AppenderStopped));
-        self.appends.send(append).await.map_err(|_| stopped())?;
+        let stopped = || BusError::Backend(Box::new(Fault::WriterStopped));
+        self.changes.send(change).await.map_err(|_| stopped())?;
         outcome.await.map_err(|_| stopped())?
     }
 }
@@ -116,7 +114,8 @@ impl Bus for FileBus {
             if payloads.is_empty() {
                 return self.end(&topic).await;
             }
-            let first = self.hand_over(topic, None, payloads).await?;
+            let action = Action::Append { at: None, payloads };
+            let first = self.hand_over(topic, action).await?;
             first.ok_or_else(|| BusError::Backend(Box::new(Fault::OutOfRange)))
         })
     }
@@ -128,7 +127,9 @@ impl Bus for FileBus {
             if payloads.is_empty() {
                 return Ok(self.end(&topic).await? == end);
             }
-            let first = self.hand_over(topic, Some(end), payloads).await?;
+            let at = Some(end);
+            let action = Action::Append { at, payloads };
+            let first = self.hand_over(topic, action).await?;
             Ok(first.is_some())
         })
     }
@@ -157,5 +158,29 @@ impl Bus for FileBus {
             Arc::clone(&self.watch),
             topics,
         ))
+    }
+    fn trim(&self, topic: &Topic, before: Offset) -> BusFuture<'_, ()> {
+        let topic = topic.clone();
+        Box::pin(async move {
+            self.hand_over(topic, Action::Trim(before)).await?;
+            Ok(())
+        })
+    }
+
+    fn send(&self, topic: &Topic, payload: Vec<u8>) -> BusFuture<'_, ()> {
+        let topic = topic.clone();
+        Box::pin(async move {
+            Limits::check_sent(&payload)?;
+            self.hand_over(topic, Action::Send(payload)).await?;
+            Ok(())
+        })
+    }
+
+    fn listen(&self, topics: Vec<Topic>) -> BusFuture<'_, Box<dyn Listener>> {
+        let (readers, watch) = (Arc::clone(&self.readers), Arc::clone(&self.watch));
+        Box::pin(async move {
+            let listener = FileListener::start(readers, watch, topics).await?;
+            Ok(Box::new(listener) as Box<dyn Listener>)
+        })
     }
 }

@@ -1,4 +1,4 @@
-//! What carries and stores ciphertext: topics of opaque bytes that only ever grow.
+//! What carries and stores ciphertext: topics of opaque bytes.
 //!
 //! ```
 //! use sealcast_bus::{Bus, BusUrl, Offset, Topic};
@@ -19,6 +19,15 @@
 //!
 //! let (from, items) = tail.next().await?;
 //! assert_eq!((from, items.len()), (topic, 2));
+//!
+//! // Logs are stored. On an ephemeral topic only those who listen hear what is sent.
+//! let ask = Topic::new("s/1f00/ask")?;
+//! let mut listener = bus.listen(vec![ask.clone()]).await?;
+//! bus.send(&ask, b"who has it?".to_vec()).await?;
+//! tokio::select! {
+//!     items = tail.next() => println!("{:?}", items?),
+//!     heard = listener.next() => assert_eq!(heard?, (ask, b"who has it?".to_vec())),
+//! }
 //! # Ok(())
 //! # }
 //! ```
@@ -38,7 +47,7 @@ mod url;
 
 use std::sync::Arc;
 
-pub use bus::{Bus, BusFuture, Item, Limits, Offset, Tail};
+pub use bus::{Bus, BusFuture, Item, Limits, Listener, Offset, Tail};
 pub use error::BusError;
 pub use file::FileBus;
 pub use topic::{Topic, TopicError};

@@ -2,11 +2,12 @@
 #![cfg(test)]
 #![cfg(feature = "conformance")]
 
+use std::collections::VecDeque;
 use std::thread;
 use std::time::Duration;
 
 use sealcast_bus::{
-    Bus, BusError, BusFuture, FileBus, Item, Limits, Offset, Tail, Topic, conformance,
+    Bus, BusError, BusFuture, FileBus, Item, Limits, Listener, Offset, Tail, Topic, conformance,
 };
 use tempfile::TempDir;
 
@@ -25,6 +26,18 @@ fn each_broken_bus_is_caught_by_the_case_meant_for_it() {
         (Fault::EndIsIgnored, "append at the end"),
         (Fault::TailRepeats, "tail before append"),
         (Fault::TailLosesWhenCancelled, "tail cancelled"),
+        (Fault::TrimsNothing, "trim"),
+        (Fault::TrimsTooMuch, "trim"),
+        (Fault::TrimStopsAtTheEnd, "trim of all"),
+        (Fault::TrimsPrefixes, "trims apart"),
+        (Fault::SendsTwice, "heard"),
+        (Fault::KeepsHistory, "without history"),
+        (Fault::SendsToLogs, "kinds apart"),
+        (Fault::HearsBelow, "listening to several topics"),
+        (Fault::ReversesMany, "order of senders"),
+        (Fault::ForgetsTheLate, "late listener"),
+        (Fault::ListenerLosesWhenCancelled, "listener cancelled"),
+        (Fault::SendsAnything, "sent limit"),
     ] {
         let message = panic_of(fault);
         let named = format!("case `{case}`");
@@ -74,6 +87,18 @@ enum Fault {
     EndIsIgnored,
     TailRepeats,
     TailLosesWhenCancelled,
+    TrimsNothing,
+    TrimsTooMuch,
+    TrimStopsAtTheEnd,
+    TrimsPrefixes,
+    SendsTwice,
+    KeepsHistory,
+    SendsToLogs,
+    HearsBelow,
+    ReversesMany,
+    ForgetsTheLate,
+    ListenerLosesWhenCancelled,
+    SendsAnything,
 }
 
 #[derive(Debug)]
@@ -167,6 +192,71 @@ impl Bus for Broken {
             again: None,
         })
     }
+
+    fn trim(&self, topic: &Topic, before: Offset) -> BusFuture<'_, ()> {
+        let topic = self.topic(topic);
+        Box::pin(async move {
+            if self.is(Fault::TrimsPrefixes) {
+                self.bus.trim(&below(&topic), before).await?;
+            }
+            let is_beyond = before > self.bus.end(&topic).await?;
+            if self.is(Fault::TrimsNothing) || (self.is(Fault::TrimStopsAtTheEnd) && is_beyond) {
+                return Ok(());
+            }
+            let more = u64::from(self.is(Fault::TrimsTooMuch));
+            self.bus.trim(&topic, Offset(before.0 + more)).await
+        })
+    }
+
+    fn send(&self, topic: &Topic, mut payload: Vec<u8>) -> BusFuture<'_, ()> {
+        let topic = topic.clone();
+        Box::pin(async move {
+            if self.is(Fault::SendsTwice) {
+                self.bus.send(&topic, payload.clone()).await?;
+            }
+            if self.is(Fault::SendsToLogs) {
+                self.bus.append(&topic, vec![payload.clone()]).await?;
+            }
+            if self.is(Fault::KeepsHistory) {
+                let kept = vec![payload.clone()];
+                self.bus.append(&history(), kept).await?;
+            }
+            if self.is(Fault::SendsAnything) {
+                payload.truncate(Limits::SENT_MAX);
+            }
+            self.bus.send(&topic, payload).await
+        })
+    }
+
+    fn listen(&self, mut topics: Vec<Topic>) -> BusFuture<'_, Box<dyn Listener>> {
+        Box::pin(async move {
+            let ahead = match topics.first() {
+                Some(topic) if self.is(Fault::KeepsHistory) => {
+                    let kept = self.bus.read(&history(), Offset(0), usize::MAX).await?;
+                    let heard = |item: Item| (topic.clone(), item.payload);
+                    kept.into_iter().map(heard).collect()
+                }
+                _ => VecDeque::new(),
+            };
+            if self.is(Fault::HearsBelow) {
+                topics.extend(topics.clone().iter().map(below));
+            }
+            let listener = BrokenListener {
+                listener: self.bus.listen(topics).await?,
+                fault: self.fault,
+                ahead,
+            };
+            Ok(Box::new(listener) as Box<dyn Listener>)
+        })
+    }
+}
+
+fn below(topic: &Topic) -> Topic {
+    Topic::new(&format!("{topic}/b")).unwrap()
+}
+
+fn history() -> Topic {
+    Topic::new("history").unwrap()
 }
 
 #[derive(Debug)]
@@ -193,3 +283,47 @@ impl Tail for BrokenTail {
         })
     }
 }
+
+#[derive(Debug)]
+struct BrokenListener {
+    listener: Box<dyn Listener>,
+    fault: Fault,
+    ahead: VecDeque<(Topic, Vec<u8>)>,
+}
+
+impl Listener for BrokenListener {
+    fn next(&mut self) -> BusFuture<'_, (Topic, Vec<u8>)> {
+        Box::pin(async move {
+            if let Some(heard) = self.ahead.pop_front() {
+                return Ok(heard);
+            }
+            let heard = self.listener.next().await?;
+            if self.fault == Fault::ReversesMany || self.fault == Fault::ForgetsTheLate {
+                return self.take_all(heard).await;
+            }
+            if self.fault == Fault::ListenerLosesWhenCancelled {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            Ok(heard)
+        })
+    }
+}
+
+impl BrokenListener {
+    /// Takes in all that is there, and returns the first of what it makes of it.
+    async fn take_all(&mut self, first: (Topic, Vec<u8>)) -> Result<(Topic, Vec<u8>), BusError> {
+        let mut all = vec![first];
+        while let Ok(heard) = tokio::time::timeout(MOMENT, self.listener.next()).await {
+            all.push(heard?);
+        }
+        if self.fault == Fault::ForgetsTheLate {
+            all.drain(..all.len().saturating_sub(200));
+        } else if all.len() > 100 {
+            all.reverse();
+        }
+        self.ahead = all.into();
+        Ok(self.ahead.pop_front().unwrap())
+    }
+}
+
+const MOMENT: Duration = Duration::from_millis(5);

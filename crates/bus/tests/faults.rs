@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::Connection;
-use sealcast_bus::{Bus, BusError, FileBus, Item, Offset, Topic};
+use sealcast_bus::{Bus, BusError, FileBus, Item, Limits, Offset, Topic};
 
 const PAGE: usize = 4096;
 
@@ -69,6 +69,34 @@ async fn a_bus_of_format_1_reads_and_goes_on() {
     let second = read(&bus, "s/1f00/data", 0).await.unwrap();
     assert_eq!(payloads(second), [vec![], vec![0xff; 5000]]);
     assert_eq!(append(&bus, "t", 1).await.unwrap(), Offset(2));
+    bus.trim(&topic("t"), Offset(1)).await.unwrap();
+    assert_eq!(read(&bus, "t", 0).await.unwrap()[0].offset, Offset(1));
+    assert_eq!(heard_again(&bus).await, b"again");
+}
+
+/// Sends something, and returns what is heard of it.
+async fn heard_again(bus: &FileBus) -> Vec<u8> {
+    let mut listener = bus.listen(vec![topic("ask")]).await.unwrap();
+    bus.send(&topic("ask"), b"again".to_vec()).await.unwrap();
+    listener.next().await.unwrap().1
+}
+
+#[tokio::test]
+async fn a_bus_of_format_2_reads_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/format-2.db");
+    fs::copy(fixture, folder.path().join("bus.db")).unwrap();
+    let bus = FileBus::open(folder.path()).await.unwrap();
+    // The first was trimmed.
+    let items = read(&bus, "d/00/inbox", 0).await.unwrap();
+    let items: Vec<_> = items
+        .into_iter()
+        .map(|item| (item.offset.0, item.payload))
+        .collect();
+    assert_eq!(items, [(1, b"bc".to_vec()), (2, vec![])]);
+    assert_eq!(append(&bus, "d/00/inbox", 1).await.unwrap(), Offset(3));
+    // The one that was sent, `who?` on `ask`, is not heard any more.
+    assert_eq!(heard_again(&bus).await, b"again");
 }
 
 #[tokio::test]
@@ -82,7 +110,7 @@ async fn a_newer_format_is_refused_and_named() {
         error,
         BusError::TooNew {
             found: 9,
-            known: 1,
+            known: 2,
             ..
         }
     );
@@ -285,11 +313,26 @@ async fn a_bus_that_others_keep_locked_is_busy_and_then_goes_on() {
     append(&bus, "t", 1).await.unwrap();
     let other = Connection::open(folder.path().join("bus.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let error = append(&bus, "t", 1).await.unwrap_err();
-    assert!(matches!(error, BusError::Busy { .. }), "{error:?}");
+    // Each on a handle of its own: one handle writes one thing after the other.
+    let again = FileBus::open(folder.path()).await.unwrap();
+    let third = FileBus::open(folder.path()).await.unwrap();
+    let mut listener = bus.listen(vec![topic("ask")]).await.unwrap();
+    let (ask, inbox) = (topic("ask"), topic("t"));
+    let errors = tokio::join!(
+        async { append(&bus, "t", 1).await.unwrap_err() },
+        async { again.send(&ask, b"unheard".to_vec()).await.unwrap_err() },
+        async { third.trim(&inbox, Offset(1)).await.unwrap_err() },
+    );
+    for error in <[BusError; 3]>::from(errors) {
+        assert!(matches!(error, BusError::Busy { .. }), "{error:?}");
+    }
     assert_eq!(read(&bus, "t", 0).await.unwrap().len(), 1);
     other.execute_batch("ROLLBACK").unwrap();
     assert_eq!(append(&bus, "t", 1).await.unwrap(), Offset(1));
+    again.send(&ask, b"heard".to_vec()).await.unwrap();
+    assert_eq!(listener.next().await.unwrap().1, b"heard");
+    third.trim(&inbox, Offset(1)).await.unwrap();
+    assert_eq!(read(&bus, "t", 0).await.unwrap().len(), 1);
 }
 
 #[cfg(unix)]
@@ -300,6 +343,7 @@ async fn a_bus_that_was_removed_or_replaced_while_open_takes_nothing_more() {
     let bus = FileBus::open(&path).await.unwrap();
     append(&bus, "t", 1).await.unwrap();
     let mut tail = bus.tail(vec![(topic("t"), Offset(1))]);
+    let mut listener = bus.listen(vec![topic("t")]).await.unwrap();
     fs::remove_dir_all(&path).unwrap();
     for replaced in [false, true] {
         if replaced {
@@ -309,6 +353,10 @@ async fn a_bus_that_was_removed_or_replaced_while_open_takes_nothing_more() {
             append(&bus, "t", 1).await.unwrap_err(),
             read(&bus, "t", 0).await.unwrap_err(),
             tail.next().await.unwrap_err(),
+            bus.trim(&topic("t"), Offset(1)).await.unwrap_err(),
+            bus.send(&topic("t"), vec![1]).await.unwrap_err(),
+            bus.listen(vec![topic("t")]).await.unwrap_err(),
+            listener.next().await.unwrap_err(),
         ] {
             assert!(matches!(error, BusError::Unreachable { .. }), "{error:?}");
         }
@@ -341,9 +389,13 @@ async fn filled(folder: &Path) -> Vec<u8> {
         bus.append(&topic(name), vec![vec![1; 3 * PAGE]])
             .await
             .unwrap();
+        for size in [10, PAGE, 3 * PAGE] {
+            bus.send(&topic(name), vec![2; size]).await.unwrap();
+        }
     }
     let path = folder.join("bus.db");
     let database = Connection::open(&path).unwrap();
+    database.execute("UPDATE sent SET time = 0", []).unwrap();
     database
         .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
             assert_eq!(row.get(0), Ok(0), "the log was busy");
@@ -367,11 +419,22 @@ async fn is_reported(database: &[u8]) -> bool {
             read_to_end(&bus, name).await,
             bus.end(&topic(name)).await.map(drop),
             append(&bus, name, 5).await.map(drop),
+            send_and_hear(&bus, name).await,
+            bus.trim(&topic(name), Offset(u64::MAX)).await,
         ] {
             reported |= outcome.is_err_and(|error| is_damaged(&error));
         }
     }
     reported
+}
+
+/// What is sent removes what was sent long before.
+async fn send_and_hear(bus: &FileBus, name: &str) -> Result<(), BusError> {
+    let mut listener = bus.listen(vec![topic(name)]).await?;
+    bus.send(&topic(name), vec![3; 10]).await?;
+    let (_, heard) = listener.next().await?;
+    assert_eq!(heard, [3; 10]);
+    Ok(())
 }
 
 fn is_damaged(error: &BusError) -> bool {
@@ -450,6 +513,40 @@ mod small_disk {
         let first = append(&bus, "t", 1).await.unwrap();
         assert_eq!(first, Offset(written));
         assert_eq!(read(&bus, "t", 0).await.unwrap().len() as u64, written + 1);
+    }
+
+    #[tokio::test]
+    async fn what_a_full_disk_keeps_from_being_sent_or_trimmed_is_told_and_goes_on_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(disk) = Disk::mount(folder.path()) else {
+            return;
+        };
+        let bus = FileBus::open(disk.0.join("bus")).await.unwrap();
+        let ask = topic("ask");
+        let mut listener = bus.listen(vec![ask.clone()]).await.unwrap();
+        append(&bus, "t", 3).await.unwrap();
+        let ballast = disk.0.join("ballast");
+        assert!(fs::write(&ballast, vec![0; 4 << 20]).is_err());
+        let mut sent = 0;
+        let error = loop {
+            match bus.send(&ask, vec![4; Limits::SENT_MAX]).await {
+                Ok(()) => sent += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, BusError::Full { .. }), "{error:?}");
+        let error = bus.trim(&topic("t"), Offset(2)).await.unwrap_err();
+        assert!(matches!(error, BusError::Full { .. }), "{error:?}");
+        assert_eq!(read(&bus, "t", 0).await.unwrap().len(), 3);
+
+        fs::remove_file(&ballast).unwrap();
+        bus.trim(&topic("t"), Offset(2)).await.unwrap();
+        assert_eq!(read(&bus, "t", 0).await.unwrap().len(), 1);
+        bus.send(&ask, vec![5]).await.unwrap();
+        for _ in 0..sent {
+            assert_eq!(listener.next().await.unwrap().1.len(), Limits::SENT_MAX);
+        }
+        assert_eq!(listener.next().await.unwrap().1, [5]);
     }
 
     #[tokio::test]

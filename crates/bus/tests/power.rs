@@ -94,10 +94,21 @@ fn fault_of(recording: &Recording, end: usize, image: &Image, folder: &Path) -> 
     (after.len() != found.len() + 1).then(|| "it does not go on".to_owned())
 }
 
+type FaultOf = fn(&Recording, usize, &Image, &Path) -> Option<String>;
+
 fn holds_at_every_moment(seed: u64, loss: impl FnMut(&mut Chance) -> Loss) {
-    let (recording, folder) = (recorded(|_| ()), scratch());
+    holds_throughout(&recorded(|_| ()), fault_of, seed, loss);
+}
+
+fn holds_throughout(
+    recording: &Recording,
+    fault_of: FaultOf,
+    seed: u64,
+    loss: impl FnMut(&mut Chance) -> Loss,
+) {
+    let folder = scratch();
     let looked_at = recording.look_at_crashes(MOMENTS, seed, loss, |end, image| {
-        fault_of(&recording, end, image, folder.path()).map_or(Ok(()), Err)
+        fault_of(recording, end, image, folder.path()).map_or(Ok(()), Err)
     });
     assert!(looked_at.unwrap_or_else(|fault| panic!("{fault}")) > MOMENTS / 2);
 }
@@ -119,6 +130,80 @@ fn so_does_one_that_takes_any_part_of_it_in_any_order() {
     }
 }
 
+/// What lies at an offset of the inbox. One is large and fills the log.
+fn taken(offset: u64) -> Vec<u8> {
+    let size = if offset == 13 { 4_300_000 } else { 900 };
+    vec![offset as u8; size]
+}
+
+/// Appends three items at a time to an inbox and trims the three before them. Sends, too, which is
+/// not synced.
+fn recorded_inbox(prepare: impl FnOnce(&Watch)) -> Recording {
+    let folder = scratch();
+    let watch = Watch::begin(folder.path()).unwrap();
+    prepare(&watch);
+    runtime().block_on(async {
+        let one = FileBus::open(folder.path()).await.unwrap();
+        let two = FileBus::open(folder.path()).await.unwrap();
+        for round in 0..10 {
+            one.send(&topic(), vec![1; 700]).await.unwrap();
+            watch.mark("appending");
+            let items = (3 * round..3 * round + 3).map(taken).collect();
+            one.append(&topic(), items).await.unwrap();
+            watch.mark("appended");
+            two.send(&topic(), vec![2; 700]).await.unwrap();
+            watch.mark("trimming");
+            two.trim(&topic(), Offset(3 * round)).await.unwrap();
+            watch.mark("trimmed");
+        }
+    });
+    watch.recording()
+}
+
+fn fault_of_inbox(
+    recording: &Recording,
+    end: usize,
+    image: &Image,
+    _folder: &Path,
+) -> Option<String> {
+    let marks = recording.marks(end);
+    let count = |wanted: &str| marks.iter().filter(|mark| **mark == wanted).count() as u64;
+    // Of its own: a bus that was listened to looks at its files for a moment longer.
+    let folder = scratch();
+    image.restore(folder.path()).unwrap();
+    let looked_at = runtime().block_on(async {
+        let bus = FileBus::open(folder.path()).await?;
+        let items = bus.read(&topic(), Offset(0), usize::MAX).await?;
+        let mut listener = bus.listen(vec![topic()]).await?;
+        bus.send(&topic(), b"goes on".to_vec()).await?;
+        let heard = listener.next().await?.1;
+        let next = bus.append(&topic(), vec![b"goes on".to_vec()]).await?;
+        Ok::<_, BusError>((items, next.0, heard))
+    });
+    let (items, next, heard) = match looked_at {
+        Ok(looked_at) => looked_at,
+        Err(error) => return Some(format!("{error:?}")),
+    };
+    let first = items.first().map_or(next, |item| item.offset.0);
+    let trims = |count: u64| 3 * count.saturating_sub(1);
+    let is_right = (first..next).eq(items.iter().map(|item| item.offset.0))
+        && items.iter().all(|of| of.payload == taken(of.offset.0))
+        && (3 * count("appended")..=3 * count("appending")).contains(&next)
+        && (trims(count("trimmed"))..=trims(count("trimming"))).contains(&first)
+        && heard == b"goes on";
+    (!is_right).then(|| format!("it holds {first}..{next} of {marks:?}"))
+}
+
+#[test]
+fn a_crash_while_an_inbox_is_trimmed_leaves_what_was_not_and_takes_what_was() {
+    let recording = recorded_inbox(|_| ());
+    holds_throughout(&recording, fault_of_inbox, 6, |_| Loss::Nothing);
+    holds_throughout(&recording, fault_of_inbox, 7, |_| Loss::Unsynced);
+    holds_throughout(&recording, fault_of_inbox, 8, |chance| {
+        Loss::Some(chance.draw())
+    });
+}
+
 /// The test of the test: on a disk that does not sync when it is told to, appends are acknowledged
 /// too early, and that is found out.
 #[test]
@@ -131,6 +216,10 @@ fn an_append_that_is_acknowledged_before_it_is_durable_is_found_out() {
     };
     assert!(fault_after(Loss::Unsynced).is_some());
     assert_eq!(fault_after(Loss::Nothing), None);
+    let recording = recorded_inbox(Watch::danger_lie_about_syncs);
+    let image = recording.image(recording.len(), Loss::Unsynced);
+    let fault = fault_of_inbox(&recording, recording.len(), &image, scratch().path());
+    assert!(fault.is_some());
 }
 
 /// Appends on a disk that fails at one call. Returns whether that call came.

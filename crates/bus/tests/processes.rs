@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use sealcast_bus::{Bus, BusError, FileBus, Offset, Topic};
+use sealcast_bus::{Bus, BusError, FileBus, Limits, Offset, Topic};
 
 const ROLE: &str = "BUS_TEST_ROLE";
 const FOLDER: &str = "BUS_TEST_FOLDER";
@@ -73,8 +73,8 @@ async fn a_killed_appender_leaves_whole_batches_and_all_that_it_was_told_of() {
     let mut confirmed = 0;
     for round in 0..12 {
         let mut started = start("append until killed", folder.path());
-        let lines = BufReader::new(started.0.stdout.take().unwrap()).lines();
-        let mut ends = lines.filter_map(|line| line.unwrap().strip_prefix("end ")?.parse().ok());
+        let lines = started.lines();
+        let mut ends = lines.filter_map(|line| line.strip_prefix("end ")?.parse().ok());
         for end in ends.by_ref().take(1 + round % 4) {
             confirmed = end;
         }
@@ -130,6 +130,44 @@ async fn who_may_only_read_can_read_and_tail_and_is_told_so_on_append() {
     }
 }
 
+/// Fault 14: however much is sent, by however many, the bus does not grow with it.
+#[tokio::test]
+async fn processes_that_send_at_once_are_all_heard_and_the_bus_does_not_grow_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut listeners: Vec<Started> = (0..2).map(|_| start("listen", folder.path())).collect();
+    let mut heard: Vec<_> = listeners.iter_mut().map(Started::lines).collect();
+    for lines in &mut heard {
+        assert!(lines.any(|line| line == "listening"));
+    }
+    send_from_several(folder.path(), SENT);
+    for lines in heard {
+        let mut of_sender: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for line in lines.filter(|line| line.starts_with("sent ")) {
+            let (sender, number) = line.rsplit_once(' ').unwrap();
+            let numbers = of_sender.entry(sender.to_owned()).or_default();
+            numbers.push(number.parse().unwrap());
+        }
+        let in_order = (0..SENT).collect::<Vec<_>>();
+        let expected = vec![in_order; WRITERS];
+        assert_eq!(of_sender.into_values().collect::<Vec<_>>(), expected);
+    }
+    send_from_several(folder.path(), 500);
+    let database = rusqlite::Connection::open(folder.path().join("bus.db")).unwrap();
+    let count = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+    let left = database.query_row("SELECT count(*) FROM sent", [], count);
+    assert_eq!(left, Ok(1_024));
+}
+
+/// What each sends; a listener that is late may not miss any of them.
+const SENT: usize = Limits::SENT_WAITING_MIN / WRITERS;
+
+fn send_from_several(folder: &Path, count: usize) {
+    let senders = (0..WRITERS).map(|sender| start(&format!("send {count} {sender}"), folder));
+    for sender in senders.collect::<Vec<_>>() {
+        sender.said();
+    }
+}
+
 /// What a started process does; as an ordinary test it does nothing.
 #[tokio::test]
 async fn role_of_a_started_process() {
@@ -147,6 +185,8 @@ async fn role_of_a_started_process() {
             say(&format!("end {}", first.0 + KILLED_BATCH as u64));
         },
         "read only" => read_only(&bus).await,
+        "listen" => listen(&bus).await,
+        _ if role.starts_with("send") => send(&bus, &role).await,
         _ => append_batches(&bus, role.strip_prefix("append ").unwrap()).await,
     }
 }
@@ -159,7 +199,34 @@ async fn append_batches(bus: &FileBus, writer: &str) {
     }
 }
 
+async fn send(bus: &FileBus, role: &str) {
+    let (count, sender) = role[5..].split_once(' ').unwrap();
+    for number in 0..count.parse().unwrap() {
+        let payload = format!("sent {sender} {number}").into_bytes();
+        bus.send(&topic(), payload).await.unwrap();
+    }
+}
+
+async fn listen(bus: &FileBus) {
+    let mut listener = bus.listen(vec![topic()]).await.unwrap();
+    say("listening");
+    for _ in 0..SENT * WRITERS {
+        let next = tokio::time::timeout(Duration::from_secs(60), listener.next()).await;
+        let payload = next.expect("the listener hangs").unwrap().1;
+        say(&String::from_utf8(payload).unwrap());
+    }
+}
+
 async fn read_only(bus: &FileBus) {
+    let mut listener = bus.listen(vec![topic()]).await.unwrap();
+    let silent = tokio::time::timeout(Duration::from_millis(1), listener.next()).await;
+    assert!(silent.is_err(), "heard {silent:?}");
+    for error in [
+        bus.send(&topic(), vec![1]).await.unwrap_err(),
+        bus.trim(&topic(), Offset(1)).await.unwrap_err(),
+    ] {
+        assert!(matches!(error, BusError::Unreachable { .. }), "{error:?}");
+    }
     let error = bus
         .append(&topic(), vec![b"mine".to_vec()])
         .await
@@ -195,10 +262,15 @@ fn say(line: &str) {
 struct Started(Child);
 
 impl Started {
+    /// The lines that its role says, as it says them.
+    fn lines(&mut self) -> impl Iterator<Item = String> + use<> {
+        let stdout = self.0.stdout.take().unwrap();
+        BufReader::new(stdout).lines().map(Result::unwrap)
+    }
+
     /// Waits until it ended well; returns the lines that its role said.
     fn said(mut self) -> Vec<String> {
-        let stdout = self.0.stdout.take().unwrap();
-        let lines = BufReader::new(stdout).lines().map(Result::unwrap).collect();
+        let lines = self.lines().collect();
         assert!(self.0.wait().unwrap().success(), "it failed: {lines:?}");
         lines
     }

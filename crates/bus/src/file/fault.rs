@@ -28,8 +28,8 @@ pub(super) enum Fault {
     NoLog,
     #[error("no more topics or offsets are left")]
     Exhausted,
-    #[error("the thread that appends has stopped")]
-    AppenderStopped,
+    #[error("the thread that writes has stopped")]
+    WriterStopped,
 }
 
 /// What a fault means to the caller.
@@ -64,7 +64,7 @@ impl Fault {
             Self::Io(_) | Self::Moved | Self::ReadOnly | Self::NoLog => Kind::Unreachable,
             Self::Foreign | Self::NotDense { .. } | Self::OutOfRange => Kind::Damaged,
             Self::Exhausted => Kind::Full,
-            Self::TooNew { .. } | Self::AppenderStopped => Kind::Backend,
+            Self::TooNew { .. } | Self::WriterStopped => Kind::Backend,
         }
     }
 

@@ -82,7 +82,10 @@ pub(super) async fn run_blocking<T: Send + 'static>(
 }
 
 /// The id of a topic and its end; `None` when nobody wrote to it.
-fn topic_row(connection: &Connection, topic: &Topic) -> Result<Option<(i64, Offset)>, Fault> {
+pub(super) fn topic_row(
+    connection: &Connection,
+    topic: &Topic,
+) -> Result<Option<(i64, Offset)>, Fault> {
     let row: Option<(i64, i64)> = connection
         .prepare_cached("SELECT id, next_offset FROM topic WHERE name = ?1")?
         .query_row([topic.as_ref()], |row| Ok((row.get(0)?, row.get(1)?)))

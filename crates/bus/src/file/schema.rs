@@ -12,7 +12,10 @@ use super::fault::{Fault, Kind};
 pub(super) const FILE_NAME: &str = "bus.db";
 /// Newest format: the number of migrations.
 pub(super) const VERSION: u32 = MIGRATIONS.len() as u32;
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/001_init.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../migrations/001_init.sql"),
+    include_str!("../../migrations/002_ephemeral.sql"),
+];
 /// "SCBS".
 const APPLICATION_ID: i32 = 0x5343_4253;
 
@@ -83,10 +86,18 @@ fn wait_for_lock(tries: i32) -> bool {
 
 /// Settings that are not kept in the database.
 fn settle(connection: &Connection) -> Result<(), Fault> {
-    connection.pragma_update(None, "synchronous", "FULL")?;
+    set_synced(connection, true)?;
     connection.pragma_update(None, "fullfsync", true)?;
     connection.pragma_update(None, "cell_size_check", true)?;
     connection.pragma_update_and_check(None, "journal_size_limit", LOG_KEPT_MAX, |_| Ok(()))?;
+    Ok(())
+}
+
+/// Says whether the transactions from now on are on the disk when they are committed. Those that are
+/// not are lost as if they had never been, the newest first, and lie there once a later one does.
+pub(super) fn set_synced(connection: &Connection, is_synced: bool) -> Result<(), Fault> {
+    let level = if is_synced { "FULL" } else { "NORMAL" };
+    connection.pragma_update(None, "synchronous", level)?;
     Ok(())
 }
 
@@ -147,7 +158,7 @@ mod tests {
             assert_eq!(value("journal_mode"), "wal".to_owned().into());
             assert_eq!(value("synchronous"), 2.into());
             assert_eq!(value("application_id"), 0x5343_4253.into());
-            assert_eq!(value("user_version"), 1.into());
+            assert_eq!(value("user_version"), 2.into());
         }
     }
 

@@ -160,7 +160,7 @@ mod tests {
 
     use super::*;
     use crate::Topic;
-    use crate::file::append::{Append, Appender};
+    use crate::file::write::{Action, Change, Writer};
 
     fn watched(folder: &tempfile::TempDir) -> (Arc<Place>, Connection, Arc<Watch>) {
         let (place, connection) = Place::open(folder.path()).unwrap();
@@ -174,17 +174,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (place, connection, watch) = watched(&folder);
         let changes = watch.changes.subscribe();
-        let (queue, appends) = mpsc::channel(1);
+        let (queue, changes_made) = mpsc::channel(1);
         let (done, _outcome) = oneshot::channel();
-        let append = Append {
-            at: None,
+        let change = Change {
             topic: Topic::new("t").unwrap(),
-            payloads: vec![vec![1]],
+            action: Action::Append {
+                at: None,
+                payloads: vec![vec![1]],
+            },
             done,
         };
-        queue.try_send(append).unwrap();
+        queue.try_send(change).unwrap();
         drop(queue);
-        Appender::new(place, connection, Arc::clone(&watch)).run(appends);
+        Writer::new(place, connection, Arc::clone(&watch)).run(changes_made);
         assert!(changes.has_changed().unwrap());
         assert!(!watch.lock().polling);
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use sealcast::{Error, Ground};
-use sealcast_bus::{Bus, BusError, BusFuture, Item, Limits, Offset, Tail, Topic};
+use sealcast_bus::{Bus, BusError, BusFuture, Item, Limits, Listener, Offset, Tail, Topic};
 use sealcast_crash::Sent;
 use sealcast_store::{Key, Space, Store, StoreError, Txn, Value};
 
@@ -136,6 +136,18 @@ impl Bus for Doomed<dyn Bus> {
 
     fn tail(&self, topics: Vec<(Topic, Offset)>) -> Box<dyn Tail> {
         self.inner.tail(topics)
+    }
+
+    fn trim(&self, topic: &Topic, before: Offset) -> BusFuture<'_, ()> {
+        self.inner.trim(topic, before)
+    }
+
+    fn send(&self, topic: &Topic, payload: Vec<u8>) -> BusFuture<'_, ()> {
+        self.inner.send(topic, payload)
+    }
+
+    fn listen(&self, topics: Vec<Topic>) -> BusFuture<'_, Box<dyn Listener>> {
+        self.inner.listen(topics)
     }
 }
 

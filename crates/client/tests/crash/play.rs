@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use sealcast::{Bound, Error, GrantOptions, Ground, Home, Interval, Roles, Stream, UserId};
-use sealcast_bus::{Bus, BusFuture, Item, Limits, Offset, Tail, Topic};
+use sealcast_bus::{Bus, BusFuture, Item, Limits, Listener, Offset, Tail, Topic};
 
 /// What every payload begins with, so that it is found where it lies in clear.
 pub(crate) const CLEAR: &str = "a text that nobody may see";
@@ -141,5 +141,17 @@ impl Bus for Telling {
 
     fn tail(&self, topics: Vec<(Topic, Offset)>) -> Box<dyn Tail> {
         self.inner.tail(topics)
+    }
+
+    fn trim(&self, topic: &Topic, before: Offset) -> BusFuture<'_, ()> {
+        self.inner.trim(topic, before)
+    }
+
+    fn send(&self, topic: &Topic, payload: Vec<u8>) -> BusFuture<'_, ()> {
+        self.inner.send(topic, payload)
+    }
+
+    fn listen(&self, topics: Vec<Topic>) -> BusFuture<'_, Box<dyn Listener>> {
+        self.inner.listen(topics)
     }
 }

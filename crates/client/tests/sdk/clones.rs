@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use sealcast::{
     Alarm, Bound, Error, GrantOptions, Ground, Home, Interval, Position, Roles, State, Stream,
 };
-use sealcast_bus::{Bus, BusFuture, Item, Limits, Offset, Tail, Topic};
+use sealcast_bus::{Bus, BusFuture, Item, Limits, Listener, Offset, Tail, Topic};
 use sealcast_crash::Sent;
 use sealcast_protocol::StreamTopics;
 
@@ -295,6 +295,18 @@ impl Bus for Overtaken {
 
     fn tail(&self, topics: Vec<(Topic, Offset)>) -> Box<dyn Tail> {
         self.inner.tail(topics)
+    }
+
+    fn trim(&self, topic: &Topic, before: Offset) -> BusFuture<'_, ()> {
+        self.inner.trim(topic, before)
+    }
+
+    fn send(&self, topic: &Topic, payload: Vec<u8>) -> BusFuture<'_, ()> {
+        self.inner.send(topic, payload)
+    }
+
+    fn listen(&self, topics: Vec<Topic>) -> BusFuture<'_, Box<dyn Listener>> {
+        self.inner.listen(topics)
     }
 }
 

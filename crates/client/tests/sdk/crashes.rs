@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use sealcast::{Error, Ground, Home, State, Stream};
-use sealcast_bus::{Bus, BusFuture, Item, Limits, Offset, Tail, Topic};
+use sealcast_bus::{Bus, BusFuture, Item, Limits, Listener, Offset, Tail, Topic};
 use sealcast_crash::Sent;
 use sealcast_protocol::StreamTopics;
 use sealcast_store::{Key, Space, Store, StoreError, Txn, Value};
@@ -121,6 +121,27 @@ impl Bus for Mortal<dyn Bus> {
 
     fn tail(&self, topics: Vec<(Topic, Offset)>) -> Box<dyn Tail> {
         self.inner.tail(topics)
+    }
+
+    fn trim(&self, topic: &Topic, before: Offset) -> BusFuture<'_, ()> {
+        match self.life.is_alive() {
+            true => self.inner.trim(topic, before),
+            false => Box::pin(async { Err(unreachable()) }),
+        }
+    }
+
+    fn send(&self, topic: &Topic, payload: Vec<u8>) -> BusFuture<'_, ()> {
+        match self.life.is_alive() {
+            true => self.inner.send(topic, payload),
+            false => Box::pin(async { Err(unreachable()) }),
+        }
+    }
+
+    fn listen(&self, topics: Vec<Topic>) -> BusFuture<'_, Box<dyn Listener>> {
+        match self.life.is_alive() {
+            true => self.inner.listen(topics),
+            false => Box::pin(async { Err(unreachable()) }),
+        }
     }
 }
 

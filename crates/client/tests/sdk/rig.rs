@@ -9,7 +9,9 @@ use sealcast::{
     Bound, BusUrl, Clock, Delivery, GrantOptions, Ground, Home, InitOptions, Interval, Name,
     Passphrase, Position, Reason, Roles, State, Stream, StreamOptions, Subscription, UserId,
 };
-use sealcast_bus::{Bus, BusError, BusFuture, FileBus, Item, Limits, Offset, Tail, Topic};
+use sealcast_bus::{
+    Bus, BusError, BusFuture, FileBus, Item, Limits, Listener, Offset, Tail, Topic,
+};
 use sealcast_protocol::{EnvelopeView, Header, StreamTopics};
 use sealcast_store::{Key, Space, Store, StoreError, Txn, Value};
 
@@ -352,6 +354,18 @@ impl Bus for Meddler {
 
     fn tail(&self, topics: Vec<(Topic, Offset)>) -> Box<dyn Tail> {
         self.inner.tail(topics)
+    }
+
+    fn trim(&self, topic: &Topic, before: Offset) -> BusFuture<'_, ()> {
+        self.inner.trim(topic, before)
+    }
+
+    fn send(&self, topic: &Topic, payload: Vec<u8>) -> BusFuture<'_, ()> {
+        self.inner.send(topic, payload)
+    }
+
+    fn listen(&self, topics: Vec<Topic>) -> BusFuture<'_, Box<dyn Listener>> {
+        self.inner.listen(topics)
     }
 }
 

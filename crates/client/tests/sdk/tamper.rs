@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sealcast::{Alarm, Ground, Home, Reason, Roles, State, Ticket};
-use sealcast_bus::{Bus, BusFuture, Item, Limits, Offset, Tail, Topic};
+use sealcast_bus::{Bus, BusFuture, Item, Limits, Listener, Offset, Tail, Topic};
 
 use crate::rig::*;
 
@@ -53,6 +53,18 @@ impl Bus for Altered {
 
     fn tail(&self, topics: Vec<(Topic, Offset)>) -> Box<dyn Tail> {
         self.inner.tail(topics)
+    }
+
+    fn trim(&self, topic: &Topic, before: Offset) -> BusFuture<'_, ()> {
+        self.inner.trim(topic, before)
+    }
+
+    fn send(&self, topic: &Topic, payload: Vec<u8>) -> BusFuture<'_, ()> {
+        self.inner.send(topic, payload)
+    }
+
+    fn listen(&self, topics: Vec<Topic>) -> BusFuture<'_, Box<dyn Listener>> {
+        self.inner.listen(topics)
     }
 }
 

@@ -9,39 +9,55 @@ use super::fault::{Fault, Kind};
 use super::place::Place;
 use super::scan;
 use super::schema;
+use super::sent;
 use super::watch::Watch;
 use crate::{BusError, Offset, Topic};
 
-/// Bytes of waiting appends that share one transaction.
+/// Bytes of waiting changes that share one transaction.
 const GROUP_BYTES_MAX: usize = 4 << 20;
 
-/// A batch to append, and where to tell the outcome.
+/// What to write to one topic, and where to tell the outcome.
 #[derive(Debug)]
-pub(super) struct Append {
+pub(super) struct Change {
     pub(super) topic: Topic,
-    /// Where the topic must end, if anywhere; nothing is appended otherwise.
-    pub(super) at: Option<Offset>,
-    pub(super) payloads: Vec<Vec<u8>>,
-    /// `None` where the topic ended elsewhere.
+    pub(super) action: Action,
+    /// The offset of the first item that was appended; `None` where none was.
     pub(super) done: oneshot::Sender<Result<Option<Offset>, BusError>>,
 }
 
-impl Append {
+#[derive(Debug)]
+pub(super) enum Action {
+    Append {
+        /// Where the topic must end, if anywhere; nothing is appended otherwise.
+        at: Option<Offset>,
+        payloads: Vec<Vec<u8>>,
+    },
+    /// Removes what lies before.
+    Trim(Offset),
+    /// Sends to those who listen.
+    Send(Vec<u8>),
+}
+
+impl Change {
     fn bytes(&self) -> usize {
-        self.payloads.iter().map(Vec::len).sum()
+        match &self.action {
+            Action::Append { payloads, .. } => payloads.iter().map(Vec::len).sum(),
+            Action::Trim(_) => 0,
+            Action::Send(payload) => payload.len(),
+        }
     }
 }
 
-/// Writes what is appended through one handle, in the order it was handed over.
+/// Makes the changes of one handle, in the order they were handed over.
 #[derive(Debug)]
-pub(super) struct Appender {
+pub(super) struct Writer {
     place: Arc<Place>,
     /// `None` after a fault that may have left it unusable.
     connection: Option<Connection>,
     watch: Arc<Watch>,
 }
 
-impl Appender {
+impl Writer {
     pub(super) fn new(place: Arc<Place>, connection: Connection, watch: Arc<Watch>) -> Self {
         Self {
             place,
@@ -50,38 +66,38 @@ impl Appender {
         }
     }
 
-    /// Appends until every handle is gone.
-    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Append>) {
+    /// Writes until every handle is gone.
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Change>) {
         while let Some(first) = queue.blocking_recv() {
             let group = gather(first, &mut queue);
-            self.append_group(group);
+            self.write_group(group);
         }
     }
 
-    fn append_group(&mut self, group: Vec<Append>) {
+    fn write_group(&mut self, group: Vec<Change>) {
         match self.write(&group) {
             Ok(offsets) => {
-                for (append, offset) in group.into_iter().zip(offsets) {
-                    append.done.send(Ok(offset)).ok();
+                for (change, offset) in group.into_iter().zip(offsets) {
+                    change.done.send(Ok(offset)).ok();
                 }
             }
             // One of them may be what does not fit.
             Err(fault) if fault.kind() == Kind::Full && group.len() > 1 => {
-                for append in group {
-                    self.append_group(vec![append]);
+                for change in group {
+                    self.write_group(vec![change]);
                 }
             }
             Err(fault) => {
                 let fault = Arc::new(fault);
-                for append in group {
+                for change in group {
                     let error = self.place.tell(Arc::clone(&fault));
-                    append.done.send(Err(error)).ok();
+                    change.done.send(Err(error)).ok();
                 }
             }
         }
     }
 
-    fn write(&mut self, group: &[Append]) -> Result<Vec<Option<Offset>>, Fault> {
+    fn write(&mut self, group: &[Change]) -> Result<Vec<Option<Offset>>, Fault> {
         self.place.check()?;
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
@@ -103,37 +119,48 @@ impl Appender {
 }
 
 /// Takes what is already waiting, up to a bound.
-fn gather(first: Append, queue: &mut mpsc::Receiver<Append>) -> Vec<Append> {
+fn gather(first: Change, queue: &mut mpsc::Receiver<Change>) -> Vec<Change> {
     let mut bytes = first.bytes();
     let mut group = vec![first];
     while bytes < GROUP_BYTES_MAX {
-        let Ok(append) = queue.try_recv() else { break };
-        bytes += append.bytes();
-        group.push(append);
+        let Ok(change) = queue.try_recv() else { break };
+        bytes += change.bytes();
+        group.push(change);
     }
     group
 }
 
-fn write(connection: &mut Connection, group: &[Append]) -> Result<Vec<Option<Offset>>, Fault> {
-    let change = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+fn write(connection: &mut Connection, group: &[Change]) -> Result<Vec<Option<Offset>>, Fault> {
+    // What is only sent is not worth waiting for the disk.
+    let lasts = |change: &Change| !matches!(change.action, Action::Send(_));
+    schema::set_synced(connection, group.iter().any(lasts))?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut offsets = Vec::with_capacity(group.len());
-    for append in group {
-        let is_moved = match append.at {
-            Some(at) => scan::end(&change, &append.topic)? != at,
-            None => false,
-        };
-        offsets.push(match is_moved {
-            true => None,
-            false => Some(insert(&change, &append.topic, &append.payloads)?),
-        });
+    for change in group {
+        offsets.push(make(&transaction, change)?);
     }
-    change.commit()?;
+    transaction.commit()?;
     Ok(offsets)
 }
 
-fn insert(change: &Connection, topic: &Topic, payloads: &[Vec<u8>]) -> Result<Offset, Fault> {
+fn make(connection: &Connection, change: &Change) -> Result<Option<Offset>, Fault> {
+    match &change.action {
+        Action::Append { at, payloads } => {
+            if let Some(at) = *at
+                && scan::end(connection, &change.topic)? != at
+            {
+                return Ok(None);
+            }
+            insert(connection, &change.topic, payloads).map(Some)
+        }
+        Action::Trim(before) => trim(connection, &change.topic, *before).map(|()| None),
+        Action::Send(payload) => sent::insert(connection, &change.topic, payload).map(|()| None),
+    }
+}
+
+fn insert(connection: &Connection, topic: &Topic, payloads: &[Vec<u8>]) -> Result<Offset, Fault> {
     let count = i64::try_from(payloads.len()).map_err(|_| Fault::Exhausted)?;
-    let (topic, end): (i64, i64) = change
+    let (topic, end): (i64, i64) = connection
         .prepare_cached(
             "INSERT INTO topic (name, next_offset) VALUES (?1, ?2) \
              ON CONFLICT (name) DO UPDATE SET next_offset = next_offset + ?2 \
@@ -143,12 +170,25 @@ fn insert(change: &Connection, topic: &Topic, payloads: &[Vec<u8>]) -> Result<Of
             Ok((row.get(0)?, row.get(1)?))
         })?;
     let first = u64::try_from(end - count).map_err(|_| Fault::OutOfRange)?;
-    let mut statement = change.prepare_cached("INSERT INTO item (key, payload) VALUES (?1, ?2)")?;
+    let mut statement =
+        connection.prepare_cached("INSERT INTO item (key, payload) VALUES (?1, ?2)")?;
     for (offset, payload) in (first..).zip(payloads) {
         let key = schema::item_key(topic, offset).ok_or(Fault::Exhausted)?;
         statement.execute((key, payload))?;
     }
     Ok(Offset(first))
+}
+
+fn trim(connection: &Connection, topic: &Topic, before: Offset) -> Result<(), Fault> {
+    let Some((topic, end)) = scan::topic_row(connection, topic)? else {
+        return Ok(());
+    };
+    let first = schema::item_key(topic, 0).ok_or(Fault::OutOfRange)?;
+    let count = i64::try_from(before.min(end).0).map_err(|_| Fault::OutOfRange)?;
+    connection
+        .prepare_cached("DELETE FROM item WHERE key >= ?1 AND key < ?1 + ?2")?
+        .execute((first, count))?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -157,13 +197,19 @@ mod tests {
 
     use super::*;
 
-    fn batch(count: usize) -> Append {
-        Append {
+    fn change(action: Action) -> Change {
+        Change {
             topic: Topic::new("t").unwrap(),
-            at: None,
-            payloads: vec![vec![1; 10_000]; count],
+            action,
             done: oneshot::channel().0,
         }
+    }
+
+    fn batch(count: usize) -> Change {
+        change(Action::Append {
+            at: None,
+            payloads: vec![vec![1; 10_000]; count],
+        })
     }
 
     fn pages_max(connection: &Connection, count: u32) {
@@ -199,12 +245,12 @@ mod tests {
         pages_max(&connection, 20);
         let place = Arc::new(place);
         let watch = Arc::new(Watch::new(Arc::clone(&place)));
-        let mut appender = Appender::new(place, connection, watch);
+        let mut writer = Writer::new(place, connection, watch);
         let (group, mut outcomes): (Vec<_>, Vec<_>) = [1, 9, 1]
             .map(|count| {
                 let (done, outcome) = oneshot::channel();
                 (
-                    Append {
+                    Change {
                         done,
                         ..batch(count)
                     },
@@ -213,7 +259,7 @@ mod tests {
             })
             .into_iter()
             .unzip();
-        appender.append_group(group);
+        writer.write_group(group);
         let told: Vec<String> = outcomes
             .iter_mut()
             .map(|outcome| match outcome.try_recv().unwrap() {
@@ -236,5 +282,42 @@ mod tests {
         assert_eq!(fault.kind(), Kind::Full);
         let last = Offset(schema::OFFSET_MAX);
         assert_eq!(write(&mut connection, &[batch(1)]).unwrap(), [Some(last)]);
+    }
+
+    #[test]
+    fn a_database_that_may_not_grow_has_room_again_once_it_was_trimmed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut connection = database(folder.path());
+        pages_max(&connection, 20);
+        write(&mut connection, &[batch(4)]).unwrap();
+        let fault = write(&mut connection, &[batch(4)]).unwrap_err();
+        assert_eq!(fault.kind(), Kind::Full);
+        let trim = change(Action::Trim(Offset(4)));
+        let offsets = write(&mut connection, &[trim, batch(4)]).unwrap();
+        assert_eq!(offsets, [None, Some(Offset(4))]);
+    }
+
+    #[test]
+    fn trimming_far_beyond_the_end_takes_nothing_of_another_topic() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut connection = database(folder.path());
+        let next_topic = || Change {
+            topic: Topic::new("u").unwrap(),
+            ..batch(2)
+        };
+        write(&mut connection, &[batch(2), next_topic()]).unwrap();
+        write(&mut connection, &[change(Action::Trim(Offset(u64::MAX)))]).unwrap();
+        let left: Vec<i64> = connection
+            .prepare("SELECT key FROM item")
+            .unwrap()
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        assert_eq!(left, [2 << 40, (2 << 40) + 1]);
+        assert_eq!(
+            write(&mut connection, &[batch(1)]).unwrap(),
+            [Some(Offset(2))]
+        );
     }
 }
