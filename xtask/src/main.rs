@@ -15,6 +15,7 @@ mod lengths;
 mod licences;
 mod links;
 mod manifests;
+mod plant;
 mod sources;
 mod summary;
 mod tidy;
@@ -35,6 +36,7 @@ cargo xtask vectors          write the cases of vectors/ anew
 cargo xtask vectors --check  compare them with what their generators make
 cargo xtask faults           list the faults of spec/faults.md and the tests that cite them
 cargo xtask crash            kill programs 10,000 times (`--kills N`, `--seed S`) and cut power everywhere
+cargo xtask plant            take defences out one by one and see tests fail (`plant NAME` for some)
 cargo xtask hooks            run fmt and tidy before each commit in this clone";
 
 fn main() -> ExitCode {
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         ["vectors"] => vectors::write(&root),
         ["vectors", "--check"] => vectors::check(&root),
         ["crash", options @ ..] => crash::run(&root, options),
+        ["plant", names @ ..] => plant::run(&root, names),
         ["faults"] => faults::print(&root),
         ["hooks"] => hooks::install(&root),
         [] | ["help" | "--help" | "-h"] => {

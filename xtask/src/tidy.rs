@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::finding::Finding;
 use crate::tree::Tree;
-use crate::{arrows, faults, lengths, licences, links, manifests, sources, wiping, words};
+use crate::{arrows, faults, lengths, licences, links, manifests, plant, sources, wiping, words};
 
 /// Runs every check, prints every finding, and fails if there is one.
 pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
@@ -23,6 +23,7 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
         links::check(&tree),
         sources::check(&tree),
         faults::check(&tree),
+        plant::check(&tree),
         wiping::check(&metadata, &wiping::built(root)?),
     ]
     .concat();
@@ -40,11 +41,12 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
 }
 
 /// Records that `spec/` was reread after the last change of the sources it specifies, and brings
-/// its column of tests up to date.
+/// its column of tests and the page of planted faults up to date.
 pub(crate) fn bless(root: &Path) -> anyhow::Result<()> {
     let tree = Tree::read(root)?;
     fs::write(root.join(sources::RECORD), sources::record(&tree))?;
     fs::write(root.join(faults::PAGE), faults::rewritten(&tree))?;
+    fs::write(root.join(plant::PAGE), plant::rewritten(&tree))?;
     Ok(())
 }
 

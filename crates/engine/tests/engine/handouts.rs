@@ -446,6 +446,27 @@ fn a_false_cover_is_found_out_and_its_giver_named() {
     assert_eq!(world.peers[reader].alarms, []);
 }
 
+/// A publisher whose messages do not open makes nobody lose the keys of those that do.
+#[test]
+fn a_message_that_nothing_opens_costs_no_cover() {
+    let mut world = World::new(83);
+    let reader = world.user();
+    let header = world.publish(OWNER, "a").unwrap();
+    world
+        .grant(OWNER, reader, Roles::READER, since(NOON))
+        .unwrap();
+    let root = sealcast_crypto::SessionRoot::init_with(|bytes| bytes.fill(9));
+    let mut walker = sealcast_crypto::Walker::new(sealcast_crypto::Cover::whole(&root));
+    let leaf = walker.leaf(header.position.0).unwrap();
+    let after = sealcast_protocol::Header { seq: 1, ..header };
+    let signing = world.peers[OWNER].identity.signing();
+    let odd = sealcast_protocol::seal(&leaf, signing, &world.stream, b"", &after, b"odd").unwrap();
+    world.data().insert(0, odd.bytes);
+    let events = world.events(reader, Interval::ALL);
+    assert_eq!(crate::rig::refusals(&events), [Refusal::NotAuthentic]);
+    assert_eq!(crate::rig::texts(events), ["a"]);
+}
+
 pub(crate) fn false_cover(
     world: &mut World,
     giver: usize,
