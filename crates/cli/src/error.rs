@@ -261,7 +261,7 @@ fn kind_of(code: &str) -> Kind {
         "stream.not-joined" | "keys.none" => Kind::Missing,
         "file.needs-passphrase" | "file.needs-identity" | "file.needs-lock" => Kind::Usage,
         "file.passphrase-text" | "file.unknown" | "file.other-kind" | "file.exists" => Kind::Usage,
-        "keys.too-many" => Kind::Usage,
+        "keys.too-many" | "file.too-many-recipients" => Kind::Usage,
         "file.wrong-passphrase" | "file.wrong-identity" | "file.damaged" => Kind::Store,
         "file.too-new" | "file.not-ours" | "keys.wrong-root" => Kind::Store,
         "home.exists" | "home.needs-passphrase" | "name.taken" => Kind::Usage,
@@ -323,6 +323,7 @@ fn hint_of(code: &str) -> Option<&'static str> {
             "name a file with a passphrase, `--file-passphrase F`, or an age key, \
              `--recipient age1...`"
         }
+        "file.too-many-recipients" => "make several files, each for some of the keys",
         "file.passphrase-text" => "choose another passphrase for the file",
         "file.unknown" | "file.not-ours" => "`sealcast inspect FILE` says what it is",
         "file.other-kind" => {
@@ -371,6 +372,7 @@ mod tests {
             (Error::FileNeedsPassphrase, 2),
             (Error::FileNeedsIdentity, 2),
             (Error::FileNeedsLock, 2),
+            (Error::FileTooManyRecipients(512), 2),
             (Error::FilePassphraseText, 2),
             (Error::FileDamaged("it is cut off"), 6),
             (Error::FileUnknown, 2),

@@ -114,6 +114,9 @@ pub enum Error {
     /// A file that is made needs a passphrase or an age key that will open it; name one.
     #[error("nothing is named that will open the file")]
     FileNeedsLock,
+    /// A file is made for so many age keys at most; make several files.
+    #[error("a file is for at most {0} age keys")]
+    FileTooManyRecipients(usize),
     /// The passphrase of a file must be text in UTF-8, and not empty; choose another.
     #[error("the passphrase of a file is text, and not empty")]
     FilePassphraseText,
@@ -202,6 +205,7 @@ impl Error {
             Self::FileNeedsPassphrase => "file.needs-passphrase",
             Self::FileNeedsIdentity => "file.needs-identity",
             Self::FileNeedsLock => "file.needs-lock",
+            Self::FileTooManyRecipients(_) => "file.too-many-recipients",
             Self::FilePassphraseText => "file.passphrase-text",
             Self::FileDamaged(_) => "file.damaged",
             Self::FileUnknown => "file.unknown",

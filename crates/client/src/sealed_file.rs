@@ -2,7 +2,7 @@
 //! `spec/export.md`, section "The file".
 
 use std::fmt;
-use std::io::{self, Write as _};
+use std::io::{self, BufRead, Write as _};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -22,6 +22,11 @@ use crate::error::Error;
 const WORK_FACTOR: u8 = 18;
 /// The most work that a file may ask for: 1 GiB.
 const WORK_FACTOR_MAX: u8 = 20;
+/// The longest head that is read. Reading one takes time with the square of its lines.
+const HEAD_LEN_MAX: u64 = 64 << 10;
+const HEAD_LINES_MAX: usize = 2048;
+/// Recipients of one file, whose head is well within that.
+const RECIPIENTS_MAX: usize = 512;
 /// What age encrypts at once.
 const CHUNK: usize = 64 << 10;
 
@@ -103,6 +108,9 @@ impl FileLock {
                 let mut recipient = age::scrypt::Recipient::new(text_of(passphrase)?);
                 recipient.set_work_factor(self.work_factor);
                 Encryptor::with_recipients(std::iter::once(&recipient as &dyn age::Recipient))
+            }
+            To::Recipients(recipients) if recipients.len() > RECIPIENTS_MAX => {
+                return Err(Error::FileTooManyRecipients(RECIPIENTS_MAX));
             }
             To::Recipients(recipients) => {
                 let recipients = recipients.iter().map(|of| &of.0 as &dyn age::Recipient);
@@ -276,8 +284,12 @@ impl SealedFile {
     }
 
     fn decryptor(&self) -> Result<Decryptor<ArmoredReader<io::BufReader<&[u8]>>>, Error> {
-        let reader = ArmoredReader::new(self.0.trim_ascii_start());
-        Decryptor::new_buffered(reader).map_err(|error| of_age(&error, FileNeeds::Identity))
+        let reader = || ArmoredReader::new(self.0.trim_ascii_start());
+        let of_age = |error| of_age(&error, FileNeeds::Identity);
+        match has_short_head(reader()).map_err(|error| of_age(error.into()))? {
+            true => Decryptor::new_buffered(reader()).map_err(of_age),
+            false => Err(Error::FileDamaged("its head has no end")),
+        }
     }
 
     /// Decrypts what is in it.
@@ -322,6 +334,20 @@ impl SealedFile {
             }
         }
     }
+}
+
+/// Whether the head ends where one may at the latest, or the file does before.
+fn has_short_head(file: impl BufRead) -> io::Result<bool> {
+    let mut file = file.take(HEAD_LEN_MAX);
+    let mut line = Vec::new();
+    for _ in 0..HEAD_LINES_MAX {
+        line.clear();
+        file.read_until(b'\n', &mut line)?;
+        if line.starts_with(b"---") || (line.is_empty() && file.limit() > 0) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 const CUT: Error = Error::FileDamaged("it is cut off");
@@ -454,6 +480,36 @@ mod tests {
             let said = error.unwrap_err().to_string();
             assert!(said.contains("too much work"), "{said}");
         }
+    }
+
+    /// What parses a head begins anew with every line of it.
+    #[test]
+    fn a_head_without_end_is_refused_before_it_is_read() {
+        let identity = identity();
+        let key = key(&identity);
+        let good = lock(&identity).seal(&export(), false).unwrap().0;
+        let begin = HEAD_V1.len();
+        let with = |stanzas: Vec<u8>| [HEAD_V1, &stanzas, &good[begin..]].concat();
+        let short = b"-> a\n\n".repeat(HEAD_LINES_MAX / 2);
+        let wide = [&b"-> "[..], &vec![b'a'; HEAD_LEN_MAX as usize], b"\n\n"].concat();
+        for stanzas in [short, wide] {
+            let file = SealedFile::new(with(stanzas)).unwrap();
+            for error in [file.needs().err(), file.open(&key).err()] {
+                let said = error.map(|error| error.to_string());
+                let expected = "the file is damaged: its head has no end";
+                assert_eq!(said.as_deref(), Some(expected));
+            }
+        }
+        let most = Recipient(identity.to_public());
+        let most = FileLock::recipients(vec![most; RECIPIENTS_MAX]);
+        for is_armored in [false, true] {
+            let file = most.seal(&export(), is_armored).unwrap().0;
+            assert_eq!(code(file, &key), "opened");
+        }
+        let more = Recipient(identity.to_public());
+        let more = FileLock::recipients(vec![more; RECIPIENTS_MAX + 1]);
+        let refused = more.seal(&export(), false).unwrap_err();
+        assert_eq!(refused.code(), "file.too-many-recipients");
     }
 
     #[test]

@@ -33,8 +33,9 @@ pub use v1::envelope::{
     SealedEnvelope, Suite, VerifiedEnvelope, seal, seal_frame,
 };
 pub use v1::export::{
-    EXPORT_COVERS_MAX, EXPORT_HOME_LEN_MAX, EXPORT_KEYS_LEN_MAX, EXPORT_SESSIONS_MAX, Export,
-    ExportedCover, ExportedKey, ExportedRecord, ExportedSession, HomeExport, KeyExport, WrongRoot,
+    EXPORT_COVERS_MAX, EXPORT_HOME_LEN_MAX, EXPORT_KEYS_LEN_MAX, EXPORT_RECORDS_MAX,
+    EXPORT_SESSIONS_MAX, Export, ExportedCover, ExportedKey, ExportedRecord, ExportedSession,
+    HomeExport, KeyExport, WrongRoot,
 };
 pub use v1::frame::{FRAME_RECORDS_MAX, Frame, OpenFrame, PushError, Record, Records};
 pub use v1::log_entry::{

@@ -17,8 +17,12 @@ pub const EXPORT_HOME_LEN_MAX: usize = 1 << 30;
 pub const EXPORT_SESSIONS_MAX: usize = 65_536;
 /// Most covers of one session in an export.
 pub const EXPORT_COVERS_MAX: usize = 4096;
+/// Most records in one backup.
+pub const EXPORT_RECORDS_MAX: usize = 4 << 20;
 
 const VERSION: u8 = 1;
+/// What stands for [`Export::Keys`].
+const KEYS: u8 = 0;
 const KEY_LEN: usize = 32;
 
 /// What a file holds once it is decrypted.
@@ -47,6 +51,7 @@ pub struct KeyExport {
     pub name: Name,
     /// The sessions, strictly ascending by session and device.
     #[n(3)]
+    #[cbor(decode_with = "list::<_, _, EXPORT_SESSIONS_MAX>")]
     pub sessions: Vec<ExportedSession>,
 }
 
@@ -69,6 +74,7 @@ pub struct ExportedSession {
     pub commitment: [u8; 32],
     /// The covers, ascending by interval; several of one interval are candidates.
     #[n(4)]
+    #[cbor(decode_with = "list::<_, _, EXPORT_COVERS_MAX>")]
     pub covers: Vec<ExportedCover>,
 }
 
@@ -94,6 +100,7 @@ pub struct HomeExport {
     pub time: Position,
     /// All of them, strictly ascending by space and id.
     #[n(1)]
+    #[cbor(decode_with = "list::<_, _, EXPORT_RECORDS_MAX>")]
     pub records: Vec<ExportedRecord>,
 }
 
@@ -174,12 +181,20 @@ impl Export {
         {
             return Err(DecodeError::UnknownVersion { found });
         }
-        let wire: Wire<Self> = minicbor::decode(bytes).map_err(|_| DecodeError::Malformed)?;
+        // Lists take several times the room of their bytes, so they are bounded before they are read.
+        let kind = decoder.array().and_then(|_| decoder.u8());
+        if kind.is_ok_and(|kind| kind == KEYS) {
+            check_len(bytes, EXPORT_KEYS_LEN_MAX)?;
+        }
+        let wire = minicbor::decode(bytes);
+        let wire: Wire<Self> = wire.map_err(|error| match error.is_custom() {
+            true => DecodeError::OutOfRange,
+            false => DecodeError::Malformed,
+        })?;
         let again = SecretBytes::from(encode(&wire));
         if again.expose() != bytes {
             return Err(DecodeError::NotCanonical);
         }
-        check_len(bytes, wire.content.len_max())?;
         wire.content.check()?;
         Ok(wire.content)
     }
@@ -275,8 +290,34 @@ impl ExportedCover {
 impl HomeExport {
     fn is_good(&self) -> bool {
         let mut pairs = self.records.iter().zip(self.records.iter().skip(1));
-        pairs.all(|(a, b)| (a.space, &a.id) < (b.space, &b.id))
+        self.records.len() <= EXPORT_RECORDS_MAX
+            && pairs.all(|(a, b)| (a.space, &a.id) < (b.space, &b.id))
     }
+}
+
+/// A list has more items than any may.
+#[derive(Debug, thiserror::Error)]
+#[error("too many items")]
+struct TooMany;
+
+/// Refuses a list that is too long before it takes room.
+fn list<'b, C, T: Decode<'b, C>, const MAX: usize>(
+    d: &mut Decoder<'b>,
+    ctx: &mut C,
+) -> Result<Vec<T>, minicbor::decode::Error> {
+    let fits = |len: u64| usize::try_from(len).is_ok_and(|len| len <= MAX);
+    let stated = d.probe().array()?;
+    if !stated.is_none_or(fits) {
+        return Err(minicbor::decode::Error::custom(TooMany));
+    }
+    let mut list = Vec::new();
+    for item in d.array_iter_with(ctx)? {
+        if list.len() == MAX {
+            return Err(minicbor::decode::Error::custom(TooMany));
+        }
+        list.push(item?);
+    }
+    Ok(list)
 }
 
 /// Secret bytes are copied once, into room of their own.
@@ -304,5 +345,60 @@ mod secret {
     pub(super) fn cbor_len<C>(value: &SecretBytes, ctx: &mut C) -> usize {
         let len = value.len();
         len + (len as u64).cbor_len(ctx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+
+    fn refusal(bytes: &[u8]) -> DecodeError {
+        Export::decode(bytes).unwrap_err()
+    }
+
+    /// What a list takes in memory is several times its bytes.
+    #[test]
+    fn a_list_that_is_too_long_is_refused_before_its_items_are_read() {
+        let array = |len: usize| {
+            let len = u32::try_from(len).unwrap().to_be_bytes();
+            [&[0x9a], &len[..]].concat()
+        };
+        let bytes = |of: u8| [&[0x58, 32][..], &[of; 32]].concat();
+        let keys = [
+            &[0x82, 1, 0x82, 0, 0x81, 0x84][..],
+            &bytes(1),
+            &bytes(2),
+            b"\x61k",
+        ]
+        .concat();
+        let session = [&[0x50; 17][..], &[0x50; 17], &bytes(3), &bytes(4)].concat();
+        let covers = [&keys[..], &[0x81, 0x85], &session].concat();
+        let home = vec![0x82, 1, 0x82, 1, 0x81, 0x82, 0];
+        for (before, most) in [
+            (keys, EXPORT_SESSIONS_MAX),
+            (covers, EXPORT_COVERS_MAX),
+            (home, EXPORT_RECORDS_MAX),
+        ] {
+            let cut = refusal(&[&before[..], &array(most)].concat());
+            assert_eq!(cut, DecodeError::Malformed, "{most}");
+            let long = refusal(&[&before[..], &array(most + 1)].concat());
+            assert_eq!(long, DecodeError::OutOfRange, "{most}");
+        }
+        let mut endless = vec![0x82, 1, 0x82, 1, 0x81, 0x82, 0, 0x9f];
+        endless.extend([0x83, 0, 0x40, 0x40].repeat(EXPORT_RECORDS_MAX + 1));
+        assert_eq!(refusal(&endless), DecodeError::OutOfRange);
+    }
+
+    #[test]
+    fn keys_have_fewer_bytes_than_a_home_whatever_follows() {
+        for (kind, is_long) in [(0, true), (1, false)] {
+            let mut bytes = vec![0; EXPORT_KEYS_LEN_MAX + 1];
+            bytes[..6].copy_from_slice(&[0x82, 1, 0x82, kind, 0x81, 0x84]);
+            let refused = refusal(&bytes);
+            let too_long = matches!(refused, DecodeError::TooLong { .. });
+            assert_eq!(too_long, is_long, "{refused}");
+        }
     }
 }
