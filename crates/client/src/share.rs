@@ -28,9 +28,14 @@ impl Core {
             let shared = self.share(SharedWith::Everyone, usize::MAX).await;
             shared.inspect_err(|_| self.owe_keys())?;
         }
-        for user in self.take_lost_keys() {
+        let mut lost = self.take_lost_keys();
+        while let Some(user) = lost.first().copied() {
             let shared = self.share(SharedWith::User(user), usize::MAX).await;
-            shared.inspect_err(|_| self.lose_keys([user]))?;
+            if let Err(error) = shared {
+                self.lose_keys(lost);
+                return Err(error);
+            }
+            lost.remove(&user);
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! A bus that goes back on what it showed: the one of last night was put in its place.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use sealcast::{Alarm, ControlTopic, Error, GrantOptions, Roles, Sharing, Stream, StreamOptions};
@@ -180,6 +181,56 @@ async fn whoever_was_let_in_since_can_still_read() {
             ["kept"],
             "{sharing:?}"
         );
+    }
+}
+
+/// Of several whose keys the bus lost none is forgotten where it takes nothing for a while.
+#[tokio::test]
+async fn keys_that_were_lost_are_owed_to_everybody_until_the_bus_takes_them() {
+    let rig = Rig::small();
+    let (alice, bob, carol) = (
+        rig.home("alice").await,
+        rig.home("bob").await,
+        rig.home("carol").await,
+    );
+    let options = StreamOptions {
+        sharing: Sharing::OnRequest,
+        ..StreamOptions::default()
+    };
+    let stream = alice
+        .create_stream(&name("kitchen"), options)
+        .await
+        .unwrap();
+    say(&stream, "kept").await;
+    let joined = [join(&bob, &stream).await, join(&carol, &stream).await];
+    stream.sync().await.unwrap();
+    let users = [bob.user(), carol.user()];
+    drop((stream, alice));
+    copy_bus(&rig);
+    for user in users {
+        let stream = open(&rig, "alice").await;
+        stream.grant(all_to(user)).await.unwrap();
+    }
+    drop((joined, bob, carol));
+    restore_bus(&rig);
+
+    let is_full = Arc::new(AtomicBool::new(true));
+    let full = is_full.clone();
+    let ground = Meddler::ground(move |ask, topic| {
+        let is_kept = ask == Ask::Append && topic.ends_with("/keys");
+        match is_kept && full.load(Ordering::SeqCst) {
+            true => Manner::Fail,
+            false => Manner::Honest,
+        }
+    });
+    let alice = rig.on("alice", ground).await;
+    let stream = alice.stream(&name("kitchen")).await.unwrap();
+    assert!(matches!(stream.sync().await, Err(Error::Bus(_))));
+    is_full.store(false, Ordering::SeqCst);
+    stream.sync().await.unwrap();
+    drop(stream);
+    for of in ["bob", "carol"] {
+        assert_eq!(history(&open(&rig, of).await).await, ["kept"], "{of}");
     }
 }
 
