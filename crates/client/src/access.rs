@@ -23,6 +23,8 @@ use crate::vault::OwnEntry;
 const PREFIX_MIN: usize = 8;
 /// How often to wait for other processes of this home that are writing an entry.
 const TURNS_MAX: usize = 64;
+/// How often an entry is put at the end of its chain and only there, where rubbish comes first.
+const TURNS_AT_END: usize = 16;
 
 /// What a grant came to.
 #[derive(Clone, Debug)]
@@ -406,8 +408,9 @@ impl Core {
         })
     }
 
-    /// Puts an entry of this home at the end of its chain as it was read, and only there. Returns
-    /// false where another entry has its place: then it never was on the bus, and is given up.
+    /// Puts an entry of this home at the end of its chain as it was read, and only there, as long as
+    /// no stranger keeps that end moving. Returns false where another entry has its place: then it
+    /// never was on the bus, and is given up.
     async fn send_entry(&self, wire: &[u8]) -> Result<bool, Error> {
         let (me, device) = self.view().me();
         let of = ControlTopic::Access(me, device);
@@ -415,7 +418,8 @@ impl Core {
         let entry = Unverified::<LogEntry>::decode(wire);
         let entry = entry.map_err(|_| Error::Internal("an access-log entry is odd"))?;
         let (id, seq) = (LogHash::from(entry.digest()), entry.claims().seq);
-        for _ in 0..TURNS_MAX {
+        let mut turns_at_end = 0..TURNS_AT_END;
+        loop {
             let twin = self.in_place_of(&id, seq);
             let is_there = self.view().log().contains(&id);
             let (vault, stream, wire) = (self.vault().clone(), self.id(), wire.to_vec());
@@ -424,13 +428,21 @@ impl Core {
                 return Ok(false);
             }
             let end = self.place_in(&of).await;
-            if is_there || self.bus.append_at(&chain, end, vec![wire.clone()]).await? {
+            let is_put = if is_there {
+                true
+            } else if turns_at_end.next().is_some() {
+                self.bus.append_at(&chain, end, vec![wire.clone()]).await?
+            } else {
+                // Rubbish comes faster than it is read here, and must not keep this device silent.
+                self.bus.append(&chain, vec![wire.clone()]).await?;
+                true
+            };
+            if is_put {
                 off_thread(move || vault.entry_sent(&stream, &wire)).await??;
                 return Ok(true);
             }
             self.sync().await?;
         }
-        Err(Error::Internal("the end of this device's chain moves on"))
     }
 
     /// The newest entry of this device, where it or one before it has the place of an entry that is

@@ -75,6 +75,14 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What a bus does not take now is made up for later, and keeps nobody from reading.
+pub(crate) fn put_off(written: Result<(), Error>) -> Result<(), Error> {
+    match written {
+        Err(Error::Bus(_)) => Ok(()),
+        written => written,
+    }
+}
+
 impl Core {
     /// Takes back what the store keeps, and reads on from there.
     pub(crate) async fn open(
@@ -103,8 +111,8 @@ impl Core {
             alarms: Mutex::new(alarms),
         });
         core.sync().await?;
-        core.resend_entry().await?;
-        core.announce_drawn().await?;
+        put_off(core.resend_entry().await)?;
+        put_off(core.announce_drawn().await)?;
         core.look_back().await?;
         Ok(core)
     }

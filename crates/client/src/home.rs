@@ -14,6 +14,7 @@ use sealcast_store::{KeyFile, KeyFileError, Protection, SqliteStore};
 
 use crate::blocking::off_thread;
 use crate::clock;
+use crate::core::put_off;
 use crate::error::Error;
 use crate::ground::Ground;
 use crate::options::{InitOptions, Passphrase, StreamOptions};
@@ -313,7 +314,7 @@ impl Home {
         check_there(&url)?;
         let bus = self.connect(&url).await?;
         if self.renew_card(&*bus).await? {
-            self.publish_card(&*bus).await?;
+            put_off(self.publish_card(&*bus).await)?;
         }
         Stream::open(self.inner.clone(), bus, ticket, name).await
     }

@@ -8,7 +8,7 @@ use sealcast_engine::Alarm;
 use sealcast_protocol::{Interval, Name, Position, SessionKind, StreamId, Ticket};
 
 use crate::backfill::Backfill;
-use crate::core::Core;
+use crate::core::{Core, put_off};
 use crate::error::Error;
 use crate::home::Inner;
 use crate::publisher::{Published, Publisher, check_size};
@@ -133,7 +133,8 @@ impl Stream {
     ///
     /// Fails when the bus cannot be reached.
     pub async fn read(&self, interval: Interval) -> Result<Reader, Error> {
-        self.sync().await?;
+        self.core.sync().await?;
+        put_off(self.core.share_owed().await)?;
         Reader::history(self.core.clone(), interval).await
     }
 
@@ -146,7 +147,8 @@ impl Stream {
     ///
     /// Fails when the bus cannot be reached.
     pub async fn subscribe(&self, from: Option<Position>) -> Result<Subscription, Error> {
-        self.sync().await?;
+        self.core.sync().await?;
+        put_off(self.core.share_owed().await)?;
         Subscription::start(self.core.clone(), from).await
     }
 

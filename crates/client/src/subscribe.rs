@@ -10,7 +10,7 @@ use sealcast_protocol::{DeviceId, EnvelopeHash, EnvelopeView, Interval, Position
 use tokio::time::{Instant, timeout};
 
 use crate::blocking::off_thread;
-use crate::core::Core;
+use crate::core::{Core, put_off};
 use crate::delivery::Delivery;
 use crate::error::Error;
 use crate::place::Place;
@@ -248,7 +248,7 @@ impl Subscription {
     async fn learn(&mut self) -> Result<(), Error> {
         let core = self.scan.core.clone();
         core.sync().await?;
-        core.share_owed().await?;
+        put_off(core.share_owed().await)?;
         let revoked = core.view().state().revoked_tips();
         if revoked != self.revoked {
             self.scan.allow_revoked().await?;

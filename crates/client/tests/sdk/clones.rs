@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use sealcast::{
     Alarm, Bound, Error, GrantOptions, Ground, Home, Interval, Position, Roles, State, Stream,
 };
-use sealcast_bus::{Bus, BusFuture, Item, Limits, Listener, Offset, Tail, Topic};
+use sealcast_bus::{Bus, BusFuture, FileBus, Item, Limits, Listener, Offset, Tail, Topic};
 use sealcast_crash::Sent;
 use sealcast_protocol::StreamTopics;
 
@@ -378,6 +378,31 @@ async fn a_stranger_at_the_end_of_a_chain_only_delays_an_entry() {
     stream.grant(all_to(bob.user())).await.unwrap();
     assert_eq!(stream.who().await.unwrap().len(), 2);
     assert_eq!(rig.items(&chain).await.len(), 5);
+    assert_eq!(stream.alarms(), []);
+}
+
+/// Puts rubbish on a chain before each append to it.
+fn flood(meanwhile: Arc<Meanwhile>, bus: Arc<FileBus>, chain: Topic) {
+    set_meanwhile(&meanwhile.clone(), async move {
+        let rubbish = vec![b"rubbish".to_vec()];
+        bus.append(&chain, rubbish).await.unwrap();
+        flood(meanwhile, bus, chain);
+    });
+}
+
+#[tokio::test]
+async fn a_stranger_who_writes_all_the_time_keeps_nobody_from_revoking() {
+    let rig = Rig::small();
+    let bob = rig.home("bob").await;
+    let (stream, meanwhile) = raced(&rig, true).await;
+    let bobs = join(&bob, &stream).await;
+    stream.grant(all_to(bob.user())).await.unwrap();
+    let chain = StreamTopics(stream.id()).access(&rig.again("alice").await.device());
+    let bus = Arc::new(rig.bus().await);
+    flood(meanwhile, bus, Topic::new(&chain).unwrap());
+    stream.revoke_user(bob.user()).await.unwrap();
+    say(&stream, "one").await;
+    assert_eq!(read(&bobs).await.0, set([""; 0]));
     assert_eq!(stream.alarms(), []);
 }
 

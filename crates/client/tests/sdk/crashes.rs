@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use sealcast::{Error, Ground, Home, State, Stream};
+use sealcast::{Error, Ground, Home, Interval, Roles, State, Stream};
 use sealcast_bus::{Bus, BusFuture, Item, Limits, Listener, Offset, Tail, Topic};
 use sealcast_crash::Sent;
 use sealcast_protocol::StreamTopics;
@@ -356,6 +356,52 @@ async fn a_session_that_was_drawn_and_not_announced_holds_up_no_keys() {
     say(&stream, "after").await;
     stream.grant(all_to(bob.user())).await.unwrap();
     assert_eq!(history(&joined).await, ["after"]);
+}
+
+/// A session that could not be announced, an entry that could not be sent and keys that could not be
+/// handed out wait until the bus takes them.
+#[tokio::test]
+async fn what_a_bus_does_not_take_keeps_nobody_from_reading() {
+    let rig = Rig::small();
+    let (alice, bob, carol) = (
+        rig.home("alice").await,
+        rig.home("bob").await,
+        rig.home("carol").await,
+    );
+    let stream = kitchen(&alice).await;
+    let bobs = join(&bob, &stream).await;
+    say(&stream, "one").await;
+    let both = Roles::READER.with(Roles::PUBLISHER);
+    let publisher = to(bob.user(), both, Interval::ALL);
+    stream.grant(publisher).await.unwrap();
+    stream.grant(all_to(carol.user())).await.unwrap();
+    let carols = join(&carol, &stream).await;
+    drop((stream, alice));
+    let full = || {
+        Meddler::ground(|ask, _| match ask {
+            Ask::Append => Manner::Fail,
+            Ask::Read | Ask::End => Manner::Honest,
+        })
+    };
+    let stream = rig.on("alice", full()).await.stream(&name("kitchen")).await;
+    let stream = stream.unwrap();
+    assert_eq!(history(&stream).await, ["one"], "it owes carol keys");
+    assert!(stream.rekey().await.is_err());
+    assert!(stream.set_rekey_every(1_000_000).await.is_err());
+    drop(stream);
+
+    let stream = rig.on("alice", full()).await.stream(&name("kitchen")).await;
+    let stream = stream.unwrap();
+    assert_eq!(history(&stream).await, ["one"]);
+    let mut live = stream.subscribe(None).await.unwrap();
+    say(&bobs, "two").await;
+    assert_eq!(next(&mut live, 1).await, ["two"]);
+    drop((live, stream));
+    assert_eq!(history(&carols).await, ["Sealed(KeyNotHere)", "two"]);
+
+    let stream = rig.again("alice").await.stream(&name("kitchen")).await;
+    say(&stream.unwrap(), "three").await;
+    assert_eq!(history(&carols).await, ["one", "two", "three"]);
 }
 
 /// A bus of last night, in which a home that dies at some step puts back what it knows. Returns
