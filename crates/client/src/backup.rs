@@ -102,19 +102,36 @@ impl Home {
         key: FileKey,
         passphrase: Passphrase,
     ) -> Result<Self, Error> {
+        Self::restore_asking(path, file, key, || Ok(passphrase)).await
+    }
+
+    /// As [`restore`](Self::restore), for a caller that asks for the new home's passphrase: it does so
+    /// when the file is open.
+    ///
+    /// # Errors
+    ///
+    /// As [`restore`](Self::restore), and when `ask` fails.
+    pub async fn restore_asking<E: From<Error>>(
+        path: &Path,
+        file: &SealedFile,
+        key: FileKey,
+        ask: impl FnOnce() -> Result<Passphrase, E>,
+    ) -> Result<Self, E> {
         Self::check_free_of_homes(path)?;
         let (folder, file) = (absolute(path)?, file.clone());
+        let opened = off_thread(move || match file.open(&key)? {
+            Export::Home(home) => Ok((fit_to_go_on(home.records)?, home.time)),
+            Export::Keys(_) => Err(Error::FileOtherKind("keys, and not a home")),
+        });
+        let (records, time) = opened.await??;
+        let passphrase = ask()?;
         let inner = off_thread(move || {
-            let Export::Home(home) = file.open(&key)? else {
-                return Err(Error::FileOtherKind("keys, and not a home"));
-            };
-            let records = fit_to_go_on(home.records)?;
             let passphrase = match &passphrase {
                 Passphrase::None => None,
                 Passphrase::Given(passphrase) => Some(passphrase),
             };
-            let draft = Draft::beside(&folder)?;
-            fill(&draft.0, passphrase, &records, home.time)?;
+            let draft = Draft::of(&folder)?;
+            fill(&draft.0, passphrase, &records, time)?;
             draft.put_in_place(&folder)?;
             load(folder, passphrase, Ground::default())
         });
@@ -142,21 +159,31 @@ fn fill(
     let protection = passphrase.map_or(Protection::Plain, Protection::Passphrase);
     let key = KeyFile::generate(draft.join(KEY_FILE), protection, &mut clock::rng())?;
     let store = SqliteStore::open(draft.join(STORE_FILE), key, Box::new(clock::rng()))?;
-    let vault = Vault(Arc::new(store));
+    let store = Arc::new(store);
+    let vault = Vault(store.clone());
     vault.fill(records, time)?;
-    vault.settings()?.map(|_| ()).ok_or(Error::FileNotOurs)
+    vault.settings()?.ok_or(Error::FileNotOurs)?;
+    // What is put in place is the one file, without its log.
+    Ok(store.purge()?)
 }
 
-/// A home in the making, in a folder beside its own; removed when dropped.
+/// A home in the making, in a folder of its own; removed when dropped.
 struct Draft(PathBuf);
 
 impl Draft {
-    fn beside(folder: &Path) -> Result<Self, Error> {
-        // Without the slash at the end that a path may have.
-        let folder: PathBuf = folder.components().collect();
-        let mut name = folder.into_os_string();
-        name.push(format!(".restore-{:016x}", clock::rng().next_u64()));
-        let draft = Self(PathBuf::from(name));
+    /// Beside the folder of the home; within it where that is there, since it may be the top of a disk,
+    /// or a link, or lie where this user may make nothing.
+    fn of(folder: &Path) -> Result<Self, Error> {
+        let name = format!(".restore-{:016x}", clock::rng().next_u64());
+        let draft = Self(match folder.is_dir() {
+            true => folder.join(name),
+            false => {
+                // Without the slash at the end that a path may have.
+                let mut beside = folder.components().collect::<PathBuf>().into_os_string();
+                beside.push(name);
+                beside.into()
+            }
+        });
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true);
         #[cfg(unix)]
@@ -167,7 +194,11 @@ impl Draft {
 
     /// The whole folder in one step; into one that is there already, the key and then the store.
     fn put_in_place(self, folder: &Path) -> Result<(), Error> {
-        match fs::rename(&self.0, folder) {
+        let renamed = match self.0.starts_with(folder) {
+            true => Err(ErrorKind::AlreadyExists.into()),
+            false => fs::rename(&self.0, folder),
+        };
+        match renamed {
             Ok(()) => {}
             Err(error) if is_in_use(&error) => self.put_into(folder)?,
             Err(error) => return Err(Error::Folder(error)),

@@ -1,7 +1,6 @@
 //! Reading history.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 
 use sealcast_bus::{BusError, Offset, Topic};
@@ -165,7 +164,7 @@ impl Scan {
     fn begin_to_read(&mut self) {
         if let ScanState::Idle(machine) = std::mem::replace(&mut self.state, ScanState::Lost) {
             let (core, topic) = (self.core.clone(), self.topic.clone());
-            let step = read_and_open(core, topic, self.place.at..self.end, machine);
+            let step = read_and_open(core, topic, self.place.at, machine);
             self.state = ScanState::Opening(tokio::spawn(step));
         }
     }
@@ -231,7 +230,10 @@ impl Scan {
     pub(crate) async fn machine(&mut self) -> Result<&mut Machine, Error> {
         if let ScanState::Opening(work) = &mut self.state {
             let opened = work.await.and_then(|opened| opened);
-            let mut opened = opened.map_err(|_| LOST)?;
+            let Ok(mut opened) = opened else {
+                self.state = ScanState::Lost;
+                return Err(LOST);
+            };
             self.ready.append(opened.machine.take_events());
             self.state = ScanState::Idle(opened.machine);
             self.place = opened.place.unwrap_or(self.place);
@@ -282,22 +284,13 @@ const LOST: Error = Error::Internal("a reader's worker ended early");
 async fn read_and_open(
     core: Arc<Core>,
     topic: Topic,
-    range: Range<Offset>,
+    from: Offset,
     machine: Box<Machine>,
 ) -> Result<Opened, JoinError> {
-    let items = match core.bus.read(&topic, range.start, READ_BYTES).await {
+    let items = match core.bus.read(&topic, from, READ_BYTES).await {
         Ok(items) => items,
         Err(fault) => {
-            let behind = if matches!(fault, BusError::Damaged { .. }) {
-                let behind = behind_damage(&*core.bus, &topic, range.start, range.end);
-                behind.await.map(|at| Some(Place::unknown(at)))
-            } else {
-                Ok(None)
-            };
-            let (place, fault) = match behind {
-                Ok(place) => (place, fault.into()),
-                Err(worse) => (None, worse),
-            };
+            let (place, fault) = pass_damage(&core, &topic, from, fault).await;
             return Ok(Opened {
                 machine,
                 place,
@@ -313,6 +306,27 @@ async fn read_and_open(
         place,
         fault: None,
     })
+}
+
+/// Where to read on behind what cannot be read, if anywhere, and what to tell.
+async fn pass_damage(
+    core: &Core,
+    topic: &Topic,
+    from: Offset,
+    fault: BusError,
+) -> (Option<Place>, Error) {
+    if !matches!(fault, BusError::Damaged { .. }) {
+        return (None, fault.into());
+    }
+    let behind = async {
+        // It may have grown since reading began.
+        let end = core.bus.end(topic).await?;
+        behind_damage(&*core.bus, topic, from, end).await
+    };
+    match behind.await {
+        Ok(at) => (Some(Place::unknown(at)), fault.into()),
+        Err(worse) => (None, worse),
+    }
 }
 
 fn open(core: &Core, mut machine: Box<Machine>, items: &[Vec<u8>]) -> Box<Machine> {

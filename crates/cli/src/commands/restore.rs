@@ -46,12 +46,11 @@ pub(crate) async fn run(
     let file = sealed(&args.file)?;
     let key = args.key.key(ui, context, &file, args.no_passphrase)?;
     let without = args.no_passphrase;
-    let is_for_file = without && context.named_passphrase_file().is_some();
-    let passphrase = match is_for_file {
-        true => sealcast::Passphrase::None,
-        false => passphrase(context, without)?,
+    let ask = || match without && context.named_passphrase_file().is_some() {
+        true => Ok(sealcast::Passphrase::None),
+        false => passphrase(context, without),
     };
-    let home = Home::restore(&path, &file, key, passphrase).await?;
+    let home = Home::restore_asking(&path, &file, key, ask).await?;
     show(ui, &home, "This is your id again.")?;
     ui.hint("use the old home no more; `sealcast doctor` looks whether all is well here");
     Ok(())

@@ -131,6 +131,47 @@ fn a_restored_home_beside_the_living_one_repeats_nothing_and_all_opens() {
     assert!(problems.iter().all(is_told), "{problems:?}");
 }
 
+/// As the top of a disk of its own, or a folder that somebody else made, may be.
+#[cfg(unix)]
+#[test]
+fn a_home_is_restored_into_a_folder_that_is_there_and_may_be_a_link() {
+    let rig = Rig::new();
+    let (alice, _) = rig.owner("alice", "s");
+    alice.done(&["pub", "s", "-m", "one"]);
+    backup(&alice, "alice.age");
+    let again = rig.stranger("again");
+    let disk = rig.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    fs::write(disk.join("other"), "kept").unwrap();
+    std::os::unix::fs::symlink(&disk, again.home()).unwrap();
+    let again = restored(&rig, "alice.age", "again");
+    assert_eq!(again.opened(&["read", "s"]), ["one"]);
+    let names = fs::read_dir(&disk).unwrap();
+    let names = names.map(|of| of.unwrap().file_name().into_string().unwrap());
+    let names: BTreeSet<_> = names.collect();
+    let left = ["other", "store.db", "store.key"].map(String::from);
+    assert_eq!(names, BTreeSet::from(left));
+}
+
+/// Nobody thinks of a passphrase for a home that cannot be made.
+#[test]
+fn the_file_is_opened_before_a_passphrase_for_the_new_home_is_asked_for() {
+    let rig = Rig::new();
+    let (alice, _) = rig.owner("alice", "s");
+    backup(&alice, "alice.age");
+    let again = rig.stranger("again");
+    for (key, code, says) in [
+        (OTHER_KEY.1, 6, "none of these age keys"),
+        (KEY.1, 2, "no terminal to ask for a passphrase"),
+    ] {
+        let key = rig.file("backup.key", key.as_bytes());
+        let run = again.run(&["restore", "alice.age", "--identity", &key]);
+        assert_eq!(run.code, code, "{}", run.stderr);
+        assert!(run.stderr.contains(says), "{}", run.stderr);
+        assert!(!again.home().exists());
+    }
+}
+
 #[test]
 fn a_bus_put_back_with_the_home_is_noticed_and_keys_are_given_again() {
     let rig = Rig::new();

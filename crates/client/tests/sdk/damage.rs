@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use sealcast::{BusError, Error, Home, Interval, Stream};
+use sealcast::{BusError, Error, Home, Interval, Position, Stream};
+use sealcast_bus::Offset;
 
 use crate::rig::*;
 
@@ -244,4 +245,32 @@ async fn what_lies_behind_a_damaged_page_of_a_bus_is_read() {
         others < partly / 2,
         "{others}: the pages of a topic are its own"
     );
+}
+
+/// Where reading catches up with a topic that has grown since it began.
+#[tokio::test]
+async fn what_came_while_reading_caught_up_is_passed_where_it_is_damaged_and_nothing_is_read_twice()
+{
+    let rig = Rig::small();
+    let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
+    let stream = kitchen(&alice).await;
+    drop(join(&bob, &stream).await);
+    stream.grant(all_to(bob.user())).await.unwrap();
+    say(&stream, "0").await;
+    let ground = Meddler::ground(
+        |ask, topic| match ask == Ask::Read && topic.ends_with("/data") {
+            true => Manner::Damaged(Offset(3)),
+            false => Manner::Honest,
+        },
+    );
+    let joined = rig.on("bob", ground).await.stream(&name("kitchen")).await;
+    let joined = joined.unwrap();
+    let mut live = joined.subscribe(Some(Position::START)).await.unwrap();
+    for text in texts("", 6).into_iter().skip(1) {
+        say(&stream, &text).await;
+    }
+    assert_eq!(next(&mut live, 3).await, texts("", 3));
+    let fault = live.next().await;
+    assert!(matches!(fault, Err(Error::Bus(_))), "{fault:?}");
+    assert_eq!(next(&mut live, 3).await, ["Gap(1)", "4", "5"]);
 }

@@ -257,6 +257,8 @@ pub(crate) enum Manner {
     Lose,
     /// Shows nothing from this offset on.
     Hide(Offset),
+    /// Cannot show what lies there.
+    Damaged(Offset),
 }
 
 type Manners = Arc<Mutex<dyn FnMut(Ask, &str) -> Manner + Send>>;
@@ -298,6 +300,13 @@ pub(crate) fn unreachable() -> BusError {
     }
 }
 
+fn damaged() -> BusError {
+    BusError::Damaged {
+        place: "here".into(),
+        cause: "told to".into(),
+    }
+}
+
 impl Bus for Meddler {
     fn limits(&self) -> Limits {
         self.inner.limits()
@@ -309,7 +318,7 @@ impl Bus for Meddler {
             match manner {
                 Manner::Fail => return Err(unreachable()),
                 Manner::Lose => return self.inner.end(&topic).await,
-                Manner::Honest | Manner::Hide(_) => (),
+                Manner::Honest | Manner::Hide(_) | Manner::Damaged(_) => (),
             }
             self.inner.append(&topic, payloads).await
         })
@@ -321,7 +330,7 @@ impl Bus for Meddler {
             match manner {
                 Manner::Fail => return Err(unreachable()),
                 Manner::Lose => return Ok(true),
-                Manner::Honest | Manner::Hide(_) => (),
+                Manner::Honest | Manner::Hide(_) | Manner::Damaged(_) => (),
             }
             self.inner.append_at(&topic, end, payloads).await
         })
@@ -334,6 +343,8 @@ impl Bus for Meddler {
             match manner {
                 Manner::Fail => return Err(unreachable()),
                 Manner::Hide(end) => items.retain(|item| item.offset < end),
+                Manner::Damaged(at) if at == from => return Err(damaged()),
+                Manner::Damaged(at) => items.retain(|item| item.offset < at || from > at),
                 Manner::Honest | Manner::Lose => (),
             }
             Ok(items)
@@ -347,7 +358,7 @@ impl Bus for Meddler {
             match manner {
                 Manner::Fail => Err(unreachable()),
                 Manner::Hide(at) => Ok(end.min(at)),
-                Manner::Honest | Manner::Lose => Ok(end),
+                Manner::Honest | Manner::Lose | Manner::Damaged(_) => Ok(end),
             }
         })
     }
