@@ -13,6 +13,7 @@ use sealcast_protocol::{
 
 use crate::blocking::{off_thread, to_its_end};
 use crate::core::{Core, READ_BYTES};
+use crate::damage::read_past;
 use crate::error::Error;
 use crate::home::topic;
 use crate::options::{Bound, GrantOptions};
@@ -486,8 +487,9 @@ impl Core {
         let mut found = BTreeMap::<DeviceId, Vec<EnvelopeHash>>::new();
         let mut tips = Tips::new(devices, crate::read::allowed_now(self).await?);
         let (data, mut at) = (self.data_topic()?, Offset(0));
+        let end = self.bus.end(&data).await?;
         loop {
-            let items = self.bus.read(&data, at, READ_BYTES).await?;
+            let items = read_past(&*self.bus, &data, at, end).await?;
             let Some(last) = items.last() else {
                 break;
             };

@@ -1,11 +1,29 @@
 //! Reading past what a damaged bus cannot show.
 
-use sealcast_bus::{Bus, BusError, Offset, Topic};
+use sealcast_bus::{Bus, BusError, Item, Offset, Topic};
 
+use crate::core::READ_BYTES;
 use crate::error::Error;
 
 /// Items behind one that cannot be read that are looked at one by one.
 const LOOKED_AT_EACH: u64 = 64;
+
+/// The next items that can be read before an end, whatever is damaged in front of them; none at the
+/// end.
+pub(crate) async fn read_past(
+    bus: &dyn Bus,
+    topic: &Topic,
+    mut from: Offset,
+    end: Offset,
+) -> Result<Vec<Item>, Error> {
+    while from < end {
+        match bus.read(topic, from, READ_BYTES).await {
+            Err(BusError::Damaged { .. }) => from = behind_damage(bus, topic, from, end).await?,
+            read => return Ok(read?),
+        }
+    }
+    Ok(Vec::new())
+}
 
 /// The next item that can be read behind one that cannot, or the end. Looks at each of the first few,
 /// and then in steps that double, so that a large stretch costs few reads.

@@ -10,7 +10,7 @@ use sealcast_protocol::{DeviceId, EnvelopeHash, Interval};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
 use crate::core::{Core, READ_BYTES};
-use crate::damage::behind_damage;
+use crate::damage::{behind_damage, read_past};
 use crate::delivery::Delivery;
 use crate::error::Error;
 use crate::place::Place;
@@ -189,7 +189,7 @@ impl Scan {
     pub(crate) async fn pass(&mut self, from: Offset, bytes_max: usize) -> Result<bool, Error> {
         let (mut at, mut bytes) = (from, 0);
         while at < self.end && bytes <= bytes_max {
-            let items = self.core.bus.read(&self.topic, at, READ_BYTES).await?;
+            let items = read_past(&*self.core.bus, &self.topic, at, self.end).await?;
             let Some(last) = items.last() else {
                 break;
             };
@@ -205,19 +205,24 @@ impl Scan {
         if let Some(last) = self.end.0.checked_sub(1)
             && self.place.at < self.end
         {
-            let items = self.core.bus.read(&self.topic, Offset(last), 1).await?;
-            self.place = items.first().map_or(self.place, Place::behind);
+            self.place = match self.core.bus.read(&self.topic, Offset(last), 1).await {
+                Err(BusError::Damaged { .. }) => Place::unknown(self.end),
+                items => items?.first().map_or(self.place, Place::behind),
+            };
         }
         Ok(bytes <= bytes_max)
     }
 
-    /// Whether the bus still shows the item that a place in the topic is behind.
+    /// Whether the bus still shows the item that a place in the topic is behind. One that is damaged
+    /// proves nothing.
     pub(crate) async fn shows(&self, place: &Place) -> Result<bool, Error> {
-        let first = match place.last().filter(|_| place.at <= self.end) {
-            Some(last) => self.core.bus.read(&self.topic, last, 1).await?,
-            None => Vec::new(),
+        let Some(last) = place.last().filter(|_| place.at <= self.end) else {
+            return Ok(place.is_shown(None));
         };
-        Ok(place.is_shown(first.first()))
+        match self.core.bus.read(&self.topic, last, 1).await {
+            Err(BusError::Damaged { .. }) => Ok(true),
+            items => Ok(place.is_shown(items?.first())),
+        }
     }
 
     /// Forgets all that was noted and resumed of live reading.
@@ -345,14 +350,8 @@ async fn allowed(
     let (topic, stream) = (core.data_topic()?, core.id());
     let mut lineage = Lineage::new(revoked);
     let mut at = Offset(0);
-    while at < end {
-        let items = match core.bus.read(&topic, at, READ_BYTES).await {
-            Err(BusError::Damaged { .. }) => {
-                at = behind_damage(&*core.bus, &topic, at, end).await?;
-                continue;
-            }
-            read => read?,
-        };
+    loop {
+        let items = read_past(&*core.bus, &topic, at, end).await?;
         let Some(last) = items.last() else {
             break;
         };

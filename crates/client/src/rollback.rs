@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use sealcast_bus::{BusError, Offset};
+use sealcast_bus::Offset;
 use sealcast_engine::{Alarm, ControlTopic, Space};
 use sealcast_protocol::{EnvelopeView, Position, SessionRecord, Unverified};
 
 use crate::blocking::off_thread;
 use crate::core::{Core, READ_BYTES, Reading};
+use crate::damage::read_past;
 use crate::error::Error;
 use crate::home::topic;
 
@@ -151,12 +152,8 @@ impl Core {
         let end = self.bus.end(&data).await?;
         let mut at = Offset(end.0.saturating_sub(LOOK_BACK));
         let mut newest = mark;
-        while at < end {
-            let items = match self.bus.read(&data, at, READ_BYTES).await {
-                // Whoever reads is told; nothing is learned from it here.
-                Err(BusError::Damaged { .. }) => break,
-                read => read?,
-            };
+        loop {
+            let items = read_past(&*self.bus, &data, at, end).await?;
             let Some(last) = items.last() else {
                 break;
             };

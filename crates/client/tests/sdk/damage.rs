@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
-use sealcast::{BusError, Error, Home, Interval, Position, Stream};
+use sealcast::{Alarm, BusError, Error, Ground, Home, Interval, Position, Roles, Stream};
 use sealcast_bus::Offset;
 
 use crate::rig::*;
@@ -48,7 +49,7 @@ async fn filled(rig: &Rig) {
     alice.add_contact(&name("bob"), bob.user()).unwrap();
     bob.add_contact(&name("alice"), alice.user()).unwrap();
     stream
-        .grant(from_now(bob.user(), sealcast::Roles::READER))
+        .grant(from_now(bob.user(), Roles::READER))
         .await
         .unwrap();
     for i in 0..4 {
@@ -273,4 +274,78 @@ async fn what_came_while_reading_caught_up_is_passed_where_it_is_damaged_and_not
     let fault = live.next().await;
     assert!(matches!(fault, Err(Error::Bus(_))), "{fault:?}");
     assert_eq!(next(&mut live, 3).await, ["Gap(1)", "4", "5"]);
+}
+
+/// Neither live reading nor a revocation depends on messages that the bus cannot show any more, nor
+/// does what a restored home learns of its own.
+#[tokio::test]
+async fn a_damaged_message_keeps_nobody_from_following_revoking_and_looking_back() {
+    let (rig, time) = (Rig::small(), Time::new());
+    let (alice, bob) = (
+        rig.home_by("alice", &time).await,
+        rig.home_by("bob", &time).await,
+    );
+    let stream = kitchen(&alice).await;
+    let bobs = join(&bob, &stream).await;
+    let both = Roles::READER.with(Roles::PUBLISHER);
+    stream
+        .grant(to(bob.user(), both, Interval::ALL))
+        .await
+        .unwrap();
+    drop((stream, alice));
+    copy_folder(&rig.path("alice"), &rig.path("older"));
+    let stream = rig
+        .on("alice", time.ground())
+        .await
+        .stream(&name("kitchen"))
+        .await
+        .unwrap();
+    for text in texts("", 3) {
+        say(&bobs, &text).await;
+    }
+    say(&stream, "3").await;
+    time.pass(60_000);
+    let newest = say(&stream, "4").await;
+    drop(stream);
+    time.go_back(50_000);
+    let manner = Arc::new(Mutex::new(Manner::Damaged(Offset(1))));
+    let now = manner.clone();
+    let ground = || {
+        let now = now.clone();
+        let bus =
+            Meddler::ground(
+                move |ask, topic| match ask == Ask::Read && topic.ends_with("/data") {
+                    true => *now.lock().unwrap(),
+                    false => Manner::Honest,
+                },
+            );
+        Ground {
+            bus: bus.bus,
+            ..time.ground()
+        }
+    };
+    for at in [1, 4] {
+        *manner.lock().unwrap() = Manner::Damaged(Offset(at));
+        let joined = rig
+            .on("bob", ground())
+            .await
+            .stream(&name("kitchen"))
+            .await
+            .unwrap();
+        let mut live = joined.subscribe(None).await.unwrap();
+        say(&bobs, "live").await;
+        assert_eq!(next(&mut live, 1).await, ["live"], "{at}");
+        live.finish().await.unwrap();
+    }
+    *manner.lock().unwrap() = Manner::Damaged(Offset(1));
+    let stream = rig
+        .on("older", ground())
+        .await
+        .stream(&name("kitchen"))
+        .await
+        .unwrap();
+    assert_eq!(stream.alarms(), [Alarm::HomeWentBack]);
+    assert!(say(&stream, "after").await >= newest);
+    stream.revoke_user(bob.user()).await.unwrap();
+    assert_eq!(stream.who().await.unwrap().len(), 2);
 }
