@@ -78,7 +78,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What a bus does not take now is made up for later, and keeps nobody from reading.
 pub(crate) fn put_off(written: Result<(), Error>) -> Result<(), Error> {
     match written {
-        Err(Error::Bus(_)) => Ok(()),
+        Err(Error::Bus(_) | Error::RolledBack(_)) => Ok(()),
         written => written,
     }
 }

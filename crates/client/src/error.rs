@@ -91,8 +91,8 @@ pub enum Error {
     /// Admins hold every key, so their grants have neither beginning nor end; leave both open.
     #[error("an admin's grant has no interval: it runs from the start without end")]
     AdminInterval,
-    /// The bus lost access-log entries, and what is written behind them would never count; restore the
-    /// bus from a backup.
+    /// The bus lost access-log entries or session records, and what is written behind them would never
+    /// count, or open; restore the bus from a backup.
     #[error("the bus went back on what it showed before: {0}")]
     RolledBack(&'static str),
     /// Two copies of this home wrote access-log entries in one place, and nothing that its device

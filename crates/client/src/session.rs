@@ -46,7 +46,8 @@ impl Sealer {
 
 impl Core {
     /// Puts a session's record on the bus, notes that it is there, and only then goes by it. It is read
-    /// back first: how far the topic was read then shows whether the bus loses it.
+    /// back first: a bus may take it and not keep it, and how far the topic was read then shows whether
+    /// it is lost later.
     pub(crate) async fn announce(&self, session: SessionId) -> Result<(), Error> {
         let (vault, stream) = (self.vault().clone(), self.id());
         let device = self.identity().device();
@@ -55,6 +56,11 @@ impl Core {
         let keys = StreamTopics(stream).keys();
         self.append(&keys, kept.record.expose().to_vec()).await?;
         self.sync().await?;
+        if self.view().record(&session, &device).is_none() {
+            return Err(Error::RolledBack(
+                "a session record that was just written is not shown",
+            ));
+        }
         let vault = self.vault().clone();
         off_thread(move || vault.session_announced(&stream, session, &device)).await??;
         self.take_session(session, &kept);

@@ -358,6 +358,30 @@ async fn a_session_that_was_drawn_and_not_announced_holds_up_no_keys() {
     assert_eq!(history(&joined).await, ["after"]);
 }
 
+/// Promise 6: a bus that takes a session's record and does not keep it gets no message under it.
+#[tokio::test]
+async fn nothing_is_sealed_with_a_session_whose_record_the_bus_does_not_show() {
+    let rig = Rig::small();
+    let alice = rig.home("alice").await;
+    let stream = kitchen(&alice).await;
+    drop((stream, alice));
+    let loses = Meddler::ground(|ask, topic| match (ask, topic.ends_with("/keys")) {
+        (Ask::Append, true) => Manner::Lose,
+        _ => Manner::Honest,
+    });
+    let alice = rig.on("alice", loses).await;
+    for _ in 0..2 {
+        let stream = alice.stream(&name("kitchen")).await.unwrap();
+        let refused = stream.publish(b"never").await;
+        assert!(matches!(refused, Err(Error::RolledBack(_))), "{refused:?}");
+        assert_eq!(rig.data(&stream).await.len(), 0);
+    }
+    let stream = rig.again("alice").await.stream(&name("kitchen")).await;
+    let stream = stream.unwrap();
+    say(&stream, "one").await;
+    assert_eq!(history(&stream).await, ["one"]);
+}
+
 /// A session that could not be announced, an entry that could not be sent and keys that could not be
 /// handed out wait until the bus takes them.
 #[tokio::test]
