@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tries the cases of digests, signatures, the key tree, messages, frames and envelopes.
+"""Tries the cases of digests, signatures, the key tree, messages, frames, envelopes and exports.
 
     pip install -r requirements.txt && python3 check.py
 
@@ -199,6 +199,96 @@ def frame_records(frame, position):
     return records
 
 
+# spec/encoding.md
+
+
+def take_head(data, at):
+    (first,), at = take(data, at, 1)
+    major, number = first >> 5, first & 31
+    if number >= 24:
+        length = 1 << number - 24
+        raw, at = take(data, at, length if length <= 8 else len(data) + 1)
+        number = int.from_bytes(raw, "big")
+        if number < (24 if length == 1 else 2 ** (4 * length)):
+            raise Refused("malformed")
+    return major, number, at
+
+
+def take_item(data, at=0):
+    """A number, bytes, a text or a list; there is nothing else."""
+    major, number, at = take_head(data, at)
+    if major == 0:
+        return number, at
+    if major in (2, 3):
+        raw, at = take(data, at, number)
+        return (raw if major == 2 else raw.decode()), at
+    items = []
+    if major != 4:
+        raise Refused("malformed")
+    for _ in range(number):
+        item, at = take_item(data, at)
+        items.append(item)
+    return items, at
+
+
+def fields(item, *shape):
+    """The items of a list, each of a type, or so many bytes."""
+    def fits(field, of):
+        return isinstance(field, bytes) and len(field) == of if isinstance(of, int) else isinstance(field, of)
+    if not isinstance(item, list) or len(item) != len(shape) or not all(map(fits, item, shape)):
+        raise Refused("malformed")
+    return item
+
+
+# spec/export.md
+
+
+def ascending(items, most, strictly=True):
+    pairs = zip(items, items[1:])
+    return len(items) <= most and all(a < b or (a == b and not strictly) for a, b in pairs)
+
+
+def in_range(holds):
+    if not holds:
+        raise Refused("out of range")
+
+
+def exported_covers(covers, commitment):
+    lines, order = [], []
+    for item in covers:
+        interval, keys = fields(item, list, bytes)
+        start, end = fields(interval, int, int)
+        in_range(start < end <= END and len(keys) == 32 * len(cover(start, end)))
+        if (start, end) == (0, END) and digest("sealcast.v1 tree root commitment", keys) != commitment:
+            raise Refused("another root")
+        order.append((start, end))
+        lines.append(("cover", "%d %d %s" % (start, end, keys.hex())))
+    in_range(order and ascending(order, 4096, strictly=False))
+    return lines
+
+
+def exported_keys(body):
+    stream, owner, name, sessions = fields(body, 32, 32, str, list)
+    lines, order = [("content", "keys"), ("stream", stream), ("owner", owner), ("name", name)], []
+    for item in sessions:
+        session, device, lane, commitment, covers = fields(item, 16, 16, 32, 32, list)
+        in_range(session == digest("sealcast.v1 session id", stream, lane, commitment)[:16])
+        order.append((session, device))
+        of = (session, device, lane, commitment)
+        lines.append(("session", " ".join(part.hex() for part in of)))
+        lines += exported_covers(covers, commitment)
+    in_range(order and ascending(order, 65_536))
+    return lines
+
+
+def exported_home(body):
+    time, records = fields(body, int, list)
+    records = [fields(record, int, bytes, bytes) for record in records]
+    in_range(ascending([record[:2] for record in records], 4_194_304))
+    lines = ["%d %s %s" % (space, key.hex(), value.hex()) for space, key, value in records]
+    return [("content", "home"), ("time", time)] + [("record", line.strip()) for line in lines]
+
+
 # The areas of README.md: what is given goes in, the lines below `expect` come out.
 
 
@@ -273,6 +363,20 @@ def try_envelope(given):
     return fields + [("hash", own_hash), ("plaintext", plaintext)]
 
 
+def try_export(given):
+    plaintext = given.bytes("plaintext")
+    major, version, _ = take_head(plaintext, take_head(plaintext, 0)[2])
+    if major == 0 and version != 1:
+        raise Refused("unknown version")
+    whole, end = take_item(plaintext)
+    _, content = fields(whole, int, list)
+    kind, body = fields(content, int, list)
+    (body,) = fields(body, list)
+    if end != len(plaintext) or kind > 1:
+        raise Refused("malformed")
+    return (exported_keys, exported_home)[kind](body)
+
+
 # Files
 
 
@@ -317,7 +421,7 @@ def check(area, text):
     must((came, made) == (expect, wanted), "not %s, there came %s %s" % (expect, came, made))
 
 
-AREAS = "bulk-digest cover digest envelope frame message signature tree".split()
+AREAS = "bulk-digest cover digest envelope export frame message signature tree".split()
 
 
 def main():
