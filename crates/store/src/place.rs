@@ -1,5 +1,5 @@
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -65,9 +65,11 @@ impl Drop for Draft {
 /// # Errors
 ///
 /// Fails with [`ErrorKind::AlreadyExists`] when there is a file already and it is not to be replaced,
-/// and when the file cannot be written; what was there stays as it was.
+/// or is a device or the like, which a file never replaces, and when the file cannot be written; what
+/// was there stays as it was.
 pub fn write_whole(path: &Path, bytes: &[u8], replaces: bool, tag: u64) -> io::Result<()> {
-    if !replaces && path.symlink_metadata().is_ok() {
+    let may_go = |there: Metadata| replaces && (there.is_file() || there.is_symlink());
+    if !path.symlink_metadata().map_or(true, may_go) {
         return Err(ErrorKind::AlreadyExists.into());
     }
     let draft = Draft(beside(path, &format!(".new-{tag:016x}")));
@@ -143,6 +145,27 @@ mod tests {
         write_whole(&path, b"third", true, 3).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"third");
         assert_eq!(names(folder.path()), ["file"]);
+    }
+
+    /// As `/dev/null` is, where somebody who may replace it wants to see whether all goes well.
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_replaced_by_none() {
+        use std::os::unix::fs::FileTypeExt as _;
+        use std::os::unix::net::UnixListener;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let _socket = UnixListener::bind(&path).unwrap();
+        let refused = write_whole(&path, b"file", true, 1).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+        assert!(path.metadata().unwrap().file_type().is_socket());
+        assert_eq!(names(folder.path()), ["socket"]);
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        write_whole(&link, b"file", true, 2).unwrap();
+        assert_eq!(fs::read(&link).unwrap(), b"file");
+        assert!(path.metadata().unwrap().file_type().is_socket());
     }
 
     #[test]
