@@ -141,41 +141,54 @@ impl Core {
     }
 
     /// Looks at the end of the data topic for envelopes of this device at positions that its home
-    /// does not know of: the home was put back to an older state, and must not seal below them.
+    /// does not know of: the home was put back to an older state, and must not seal below them. One
+    /// that was restored from a backup looks through all of the topic once.
     pub(crate) async fn look_back(&self) -> Result<(), Error> {
         if !self.has_lane() {
             return Ok(());
         }
         let (vault, stream) = (self.vault().clone(), self.id());
-        let mark = off_thread(move || vault.lane(&stream)).await??.mark;
+        let known =
+            off_thread(move || Ok::<_, Error>((vault.lane(&stream)?, vault.is_restored(&stream)?)));
+        let (lane, is_restored) = known.await??;
+        let newest = self.newest_sealed(lane.mark, is_restored).await?;
+        if newest == lane.mark && !is_restored {
+            return Ok(());
+        }
+        // Another process of the home may have sealed it since the mark was read.
+        let (vault, stream) = (self.vault().clone(), self.id());
+        let is_ahead = off_thread(move || {
+            let is_ahead = vault.change_lane(&stream, |lane, _| {
+                let is_ahead = newest > lane.mark;
+                lane.seal_at(newest);
+                Ok(is_ahead)
+            })?;
+            vault.caught_up(&stream)?;
+            Ok::<_, Error>(is_ahead)
+        });
+        self.tell(is_ahead.await??.then_some(Alarm::HomeWentBack));
+        Ok(())
+    }
+
+    /// The highest position above a mark that this device has sealed at, or the mark.
+    async fn newest_sealed(&self, mark: Position, in_all: bool) -> Result<Position, Error> {
         let data = self.data_topic()?;
         let end = self.bus.end(&data).await?;
-        let mut at = Offset(end.0.saturating_sub(LOOK_BACK));
+        let mut at = match in_all {
+            true => Offset(0),
+            false => Offset(end.0.saturating_sub(LOOK_BACK)),
+        };
         let mut newest = mark;
         loop {
             let items = read_past(&*self.bus, &data, at, end).await?;
             let Some(last) = items.last() else {
-                break;
+                return Ok(newest);
             };
             at = Offset(last.offset.0.saturating_add(1));
             for item in &items {
                 newest = self.sealed_above(newest, &item.payload).unwrap_or(newest);
             }
         }
-        if newest == mark {
-            return Ok(());
-        }
-        // Another process of the home may have sealed it since the mark was read.
-        let (vault, stream) = (self.vault().clone(), self.id());
-        let is_ahead = off_thread(move || {
-            vault.change_lane(&stream, |lane, _| {
-                let is_ahead = newest > lane.mark;
-                lane.seal_at(newest);
-                Ok(is_ahead)
-            })
-        });
-        self.tell(is_ahead.await??.then_some(Alarm::HomeWentBack));
-        Ok(())
     }
 
     /// Where an item lies, if it is a live envelope above a position that this device signed.

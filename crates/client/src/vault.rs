@@ -98,6 +98,8 @@ const RECORD_LEN_MAX: usize = 4096;
 const IDENTITY: &[u8] = b"identity";
 const SETTINGS: &[u8] = b"settings";
 const BACKUP: &[u8] = b"backup";
+/// Stands before the id of a stream that this home was restored with and has not looked through.
+const RESTORED: &[u8] = b"restored";
 
 fn key(space: Space, parts: &[&[u8]]) -> Key {
     Key {
@@ -474,6 +476,9 @@ impl Vault {
             for of in records {
                 let place = Key::new(sealcast_store::Space(of.space), of.id.clone());
                 txn.put(&place, of.value.expose())?;
+                if of.space == Space::Lane as u8 {
+                    txn.put(&key(Space::Home, &[RESTORED, &of.id]), &[])?;
+                }
             }
             let identity = txn.get(&key(Space::Home, &[IDENTITY]))?;
             let identity = identity.and_then(|of| Identity::from_bytes(of.expose()));
@@ -482,6 +487,17 @@ impl Vault {
             let mark = encode(&BackupMark { time, state });
             Ok(txn.put(&key(Space::Home, &[BACKUP]), &mark)?)
         })
+    }
+
+    /// Whether this home was restored, and has not learned yet what its device sealed in a stream.
+    pub(crate) fn is_restored(&self, stream: &StreamId) -> Result<bool, Error> {
+        let place = key(Space::Home, &[RESTORED, &stream.0]);
+        Ok(self.0.get(&place)?.is_some())
+    }
+
+    /// Notes that it has learned that.
+    pub(crate) fn caught_up(&self, stream: &StreamId) -> Result<(), Error> {
+        self.write(|txn| txn.delete(&key(Space::Home, &[RESTORED, &stream.0])))
     }
 
     pub(crate) fn backed_up(&self) -> Result<Option<BackupMark>, Error> {

@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use sealcast::{
-    Alarm, Bound, Error, GrantOptions, Ground, Home, Interval, Position, Roles, State, Stream,
+    Alarm, Bound, Error, FileKey, FileLock, GrantOptions, Ground, Home, Interval, Passphrase,
+    Position, Roles, SecretBytes, State, Stream,
 };
 use sealcast_bus::{Bus, BusFuture, FileBus, Item, Limits, Listener, Offset, Tail, Topic};
 use sealcast_crash::Sent;
@@ -128,6 +129,34 @@ async fn an_expired_reader_opens_nothing_that_a_restored_home_seals() {
     let (opened, _) = read(&bobs).await;
     assert_eq!(opened, set(["one"]));
     assert_eq!(stream.alarms(), [Alarm::HomeWentBack]);
+}
+
+/// Fault 21, in a stream where others sealed so much since that what this device sealed lies far back,
+/// or strangers wrote it full.
+#[tokio::test]
+async fn a_home_restored_from_a_backup_finds_what_it_sealed_however_far_back() {
+    let (rig, time) = (Rig::small(), Time::new());
+    let alice = rig.home_by("alice", &time).await;
+    let stream = kitchen(&alice).await;
+    say(&stream, "one").await;
+    let secret = || SecretBytes::from(b"correct horse".to_vec());
+    let lock = FileLock::passphrase(secret()).danger_with_work_factor(1);
+    let backup = alice.backup(lock, false).await.unwrap();
+    time.pass(60_000);
+    let last = say(&stream, "two").await;
+    rig.inject_times(200, &stream, b"rubbish").await;
+    drop((stream, alice));
+    let key = FileKey::Passphrase(secret());
+    let again = rig.path("again");
+    let restored = Home::restore(&again, &backup.file, key, Passphrase::None).await;
+    drop(restored.unwrap());
+
+    time.go_back(50_000);
+    for alarms in [vec![Alarm::HomeWentBack], Vec::new()] {
+        let stream = open(&rig.on("again", time.ground()).await).await;
+        assert_eq!(stream.alarms(), alarms);
+        assert!(say(&stream, "three").await >= last);
+    }
 }
 
 /// Fault 21, where nothing was sealed since and a session or an entry says how late it was.
