@@ -14,10 +14,6 @@ use sealcast_protocol::StreamTopics;
 
 use crate::rig::*;
 
-async fn open(home: &Home) -> Stream {
-    home.stream(&name("kitchen")).await.unwrap()
-}
-
 fn put_back(rig: &Rig, copy: &str, home: &str) {
     std::fs::remove_dir_all(rig.path(home)).unwrap();
     copy_folder(&rig.path(copy), &rig.path(home));
@@ -47,11 +43,7 @@ fn set(texts: impl IntoIterator<Item = impl Into<String>>) -> BTreeSet<String> {
 async fn a_home_put_back_to_an_older_state_repeats_nothing_and_keeps_its_word() {
     for (back_ms, rekeys) in [(0, true), (300_000, true), (300_000, false), (0, false)] {
         let (rig, time) = (Rig::small(), Time::new());
-        let (alice, bob, carol) = (
-            rig.home_by("alice", &time).await,
-            rig.home_by("bob", &time).await,
-            rig.home_by("carol", &time).await,
-        );
+        let [alice, bob, carol] = rig.homes_by(["alice", "bob", "carol"], &time).await;
         let stream = kitchen(&alice).await;
         let (bobs, carols) = (join(&bob, &stream).await, join(&carol, &stream).await);
         stream.grant(all_to(bob.user())).await.unwrap();
@@ -104,10 +96,7 @@ async fn a_home_put_back_to_an_older_state_repeats_nothing_and_keeps_its_word() 
 #[tokio::test]
 async fn an_expired_reader_opens_nothing_that_a_restored_home_seals() {
     let (rig, time) = (Rig::small(), Time::new());
-    let (alice, bob) = (
-        rig.home_by("alice", &time).await,
-        rig.home_by("bob", &time).await,
-    );
+    let [alice, bob] = rig.homes_by(["alice", "bob"], &time).await;
     let stream = kitchen(&alice).await;
     let bobs = join(&bob, &stream).await;
     let until = time.now().after(30_000);
@@ -164,10 +153,7 @@ async fn a_home_restored_from_a_backup_finds_what_it_sealed_however_far_back() {
 async fn a_restored_publisher_seals_nothing_below_what_it_started_or_wrote() {
     for grants in [false, true] {
         let (rig, time) = (Rig::small(), Time::new());
-        let (alice, bob) = (
-            rig.home_by("alice", &time).await,
-            rig.home_by("bob", &time).await,
-        );
+        let [alice, bob] = rig.homes_by(["alice", "bob"], &time).await;
         let stream = kitchen(&alice).await;
         let bobs = join(&bob, &stream).await;
         let publisher = to(bob.user(), Roles::PUBLISHER, Interval::ALL);
@@ -204,10 +190,8 @@ async fn a_restored_publisher_seals_nothing_below_what_it_started_or_wrote() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_copies_publish_grant_and_rekey_at_once_and_everything_opens() {
     let rig = Rig::small();
-    let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
-    let stream = kitchen(&alice).await;
-    let bobs = join(&bob, &stream).await;
-    stream.grant(all_to(bob.user())).await.unwrap();
+    let [alice, bob] = rig.homes(["alice", "bob"]).await;
+    let (stream, bobs) = kitchen_with(&alice, &bob).await;
     say(&stream, "before").await;
     drop((stream, alice));
     copy_folder(&rig.path("alice"), &rig.path("copied"));
@@ -364,7 +348,7 @@ fn set_meanwhile(of: &Meanwhile, work: impl Future<Output = ()> + Send + 'static
 #[tokio::test]
 async fn two_copies_that_write_the_log_at_one_moment_do_not_fork_it() {
     let rig = Rig::small();
-    let (bob, carol) = (rig.home("bob").await, rig.home("carol").await);
+    let [bob, carol] = rig.homes(["bob", "carol"]).await;
     let (stream, meanwhile) = raced(&rig, true).await;
     let (bobs, carols) = (join(&bob, &stream).await, join(&carol, &stream).await);
     let (copy, carol) = (open(&rig.again("clone").await).await, carol.user());
@@ -438,7 +422,7 @@ async fn a_stranger_who_writes_all_the_time_keeps_nobody_from_revoking() {
 #[tokio::test]
 async fn where_a_bus_cannot_compare_a_fork_is_told_by_name() {
     let rig = Rig::small();
-    let (bob, carol) = (rig.home("bob").await, rig.home("carol").await);
+    let [bob, carol] = rig.homes(["bob", "carol"]).await;
     let (stream, meanwhile) = raced(&rig, false).await;
     let bobs = join(&bob, &stream).await;
     drop(join(&carol, &stream).await);
@@ -473,10 +457,7 @@ async fn where_a_bus_cannot_compare_a_fork_is_told_by_name() {
 async fn copies_renew_a_card_in_one_list() {
     const TEN_MONTHS_MS: u64 = 310 * 24 * 3600 * 1000;
     let (rig, time) = (Rig::small(), Time::new());
-    let (alice, bob) = (
-        rig.home_by("alice", &time).await,
-        rig.home_by("bob", &time).await,
-    );
+    let [alice, bob] = rig.homes_by(["alice", "bob"], &time).await;
     let stream = kitchen(&alice).await;
     let bobs = join(&bob, &stream).await;
     let list = alice.user().devices_topic();
@@ -506,10 +487,8 @@ async fn copies_renew_a_card_in_one_list() {
 #[tokio::test]
 async fn a_reader_with_two_copies_reads_in_both() {
     let rig = Rig::small();
-    let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
-    let stream = kitchen(&alice).await;
-    let bobs = join(&bob, &stream).await;
-    stream.grant(all_to(bob.user())).await.unwrap();
+    let [alice, bob] = rig.homes(["alice", "bob"]).await;
+    let (stream, bobs) = kitchen_with(&alice, &bob).await;
     drop((bobs, bob));
     copy_folder(&rig.path("bob"), &rig.path("clone"));
     say(&stream, "one").await;

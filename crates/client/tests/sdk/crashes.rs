@@ -238,7 +238,7 @@ async fn uses_no_key_twice(rig: &Rig, stream: &Stream, life: &Life) {
 /// Returns whether the step was reached.
 async fn fails_at(last: usize, does_last: bool, goes_on: bool) -> bool {
     let rig = Rig::small();
-    let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
+    let [alice, bob] = rig.homes(["alice", "bob"]).await;
     let stream = kitchen(&alice).await;
     let joined = join(&bob, &stream).await;
     drop((stream, alice));
@@ -252,12 +252,7 @@ async fn fails_at(last: usize, does_last: bool, goes_on: bool) -> bool {
     let (said, end) = live(&rig, &life, &bob).await;
     let is_reached = life.steps.load(Ordering::SeqCst) > last;
 
-    let stream = rig
-        .again("alice")
-        .await
-        .stream(&name("kitchen"))
-        .await
-        .unwrap();
+    let stream = open(&rig.again("alice").await).await;
     if stream.who().await.unwrap().len() < 2 {
         stream.grant(all_to(bob.user())).await.unwrap();
     }
@@ -333,7 +328,7 @@ async fn nor_does_one_that_fails_at_any_other_step() {
 #[tokio::test]
 async fn a_session_that_was_drawn_and_not_announced_holds_up_no_keys() {
     let rig = Rig::new();
-    let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
+    let [alice, bob] = rig.homes(["alice", "bob"]).await;
     let stream = kitchen(&alice).await;
     let joined = join(&bob, &stream).await;
     drop((stream, alice));
@@ -342,16 +337,11 @@ async fn a_session_that_was_drawn_and_not_announced_holds_up_no_keys() {
         _ => Manner::Honest,
     });
     let alice = rig.on("alice", dies).await;
-    let stream = alice.stream(&name("kitchen")).await.unwrap();
+    let stream = open(&alice).await;
     assert!(stream.publish(b"never").await.is_err());
     drop((stream, alice));
 
-    let stream = rig
-        .again("alice")
-        .await
-        .stream(&name("kitchen"))
-        .await
-        .unwrap();
+    let stream = open(&rig.again("alice").await).await;
     stream.rekey().await.unwrap();
     say(&stream, "after").await;
     stream.grant(all_to(bob.user())).await.unwrap();
@@ -371,13 +361,12 @@ async fn nothing_is_sealed_with_a_session_whose_record_the_bus_does_not_show() {
     });
     let alice = rig.on("alice", loses).await;
     for _ in 0..2 {
-        let stream = alice.stream(&name("kitchen")).await.unwrap();
+        let stream = open(&alice).await;
         let refused = stream.publish(b"never").await;
         assert!(matches!(refused, Err(Error::RolledBack(_))), "{refused:?}");
         assert_eq!(rig.data(&stream).await.len(), 0);
     }
-    let stream = rig.again("alice").await.stream(&name("kitchen")).await;
-    let stream = stream.unwrap();
+    let stream = open(&rig.again("alice").await).await;
     say(&stream, "one").await;
     assert_eq!(history(&stream).await, ["one"]);
 }
@@ -387,11 +376,7 @@ async fn nothing_is_sealed_with_a_session_whose_record_the_bus_does_not_show() {
 #[tokio::test]
 async fn what_a_bus_does_not_take_keeps_nobody_from_reading() {
     let rig = Rig::small();
-    let (alice, bob, carol) = (
-        rig.home("alice").await,
-        rig.home("bob").await,
-        rig.home("carol").await,
-    );
+    let [alice, bob, carol] = rig.homes(["alice", "bob", "carol"]).await;
     let stream = kitchen(&alice).await;
     let bobs = join(&bob, &stream).await;
     say(&stream, "one").await;
@@ -407,15 +392,13 @@ async fn what_a_bus_does_not_take_keeps_nobody_from_reading() {
             Ask::Read | Ask::End => Manner::Honest,
         })
     };
-    let stream = rig.on("alice", full()).await.stream(&name("kitchen")).await;
-    let stream = stream.unwrap();
+    let stream = open(&rig.on("alice", full()).await).await;
     assert_eq!(history(&stream).await, ["one"], "it owes carol keys");
     assert!(stream.rekey().await.is_err());
     assert!(stream.set_rekey_every(1_000_000).await.is_err());
     drop(stream);
 
-    let stream = rig.on("alice", full()).await.stream(&name("kitchen")).await;
-    let stream = stream.unwrap();
+    let stream = open(&rig.on("alice", full()).await).await;
     assert_eq!(history(&stream).await, ["one"]);
     let mut live = stream.subscribe(None).await.unwrap();
     say(&bobs, "two").await;
@@ -453,7 +436,7 @@ async fn mends_after_death_at(rig: &Rig, last: usize, does_last: bool) -> bool {
         let _is_out = stream.sync().await.is_ok() && stream.publish(b"between").await.is_ok();
     }
     let alice = rig.again("alice").await;
-    let stream = alice.stream(&name("kitchen")).await.unwrap();
+    let stream = open(&alice).await;
     say(&stream, "after").await;
     let chain = StreamTopics(stream.id()).access(&alice.device());
     let shown: BTreeSet<_> = rig.items(&chain).await.into_iter().collect();
@@ -471,7 +454,7 @@ async fn mends_after_death_at(rig: &Rig, last: usize, does_last: bool) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_home_that_dies_while_it_puts_back_what_a_bus_lost_ends_it_the_next_time() {
     let rig = Rig::small();
-    let (alice, carol) = (rig.home("alice").await, rig.home("carol").await);
+    let [alice, carol] = rig.homes(["alice", "carol"]).await;
     let stream = kitchen(&alice).await;
     say(&stream, "kept").await;
     copy_folder(&rig.path("bus"), &rig.path("bus copy"));

@@ -43,7 +43,7 @@ async fn look(path: &Path) -> Result<Vec<String>, Error> {
 
 /// Alice publishes in five sessions, and bob holds the keys.
 async fn filled(rig: &Rig) {
-    let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
+    let [alice, bob] = rig.homes(["alice", "bob"]).await;
     let stream = kitchen(&alice).await;
     let joined = join(&bob, &stream).await;
     alice.add_contact(&name("bob"), bob.user()).unwrap();
@@ -253,10 +253,8 @@ async fn what_lies_behind_a_damaged_page_of_a_bus_is_read() {
 async fn what_came_while_reading_caught_up_is_passed_where_it_is_damaged_and_nothing_is_read_twice()
 {
     let rig = Rig::small();
-    let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
-    let stream = kitchen(&alice).await;
-    drop(join(&bob, &stream).await);
-    stream.grant(all_to(bob.user())).await.unwrap();
+    let [alice, bob] = rig.homes(["alice", "bob"]).await;
+    let (stream, _) = kitchen_with(&alice, &bob).await;
     say(&stream, "0").await;
     let ground = Meddler::ground(
         |ask, topic| match ask == Ask::Read && topic.ends_with("/data") {
@@ -264,8 +262,7 @@ async fn what_came_while_reading_caught_up_is_passed_where_it_is_damaged_and_not
             false => Manner::Honest,
         },
     );
-    let joined = rig.on("bob", ground).await.stream(&name("kitchen")).await;
-    let joined = joined.unwrap();
+    let joined = open(&rig.on("bob", ground).await).await;
     let mut live = joined.subscribe(Some(Position::START)).await.unwrap();
     for text in texts("", 6).into_iter().skip(1) {
         say(&stream, &text).await;
@@ -281,10 +278,7 @@ async fn what_came_while_reading_caught_up_is_passed_where_it_is_damaged_and_not
 #[tokio::test]
 async fn a_damaged_message_keeps_nobody_from_following_revoking_and_looking_back() {
     let (rig, time) = (Rig::small(), Time::new());
-    let (alice, bob) = (
-        rig.home_by("alice", &time).await,
-        rig.home_by("bob", &time).await,
-    );
+    let [alice, bob] = rig.homes_by(["alice", "bob"], &time).await;
     let stream = kitchen(&alice).await;
     let bobs = join(&bob, &stream).await;
     let both = Roles::READER.with(Roles::PUBLISHER);
@@ -294,12 +288,7 @@ async fn a_damaged_message_keeps_nobody_from_following_revoking_and_looking_back
         .unwrap();
     drop((stream, alice));
     copy_folder(&rig.path("alice"), &rig.path("older"));
-    let stream = rig
-        .on("alice", time.ground())
-        .await
-        .stream(&name("kitchen"))
-        .await
-        .unwrap();
+    let stream = open(&rig.on("alice", time.ground()).await).await;
     for text in texts("", 3) {
         say(&bobs, &text).await;
     }
@@ -326,24 +315,14 @@ async fn a_damaged_message_keeps_nobody_from_following_revoking_and_looking_back
     };
     for at in [1, 4] {
         *manner.lock().unwrap() = Manner::Damaged(Offset(at));
-        let joined = rig
-            .on("bob", ground())
-            .await
-            .stream(&name("kitchen"))
-            .await
-            .unwrap();
+        let joined = open(&rig.on("bob", ground()).await).await;
         let mut live = joined.subscribe(None).await.unwrap();
         say(&bobs, "live").await;
         assert_eq!(next(&mut live, 1).await, ["live"], "{at}");
         live.finish().await.unwrap();
     }
     *manner.lock().unwrap() = Manner::Damaged(Offset(1));
-    let stream = rig
-        .on("older", ground())
-        .await
-        .stream(&name("kitchen"))
-        .await
-        .unwrap();
+    let stream = open(&rig.on("older", ground()).await).await;
     assert_eq!(stream.alarms(), [Alarm::HomeWentBack]);
     assert!(say(&stream, "after").await >= newest);
     stream.revoke_user(bob.user()).await.unwrap();

@@ -57,6 +57,14 @@ impl Rig {
         Home::init(&self.path(name), options).await.unwrap()
     }
 
+    pub(crate) async fn homes<const N: usize>(&self, names: [&str; N]) -> [Home; N] {
+        let mut homes = Vec::new();
+        for name in names {
+            homes.push(self.home(name).await);
+        }
+        homes.try_into().unwrap()
+    }
+
     pub(crate) async fn again(&self, name: &str) -> Home {
         Home::open(&self.path(name), None).await.unwrap()
     }
@@ -71,6 +79,18 @@ impl Rig {
     pub(crate) async fn home_by(&self, name: &str, time: &Time) -> Home {
         drop(self.home(name).await);
         self.on(name, time.ground()).await
+    }
+
+    pub(crate) async fn homes_by<const N: usize>(
+        &self,
+        names: [&str; N],
+        time: &Time,
+    ) -> [Home; N] {
+        let mut homes = Vec::new();
+        for name in names {
+            homes.push(self.home_by(name, time).await);
+        }
+        homes.try_into().unwrap()
     }
 
     /// Every item of the stream's data topic.
@@ -123,6 +143,19 @@ pub(crate) fn name(name: &str) -> Name {
 pub(crate) async fn kitchen(home: &Home) -> Stream {
     let options = StreamOptions::default();
     home.create_stream(&name("kitchen"), options).await.unwrap()
+}
+
+/// Opens it as a new process of the home does.
+pub(crate) async fn open(home: &Home) -> Stream {
+    home.stream(&name("kitchen")).await.unwrap()
+}
+
+/// A kitchen of one, of which another reads all.
+pub(crate) async fn kitchen_with(owner: &Home, reader: &Home) -> (Stream, Stream) {
+    let stream = kitchen(owner).await;
+    let joined = join(reader, &stream).await;
+    stream.grant(all_to(reader.user())).await.unwrap();
+    (stream, joined)
 }
 
 pub(crate) async fn join(home: &Home, stream: &Stream) -> Stream {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use sealcast::{Alarm, ControlTopic, Error, GrantOptions, Roles, Sharing, Stream, StreamOptions};
+use sealcast::{Alarm, ControlTopic, Error, GrantOptions, Roles, Sharing, StreamOptions};
 use sealcast_protocol::StreamTopics;
 
 use crate::rig::*;
@@ -15,12 +15,6 @@ fn copy_bus(rig: &Rig) {
 fn restore_bus(rig: &Rig) {
     std::fs::remove_dir_all(rig.path("bus")).unwrap();
     copy_folder(&rig.path("bus copy"), &rig.path("bus"));
-}
-
-/// Opens the stream as a new process of the home does.
-async fn open(rig: &Rig, home: &str) -> Stream {
-    let home = rig.again(home).await;
-    home.stream(&name("kitchen")).await.unwrap()
 }
 
 fn opened(lines: &[String]) -> Vec<&str> {
@@ -38,11 +32,7 @@ fn count_gaps(lines: &[String]) -> usize {
 #[tokio::test]
 async fn the_owner_puts_back_what_it_wrote_since_and_goes_on() {
     let rig = Rig::small();
-    let (alice, bob, carol) = (
-        rig.home("alice").await,
-        rig.home("bob").await,
-        rig.home("carol").await,
-    );
+    let [alice, bob, carol] = rig.homes(["alice", "bob", "carol"]).await;
     let stream = kitchen(&alice).await;
     drop((join(&bob, &stream).await, join(&carol, &stream).await));
     stream.grant(all_to(bob.user())).await.unwrap();
@@ -50,25 +40,25 @@ async fn the_owner_puts_back_what_it_wrote_since_and_goes_on() {
     let (bob_id, carol_id) = (bob.user(), carol.user());
     drop((stream, alice, bob, carol));
     copy_bus(&rig);
-    let stream = open(&rig, "alice").await;
+    let stream = open(&rig.again("alice").await).await;
     stream.grant(all_to(carol_id)).await.unwrap();
     say(&stream, "lost").await;
     drop(stream);
     restore_bus(&rig);
 
-    let stream = open(&rig, "alice").await;
+    let stream = open(&rig.again("alice").await).await;
     assert!(matches!(stream.alarms()[..], [Alarm::WentBack(_), ..]));
     assert_eq!(stream.who().await.unwrap().len(), 3);
     say(&stream, "after").await;
     stream.revoke_user(bob_id).await.unwrap();
     // Carol never saw the bus as it was; she reads by the grant and the keys that were put back.
     for of in ["carol", "alice"] {
-        let lines = history(&open(&rig, of).await).await;
+        let lines = history(&open(&rig.again(of).await).await).await;
         assert_eq!(opened(&lines), ["kept", "after"], "{of}");
         assert_eq!(count_gaps(&lines), 1, "{of}: {lines:?}");
     }
     // Told once, and then in order.
-    let stream = open(&rig, "alice").await;
+    let stream = open(&rig.again("alice").await).await;
     stream.sync().await.unwrap();
     assert_eq!(stream.alarms(), []);
 }
@@ -76,31 +66,29 @@ async fn the_owner_puts_back_what_it_wrote_since_and_goes_on() {
 #[tokio::test]
 async fn a_bus_that_grew_past_where_it_was_read_is_noticed_all_the_same() {
     let rig = Rig::small();
-    let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
-    let stream = kitchen(&alice).await;
-    drop(join(&bob, &stream).await);
-    stream.grant(all_to(bob.user())).await.unwrap();
+    let [alice, bob] = rig.homes(["alice", "bob"]).await;
+    let (stream, _) = kitchen_with(&alice, &bob).await;
     say(&stream, "kept").await;
     drop((stream, alice, bob));
     copy_bus(&rig);
-    open(&rig, "alice").await.rekey().await.unwrap();
-    let joined = open(&rig, "bob").await;
+    open(&rig.again("alice").await).await.rekey().await.unwrap();
+    let joined = open(&rig.again("bob").await).await;
     assert_eq!(history(&joined).await, ["kept"]);
     let read = rig.keys_end(&joined).await;
     drop(joined);
     restore_bus(&rig);
 
-    let stream = open(&rig, "alice").await;
+    let stream = open(&rig.again("alice").await).await;
     for _ in 0..3 {
         stream.rekey().await.unwrap();
     }
     say(&stream, "after").await;
     assert!(rig.keys_end(&stream).await > read);
     drop(stream);
-    let joined = open(&rig, "bob").await;
+    let joined = open(&rig.again("bob").await).await;
     assert_eq!(joined.alarms(), [Alarm::WentBack(ControlTopic::Keys)]);
     assert_eq!(history(&joined).await, ["kept", "after"]);
-    let joined = open(&rig, "bob").await;
+    let joined = open(&rig.again("bob").await).await;
     assert_eq!(joined.alarms(), [], "it is told once");
 }
 
@@ -110,15 +98,13 @@ async fn a_bus_that_grew_past_where_it_was_read_is_noticed_all_the_same() {
 async fn live_reading_goes_on_where_the_bus_lost_messages() {
     for regrown in [0, 1, 9] {
         let rig = Rig::small();
-        let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
-        let stream = kitchen(&alice).await;
-        let joined = join(&bob, &stream).await;
-        stream.grant(all_to(bob.user())).await.unwrap();
+        let [alice, bob] = rig.homes(["alice", "bob"]).await;
+        let (stream, joined) = kitchen_with(&alice, &bob).await;
         say(&stream, "kept").await;
         drop((stream, alice, joined, bob));
         copy_bus(&rig);
-        let stream = open(&rig, "alice").await;
-        let joined = open(&rig, "bob").await;
+        let stream = open(&rig.again("alice").await).await;
+        let joined = open(&rig.again("bob").await).await;
         let mut live = joined.subscribe(None).await.unwrap();
         for text in texts("lost", 5) {
             say(&stream, &text).await;
@@ -129,11 +115,11 @@ async fn live_reading_goes_on_where_the_bus_lost_messages() {
         drop((stream, joined));
         restore_bus(&rig);
 
-        let stream = open(&rig, "alice").await;
+        let stream = open(&rig.again("alice").await).await;
         for text in texts("unseen", regrown) {
             say(&stream, &text).await;
         }
-        let joined = open(&rig, "bob").await;
+        let joined = open(&rig.again("bob").await).await;
         let mut live = joined.subscribe(None).await.unwrap();
         assert!(joined.alarms().contains(&Alarm::LostMessages), "{regrown}");
         rig.inject(&stream, &copy).await;
@@ -141,7 +127,7 @@ async fn live_reading_goes_on_where_the_bus_lost_messages() {
         let told = next(&mut live, 2).await;
         assert_eq!(told, ["Replay", "after"], "{regrown}");
         live.finish().await.unwrap();
-        let joined = open(&rig, "bob").await;
+        let joined = open(&rig.again("bob").await).await;
         drop(joined.subscribe(None).await.unwrap());
         assert_eq!(joined.alarms(), [], "it is told once");
     }
@@ -152,7 +138,7 @@ async fn live_reading_goes_on_where_the_bus_lost_messages() {
 async fn whoever_was_let_in_since_can_still_read() {
     for sharing in [Sharing::Active, Sharing::OnRequest] {
         let rig = Rig::small();
-        let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
+        let [alice, bob] = rig.homes(["alice", "bob"]).await;
         let options = StreamOptions {
             sharing,
             ..StreamOptions::default()
@@ -165,19 +151,19 @@ async fn whoever_was_let_in_since_can_still_read() {
         let bob_id = bob.user();
         drop((stream, alice));
         copy_bus(&rig);
-        let stream = open(&rig, "alice").await;
+        let stream = open(&rig.again("alice").await).await;
         drop((join(&bob, &stream).await, bob));
         stream.sync().await.unwrap();
         stream.grant(all_to(bob_id)).await.unwrap();
         drop(stream);
         restore_bus(&rig);
 
-        let stream = open(&rig, "alice").await;
+        let stream = open(&rig.again("alice").await).await;
         stream.sync().await.unwrap();
         assert_eq!(rig.items(&bob_id.devices_topic()).await.len(), 1);
         drop(stream);
         assert_eq!(
-            history(&open(&rig, "bob").await).await,
+            history(&open(&rig.again("bob").await).await).await,
             ["kept"],
             "{sharing:?}"
         );
@@ -188,11 +174,7 @@ async fn whoever_was_let_in_since_can_still_read() {
 #[tokio::test]
 async fn keys_that_were_lost_are_owed_to_everybody_until_the_bus_takes_them() {
     let rig = Rig::small();
-    let (alice, bob, carol) = (
-        rig.home("alice").await,
-        rig.home("bob").await,
-        rig.home("carol").await,
-    );
+    let [alice, bob, carol] = rig.homes(["alice", "bob", "carol"]).await;
     let options = StreamOptions {
         sharing: Sharing::OnRequest,
         ..StreamOptions::default()
@@ -208,7 +190,7 @@ async fn keys_that_were_lost_are_owed_to_everybody_until_the_bus_takes_them() {
     drop((stream, alice));
     copy_bus(&rig);
     for user in users {
-        let stream = open(&rig, "alice").await;
+        let stream = open(&rig.again("alice").await).await;
         stream.grant(all_to(user)).await.unwrap();
     }
     drop((joined, bob, carol));
@@ -224,36 +206,38 @@ async fn keys_that_were_lost_are_owed_to_everybody_until_the_bus_takes_them() {
         }
     });
     let alice = rig.on("alice", ground).await;
-    let stream = alice.stream(&name("kitchen")).await.unwrap();
+    let stream = open(&alice).await;
     assert!(matches!(stream.sync().await, Err(Error::Bus(_))));
     is_full.store(false, Ordering::SeqCst);
     stream.sync().await.unwrap();
     drop(stream);
     for of in ["bob", "carol"] {
-        assert_eq!(history(&open(&rig, of).await).await, ["kept"], "{of}");
+        assert_eq!(
+            history(&open(&rig.again(of).await).await).await,
+            ["kept"],
+            "{of}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_session_whose_record_the_bus_lost_is_replaced() {
     let rig = Rig::small();
-    let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
-    let stream = kitchen(&alice).await;
-    let joined = join(&bob, &stream).await;
-    stream.grant(all_to(bob.user())).await.unwrap();
+    let [alice, bob] = rig.homes(["alice", "bob"]).await;
+    let (stream, joined) = kitchen_with(&alice, &bob).await;
     drop((stream, alice, joined, bob));
     copy_bus(&rig);
-    let stream = open(&rig, "alice").await;
+    let stream = open(&rig.again("alice").await).await;
     say(&stream, "lost").await;
     let lost = rig.headers(&stream).await;
     drop(stream);
     restore_bus(&rig);
 
-    let stream = open(&rig, "alice").await;
+    let stream = open(&rig.again("alice").await).await;
     say(&stream, "kept").await;
     assert!(matches!(stream.alarms()[..], [Alarm::WentBack(_)]));
     assert_ne!(rig.headers(&stream).await[0].session, lost[0].session);
-    let lines = history(&open(&rig, "bob").await).await;
+    let lines = history(&open(&rig.again("bob").await).await).await;
     assert_eq!(opened(&lines), ["kept"]);
     assert_eq!(count_gaps(&lines), 1);
 }
@@ -262,11 +246,7 @@ async fn a_session_whose_record_the_bus_lost_is_replaced() {
 #[tokio::test]
 async fn a_publisher_puts_back_what_its_entry_builds_on() {
     let rig = Rig::small();
-    let (alice, bob, carol) = (
-        rig.home("alice").await,
-        rig.home("bob").await,
-        rig.home("carol").await,
-    );
+    let [alice, bob, carol] = rig.homes(["alice", "bob", "carol"]).await;
     let stream = kitchen(&alice).await;
     drop((join(&bob, &stream).await, join(&carol, &stream).await));
     let (bob_id, carol_id) = (bob.user(), carol.user());
@@ -278,22 +258,22 @@ async fn a_publisher_puts_back_what_its_entry_builds_on() {
         ..all_to(bob_id)
     };
     stream.grant(grant).await.unwrap();
-    let joined = open(&rig, "bob").await;
+    let joined = open(&rig.again("bob").await).await;
     say(&joined, "lost").await;
     drop((stream, joined));
     restore_bus(&rig);
 
-    let joined = open(&rig, "bob").await;
+    let joined = open(&rig.again("bob").await).await;
     joined.grant(all_to(carol_id)).await.unwrap();
     say(&joined, "after").await;
-    let lines = history(&open(&rig, "carol").await).await;
+    let lines = history(&open(&rig.again("carol").await).await).await;
     assert_eq!(opened(&lines), ["after"]);
 }
 
 #[tokio::test]
 async fn nothing_is_written_after_entries_that_the_bus_will_not_take_back() {
     let rig = Rig::small();
-    let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
+    let [alice, bob] = rig.homes(["alice", "bob"]).await;
     let stream = kitchen(&alice).await;
     drop(join(&bob, &stream).await);
     let bob_id = bob.user();
@@ -309,7 +289,7 @@ async fn nothing_is_written_after_entries_that_the_bus_will_not_take_back() {
             Ask::Read | Ask::End => Manner::Honest,
         });
         let alice = rig.on("alice", ground).await;
-        let stream = alice.stream(&name("kitchen")).await.unwrap();
+        let stream = open(&alice).await;
         assert_eq!(history(&stream).await, [""; 0], "reading goes on");
         let refused = stream.revoke_user(bob_id).await;
         let is_right = match manner == Manner::Lose {
@@ -319,14 +299,14 @@ async fn nothing_is_written_after_entries_that_the_bus_will_not_take_back() {
         assert!(is_right, "{refused:?}");
     }
     // What failed is made up for once the bus takes it.
-    let stream = open(&rig, "alice").await;
+    let stream = open(&rig.again("alice").await).await;
     stream.revoke_user(bob_id).await.unwrap();
 }
 
 #[tokio::test]
 async fn what_a_bus_did_not_take_back_is_put_back_by_the_next_reading() {
     let rig = Rig::small();
-    let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
+    let [alice, bob] = rig.homes(["alice", "bob"]).await;
     let stream = kitchen(&alice).await;
     let device = alice.device();
     drop(alice);
@@ -345,9 +325,9 @@ async fn what_a_bus_did_not_take_back_is_put_back_by_the_next_reading() {
         Ask::Read | Ask::End => Manner::Honest,
     });
     let alice = rig.on("alice", ground).await;
-    drop(alice.stream(&name("kitchen")).await.unwrap());
+    drop(open(&alice).await);
     assert_eq!(rig.items(&list).await.len(), 0);
-    drop(open(&rig, "alice").await);
+    drop(open(&rig.again("alice").await).await);
     assert_eq!(rig.items(&list).await.len(), 1);
     assert_eq!(rig.items(&chain).await.len(), 2);
 }
@@ -356,10 +336,8 @@ async fn what_a_bus_did_not_take_back_is_put_back_by_the_next_reading() {
 #[tokio::test]
 async fn a_reading_that_finds_nothing_new_asks_for_the_ends_alone() {
     let rig = Rig::small();
-    let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
-    let stream = kitchen(&alice).await;
-    drop(join(&bob, &stream).await);
-    stream.grant(all_to(bob.user())).await.unwrap();
+    let [alice, bob] = rig.homes(["alice", "bob"]).await;
+    let (stream, _) = kitchen_with(&alice, &bob).await;
     say(&stream, "one").await;
     let id = stream.id();
     drop((stream, alice));
@@ -378,7 +356,7 @@ async fn a_reading_that_finds_nothing_new_asks_for_the_ends_alone() {
         of.count()
     };
     let alice = rig.on("alice", ground).await;
-    let stream = alice.stream(&name("kitchen")).await.unwrap();
+    let stream = open(&alice).await;
     // Two lists, two chains (bob wrote none), and the keys.
     assert_eq!((counted(Ask::End), counted(Ask::Read)), (5, 4));
     asked.lock().unwrap().clear();
