@@ -12,7 +12,7 @@ use sealcast_protocol::{
 };
 
 use crate::blocking::{off_thread, to_its_end};
-use crate::core::{Core, READ_BYTES};
+use crate::core::Core;
 use crate::damage::read_past;
 use crate::error::Error;
 use crate::home::topic;
@@ -369,9 +369,9 @@ impl Core {
         };
         for device in chains {
             let chain = topic(&StreamTopics(self.id()).access(&device))?;
-            let mut at = Offset(0);
+            let (mut at, end) = (Offset(0), self.bus.end(&chain).await?);
             loop {
-                let items = self.bus.read(&chain, at, READ_BYTES).await?;
+                let items = read_past(&*self.bus, &chain, at, end).await?;
                 let Some(last) = items.last() else {
                     break;
                 };

@@ -25,6 +25,8 @@ pub(crate) const READ_BYTES: usize = 1 << 20;
 const FRESH_FOR: Duration = Duration::from_secs(3);
 /// How old it may be when the batch is sealed.
 const SEAL_WITHIN: Duration = Duration::from_secs(5);
+/// How often topics are read again for what one of them names of another, where none is new.
+const PASSES_MAX: usize = 8;
 /// Alarms that wait to be taken, at most.
 const ALARMS_MAX: usize = 256;
 
@@ -247,8 +249,16 @@ impl Core {
     }
 
     async fn read_all(&self, reading: &mut Reading) -> Result<(), Error> {
+        let mut seen = BTreeSet::new();
+        let mut again = 0..PASSES_MAX;
         loop {
             let wanted = self.view().wanted();
+            let known = seen.len();
+            seen.extend(wanted.iter().copied());
+            // Whoever writes faster than this device reads must not keep it reading for ever.
+            if seen.len() == known && again.next().is_none() {
+                break;
+            }
             let mut is_news = false;
             for of in wanted.iter().filter(|of| **of != ControlTopic::Keys) {
                 is_news |= self.read_on(of, reading).await?;

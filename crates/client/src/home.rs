@@ -15,6 +15,7 @@ use sealcast_store::{KeyFile, KeyFileError, Protection, SqliteStore};
 use crate::blocking::off_thread;
 use crate::clock;
 use crate::core::put_off;
+use crate::damage::read_past;
 use crate::error::Error;
 use crate::ground::Ground;
 use crate::options::{InitOptions, Passphrase, StreamOptions};
@@ -411,8 +412,9 @@ fn check_there(url: &BusUrl) -> Result<(), Error> {
 async fn read_list(bus: &dyn Bus, user: &UserId) -> Result<Vec<Vec<u8>>, Error> {
     let devices = topic(&user.devices_topic())?;
     let (mut all, mut from) = (Vec::new(), Offset(0));
+    let end = bus.end(&devices).await?;
     loop {
-        let items = bus.read(&devices, from, 1 << 20).await?;
+        let items = read_past(bus, &devices, from, end).await?;
         let Some(last) = items.last() else {
             return Ok(all);
         };

@@ -7,7 +7,7 @@ use sealcast_engine::{Alarm, ControlTopic, Space};
 use sealcast_protocol::{EnvelopeView, Position, SessionRecord, Unverified};
 
 use crate::blocking::off_thread;
-use crate::core::{Core, READ_BYTES, Reading};
+use crate::core::{Core, Reading};
 use crate::damage::read_past;
 use crate::error::Error;
 use crate::home::topic;
@@ -75,9 +75,9 @@ impl Core {
     pub(crate) async fn put_back_topic(&self, of: &ControlTopic) -> Result<bool, Error> {
         let on_bus = topic(&of.name(self.id()))?;
         let mut lacking = self.known_of(of).await?;
-        let mut at = Offset(0);
+        let (mut at, end) = (Offset(0), self.bus.end(&on_bus).await?);
         loop {
-            let items = self.bus.read(&on_bus, at, READ_BYTES).await?;
+            let items = read_past(&*self.bus, &on_bus, at, end).await?;
             let Some(last) = items.last() else {
                 break;
             };

@@ -1,5 +1,7 @@
 //! Following a stream.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sealcast::{Position, Roles};
@@ -208,4 +210,34 @@ async fn what_is_on_the_bus_is_delivered_without_waiting() {
         assert_eq!(next(&mut live, 1).await, [text]);
     }
     assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+/// Somebody writes to every topic whenever a device looks at it.
+#[tokio::test]
+async fn whoever_writes_all_the_time_keeps_nobody_reading_for_ever() {
+    let rig = Rig::small();
+    let [alice, bob, carol] = rig.homes(["alice", "bob", "carol"]).await;
+    let (stream, _) = kitchen_with(&alice, &bob).await;
+    say(&stream, "one").await;
+    drop((stream, alice, carol));
+    let left = Arc::new(AtomicUsize::new(1_000));
+    let count = left.clone();
+    let flood = Meddler::ground(move |ask, topic| {
+        let is_flooded = ask != Ask::Append && !topic.ends_with("/data");
+        let is_left = |left: usize| left.checked_sub(1);
+        let order = Ordering::SeqCst;
+        match is_flooded && count.fetch_update(order, order, is_left).is_ok() {
+            true => Manner::Flood,
+            false => Manner::Honest,
+        }
+    });
+    let stream = open(&rig.on("alice", flood.clone()).await).await;
+    assert_eq!(history(&stream).await, ["one"]);
+    drop(join(&rig.on("carol", flood).await, &stream).await);
+    stream.revoke_user(bob.user()).await.unwrap();
+    say(&stream, "two").await;
+    assert!(
+        left.load(Ordering::SeqCst) > 0,
+        "it waited for the stranger"
+    );
 }

@@ -292,6 +292,8 @@ pub(crate) enum Manner {
     Hide(Offset),
     /// Cannot show what lies there.
     Damaged(Offset),
+    /// Lets a stranger write something first.
+    Flood,
 }
 
 type Manners = Arc<Mutex<dyn FnMut(Ask, &str) -> Manner + Send>>;
@@ -313,6 +315,13 @@ impl Meddler {
             }),
             ..Ground::default()
         }
+    }
+
+    async fn flood(&self, manner: Manner, topic: &Topic) -> Result<(), BusError> {
+        if manner == Manner::Flood {
+            self.inner.append(topic, vec![b"rubbish".to_vec()]).await?;
+        }
+        Ok(())
     }
 
     fn manner(&self, ask: Ask, topic: &Topic) -> Manner {
@@ -351,7 +360,7 @@ impl Bus for Meddler {
             match manner {
                 Manner::Fail => return Err(unreachable()),
                 Manner::Lose => return self.inner.end(&topic).await,
-                Manner::Honest | Manner::Hide(_) | Manner::Damaged(_) => (),
+                Manner::Honest | Manner::Hide(_) | Manner::Damaged(_) | Manner::Flood => (),
             }
             self.inner.append(&topic, payloads).await
         })
@@ -363,7 +372,7 @@ impl Bus for Meddler {
             match manner {
                 Manner::Fail => return Err(unreachable()),
                 Manner::Lose => return Ok(true),
-                Manner::Honest | Manner::Hide(_) | Manner::Damaged(_) => (),
+                Manner::Honest | Manner::Hide(_) | Manner::Damaged(_) | Manner::Flood => (),
             }
             self.inner.append_at(&topic, end, payloads).await
         })
@@ -372,13 +381,14 @@ impl Bus for Meddler {
     fn read(&self, topic: &Topic, from: Offset, bytes_max: usize) -> BusFuture<'_, Vec<Item>> {
         let (topic, manner) = (topic.clone(), self.manner(Ask::Read, topic));
         Box::pin(async move {
+            self.flood(manner, &topic).await?;
             let mut items = self.inner.read(&topic, from, bytes_max).await?;
             match manner {
                 Manner::Fail => return Err(unreachable()),
                 Manner::Hide(end) => items.retain(|item| item.offset < end),
                 Manner::Damaged(at) if at == from => return Err(damaged()),
                 Manner::Damaged(at) => items.retain(|item| item.offset < at || from > at),
-                Manner::Honest | Manner::Lose => (),
+                Manner::Honest | Manner::Lose | Manner::Flood => (),
             }
             Ok(items)
         })
@@ -387,11 +397,12 @@ impl Bus for Meddler {
     fn end(&self, topic: &Topic) -> BusFuture<'_, Offset> {
         let (topic, manner) = (topic.clone(), self.manner(Ask::End, topic));
         Box::pin(async move {
+            self.flood(manner, &topic).await?;
             let end = self.inner.end(&topic).await?;
             match manner {
                 Manner::Fail => Err(unreachable()),
                 Manner::Hide(at) => Ok(end.min(at)),
-                Manner::Honest | Manner::Lose | Manner::Damaged(_) => Ok(end),
+                Manner::Honest | Manner::Lose | Manner::Damaged(_) | Manner::Flood => Ok(end),
             }
         })
     }
