@@ -115,6 +115,9 @@ impl CommandError {
             )
         } else if is(io::ErrorKind::IsADirectory) {
             (Kind::Usage, "usage", "this is a folder, not a file")
+        } else if is(io::ErrorKind::InvalidInput) {
+            let says = "there is a device, or the like, and not a file";
+            (Kind::Usage, "usage", says)
         } else {
             (Kind::Internal, "file.failed", "the file cannot be read")
         };
@@ -136,6 +139,9 @@ impl CommandError {
             (Kind::NotAllowed, "file.not-allowed", says)
         } else if is(io::ErrorKind::IsADirectory) {
             (Kind::Usage, "usage", "this is a folder, not a file")
+        } else if is(io::ErrorKind::InvalidInput) {
+            let says = "there is a device, or the like, and not a file";
+            (Kind::Usage, "usage", says)
         } else {
             let says = "the file cannot be written";
             (Kind::Internal, "file.not-written", says)

@@ -34,11 +34,16 @@ where
         });
     }
     let value: T = minicbor::decode(bytes).map_err(|_| DecodeError::Malformed)?;
-    let mut rest = Expected(bytes);
-    match minicbor::encode(&value, &mut rest) {
-        Ok(()) if rest.0.is_empty() => Ok(value),
-        Ok(()) | Err(_) => Err(DecodeError::NotCanonical),
+    match is_encoding_of(bytes, &value) {
+        true => Ok(value),
+        false => Err(DecodeError::NotCanonical),
     }
+}
+
+/// Whether bytes are what [`encode`] makes of a value.
+pub(crate) fn is_encoding_of<T: Encode<()>>(bytes: &[u8], value: &T) -> bool {
+    let mut rest = Expected(bytes);
+    minicbor::encode(value, &mut rest).is_ok() && rest.0.is_empty()
 }
 
 /// Compares what is written with what is expected. A copy of it could be one of keys.

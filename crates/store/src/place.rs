@@ -1,5 +1,5 @@
 use std::ffi::OsString;
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -65,12 +65,17 @@ impl Drop for Draft {
 /// # Errors
 ///
 /// Fails with [`ErrorKind::AlreadyExists`] when there is a file already and it is not to be replaced,
-/// or is a device or the like, which a file never replaces, and when the file cannot be written; what
-/// was there stays as it was.
+/// with [`ErrorKind::InvalidInput`] when it is a device or the like, which a file never replaces, and
+/// when the file cannot be written; what was there stays as it was.
 pub fn write_whole(path: &Path, bytes: &[u8], replaces: bool, tag: u64) -> io::Result<()> {
-    let may_go = |there: Metadata| replaces && (there.is_file() || there.is_symlink());
-    if !path.symlink_metadata().map_or(true, may_go) {
-        return Err(ErrorKind::AlreadyExists.into());
+    if let Ok(there) = path.symlink_metadata() {
+        let is_file = there.is_file() || there.is_symlink();
+        match replaces {
+            false => return Err(ErrorKind::AlreadyExists.into()),
+            true if there.is_dir() => return Err(ErrorKind::IsADirectory.into()),
+            true if !is_file => return Err(ErrorKind::InvalidInput.into()),
+            true => {}
+        }
     }
     let draft = Draft(beside(path, &format!(".new-{tag:016x}")));
     let mut file = make_file(&draft.0)?;
@@ -158,7 +163,7 @@ mod tests {
         let path = folder.path().join("socket");
         let _socket = UnixListener::bind(&path).unwrap();
         let refused = write_whole(&path, b"file", true, 1).unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+        assert_eq!(refused.kind(), ErrorKind::InvalidInput);
         assert!(path.metadata().unwrap().file_type().is_socket());
         assert_eq!(names(folder.path()), ["socket"]);
         let link = folder.path().join("link");

@@ -287,6 +287,15 @@ fn a_file_that_is_there_stays_unless_it_is_to_be_replaced() {
         KEY.0,
     ];
     alice.refused(2, &[&args[..], &["--overwrite"]].concat());
+    #[cfg(unix)]
+    {
+        let socket = rig.path().join("socket");
+        let _socket = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let args = ["backup", "socket", "--recipient", KEY.0, "--overwrite"];
+        let said = alice.refused(2, &args);
+        assert!(said.contains("a device"), "{said}");
+        assert!(socket.exists());
+    }
     let drafts = fs::read_dir(rig.path()).unwrap();
     let mut names = drafts.map(|of| of.unwrap().file_name().into_string().unwrap());
     assert!(names.all(|name| !name.contains(".new-")));

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use minicbor::{CborLen, Decode, Decoder, Encode};
 use sealcast_crypto::{Cover, SecretBytes, SessionRoot, cover as cover_nodes};
 
-use crate::encoding::{DecodeError, encode};
+use crate::encoding::{DecodeError, encode, is_encoding_of};
 use crate::ids::{DeviceId, Interval, Position, SessionId, StreamId, UserId};
 use crate::v1::ticket::Name;
 
@@ -191,8 +191,7 @@ impl Export {
             true => DecodeError::OutOfRange,
             false => DecodeError::Malformed,
         })?;
-        let again = SecretBytes::from(encode(&wire));
-        if again.expose() != bytes {
+        if !is_encoding_of(bytes, &wire) {
             return Err(DecodeError::NotCanonical);
         }
         wire.content.check()?;
