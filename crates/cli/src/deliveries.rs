@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use sealcast::{Delivery, Reason, State};
+use sealcast::{Delivery, Parked, Reason, State};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -25,6 +25,9 @@ pub(crate) struct Printer<'a> {
     messages: u64,
     /// How often each state came for each reason.
     not_opened: BTreeMap<(&'static str, &'static str), u64>,
+    /// How often each state came for each reason of what does not wait any more.
+    not_kept: BTreeMap<&'static str, u64>,
+    waits: u64,
 }
 
 impl<'a> Printer<'a> {
@@ -37,6 +40,8 @@ impl<'a> Printer<'a> {
             stream,
             messages: 0,
             not_opened: BTreeMap::new(),
+            not_kept: BTreeMap::new(),
+            waits: 0,
         }
     }
 
@@ -51,11 +56,7 @@ impl<'a> Printer<'a> {
             State::Opened => self.messages += 1,
             State::Sealed | State::Rejected => {
                 self.messages += 1;
-                let reason = delivery.reason.map_or("unknown", reason_code);
-                *self
-                    .not_opened
-                    .entry((state_code(delivery.state), reason))
-                    .or_default() += 1;
+                self.note_unopened(delivery, bar);
             }
             State::Gap | State::Branch | State::Fork | State::Replay => self.note(delivery, bar),
         }
@@ -69,12 +70,69 @@ impl<'a> Printer<'a> {
         }
     }
 
+    /// Counts what was not opened; what waits is counted when all is over.
+    fn note_unopened(&mut self, delivery: &Delivery, bar: &Bar) {
+        match delivery.parked {
+            Parked::Waits => {
+                self.waits += 1;
+                if is_round(self.waits) {
+                    let number = count(self.waits, "message");
+                    bar.aside(|| self.ui.talk(waits_text(&number, self.waits)));
+                }
+                return;
+            }
+            Parked::NoRoom | Parked::TooOld | Parked::Elsewhere => {
+                let parked = parked_code(delivery.parked).unwrap_or_default();
+                *self.not_kept.entry(parked).or_default() += 1;
+            }
+            Parked::No | Parked::Waited => (),
+        }
+        if delivery.parked != Parked::Elsewhere {
+            self.count(delivery.state, delivery.reason, 1);
+        }
+    }
+
+    fn count(&mut self, state: State, reason: Option<Reason>, number: u64) {
+        let reason = reason.map_or("unknown", reason_code);
+        let counted = self.not_opened.entry((state_code(state), reason));
+        *counted.or_default() += number;
+    }
+
+    /// Sums up what was not opened, and what of it waits.
+    pub(crate) fn finish_waiting(mut self, waiting: &[(Reason, u64)]) -> Outcome {
+        for (reason, number) in waiting {
+            let state = match matches!(reason, Reason::NotGranted | Reason::KeyNotHere) {
+                true => State::Sealed,
+                false => State::Rejected,
+            };
+            self.count(state, Some(*reason), *number);
+        }
+        let outcome = self.finish();
+        let total = waiting.iter().map(|(_, number)| number).sum();
+        if total > 0 {
+            let stream = quoted(&self.stream);
+            let (waits, prints) = match total {
+                1 => ("waits", "it when its key has"),
+                _ => ("wait", "them when their keys have"),
+            };
+            let number = count(total, "message");
+            self.ui.talk(format!(
+                "{number} {waits} here: `sealcast sub {stream}` prints {prints} come"
+            ));
+        }
+        outcome
+    }
+
     /// Sums up what was not opened.
     pub(crate) fn finish(&self) -> Outcome {
         for ((state, reason), number) in &self.not_opened {
             let says = reason_text(reason);
             let number = count(*number, "message");
             self.ui.talk(format!("{number} {state}: {says}"));
+        }
+        for (parked, number) in &self.not_kept {
+            let number = count(*number, "message");
+            self.ui.talk(format!("{number}: {}", not_kept_text(parked)));
         }
         for hint in self.hints() {
             self.ui.hint(hint);
@@ -152,6 +210,8 @@ struct Line<'a> {
     base64: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parked: Option<&'static str>,
 }
 
 impl<'a> Line<'a> {
@@ -165,6 +225,7 @@ impl<'a> Line<'a> {
             text: text_of(delivery),
             base64: base64.map(|text| text.as_str()),
             reason: delivery.reason.map(reason_json),
+            parked: parked_code(delivery.parked),
         }
     }
 }
@@ -188,6 +249,44 @@ fn reason_json(reason: Reason) -> String {
         return format!("missing: {number}");
     }
     reason_code(reason).to_owned()
+}
+
+/// What is said of messages that wait; `number` is their count as text.
+pub(crate) fn waits_text(number: &str, of: u64) -> String {
+    match of {
+        1 => format!("{number} waits for its key"),
+        _ => format!("{number} wait for their keys"),
+    }
+}
+
+/// Whether a count is worth saying again: a one and zeros.
+fn is_round(number: u64) -> bool {
+    number.checked_ilog10().map(|power| 10_u64.pow(power)) == Some(number)
+}
+
+/// The stable name of what became of a message that waits or waited.
+fn parked_code(parked: Parked) -> Option<&'static str> {
+    match parked {
+        Parked::No => None,
+        Parked::Waits => Some("waits"),
+        Parked::Waited => Some("waited"),
+        Parked::NoRoom => Some("no-room"),
+        Parked::TooOld => Some("too-old"),
+        Parked::Elsewhere => Some("elsewhere"),
+    }
+}
+
+/// Why a message does not wait any more, for people.
+fn not_kept_text(code: &str) -> &'static str {
+    match code {
+        "no-room" => {
+            "no room to wait for keys here; `read` opens them later, if the bus keeps them"
+        }
+        "too-old" => {
+            "waited for keys as long as they may; `read` opens them, if the bus keeps them"
+        }
+        _ => "waited here, and another program that uses this home printed them",
+    }
 }
 
 fn state_code(state: State) -> &'static str {
@@ -263,6 +362,7 @@ mod tests {
             state,
             payload: payload.map(|of| Payload::from(of.to_vec())),
             reason,
+            parked: Parked::No,
         }
     }
 

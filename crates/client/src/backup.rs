@@ -42,7 +42,7 @@ pub enum BackupState {
 impl Home {
     /// Puts all that this home keeps into a file: its identity, keys, contacts and streams, as one
     /// transaction of its store sees them, whatever other processes do. What lies on the bus is not
-    /// in it. When the file is where it is to stay, [say so](Self::note_backup).
+    /// in it, nor are messages that wait for keys. When the file is where it is to stay, [say so](Self::note_backup).
     ///
     /// # Errors
     ///

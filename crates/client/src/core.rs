@@ -30,7 +30,8 @@ const PASSES_MAX: usize = 8;
 /// Alarms that wait to be taken, at most.
 const ALARMS_MAX: usize = 256;
 
-/// Locks are taken in this order: the sealer's publisher, the view, what is unkept, the store. The
+/// Locks are taken in this order: the sealer's publisher or what is parked, the view, what is
+/// unkept, the store. The
 /// view is held for one step of the engine at a time, so that waiting for it on a thread of the
 /// runtime is short.
 #[derive(Debug)]
@@ -402,7 +403,9 @@ fn has_unknown(
         | Space::Lane
         | Space::Track
         | Space::OwnEntry
-        | Space::Drawn => false,
+        | Space::Drawn
+        | Space::Parked
+        | Space::ParkedEnvelope => false,
     };
     for put in puts.iter().filter(is_own) {
         let newest = vault.newest_entry(stream)?;

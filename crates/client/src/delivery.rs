@@ -4,10 +4,11 @@ use std::fmt;
 use std::ops::Deref;
 
 use sealcast_crypto::SecretBytes;
-use sealcast_engine::{Event, Notice, OpenedRecord, Refusal};
+use sealcast_engine::{Cause, Event, Notice, OpenedRecord, Parked, Refusal};
 use sealcast_protocol::{DeviceId, Header, Position, UserId};
 
-/// One record, or one thing to know about the stream, in the order of the bus.
+/// One record, or one thing to know about the stream, in the order of the bus; what was parked comes
+/// late.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Delivery {
     /// The record's own time; the envelope's position where nothing was opened.
@@ -24,6 +25,9 @@ pub struct Delivery {
     pub payload: Option<Payload>,
     /// Why it was not opened, or what was noticed.
     pub reason: Option<Reason>,
+    /// Whether it waits on disk until it opens, or waited. Only a
+    /// [`Subscription`](crate::Subscription) parks.
+    pub parked: Parked,
 }
 
 /// What was published. Wiped when dropped; reads as a slice of bytes.
@@ -151,6 +155,7 @@ impl fmt::Debug for Delivery {
             .field("state", &self.state)
             .field("payload_len", &self.payload.as_ref().map(|of| of.len()))
             .field("reason", &self.reason)
+            .field("parked", &self.parked)
             .finish()
     }
 }
@@ -163,28 +168,38 @@ impl Delivery {
                 user,
                 time,
                 payload,
+                parked,
             } => Self {
                 time,
                 payload: Some(Payload(payload)),
+                parked,
                 ..Self::about(Some(header), Some(user), State::Opened, None)
             },
             Event::Sealed {
                 header,
                 user,
                 is_granted,
+                parked,
             } => {
                 let reason = match is_granted {
                     true => Reason::KeyNotHere,
                     false => Reason::NotGranted,
                 };
-                Self::about(Some(header), Some(user), State::Sealed, Some(reason))
+                Self {
+                    parked,
+                    ..Self::about(Some(header), Some(user), State::Sealed, Some(reason))
+                }
             }
             Event::Rejected {
                 header,
                 user,
                 refusal,
                 givers: _,
-            } => Self::about(header, user, State::Rejected, Some(refusal.into())),
+                parked,
+            } => Self {
+                parked,
+                ..Self::about(header, user, State::Rejected, Some(refusal.into()))
+            },
             Event::Noticed {
                 header,
                 user,
@@ -212,6 +227,7 @@ impl Delivery {
             state: State::Opened,
             payload: Some(Payload::from(opened.record.payload.to_vec())),
             reason: None,
+            parked: opened.parked,
         }
     }
 
@@ -229,6 +245,7 @@ impl Delivery {
             state,
             payload: None,
             reason,
+            parked: Parked::No,
         }
     }
 }
@@ -244,6 +261,18 @@ impl From<Refusal> for Reason {
             Refusal::NotEntitled => Self::NotEntitled,
             Refusal::AfterRevocation => Self::AfterRevocation,
             Refusal::NotAuthentic => Self::NotAuthentic,
+        }
+    }
+}
+
+impl From<Cause> for Reason {
+    fn from(cause: Cause) -> Self {
+        match cause {
+            Cause::Grant => Self::NotGranted,
+            Cause::Key => Self::KeyNotHere,
+            Cause::OtherKey => Self::NotAuthentic,
+            Cause::Session => Self::UnknownSession,
+            Cause::Right => Self::NotEntitled,
         }
     }
 }

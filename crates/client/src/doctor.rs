@@ -54,6 +54,7 @@ impl Home {
                 Ok(stream) => {
                     alone += usize::from(is_own && stream.is_sole_keyholder());
                     findings.extend(stream.examine()?);
+                    findings.extend(stream.count_parked().await?);
                 }
                 Err(error) => findings.push(Finding::bad(
                     format!("stream `{}`: {error}", known.name),
@@ -95,6 +96,19 @@ impl Home {
 impl Stream {
     fn is_sole_keyholder(&self) -> bool {
         !has_other_keyholder(&self.core.view(), self.core.now())
+    }
+
+    /// Says how many messages wait for keys, if any.
+    async fn count_parked(&self) -> Result<Option<Finding>, Error> {
+        let says = match self.parked().await?.messages {
+            0 => return Ok(None),
+            1 => "1 message waits for its key".to_owned(),
+            number => format!("{number} messages wait for their keys"),
+        };
+        Ok(Some(Finding::good(format!(
+            "stream `{}`: {says}",
+            self.name()
+        ))))
     }
 
     fn examine(&self) -> Result<Vec<Finding>, Error> {

@@ -87,6 +87,7 @@ mod home;
 mod inspect;
 mod keys;
 mod options;
+mod parking;
 mod place;
 mod publisher;
 mod queue;
@@ -113,12 +114,13 @@ pub use ground::Ground;
 pub use home::{Home, StreamInfo};
 pub use inspect::{EnvelopeFacts, EnvelopeJudgement, Sight, inspect};
 pub use keys::{ExportedKeys, ImportedKeys};
-pub use options::{Bound, GrantOptions, InitOptions, Passphrase, StreamOptions};
+pub use options::{Bound, GrantOptions, InitOptions, Passphrase, StreamOptions, SubscribeOptions};
+pub use parking::ParkedState;
 pub use publisher::{Acks, Published, Publisher};
 pub use read::Reader;
 pub use sealcast_bus::{BusError, BusUrl, BusUrlError};
 pub use sealcast_crypto::SecretBytes;
-pub use sealcast_engine::{Alarm, ControlTopic};
+pub use sealcast_engine::{Alarm, ControlTopic, Parked, ParkingLimits};
 pub use sealcast_protocol::{
     DecodeError, DeviceId, EnvelopeHash, IdError, InstanceId, Interval, LogHash as GrantId, Name,
     NameError, Position, Roles, SessionId, Sharing, StreamId, Ticket, TicketError, UserId,

@@ -2,6 +2,7 @@
 
 use sealcast_bus::BusUrl;
 use sealcast_crypto::SecretBytes;
+use sealcast_engine::ParkingLimits;
 use sealcast_protocol::{Name, Position, Roles, Sharing, UserId};
 
 /// What protects the store key of a home.
@@ -67,4 +68,13 @@ pub struct GrantOptions {
     pub until: Bound,
     /// Whether the user may hand its keys on to others whom the log entitles.
     pub reshare: bool,
+}
+
+/// How to follow a stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SubscribeOptions {
+    /// From when on; from now on where not given.
+    pub from: Option<Position>,
+    /// How much may wait for keys, and for how long.
+    pub parking: ParkingLimits,
 }

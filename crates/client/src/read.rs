@@ -13,6 +13,7 @@ use crate::core::{Core, READ_BYTES};
 use crate::damage::{behind_damage, read_past};
 use crate::delivery::Delivery;
 use crate::error::Error;
+use crate::parking::Lot;
 use crate::place::Place;
 
 /// Reads what was published at the positions of an interval, in the order of the bus.
@@ -44,6 +45,8 @@ pub(crate) struct Scan {
     pub(crate) topic: Topic,
     pub(crate) place: Place,
     end: Offset,
+    /// Where what cannot be opened waits, if it does.
+    lot: Option<Lot>,
     state: ScanState,
     ready: Events,
 }
@@ -116,11 +119,19 @@ impl Scan {
             topic,
             place: Place::default(),
             end,
+            lot: None,
             state: ScanState::Idle(Box::new(Machine::new(mode))),
             ready: Events::default(),
         };
         scan.allow_revoked().await?;
         Ok(scan)
+    }
+
+    /// Lets wait from now on what cannot be opened.
+    pub(crate) async fn park_in(&mut self, lot: Lot) -> Result<(), Error> {
+        lot.prepare(self.machine().await?);
+        self.lot = Some(lot);
+        Ok(())
     }
 
     /// What was on the bus at the start.
@@ -163,8 +174,8 @@ impl Scan {
     /// Begins to read the next items and to open them.
     fn begin_to_read(&mut self) {
         if let ScanState::Idle(machine) = std::mem::replace(&mut self.state, ScanState::Lost) {
-            let (core, topic) = (self.core.clone(), self.topic.clone());
-            let step = read_and_open(core, topic, self.place.at, machine);
+            let ground = (self.core.clone(), self.lot.clone());
+            let step = read_and_open(ground, self.topic.clone(), self.place.at, machine);
             self.state = ScanState::Opening(tokio::spawn(step));
         }
     }
@@ -172,15 +183,53 @@ impl Scan {
     /// Begins to open some items, off the runtime's threads. Wait for the
     /// [`machine`](Self::machine) before and after.
     pub(crate) fn take(&mut self, items: Vec<Vec<u8>>) {
-        if let ScanState::Idle(machine) = std::mem::replace(&mut self.state, ScanState::Lost) {
-            let core = self.core.clone();
+        let (core, lot) = (self.core.clone(), self.lot.clone());
+        self.work(move |machine| open(&core, lot.as_ref(), machine, &items));
+    }
+
+    /// Begins to open what waited and may open by now, as [`take`](Self::take) does.
+    pub(crate) fn reopen(&mut self) {
+        if let Some(lot) = self.lot.clone() {
+            self.work(move |machine| lot.reopen(machine).err());
+        }
+    }
+
+    fn work(&mut self, work: impl FnOnce(&mut Machine) -> Option<Error> + Send + 'static) {
+        if let ScanState::Idle(mut machine) = std::mem::replace(&mut self.state, ScanState::Lost) {
             self.state = ScanState::Opening(spawn_blocking(move || {
+                let fault = leaving_no_trace(|| work(&mut machine));
                 Ok(Opened {
-                    machine: leaving_no_trace(|| open(&core, machine, &items)),
+                    machine,
                     place: None,
-                    fault: None,
+                    fault,
                 })
             }));
+        }
+    }
+
+    /// Whether something is being opened.
+    pub(crate) fn is_busy(&self) -> bool {
+        matches!(self.state, ScanState::Opening(_))
+    }
+
+    /// Takes in what is to be told of what waits. Returns whether there was anything.
+    pub(crate) async fn tell_parked(&mut self) -> Result<bool, Error> {
+        let told = self.lot.as_ref().map(Lot::take_told).unwrap_or_default();
+        if told.is_empty() {
+            return Ok(false);
+        }
+        let machine = self.machine().await?;
+        machine.tell(told);
+        let told = machine.take_events();
+        self.ready.append(told);
+        Ok(true)
+    }
+
+    /// Notes what of the parked was handed out, so that it is not handed out again.
+    pub(crate) async fn record_handed_out(&mut self) -> Result<(), Error> {
+        match &self.lot {
+            Some(lot) => lot.forget(self.ready.take_done()).await,
+            None => Ok(()),
         }
     }
 
@@ -227,19 +276,31 @@ impl Scan {
 
     /// Forgets all that was noted and resumed of live reading.
     pub(crate) async fn begin_anew(&mut self) -> Result<(), Error> {
-        self.state = ScanState::Idle(Box::new(Machine::new(Mode::Live)));
+        let mut machine = Box::new(Machine::new(Mode::Live));
+        if let Some(lot) = &self.lot {
+            lot.prepare(&mut machine);
+        }
+        self.state = ScanState::Idle(machine);
         self.allow_revoked().await
     }
 
     /// The machine, when it has opened what it was given.
     pub(crate) async fn machine(&mut self) -> Result<&mut Machine, Error> {
+        if let ScanState::Idle(machine) = &self.state
+            && machine.has_unopened()
+        {
+            // What failed to be parked is tried again.
+            self.take(Vec::new());
+        }
         if let ScanState::Opening(work) = &mut self.state {
             let opened = work.await.and_then(|opened| opened);
             let Ok(mut opened) = opened else {
                 self.state = ScanState::Lost;
                 return Err(LOST);
             };
-            self.ready.append(opened.machine.take_events());
+            if !opened.machine.has_unopened() {
+                self.ready.append(opened.machine.take_events());
+            }
             self.state = ScanState::Idle(opened.machine);
             self.place = opened.place.unwrap_or(self.place);
             if let Some(fault) = opened.fault {
@@ -287,10 +348,10 @@ const LOST: Error = Error::Internal("a reader's worker ended early");
 /// Reads from a place on and opens what comes. What a damaged bus cannot show is passed over, and
 /// told.
 async fn read_and_open(
-    core: Arc<Core>,
+    (core, lot): (Arc<Core>, Option<Lot>),
     topic: Topic,
     from: Offset,
-    machine: Box<Machine>,
+    mut machine: Box<Machine>,
 ) -> Result<Opened, JoinError> {
     let items = match core.bus.read(&topic, from, READ_BYTES).await {
         Ok(items) => items,
@@ -305,12 +366,15 @@ async fn read_and_open(
     };
     let place = items.last().map(Place::behind);
     let items: Vec<_> = items.into_iter().map(|item| item.payload).collect();
-    let open = move || leaving_no_trace(|| open(&core, machine, &items));
-    Ok(Opened {
-        machine: spawn_blocking(open).await?,
-        place,
-        fault: None,
-    })
+    let work = move || {
+        let fault = leaving_no_trace(|| open(&core, lot.as_ref(), &mut machine, &items));
+        Opened {
+            machine,
+            place,
+            fault,
+        }
+    };
+    spawn_blocking(work).await
 }
 
 /// Where to read on behind what cannot be read, if anywhere, and what to tell.
@@ -334,11 +398,12 @@ async fn pass_damage(
     }
 }
 
-fn open(core: &Core, mut machine: Box<Machine>, items: &[Vec<u8>]) -> Box<Machine> {
+/// Opens items, and lets wait what does not open. Returns why it cannot wait.
+fn open(core: &Core, lot: Option<&Lot>, machine: &mut Machine, items: &[Vec<u8>]) -> Option<Error> {
     for item in items {
         machine.handle(&core.view(), item);
     }
-    machine
+    lot.and_then(|lot| lot.park(machine).err())
 }
 
 /// The envelopes of revoked devices that were accepted when they were revoked.

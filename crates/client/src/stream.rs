@@ -8,9 +8,12 @@ use sealcast_engine::Alarm;
 use sealcast_protocol::{Interval, Name, Position, SessionKind, StreamId, Ticket};
 
 use crate::backfill::Backfill;
+use crate::blocking::off_thread;
 use crate::core::{Core, put_off};
 use crate::error::Error;
 use crate::home::Inner;
+use crate::options::SubscribeOptions;
+use crate::parking::{self, ParkedState};
 use crate::publisher::{Published, Publisher, check_size};
 use crate::read::Reader;
 use crate::seal::{Batch, Sealer};
@@ -141,15 +144,39 @@ impl Stream {
     /// Follows the stream: from now on, or from a position on with all that was published since.
     ///
     /// From now on means that what this home saw live before, or what is on the bus already, is
-    /// told as a replay when it comes again.
+    /// told as a replay when it comes again. Either way, what cannot be opened yet waits on disk, and
+    /// comes when its key does, through this subscription or a later one.
     ///
     /// # Errors
     ///
     /// Fails when the bus cannot be reached.
     pub async fn subscribe(&self, from: Option<Position>) -> Result<Subscription, Error> {
+        self.subscribe_with(SubscribeOptions {
+            from,
+            ..SubscribeOptions::default()
+        })
+        .await
+    }
+
+    /// As [`subscribe`](Self::subscribe), with all that can be chosen.
+    ///
+    /// # Errors
+    ///
+    /// As [`subscribe`](Self::subscribe).
+    pub async fn subscribe_with(&self, options: SubscribeOptions) -> Result<Subscription, Error> {
         self.core.sync().await?;
         put_off(self.core.share_owed().await)?;
-        Subscription::start(self.core.clone(), from).await
+        Subscription::start(self.core.clone(), options).await
+    }
+
+    /// What waits on disk for keys, told by a [`Subscription`] of this home and not opened since.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store cannot be read.
+    pub async fn parked(&self) -> Result<ParkedState, Error> {
+        let core = self.core.clone();
+        off_thread(move || parking::state(&core)).await?
     }
 
     /// Starts a new session in this device's lane. Those still entitled are given its keys.

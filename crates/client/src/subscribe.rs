@@ -1,6 +1,6 @@
 //! Following a stream.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +11,10 @@ use tokio::time::{Instant, timeout};
 
 use crate::blocking::off_thread;
 use crate::core::{Core, put_off};
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, Reason};
 use crate::error::Error;
+use crate::options::SubscribeOptions;
+use crate::parking::Lot;
 use crate::place::Place;
 use crate::read::Scan;
 use crate::vault::topic_id;
@@ -27,8 +29,16 @@ const NOTED: u64 = 1024;
 const MISSED_MAX: u64 = 65_536;
 /// Bytes that are read to note them, at most.
 const NOTED_BYTES_MAX: usize = 256 << 20;
+/// Items that are taken from the bus while parked ones are opened.
+const INBOX_MAX: usize = 8192;
 
 /// Follows a stream. Dropping it ends it; [`finish`](Self::finish) also keeps its place.
+///
+/// A message that cannot be opened yet is told at once, and waits on disk; [`Delivery::parked`] says
+/// so. When its key has come it is delivered again, opened, in the order of its device and before
+/// what that device publishes then, by this subscription or by a later one of the home. It is
+/// delivered at least once: that it was, is recorded when the caller asks for what comes next, some
+/// hundred messages at a time, so that a process that is killed may be handed a few again.
 ///
 /// ```no_run
 /// # async fn doc(stream: sealcast::Stream) -> Result<(), sealcast::Error> {
@@ -50,11 +60,25 @@ pub struct Subscription {
     /// Items that the bus handed out and that are not being opened yet.
     inbox: Vec<Vec<u8>>,
     has_news: bool,
+    /// What waits for keys.
+    lot: Lot,
+    /// Whether to look what of it opens.
+    is_to_look: bool,
+    /// Whether parked messages are being opened, and whether they are next.
+    is_releasing: bool,
+    is_turn_of_parked: bool,
     /// When keys were last looked for because an envelope lacked one.
     looked_at: Option<Instant>,
     keeps_place: bool,
     kept: BTreeMap<DeviceId, Vec<u8>>,
     kept_at: Instant,
+}
+
+/// Whether an envelope seems to lack its key, and whether others wait for one of its session.
+enum Lack {
+    Nothing,
+    Known,
+    New,
 }
 
 enum Phase {
@@ -72,10 +96,13 @@ impl std::fmt::Debug for Phase {
 }
 
 impl Subscription {
-    pub(crate) async fn start(core: Arc<Core>, from: Option<Position>) -> Result<Self, Error> {
-        let until = Position::END;
+    pub(crate) async fn start(core: Arc<Core>, options: SubscribeOptions) -> Result<Self, Error> {
+        let (from, until) = (options.from, Position::END);
         let mode = from.map_or(Mode::Live, |from| Mode::History(Interval { from, until }));
-        let scan = Scan::start(core.clone(), mode).await?;
+        let mut scan = Scan::start(core.clone(), mode).await?;
+        let since = from.unwrap_or(Position::START);
+        let lot = Lot::open(core.clone(), options.parking, since).await?;
+        scan.park_in(lot.clone()).await?;
         let revoked = core.view().state().revoked_tips();
         let mut subscription = Self {
             scan,
@@ -83,6 +110,10 @@ impl Subscription {
             revoked,
             inbox: Vec::new(),
             has_news: false,
+            lot,
+            is_to_look: false,
+            is_releasing: false,
+            is_turn_of_parked: false,
             looked_at: None,
             keeps_place: from.is_none(),
             kept: BTreeMap::new(),
@@ -143,24 +174,25 @@ impl Subscription {
     pub async fn next(&mut self) -> Result<Delivery, Error> {
         loop {
             // Work that is under way, perhaps since an earlier, abandoned call.
+            self.await_release().await?;
             self.scan.machine().await?;
             if let Some(delivery) = self.scan.pop() {
                 return Ok(delivery);
             }
-            if self.lacks_keys() {
-                self.wait_to_look().await;
-                self.has_news = true;
+            self.scan.record_handed_out().await?;
+            if self.scan.tell_parked().await? {
+                continue;
             }
-            if self.has_news {
-                self.learn().await?;
-                self.has_news = false;
-            }
-            if !self.inbox.is_empty() {
-                self.scan.take(std::mem::take(&mut self.inbox));
+            self.look_for_keys().await?;
+            if self.begin_next() {
                 continue;
             }
             if self.keeps_place && self.kept_at.elapsed() >= TICK {
                 self.store_place().await?;
+            }
+            if self.lot.has_old() {
+                self.lot.expire().await?;
+                continue;
             }
             match &mut self.phase {
                 Phase::CatchingUp => {
@@ -186,12 +218,19 @@ impl Subscription {
     ///
     /// Fails when the store cannot be written.
     pub async fn finish(mut self) -> Result<(), Error> {
+        self.scan.record_handed_out().await?;
         if !self.keeps_place {
             return Ok(());
         }
         self.scan.machine().await?;
         self.scan.take(std::mem::take(&mut self.inbox));
         self.store_place().await
+    }
+
+    /// How many messages of those that this subscription said are [parked](Delivery::parked) are so
+    /// still, by the reason that was told.
+    pub fn waiting(&self) -> Vec<(Reason, u64)> {
+        self.lot.waiting()
     }
 
     async fn go_live(&mut self) -> Result<(), Error> {
@@ -203,6 +242,7 @@ impl Subscription {
             tail,
             topics: count,
         };
+        self.is_to_look = true;
         Ok(())
     }
 
@@ -220,20 +260,104 @@ impl Subscription {
         self.inbox.extend(new.map(|item| item.payload));
     }
 
+    /// Learns what there is to learn, and finds what of the parked opens by it.
+    async fn look_for_keys(&mut self) -> Result<(), Error> {
+        match self.lacks_keys() {
+            Lack::New => {
+                self.wait_to_look().await;
+                self.has_news = true;
+            }
+            // Its key is known to be missing, and nothing waits for it here.
+            Lack::Known if self.may_look_now() => {
+                self.looked_at = Some(Instant::now());
+                self.has_news = true;
+            }
+            Lack::Known | Lack::Nothing => (),
+        }
+        if self.has_news {
+            self.learn().await?;
+            self.is_to_look = true;
+            self.has_news = false;
+        }
+        let is_live = matches!(self.phase, Phase::Live { .. });
+        if is_live && (self.is_to_look || self.lot.wants_look()) {
+            self.lot.look().await?;
+            self.is_to_look = false;
+        }
+        Ok(())
+    }
+
+    /// Begins to open what comes next: by turns what was parked and may open, and what came since
+    /// from devices of which nothing parked may. False where there is nothing.
+    fn begin_next(&mut self) -> bool {
+        if !self.lot.has_due() {
+            let is_there = !self.inbox.is_empty();
+            if is_there {
+                self.scan.take(std::mem::take(&mut self.inbox));
+            }
+            return is_there;
+        }
+        if !self.is_turn_of_parked {
+            let is_later = |item: &Vec<u8>| {
+                let envelope = EnvelopeView::parse(item);
+                envelope.is_ok_and(|of| self.lot.is_due(&of.header().device))
+            };
+            let inbox = std::mem::take(&mut self.inbox).into_iter();
+            let (later, now) = inbox.partition::<Vec<_>, _>(is_later);
+            self.inbox = later;
+            if !now.is_empty() {
+                self.scan.take(now);
+                self.is_turn_of_parked = true;
+                return true;
+            }
+        }
+        self.is_turn_of_parked = false;
+        self.is_releasing = true;
+        self.scan.reopen();
+        true
+    }
+
+    /// Waits until parked messages are opened, and takes in what comes meanwhile.
+    async fn await_release(&mut self) -> Result<(), Error> {
+        while self.is_releasing && self.scan.is_busy() && self.inbox.len() < INBOX_MAX {
+            let Phase::Live { tail, .. } = &mut self.phase else {
+                break;
+            };
+            tokio::select! {
+                biased;
+                news = tail.next() => {
+                    let (topic, items) = news?;
+                    self.put(&topic, items);
+                }
+                opened = self.scan.machine() => drop(opened?),
+            }
+        }
+        self.is_releasing = false;
+        Ok(())
+    }
+
     /// Whether a session's record or key may have come that was not read yet.
-    fn lacks_keys(&self) -> bool {
-        let view = self.scan.core.view();
-        let mut envelopes = self
-            .inbox
-            .iter()
-            .filter_map(|item| EnvelopeView::parse(item).ok());
-        envelopes.any(|envelope| {
-            let of = envelope.header();
-            let is_announced = view.record(&of.session, &of.device).is_some();
-            let is_sender_known = view.user_of(&of.device).is_some();
-            let lacks_key = view.lacks_key(&of.session, &of.device, of.position);
-            (is_sender_known && !is_announced) || lacks_key
-        })
+    fn lacks_keys(&self) -> Lack {
+        let mut lacking = BTreeSet::new();
+        {
+            let view = self.scan.core.view();
+            let parsed = self.inbox.iter().map(|item| EnvelopeView::parse(item));
+            for envelope in parsed.flatten() {
+                let of = envelope.header();
+                let is_announced = view.record(&of.session, &of.device).is_some();
+                let is_sender_known = view.user_of(&of.device).is_some();
+                let lacks_key = view.lacks_key(&of.session, &of.device, of.position);
+                if (is_sender_known && !is_announced) || lacks_key {
+                    lacking.insert((of.session, of.device));
+                }
+            }
+        }
+        let is_known = |(session, device): &(_, _)| self.lot.has(session, device);
+        match lacking.iter().all(is_known) {
+            _ if lacking.is_empty() => Lack::Nothing,
+            true => Lack::Known,
+            false => Lack::New,
+        }
     }
 
     /// Anybody can write envelopes that seem to lack a key, so looking is done now and then only.
@@ -242,6 +366,11 @@ impl Subscription {
             tokio::time::sleep_until(last + LOOK_EVERY).await;
         }
         self.looked_at = Some(Instant::now());
+    }
+
+    fn may_look_now(&self) -> bool {
+        let last = self.looked_at;
+        last.is_none_or(|last| last.elapsed() >= LOOK_EVERY)
     }
 
     /// Reads the control topics, hands on keys that others wait for, and follows new topics.

@@ -15,6 +15,8 @@ use sealcast_store::{Key, Store, StoreError, Txn};
 use crate::error::Error;
 use crate::place::Place;
 
+mod parked;
+
 /// A home's store, as the engine's records.
 #[derive(Clone, Debug)]
 pub(crate) struct Vault(pub(crate) Arc<dyn Store>);
@@ -457,7 +459,9 @@ impl Vault {
     ) -> Result<(Vec<ExportedRecord>, BackupMark), Error> {
         sealcast_store::transact_with(&*self.0, |txn| {
             let mut records = Vec::new();
-            for space in 0..=u8::MAX {
+            let is_left_out =
+                |space: &u8| [Space::Parked as u8, Space::ParkedEnvelope as u8].contains(space);
+            for space in (0..=u8::MAX).filter(|space| !is_left_out(space)) {
                 let rows = txn.scan(sealcast_store::Space(space), &[])?;
                 records.extend(rows.into_iter().map(|(key, value)| ExportedRecord {
                     space,

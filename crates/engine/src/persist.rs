@@ -47,6 +47,10 @@ pub enum Space {
     OwnEntry = 13,
     /// Records of sessions that this home drew, until they are on the bus: stream, session, device.
     Drawn = 14,
+    /// What waits for keys: stream, number; and a stamp: stream.
+    Parked = 17,
+    /// Envelopes that wait for keys: stream, number.
+    ParkedEnvelope = 18,
 }
 
 /// The id of a record: its parts joined; every part but the last has a fixed length.

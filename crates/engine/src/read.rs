@@ -6,15 +6,18 @@ use alloc::vec::Vec;
 
 use sealcast_crypto::{SecretBytes, Verifier};
 use sealcast_protocol::{
-    DeviceId, EnvelopeView, Header, Interval, OpenFrame, Position, PublishRight, SessionId,
-    SessionKind, SessionRecord, StreamId, UserId, VerifiedEnvelope,
+    DeviceId, EnvelopeHash, EnvelopeView, Header, Interval, OpenFrame, Position, PublishRight,
+    SessionId, SessionKind, SessionRecord, StreamId, UserId, VerifiedEnvelope,
 };
 
 use crate::candidates::{KeyRing, Outcome};
 use crate::events::Events;
 use crate::lineage::Allowed;
+use crate::parking::{Cause, Parked, Unopened};
 use crate::track::{Notice, Tracker};
 use crate::view::StreamView;
+
+mod parked;
 
 /// Opens the envelopes of one stream.
 ///
@@ -32,6 +35,10 @@ pub struct Reader {
     allowed: Allowed,
     keys: KeyRing,
     verifier: Verifier,
+    /// Whether what may open later is handed out for a [`Parking`](crate::Parking).
+    parks: bool,
+    /// What waits, so that it waits no more when it is met again and opens.
+    parked: BTreeMap<EnvelopeHash, u64>,
     events: Events,
 }
 
@@ -57,6 +64,8 @@ pub enum Event {
         time: Position,
         /// What it says.
         payload: SecretBytes,
+        /// Whether it waited for its key.
+        parked: Parked,
     },
     /// An authentic envelope for which there is no key here.
     Sealed {
@@ -66,6 +75,8 @@ pub enum Event {
         user: UserId,
         /// Whether a grant reaches its position, so that the key may still come.
         is_granted: bool,
+        /// Whether it waits for the key.
+        parked: Parked,
     },
     /// An item that is not accepted.
     Rejected {
@@ -78,6 +89,8 @@ pub enum Event {
         /// Who gave the covers that did not open it, where its signature holds and nothing that is
         /// here opens it: either they or its sender are false.
         givers: Vec<(UserId, DeviceId)>,
+        /// Whether it waits for what would mend that.
+        parked: Parked,
     },
     /// Something to know about the order of an envelope.
     Noticed {
@@ -129,6 +142,8 @@ impl Reader {
             allowed: Allowed::default(),
             keys: KeyRing::default(),
             verifier: Verifier::default(),
+            parks: false,
+            parked: BTreeMap::new(),
             events: Events::default(),
         }
     }
@@ -191,8 +206,16 @@ impl Reader {
         }
         let stream = view.stream();
         match accept(view, &stream, envelope, &self.allowed, &mut self.verifier) {
-            Ok(accepted) => self.judge(view, &accepted),
-            Err((user, refusal)) => self.reject(Some(header), user, refusal, Vec::new()),
+            Ok(accepted) => self.judge(view, &accepted, bytes),
+            Err((user, refusal)) => {
+                let cause = user.and_then(|user| self.waits_for(view, &user, refusal));
+                match user.zip(cause) {
+                    Some((user, cause)) => {
+                        self.refuse_for_now(view, user, &envelope, (cause, refusal), bytes);
+                    }
+                    None => self.reject(Some(header), user, refusal, Vec::new()),
+                }
+            }
         }
     }
 
@@ -227,6 +250,7 @@ impl Reader {
             user,
             refusal,
             givers,
+            parked: Parked::No,
         });
     }
 
@@ -251,57 +275,103 @@ impl Reader {
         })
     }
 
-    fn judge(&mut self, view: &StreamView, accepted: &Accepted<'_>) {
+    fn judge(&mut self, view: &StreamView, accepted: &Accepted<'_>, bytes: &[u8]) {
         let (user, envelope) = (accepted.user, &accepted.envelope);
         let header = *envelope.header();
-        let tracker = self.tracker(&header.device);
-        let notices = tracker.observe(&header, envelope.hash(), accepted.at);
-        let gone = tracker.give_up(false);
-        for notice in notices {
-            match notice {
-                Notice::Fresh => self.open(view, user, envelope),
-                Notice::Replay | Notice::Fork | Notice::Branch | Notice::Gap { .. } => {
-                    self.events.push(Event::Noticed {
-                        header,
-                        user,
-                        notice,
-                    });
-                }
+        let gone = match self.note(user, &header, envelope.hash(), accepted.at) {
+            Order::Fresh(gone) => {
+                self.open(view, user, envelope, bytes);
+                gone
             }
-        }
+            Order::Old(gone) => gone,
+        };
         tell_gone(&mut self.events, view, gone);
     }
 
-    fn open(&mut self, view: &StreamView, user: UserId, envelope: &VerifiedEnvelope<'_>) {
-        let header = *envelope.header();
-        match self.keys.open(view, envelope) {
-            Outcome::NoKey => {
-                let (me, device) = view.me();
-                let held = view.state().readable(&me, &device, &user);
-                let is_granted = held
-                    .iter()
-                    .any(|interval| interval.contains(header.position));
-                self.events.push(Event::Sealed {
-                    header,
-                    user,
-                    is_granted,
-                });
-            }
-            Outcome::NotAuthentic(givers) => {
-                self.reject(Some(header), Some(user), Refusal::NotAuthentic, givers);
-            }
-            Outcome::Opened(plaintext, liars) => {
-                let session = header.session;
-                let bad = liars
-                    .into_iter()
-                    .map(|giver| Event::BadCover { giver, session });
-                bad.for_each(|event| self.events.push(event));
-                self.deliver(header, user, plaintext);
-            }
+    /// Judges the order of an envelope, and tells what there is to know about it.
+    fn note(&mut self, user: UserId, header: &Header, hash: EnvelopeHash, at: Position) -> Order {
+        let tracker = self.tracker(&header.device);
+        let notices = tracker.observe(header, hash, at);
+        let gone = tracker.give_up(false);
+        let is_fresh = notices.contains(&Notice::Fresh);
+        for notice in notices.into_iter().filter(|of| *of != Notice::Fresh) {
+            self.events.push(Event::Noticed {
+                header: *header,
+                user,
+                notice,
+            });
+        }
+        match is_fresh {
+            true => Order::Fresh(gone),
+            false => Order::Old(gone),
         }
     }
 
-    fn deliver(&mut self, header: Header, user: UserId, plaintext: SecretBytes) {
+    fn open(
+        &mut self,
+        view: &StreamView,
+        user: UserId,
+        envelope: &VerifiedEnvelope<'_>,
+        bytes: &[u8],
+    ) {
+        let header = *envelope.header();
+        let (cause, givers) = match self.keys.open(view, envelope) {
+            Outcome::NoKey => {
+                let (me, device) = view.me();
+                let held = view.state().readable(&me, &device, &user);
+                let is_granted = held.iter().any(|of| of.contains(header.position));
+                let cause = match is_granted {
+                    true => Cause::Key,
+                    false => Cause::Grant,
+                };
+                (cause, Vec::new())
+            }
+            // Where no root is here, another cover may fit.
+            Outcome::NotAuthentic(givers) if self.parks && !givers.is_empty() => {
+                (Cause::OtherKey, givers)
+            }
+            Outcome::NotAuthentic(givers) => {
+                return self.reject(Some(header), Some(user), Refusal::NotAuthentic, givers);
+            }
+            Outcome::Opened(plaintext, liars) => {
+                self.tell_liars(header.session, liars);
+                self.deliver(header, user, plaintext, Parked::No);
+                let number = match self.parked.is_empty() {
+                    true => None,
+                    false => self.parked.remove(&envelope.hash()),
+                };
+                number.into_iter().for_each(|of| self.events.push_done(of));
+                return;
+            }
+        };
+        self.leave(Unopened {
+            header,
+            user,
+            hash: envelope.hash(),
+            cause,
+            givers,
+            bytes: match self.parks {
+                true => bytes.to_vec(),
+                false => Vec::new(),
+            },
+        });
+    }
+
+    /// Hands out what did not open.
+    fn leave(&mut self, mut of: Unopened) {
+        match self.parks {
+            true => self.events.push_unopened(of),
+            false => self.events.push(of.event(Parked::No)),
+        }
+    }
+
+    fn tell_liars(&mut self, session: SessionId, liars: Vec<(UserId, DeviceId)>) {
+        for giver in liars {
+            self.events.push(Event::BadCover { giver, session });
+        }
+    }
+
+    fn deliver(&mut self, header: Header, user: UserId, plaintext: SecretBytes, parked: Parked) {
         if !header.flags.frame {
             let time = header.position;
             self.events.push(Event::Opened {
@@ -309,14 +379,28 @@ impl Reader {
                 user,
                 time,
                 payload: plaintext,
+                parked,
             });
             return;
         }
         match OpenFrame::decode(plaintext, header.position) {
-            Ok(records) => self.events.push_frame(header, user, records),
-            Err(_) => self.reject(Some(header), Some(user), Refusal::Malformed, Vec::new()),
+            Ok(records) => self.events.push_frame(header, user, records, parked),
+            Err(_) => self.events.push(Event::Rejected {
+                header: Some(header),
+                user: Some(user),
+                refusal: Refusal::Malformed,
+                givers: Vec::new(),
+                parked,
+            }),
         }
     }
+}
+
+/// Whether an envelope is to be opened by its order, and envelopes that named others which did not
+/// come.
+enum Order {
+    Fresh(Vec<Header>),
+    Old(Vec<Header>),
 }
 
 fn tell_gone(events: &mut Events, view: &StreamView, gone: Vec<Header>) {

@@ -132,6 +132,11 @@ impl Tracker {
         self.floor = self.floor.max(floor);
     }
 
+    /// Below it nothing that is not known is live.
+    pub(crate) fn floor(&self) -> Position {
+        self.floor
+    }
+
     /// Notes an envelope that is not being read, so that others may follow it. Its signature need
     /// not hold.
     pub fn pass_by(&mut self, header: &Header, hash: EnvelopeHash) {

@@ -532,13 +532,20 @@ impl StreamView {
         let Some(record) = self.record(session, device) else {
             return false;
         };
-        let is_held = self.roots.contains_key(session)
-            || self
-                .covers(session)
-                .iter()
-                .any(|of| of.cover.contains(position.0));
         let readable = self.state.readable(&self.user, &self.device, &record.lane);
-        !is_held && readable.iter().any(|interval| interval.contains(position))
+        !self.has_key(session, position)
+            && readable.iter().any(|interval| interval.contains(position))
+    }
+
+    /// Whether a key is here that reaches a position of a session, whether or not it fits.
+    pub(crate) fn has_key(&self, session: &SessionId, position: Position) -> bool {
+        let mut covers = self.covers(session).iter();
+        self.roots.contains_key(session) || covers.any(|of| of.cover.contains(position.0))
+    }
+
+    /// Whether a user may have sealed something at some time.
+    pub(crate) fn is_announcer(&self, user: &UserId) -> bool {
+        self.announcers.contains(user)
     }
 
     /// The key that a device signs with.

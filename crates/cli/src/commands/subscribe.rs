@@ -6,16 +6,17 @@ use sealcast::{Name, Subscription};
 use tokio::time::{Instant, sleep_until};
 
 use crate::context::{Context, Names};
-use crate::deliveries::Printer;
+use crate::deliveries::{Printer, waits_text};
 use crate::error::{CommandError, Outcome};
 use crate::signals::asked_to_end;
 use crate::time::{DurationArg, TimeArg, now};
-use crate::ui::Ui;
+use crate::ui::{Ui, count};
 
 /// Follow what is being published
 ///
-/// Prints each message that opens, and a newline, as it comes. Ctrl-C ends it. What did not open
-/// is summed up on stderr, and the exit code is 3 then.
+/// Prints each message that opens, and a newline, as it comes. Ctrl-C ends it. A message whose key
+/// is not here waits on disk, and is printed when the key has come, by this `sub` or a later one.
+/// What did not open is summed up on stderr, and the exit code is 3 then.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 A TIME is `now`, `start`, `-10m`, `+30d` (s m h d w), `2026-03-01` (midnight UTC), or RFC 3339.
@@ -30,7 +31,7 @@ pub(crate) struct SubArgs {
     /// Begin with what was published at this time [default: now]
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     from: Option<TimeArg>,
-    /// End after this many messages, opened or not
+    /// End after this many messages, opened or not; one that waited counts again when it opens
     #[arg(long, value_name = "N")]
     count: Option<NonZeroU64>,
     /// End after this long, such as `30s`
@@ -51,6 +52,10 @@ pub(crate) async fn run(
         None | Some(TimeArg::Now) => None,
         Some(time) => Some(time.position(now())),
     };
+    let parked = stream.parked().await?.messages;
+    if parked > 0 {
+        ui.talk(waits_text(&count(parked, "message"), parked));
+    }
     let mut subscription = stream.subscribe(from).await?;
     let names = Names::of(&home)?;
     let mut printer = Printer::new(ui, names, home.user().to_string(), args.stream.to_string());
@@ -60,8 +65,9 @@ pub(crate) async fn run(
         ended = asked_to_end() => ended?,
     }
     ui.flush()?;
+    let waiting = subscription.waiting();
     subscription.finish().await?;
-    let outcome = printer.finish();
+    let outcome = printer.finish_waiting(&waiting);
     ui.alarms(&stream);
     Ok(outcome)
 }

@@ -116,6 +116,74 @@ fn a_grant_reaches_one_who_follows_already() {
     assert_eq!(sub.wait().unwrap().code(), Some(3));
 }
 
+/// What waits is told to the person, survives the program, and is printed when its key has come.
+#[test]
+fn what_waits_is_printed_by_a_later_sub_once_it_is_granted() {
+    let rig = Rig::new();
+    let (alice, ticket) = rig.owner("alice", "s");
+    let bob = rig.person("bob");
+    bob.done(&["join", &ticket]);
+    for text in ["one", "two", "three"] {
+        alice.done(&["pub", "s", "-m", text]);
+    }
+    let said = bob.refused(3, &["sub", "s", "--from", "start", "--count", "3"]);
+    assert!(said.contains("1 message waits for its key"), "{said}");
+    assert!(
+        said.contains("3 messages sealed: no grant of yours"),
+        "{said}"
+    );
+    assert!(
+        said.contains("3 messages wait here: `sealcast sub s` prints them"),
+        "{said}"
+    );
+    let doctor = bob.done(&["doctor"]);
+    assert!(
+        doctor.contains("stream `s`: 3 messages wait for their keys"),
+        "{doctor}"
+    );
+    assert_eq!(bob.problems(), [""; 0]);
+
+    alice.done(&["grant", "s", &bob.id(), "--from", "start"]);
+    let args = ["sub", "s", "--count", "3"];
+    let ran = bob.run(&args);
+    assert_eq!(ran.expect(0, &args), "one\ntwo\nthree");
+    assert!(
+        ran.stderr.contains("3 messages wait for their keys"),
+        "{}",
+        ran.stderr
+    );
+    let doctor = bob.done(&["doctor"]);
+    assert!(!doctor.contains("wait for"), "{doctor}");
+    assert_eq!(bob.done(&["sub", "s", "--for", "0s"]), "");
+}
+
+#[test]
+fn a_line_of_json_says_what_waits_and_what_waited() {
+    let rig = Rig::new();
+    let (alice, ticket) = rig.owner("alice", "s");
+    let bob = rig.person("bob");
+    bob.done(&["join", &ticket]);
+    alice.done(&["pub", "s", "-m", "text"]);
+    let mut sub = bob.start(&["sub", "s", "--from", "start", "--json", "--count", "2"]);
+    let mut lines = BufReader::new(sub.stdout.take().unwrap()).lines();
+    let mut next =
+        || -> serde_json::Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    let waits = next();
+    assert_eq!(
+        (&waits["state"], &waits["parked"]),
+        (&"sealed".into(), &"waits".into())
+    );
+    alice.done(&["grant", "s", &bob.id(), "--from", "start"]);
+    let opened = next();
+    assert_eq!(
+        (&opened["text"], &opened["parked"]),
+        (&"text".into(), &"waited".into())
+    );
+    assert_eq!(opened["seq"], waits["seq"]);
+    // Nothing stayed sealed.
+    assert_eq!(sub.wait().unwrap().code(), Some(0));
+}
+
 #[cfg(unix)]
 #[test]
 fn asked_to_end_a_follower_and_a_publisher_end_well() {

@@ -225,5 +225,6 @@ fn delivery(secret: &[u8; 32]) -> Delivery {
         state: State::Opened,
         payload: Some(Payload::from(secret.to_vec())),
         reason: None,
+        parked: sealcast::Parked::No,
     }
 }

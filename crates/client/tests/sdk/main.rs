@@ -9,6 +9,7 @@ mod damage;
 mod grants;
 mod homes;
 mod live;
+mod parking;
 mod processes;
 mod publishing;
 mod rig;

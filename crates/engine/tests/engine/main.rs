@@ -7,6 +7,7 @@ mod handouts;
 mod intervals;
 mod model;
 mod order;
+mod parking;
 mod rig;
 mod rights;
 mod rng;

@@ -285,7 +285,7 @@ impl World {
         }
     }
 
-    fn allowed(&self, peer: usize) -> Allowed {
+    pub(crate) fn allowed(&self, peer: usize) -> Allowed {
         let mut lineage = Lineage::new(self.peers[peer].view.state().revoked_tips());
         let data = self.bus.get(&StreamTopics(self.stream).data());
         for item in data.into_iter().flatten() {

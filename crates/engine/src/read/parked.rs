@@ -1,0 +1,147 @@
+//! What a reader leaves for later, and takes up again, `spec/reading.md`, section "Parking".
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use sealcast_protocol::{EnvelopeHash, EnvelopeView, UserId};
+
+use super::{Event, Order, Reader, Refusal, accept, tell_gone};
+use crate::candidates::Outcome;
+use crate::parking::{Cause, Parked, Unopened};
+use crate::view::StreamView;
+
+impl Reader {
+    /// Hands out from now on, with what it says of them, the envelopes that may open later, to be
+    /// [settled](Self::settle) before its events are taken. `waiting` are those that wait already.
+    pub fn park(&mut self, waiting: BTreeMap<EnvelopeHash, u64>) {
+        self.parks = true;
+        self.parked = waiting;
+    }
+
+    /// Whether there are envelopes to settle.
+    pub fn has_unopened(&self) -> bool {
+        self.events.has_unopened()
+    }
+
+    /// The envelopes that did not open and may later, in order.
+    pub fn unopened(&self) -> impl Iterator<Item = &Unopened> {
+        self.events.unopened()
+    }
+
+    /// Says what became of each of the [`unopened`](Self::unopened), in their order.
+    pub fn settle(&mut self, parked: impl IntoIterator<Item = Parked>) {
+        self.events.settle(parked);
+    }
+
+    /// Tells what a [`Parking`](crate::Parking) has to tell.
+    pub fn tell(&mut self, events: impl IntoIterator<Item = Event>) {
+        events.into_iter().for_each(|event| self.events.push(event));
+    }
+
+    /// Judges a parked envelope once more, all but its order, which was judged when it came. False
+    /// where it still waits; nothing is told then.
+    pub fn reopen(&mut self, view: &StreamView, number: u64, bytes: &[u8]) -> bool {
+        let is_done =
+            EnvelopeView::parse(bytes).is_ok_and(|envelope| self.judge_again(view, envelope));
+        if is_done {
+            self.events.push_done(number);
+        }
+        is_done
+    }
+
+    fn judge_again(&mut self, view: &StreamView, envelope: EnvelopeView<'_>) -> bool {
+        let (stream, header) = (view.stream(), *envelope.header());
+        let reject = |user, refusal| Event::Rejected {
+            header: Some(header),
+            user,
+            refusal,
+            givers: Vec::new(),
+            parked: Parked::Waited,
+        };
+        let accepted = match accept(view, &stream, envelope, &self.allowed, &mut self.verifier) {
+            Ok(accepted) => accepted,
+            Err((_, Refusal::UnknownSender | Refusal::UnknownSession | Refusal::NotEntitled)) => {
+                return false;
+            }
+            Err((user, refusal)) => {
+                self.events.push(reject(user, refusal));
+                return true;
+            }
+        };
+        let user = accepted.user;
+        match self.keys.open(view, &accepted.envelope) {
+            Outcome::NoKey => return false,
+            Outcome::NotAuthentic(givers) if !givers.is_empty() => return false,
+            Outcome::NotAuthentic(_) => {
+                self.events.push(reject(Some(user), Refusal::NotAuthentic));
+            }
+            Outcome::Opened(plaintext, liars) => {
+                self.tell_liars(header.session, liars);
+                self.deliver(header, user, plaintext, Parked::Waited);
+            }
+        }
+        true
+    }
+
+    /// What an envelope that is refused may wait for, if anything.
+    pub(super) fn waits_for(
+        &self,
+        view: &StreamView,
+        user: &UserId,
+        refusal: Refusal,
+    ) -> Option<Cause> {
+        match refusal {
+            Refusal::UnknownSession if self.parks => Some(Cause::Session),
+            Refusal::NotEntitled if self.parks && view.is_announcer(user) => Some(Cause::Right),
+            Refusal::UnknownSession
+            | Refusal::NotEntitled
+            | Refusal::Malformed
+            | Refusal::UnknownSender
+            | Refusal::BadSignature
+            | Refusal::WrongSession
+            | Refusal::AfterRevocation
+            | Refusal::NotAuthentic => None,
+        }
+    }
+
+    /// Hands out an envelope whose session or whose sender's right is not known, where its signature
+    /// holds. Its order counts from now on: it is here, and no gap.
+    pub(super) fn refuse_for_now(
+        &mut self,
+        view: &StreamView,
+        user: UserId,
+        envelope: &EnvelopeView<'_>,
+        (cause, refusal): (Cause, Refusal),
+        bytes: &[u8],
+    ) {
+        let (stream, header) = (view.stream(), *envelope.header());
+        let bound = envelope.bind(&stream, b"");
+        let hash = bound.hash();
+        let key = view.sign_key(&user, &header.device);
+        let is_signed = key.is_some_and(|key| bound.verify_by(&mut self.verifier, &key).is_ok());
+        if !is_signed {
+            return self.reject(Some(header), Some(user), refusal, Vec::new());
+        }
+        let floor = self.tracker(&header.device).floor();
+        let at = match cause {
+            // Nothing of a session that is not known was ever delivered, however old it says it is.
+            Cause::Session => header.position.max(floor),
+            Cause::Grant | Cause::Key | Cause::OtherKey | Cause::Right => header.position,
+        };
+        let gone = match self.note(user, &header, hash, at) {
+            Order::Fresh(gone) => {
+                self.leave(Unopened {
+                    header,
+                    user,
+                    hash,
+                    cause,
+                    givers: Vec::new(),
+                    bytes: bytes.to_vec(),
+                });
+                gone
+            }
+            Order::Old(gone) => gone,
+        };
+        tell_gone(&mut self.events, view, gone);
+    }
+}
