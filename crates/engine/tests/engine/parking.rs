@@ -268,11 +268,15 @@ fn what_a_publisher_seals_beyond_its_grant_waits_for_the_log_and_a_readers_does_
         .unwrap();
     items.extend(world.sealed(publisher, &["beyond"]));
     items.push(resealed(&world, reader, &items[1], |_| ()));
+    let mut forged = items[1].clone();
+    forged[100] ^= 1;
+    items.push(forged);
     let mut lot = Lot::new(&world, reader);
     let told = lot.read(&world, &items);
+    let refused = "rejected: NotEntitled\n";
     assert_eq!(
         told,
-        "within\nrejected: NotEntitled Waits\nrejected: NotEntitled\n"
+        format!("within\nrejected: NotEntitled Waits\n{refused}{refused}")
     );
     world.share(publisher, SharedWith::Everyone);
     world.sync(reader);
