@@ -234,6 +234,23 @@ async fn history_that_waits_opens_while_it_is_followed_and_is_not_told_twice() {
     assert_eq!(count(&joined).await, 0);
 }
 
+/// The key may come through another handle of the stream while the history is read.
+#[tokio::test]
+async fn history_whose_key_came_while_it_was_read_opens_when_it_was_read() {
+    let rig = Rig::new();
+    let (stream, bob, joined) = two(&rig).await;
+    let sent = texts("m", 2);
+    say_all(&stream, &sent).await;
+    let mut whole = joined.subscribe(Some(Position::START)).await.unwrap();
+    let waits = "Sealed(NotGranted) Waits";
+    assert_eq!(hear(&mut whole, 1).await, [waits]);
+    stream.grant(all_to(bob.user())).await.unwrap();
+    joined.sync().await.unwrap();
+    assert_eq!(hear(&mut whole, 1).await, [waits]);
+    assert!(!is_silent(&mut whole).await);
+    assert_eq!(hear(&mut whole, 1).await, ["m1 Waited"]);
+}
+
 #[tokio::test]
 async fn what_waited_and_opens_in_history_is_not_delivered_late_as_well() {
     let rig = Rig::new();
@@ -358,7 +375,8 @@ async fn what_waited_as_long_as_it_may_is_told_once_and_gone() {
     hear(&mut live, 1).await;
     time.pass(ParkingLimits::default().age_ms_max + 1);
     say(&stream, "new").await;
-    let told = hear(&mut live, 2).await;
+    let told = timeout(Duration::from_secs(60), hear(&mut live, 2)).await;
+    let told = told.expect("both are told");
     let told: BTreeSet<_> = told.iter().map(String::as_str).collect();
     let expected = ["Sealed(NotGranted) TooOld", "Sealed(NotGranted) Waits"];
     assert!(told.iter().eq(&expected), "{told:?}");
@@ -465,6 +483,49 @@ async fn a_home_that_dies_while_it_delivers_what_waited_loses_none_of_it() {
         at += 1;
     }
     assert!(at > 2 && repeated > 0, "{at} {repeated}");
+}
+
+/// Whoever dies while messages come has on disk, at the next start, each of which it said that it
+/// waits.
+#[tokio::test]
+async fn what_was_told_to_wait_waits_whenever_the_home_dies() {
+    let mut at = 0;
+    loop {
+        let rig = Rig::small();
+        let (stream, bob, joined) = two(&rig).await;
+        drop(joined);
+        let sent = texts("m", 3);
+        let armed = Arc::new(AtomicBool::new(false));
+        let ground = {
+            let (armed, done) = (armed.clone(), AtomicUsize::new(0));
+            Gated::over(Ground::default(), move || {
+                !armed.load(Ordering::SeqCst) || done.fetch_add(1, Ordering::SeqCst) < at
+            })
+        };
+        let mortal = rig.on("bob", ground).await;
+        let joined = mortal.stream(&name("kitchen")).await.unwrap();
+        let mut live = joined.subscribe(None).await.unwrap();
+        armed.store(true, Ordering::SeqCst);
+        let mut told = 0;
+        for text in &sent {
+            say(&stream, text).await;
+            match live.next().await {
+                Ok(_waits) => told += 1,
+                Err(_) => break,
+            }
+        }
+        let is_whole = live.finish().await.is_ok();
+        stream.grant(all_to(bob.user())).await.unwrap();
+        let joined = come_back(&rig).await;
+        assert_eq!(count(&joined).await, told as u64, "dies at {at}");
+        let mut live = joined.subscribe(None).await.unwrap();
+        assert_eq!(hear(&mut live, told).await, late(&sent[..told]));
+        if told == sent.len() && is_whole {
+            break;
+        }
+        at += 1;
+    }
+    assert!(at > 2, "{at}");
 }
 
 /// What a store refused once is done when it is asked again: nothing is handed out twice, nothing

@@ -469,7 +469,11 @@ impl Store for Gated {
     ) -> Result<(), StoreError> {
         match (self.may_succeed)() {
             true => self.inner.transact(step),
-            false => Err(StoreError::Aborted),
+            // It fails at its very end, when everything was written.
+            false => self.inner.transact(&mut |txn| {
+                step(txn)?;
+                Err(StoreError::Aborted)
+            }),
         }
     }
 
