@@ -5,5 +5,6 @@
 mod aborts;
 mod disk;
 mod keys;
+mod parked;
 mod play;
 mod scene;
