@@ -154,19 +154,20 @@ impl Lot {
         Ok(())
     }
 
-    /// Opens some of what may open by now.
+    /// Opens some of what may open by now. Fails, once for it, where one of them is damaged; the others
+    /// were opened all the same.
     pub(crate) fn reopen(&self, machine: &mut Machine) -> Result<(), Error> {
         let taken = {
             let parking = &mut lock(&self.index).parking;
             let vault = self.core.vault();
             vault.take_parked(parking, REOPENED_AT_ONCE, REOPENED_BYTES)?
         };
-        for (number, bytes) in taken {
+        for (number, bytes) in taken.envelopes {
             if !machine.reopen(&self.core.view(), number, &bytes) {
                 lock(&self.index).parking.put_back(number);
             }
         }
-        Ok(())
+        taken.damage.map_or(Ok(()), Err)
     }
 
     /// Changes what waits, in one transaction.

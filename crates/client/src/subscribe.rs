@@ -64,6 +64,8 @@ pub struct Subscription {
     lot: Lot,
     /// Whether to look what of it opens.
     is_to_look: bool,
+    /// Whether what has waited as long as it may is given up.
+    expires: bool,
     /// Whether parked messages are being opened, and whether they are next.
     is_releasing: bool,
     is_turn_of_parked: bool,
@@ -112,6 +114,7 @@ impl Subscription {
             has_news: false,
             lot,
             is_to_look: false,
+            expires: true,
             is_releasing: false,
             is_turn_of_parked: false,
             looked_at: None,
@@ -190,8 +193,11 @@ impl Subscription {
             if self.keeps_place && self.kept_at.elapsed() >= TICK {
                 self.store_place().await?;
             }
-            if self.lot.has_old() {
+            if self.expires && self.lot.has_old() {
+                // A store that does not let go of what is old says so once.
+                self.expires = false;
                 self.lot.expire().await?;
+                self.expires = true;
                 continue;
             }
             match &mut self.phase {

@@ -2,7 +2,7 @@
 
 use sealcast_crypto::SecretBytes;
 use sealcast_engine::{Change, Parking, Space};
-use sealcast_store::Txn;
+use sealcast_store::{StoreError, Txn};
 
 use super::{Vault, key};
 use crate::error::Error;
@@ -32,23 +32,30 @@ impl Vault {
         })
     }
 
-    /// Takes some of what may open, so many envelopes and bytes, with their numbers.
+    /// Takes some of what may open, so many envelopes and bytes, with their numbers; and tells of one
+    /// that is damaged, which is passed over until the home is opened again.
     pub(crate) fn take_parked(
         &self,
         parking: &mut Parking,
         count_max: usize,
         bytes_max: u64,
-    ) -> Result<Vec<(u64, Vec<u8>)>, Error> {
+    ) -> Result<Taken, Error> {
         let mut numbers = Vec::new();
         let taken = sealcast_store::transact_with(&*self.0, |txn| {
             restore_parked(txn, parking)?;
             numbers = parking.take_due(count_max, bytes_max);
-            let mut taken = Vec::new();
+            let mut taken = Taken::default();
             for number in &numbers {
                 let place = key(Space::ParkedEnvelope, &[&parking.envelope_id(*number)]);
-                let envelope = txn.get(&place)?;
-                let envelope = envelope.ok_or(Error::Internal("a parked envelope is gone"))?;
-                taken.push((*number, envelope.expose().to_vec()));
+                match txn.get(&place) {
+                    Ok(Some(envelope)) => {
+                        let envelope = envelope.expose().to_vec();
+                        taken.envelopes.push((*number, envelope));
+                    }
+                    Ok(None) => taken.damage = Some(Error::Internal("a parked envelope is gone")),
+                    Err(damage @ StoreError::Damaged { .. }) => taken.damage = Some(damage.into()),
+                    Err(error) => return Err(error.into()),
+                }
             }
             Ok(taken)
         });
@@ -57,6 +64,13 @@ impl Vault {
         }
         taken
     }
+}
+
+/// Envelopes that were parked, with their numbers.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    pub(crate) envelopes: Vec<(u64, Vec<u8>)>,
+    pub(crate) damage: Option<Error>,
 }
 
 /// Brings the index in step with the store, where somebody else had changed that.

@@ -79,7 +79,7 @@ fn fault_at(scene: &Scene, recording: &Recording, end: usize) -> Result<(), Faul
         of.map(str::to_owned).collect()
     };
     let (waits, opened) = (marked("waits "), marked("opened "));
-    let is_finished = marks.iter().any(|mark| *mark == "finished");
+    let is_finished = marks.contains(&"finished");
     let after = runtime().block_on(go_on(scene)).map_err(told)?;
     let says = format!("{waits:?} waited, {opened:?} opened, then {after:?}");
     let is_lost = |of: &&String| !opened.contains(*of) && !after.contains(of);

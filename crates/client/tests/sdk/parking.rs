@@ -2,16 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sealcast::{
-    Delivery, Error, Ground, Home, Parked, ParkingLimits, Position, Reason, Roles, Sharing, Stream,
-    StreamOptions, SubscribeOptions, Subscription,
+    Delivery, Home, Parked, ParkingLimits, Position, Reason, Roles, Sharing, Stream, StreamOptions,
+    SubscribeOptions, Subscription,
 };
 use tokio::time::{Instant, timeout};
 
 use crate::rig::*;
+
+mod failures;
 
 /// A delivery as a line, with whether it waits or waited.
 fn told(delivery: &Delivery) -> String {
@@ -55,6 +57,18 @@ async fn two(rig: &Rig) -> (Stream, Home, Stream) {
     let stream = kitchen(&alice).await;
     let joined = join(&bob, &stream).await;
     (stream, bob, joined)
+}
+
+/// Carol publishes too, and lets bob read her lane; alice does not let him read hers.
+async fn carols(rig: &Rig, stream: &Stream, bob: &Home) -> Stream {
+    let carol = rig.home("carol").await;
+    let hers = join(&carol, stream).await;
+    let publisher = to(carol.user(), Roles::PUBLISHER, sealcast::Interval::ALL);
+    stream.grant(publisher).await.unwrap();
+    hers.sync().await.unwrap();
+    say(&hers, "first").await;
+    hers.grant(all_to(bob.user())).await.unwrap();
+    hers
 }
 
 /// Opens bob's home as a new process does.
@@ -113,14 +127,7 @@ async fn messages_under_a_missing_key_are_told_without_waiting_for_each() {
 async fn what_waits_holds_back_no_other_publisher() {
     let rig = Rig::new();
     let (stream, bob, joined) = two(&rig).await;
-    let carol = rig.home("carol").await;
-    let hers = join(&carol, &stream).await;
-    let publisher = to(carol.user(), Roles::PUBLISHER, sealcast::Interval::ALL);
-    stream.grant(publisher).await.unwrap();
-    hers.sync().await.unwrap();
-    say(&hers, "first").await;
-    // Carol lets bob read her lane, alice does not let him read hers.
-    hers.grant(all_to(bob.user())).await.unwrap();
+    let hers = carols(&rig, &stream, &bob).await;
     let mut live = joined.subscribe(None).await.unwrap();
     for text in ["one", "two"] {
         say(&stream, &format!("alice {text}")).await;
@@ -192,13 +199,7 @@ async fn what_waited_comes_before_what_its_device_publishes_next() {
 async fn what_others_publish_is_delivered_amid_what_waited() {
     let rig = Rig::small();
     let (stream, bob, joined) = two(&rig).await;
-    let carol = rig.home("carol").await;
-    let hers = join(&carol, &stream).await;
-    let publisher = to(carol.user(), Roles::PUBLISHER, sealcast::Interval::ALL);
-    stream.grant(publisher).await.unwrap();
-    hers.sync().await.unwrap();
-    say(&hers, "first").await;
-    hers.grant(all_to(bob.user())).await.unwrap();
+    let hers = carols(&rig, &stream, &bob).await;
     let mut live = joined.subscribe(None).await.unwrap();
     let sent = texts("m", 1500);
     say_all(&stream, &sent).await;
@@ -404,185 +405,6 @@ async fn of_two_subscriptions_of_a_home_none_loses_what_waits_in_silence() {
     let elsewhere = vec!["Sealed(NotGranted) Elsewhere"; 5];
     assert_eq!(hear(&mut second, 5).await, elsewhere);
     assert!(is_silent(&mut second).await);
-}
-
-/// What a subscription was handed until its store failed, and how.
-struct Run {
-    heard: Vec<Delivery>,
-    end: Option<Error>,
-}
-
-async fn run(ground: Ground, rig: &Rig, wanted: usize) -> Run {
-    let mut heard = Vec::new();
-    let end = listen(ground, rig, wanted, &mut heard).await.err();
-    Run { heard, end }
-}
-
-async fn listen(
-    ground: Ground,
-    rig: &Rig,
-    wanted: usize,
-    heard: &mut Vec<Delivery>,
-) -> Result<(), Error> {
-    let bob = Home::danger_open_on(&rig.path("bob"), None, ground).await?;
-    let joined = bob.stream(&name("kitchen")).await?;
-    let mut live = joined.subscribe(None).await?;
-    while heard.len() < wanted {
-        heard.push(live.next().await?);
-    }
-    live.finish().await
-}
-
-/// A store of which every transaction fails from one on.
-fn dying(at: usize) -> Ground {
-    let done = AtomicUsize::new(0);
-    Gated::over(Ground::default(), move || {
-        done.fetch_add(1, Ordering::SeqCst) < at
-    })
-}
-
-fn opened(heard: &[Delivery]) -> Vec<String> {
-    let opened = heard.iter().filter(|of| of.payload.is_some());
-    opened.map(line).collect()
-}
-
-/// Bob's home holds so many parked messages, whose keys are on the bus.
-async fn with_parked(rig: &Rig, sent: &[String]) -> Stream {
-    let (stream, bob, joined) = two(rig).await;
-    let mut live = joined.subscribe(None).await.unwrap();
-    say_all(&stream, sent).await;
-    hear(&mut live, sent.len()).await;
-    live.finish().await.unwrap();
-    stream.grant(all_to(bob.user())).await.unwrap();
-    stream
-}
-
-/// Whoever dies between two transactions is handed again, at the next start, what it was handed
-/// and had no time to record; nothing is lost.
-#[tokio::test]
-async fn a_home_that_dies_while_it_delivers_what_waited_loses_none_of_it() {
-    let (mut at, mut repeated) = (0, 0);
-    loop {
-        let rig = Rig::small();
-        let sent = texts("m", 4);
-        let _stream = with_parked(&rig, &sent).await;
-        let first = run(dying(at), &rig, sent.len()).await;
-        let before = opened(&first.heard);
-        assert!(sent.starts_with(&before), "dies at {at}: {before:?}");
-        let joined = come_back(&rig).await;
-        let left = count(&joined).await as usize;
-        assert!(left + before.len() >= sent.len(), "dies at {at}: {left}");
-        let mut live = joined.subscribe(None).await.unwrap();
-        let after = hear(&mut live, left).await;
-        assert_eq!(after, late(&sent[sent.len() - left..]), "dies at {at}");
-        repeated += left + before.len() - sent.len();
-        if first.end.is_none() {
-            assert_eq!(left, 0);
-            break;
-        }
-        at += 1;
-    }
-    assert!(at > 2 && repeated > 0, "{at} {repeated}");
-}
-
-/// Whoever dies while messages come has on disk, at the next start, each of which it said that it
-/// waits.
-#[tokio::test]
-async fn what_was_told_to_wait_waits_whenever_the_home_dies() {
-    let mut at = 0;
-    loop {
-        let rig = Rig::small();
-        let (stream, bob, joined) = two(&rig).await;
-        drop(joined);
-        let sent = texts("m", 3);
-        let armed = Arc::new(AtomicBool::new(false));
-        let ground = {
-            let (armed, done) = (armed.clone(), AtomicUsize::new(0));
-            Gated::over(Ground::default(), move || {
-                !armed.load(Ordering::SeqCst) || done.fetch_add(1, Ordering::SeqCst) < at
-            })
-        };
-        let mortal = rig.on("bob", ground).await;
-        let joined = mortal.stream(&name("kitchen")).await.unwrap();
-        let mut live = joined.subscribe(None).await.unwrap();
-        armed.store(true, Ordering::SeqCst);
-        let mut told = 0;
-        for text in &sent {
-            say(&stream, text).await;
-            match live.next().await {
-                Ok(_waits) => told += 1,
-                Err(_) => break,
-            }
-        }
-        let is_whole = live.finish().await.is_ok();
-        stream.grant(all_to(bob.user())).await.unwrap();
-        let joined = come_back(&rig).await;
-        assert_eq!(count(&joined).await, told as u64, "dies at {at}");
-        let mut live = joined.subscribe(None).await.unwrap();
-        assert_eq!(hear(&mut live, told).await, late(&sent[..told]));
-        if told == sent.len() && is_whole {
-            break;
-        }
-        at += 1;
-    }
-    assert!(at > 2, "{at}");
-}
-
-/// What a store refused once is done when it is asked again: nothing is handed out twice, nothing
-/// is said to wait that does not.
-#[tokio::test]
-async fn a_store_that_fails_once_loses_and_repeats_nothing_that_waits() {
-    let mut at = 0;
-    loop {
-        let rig = Rig::small();
-        let (stream, bob, joined) = two(&rig).await;
-        let user = bob.user();
-        drop((joined, bob));
-        let failed = Arc::new(AtomicUsize::new(0));
-        let armed = Arc::new(AtomicBool::new(false));
-        let ground = {
-            let (failed, armed) = (failed.clone(), armed.clone());
-            Gated::over(Ground::default(), move || {
-                !armed.load(Ordering::SeqCst) || failed.fetch_add(1, Ordering::SeqCst) != at
-            })
-        };
-        let bob = rig.on("bob", ground).await;
-        let joined = bob.stream(&name("kitchen")).await.unwrap();
-        let mut live = joined.subscribe(None).await.unwrap();
-        armed.store(true, Ordering::SeqCst);
-        let sent = texts("m", 3);
-        say_all(&stream, &sent).await;
-        let mut heard = Vec::new();
-        while heard.len() < 3 {
-            match live.next().await {
-                Ok(delivery) => heard.push(told(&delivery)),
-                Err(_) => continue,
-            }
-        }
-        assert_eq!(heard, vec!["Sealed(NotGranted) Waits"; 3], "fails at {at}");
-        stream.grant(all_to(user)).await.unwrap();
-        say(&stream, "next").await;
-        let mut heard = Vec::new();
-        while heard.last().is_none_or(|last| last != "next") {
-            match live.next().await {
-                Ok(delivery) => heard.push(told(&delivery)),
-                Err(_) => continue,
-            }
-        }
-        let expected = [late(&sent), vec!["next".to_owned()]].concat();
-        assert_eq!(heard, expected, "fails at {at}");
-        let finished = live.finish().await;
-        let is_over = failed.load(Ordering::SeqCst) <= at;
-        armed.store(false, Ordering::SeqCst);
-        if finished.is_ok() {
-            assert_eq!(count(&joined).await, 0, "fails at {at}");
-        }
-        if is_over {
-            break;
-        }
-        at += 1;
-    }
-    assert!(at > 3, "{at}");
 }
 
 /// A backup does not carry what waits: it is on the bus, and there is much of it.

@@ -8,7 +8,7 @@ use crate::rig::{NOON, OWNER, World, between, header, since};
 mod lot;
 mod room;
 
-use lot::{Lot, numbered, opened_late, sealed};
+use lot::{Lot, let_in, numbered, opened_late, sealed, with_waiting};
 
 /// Fault 9: a thousand messages wait for one key together.
 #[test]
@@ -130,10 +130,7 @@ fn what_waits_is_there_after_a_restart_and_is_handed_out_once() {
     let mut later = lot.again(&world);
     assert!(later.parking.wants_look());
     assert_eq!(later.release(&world), "");
-    world
-        .grant(OWNER, reader, Roles::READER, Interval::ALL)
-        .unwrap();
-    world.sync(reader);
+    let_in(&mut world, reader);
     assert_eq!(later.release(&world), opened_late(&texts));
     assert_eq!(later.again(&world).count(), 0);
 }
@@ -215,10 +212,7 @@ fn messages_of_a_session_whose_record_is_late_wait_for_it_and_are_no_gap() {
 fn an_old_message_of_a_late_session_is_no_replay_after_a_restart() {
     let mut world = World::new(713);
     let reader = world.user();
-    world
-        .grant(OWNER, reader, Roles::READER, Interval::ALL)
-        .unwrap();
-    world.sync(reader);
+    let_in(&mut world, reader);
     let early = world.sealed(OWNER, &["early"]);
     let mut lot = Lot::new(&world, reader);
     lot.reader.raise_floor(world.now.after(3_600_000));
@@ -234,10 +228,7 @@ fn an_old_message_of_a_late_session_is_no_replay_after_a_restart() {
 fn a_session_that_is_late_and_does_not_allow_the_message_rejects_it_then() {
     let mut world = World::new(714);
     let reader = world.user();
-    world
-        .grant(OWNER, reader, Roles::READER, Interval::ALL)
-        .unwrap();
-    world.sync(reader);
+    let_in(&mut world, reader);
     let item = world.sealed(OWNER, &["live"]).remove(0);
     let odd = resealed(&world, OWNER, &item, |header| header.flags.backfill = true);
     let mut lot = Lot::new(&world, reader);
@@ -346,10 +337,7 @@ fn what_waits_and_opens_in_history_waits_no_more() {
     world.sync(reader);
     let mut lot = Lot::new(&world, reader);
     lot.read(&world, &items);
-    world
-        .grant(OWNER, reader, Roles::READER, Interval::ALL)
-        .unwrap();
-    world.sync(reader);
+    let_in(&mut world, reader);
     let mut later = lot.again(&world);
     later.reader = Reader::new(Mode::History(Interval::ALL));
     later.reader.park(later.parking.numbers().clone());
@@ -378,18 +366,10 @@ fn older_data_that_waits_opens_too() {
 
 #[test]
 fn what_comes_from_a_device_with_something_due_is_known_to_be_later() {
-    let mut world = World::new(720);
-    let reader = world.user();
-    let items = sealed(&mut world, OWNER, &numbered(3));
-    world.sync(reader);
-    let mut lot = Lot::new(&world, reader);
-    lot.read(&world, &items);
+    let (mut world, reader, mut lot) = with_waiting(720, 3);
     let device = world.device(OWNER);
     assert!(!lot.parking.is_due(&device));
-    world
-        .grant(OWNER, reader, Roles::READER, Interval::ALL)
-        .unwrap();
-    world.sync(reader);
+    let_in(&mut world, reader);
     lot.parking.look(&world.peers[reader].view);
     assert!(lot.parking.is_due(&device) && !lot.parking.is_due(&DeviceId([9; 16])));
     assert_eq!(lot.parking.take_due(2, 1 << 20), [0, 1]);

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use sealcast_engine::{
     Change, Event, Missing, Mode, Parked, Parking, ParkingLimits, Reader, Space,
 };
+use sealcast_protocol::{Interval, Roles};
 
-use crate::rig::{World, lines};
+use crate::rig::{OWNER, World, lines};
 
 /// A reader that parks, the index and a store of one device, as a driver keeps them.
 pub(super) struct Lot {
@@ -146,4 +147,23 @@ pub(super) fn opened_late(texts: &[String]) -> String {
         .iter()
         .map(|text| format!("{text} Waited\n"))
         .collect()
+}
+
+/// Lets a reader in, who learns of it.
+pub(super) fn let_in(world: &mut World, reader: usize) {
+    world
+        .grant(OWNER, reader, Roles::READER, Interval::ALL)
+        .unwrap();
+    world.sync(reader);
+}
+
+/// A reader without a grant for whom so many messages of the owner wait.
+pub(super) fn with_waiting(seed: u64, count: usize) -> (World, usize, Lot) {
+    let mut world = World::new(seed);
+    let reader = world.user();
+    let items = sealed(&mut world, OWNER, &numbered(count));
+    world.sync(reader);
+    let mut lot = Lot::new(&world, reader);
+    lot.read(&world, &items);
+    (world, reader, lot)
 }

@@ -3,7 +3,7 @@
 use sealcast_engine::{Parked, ParkingLimits, SharedWith, Space};
 use sealcast_protocol::{Interval, Roles};
 
-use super::lot::{Lot, numbered, opened_late, sealed, told_lines};
+use super::lot::{Lot, let_in, numbered, opened_late, sealed, told_lines, with_waiting};
 use crate::rig::{NOON, OWNER, World};
 
 /// Somebody else on the same store took what this one said waits: it says so.
@@ -16,10 +16,7 @@ fn what_another_run_handed_out_is_told_and_not_lost_in_silence() {
     let mut first = Lot::new(&world, reader);
     first.read(&world, &items);
     let mut second = first.again(&world);
-    world
-        .grant(OWNER, reader, Roles::READER, Interval::ALL)
-        .unwrap();
-    world.sync(reader);
+    let_in(&mut world, reader);
     second.release(&world);
     first.store = second.store.clone();
     let stamp = first.store.get(&(Space::Parked, first.parking.stamp_id()));
@@ -63,16 +60,8 @@ fn a_transaction_that_failed_leaves_nothing_behind() {
 /// What was handed out is not handed out again where the record of it failed.
 #[test]
 fn what_was_handed_out_is_not_due_again_when_the_index_is_read_anew() {
-    let mut world = World::new(707);
-    let reader = world.user();
-    let items = sealed(&mut world, OWNER, &numbered(2));
-    world.sync(reader);
-    let mut lot = Lot::new(&world, reader);
-    lot.read(&world, &items);
-    world
-        .grant(OWNER, reader, Roles::READER, Interval::ALL)
-        .unwrap();
-    world.sync(reader);
+    let (mut world, reader, mut lot) = with_waiting(707, 2);
+    let_in(&mut world, reader);
     lot.parking.look(&world.peers[reader].view);
     let numbers = lot.parking.take_due(9, 1 << 20);
     lot.parking.hand_out(numbers);
@@ -106,10 +95,7 @@ fn a_publisher_whose_room_is_full_is_told_so_and_what_waits_goes_on_waiting() {
     let told = lot.read(&world, &items);
     let kept = "sealed Waits\n".repeat(3);
     assert_eq!(told, format!("{kept}sealed NoRoom\nsealed NoRoom\n"));
-    world
-        .grant(OWNER, reader, Roles::READER, Interval::ALL)
-        .unwrap();
-    world.sync(reader);
+    let_in(&mut world, reader);
     assert_eq!(lot.release(&world), opened_late(&numbered(3)));
 }
 
@@ -180,12 +166,7 @@ fn what_waited_as_long_as_it_may_is_given_up_and_told() {
 /// An index of another version, or what is none, is passed over.
 #[test]
 fn rows_that_are_none_are_passed_over() {
-    let mut world = World::new(721);
-    let reader = world.user();
-    let items = sealed(&mut world, OWNER, &numbered(1));
-    world.sync(reader);
-    let mut lot = Lot::new(&world, reader);
-    lot.read(&world, &items);
+    let (world, _, mut lot) = with_waiting(721, 1);
     let id = |number: u64| [&world.stream.0[..], &number.to_be_bytes()].concat();
     for (number, value) in [(7, &b""[..]), (8, b"\x80"), (9, &[0xff; 600])] {
         lot.store
