@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::play::{CLEAR, grant};
 use crate::scene::{Fault, Scene, runtime, told};
 
-const MOMENTS: usize = 80;
+const MOMENTS: usize = 120;
 const MESSAGES: usize = 6;
 
 async fn open(scene: &Scene, who: &str) -> Result<(Home, Stream), Error> {
@@ -43,7 +43,12 @@ async fn follow(scene: &Scene, watch: &Watch) -> Result<(), Error> {
     for number in 0..MESSAGES {
         let delivery = live.next().await?;
         assert_eq!(delivery.parked, Parked::Waited);
+        // What is written in between are moments, too.
+        stream.publish(CLEAR.as_bytes()).await?;
         watch.mark(format!("opened {number}"));
+    }
+    for _ in 0..MESSAGES {
+        live.next().await?;
     }
     live.finish().await?;
     watch.mark("finished");
