@@ -437,4 +437,26 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn the_reference_names_what_becomes_of_what_is_parked() {
+        let page = include_str!("../../../docs/reference/command-line.md");
+        let parked = [
+            Parked::Waits,
+            Parked::Waited,
+            Parked::NoRoom,
+            Parked::TooOld,
+            Parked::Elsewhere,
+        ];
+        for code in parked.map(|of| parked_code(of).unwrap()) {
+            assert!(page.contains(&format!("`{code}`")), "{code}");
+        }
+        assert_eq!(parked_code(Parked::No), None);
+    }
+
+    #[test]
+    fn only_round_counts_of_what_waits_are_said() {
+        let round: Vec<_> = (0..2_000).filter(|of| is_round(*of)).collect();
+        assert_eq!(round, [1, 10, 100, 1_000]);
+    }
 }
