@@ -78,6 +78,10 @@ id!(
     /// The hash of an access-log entry; also names the grant that the entry gives.
     LogHash, 32
 );
+id!(
+    /// A request for keys, drawn at random by the device that asks; zero where there is none.
+    RequestId, 16
+);
 
 hex_id!(DeviceId, 16);
 hex_id!(StreamId, 32);
@@ -85,6 +89,7 @@ hex_id!(SessionId, 16);
 hex_id!(InstanceId, 8);
 hex_id!(EnvelopeHash, 16);
 hex_id!(LogHash, 32);
+hex_id!(RequestId, 16);
 
 impl From<Digest> for LogHash {
     fn from(digest: Digest) -> Self {
@@ -94,6 +99,11 @@ impl From<Digest> for LogHash {
 
 impl EnvelopeHash {
     /// Stands where no envelope went before.
+    pub const NONE: Self = Self([0; 16]);
+}
+
+impl RequestId {
+    /// Stands where nothing was asked.
     pub const NONE: Self = Self([0; 16]);
 }
 

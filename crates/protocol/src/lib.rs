@@ -16,9 +16,13 @@ mod signed;
 mod v1;
 
 pub use encoding::{DecodeError, decode, encode};
-pub use ids::{DeviceId, EnvelopeHash, InstanceId, LogHash, SessionId, StreamId, UserId};
-pub use ids::{IdError, Interval, Position, StreamTopics};
+pub use ids::{DeviceId, EnvelopeHash, InstanceId, LogHash, RequestId, SessionId, StreamId};
+pub use ids::{IdError, Interval, Position, StreamTopics, UserId};
 pub use signed::{Signable, Unverified, Verified, VerifyError, sign};
+pub use v1::asking::{
+    AskItem, Claim, REQUEST_LIFETIME_MS_MAX, Receipt, Refusal, RefusalReason, Solicitation,
+    WANTS_MAX, Want,
+};
 pub use v1::bundle::{
     Bundle, BundleContext, COVERS_MAX, CoverSpec, KeyUse, OpenBundleError, SealBundleError,
     open_bundle, seal_bundle,

@@ -92,14 +92,14 @@ pub(crate) fn revocation_proof(given: &mut Given) -> Outcome {
 }
 
 /// What every signed object comes with.
-struct Signed {
+pub(crate) struct Signed {
     key: [u8; 32],
     wire: Vec<u8>,
     seed: Option<[u8; 32]>,
 }
 
 impl Signed {
-    fn take(given: &mut Given) -> Result<Self, String> {
+    pub(crate) fn take(given: &mut Given) -> Result<Self, String> {
         Ok(Self {
             key: given.array("public-key")?,
             wire: given.bytes("wire")?,
@@ -107,7 +107,7 @@ impl Signed {
         })
     }
 
-    fn verify<T: Signable + Clone>(&self) -> Result<Verified<T>, String> {
+    pub(crate) fn verify<T: Signable + Clone>(&self) -> Result<Verified<T>, String> {
         let unverified = Unverified::<T>::decode(&self.wire);
         let unverified = unverified.map_err(|error| named(DECODE)(&error))?;
         let key = VerifyingKey::from_bytes(self.key).map_err(|_| "no key")?;

@@ -15,7 +15,7 @@ const COVER: &[(&str, &str)] = &[
     ("EmptyInterval", "empty interval"),
     ("KeyLength", "key length"),
 ];
-const KEY: &[(&str, &str)] = &[
+pub(crate) const KEY: &[(&str, &str)] = &[
     ("Length", "key length"),
     ("NotCanonical", "not canonical"),
     ("SmallOrder", "small order"),

@@ -4,6 +4,7 @@
 //! [`check`] tries one case, [`check_folder`] all of them. It is the same code that runs natively
 //! and in WebAssembly, where nothing but [`LEFT_OUT`] is left out.
 
+mod asking;
 mod case;
 mod control;
 mod folder;
@@ -25,6 +26,7 @@ const READERS: &[(&str, Read)] = &[
     ("access-log", control::access_log),
     ("bulk-digest", keys::bulk_digests),
     ("bundle", control::bundles),
+    ("claim", asking::claims),
     ("cover", keys::covers),
     ("device-list", control::device_list),
     ("digest", keys::digests),
@@ -36,9 +38,12 @@ const READERS: &[(&str, Read)] = &[
     ("key-file", locked::key_file),
     ("log-state", logs::state),
     ("message", keys::messages),
+    ("receipt", asking::receipts),
+    ("refusal", asking::refusals),
     ("revocation-proof", control::revocation_proof),
     ("session", control::sessions),
     ("signature", keys::signatures),
+    ("solicitation", asking::solicitations),
     ("store", formats::store),
     ("ticket", formats::tickets),
     ("tree", keys::tree),

@@ -3,6 +3,7 @@
 //! `vectors/README.md` says how the files read. What is expected is written down here and not
 //! computed; `crates/vectors` reads the files back without any of this.
 
+mod asking;
 mod bundles;
 mod case;
 mod cast;
@@ -80,6 +81,7 @@ fn made() -> anyhow::Result<BTreeMap<PathBuf, String>> {
         log_states::cases(),
         sessions::cases()?,
         bundles::cases()?,
+        asking::cases(),
         exports::cases()?,
         stores::cases(),
     ]

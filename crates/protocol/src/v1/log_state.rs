@@ -431,8 +431,25 @@ impl LogState {
         if self.is_keyholder(user, device, lane) {
             return Vec::from([Interval::ALL]);
         }
+        self.reading(user, device, lane, |_| true)
+    }
+
+    /// The intervals of a lane of which a user on a device may hand its covers on to others whom the
+    /// log entitles, merged, ascending.
+    pub fn resharable(&self, user: &UserId, device: &DeviceId, lane: &UserId) -> Vec<Interval> {
+        self.reading(user, device, lane, |grant| grant.reshare)
+    }
+
+    fn reading(
+        &self,
+        user: &UserId,
+        device: &DeviceId,
+        lane: &UserId,
+        is_meant: impl Fn(&Grant) -> bool,
+    ) -> Vec<Interval> {
         let held = self.standing_for(user, device);
         let open = held.filter(|of| reads(&of.grant, lane) && !of.lanes_lost.contains(lane));
+        let open = open.filter(|of| is_meant(&of.grant));
         merged(open.map(|of| of.grant.interval).collect())
     }
 

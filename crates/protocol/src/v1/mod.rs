@@ -1,5 +1,6 @@
 //! Version 1 of every format. `lib.rs` re-exports it as the latest.
 
+pub(crate) mod asking;
 pub(crate) mod bundle;
 pub(crate) mod device;
 pub(crate) mod device_list;

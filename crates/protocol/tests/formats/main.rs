@@ -1,6 +1,7 @@
 //! The formats of what travels, through the public API.
 #![cfg(test)]
 
+mod asking;
 mod bundle;
 mod device;
 mod envelope;

@@ -2,11 +2,11 @@
 
 use sealcast_crypto::{Cover, SessionRoot, SigningKey, UnwrapKey, Walker, digest};
 use sealcast_protocol::{
-    BundleContext, Card, CardList, CardRevocation, CoverSpec, DeviceId, EnvelopeHash, Export,
-    ExportedCover, ExportedSession, Fallback, Flags, Frame, Header, InstanceId, Interval,
-    KeyExport, KeyUse, ListBody, LogHash, Position, SessionId, SessionKind, SessionRecord,
-    StreamId, Suite, Ticket, UserId, encode, open_bundle, seal_bundle, seal_frame, sign,
-    wrap_key_hash,
+    BundleContext, Card, CardList, CardRevocation, Claim, CoverSpec, DeviceId, EnvelopeHash,
+    Export, ExportedCover, ExportedSession, Fallback, Flags, Frame, Header, InstanceId, Interval,
+    KeyExport, KeyUse, ListBody, ListPin, LogHash, Position, Receipt, Refusal, RefusalReason,
+    RequestId, SessionId, SessionKind, SessionRecord, Solicitation, StreamId, Suite, Ticket,
+    UserId, Want, encode, open_bundle, seal_bundle, seal_frame, sign, wrap_key_hash,
 };
 
 use crate::support::{Seeded, hex};
@@ -179,6 +179,90 @@ fn the_example_of_the_bundles_page_is_true() {
             ("signature", hex(&signed.wire()[signed.wire().len() - 64..])),
         ],
     );
+}
+
+#[test]
+fn the_example_of_the_asking_page_is_true() {
+    let (_, lane) = root_key();
+    let signing = SigningKey::from_seed(&[0x22; 32]);
+    let device = DeviceId::derive(&lane, signing.verifying_key().as_bytes());
+    let solicitation = example_solicitation(lane, device);
+    let request = solicitation.request;
+    let receipt = Receipt {
+        version: 1,
+        stream: STREAM,
+        user: lane,
+        device,
+        request,
+        wants: vec![0],
+    };
+    let claim = Claim {
+        version: 1,
+        stream: STREAM,
+        asker: device,
+        request,
+        user: UserId([7; 32]),
+        device: DeviceId([8; 16]),
+        wants: vec![0],
+    };
+    let refusal = Refusal {
+        version: 1,
+        stream: STREAM,
+        asker: device,
+        request,
+        user: UserId([7; 32]),
+        device: DeviceId([8; 16]),
+        wants: vec![0],
+        reason: RefusalReason::UnknownSession,
+    };
+    let key = solicitation.wrap_key().unwrap();
+    let signed = sign(&signing, solicitation.clone()).unwrap();
+    let body = encode(&solicitation);
+    let at = body
+        .windows(3)
+        .position(|of| of == [0x59, 4, 0xc0])
+        .unwrap();
+    let order = digest("sealcast.v1 answer order", &[&request.0, &[8; 16]]);
+    shown_in(
+        include_str!("../../../../spec/asking.md"),
+        &[
+            ("before the key", hex(&body[..at + 3])),
+            ("hash of the key", hex(&wrap_key_hash(&key))),
+            ("behind the key", hex(&body[at + 3 + 1_216..])),
+            ("digest", hex(signed.digest().as_bytes())),
+            ("order of the answering device", hex(order.as_bytes())),
+            ("claim", hex(&encode(&claim))),
+            ("refusal", hex(&encode(&refusal))),
+            ("receipt", hex(sign(&signing, receipt).unwrap().wire())),
+        ],
+    );
+}
+
+fn example_solicitation(lane: UserId, device: DeviceId) -> Solicitation {
+    let key = UnwrapKey::from_seed(&[0x33; 32]).wrap_key();
+    Solicitation {
+        version: 1,
+        stream: STREAM,
+        user: lane,
+        device,
+        list: ListPin {
+            seq: 1,
+            hash: LogHash([6; 32]),
+        },
+        request: RequestId([9; 16]),
+        key: key.as_bytes().to_vec(),
+        wants: vec![Want {
+            lane: UserId([7; 32]),
+            session: SessionId([3; 16]),
+            interval: Interval {
+                from: Position(65_536),
+                until: Position(196_608),
+            },
+        }],
+        heads: vec![LogHash([0x51; 32])],
+        time: TIME,
+        expires: TIME.after(30_000),
+    }
 }
 
 #[test]
