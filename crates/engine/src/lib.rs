@@ -7,6 +7,7 @@
 #![no_std]
 extern crate alloc;
 
+mod asking;
 mod author;
 mod candidates;
 mod events;
@@ -23,6 +24,10 @@ mod share;
 mod track;
 mod view;
 
+pub use asking::{
+    AskBody, Asker, AskerEvent, AskerInput, AskerLimits, AskerOutput, Decision, End, LEASE_MS,
+    OneUse, Outcome, Question, Responder, ResponderInput, ResponderLimits, ResponderOutput, by_log,
+};
 pub use author::{AuthorError, author, genesis};
 pub use events::{Events, OpenedRecord};
 pub use export::{exported, has_other_keyholder};
@@ -33,6 +38,6 @@ pub use parking::{Cause, Change, Missing, Parked, Parking, ParkingLimits, Unopen
 pub use persist::{Put, Space, persisted};
 pub use publish::{Draft, NewSession, NotSealed, Publisher, Sealed};
 pub use read::{Event, Mode, Reader, Refusal};
-pub use share::{Handout, SharedWith, is_delivered, plan_handouts, wrap_handout};
+pub use share::{Handout, HandoutKey, SharedWith, is_delivered, plan_handouts, wrap_handout};
 pub use track::{Notice, Tracker};
-pub use view::{Alarm, ControlTopic, Output, StreamView, imported};
+pub use view::{Alarm, Answer, ControlTopic, Output, StreamView, imported};

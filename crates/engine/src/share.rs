@@ -4,15 +4,21 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use rand_core::CryptoRng;
-use sealcast_crypto::Cover;
+use sealcast_crypto::WrapKey;
 use sealcast_protocol::{
     Bundle, BundleContext, CoverSpec, DecodeError, DeviceId, GrantState, Interval, KeyUse, LogHash,
-    Position, SessionId, SessionKind, SessionRecord, Sharing, UserId, Verified, seal_bundle, sign,
-    wrap_key_hash,
+    Position, RequestId, SessionId, SessionKind, SessionRecord, Sharing, UserId, Verified,
+    seal_bundle, sign, wrap_key_hash,
 };
 
 use crate::identity::Identity;
 use crate::view::StreamView;
+
+mod answer;
+
+pub(crate) use answer::{Sessions, Verdict, handouts, may_give, verdicts};
+
+use answer::cover_of;
 
 /// Covers that go into one bundle, at most.
 const COVERS_A_BUNDLE: usize = 16;
@@ -28,6 +34,22 @@ pub struct Handout {
     pub device: DeviceId,
     /// Which covers, ascending.
     pub covers: Vec<CoverSpec>,
+    /// What they are wrapped to.
+    pub to: HandoutKey,
+}
+
+/// Which key of the receiving device a handout is wrapped to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HandoutKey {
+    /// The key of its card: what is given unasked must outlive the device's absence.
+    LongLived,
+    /// The key of the request that is answered.
+    OneUse {
+        /// The request.
+        request: RequestId,
+        /// Its key.
+        key: WrapKey,
+    },
 }
 
 /// Who is to be served.
@@ -83,17 +105,21 @@ pub fn plan_handouts(view: &StreamView, now: Position, with: SharedWith) -> Vec<
                 user,
                 device,
                 covers,
+                to: HandoutKey::LongLived,
             })
         });
     split.collect()
 }
+
+/// Whether a device is a keyholder of a lane, as far as it was found out.
+type Keyholders = BTreeMap<(UserId, DeviceId, UserId), bool>;
 
 /// Who is entitled to what and who is a keyholder, each found out once.
 struct Rights<'a> {
     view: &'a StreamView,
     with: SharedWith,
     readable: BTreeMap<(UserId, DeviceId, UserId), Vec<Interval>>,
-    keyholders: BTreeMap<(UserId, DeviceId, UserId), bool>,
+    keyholders: Keyholders,
     /// The publishing grants of each device; none for one that may publish now.
     publishers: BTreeMap<(UserId, DeviceId), Option<Vec<LogHash>>>,
 }
@@ -124,6 +150,25 @@ impl<'a> Rights<'a> {
         is_keyholder(&mut self.keyholders, self.view, (user, device), lane)
     }
 
+    /// The intervals of a lane that the log entitles a device to, where its user is served at all.
+    fn entitled(
+        &mut self,
+        (user, device): (&UserId, &DeviceId),
+        lane: &UserId,
+    ) -> (&[Interval], &mut Keyholders) {
+        let (view, with) = (self.view, self.with);
+        let keyholders = &mut self.keyholders;
+        let readable = self.readable.entry((*user, *device, *lane));
+        let readable = readable.or_insert_with(|| {
+            let is_keyholder = is_keyholder(keyholders, view, (user, device), lane);
+            match is_keyholder || is_served(view, with, user) {
+                true => view.state().readable(user, device, lane),
+                false => Vec::new(),
+            }
+        });
+        (readable, keyholders)
+    }
+
     /// The covers of one session that a device should have and was not given.
     fn due(
         &mut self,
@@ -132,17 +177,8 @@ impl<'a> Rights<'a> {
         user: &UserId,
         device: &DeviceId,
     ) -> Vec<CoverSpec> {
-        let (view, with) = (self.view, self.with);
-        let lane = record.lane;
-        let keyholders = &mut self.keyholders;
-        let readable = self.readable.entry((*user, *device, lane));
-        let readable = readable.or_insert_with(|| {
-            let is_keyholder = is_keyholder(keyholders, view, (user, device), &lane);
-            match is_keyholder || is_served(view, with, user) {
-                true => view.state().readable(user, device, &lane),
-                false => Vec::new(),
-            }
-        });
+        let (view, lane) = (self.view, record.lane);
+        let (readable, keyholders) = self.entitled((user, device), &lane);
         let touching = readable.iter().filter(|of| of.intersect(&span).is_some());
         let mut touching = touching.peekable();
         if touching.peek().is_none() {
@@ -163,7 +199,7 @@ impl<'a> Rights<'a> {
 }
 
 fn is_keyholder(
-    known: &mut BTreeMap<(UserId, DeviceId, UserId), bool>,
+    known: &mut Keyholders,
     view: &StreamView,
     (user, device): (&UserId, &DeviceId),
     lane: &UserId,
@@ -242,16 +278,23 @@ pub(crate) fn spans(view: &StreamView) -> BTreeMap<(SessionId, DeviceId), Interv
 /// Whether a handout gives no more than the log says, and nothing of another lane: what a session's
 /// id alone would open is not enough.
 fn is_allowed(view: &StreamView, handout: &Handout) -> bool {
-    let (me, my_device) = view.me();
+    let me = view.me();
     let state = view.state();
     let (user, device, lane) = (&handout.user, &handout.device, &handout.lane);
     let readable = state.readable(user, device, lane);
-    state.is_keyholder(&me, &my_device, lane)
-        && !view.is_card_revoked(user, device)
+    let mine = match handout.to {
+        HandoutKey::OneUse { .. } => may_give(view, me, lane, user),
+        HandoutKey::LongLived if state.is_keyholder(&me.0, &me.1, lane) => {
+            Vec::from([Interval::ALL])
+        }
+        HandoutKey::LongLived => Vec::new(),
+    };
+    !view.is_card_revoked(user, device)
         && handout.covers.iter().all(|spec| {
             view.lane_of(&spec.session) == Some(*lane)
                 && !spec.interval.is_empty()
                 && readable.iter().any(|of| of.covers(&spec.interval))
+                && mine.iter().any(|of| of.covers(&spec.interval))
         })
 }
 
@@ -274,14 +317,11 @@ pub fn wrap_handout(
     let Some(of) = list.and_then(|list| list.device(&handout.device)) else {
         return Ok(None);
     };
-    let cut = |spec: &CoverSpec| {
-        let root = view.root(&spec.session)?;
-        Some(Cover::from_root(
-            root,
-            spec.interval.from.0,
-            spec.interval.until.0,
-        ))
+    let (key, use_of_key, request) = match &handout.to {
+        HandoutKey::LongLived => (&of.keys.wrap_key, KeyUse::LongLived, RequestId::NONE),
+        HandoutKey::OneUse { request, key } => (key, KeyUse::OneUse, *request),
     };
+    let cut = |spec: &CoverSpec| cover_of(view, &handout.lane, spec);
     let Some(covers) = handout.covers.iter().map(cut).collect::<Option<Vec<_>>>() else {
         return Ok(None);
     };
@@ -292,14 +332,13 @@ pub fn wrap_handout(
         giver_device: identity.device(),
         user: handout.user,
         device: handout.device,
-        key: KeyUse::LongLived,
-        wrap_key_hash: wrap_key_hash(&of.keys.wrap_key),
+        key: use_of_key,
+        wrap_key_hash: wrap_key_hash(key),
         heads: view.log().heads(&LogHash([0; 32])),
-        request: [0; 16],
+        request: request.0,
         covers: handout.covers.clone(),
     };
     let covers: Vec<_> = covers.iter().collect();
-    let bundle = seal_bundle(rng, context, &covers, &of.keys.wrap_key)
-        .map_err(|_| DecodeError::OutOfRange)?;
+    let bundle = seal_bundle(rng, context, &covers, key).map_err(|_| DecodeError::OutOfRange)?;
     sign(identity.signing(), bundle).map(Some)
 }

@@ -19,14 +19,16 @@ use crate::identity::Identity;
 use crate::persist::{Put, Space, persisted};
 
 mod alarm;
+mod answers;
 mod cuts;
 mod delivered;
 mod keys;
 mod waiting;
 
 pub use alarm::Alarm;
-pub(crate) use keys::Held;
+pub use answers::Answer;
 pub use keys::imported;
+pub(crate) use keys::{Held, root_of};
 
 use cuts::Cut;
 use delivered::{Deliveries, KeyNow};
@@ -164,7 +166,9 @@ impl StreamView {
     /// The topics to follow by what is known so far, in the order in which to read them.
     pub fn wanted(&self) -> Vec<ControlTopic> {
         let users = self.log.named_users();
-        let lists = users.iter().copied().map(ControlTopic::Devices);
+        // Its own too, for whoever is asked by a user that the log does not name.
+        let own = (!users.contains(&self.user)).then_some(self.user);
+        let lists = users.iter().copied().chain(own).map(ControlTopic::Devices);
         let chains = users.iter().flat_map(|user| {
             let devices = self.lists.get(user).into_iter().flat_map(CardList::devices);
             devices.map(|(device, _)| ControlTopic::Access(*user, *device))
@@ -524,6 +528,11 @@ impl StreamView {
     /// Whose device it is.
     pub fn user_of(&self, device: &DeviceId) -> Option<UserId> {
         self.users.get(device).copied()
+    }
+
+    /// Whether the access log names a user.
+    pub(crate) fn names(&self, user: &UserId) -> bool {
+        self.named.contains(user)
     }
 
     /// Whether the log lets this device open an envelope that claims to be here, while no key for

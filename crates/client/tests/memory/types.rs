@@ -7,8 +7,14 @@ use sealcast_crypto::{
     Cover, MessageContext, MessageKey, NodeId, NodeKey, SecretBytes, SessionRoot, SigningKey,
     StoreKey, UnwrapKey, Walker, leaving_no_trace,
 };
-use sealcast_engine::{Identity, Publisher, Put, Space, StreamView};
-use sealcast_protocol::{Frame, OpenFrame, Position, SessionId, StreamId, UserId};
+use sealcast_engine::{
+    Asker, AskerInput, AskerLimits, ControlTopic, Identity, OneUse, Publisher, Put, Space,
+    StreamView, genesis,
+};
+use sealcast_protocol::{
+    CardList, Frame, Interval, OpenFrame, Position, RequestId, SessionId, Sharing, StreamId,
+    UserId, Want,
+};
 use sealcast_store::{Key, MemoryStore, SqliteStore, Store as _};
 use sealcast_traces::Needles;
 
@@ -61,6 +67,7 @@ const CASES: &[Case] = &[
     case("stored Identity", |secret| Box::new(identity(secret).to_bytes()), itself),
     case("Publisher", |secret| Box::new(publisher(secret)), itself),
     case("StreamView with a root", |secret| Box::new(view(secret)), itself),
+    case("Asker", |secret| Box::new(asker(secret)), itself),
     case("Put", |secret| Box::new(put(secret)), itself),
     case("MemoryStore", |secret| Box::new(memory_store(secret)), itself),
     case("SqliteStore", |secret| Box::new(sqlite_store(secret)), itself),
@@ -180,6 +187,36 @@ fn view(secret: &[u8; 32]) -> StreamView {
     let value = SecretBytes::from(secret.to_vec());
     view.restore_root(SessionId([3; 16]), &value);
     view
+}
+
+/// With an open request.
+fn asker(secret: &[u8; 32]) -> Asker {
+    let now = Position(AT);
+    let mut rng = rand_core::UnwrapErr(getrandom::SysRng);
+    let of = Identity::generate(&mut rng, now);
+    let user = of.user();
+    let (stream, first) = genesis(&of, &mut rng, now, Sharing::OnRequest, false).unwrap();
+    let mut view = StreamView::new(stream, user, &of);
+    let root = of.root().unwrap();
+    let entry = CardList::new(user).append(root, now, of.card(now)).unwrap();
+    view.handle(&ControlTopic::Devices(user), entry.wire());
+    view.handle(&ControlTopic::Access(user, of.device()), first.wire());
+    view.settle();
+    let mut asker = Asker::new(AskerLimits::default());
+    let want = Want {
+        lane: UserId([2; 32]),
+        session: SessionId([3; 16]),
+        interval: Interval::ALL,
+    };
+    asker.handle(now, &view, AskerInput::Want(want));
+    let drawn = OneUse {
+        request: RequestId([4; 16]),
+        key: UnwrapKey::from_seed(secret),
+    };
+    asker.handle(now, &view, AskerInput::Drawn(drawn));
+    while asker.poll_output().is_some() {}
+    assert_eq!(asker.open_requests(), 1);
+    asker
 }
 
 fn put(secret: &[u8; 32]) -> Put {

@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use sealcast_crypto::{Cover, Digest, SecretBytes, SessionRoot, digest};
 use sealcast_protocol::{
     Bundle, BundleContext, DeviceId, ExportedKey, Interval, KeyExport, KeyUse, LogHash,
-    OpenBundleError, Position, SessionId, SessionRecord, UserId, Verified, WrongRoot, open_bundle,
+    OpenBundleError, Position, SessionId, SessionRecord, StreamId, UserId, Verified, WrongRoot,
+    open_bundle,
 };
 
 use super::waiting::KeyItem;
@@ -192,12 +193,23 @@ impl StreamView {
             Err(OpenBundleError::OtherKey) => return,
             Err(_) => return self.tell_bad_keys(giver),
         };
+        let lane = context.lane;
+        self.keep_covers(giver, &lane, covers);
+    }
+
+    /// Keeps covers of sessions of a lane, each unless it is known or false on its face.
+    pub(super) fn keep_covers(
+        &mut self,
+        giver: (UserId, DeviceId),
+        lane: &UserId,
+        covers: impl IntoIterator<Item = (SessionId, Cover)>,
+    ) {
         for (session, cover) in covers {
-            if self.roots.contains_key(&session) || self.lane_of(&session).is_none() {
+            if self.roots.contains_key(&session) || self.lane_of(&session) != Some(*lane) {
                 continue;
             }
             if (cover.from(), cover.until()) == (Position::START.0, Position::END.0) {
-                match self.root_of(&session, &context.lane, &cover) {
+                match root_of(&self.stream, &session, lane, &cover) {
                     Some(root) => self.keep_root(session, root),
                     None => self.tell_bad_keys(giver),
                 }
@@ -220,15 +232,20 @@ impl StreamView {
         }
         is_new
     }
+}
 
-    /// A cover of everything is the root; that it is the right one shows at once.
-    fn root_of(&self, session: &SessionId, lane: &UserId, cover: &Cover) -> Option<SessionRoot> {
-        let keys = cover.key_bytes();
-        let bytes: &[u8; 32] = keys.expose().try_into().ok()?;
-        let root = SessionRoot::init_with(|root| root.copy_from_slice(bytes));
-        let named = SessionId::derive(&self.stream, lane, &root.commitment());
-        (named == *session).then_some(root)
-    }
+/// A cover of everything is the root; that it is the right one shows at once.
+pub(crate) fn root_of(
+    stream: &StreamId,
+    session: &SessionId,
+    lane: &UserId,
+    cover: &Cover,
+) -> Option<SessionRoot> {
+    let keys = cover.key_bytes();
+    let bytes: &[u8; 32] = keys.expose().try_into().ok()?;
+    let root = SessionRoot::init_with(|root| root.copy_from_slice(bytes));
+    let named = SessionId::derive(stream, lane, &root.commitment());
+    (named == *session).then_some(root)
 }
 
 /// What imported keys come to in the store, `spec/export.md`, section "Import": for opening, and
@@ -334,6 +351,13 @@ impl StreamView {
         self.records.values()
     }
 
+    /// The records of one session; of two devices, where one copied the other's id.
+    pub(crate) fn records_of(&self, session: SessionId) -> impl Iterator<Item = &SessionRecord> {
+        let first = (session, DeviceId([0; 16]));
+        let last = (session, DeviceId([0xff; 16]));
+        self.records.range(first..=last).map(|(_, record)| record)
+    }
+
     /// The root of a session, where this device holds it.
     pub fn root(&self, session: &SessionId) -> Option<&SessionRoot> {
         self.roots.get(session)
@@ -373,12 +397,7 @@ impl StreamView {
 
     /// The lane of a session.
     pub(crate) fn lane_of(&self, session: &SessionId) -> Option<UserId> {
-        let first = (*session, DeviceId([0; 16]));
-        let last = (*session, DeviceId([0xff; 16]));
-        self.records
-            .range(first..=last)
-            .next()
-            .map(|(_, record)| record.lane)
+        self.records_of(*session).next().map(|record| record.lane)
     }
 
     fn key_since(&self, device: &DeviceId) -> Position {

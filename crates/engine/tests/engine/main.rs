@@ -1,6 +1,7 @@
 //! Users, devices and a bus in memory: who opens what, and what is told about the rest.
 #![cfg(test)]
 
+mod asking;
 mod devices;
 mod faults;
 mod handouts;

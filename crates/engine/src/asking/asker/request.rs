@@ -1,0 +1,135 @@
+//! One open request of this device.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+use sealcast_crypto::UnwrapKey;
+use sealcast_protocol::{
+    CoverSpec, DeviceId, Interval, Position, RefusalReason, SessionId, UserId, Want, wrap_key_hash,
+};
+
+/// Covers of one session that are taken of one giver, and sessions of all givers, at most.
+const COVERS_MAX: usize = 8;
+const TAKEN_MAX: usize = 16_384;
+/// Devices that are no keyholders and whose answers to one request are taken, at most.
+const OTHER_GIVERS_MAX: usize = 8;
+
+/// What was asked for, with the key that opens the answers.
+#[derive(Debug)]
+pub(super) struct Request {
+    /// Wiped with the request.
+    pub(super) key: UnwrapKey,
+    pub(super) key_hash: [u8; 32],
+    pub(super) expires: Position,
+    pub(super) places: Vec<Place>,
+    pub(super) receipt_at: Option<Position>,
+    taken: BTreeMap<(DeviceId, SessionId), BTreeSet<Interval>>,
+    other_givers: BTreeSet<DeviceId>,
+}
+
+/// A want at its place in a request.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) want: Want,
+    pub(super) state: PlaceState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PlaceState {
+    /// Nothing has worked; what a keyholder said that has no last word here.
+    Open(Option<RefusalReason>),
+    /// It works, and no receipt has said so.
+    Met,
+    /// It works, and a receipt has said so.
+    Acknowledged,
+    /// It was refused by someone who has the last word.
+    Refused(RefusalReason),
+}
+
+impl Place {
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state, PlaceState::Open(_))
+    }
+
+    pub(super) fn is_met(&self) -> bool {
+        matches!(self.state, PlaceState::Met | PlaceState::Acknowledged)
+    }
+
+    pub(super) fn refusal(&self) -> Option<RefusalReason> {
+        match self.state {
+            PlaceState::Open(said) => said,
+            PlaceState::Refused(reason) => Some(reason),
+            PlaceState::Met | PlaceState::Acknowledged => None,
+        }
+    }
+}
+
+impl Request {
+    pub(super) fn new(key: UnwrapKey, expires: Position, wants: &[Want]) -> Self {
+        let place = |want: &Want| Place {
+            want: *want,
+            state: PlaceState::Open(None),
+        };
+        Self {
+            key_hash: wrap_key_hash(&key.wrap_key()),
+            key,
+            expires,
+            places: wants.iter().map(place).collect(),
+            receipt_at: None,
+            taken: BTreeMap::new(),
+            other_givers: BTreeSet::new(),
+        }
+    }
+
+    /// Whether nothing is left to wait for.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.places.iter().any(Place::is_open)
+    }
+
+    /// Whether a cover of a lane lies in what was asked for.
+    pub(super) fn asks_for(&self, lane: &UserId, cover: &CoverSpec) -> bool {
+        self.places.iter().any(|place| {
+            place.want.lane == *lane
+                && place.want.names(&cover.session)
+                && place.want.interval.covers(&cover.interval)
+        })
+    }
+
+    /// Whether a giver is let in, and gives something that it has not given before.
+    pub(super) fn has_room(&self, giver: DeviceId, is_keyholder: bool, of: &[CoverSpec]) -> bool {
+        let taken = |cover: &CoverSpec| self.taken.get(&(giver, cover.session));
+        let is_known =
+            |cover: &CoverSpec| taken(cover).is_some_and(|of| of.contains(&cover.interval));
+        let is_too_much = |cover: &CoverSpec| taken(cover).is_some_and(|of| of.len() >= COVERS_MAX);
+        let is_heard =
+            self.other_givers.contains(&giver) || self.other_givers.len() < OTHER_GIVERS_MAX;
+        !of.iter().all(is_known)
+            && !of.iter().any(is_too_much)
+            && self.taken.len() < TAKEN_MAX
+            && (is_keyholder || is_heard)
+    }
+
+    /// Notes what a giver gave.
+    pub(super) fn note(&mut self, giver: DeviceId, is_keyholder: bool, of: &[CoverSpec]) {
+        for cover in of {
+            let taken = self.taken.entry((giver, cover.session)).or_default();
+            taken.insert(cover.interval);
+        }
+        if !is_keyholder {
+            self.other_givers.insert(giver);
+        }
+    }
+
+    /// The places that have been met since the last receipt; this one names them.
+    pub(super) fn acknowledge(&mut self) -> Vec<u8> {
+        self.receipt_at = None;
+        let mut named = Vec::new();
+        for (place, at) in self.places.iter_mut().zip(0..) {
+            if place.state == PlaceState::Met {
+                place.state = PlaceState::Acknowledged;
+                named.push(at);
+            }
+        }
+        named
+    }
+}
