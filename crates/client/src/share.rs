@@ -1,9 +1,10 @@
 //! Handing out keys, and cutting the lane.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sealcast_engine::{Handout, SharedWith, plan_handouts, wrap_handout};
-use sealcast_protocol::{Position, StreamTopics};
+use sealcast_protocol::{Position, StreamTopics, UserId};
 
 use crate::blocking::off_thread;
 use crate::clock;
@@ -21,21 +22,50 @@ pub(crate) struct Shared {
     pub(crate) bytes: usize,
 }
 
+impl Shared {
+    pub(crate) fn add(&mut self, more: Self) {
+        self.bundles += more.bundles;
+        self.bytes += more.bytes;
+    }
+}
+
+/// Keys that are due. What is not handed out stays due, also when whoever hands them out is stopped.
+struct Debt<'a> {
+    core: &'a Core,
+    is_to_everyone: bool,
+    to: BTreeSet<UserId>,
+}
+
+impl<'a> Debt<'a> {
+    fn take(core: &'a Core) -> Self {
+        Self {
+            core,
+            is_to_everyone: core.takes_debt(),
+            to: core.take_lost_keys(),
+        }
+    }
+}
+
+impl Drop for Debt<'_> {
+    fn drop(&mut self) {
+        if self.is_to_everyone {
+            self.core.owe_keys();
+        }
+        self.core.lose_keys(std::mem::take(&mut self.to));
+    }
+}
+
 impl Core {
     /// Hands out the keys that are due to others, if anything was learned since this was last done.
     pub(crate) async fn share_owed(self: &Arc<Self>) -> Result<(), Error> {
-        if self.takes_debt() {
-            let shared = self.share(SharedWith::Everyone, usize::MAX).await;
-            shared.inspect_err(|_| self.owe_keys())?;
+        let mut debt = Debt::take(self);
+        if debt.is_to_everyone {
+            self.share(SharedWith::Everyone, usize::MAX).await?;
+            debt.is_to_everyone = false;
         }
-        let mut lost = self.take_lost_keys();
-        while let Some(user) = lost.first().copied() {
-            let shared = self.share(SharedWith::User(user), usize::MAX).await;
-            if let Err(error) = shared {
-                self.lose_keys(lost);
-                return Err(error);
-            }
-            lost.remove(&user);
+        while let Some(user) = debt.to.first().copied() {
+            self.share(SharedWith::User(user), usize::MAX).await?;
+            debt.to.pop_first();
         }
         Ok(())
     }
@@ -59,9 +89,12 @@ impl Core {
             }
             let core = self.clone();
             let wrapped = off_thread(move || core.wrap(&some)).await??;
-            shared.bundles += wrapped.len();
-            shared.bytes += wrapped.iter().map(Vec::len).sum::<usize>();
+            let some = Shared {
+                bundles: wrapped.len(),
+                bytes: wrapped.iter().map(Vec::len).sum(),
+            };
             self.bus.append(&keys, wrapped).await?;
+            shared.add(some);
         }
         if shared.bundles > 0 {
             self.sync().await?;
