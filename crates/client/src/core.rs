@@ -17,6 +17,7 @@ use crate::blocking::off_thread;
 use crate::error::Error;
 use crate::home::{Inner, topic};
 use crate::place::{Place, Places};
+use crate::share::Shared;
 use crate::vault::{News, Vault, topic_id};
 
 /// Bytes that are read from a topic at once.
@@ -48,6 +49,8 @@ pub(crate) struct Core {
     /// Users whose keys the bus lost; they are given them again.
     lost_keys: Mutex<BTreeSet<UserId>>,
     alarms: Mutex<Vec<Alarm>>,
+    /// What this run has handed out, whichever part of it did.
+    handed_out: Mutex<Shared>,
 }
 
 /// Where the control topics are being read.
@@ -112,6 +115,7 @@ impl Core {
             owes_keys: AtomicBool::new(true),
             lost_keys: Mutex::default(),
             alarms: Mutex::new(alarms),
+            handed_out: Mutex::default(),
         });
         core.sync().await?;
         put_off(core.resend_entry().await)?;
@@ -186,6 +190,11 @@ impl Core {
 
     pub(crate) fn take_lost_keys(&self) -> BTreeSet<UserId> {
         std::mem::take(&mut *lock(&self.lost_keys))
+    }
+
+    /// What this run has handed out.
+    pub(crate) fn handed_out(&self) -> MutexGuard<'_, Shared> {
+        lock(&self.handed_out)
     }
 
     /// What is learned and not kept yet.

@@ -165,6 +165,9 @@ pub enum Error {
     /// was imported.
     #[error("the file is false: {0}")]
     WrongRoot(#[source] WrongRoot),
+    /// An archive is a bus of its own, and this is the bus that it would copy; name another folder.
+    #[error("the archive and the bus are one folder")]
+    ArchiveIsBus,
     /// Something that cannot be; a fault in this program. Report it.
     #[error("internal: {0}")]
     Internal(&'static str),
@@ -218,6 +221,7 @@ impl Error {
             Self::ExportTooLarge => "keys.too-many",
             Self::NotJoined { .. } => "stream.not-joined",
             Self::WrongRoot(_) => "keys.wrong-root",
+            Self::ArchiveIsBus => "archive.is-bus",
             Self::Internal(_) => "internal",
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sealcast_bus::{Bus, BusError, BusUrl, Offset, Topic};
 use sealcast_crypto::{SecretBytes, leaving_no_trace};
@@ -48,6 +48,25 @@ pub(crate) struct Inner {
 impl Inner {
     pub(crate) fn now(&self) -> Position {
         self.ground.clock.now()
+    }
+
+    pub(crate) async fn connect(&self, url: &BusUrl) -> Result<Arc<dyn Bus>, Error> {
+        let address = url.to_string();
+        if let Some(bus) = self.buses().get(&address) {
+            return Ok(bus.clone());
+        }
+        let bus = (self.ground.bus)(sealcast_bus::open(url).await?);
+        self.buses().insert(address, bus.clone());
+        Ok(bus)
+    }
+
+    /// Has the next who needs a bus open it anew: another may have taken its place.
+    pub(crate) fn disconnect(&self, url: &BusUrl) {
+        self.buses().remove(&url.to_string());
+    }
+
+    fn buses(&self) -> MutexGuard<'_, BTreeMap<String, Arc<dyn Bus>>> {
+        self.buses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -314,6 +333,19 @@ impl Home {
         let url = BusUrl::parse(ticket.bus()).map_err(Error::BusUrl)?;
         check_there(&url)?;
         let bus = self.connect(&url).await?;
+        let opened = self.open_on(bus, ticket, name).await;
+        if matches!(opened, Err(Error::Bus(_))) {
+            self.inner.disconnect(&url);
+        }
+        opened
+    }
+
+    async fn open_on(
+        &self,
+        bus: Arc<dyn Bus>,
+        ticket: Ticket,
+        name: Name,
+    ) -> Result<Stream, Error> {
         if self.renew_card(&*bus).await? {
             put_off(self.publish_card(&*bus).await)?;
         }
@@ -321,19 +353,7 @@ impl Home {
     }
 
     async fn connect(&self, url: &BusUrl) -> Result<Arc<dyn Bus>, Error> {
-        let address = url.to_string();
-        let lock = || {
-            self.inner
-                .buses
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-        };
-        if let Some(bus) = lock().get(&address) {
-            return Ok(bus.clone());
-        }
-        let bus = (self.inner.ground.bus)(sealcast_bus::open(url).await?);
-        lock().insert(address, bus.clone());
-        Ok(bus)
+        self.inner.connect(url).await
     }
 
     fn check_free(&self, name: &Name, stream: Option<StreamId>) -> Result<(), Error> {
@@ -397,7 +417,7 @@ impl Home {
 }
 
 /// A stream's folder that is gone is not made anew: that would hide what is missing.
-fn check_there(url: &BusUrl) -> Result<(), Error> {
+pub(crate) fn check_there(url: &BusUrl) -> Result<(), Error> {
     let folder = url.file_path();
     let there = std::fs::metadata(folder);
     there.map(|_| ()).map_err(|cause| {

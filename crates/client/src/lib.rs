@@ -73,10 +73,13 @@
 //! the publisher only when it is shown. Whoever seizes a keyholder's device opens the history.
 
 mod access;
+mod archive;
+mod attend;
 mod backfill;
 mod backup;
 mod blocking;
 mod clock;
+mod config;
 mod core;
 mod damage;
 mod delivery;
@@ -102,10 +105,13 @@ mod subscribe;
 mod vault;
 
 pub use access::{GrantInfo, GrantStatus, Granted, Revoked};
+pub use archive::{Archive, Archived};
+pub use attend::{Attendant, Attended};
 pub use backfill::Backfill;
 pub use backup::{Backup, BackupState};
 #[doc(hidden)]
 pub use clock::Clock;
+pub use config::{AskingConfig, DecisionPolicy, ParkingConfig};
 pub use delivery::{Delivery, Payload, Reason, State};
 pub use doctor::Finding;
 pub use error::Error;

@@ -95,6 +95,7 @@ impl Core {
             };
             self.bus.append(&keys, wrapped).await?;
             shared.add(some);
+            self.handed_out().add(some);
         }
         if shared.bundles > 0 {
             self.sync().await?;

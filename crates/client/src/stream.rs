@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use sealcast_bus::Bus;
+use sealcast_bus::{Bus, BusUrl};
 use sealcast_crypto::SecretBytes;
 use sealcast_engine::Alarm;
 use sealcast_protocol::{Interval, Name, Position, SessionKind, StreamId, Ticket};
 
+use crate::archive::Archive;
+use crate::attend::Attendant;
 use crate::backfill::Backfill;
 use crate::blocking::off_thread;
 use crate::core::{Core, put_off};
@@ -66,6 +68,22 @@ impl Stream {
     pub async fn sync(&self) -> Result<(), Error> {
         self.core.sync().await?;
         self.core.share_owed().await
+    }
+
+    /// Follows the access log and the keys without the messages, and hands out keys as they become
+    /// due, for as long as it is driven.
+    pub fn attend(&self) -> Attendant {
+        Attendant::new(self.core.clone())
+    }
+
+    /// Copies all that the bus has of the stream, and what comes, to another bus: messages stay
+    /// sealed, and no key is needed. What an earlier run copied is not copied again.
+    ///
+    /// # Errors
+    ///
+    /// Fails when that bus cannot be opened, or is the stream's own.
+    pub async fn archive_to(&self, url: &BusUrl) -> Result<Archive, Error> {
+        Archive::open(self.core.clone(), url).await
     }
 
     /// What the bus showed since the last call that honest devices and buses do not do. Each is told

@@ -2,6 +2,8 @@
 
 #![cfg(test)]
 
+mod archiving;
+mod attending;
 mod broker;
 mod clones;
 mod crashes;

@@ -1,0 +1,421 @@
+//! Copying a stream to another bus, still sealed.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealcast_bus::{Bus, BusError, BusUrl, Item, Offset, Tail, Topic};
+use sealcast_crypto::digest;
+use tokio::time::{Instant, timeout};
+
+use crate::core::{Core, READ_BYTES};
+use crate::error::Error;
+use crate::home::{check_there, topic};
+
+/// How often to look whether there are new topics.
+const TICK: Duration = Duration::from_secs(1);
+/// How often to look whether the bus still shows what was copied from it.
+const COMPARE_AGAIN: Duration = Duration::from_secs(30);
+/// Names the items by which [`Archive`] tells what it has.
+const ITEM_LABEL: &str = "sealcast.v1 archived item";
+/// Before the name of the topic that says where the items of another come from.
+const ORIGIN: &str = "archive/";
+
+/// Copies all that a bus has of a stream to another bus, topic by topic, item by item; made by
+/// [`Stream::archive_to`](crate::Stream::archive_to).
+///
+/// Nothing is opened, so that no key is needed. What was copied is a bus of its own with the same
+/// topics: a ticket that names it leads readers to it. Each batch is read back and compared. Items
+/// are copied once, in order: the place where the next comes from is known by the items that are
+/// there, and by a note in a topic of the archive where the bus has trimmed or lost some.
+pub struct Archive {
+    way: Way,
+    cursors: BTreeMap<Topic, Cursor>,
+    /// Topics that are not copied to their end yet.
+    behind: BTreeSet<Topic>,
+    tail: Option<Box<dyn Tail>>,
+    /// What the bus handed out and that is not copied yet.
+    inbox: Option<(Topic, Vec<Item>)>,
+    /// When it was last compared with the bus where it stands.
+    compared_at: Instant,
+}
+
+/// From the bus of a stream to the archive.
+#[derive(Clone, Debug)]
+struct Way {
+    core: Arc<Core>,
+    to: Arc<dyn Bus>,
+}
+
+/// What one step of an [`Archive`] came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Archived {
+    /// Items that were copied.
+    pub items: u64,
+    /// Bytes of these items.
+    pub bytes: u64,
+    /// Whether a topic of the archive did not end with what was copied from the bus: the bus was
+    /// emptied or put back to an older state, or somebody wrote to the archive. It keeps what it
+    /// has, and takes in what it lacks.
+    pub differed: bool,
+}
+
+/// Where a topic of the archive ends, and where the next item comes from.
+#[derive(Clone, Copy, Debug)]
+struct Cursor {
+    end: Offset,
+    next: Offset,
+    /// Whether the last item of the archive is the one before the next of the bus.
+    is_in_step: bool,
+}
+
+impl Archive {
+    pub(crate) async fn open(core: Arc<Core>, url: &BusUrl) -> Result<Self, Error> {
+        let own = BusUrl::parse(core.ticket.bus()).map_err(Error::BusUrl)?;
+        if same_folder(&own, url) {
+            return Err(Error::ArchiveIsBus);
+        }
+        check_there(url)?;
+        core.sync().await?;
+        let mut to = core.home.connect(url).await?;
+        if to.end(&core.data_topic()?).await.is_err() {
+            // Another folder may have taken the place of the one that is open.
+            core.home.disconnect(url);
+            to = core.home.connect(url).await?;
+        }
+        Ok(Self {
+            way: Way { core, to },
+            cursors: BTreeMap::new(),
+            behind: BTreeSet::new(),
+            tail: None,
+            inbox: None,
+            compared_at: Instant::now(),
+        })
+    }
+
+    /// Copies the next items, waiting for some where there are none. A caller may stop waiting and
+    /// come back: nothing is lost, and nothing copied twice.
+    ///
+    /// # Errors
+    ///
+    /// Fails when one of the two buses cannot be used, or the archive does not give back what was
+    /// written to it. It may be called again, after a while, and goes on.
+    pub async fn next(&mut self) -> Result<Archived, Error> {
+        let step = self.step().await;
+        if step.is_err() {
+            self.begin_anew();
+        }
+        step
+    }
+
+    async fn step(&mut self) -> Result<Archived, Error> {
+        loop {
+            if self.compared_at.elapsed() >= COMPARE_AGAIN {
+                self.begin_anew();
+            }
+            self.take_up_topics()?;
+            if let Some(topic) = self.behind.first().cloned() {
+                let (cursor, mended) = self.cursor(&topic).await?;
+                if mended.differed {
+                    return Ok(mended);
+                }
+                let items = self
+                    .way
+                    .core
+                    .bus
+                    .read(&topic, cursor.next, READ_BYTES)
+                    .await?;
+                if items.is_empty() {
+                    self.behind.remove(&topic);
+                    continue;
+                }
+                let copied = self.copy(&topic, &items).await?;
+                self.way.follow_names(&topic).await?;
+                return Ok(copied);
+            }
+            if let Some((topic, items)) = self.inbox.take() {
+                // Back in its place until it is copied: this future may be dropped.
+                self.inbox = Some((topic.clone(), items.clone()));
+                let copied = self.copy(&topic, &items).await?;
+                self.inbox = None;
+                self.way.follow_names(&topic).await?;
+                if copied != Archived::default() {
+                    return Ok(copied);
+                }
+            }
+            let from = &self.way.core.bus;
+            let places = || self.cursors.iter().map(|(of, at)| (of.clone(), at.next));
+            let tail = self
+                .tail
+                .get_or_insert_with(|| from.tail(places().collect()));
+            if let Ok(news) = timeout(TICK, tail.next()).await {
+                self.inbox = Some(news?);
+            }
+        }
+    }
+
+    /// Forgets where it stands; the archive itself says so.
+    fn begin_anew(&mut self) {
+        self.cursors.clear();
+        self.behind.clear();
+        self.tail = None;
+        self.inbox = None;
+        self.compared_at = Instant::now();
+    }
+
+    /// Begins with the topics that came to be known.
+    fn take_up_topics(&mut self) -> Result<(), Error> {
+        let core = &self.way.core;
+        let wanted = core.view().wanted();
+        let names = wanted.iter().map(|of| of.name(core.id()));
+        let mut topics: Vec<Topic> = names.map(|name| topic(&name)).collect::<Result<_, _>>()?;
+        topics.push(core.data_topic()?);
+        for topic in topics {
+            if !self.cursors.contains_key(&topic) && self.behind.insert(topic) {
+                self.tail = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a topic stands, looked up in the archive where this is not known.
+    async fn cursor(&mut self, topic: &Topic) -> Result<(Cursor, Archived), Error> {
+        let mut mended = Archived::default();
+        let cursor = match self.cursors.get(topic) {
+            Some(cursor) => *cursor,
+            None => {
+                let mut cursor = self.way.look_up(topic).await?;
+                if !self.way.agrees(topic, cursor).await? {
+                    (cursor, mended) = self.way.mend(topic).await?;
+                }
+                cursor
+            }
+        };
+        self.cursors.insert(topic.clone(), cursor);
+        Ok((cursor, mended))
+    }
+
+    /// Copies items of a topic, those that are not copied yet.
+    async fn copy(&mut self, topic: &Topic, items: &[Item]) -> Result<Archived, Error> {
+        let (mut cursor, mut copied) = self.cursor(topic).await?;
+        let new = items.iter().filter(|item| item.offset >= cursor.next);
+        let new: Vec<&Item> = new.collect();
+        for run in new.chunk_by(|a, b| behind(a) == b.offset) {
+            let (Some(first), Some(last)) = (run.first(), run.last()) else {
+                continue;
+            };
+            if first.offset != cursor.next {
+                self.way.note(topic, cursor.end, first.offset).await?;
+            }
+            let payloads: Vec<_> = run.iter().map(|item| item.payload.clone()).collect();
+            copied.count(&payloads);
+            cursor.end = self.way.write(topic, cursor.end, payloads).await?;
+            cursor.next = behind(last);
+            cursor.is_in_step = true;
+            self.cursors.insert(topic.clone(), cursor);
+        }
+        Ok(copied)
+    }
+}
+
+impl Way {
+    /// What was copied may name more topics.
+    async fn follow_names(&self, topic: &Topic) -> Result<(), Error> {
+        match *topic == self.core.data_topic()? {
+            true => Ok(()),
+            false => self.core.sync().await,
+        }
+    }
+
+    async fn look_up(&self, topic: &Topic) -> Result<Cursor, Error> {
+        let end = self.to.end(topic).await?;
+        let notes = origin(topic)?;
+        let last = self.to.end(&notes).await?.0.checked_sub(1);
+        let note = match last {
+            Some(last) => self.to.read(&notes, Offset(last), 1).await?,
+            None => Vec::new(),
+        };
+        let note = note.first().and_then(|item| Note::read(&item.payload));
+        let note = note.unwrap_or_default();
+        Ok(Cursor {
+            end,
+            next: Offset(note.from.saturating_add(end.0.saturating_sub(note.at))),
+            is_in_step: end.0 > note.at,
+        })
+    }
+
+    /// Whether the bus still shows what was copied from it, as far as its last item tells.
+    async fn agrees(&self, topic: &Topic, cursor: Cursor) -> Result<bool, Error> {
+        let from = &self.core.bus;
+        let before = |offset: Offset| offset.0.checked_sub(1).map(Offset);
+        let (Some(copied), Some(shown)) = (before(cursor.end), before(cursor.next)) else {
+            return Ok(true);
+        };
+        if !cursor.is_in_step {
+            return Ok(from.end(topic).await? >= cursor.next);
+        }
+        let copied = self.to.read(topic, copied, 1).await?;
+        let first = from.read(topic, shown, 1).await?;
+        Ok(match (copied.first(), first.first()) {
+            (Some(copied), Some(first)) => first.offset > shown || first.payload == copied.payload,
+            (_, None) => false,
+            (None, _) => true,
+        })
+    }
+
+    /// Takes in what a bus that went back shows and the archive lacks.
+    async fn mend(&self, topic: &Topic) -> Result<(Cursor, Archived), Error> {
+        let mut known = HashSet::new();
+        let mut end = Offset(0);
+        loop {
+            let items = self.to.read(topic, end, READ_BYTES).await?;
+            let Some(last) = items.last() else { break };
+            end = behind(last);
+            known.extend(items.iter().map(id));
+        }
+        let mut mended = Archived {
+            differed: true,
+            ..Archived::default()
+        };
+        let mut next = Offset(0);
+        loop {
+            let items = self.core.bus.read(topic, next, READ_BYTES).await?;
+            let Some(last) = items.last() else { break };
+            next = behind(last);
+            let lacking = items.into_iter().filter(|item| !known.contains(&id(item)));
+            let lacking: Vec<_> = lacking.map(|item| item.payload).collect();
+            mended.count(&lacking);
+            end = self.write(topic, end, lacking).await?;
+        }
+        self.note(topic, end, next).await?;
+        let cursor = Cursor {
+            end,
+            next,
+            is_in_step: false,
+        };
+        Ok((cursor, mended))
+    }
+
+    /// Appends to a topic of the archive that ends at an offset, and reads back what was appended.
+    /// Returns where it ends then.
+    async fn write(
+        &self,
+        topic: &Topic,
+        end: Offset,
+        payloads: Vec<Vec<u8>>,
+    ) -> Result<Offset, Error> {
+        if payloads.is_empty() {
+            return Ok(end);
+        }
+        if !self.to.append_at(topic, end, payloads.clone()).await? {
+            return Err(Error::Bus(BusError::Busy { place: place() }));
+        }
+        let mut at = end;
+        let mut wanted = payloads.iter();
+        while wanted.len() > 0 {
+            let items = self.to.read(topic, at, READ_BYTES).await?;
+            let is_there = !items.is_empty()
+                && items
+                    .iter()
+                    .zip(&mut wanted)
+                    .all(|(item, wanted)| item.payload == *wanted);
+            if !is_there {
+                return Err(Error::Bus(BusError::Damaged {
+                    place: place(),
+                    cause: "it does not give back what was written".into(),
+                }));
+            }
+            at = items.last().map_or(at, behind);
+        }
+        Ok(Offset(end.0.saturating_add(payloads.len() as u64)))
+    }
+
+    /// Notes that the item that comes next to lie in the archive has another place on the bus than
+    /// follows from the one before.
+    async fn note(&self, topic: &Topic, at: Offset, from: Offset) -> Result<(), Error> {
+        let note = Note {
+            at: at.0,
+            from: from.0,
+        };
+        let bytes = note.to_bytes();
+        self.to.append(&origin(topic)?, vec![bytes]).await?;
+        Ok(())
+    }
+}
+
+fn place() -> String {
+    "the archive".to_owned()
+}
+
+impl Archived {
+    fn count(&mut self, payloads: &[Vec<u8>]) {
+        self.items += payloads.len() as u64;
+        self.bytes += payloads.iter().map(|of| of.len() as u64).sum::<u64>();
+    }
+}
+
+impl fmt::Debug for Archive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Archive")
+            .field("topics", &self.cursors.len())
+            .field("behind", &self.behind.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// From the item at `at` of the archive on, items come from `from` on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Note {
+    at: u64,
+    from: u64,
+}
+
+impl Note {
+    fn to_bytes(self) -> Vec<u8> {
+        [self.at.to_be_bytes(), self.from.to_be_bytes()].concat()
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (at, rest) = bytes.split_first_chunk()?;
+        Some(Self {
+            at: u64::from_be_bytes(*at),
+            from: u64::from_be_bytes(rest.try_into().ok()?),
+        })
+    }
+}
+
+fn origin(of: &Topic) -> Result<Topic, Error> {
+    topic(&format!("{ORIGIN}{of}"))
+}
+
+fn behind(item: &Item) -> Offset {
+    Offset(item.offset.0.saturating_add(1))
+}
+
+fn id(item: &Item) -> [u8; 32] {
+    *digest(ITEM_LABEL, &[&item.payload]).as_bytes()
+}
+
+/// Whether two URLs name one folder.
+fn same_folder(a: &BusUrl, b: &BusUrl) -> bool {
+    let real = |of: &BusUrl| std::fs::canonicalize(of.file_path());
+    match (real(a), real(b)) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => a.file_path() == b.file_path(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_comes_back_from_its_bytes_and_from_no_others() {
+        let note = Note { at: 3, from: 7 };
+        assert_eq!(Note::read(&note.to_bytes()), Some(note));
+        assert_eq!(Note::read(&note.to_bytes()[..15]), None);
+        assert_eq!(Note::read(&[0; 17]), None);
+    }
+}

@@ -1,0 +1,102 @@
+//! Following a stream without its messages.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealcast_bus::Tail;
+use tokio::time::timeout;
+
+use crate::core::Core;
+use crate::error::Error;
+use crate::share::Shared;
+
+/// How often the bus is looked at though it tells nothing new: one that was put back to an older
+/// state may not tell.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// Follows a stream's access log, session records and keys, not its messages; made by
+/// [`Stream::attend`](crate::Stream::attend).
+///
+/// While one is driven, whoever is granted something gets the keys, as far as this device may hand
+/// them out, and what the bus lost is put back.
+///
+/// ```no_run
+/// # async fn doc(stream: sealcast::Stream) -> Result<(), sealcast::Error> {
+/// let mut attendant = stream.attend();
+/// loop {
+///     let attended = attendant.next().await?;
+///     println!("{} bundles handed out", attended.bundles);
+/// }
+/// # }
+/// ```
+pub struct Attendant {
+    core: Arc<Core>,
+    tail: Option<(Box<dyn Tail>, usize)>,
+    is_due: bool,
+    /// What was handed out and told already.
+    told: Shared,
+}
+
+/// What one step of an [`Attendant`] came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Attended {
+    /// Bundles of keys that were handed out since the last one, by any handle of the stream's run.
+    pub bundles: u64,
+    /// Bytes of these bundles.
+    pub bundle_bytes: u64,
+}
+
+impl Attendant {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self {
+            core,
+            tail: None,
+            is_due: true,
+            told: Shared::default(),
+        }
+    }
+
+    /// Waits until the access log or the keys change, takes the change in, and hands out the keys
+    /// that are due then. The first call does not wait. A caller may stop waiting and come back:
+    /// nothing is lost.
+    ///
+    /// # Errors
+    ///
+    /// Fails when bus or store cannot be read or written; it may be called again, after a while,
+    /// and goes on.
+    pub async fn next(&mut self) -> Result<Attended, Error> {
+        while !self.is_due {
+            let Some((tail, _)) = &mut self.tail else {
+                break;
+            };
+            if let Ok(news) = timeout(LOOK_AGAIN, tail.next()).await {
+                drop(news?);
+            }
+            self.is_due = true;
+        }
+        self.core.sync().await?;
+        self.core.share_owed().await?;
+        let topics = self.core.control_places().await?;
+        if self.tail.as_ref().is_none_or(|(_, of)| *of != topics.len()) {
+            let count = topics.len();
+            self.tail = Some((self.core.bus.tail(topics), count));
+        }
+        self.is_due = false;
+        let (told, now) = (self.told, *self.core.handed_out());
+        self.told = now;
+        Ok(Attended {
+            bundles: (now.bundles - told.bundles) as u64,
+            bundle_bytes: (now.bytes - told.bytes) as u64,
+        })
+    }
+}
+
+impl fmt::Debug for Attendant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attendant")
+            .field("is_due", &self.is_due)
+            .finish_non_exhaustive()
+    }
+}
