@@ -56,8 +56,8 @@ const TABLE: &[Row] = &[
         "age", "generic-array", "poly1305", "salsa20", "base64", "getrandom", "minicbor", "rand_core", "thiserror", "tokio", "tracing", "zeroize",
     ]),
     row("sealcast-agent", &["sealcast"], &[
-        "anyhow", "axum", "metrics-exporter-prometheus", "serde", "serde_json", "thiserror", "tokio",
-        "tracing",
+        "axum", "base64", "futures-core", "getrandom", "jiff", "rustix", "serde", "serde_json",
+        "thiserror", "tokio", "toml", "tracing", "zeroize",
     ]),
     row("sealcast-proxy", &["sealcast"], &["anyhow", "thiserror", "tokio", "tracing"]),
     row("sealcast-keynode", &["sealcast"], &["thiserror", "tracing"]),
@@ -101,6 +101,8 @@ const TEST_CRATES: &[&str] = &[
     "argon2", "blake3", "sha2", "shake",
     // What libraries log.
     "log",
+    // The description of an API, from its types.
+    "schemars",
 ];
 
 /// Crates of this workspace that any crate's tests may use, and nothing else may.

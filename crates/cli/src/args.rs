@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    backup, completions, contact, demo, doctor, grant, id, init, inspect, join, keys, man, publish,
-    read, rekey, restore, revoke, rotate, stream, subscribe, ticket, who,
+    agent, backup, completions, contact, demo, doctor, grant, id, init, inspect, join, keys, man,
+    publish, read, rekey, restore, revoke, rotate, stream, subscribe, ticket, who,
 };
 
 /// The first page. Its list of commands is checked against the commands that there are.
@@ -39,6 +39,7 @@ const PAGE: &str = "\
   \x1b[1mkeys\x1b[0m        Hand keys over in a file, or take them in
 
 \x1b[1;4mCare\x1b[0m
+  \x1b[1magent\x1b[0m       Keep running: hand out keys, archive, serve metrics and a local API
   \x1b[1mbackup\x1b[0m      Write the whole home to one file, encrypted
   \x1b[1mrestore\x1b[0m     Make a home of a backup
   \x1b[1mdoctor\x1b[0m      Look for what is wrong or will be
@@ -118,6 +119,7 @@ pub(crate) enum Command {
     Rotate(rotate::RotateArgs),
     Who(who::WhoArgs),
     Keys(keys::KeysArgs),
+    Agent(agent::AgentArgs),
     Backup(backup::BackupArgs),
     Restore(restore::RestoreArgs),
     Doctor(doctor::DoctorArgs),

@@ -207,6 +207,11 @@ pub(crate) struct Names {
 }
 
 impl Names {
+    /// As an agent tells them.
+    pub(crate) fn told(own: UserId, contacts: Vec<(Name, UserId)>) -> Self {
+        Self { own, contacts }
+    }
+
     /// Reads the contacts of a home.
     pub(crate) fn of(home: &Home) -> Result<Self, CommandError> {
         Ok(Self {

@@ -2,11 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use sealcast::{Delivery, Parked, Reason, State};
-use serde::Serialize;
-use zeroize::Zeroizing;
+use sealcast_agent::{DeliveryLine, base64_of, parked_code, reason_code, state_code};
 
 use crate::context::Names;
 use crate::error::{CommandError, Outcome};
@@ -62,7 +59,7 @@ impl<'a> Printer<'a> {
         }
         if self.ui.is_json() {
             let base64 = base64_of(delivery);
-            return self.ui.json(&Line::of(delivery, base64.as_ref()));
+            return self.ui.json(&DeliveryLine::of(delivery, base64.as_ref()));
         }
         match &delivery.payload {
             Some(payload) => self.ui.data(payload),
@@ -196,61 +193,6 @@ impl<'a> Printer<'a> {
     }
 }
 
-/// A delivery as one line of JSON.
-#[derive(Debug, Serialize)]
-struct Line<'a> {
-    time: String,
-    publisher: Option<String>,
-    device: Option<String>,
-    seq: Option<u32>,
-    state: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    text: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    base64: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    parked: Option<&'static str>,
-}
-
-impl<'a> Line<'a> {
-    fn of(delivery: &'a Delivery, base64: Option<&'a Zeroizing<String>>) -> Self {
-        Self {
-            time: rfc3339(delivery.time),
-            publisher: delivery.publisher.map(|user| user.to_string()),
-            device: delivery.device.map(|device| device.to_string()),
-            seq: delivery.seq,
-            state: state_code(delivery.state),
-            text: text_of(delivery),
-            base64: base64.map(|text| text.as_str()),
-            reason: delivery.reason.map(reason_json),
-            parked: parked_code(delivery.parked),
-        }
-    }
-}
-
-fn text_of(delivery: &Delivery) -> Option<&str> {
-    std::str::from_utf8(delivery.payload.as_deref()?).ok()
-}
-
-/// A payload that is no text, in base64.
-fn base64_of(delivery: &Delivery) -> Option<Zeroizing<String>> {
-    let payload = delivery.payload.as_deref();
-    let payload = payload.filter(|_| text_of(delivery).is_none())?;
-    let mut text = Zeroizing::new(String::with_capacity(payload.len().div_ceil(3) * 4));
-    STANDARD.encode_string(payload, &mut text);
-    Some(text)
-}
-
-/// The stable name of a reason, and its number where it has one.
-fn reason_json(reason: Reason) -> String {
-    if let Reason::Missing(number @ 1..) = reason {
-        return format!("missing: {number}");
-    }
-    reason_code(reason).to_owned()
-}
-
 /// What is said of messages that wait; `number` is their count as text.
 pub(crate) fn waits_text(number: &str, of: u64) -> String {
     match of {
@@ -264,18 +206,6 @@ fn is_round(number: u64) -> bool {
     number.checked_ilog10().map(|power| 10_u64.pow(power)) == Some(number)
 }
 
-/// The stable name of what became of a message that waits or waited.
-fn parked_code(parked: Parked) -> Option<&'static str> {
-    match parked {
-        Parked::No => None,
-        Parked::Waits => Some("waits"),
-        Parked::Waited => Some("waited"),
-        Parked::NoRoom => Some("no-room"),
-        Parked::TooOld => Some("too-old"),
-        Parked::Elsewhere => Some("elsewhere"),
-    }
-}
-
 /// Why a message does not wait any more, for people.
 fn not_kept_text(code: &str) -> &'static str {
     match code {
@@ -286,36 +216,6 @@ fn not_kept_text(code: &str) -> &'static str {
             "waited for keys as long as they may; `read` opens them, if the bus keeps them"
         }
         _ => "waited here, and another program that uses this home printed them",
-    }
-}
-
-fn state_code(state: State) -> &'static str {
-    match state {
-        State::Opened => "opened",
-        State::Sealed => "sealed",
-        State::Rejected => "rejected",
-        State::Gap => "gap",
-        State::Branch => "branch",
-        State::Fork => "fork",
-        State::Replay => "replay",
-    }
-}
-
-/// The stable name of a reason.
-fn reason_code(reason: Reason) -> &'static str {
-    match reason {
-        Reason::NotGranted => "not-granted",
-        Reason::KeyNotHere => "key-not-here",
-        Reason::UnknownSession => "unknown-session",
-        Reason::UnknownSender => "unknown-sender",
-        Reason::NotEntitled => "not-entitled",
-        Reason::AfterRevocation => "after-revocation",
-        Reason::Malformed => "malformed",
-        Reason::BadSignature => "bad-signature",
-        Reason::NotAuthentic => "not-authentic",
-        Reason::WrongSession => "wrong-session",
-        Reason::Missing(_) => "missing",
-        _ => "unknown",
     }
 }
 
@@ -349,61 +249,7 @@ fn quoted(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use sealcast::{DeviceId, Payload, Position, UserId};
-
     use super::*;
-
-    fn delivery(state: State, payload: Option<&[u8]>, reason: Option<Reason>) -> Delivery {
-        Delivery {
-            time: Position(1_772_366_400_000),
-            publisher: Some(UserId([1; 32])),
-            device: Some(DeviceId([2; 16])),
-            seq: Some(7),
-            state,
-            payload: payload.map(|of| Payload::from(of.to_vec())),
-            reason,
-            parked: Parked::No,
-        }
-    }
-
-    fn json(delivery: &Delivery) -> serde_json::Value {
-        serde_json::to_value(Line::of(delivery, base64_of(delivery).as_ref())).unwrap()
-    }
-
-    #[test]
-    fn a_line_of_json_has_the_keys_of_the_contract_in_order() {
-        let opened = delivery(State::Opened, Some(b"hi"), None);
-        let line = serde_json::to_string(&Line::of(&opened, None));
-        let user = UserId([1; 32]);
-        assert_eq!(
-            line.unwrap(),
-            format!(
-                r#"{{"time":"2026-03-01T12:00:00.000Z","publisher":"{user}","device":"{}","seq":7,"state":"opened","text":"hi"}}"#,
-                "02".repeat(16)
-            )
-        );
-    }
-
-    #[test]
-    fn what_is_not_utf8_is_base64_and_what_is_empty_is_text() {
-        let binary = json(&delivery(State::Opened, Some(b"\xff\x00"), None));
-        assert_eq!(binary["base64"], "/wA=");
-        assert!(binary.get("text").is_none());
-        let empty = json(&delivery(State::Opened, Some(b""), None));
-        assert_eq!(empty["text"], "");
-    }
-
-    #[test]
-    fn what_was_not_opened_has_a_reason_and_no_payload() {
-        let sealed = json(&delivery(State::Sealed, None, Some(Reason::NotGranted)));
-        assert_eq!(sealed["reason"], "not-granted");
-        assert!(sealed.get("text").is_none() && sealed.get("base64").is_none());
-        let gap = json(&delivery(State::Gap, None, Some(Reason::Missing(3))));
-        assert_eq!(
-            (&gap["state"], &gap["reason"]),
-            (&"gap".into(), &"missing: 3".into())
-        );
-    }
 
     #[test]
     fn names_with_spaces_are_quoted_for_the_shell() {

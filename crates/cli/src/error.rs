@@ -1,5 +1,6 @@
 //! What a command ends with: an exit code, a message, its causes and a hint.
 
+use std::borrow::Cow;
 use std::error::Error as _;
 use std::io;
 use std::path::Path;
@@ -64,7 +65,7 @@ impl Kind {
 #[derive(Debug)]
 pub(crate) struct CommandError {
     kind: Kind,
-    code: &'static str,
+    code: Cow<'static, str>,
     message: String,
     causes: Vec<String>,
     hint: Option<String>,
@@ -73,17 +74,21 @@ pub(crate) struct CommandError {
 /// How an error is printed with `--json`.
 #[derive(Debug, Serialize)]
 pub(crate) struct ErrorLine {
-    code: &'static str,
+    code: Cow<'static, str>,
     message: String,
     hint: Option<String>,
 }
 
 impl CommandError {
     /// Makes an error; `code` is its stable name.
-    pub(crate) fn new(kind: Kind, code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(
+        kind: Kind,
+        code: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> Self {
         Self {
             kind,
-            code,
+            code: code.into(),
             message: message.into(),
             causes: Vec::new(),
             hint: None,
@@ -174,6 +179,26 @@ impl CommandError {
         made
     }
 
+    /// An error of the library of which code and text are left.
+    pub(crate) fn told(code: String, message: String) -> Self {
+        let hint = hint_of(&code).map(str::to_owned);
+        Self {
+            hint,
+            ..Self::new(kind_of(&code), code, message)
+        }
+    }
+
+    /// Says what brought it about.
+    #[must_use]
+    pub(crate) fn because(mut self, error: &dyn std::error::Error) -> Self {
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            self.causes.push(error.to_string());
+            cause = error.source();
+        }
+        self
+    }
+
     /// What kind it is.
     pub(crate) fn kind(&self) -> Kind {
         self.kind
@@ -202,7 +227,7 @@ impl CommandError {
             message.push_str(cause);
         }
         ErrorLine {
-            code: self.code,
+            code: self.code.clone(),
             message,
             hint: self.hint.clone(),
         }
@@ -224,9 +249,9 @@ impl From<sealcast::Error> for CommandError {
         }
         if let sealcast::Error::Bus(BusError::TooLarge { .. }) = error {
             made.kind = Kind::Usage;
-            made.code = "message.too-large";
+            made.code = "message.too-large".into();
         }
-        let hint = hint_of_cause(&error).or_else(|| hint_of(made.code));
+        let hint = hint_of_cause(&error).or_else(|| hint_of(&made.code));
         made.hint = hint.map(str::to_owned);
         made
     }
@@ -271,7 +296,7 @@ fn kind_of(code: &str) -> Kind {
         "file.wrong-passphrase" | "file.wrong-identity" | "file.damaged" => Kind::Store,
         "file.too-new" | "file.not-ours" | "keys.wrong-root" => Kind::Store,
         "home.exists" | "home.needs-passphrase" | "name.taken" => Kind::Usage,
-        "bus.url" | "ticket.unusable" => Kind::Usage,
+        "bus.url" | "ticket.unusable" | "archive.is-bus" => Kind::Usage,
         "message.too-large" | "backfill.time" | "interval.empty" | "interval.admin" => Kind::Usage,
         "home.wrong-passphrase" | "home.key-file" | "home.half-made" | "home.folder" => Kind::Store,
         "store.failed" => Kind::Store,
@@ -319,6 +344,7 @@ fn hint_of(code: &str) -> Option<&'static str> {
             "each line is a time, a tab and the payload; times ascend, and all are past"
         }
         "interval.empty" => "`--until` must be later than `--from`",
+        "archive.is-bus" => "name another folder with `--archive`, or in the config file",
         "stream.not-joined" => "join it with its ticket first: `sealcast join TICKET`",
         "keys.none" => "`sealcast who STREAM` shows who may read when",
         "keys.too-many" => "export shorter intervals, with `--from` and `--until`",
@@ -388,6 +414,7 @@ mod tests {
             (Error::FileExists("f".into()), 2),
             (Error::NoKeys, 7),
             (Error::ExportTooLarge, 2),
+            (Error::ArchiveIsBus, 2),
             (Error::Internal("no"), 1),
         ] {
             let code = error.code();

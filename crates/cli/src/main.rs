@@ -1,5 +1,6 @@
 //! The sealcast command line.
 
+mod agent;
 mod args;
 mod commands;
 mod context;

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use sealcast::{Bound, Position};
+pub(crate) use sealcast_agent::rfc3339;
 
 /// A time on the command line: `now`, `start`, `-10m`, `+30d`, `2026-03-01` or RFC 3339.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,17 +151,6 @@ pub(crate) fn now() -> Position {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     Position(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// Prints a position as RFC 3339 in UTC, with milliseconds.
-///
-/// Positions go further than the calendar; those behind its end print as its end.
-pub(crate) fn rfc3339(position: Position) -> String {
-    let timestamp = i64::try_from(position.0)
-        .ok()
-        .and_then(|ms| Timestamp::from_millisecond(ms).ok())
-        .unwrap_or(Timestamp::MAX);
-    format!("{timestamp:.3}")
 }
 
 /// Prints where an interval begins, for people.

@@ -121,16 +121,19 @@ impl Ui {
     /// Says on stderr what the bus showed that honest devices and buses do not do.
     pub(crate) fn alarms(&self, stream: &Stream) {
         for alarm in stream.alarms() {
-            let error = CommandError::new(Kind::Internal, "alarm", alarm.to_string())
-                .with_hint(alarm.hint());
-            match self.json {
-                true => self.error(&error),
-                false => {
-                    say(&format!("{} {alarm}", self.paint("alarm:", "1;31")));
-                    self.hint(alarm.hint());
-                }
-            }
+            self.alarm(&alarm.to_string(), alarm.hint());
         }
+    }
+
+    /// Says on stderr one thing that honest devices and buses do not do.
+    pub(crate) fn alarm(&self, alarm: &str, hint: &str) {
+        if self.json {
+            let error = CommandError::new(Kind::Internal, "alarm", alarm);
+            self.error(&error.with_hint(hint));
+            return;
+        }
+        say(&format!("{} {alarm}", self.paint("alarm:", "1;31")));
+        self.hint(hint);
     }
 
     /// A progress bar on stderr; silent where nobody would see it.

@@ -17,11 +17,49 @@ printf age16h4ytxhr67wk50w7e8wxysar8m6rdnw5utgnjwwsh3vrt5ruw57qt08u9v > age.pub
 mkdir stick
 ";
 
+/// What the guide to the agent takes for granted besides: the program where `cargo install` puts it,
+/// and a systemd that runs what the unit says.
+const SYSTEMD: &str = r#"
+cd "$HOME"
+unset SEALCAST_HOME XDG_DATA_HOME XDG_CONFIG_HOME
+mkdir -p .cargo/bin
+ln -s "$(command -v sealcast)" .cargo/bin/sealcast
+cp -r "$REPOSITORY/packaging" .
+sealcast init --no-passphrase --bus "file:$HOME/bus"
+sealcast stream create boiler
+sealcast pub boiler -m hot
+printf '[agent]\nlisten = "127.0.0.1:%s"\n' "$PORT" > .local/share/sealcast/config.toml
+start() {
+    local line
+    line=$(sed -n 's/^ExecStart=//p' "$HOME/.config/systemd/user/sealcast-agent.service")
+    ${line//%h/$HOME} 2>> "$HOME/journal" &
+    pid=$!
+    trap 'kill -9 $pid' EXIT
+    until sealcast agent status > /dev/null 2>&1; do kill -0 $pid; done
+}
+stop() { kill $pid; wait $pid; trap - EXIT; }
+systemctl() {
+    [ "$1" = --user ]
+    case "$2" in
+        daemon-reload) ;;
+        enable) start ;;
+        restart) stop; start ;;
+        stop) stop ;;
+        *) return 1 ;;
+    esac
+}
+loginctl() { :; }
+"#;
+
 /// Runs every block that a page has for a shell, in order; what was printed.
 fn run(page: &str) -> String {
+    run_after(BEFORE, page)
+}
+
+fn run_after(before: &str, page: &str) -> String {
     let blocks = page.split("```sh\n").skip(1);
     let blocks = blocks.map(|behind| behind.split_once("```").expect("the block ends").0);
-    let script: String = std::iter::once(BEFORE).chain(blocks).collect();
+    let script: String = std::iter::once(before).chain(blocks).collect();
     let home = tempfile::tempdir().expect("a folder");
     let program = Path::new(env!("CARGO_BIN_EXE_sealcast"));
     let folder = program.parent().expect("a folder").display().to_string();
@@ -30,6 +68,7 @@ fn run(page: &str) -> String {
         .args(["-eu", "-c", &script])
         .env("PATH", path)
         .env("HOME", home.path())
+        .env("REPOSITORY", concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
         .env_remove("SEALCAST_PASSPHRASE_FILE")
         .output()
         .expect("bash runs");
@@ -48,5 +87,68 @@ fn the_guide_to_keeping_keys_ends_as_it_says() {
     let out = run(page);
     for line in ["hot", "first sample", "kind          age file"] {
         assert!(out.lines().any(|of| of == line), "{line}: {out}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_guide_to_running_the_agent_ends_as_it_says() {
+    let page = include_str!("../../../docs/guides/run-the-agent.md");
+    assert!(page.split_whitespace().count() <= 600, "it is short");
+    // Another agent may have the port that it has by itself.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = free.local_addr().expect("a port").port().to_string();
+    drop(free);
+    let page = page.replace("9464", &port).replace(
+        "\n[agent]\n",
+        &format!("\n[agent]\nlisten = \"127.0.0.1:{port}\"\n"),
+    );
+    let before = SYSTEMD.replace("$PORT", &port);
+    // What the archive has is read in the end, by somebody who was granted it.
+    let page = format!(
+        "{page}```sh
+export SEALCAST_HOME=$HOME/reader
+sealcast init --no-passphrase --quiet --bus \"file:$HOME/bus\"
+sealcast grant --home ~/.local/share/sealcast boiler \"$(sealcast id)\" --from start
+sealcast --home ~/.local/share/sealcast agent 2>> \"$HOME/journal\" & pid=$!
+trap 'kill -9 $pid' EXIT
+sealcast join \"$(sealcast --home ~/.local/share/sealcast ticket boiler)\"
+until sealcast read boiler; do kill -0 $pid; done
+until sealcast join \"$(sealcast --home ~/.local/share/sealcast ticket boiler --bus file:archive)\" &&
+    sealcast read boiler; do kill -0 $pid; done
+stop
+cat \"$HOME/journal\"
+```
+"
+    );
+    let out = run_after(&before, &page);
+    for line in ["hot", "ok", "health    ok"] {
+        assert!(out.lines().any(|of| of == line), "{line}: {out}");
+    }
+    assert!(out.contains("sealcast_agent_healthy 1"), "{out}");
+    assert_eq!(out.matches("agent stopped").count(), 4, "{out}");
+}
+
+/// Where systemd is there to say so.
+#[cfg(target_os = "linux")]
+#[test]
+fn systemd_finds_nothing_wrong_with_the_unit() {
+    let unit = include_str!("../../../packaging/sealcast-agent.service");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("sealcast-agent.service");
+    let program = env!("CARGO_BIN_EXE_sealcast");
+    let unit = unit.replace("%h/.cargo/bin/sealcast", program);
+    assert!(unit.contains(program));
+    std::fs::write(&path, unit).expect("a file");
+    let said = Command::new("systemd-analyze")
+        .arg("verify")
+        .arg(&path)
+        .output();
+    if let Ok(said) = said {
+        let err = String::from_utf8_lossy(&said.stderr);
+        assert!(
+            said.status.success() && !err.contains("sealcast-agent"),
+            "{err}"
+        );
     }
 }

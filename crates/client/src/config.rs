@@ -25,25 +25,6 @@ impl Default for AskingConfig {
     }
 }
 
-/// How many messages wait on disk for their keys, and for how long.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ParkingConfig {
-    /// Bytes that wait, at most, over all streams.
-    pub bytes_max: u64,
-    /// How long a message waits, at most.
-    pub age_max: Duration,
-}
-
-impl Default for ParkingConfig {
-    fn default() -> Self {
-        Self {
-            bytes_max: 256 << 20,
-            age_max: Duration::from_secs(30 * 24 * 3600),
-        }
-    }
-}
-
 /// Who decides whether somebody who asks without a grant gets one. A decision that does not come in time is a no.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

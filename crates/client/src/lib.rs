@@ -111,7 +111,7 @@ pub use backfill::Backfill;
 pub use backup::{Backup, BackupState};
 #[doc(hidden)]
 pub use clock::Clock;
-pub use config::{AskingConfig, DecisionPolicy, ParkingConfig};
+pub use config::{AskingConfig, DecisionPolicy};
 pub use delivery::{Delivery, Payload, Reason, State};
 pub use doctor::Finding;
 pub use error::Error;

@@ -53,6 +53,7 @@ pub(crate) async fn run(ui: &Ui, context: &Context, args: InitArgs) -> Result<()
     let home = Home::init(&path, options).await?;
     show(ui, &home, "This is your id; others grant to it.")?;
     ui.hint("make a stream with `sealcast stream create NAME`, or join one with its ticket");
+    ui.hint("`sealcast agent` keeps running and hands out keys whenever somebody is due some");
     ui.hint(
         "nobody can make this home anew: back it up once you own a stream, `sealcast backup FILE`",
     );

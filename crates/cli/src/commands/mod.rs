@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub(crate) mod agent;
 pub(crate) mod backup;
 pub(crate) mod completions;
 pub(crate) mod contact;
@@ -49,6 +50,7 @@ pub(crate) async fn run(
         Command::Rekey(args) => rekey::run(ui, context, &args).await,
         Command::Rotate(args) => rotate::run(ui, context, &args).await,
         Command::Who(args) => who::run(ui, context, &args).await,
+        Command::Agent(args) => agent::run(ui, context, args).await,
         Command::Keys(args) => keys::run(ui, context, args).await,
         Command::Backup(args) => backup::run(ui, context, &args).await,
         Command::Restore(args) => restore::run(ui, context, &args).await,

@@ -1,22 +1,26 @@
+use std::collections::BTreeMap;
 use std::future;
 use std::num::NonZeroU64;
 
 use clap::Args;
-use sealcast::{Name, Subscription};
+use sealcast::{Delivery, DeviceId, Name, Parked, Position, Reason, Subscription};
+use sealcast_agent::{Messages, StreamLine};
 use tokio::time::{Instant, sleep_until};
 
+use crate::agent::{self, Running};
 use crate::context::{Context, Names};
 use crate::deliveries::{Printer, waits_text};
 use crate::error::{CommandError, Outcome};
 use crate::signals::asked_to_end;
 use crate::time::{DurationArg, TimeArg, now};
-use crate::ui::{Ui, count};
+use crate::ui::{self, Ui};
 
 /// Follow what is being published
 ///
 /// Prints each message that opens, and a newline, as it comes. Ctrl-C ends it. A message whose key
 /// is not here waits on disk, and is printed when the key has come, by this `sub` or a later one.
-/// What did not open is summed up on stderr, and the exit code is 3 then.
+/// What did not open is summed up on stderr, and the exit code is 3 then. Where the agent
+/// of the home runs, it is followed through it, and no passphrase is asked for.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 A TIME is `now`, `start`, `-10m`, `+30d` (s m h d w), `2026-03-01` (midnight UTC), or RFC 3339.
@@ -47,14 +51,17 @@ pub(crate) async fn run(
     let end = args
         .duration
         .and_then(|duration| Instant::now().checked_add(duration.duration()));
-    let (home, stream) = context.stream(ui, &args.stream).await?;
     let from = match args.from {
         None | Some(TimeArg::Now) => None,
         Some(time) => Some(time.position(now())),
     };
+    if let Some(agent) = agent::of(context).await? {
+        return through(ui, &agent, args, from, end).await;
+    }
+    let (home, stream) = context.stream(ui, &args.stream).await?;
     let parked = stream.parked().await?.messages;
     if parked > 0 {
-        ui.talk(waits_text(&count(parked, "message"), parked));
+        ui.talk(waits_text(&ui::count(parked, "message"), parked));
     }
     let mut subscription = stream.subscribe(from).await?;
     let names = Names::of(&home)?;
@@ -82,6 +89,84 @@ async fn follow(
     loop {
         let delivery = subscription.next().await?;
         printer.print(&delivery, &no_bar)?;
+        ui.flush()?;
+        if count.is_some_and(|count| printer.messages() >= count.get()) {
+            return Ok(());
+        }
+    }
+}
+
+/// Follows through the agent of the home, so that both stand at one place.
+async fn through(
+    ui: &Ui,
+    agent: &Running,
+    args: &SubArgs,
+    from: Option<Position>,
+    end: Option<Instant>,
+) -> Result<Outcome, CommandError> {
+    let stream = args.stream.to_string();
+    let count = args.count.map(NonZeroU64::get);
+    let mut messages = agent.messages(&stream, from, count).await?;
+    let mut waiting = Waiting::default();
+    let mut printer = Printer::new(ui, agent.names()?, agent.user().to_owned(), stream);
+    tokio::select! {
+        followed = follow_through(ui, &mut messages, &mut printer, &mut waiting, args.count) => followed?,
+        () = at(end) => {}
+        ended = asked_to_end() => ended?,
+    }
+    ui.flush()?;
+    Ok(printer.finish_waiting(&waiting.by_reason()))
+}
+
+/// What was told to wait for its key, and was not told again.
+#[derive(Debug, Default)]
+struct Waiting(BTreeMap<(DeviceId, u32), Reason>);
+
+impl Waiting {
+    fn note(&mut self, delivery: &Delivery) {
+        let Some(envelope) = delivery.device.zip(delivery.seq) else {
+            return;
+        };
+        match (delivery.parked, delivery.reason) {
+            (Parked::No, _) => {}
+            (Parked::Waits, Some(reason)) => drop(self.0.insert(envelope, reason)),
+            _ => drop(self.0.remove(&envelope)),
+        }
+    }
+
+    fn by_reason(&self) -> Vec<(Reason, u64)> {
+        let mut counts: Vec<(Reason, u64)> = Vec::new();
+        for reason in self.0.values() {
+            match counts.iter_mut().find(|(of, _)| of == reason) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((*reason, 1)),
+            }
+        }
+        counts
+    }
+}
+
+async fn follow_through(
+    ui: &Ui,
+    messages: &mut Messages,
+    printer: &mut Printer<'_>,
+    waiting: &mut Waiting,
+    count: Option<NonZeroU64>,
+) -> Result<(), CommandError> {
+    let no_bar = ui.bar(None, true);
+    loop {
+        match messages.next().await.map_err(agent::lost)? {
+            StreamLine::Waiting(0) => {}
+            StreamLine::Waiting(parked) => {
+                ui.talk(waits_text(&ui::count(parked, "message"), parked));
+            }
+            StreamLine::Delivery(delivery) => {
+                waiting.note(&delivery);
+                printer.print(&delivery, &no_bar)?;
+            }
+            StreamLine::Alarm(alarm, hint) => ui.alarm(&alarm, &hint),
+            StreamLine::End(fault) => return Err(agent::ended(fault)),
+        }
         ui.flush()?;
         if count.is_some_and(|count| printer.messages() >= count.get()) {
             return Ok(());

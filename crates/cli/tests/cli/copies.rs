@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::rig::{Person, Rig};
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     let _was_there = std::fs::remove_dir_all(to).is_ok();
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {

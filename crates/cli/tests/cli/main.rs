@@ -2,6 +2,8 @@
 #![cfg(test)]
 
 mod access;
+#[cfg(target_os = "linux")]
+mod agent;
 mod backups;
 mod copies;
 mod demo;

@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sealcast_traces::{Needles, Stopped, Trace, full_pipe, is_idle, search_memory};
 
+use crate::agent::{Serving, until_followed_by};
 use crate::rig::{Person, Ran, Rig};
 
 /// How often a command is looked at before what it was to do counts as not done.
@@ -145,6 +146,34 @@ fn what_a_follower_heard_is_gone_once_it_is_printed() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
+}
+
+#[test]
+fn what_was_followed_through_an_agent_is_gone_from_both() {
+    let scene = Scene::new();
+    let serving = Serving::of_stream(&scene.owner, &[]);
+    let texts: Vec<String> = (0..300).map(|_| secret()).collect();
+    let (reader, stdout) = full_pipe().unwrap();
+    let mut command = scene.owner.command(&["sub", "s"]);
+    let mut child = command.stdout(stdout).spawn().unwrap();
+    drop(command);
+    until_followed_by(&scene.owner, 1);
+    scene
+        .owner
+        .done_with(&["pub", "s", "-l"], texts.join("\n").as_bytes());
+    until_found(&child, &needles_of(&texts[..1]));
+    let mut printed = skip_filling(reader);
+    for text in &texts {
+        let mut line = String::new();
+        printed.read_line(&mut line).unwrap();
+        assert_eq!(line.trim_end(), text);
+    }
+    let needles = scene.needles(&texts);
+    until_gone(&child, &needles);
+    until_gone(&serving.child, &needles);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    serving.stop();
 }
 
 #[test]
@@ -291,11 +320,11 @@ fn draw<const N: usize>() -> [u8; N] {
 }
 
 /// A secret that can be typed.
-fn secret() -> String {
+pub(crate) fn secret() -> String {
     STANDARD.encode(draw::<36>())
 }
 
-fn needles_of(secrets: &[impl AsRef<[u8]>]) -> Needles {
+pub(crate) fn needles_of(secrets: &[impl AsRef<[u8]>]) -> Needles {
     let mut needles = Needles::new();
     for (at, secret) in secrets.iter().enumerate() {
         needles.add(format!("secret {at}"), secret.as_ref());

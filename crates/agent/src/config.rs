@@ -1,0 +1,517 @@
+//! The config file.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sealcast::{AskingConfig, BusUrl, DecisionPolicy, ParkingLimits};
+use serde::Deserialize;
+
+use crate::values::{duration, size};
+
+/// What the config file is called in a home.
+pub const FILE_NAME: &str = "config.toml";
+/// Longest config file, in bytes.
+const BYTES_MAX: u64 = 1 << 20;
+
+/// All that a config file can say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Config {
+    /// Of the agent itself.
+    pub agent: AgentConfig,
+    /// Of asking for keys and answering.
+    pub asking: AskingConfig,
+    /// Of messages that wait for their keys.
+    pub parking: ParkingLimits,
+    /// Of who decides.
+    pub decisions: DecisionPolicy,
+}
+
+/// What the agent itself is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AgentConfig {
+    /// Where on loopback to answer `/metrics` and `/healthz`; `None` for nowhere.
+    pub listen: Option<SocketAddr>,
+    /// The bus that everything is copied to, still sealed.
+    pub archive: Option<BusUrl>,
+    /// From which level on to log.
+    pub log: LogLevel,
+    /// In which form.
+    pub log_format: LogFormat,
+}
+
+impl Default for AgentConfig {
+    fn default() -> Self {
+        Self {
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 9464))),
+            archive: None,
+            log: LogLevel::Info,
+            log_format: LogFormat::Text,
+        }
+    }
+}
+
+/// From which level on to log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Faults of this program.
+    Error,
+    /// What needs somebody.
+    Warn,
+    /// What changes.
+    Info,
+    /// Each step, and names and addresses as well.
+    Debug,
+    /// All there is.
+    Trace,
+}
+
+/// In which form to log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// A line of text for each event.
+    Text,
+    /// An object of JSON for each event, one a line.
+    Json,
+}
+
+/// Why a config file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read; see what the system says.
+    #[error("cannot read the config file: {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The file says something that it cannot say; mend the line.
+    #[error("{}, line {line}: {says}", path.display())]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// Which line, from 1 on.
+        line: usize,
+        /// What is wrong there.
+        says: String,
+    },
+}
+
+impl Config {
+    /// Reads a config file. Relative paths in it are below the folder of the home.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it cannot be read, or says anything that is not known.
+    pub fn load(path: &Path, home: &Path) -> Result<Self, ConfigError> {
+        let unreadable = |source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        };
+        let size = fs::metadata(path).map_err(unreadable)?.len();
+        if size > BYTES_MAX {
+            return Err(unreadable(io::ErrorKind::FileTooLarge.into()));
+        }
+        let text = fs::read_to_string(path).map_err(unreadable)?;
+        Self::parse(&text, home).map_err(|(line, says)| ConfigError::Wrong {
+            path: path.to_owned(),
+            line,
+            says,
+        })
+    }
+
+    /// Reads the text of a config file; else says in which line what is wrong.
+    pub(crate) fn parse(text: &str, home: &Path) -> Result<Self, (usize, String)> {
+        let file: File = toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start);
+            (line_of(text, at), error.message().to_owned())
+        })?;
+        let wrong = |section: &str, key: &str, says: String| {
+            (line_of_key(text, section, key), format!("`{key}`: {says}"))
+        };
+        let (agent, asking) = (file.agent, file.asking);
+        Ok(Self {
+            agent: agent
+                .checked(home)
+                .map_err(|(key, says)| wrong("agent", key, says))?,
+            asking: asking
+                .checked()
+                .map_err(|(key, says)| wrong("asking", key, says))?,
+            parking: (file.parking.checked()).map_err(|(key, says)| wrong("parking", key, says))?,
+            decisions: (file.decisions.checked())
+                .map_err(|(key, says)| wrong("decisions", key, says))?,
+        })
+    }
+}
+
+type Wrong = (&'static str, String);
+
+/// The file as it stands.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct File {
+    agent: AgentSection,
+    asking: AskingSection,
+    parking: ParkingSection,
+    decisions: DecisionsSection,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct AgentSection {
+    listen: Option<String>,
+    archive: Option<String>,
+    log: Option<LogLevel>,
+    log_format: Option<LogFormat>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct AskingSection {
+    key_request_timeout: Option<String>,
+    max_key_requests_per_second: Option<u32>,
+    answers: Option<bool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ParkingSection {
+    bytes_max: Option<String>,
+    publisher_bytes_max: Option<String>,
+    age_max: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct DecisionsSection {
+    policy: Option<Policy>,
+    ask_timeout: Option<String>,
+    exec: Option<Vec<String>>,
+    exec_timeout: Option<String>,
+    url: Option<String>,
+    url_timeout: Option<String>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Policy {
+    Log,
+    Ask,
+    Exec,
+    Url,
+}
+
+impl AgentSection {
+    fn checked(self, home: &Path) -> Result<AgentConfig, Wrong> {
+        let default = AgentConfig::default();
+        let listen = match self.listen.as_deref() {
+            None => default.listen,
+            Some("off") => None,
+            Some(text) => Some(loopback(text).map_err(|says| ("listen", says))?),
+        };
+        let archive = self.archive.map(|text| {
+            let url = BusUrl::parse(&text).and_then(|url| url.absolute(home));
+            url.map_err(|error| ("archive", error.to_string()))
+        });
+        Ok(AgentConfig {
+            listen,
+            archive: archive.transpose()?,
+            log: self.log.unwrap_or(default.log),
+            log_format: self.log_format.unwrap_or(default.log_format),
+        })
+    }
+}
+
+/// What is told there says nothing secret, and still is for nobody but this machine.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text
+        .parse()
+        .map_err(|_| "an address and a port, such as \"127.0.0.1:9464\", or \"off\"".to_owned())?;
+    match address.ip().is_loopback() {
+        true => Ok(address),
+        false => Err(
+            "only loopback, such as \"127.0.0.1:9464\"; to offer it to others put a server of \
+             theirs in front"
+                .to_owned(),
+        ),
+    }
+}
+
+impl AskingSection {
+    fn checked(self) -> Result<AskingConfig, Wrong> {
+        let mut config = AskingConfig::default();
+        let timeout = self.key_request_timeout.as_deref();
+        config.key_request_timeout =
+            positive("key_request_timeout", timeout, config.key_request_timeout)?;
+        if let Some(number) = self.max_key_requests_per_second {
+            if number == 0 {
+                let says = "at least 1".to_owned();
+                return Err(("max_key_requests_per_second", says));
+            }
+            config.max_key_requests_per_second = number;
+        }
+        config.answers = self.answers.unwrap_or(config.answers);
+        Ok(config)
+    }
+}
+
+impl ParkingSection {
+    fn checked(self) -> Result<ParkingLimits, Wrong> {
+        let mut limits = ParkingLimits::default();
+        if let Some(text) = &self.bytes_max {
+            limits.bytes_max = size(text).map_err(|says| ("bytes_max", says))?;
+        }
+        if let Some(text) = &self.publisher_bytes_max {
+            limits.publisher_bytes_max =
+                size(text).map_err(|says| ("publisher_bytes_max", says))?;
+        }
+        let age = Duration::from_millis(limits.age_ms_max);
+        let age = positive("age_max", self.age_max.as_deref(), age)?;
+        limits.age_ms_max = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        Ok(limits)
+    }
+}
+
+/// How long a person has to answer, and how long a program or a server.
+const ASK_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl DecisionsSection {
+    fn checked(self) -> Result<DecisionPolicy, Wrong> {
+        let ask = positive("ask_timeout", self.ask_timeout.as_deref(), ASK_TIMEOUT)?;
+        let exec = positive("exec_timeout", self.exec_timeout.as_deref(), CALL_TIMEOUT)?;
+        let call = positive("url_timeout", self.url_timeout.as_deref(), CALL_TIMEOUT)?;
+        let program = self.exec.map(program).transpose()?;
+        let url = self.url.map(post_url).transpose()?;
+        let lacks = |key: &str| ("policy", format!("say `{key}` as well"));
+        Ok(match self.policy.unwrap_or(Policy::Log) {
+            Policy::Log => DecisionPolicy::Log,
+            Policy::Ask => DecisionPolicy::Ask { timeout: ask },
+            Policy::Exec => {
+                let (program, args) = program.ok_or_else(|| lacks("exec"))?;
+                DecisionPolicy::Exec {
+                    program,
+                    args,
+                    timeout: exec,
+                }
+            }
+            Policy::Url => DecisionPolicy::Url {
+                url: url.ok_or_else(|| lacks("url"))?,
+                timeout: call,
+            },
+        })
+    }
+}
+
+fn program(words: Vec<String>) -> Result<(PathBuf, Vec<String>), Wrong> {
+    let mut words = words.into_iter();
+    let program = words.next().map(PathBuf::from);
+    match program.filter(|path| path.is_absolute()) {
+        Some(program) => Ok((program, words.collect())),
+        None => Err((
+            "exec",
+            "the whole path of a program, then its arguments".to_owned(),
+        )),
+    }
+}
+
+fn post_url(url: String) -> Result<String, Wrong> {
+    let rest = url
+        .strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"));
+    let host = rest
+        .and_then(|rest| rest.split('/').next())
+        .unwrap_or_default();
+    let is_plain = url.bytes().all(|c| c.is_ascii_graphic());
+    if host.is_empty() || !is_plain {
+        return Err((
+            "url",
+            "a URL that begins with http:// or https://".to_owned(),
+        ));
+    }
+    match host.contains('@') {
+        true => Err((
+            "url",
+            "no user name or password, which would end up in logs".to_owned(),
+        )),
+        false => Ok(url),
+    }
+}
+
+fn positive(key: &'static str, text: Option<&str>, default: Duration) -> Result<Duration, Wrong> {
+    let Some(text) = text else {
+        return Ok(default);
+    };
+    let time = duration(text).map_err(|says| (key, says))?;
+    match time.is_zero() {
+        true => Err((key, "longer than nothing".to_owned())),
+        false => Ok(time),
+    }
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    let before = text.get(..at).unwrap_or(text);
+    before.matches('\n').count() + 1
+}
+
+/// The line in which a section names a key.
+fn line_of_key(text: &str, section: &str, key: &str) -> usize {
+    let head = format!("[{section}]");
+    let mut is_in = false;
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.starts_with('[') {
+            is_in = line.split('#').next().is_some_and(|of| of.trim() == head);
+        }
+        let name = line.split('=').next().unwrap_or_default();
+        if is_in && name.trim() == key {
+            return number + 1;
+        }
+    }
+    1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, (usize, String)> {
+        Config::parse(text, Path::new("/home/kim/sealcast"))
+    }
+
+    #[test]
+    fn an_empty_file_says_the_defaults() {
+        assert_eq!(parse(""), Ok(Config::default()));
+        assert_eq!(
+            parse("[agent]\n[asking]\n[parking]\n[decisions]\n"),
+            Ok(Config::default())
+        );
+    }
+
+    #[test]
+    fn every_option_is_taken_over() {
+        let config = parse(
+            r#"
+            [agent]
+            listen = "[::1]:0"
+            archive = "file:archive"
+            log = "trace"
+            log_format = "json"
+            [asking]
+            key_request_timeout = "1m"
+            max_key_requests_per_second = 5
+            answers = false
+            [parking]
+            bytes_max = "1 GiB"
+            publisher_bytes_max = "1 MiB"
+            age_max = "2h"
+            [decisions]
+            policy = "exec"
+            exec = ["/usr/bin/decide", "-v"]
+            exec_timeout = "3s"
+            "#,
+        )
+        .unwrap();
+        assert_eq!(config.agent.listen, Some("[::1]:0".parse().unwrap()));
+        let archive = config.agent.archive.unwrap();
+        assert_eq!(archive.file_path(), Path::new("/home/kim/sealcast/archive"));
+        assert_eq!(
+            (config.agent.log, config.agent.log_format),
+            (LogLevel::Trace, LogFormat::Json)
+        );
+        assert_eq!(config.asking.key_request_timeout, Duration::from_secs(60));
+        assert_eq!(config.asking.max_key_requests_per_second, 5);
+        assert!(!config.asking.answers);
+        assert_eq!(config.parking.bytes_max, 1 << 30);
+        assert_eq!(config.parking.publisher_bytes_max, 1 << 20);
+        assert_eq!(config.parking.age_ms_max, 7_200_000);
+        let policy = DecisionPolicy::Exec {
+            program: "/usr/bin/decide".into(),
+            args: vec!["-v".to_owned()],
+            timeout: Duration::from_secs(3),
+        };
+        assert_eq!(config.decisions, policy);
+    }
+
+    #[test]
+    fn what_is_not_known_or_not_so_is_refused_at_its_line() {
+        for (text, line, says) in [
+            (
+                "\n[agnet]\n",
+                2,
+                "unknown field `agnet`, expected one of `agent`",
+            ),
+            (
+                "[agent]\n\nlisen = \"x\"",
+                3,
+                "unknown field `lisen`, expected one of `listen`",
+            ),
+            ("[agent]\nlog = \"loud\"", 2, "unknown variant `loud`"),
+            ("[agent]\nlog = 1", 2, "wanted string or table"),
+            (
+                "[agent]\nlisten = \"0.0.0.0:9464\"",
+                2,
+                "`listen`: only loopback",
+            ),
+            (
+                "[agent]\nlisten = \"localhost\"",
+                2,
+                "`listen`: an address and a port",
+            ),
+            (
+                "[agent]\narchive = \"/srv\"",
+                2,
+                "`archive`: bus url has no scheme",
+            ),
+            (
+                "[asking]\nkey_request_timeout = \"0s\"",
+                2,
+                "longer than nothing",
+            ),
+            ("[asking]\nkey_request_timeout = 30", 2, "expected a string"),
+            ("[asking]\nmax_key_requests_per_second = 0", 2, "at least 1"),
+            (
+                "[asking]\nmax_key_requests_per_second = -1",
+                2,
+                "invalid value",
+            ),
+            (
+                "# c\n[parking] # p\n bytes_max = \"1 MB\"",
+                3,
+                "`bytes_max`: a size",
+            ),
+            ("[decisions]\npolicy = \"exec\"", 2, "say `exec` as well"),
+            ("[decisions]\npolicy = \"url\"", 2, "say `url` as well"),
+            ("[decisions]\nexec = [\"decide\"]", 2, "the whole path"),
+            ("[decisions]\nurl = \"ftp://h\"", 2, "http://"),
+            (
+                "[decisions]\nurl = \"http://kim:secret@h/\"",
+                2,
+                "no user name",
+            ),
+            ("[agent\n", 1, ""),
+        ] {
+            let (found, said) = parse(text).unwrap_err();
+            assert_eq!(found, line, "{text}: {said}");
+            assert!(said.contains(says), "{text}: {said}");
+            assert!(!said.contains("secret"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let error = Config::load(Path::new("/no/such/file"), Path::new("/")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot read the config file: /no/such/file"
+        );
+    }
+}

@@ -1,0 +1,159 @@
+//! From the start of an agent to its end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealcast::{DecisionPolicy, Home};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::api::router;
+use crate::attend::supervise;
+use crate::client::SOCKET;
+use crate::config::Config;
+use crate::hub::Hub;
+use crate::listen::{HomeSocket, Loopback};
+use crate::lock::{HomeLock, LockError};
+
+/// How long what runs has to end.
+const END_WITHIN: Duration = Duration::from_secs(10);
+
+/// Serves a home; made by [`start`](Self::start).
+#[derive(Debug)]
+pub struct Agent {
+    hub: Arc<Hub>,
+    socket: HomeSocket,
+    loopback: Option<Loopback>,
+    /// Let go of last.
+    _lock: HomeLock,
+}
+
+/// Why an agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another agent serves this home; its process, where that is known. One is enough.
+    #[error("an agent serves this home already{}", process.map_or(String::new(), |of| format!(": process {of}")))]
+    Running {
+        /// The other's process.
+        process: Option<u32>,
+    },
+    /// The home cannot be locked; see what the system says.
+    #[error("cannot lock the home")]
+    Lock(#[source] io::Error),
+    /// The socket cannot be made: the path of the home may be too long for one.
+    #[error("cannot make the socket: {}", path.display())]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The port on loopback is in use, or may not be used; name another, or none.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl StartError {
+    /// A stable name for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Running { .. } => "agent.running",
+            Self::Lock(_) => "agent.lock",
+            Self::Socket { .. } => "agent.socket",
+            Self::Listen { .. } => "agent.listen",
+        }
+    }
+}
+
+impl Agent {
+    /// Makes this process the one agent of a home, and listens.
+    ///
+    /// # Errors
+    ///
+    /// Fails when another agent serves the home, or socket or port cannot be used.
+    pub async fn start(home: Home, config: Config) -> Result<Self, StartError> {
+        let lock = HomeLock::take(home.path()).map_err(|error| match error {
+            LockError::Held(process) => StartError::Running { process },
+            LockError::Io(error) => StartError::Lock(error),
+        })?;
+        let path = home.path().join(SOCKET);
+        let socket = HomeSocket::bind(&path);
+        let socket = socket.map_err(|source| StartError::Socket { path, source })?;
+        let hub = Arc::new(Hub::new(home, config));
+        let mut loopback = None;
+        if let Some(address) = hub.config.agent.listen {
+            let fault = |source| StartError::Listen { address, source };
+            let listener = TcpListener::bind(address).await.map_err(fault)?;
+            let _is_first = hub
+                .listen
+                .set(listener.local_addr().map_err(fault)?)
+                .is_ok();
+            loopback = Some(Loopback::new(listener));
+        }
+        Ok(Self {
+            hub,
+            socket,
+            loopback,
+            _lock: lock,
+        })
+    }
+
+    /// Where it answers `/metrics` and `/healthz`.
+    pub fn listen(&self) -> Option<SocketAddr> {
+        self.hub.listen.get().copied()
+    }
+
+    /// Serves the home until `ends` does; then tells all who follow streams, keeps where they
+    /// stand, and ends.
+    pub async fn run(self, ends: impl Future<Output = ()>) {
+        let hub = self.hub;
+        let process = std::process::id();
+        tracing::info!(
+            process,
+            version = env!("CARGO_PKG_VERSION"),
+            "agent started"
+        );
+        if hub.config.decisions != DecisionPolicy::Log {
+            tracing::warn!("this version asks nobody for decisions: the access log decides");
+        }
+        let mut tasks = JoinSet::new();
+        tasks.spawn(supervise(hub.clone()));
+        let stop = hub.clone();
+        let served = axum::serve(self.socket, router(&hub, false));
+        let served = served.with_graceful_shutdown(async move { stop.stopping().await });
+        tasks.spawn(async move { note("socket", served.await) });
+        if let Some(loopback) = self.loopback {
+            let stop = hub.clone();
+            let served = axum::serve(loopback, router(&hub, true));
+            let served = served.with_graceful_shutdown(async move { stop.stopping().await });
+            tasks.spawn(async move { note("loopback", served.await) });
+        }
+        ends.await;
+        tracing::info!("agent told to stop");
+        hub.stop();
+        let all = async {
+            while tasks.join_next().await.is_some() {}
+            hub.idle().await;
+        };
+        match tokio::time::timeout(END_WITHIN, all).await {
+            Ok(()) => tracing::info!("agent stopped"),
+            Err(_) => tracing::warn!("agent stopped, leaving connections behind"),
+        }
+    }
+}
+
+fn note(place: &'static str, served: io::Result<()>) {
+    if let Err(error) = served {
+        tracing::error!(place, kind = ?error.kind(), "listening ended");
+    }
+}

@@ -1,0 +1,183 @@
+//! Those who follow a stream through the agent.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::Bytes;
+use futures_core::Stream as Chunks;
+use sealcast::{
+    Alarm, Delivery, Error, Position, State, Stream, StreamId, SubscribeOptions, Subscription,
+};
+use serde::Serialize;
+use tokio::sync::broadcast::Receiver as Alarms;
+use tokio::sync::mpsc;
+
+use crate::api::Fault;
+use crate::hub::Hub;
+use crate::line::{DeliveryLine, base64_of};
+
+/// Lines that wait for a subscriber who is slow to take them. When there are so many, reading waits.
+const LINES_WAITING: usize = 16;
+
+/// The lines of one subscriber.
+#[derive(Debug)]
+pub(crate) struct Lines(mpsc::Receiver<Bytes>);
+
+impl Chunks for Lines {
+    type Item = Result<Bytes, std::convert::Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(context).map(|line| line.map(Ok))
+    }
+}
+
+/// Begins to follow a stream for a subscriber, until there were so many messages, the lines are
+/// dropped or the agent stops.
+pub(crate) async fn follow(
+    hub: &Arc<Hub>,
+    stream: &Stream,
+    from: Option<Position>,
+    count: Option<u64>,
+) -> Result<Lines, Error> {
+    let waiting = stream.parked().await?.messages;
+    let options = SubscribeOptions {
+        from,
+        parking: hub.config.parking,
+    };
+    let subscription = stream.subscribe_with(options).await?;
+    let (lines, taken) = mpsc::channel(LINES_WAITING);
+    // There is room for the first.
+    let _is_told = lines.try_send(line(&Waiting { waiting })).is_ok();
+    let follower = Follower {
+        hub: hub.clone(),
+        stream: stream.clone(),
+        id: stream.id(),
+        alarms: hub.alarms_of(&stream.id()),
+        lines,
+        left: count,
+    };
+    tokio::spawn(follower.run(subscription));
+    Ok(Lines(taken))
+}
+
+struct Follower {
+    hub: Arc<Hub>,
+    stream: Stream,
+    id: StreamId,
+    alarms: Option<Alarms<Alarm>>,
+    lines: mpsc::Sender<Bytes>,
+    /// How many messages it still wants, where it said so.
+    left: Option<u64>,
+}
+
+/// What comes next.
+enum Next {
+    Delivery(Result<Delivery, Error>),
+    Alarm(Alarm),
+    Stopping,
+    Gone,
+}
+
+impl Follower {
+    async fn run(mut self, mut subscription: Subscription) {
+        let _at_work = self.hub.at_work();
+        let number = self.hub.number(&self.id);
+        self.hub.subscribed(&self.id, 1);
+        tracing::debug!(stream = number, "subscriber came");
+        let end = self.tell(&mut subscription).await;
+        if let Some(fault) = end {
+            // Whoever does not take the lines before does not wait for this one.
+            let _is_told = self.lines.try_send(line(&End { end: &fault })).is_ok();
+        }
+        if let Err(error) = subscription.finish().await {
+            tracing::warn!(stream = number, code = error.code(), "place not kept");
+        }
+        self.hub.subscribed(&self.id, -1);
+        tracing::debug!(stream = number, "subscriber went");
+    }
+
+    /// Tells what comes, until there is nobody to tell; else returns why no more comes.
+    async fn tell(&mut self, subscription: &mut Subscription) -> Option<Fault> {
+        while self.left != Some(0) {
+            // Room for the next line comes first, so that nothing is taken from the stream that
+            // the subscriber does not take.
+            let room = self.lines.clone().reserve_owned();
+            let room = tokio::select! {
+                room = room => room.ok()?,
+                () = self.hub.stopping() => return Some(Fault::stopping()),
+            };
+            let line = match self.next(subscription).await {
+                Next::Delivery(Ok(delivery)) => {
+                    self.hub.delivered(&self.id, delivery.state);
+                    let is_message = matches!(
+                        delivery.state,
+                        State::Opened | State::Sealed | State::Rejected
+                    );
+                    self.left = self.left.map(|left| left - u64::from(is_message));
+                    let base64 = base64_of(&delivery);
+                    line(&DeliveryLine::of(&delivery, base64.as_ref()))
+                }
+                Next::Delivery(Err(error)) => return Some(Fault::of(&error)),
+                Next::Alarm(alarm) => line(&AlarmLine {
+                    alarm: alarm.to_string(),
+                    hint: alarm.hint(),
+                }),
+                Next::Stopping => return Some(Fault::stopping()),
+                Next::Gone => return None,
+            };
+            let _lines = room.send(line);
+        }
+        None
+    }
+
+    async fn next(&mut self, subscription: &mut Subscription) -> Next {
+        // What reading this subscription brought to light is told to all who follow.
+        self.hub.alarmed(&self.id, self.stream.alarms());
+        tokio::select! {
+            biased;
+            () = self.hub.stopping() => Next::Stopping,
+            alarm = alarm(&mut self.alarms) => Next::Alarm(alarm),
+            () = self.lines.closed() => Next::Gone,
+            delivery = subscription.next() => Next::Delivery(delivery),
+        }
+    }
+}
+
+/// The next alarm. Whoever is slow misses some; all are counted.
+async fn alarm(alarms: &mut Option<Alarms<Alarm>>) -> Alarm {
+    use tokio::sync::broadcast::error::RecvError;
+    loop {
+        match alarms {
+            Some(waiting) => match waiting.recv().await {
+                Ok(alarm) => return alarm,
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => *alarms = None,
+            },
+            None => return std::future::pending().await,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Waiting {
+    waiting: u64,
+}
+
+#[derive(Serialize)]
+struct AlarmLine {
+    alarm: String,
+    hint: &'static str,
+}
+
+#[derive(Serialize)]
+struct End<'a> {
+    end: &'a Fault,
+}
+
+/// A line of JSON. What is dropped is wiped by the program's allocator.
+fn line(of: &impl Serialize) -> Bytes {
+    let mut line = serde_json::to_vec(of).unwrap_or_default();
+    line.push(b'\n');
+    Bytes::from(line)
+}

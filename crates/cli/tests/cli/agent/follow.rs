@@ -1,0 +1,169 @@
+//! Following a stream through the agent.
+
+use std::io::BufRead as _;
+
+use super::*;
+use crate::rig::{Ran, Rig};
+
+#[test]
+fn following_reads_the_same_with_an_agent_as_without() {
+    let rig = Rig::small();
+    let (alice, ticket) = rig.owner("alice", "s");
+    let bob = rig.person("bob");
+    bob.done(&["join", &ticket]);
+    alice.done(&["pub", "s", "-m", "text"]);
+    let binary = rig.file("binary", b"\xff\x00\n");
+    alice.done(&["pub", "s", "-f", &binary]);
+    alice.done(&["grant", "s", &bob.id(), "--from", "start", "--until", "now"]);
+    alice.done(&["pub", "s", "-m", "sealed"]);
+    rig.append(&alice.data_topic(), b"plaintext");
+    for args in [
+        &["sub", "s", "--from", "start", "--count", "4"][..],
+        &["sub", "s", "--from", "start", "--count", "4", "--json"],
+    ] {
+        // Both find the same to be waiting for its key.
+        bob.run(args);
+        let alone = bob.run(args);
+        let serving = Serving::of_stream(&bob, &[]);
+        let through = bob.run(args);
+        let deliveries = status(&bob)["streams"][0]["deliveries"].as_u64().unwrap();
+        serving.stop();
+        assert!(deliveries >= 4, "{deliveries}");
+        assert_eq!((alone.code, through.code), (3, 3), "{}", through.stderr);
+        assert_eq!(alone.stdout, through.stdout);
+        assert_eq!(alone.stderr, through.stderr);
+        assert!(alone.stdout.starts_with(b"text") || args.contains(&"--json"));
+    }
+}
+
+#[test]
+fn several_follow_live_and_one_who_does_not_read_holds_up_nobody() {
+    let rig = Rig::small();
+    let (kim, _) = rig.owner("kim", "s");
+    let serving = Serving::of_stream(&kim, &[]);
+    // It takes nothing: its pipe is full after a while.
+    let mut idle = kim.start(&["sub", "s", "--from", "start"]);
+    let mut subs = [kim.start(&["sub", "s"]), kim.start(&["sub", "s"])];
+    until_followed_by(&kim, 3);
+    let lines: Vec<String> = (0..400)
+        .map(|n| format!("{n} {}", "x".repeat(2_000)))
+        .collect();
+    kim.done_with(&["pub", "s", "-l"], lines.join("\n").as_bytes());
+    for sub in &mut subs {
+        let read = BufReader::new(sub.stdout.take().unwrap()).lines().take(400);
+        assert_eq!(read.map(Result::unwrap).collect::<Vec<_>>(), lines);
+    }
+    idle.kill().unwrap();
+    idle.wait().unwrap();
+    until_followed_by(&kim, 2);
+    serving.stop();
+    for sub in subs {
+        let ran = Ran::of(sub.wait_with_output().unwrap());
+        assert_eq!(ran.code, 5, "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains("the agent was told to stop"),
+            "{}",
+            ran.stderr
+        );
+    }
+}
+
+#[test]
+fn what_waits_for_its_key_comes_through_the_agent_when_the_key_has_come() {
+    let rig = Rig::small();
+    let (alice, ticket) = rig.owner("alice", "s");
+    let bob = rig.person("bob");
+    bob.done(&["join", &ticket]);
+    let serving = Serving::of_stream(&bob, &[]);
+    let mut sub = bob.start(&["sub", "s", "--json", "--count", "2"]);
+    until_followed_by(&bob, 1);
+    alice.done(&["pub", "s", "-m", "early"]);
+    let mut lines = BufReader::new(sub.stdout.take().unwrap()).lines();
+    let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(next()["parked"], "waits");
+    alice.done(&["grant", "s", &bob.id(), "--from", "start"]);
+    let opened = next();
+    assert_eq!(
+        (&opened["text"], &opened["parked"]),
+        (&"early".into(), &"waited".into())
+    );
+    // Nothing stayed sealed in the end.
+    assert_eq!(sub.wait().unwrap().code(), Some(0));
+    until_followed_by(&bob, 0);
+    serving.stop();
+    assert!(
+        !bob.run(&["sub", "s", "--for", "0s"])
+            .stderr
+            .contains("wait")
+    );
+}
+
+#[test]
+fn a_follower_of_a_killed_agent_is_told() {
+    let rig = Rig::small();
+    let (kim, _) = rig.owner("kim", "s");
+    let serving = Serving::of_stream(&kim, &[]);
+    let sub = kim.start(&["sub", "s", "--json"]);
+    until_followed_by(&kim, 1);
+    serving.kill();
+    let ran = Ran::of(sub.wait_with_output().unwrap());
+    assert_eq!(ran.code, 5);
+    assert!(
+        ran.stderr.contains(r#"{"code":"agent.failed""#),
+        "{}",
+        ran.stderr
+    );
+    // Without it the command does its work by itself.
+    kim.done(&["sub", "s", "--for", "0s"]);
+}
+
+#[test]
+fn following_through_the_agent_needs_no_passphrase() {
+    let rig = Rig::small();
+    let file = rig.file("passphrase", b"correct horse\n");
+    let kim = rig.stranger("kim").with_passphrase_file(&file);
+    kim.done(&["init", "--bus", "file:bus"]);
+    kim.done(&["stream", "create", "s"]);
+    kim.done(&["pub", "s", "-m", "hello"]);
+    let serving = Serving::of_stream(&kim, &[]);
+    let follow = ["sub", "s", "--from", "start", "--count", "1"];
+    let without = rig.stranger("kim");
+    assert_eq!(without.done(&follow), "hello");
+    without.refused(2, &["read", "s"]);
+    serving.stop();
+    without.refused(2, &follow);
+}
+
+#[test]
+fn what_cannot_be_followed_is_refused_as_without_an_agent() {
+    let rig = Rig::small();
+    let (kim, _) = rig.owner("kim", "s");
+    let serving = Serving::of_stream(&kim, &[]);
+    let said = kim.refused(7, &["sub", "no such", "--json"]);
+    assert!(said.contains(r#""code":"stream.unknown""#), "{said}");
+    std::fs::rename(rig.path().join("bus"), rig.path().join("away")).unwrap();
+    until(&kim, |of| of["streams"][0]["standing"] == "failing");
+    let said = kim.refused(5, &["sub", "s", "--json"]);
+    assert!(said.contains(r#""code":"bus.failed""#), "{said}");
+    serving.stop();
+}
+
+#[test]
+fn a_follower_hears_when_the_bus_is_lost() {
+    let rig = Rig::small();
+    let (kim, _) = rig.owner("kim", "s");
+    kim.done(&["pub", "s", "-m", "one"]);
+    let serving = Serving::of_stream(&kim, &[]);
+    let mut sub = kim.start(&["sub", "s", "--from", "start", "--json"]);
+    let mut lines = BufReader::new(sub.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().contains("one"));
+    std::fs::rename(rig.path().join("bus"), rig.path().join("away")).unwrap();
+    let ran = Ran::of(sub.wait_with_output().unwrap());
+    assert_eq!(ran.code, 5, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains(r#""code":"bus.failed""#),
+        "{}",
+        ran.stderr
+    );
+    serving.stop();
+}
