@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    agent, backup, completions, contact, demo, doctor, grant, id, init, inspect, join, keys, man,
-    publish, read, rekey, restore, revoke, rotate, stream, subscribe, ticket, who,
+    agent, backup, completions, contact, demo, device, doctor, grant, id, init, inspect, join,
+    keys, man, publish, read, rekey, restore, revoke, rotate, stream, subscribe, ticket, who,
 };
 
 /// The first page. Its list of commands is checked against the commands that there are.
@@ -18,6 +18,7 @@ const PAGE: &str = "\
   \x1b[1minit\x1b[0m        Make a home: your user and this device
   \x1b[1mid\x1b[0m          Print your user id, for others to grant to
   \x1b[1mcontact\x1b[0m     Give names to the ids of others
+  \x1b[1mdevice\x1b[0m      Add devices of your own, list and revoke them
   \x1b[1mdemo\x1b[0m        Watch the whole of it work, in temporary folders
 
 \x1b[1;4mStreams\x1b[0m
@@ -107,6 +108,7 @@ pub(crate) enum Command {
     Init(init::InitArgs),
     Id(id::IdArgs),
     Contact(contact::ContactArgs),
+    Device(device::DeviceArgs),
     Stream(stream::StreamArgs),
     Ticket(ticket::TicketArgs),
     Join(join::JoinArgs),

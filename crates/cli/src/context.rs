@@ -76,7 +76,7 @@ impl Context {
     }
 
     /// The passphrase of a home that there is.
-    fn passphrase(&self) -> Result<SecretBytes, CommandError> {
+    pub(crate) fn passphrase(&self) -> Result<SecretBytes, CommandError> {
         match &self.passphrase_file {
             Some(path) => from_file(path),
             None if has_terminal() => ask("Passphrase: "),

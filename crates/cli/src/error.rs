@@ -296,7 +296,14 @@ fn kind_of(code: &str) -> Kind {
         "file.wrong-passphrase" | "file.wrong-identity" | "file.damaged" => Kind::Store,
         "file.too-new" | "file.not-ours" | "keys.wrong-root" => Kind::Store,
         "home.exists" | "home.needs-passphrase" | "name.taken" => Kind::Usage,
-        "bus.url" | "ticket.unusable" | "archive.is-bus" => Kind::Usage,
+        "bus.url" | "ticket.unusable" | "archive.is-bus" | "home.not-added" | "device.own" => {
+            Kind::Usage
+        }
+        "device.unknown" | "pairing.no-request" | "pairing.no-consent" => Kind::Missing,
+        "pairing.false-request" | "pairing.other-user" => Kind::NotAllowed,
+        "device.revoked" | "device.no-root" | "device.list-forked" | "device.list" => {
+            Kind::NotAllowed
+        }
         "message.too-large" | "backfill.time" | "interval.empty" | "interval.admin" => Kind::Usage,
         "home.wrong-passphrase" | "home.key-file" | "home.half-made" | "home.folder" => Kind::Store,
         "store.failed" => Kind::Store,
@@ -369,6 +376,32 @@ fn hint_of(code: &str) -> Option<&'static str> {
         "interval.admin" => {
             "leave out `--from` and `--until`; `sealcast revoke STREAM USER` ends it one day"
         }
+        _ => return hint_of_device(code),
+    })
+}
+
+/// What to do about an error that has to do with the user's devices.
+fn hint_of_device(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "home.not-added" => "go on with `sealcast device join`",
+        "pairing.no-request" => {
+            "see that `sealcast device join` runs on the new device, and that `--bus` is the same there"
+        }
+        "pairing.no-consent" => {
+            "see that `sealcast device join` runs on the new device, then add it again"
+        }
+        "pairing.false-request" => {
+            "somebody who writes to this bus is in between: find out who, and begin again"
+        }
+        "pairing.other-user" => {
+            "somebody else knew its code; begin again on the new device, with your id: \
+             `sealcast device join sc1...`"
+        }
+        "device.unknown" => "`sealcast device list` shows your devices",
+        "device.revoked" => "begin again on it, in another folder, with `sealcast device join`",
+        "device.own" | "device.no-root" => "run it on your first device, which holds the root key",
+        "device.list-forked" => "use one copy of this home and remove the others",
+        "device.list" => "revoke devices that you do not use",
         _ => return None,
     })
 }
@@ -415,6 +448,16 @@ mod tests {
             (Error::NoKeys, 7),
             (Error::ExportTooLarge, 2),
             (Error::ArchiveIsBus, 2),
+            (Error::NotAdded("h".into()), 2),
+            (Error::NoApplicant, 7),
+            (Error::NoConsent, 7),
+            (Error::FalseApplicant, 4),
+            (Error::OtherConsent, 4),
+            (Error::NoDevice("d".into()), 7),
+            (Error::OwnDevice, 2),
+            (Error::DeviceRevoked(sealcast::DeviceId([1; 16])), 4),
+            (Error::NoRoot, 4),
+            (Error::ListForked, 4),
             (Error::Internal("no"), 1),
         ] {
             let code = error.code();

@@ -70,6 +70,24 @@ impl Ui {
         ended.map_err(|error| CommandError::output(&error))
     }
 
+    /// Prints rows with their columns aligned.
+    pub(crate) fn table<const N: usize>(&self, rows: &[[String; N]]) -> Result<(), CommandError> {
+        let mut widths = [0; N];
+        for row in rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = cell.chars().count().max(*width);
+            }
+        }
+        for row in rows {
+            let cells = row
+                .iter()
+                .zip(widths)
+                .map(|(cell, width)| format!("{cell:width$}"));
+            self.data(cells.collect::<Vec<_>>().join("  ").trim_end())?;
+        }
+        Ok(())
+    }
+
     /// Hands on what was printed so far.
     pub(crate) fn flush(&self) -> Result<(), CommandError> {
         let flushed = self.out.borrow_mut().flush();

@@ -80,6 +80,69 @@ fn run_after(before: &str, page: &str) -> String {
     out
 }
 
+/// Runs the blocks of a page that may stand on other machines: which one is said behind `sh`.
+/// `act` makes of a block what is run of it.
+fn run_all(page: &str, act: impl Fn(&str, &str) -> String) -> String {
+    let blocks = page.split("```sh").skip(1).map(|behind| {
+        let (at, rest) = behind.split_once('\n').expect("the fence ends");
+        let (block, _) = rest.split_once("```").expect("the block ends");
+        act(at.trim(), block)
+    });
+    let script: Vec<_> = blocks.collect();
+    run(&format!("```sh\n{}```", script.concat()))
+}
+
+/// The new machine has another home; the code is the one that it shows.
+#[test]
+fn the_guide_to_adding_a_device_ends_as_it_says() {
+    let page = include_str!("../../../docs/guides/add-a-device.md");
+    assert!(page.split_whitespace().count() <= 600, "it is short");
+    let example = "7K2M-9FQR-T3XW-0HNC-5JEB-8VYD-AGPZ";
+    let joins = |block: &str| block.contains("device join");
+    let out = run_all(page, |at, block| match at {
+        "new" if joins(block) => {
+            let block = block.trim_end();
+            format!(
+                "SEALCAST_HOME=phone {block} > phone.code &\n\
+                 until [ -s phone.code ]; do sleep 0.1; done\n"
+            )
+        }
+        "new" => format!("wait\n(export SEALCAST_HOME=phone\n{block})\n"),
+        "add" => {
+            let typed = block.replace(example, "$(head -n 1 phone.code)");
+            assert_ne!(typed, block);
+            format!("{} --yes\n", typed.trim_end())
+        }
+        "stick" => {
+            let block = block.trim_end();
+            format!(
+                "MY_ID=$(sealcast id)\n\
+                 SEALCAST_HOME=tablet {block} > tablet.code || true\n\
+                 CODE=$(cat tablet.code)\n"
+            )
+        }
+        "add-from-stick" => {
+            let end = "SEALCAST_HOME=tablet sealcast device join --wait 0s\n";
+            format!("{block}{end}SEALCAST_HOME=tablet sealcast read boiler\n")
+        }
+        _ => block.to_owned(),
+    });
+    assert_eq!(
+        out.lines().filter(|line| *line == "hot").count(),
+        2,
+        "{out}"
+    );
+    let listed: Vec<_> = out.lines().filter(|line| line.ends_with("live")).collect();
+    assert!(
+        listed.iter().any(|line| line.contains("  phone  ")),
+        "{out}"
+    );
+    assert!(
+        listed.iter().any(|line| line.contains("  tablet  ")),
+        "{out}"
+    );
+}
+
 #[test]
 fn the_guide_to_keeping_keys_ends_as_it_says() {
     let page = include_str!("../../../docs/guides/keep-your-keys.md");

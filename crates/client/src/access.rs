@@ -6,9 +6,9 @@ use std::sync::Arc;
 use sealcast_bus::Offset;
 use sealcast_engine::{AuthorError, ControlTopic, SharedWith, Tips, author, is_delivered};
 use sealcast_protocol::{
-    DeviceId, DeviceTips, EnvelopeHash, Grant, GrantState, Interval, LogBody, LogEntry, LogHash,
-    Name, Position, Revoke, Roles, Settings, Standing, StreamTopics, Targets, Unverified, UserId,
-    Verified,
+    DeviceId, DeviceTarget, DeviceTips, EnvelopeHash, Grant, GrantState, Interval, LogBody,
+    LogEntry, LogHash, Name, Position, Revoke, Roles, Settings, Standing, StreamTopics, Targets,
+    Unverified, UserId, Verified,
 };
 
 use crate::blocking::{off_thread, to_its_end};
@@ -25,7 +25,7 @@ const PREFIX_MIN: usize = 8;
 /// How often to wait for other processes of this home that are writing an entry.
 const TURNS_MAX: usize = 64;
 /// How often an entry is put at the end of its chain and only there, where rubbish comes first.
-const TURNS_AT_END: usize = 16;
+pub(crate) const TURNS_AT_END: usize = 16;
 
 /// What a grant came to.
 #[derive(Clone, Debug)]
@@ -162,6 +162,44 @@ impl Stream {
         }
         self.revoke(Targets::Grants(Vec::from([grant])), grants)
             .await
+    }
+
+    /// Takes a device of this user out of the stream, with the proof that its card is revoked, unless
+    /// that was done or the stream does not name the user.
+    pub(crate) async fn revoke_own_device(
+        &self,
+        device: DeviceId,
+        proof: &[u8],
+    ) -> Result<(), Error> {
+        let core = &self.core;
+        core.sync().await?;
+        let has_lane = core.has_lane();
+        {
+            let view = core.view();
+            let (me, _) = view.me();
+            let is_named = view.log().named_users().contains(&me);
+            if !is_named || view.state().is_out(&me, &device) {
+                return Ok(());
+            }
+        }
+        let last = match core.publishes() {
+            true => core.last_of_devices(Vec::from([device])).await?,
+            false => Vec::new(),
+        };
+        let target = DeviceTarget {
+            user: core.identity().user(),
+            device,
+            proof: proof.to_vec(),
+        };
+        let revoke = LogBody::Revoke(Revoke {
+            targets: Targets::Devices(Vec::from([target])),
+            last,
+        });
+        core.write(core.now(), revoke).await?;
+        if has_lane {
+            core.cut_session().await?;
+        }
+        Ok(())
     }
 
     async fn revoke(&self, targets: Targets, grants: Vec<GrantState>) -> Result<Revoked, Error> {
@@ -469,6 +507,19 @@ impl Core {
         Ok(())
     }
 
+    /// Whether devices of this user may have published at some time.
+    fn publishes(&self) -> bool {
+        let view = self.view();
+        let (me, _) = view.me();
+        let mut grants = view.state().grants().iter();
+        view.state().owner() == me
+            || grants.any(|of| {
+                let roles = of.grant.roles;
+                of.grant.user == me
+                    && (roles.contains(Roles::PUBLISHER) || roles.contains(Roles::ADMIN))
+            })
+    }
+
     /// Every accepted branch tip of each device that publishes by one of these grants.
     async fn last_of(self: &Arc<Self>, grants: &[GrantState]) -> Result<Vec<DeviceTips>, Error> {
         let publishes =
@@ -481,6 +532,14 @@ impl Core {
                 .flat_map(|list| list.devices().map(|(device, _)| *device))
                 .collect()
         };
+        self.last_of_devices(devices).await
+    }
+
+    /// Every accepted branch tip of each of these devices.
+    async fn last_of_devices(
+        self: &Arc<Self>,
+        devices: Vec<DeviceId>,
+    ) -> Result<Vec<DeviceTips>, Error> {
         if devices.is_empty() {
             return Ok(Vec::new());
         }

@@ -168,12 +168,12 @@ fn fill(
 }
 
 /// A home in the making, in a folder of its own; removed when dropped.
-struct Draft(PathBuf);
+pub(crate) struct Draft(pub(crate) PathBuf);
 
 impl Draft {
     /// Beside the folder of the home; within it where that is there, since it may be the top of a disk,
     /// or a link, or lie where this user may make nothing.
-    fn of(folder: &Path) -> Result<Self, Error> {
+    pub(crate) fn of(folder: &Path) -> Result<Self, Error> {
         let name = format!(".restore-{:016x}", clock::rng().next_u64());
         let draft = Self(match folder.is_dir() {
             true => folder.join(name),
@@ -193,7 +193,7 @@ impl Draft {
     }
 
     /// The whole folder in one step; into one that is there already, the key and then the store.
-    fn put_in_place(self, folder: &Path) -> Result<(), Error> {
+    pub(crate) fn put_in_place(self, folder: &Path) -> Result<(), Error> {
         let renamed = match self.0.starts_with(folder) {
             true => Err(ErrorKind::AlreadyExists.into()),
             false => fs::rename(&self.0, folder),

@@ -99,7 +99,8 @@ impl Core {
     ) -> Result<Arc<Self>, Error> {
         let (of, stream) = (home.clone(), ticket.stream());
         let owner = ticket.owner();
-        let (view, places, alarms) = off_thread(move || restore(&of, stream, owner)).await??;
+        let (mut view, places, alarms) = off_thread(move || restore(&of, stream, owner)).await??;
+        view.set_fallbacks(home.fallbacks());
         let core = Arc::new(Self {
             home,
             bus,
@@ -249,6 +250,10 @@ impl Core {
             instant: Instant::now(),
             position: self.now(),
         };
+        if self.home.owes_fallback() {
+            put_off(self.home.tend_fallback(&*self.bus).await)?;
+            self.view().set_fallbacks(self.home.fallbacks());
+        }
         self.read_all(reading).await?;
         if self.put_back(reading).await? {
             self.read_all(reading).await?;
@@ -344,7 +349,12 @@ impl Core {
     async fn keep(&self, reading: &Reading) -> Result<(), Error> {
         let id = |of: &ControlTopic| topic_id(&of.name(self.id()));
         let mut held_back: BTreeSet<_> = reading.gone_back.iter().map(id).collect();
-        held_back.extend(self.view().has_waiting().then(|| id(&ControlTopic::Keys)));
+        {
+            let view = self.view();
+            held_back.extend(view.has_waiting().then(|| id(&ControlTopic::Keys)));
+            let hidden = view.hidden_lists().into_iter();
+            held_back.extend(hidden.map(|user| id(&ControlTopic::Devices(user))));
+        }
         let alarms = self.drain();
         self.tell(alarms);
         let (vault, stream, unkept) = (self.vault().clone(), self.id(), self.unkept.clone());
@@ -413,6 +423,8 @@ fn has_unknown(
         | Space::Track
         | Space::OwnEntry
         | Space::Drawn
+        | Space::OwnListEntry
+        | Space::DeviceName
         | Space::Parked
         | Space::ParkedEnvelope => false,
     };

@@ -147,8 +147,24 @@ impl Stream {
             );
         }
         let (user, device) = view.me();
+        let devices = view.list(&user).into_iter().flat_map(|list| list.devices());
+        for (other, _) in devices.filter(|(_, of)| of.revoked.is_some()) {
+            if *other == device {
+                bad(
+                    format!("stream `{name}`: this device was revoked"),
+                    "use another device of yours; this one is given no more keys",
+                );
+            } else if !view.state().is_out(&user, other) {
+                bad(
+                    format!(
+                        "stream `{name}`: it does not know yet that a device is revoked: {other}"
+                    ),
+                    "finish it with `sealcast device revoke`",
+                );
+            }
+        }
         let card = view.list(&user).and_then(|list| list.device(&device));
-        if let Some(end) = card.map(|of| of.card.expires)
+        if let Some(end) = card.map(|of| of.expires)
             && end.0.saturating_sub(core.now().0) < CARD_WARNING_MS
         {
             bad(

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use sealcast_bus::BusError;
-use sealcast_protocol::{Name, StreamId, TicketError, WrongRoot};
+use sealcast_protocol::{DeviceId, ListFault, Name, StreamId, TicketError, WrongRoot};
 use sealcast_store::{KeyFileError, StoreError};
 
 /// Why something was not done. Nothing was sent in clear.
@@ -99,6 +99,41 @@ pub enum Error {
     /// grants counts any more; use one copy only, and let another device or an admin go on.
     #[error("copies of this home wrote two access-log entries in one place")]
     Forked,
+    /// The folder holds a device that waits to be added to a user; go on with that.
+    #[error("the device in `{}` waits to be added to its user", .0.display())]
+    NotAdded(PathBuf),
+    /// No new device that shows this code was found; see that it runs, on the same bus.
+    #[error("no new device shows this code here")]
+    NoApplicant,
+    /// Where the new device should have left its keys lies something else than what the code names:
+    /// whoever writes to the bus is in between. Nothing was added.
+    #[error("what lies on the bus is not the new device that shows this code")]
+    FalseApplicant,
+    /// The new device did not answer in time; see that it runs, and add it again.
+    #[error("the new device did not answer")]
+    NoConsent,
+    /// The new device became another user's: somebody else knew its code. Begin again on it.
+    #[error("the new device has consented to be another user's")]
+    OtherConsent,
+    /// The user has no such device, or several begin so.
+    #[error("no such device: {0}")]
+    NoDevice(String),
+    /// A device cannot revoke itself.
+    #[error("this device cannot revoke itself")]
+    OwnDevice,
+    /// A revoked device never comes back; begin again on it, in a new home.
+    #[error("the device was revoked, and that is for good: {0}")]
+    DeviceRevoked(DeviceId),
+    /// Only the user's first device holds the root key, which says what devices the user has; use that
+    /// one.
+    #[error("this device does not hold the root key of its user")]
+    NoRoot,
+    /// Copies of this home wrote two device lists on different buses; use one copy only.
+    #[error("copies of this home wrote two entries of the device list in one place")]
+    ListForked,
+    /// The device list takes no such entry; see its own error.
+    #[error("the device list does not take this")]
+    List(#[source] ListFault),
     /// The passphrase does not open the file, or the file was altered; check which passphrase it is.
     #[error("wrong passphrase for this file, or the file was altered")]
     FileWrongPassphrase,
@@ -203,6 +238,17 @@ impl Error {
             Self::AdminInterval => "interval.admin",
             Self::RolledBack(_) => "bus.rolled-back",
             Self::Forked => "access.forked",
+            Self::NotAdded(_) => "home.not-added",
+            Self::NoApplicant => "pairing.no-request",
+            Self::FalseApplicant => "pairing.false-request",
+            Self::NoConsent => "pairing.no-consent",
+            Self::OtherConsent => "pairing.other-user",
+            Self::NoDevice(_) => "device.unknown",
+            Self::OwnDevice => "device.own",
+            Self::DeviceRevoked(_) => "device.revoked",
+            Self::NoRoot => "device.no-root",
+            Self::ListForked => "device.list-forked",
+            Self::List(_) => "device.list",
             Self::FileWrongPassphrase => "file.wrong-passphrase",
             Self::FileWrongIdentity => "file.wrong-identity",
             Self::FileNeedsPassphrase => "file.needs-passphrase",

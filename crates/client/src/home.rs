@@ -4,29 +4,25 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sealcast_bus::{Bus, BusError, BusUrl, Offset, Topic};
+use sealcast_bus::{Bus, BusError, BusUrl, Topic};
 use sealcast_crypto::{SecretBytes, leaving_no_trace};
-use sealcast_engine::{Identity, Put, Space, genesis, persisted};
-use sealcast_protocol::{
-    CardList, DeviceId, Name, Position, StreamId, StreamTopics, Ticket, UserId,
-};
+use sealcast_engine::{Fallbacks, Identity, genesis};
+use sealcast_protocol::{DeviceId, Name, Position, StreamId, StreamTopics, Ticket, UserId};
 use sealcast_store::{KeyFile, KeyFileError, Protection, SqliteStore};
 
 use crate::blocking::off_thread;
 use crate::clock;
 use crate::core::put_off;
-use crate::damage::read_past;
 use crate::error::Error;
 use crate::ground::Ground;
 use crate::options::{InitOptions, Passphrase, StreamOptions};
+use crate::own_list::first_card;
 use crate::stream::Stream;
 use crate::vault::{Settings, Vault};
 
 pub(crate) const KEY_FILE: &str = "store.key";
 pub(crate) const STORE_FILE: &str = "store.db";
-const BUS_FOLDER: &str = "bus";
-/// How long before its end a card is renewed, in milliseconds.
-const RENEW_WITHIN_MS: u64 = 60 * 24 * 3600 * 1000;
+pub(crate) const BUS_FOLDER: &str = "bus";
 
 /// One device of one user, with its keys, contacts and streams.
 #[derive(Clone, Debug)]
@@ -39,7 +35,9 @@ pub(crate) struct Inner {
     path: PathBuf,
     pub(crate) identity: Identity,
     pub(crate) vault: Vault,
-    name: Option<Name>,
+    pub(crate) fallbacks: Mutex<Fallbacks>,
+    pub(crate) store: Arc<SqliteStore>,
+    pub(crate) name: Option<Name>,
     bus: BusUrl,
     buses: Mutex<BTreeMap<String, Arc<dyn Bus>>>,
     ground: Ground,
@@ -97,18 +95,7 @@ impl Home {
     pub async fn init(path: &Path, options: InitOptions) -> Result<Self, Error> {
         Self::check_free_of_homes(path)?;
         let folder = absolute(path)?;
-        let bus = match &options.bus {
-            Some(url) => url.absolute(&std::env::current_dir().map_err(Error::Folder)?),
-            None => BusUrl::file(&folder.join(BUS_FOLDER)),
-        };
-        let bus = bus.map_err(Error::BusUrl)?;
-        let settings = Settings {
-            name: options
-                .name
-                .as_ref()
-                .map_or(String::new(), ToString::to_string),
-            bus: bus.to_string(),
-        };
+        let settings = options.settings(&folder)?;
         let inner = off_thread(move || {
             let passphrase = match &options.passphrase {
                 Passphrase::None => None,
@@ -175,6 +162,11 @@ impl Home {
     /// The device.
     pub fn device(&self) -> DeviceId {
         self.inner.identity.device()
+    }
+
+    /// Whether the device was added to the user by another: it does not hold the root key.
+    pub fn is_added(&self) -> bool {
+        self.inner.identity.root().is_none()
     }
 
     /// What the user calls itself.
@@ -261,7 +253,7 @@ impl Home {
         };
         let url = url.map_err(Error::BusUrl)?;
         let bus = self.connect(&url).await?;
-        self.publish_card(&*bus).await?;
+        self.inner.level_list(&*bus).await?;
         let (identity, now) = (&self.inner.identity, self.inner.now());
         let (sharing, public) = (options.sharing, options.public);
         let entry = leaving_no_trace(|| genesis(identity, &mut clock::rng(), now, sharing, public));
@@ -286,7 +278,7 @@ impl Home {
         let url = BusUrl::parse(ticket.bus()).map_err(Error::BusUrl)?;
         check_there(&url)?;
         let bus = self.connect(&url).await?;
-        self.publish_card(&*bus).await?;
+        self.inner.level_list(&*bus).await?;
         self.keep_membership(ticket, name).await?;
         self.open_stream(ticket.clone(), name.clone()).await
     }
@@ -346,13 +338,20 @@ impl Home {
         ticket: Ticket,
         name: Name,
     ) -> Result<Stream, Error> {
-        if self.renew_card(&*bus).await? {
-            put_off(self.publish_card(&*bus).await)?;
+        // What a bus does not take is tried again by the next opening.
+        for tended in [
+            self.inner.tend_list(&*bus).await,
+            self.inner.tend_fallback(&*bus).await,
+        ] {
+            match put_off(tended) {
+                Ok(()) | Err(Error::ListForked | Error::List(_)) => {}
+                Err(error) => return Err(error),
+            }
         }
         Stream::open(self.inner.clone(), bus, ticket, name).await
     }
 
-    async fn connect(&self, url: &BusUrl) -> Result<Arc<dyn Bus>, Error> {
+    pub(crate) async fn connect(&self, url: &BusUrl) -> Result<Arc<dyn Bus>, Error> {
         self.inner.connect(url).await
     }
 
@@ -362,55 +361,6 @@ impl Home {
             if known.name == *name && !is_same {
                 return Err(Error::NameTaken(name.to_string()));
             }
-        }
-        Ok(())
-    }
-
-    /// Writes a new card for this device when the old one ends soon and the root key is here, behind
-    /// what the bus has of the list: another copy of the home may have renewed it.
-    /// Returns whether the list has grown since it began, so that a bus may lack some of it.
-    async fn renew_card(&self, bus: &dyn Bus) -> Result<bool, Error> {
-        let home = self.inner.clone();
-        let mut list = off_thread(move || {
-            let mut list = CardList::new(home.identity.user());
-            for (user, entry) in home.vault.list_entries()? {
-                if user == home.identity.user() {
-                    let _is_of_list = list.apply(entry.expose()).is_ok();
-                }
-            }
-            Ok::<_, Error>(list)
-        })
-        .await??;
-        if is_due(&self.inner.identity, &list, self.inner.now()) {
-            let mut puts = Vec::new();
-            for item in read_list(bus, &self.user()).await? {
-                let seq = list.next_seq();
-                let _is_of_list = list.apply(&item).is_ok();
-                if list.next_seq() > seq {
-                    puts.push(list_put(&self.user(), seq, &item));
-                }
-            }
-            puts.extend(renewed(&self.inner.identity, &mut list, self.inner.now())?);
-            let home = self.inner.clone();
-            off_thread(move || puts.iter().try_for_each(|put| home.vault.keep_first(put)))
-                .await??;
-        }
-        Ok(list.next_seq() > 1)
-    }
-
-    /// Puts on a bus what it lacks of this user's device list.
-    async fn publish_card(&self, bus: &dyn Bus) -> Result<(), Error> {
-        let devices = topic(&self.user().devices_topic())?;
-        let mut there = CardList::new(self.user());
-        for item in read_list(bus, &self.user()).await? {
-            let _is_of_list = there.apply(&item).is_ok();
-        }
-        let own = self.inner.vault.list_entries()?;
-        let own = own.into_iter().filter(|(user, _)| *user == self.user());
-        let lacking = own.skip(there.next_seq() as usize);
-        let lacking: Vec<_> = lacking.map(|(_, entry)| entry.expose().to_vec()).collect();
-        if !lacking.is_empty() {
-            bus.append(&devices, lacking).await?;
         }
         Ok(())
     }
@@ -426,50 +376,6 @@ pub(crate) fn check_there(url: &BusUrl) -> Result<(), Error> {
             cause: Box::new(cause),
         })
     })
-}
-
-/// What a bus has of a user's device list, and whatever else lies there.
-async fn read_list(bus: &dyn Bus, user: &UserId) -> Result<Vec<Vec<u8>>, Error> {
-    let devices = topic(&user.devices_topic())?;
-    let (mut all, mut from) = (Vec::new(), Offset(0));
-    let end = bus.end(&devices).await?;
-    loop {
-        let items = read_past(bus, &devices, from, end).await?;
-        let Some(last) = items.last() else {
-            return Ok(all);
-        };
-        from = Offset(last.offset.0 + 1);
-        all.extend(items.into_iter().map(|item| item.payload));
-    }
-}
-
-fn list_put(user: &UserId, seq: u32, entry: &[u8]) -> Put {
-    Put {
-        space: Space::ListEntry,
-        id: persisted(&[&user.0, &seq.to_be_bytes()]),
-        value: SecretBytes::from(entry.to_vec()),
-    }
-}
-
-/// Whether this device's card ends soon and may be renewed here.
-fn is_due(identity: &Identity, list: &CardList, now: Position) -> bool {
-    let card = list.device(&identity.device());
-    let ends_soon = card.is_some_and(|of| {
-        of.is_live(now) && of.card.expires.0.saturating_sub(now.0) < RENEW_WITHIN_MS
-    });
-    ends_soon && identity.root().is_some()
-}
-
-/// The next entry of the user's device list: a new card, if one is due and may be written here.
-fn renewed(identity: &Identity, list: &mut CardList, now: Position) -> Result<Option<Put>, Error> {
-    let is_due = is_due(identity, list, now);
-    let Some(root) = identity.root().filter(|_| is_due) else {
-        return Ok(None);
-    };
-    let seq = list.next_seq();
-    let entry = list.append(root, now, identity.card(now));
-    let entry = entry.map_err(|_| Error::Internal("a renewed card is odd"))?;
-    Ok(Some(list_put(&identity.user(), seq, entry.wire())))
 }
 
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Error> {
@@ -488,15 +394,8 @@ fn make(folder: &Path, passphrase: Option<&SecretBytes>, settings: &Settings) ->
     let store = SqliteStore::open(folder.join(STORE_FILE), key, Box::new(clock::rng()))?;
     let vault = Vault(Arc::new(store));
     let now = clock::Clock::system().now();
-    let identity = Identity::generate(&mut rng, now);
-    let root = identity
-        .root()
-        .ok_or(Error::Internal("a first device has the root key"))?;
-    let mut list = CardList::new(identity.user());
-    let card = list.append(root, now, identity.card(now));
-    let card = card.map_err(|_| Error::Internal("the first card is odd"))?;
-    let put = list_put(&identity.user(), 0, card.wire());
-    vault.begin(&identity, settings, &put)
+    let identity = Identity::generate(&mut rng);
+    vault.begin(&identity, settings, &first_card(&identity, now)?)
 }
 
 pub(crate) fn load(
@@ -506,8 +405,12 @@ pub(crate) fn load(
 ) -> Result<Inner, Error> {
     let key = KeyFile::open(path.join(KEY_FILE), passphrase)?;
     let store = SqliteStore::open(path.join(STORE_FILE), key, Box::new(clock::rng()))?;
-    let vault = Vault((ground.store)(Arc::new(store)));
+    let store = Arc::new(store);
+    let vault = Vault((ground.store)(store.clone()));
     let half_made = || Error::HalfMade(path.clone());
+    if vault.newcomer()?.is_some() {
+        return Err(Error::NotAdded(path));
+    }
     let identity = vault.identity()?.ok_or_else(half_made)?;
     let settings = vault.settings()?.ok_or_else(half_made)?;
     Ok(Inner {
@@ -515,6 +418,8 @@ pub(crate) fn load(
         bus: BusUrl::parse(&settings.bus).map_err(Error::BusUrl)?,
         path,
         identity,
+        fallbacks: Mutex::new(vault.fallbacks()?),
+        store,
         vault,
         buses: Mutex::new(BTreeMap::new()),
         ground,
@@ -530,28 +435,5 @@ impl From<KeyFileError> for Error {
         } else {
             Self::KeyFile(error)
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use sealcast_protocol::CARD_LIFETIME_MS;
-
-    use super::*;
-
-    #[test]
-    fn a_card_is_renewed_once_when_its_end_comes_near() {
-        let start = clock::Clock::system().now();
-        let identity = Identity::generate(&mut clock::rng(), start);
-        let root = identity.root().expect("a first device has the root key");
-        let mut list = CardList::new(identity.user());
-        list.append(root, start, identity.card(start))
-            .expect("a first card");
-        let mut due = |after: u64| renewed(&identity, &mut list, start.after(after)).unwrap();
-        assert!(due(0).is_none());
-        let near = CARD_LIFETIME_MS - RENEW_WITHIN_MS;
-        assert!(due(near).is_none());
-        assert!(due(near + 1).is_some());
-        assert!(due(near + 2).is_none());
     }
 }

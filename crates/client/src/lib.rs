@@ -83,13 +83,18 @@ mod config;
 mod core;
 mod damage;
 mod delivery;
+mod device_store;
+mod devices;
 mod doctor;
 mod error;
+mod fallback;
 mod ground;
 mod home;
 mod inspect;
 mod keys;
 mod options;
+mod own_list;
+mod pairing;
 mod parking;
 mod place;
 mod publisher;
@@ -113,6 +118,7 @@ pub use backup::{Backup, BackupState};
 pub use clock::Clock;
 pub use config::{AskingConfig, DecisionPolicy};
 pub use delivery::{Delivery, Payload, Reason, State};
+pub use devices::{Applicant, DeviceInfo, StreamOutcome};
 pub use doctor::Finding;
 pub use error::Error;
 #[doc(hidden)]
@@ -121,6 +127,7 @@ pub use home::{Home, StreamInfo};
 pub use inspect::{EnvelopeFacts, EnvelopeJudgement, Sight, inspect};
 pub use keys::{ExportedKeys, ImportedKeys};
 pub use options::{Bound, GrantOptions, InitOptions, Passphrase, StreamOptions, SubscribeOptions};
+pub use pairing::{Joined, Joining};
 pub use parking::ParkedState;
 pub use publisher::{Acks, Published, Publisher};
 pub use read::Reader;
@@ -128,9 +135,9 @@ pub use sealcast_bus::{BusError, BusUrl, BusUrlError};
 pub use sealcast_crypto::SecretBytes;
 pub use sealcast_engine::{Alarm, ControlTopic, Parked, ParkingLimits};
 pub use sealcast_protocol::{
-    DecodeError, DeviceId, EnvelopeHash, IdError, InstanceId, Interval, LogHash as GrantId, Name,
-    NameError, Position, Roles, SessionId, Sharing, StreamId, Ticket, TicketError, UserId,
-    WrongRoot,
+    CodeError, DecodeError, DeviceId, EnvelopeHash, IdError, InstanceId, Interval,
+    LogHash as GrantId, Name, NameError, PairingCode, Position, Roles, SessionId, Sharing,
+    StreamId, Ticket, TicketError, UserId, WrongRoot,
 };
 pub use sealcast_store::{KeyFileError, StoreError};
 pub use sealed_file::{

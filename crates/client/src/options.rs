@@ -1,9 +1,15 @@
 //! What a caller may choose.
 
+use std::path::Path;
+
 use sealcast_bus::BusUrl;
 use sealcast_crypto::SecretBytes;
 use sealcast_engine::ParkingLimits;
 use sealcast_protocol::{Name, Position, Roles, Sharing, UserId};
+
+use crate::error::Error;
+use crate::home::BUS_FOLDER;
+use crate::vault::Settings;
 
 /// What protects the store key of a home.
 #[derive(Debug)]
@@ -23,6 +29,20 @@ pub struct InitOptions {
     pub bus: Option<BusUrl>,
     /// What protects the store key.
     pub passphrase: Passphrase,
+}
+
+impl InitOptions {
+    pub(crate) fn settings(&self, folder: &Path) -> Result<Settings, Error> {
+        let bus = match &self.bus {
+            Some(url) => url.absolute(&std::env::current_dir().map_err(Error::Folder)?),
+            None => BusUrl::file(&folder.join(BUS_FOLDER)),
+        };
+        let name = self.name.as_ref();
+        Ok(Settings {
+            name: name.map_or(String::new(), ToString::to_string),
+            bus: bus.map_err(Error::BusUrl)?.to_string(),
+        })
+    }
 }
 
 /// How to make a stream.

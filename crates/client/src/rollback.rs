@@ -107,9 +107,8 @@ impl Core {
         let (vault, stream, of) = (self.vault().clone(), self.id(), *of);
         match of {
             ControlTopic::Devices(user) => {
-                let entries = off_thread(move || vault.list_entries()).await??;
-                let of_user = entries.into_iter().filter(|(of, _)| *of == user);
-                Ok(of_user.map(|(_, entry)| entry.expose().to_vec()).collect())
+                let entries = off_thread(move || vault.list_from_checkpoint(user)).await??;
+                Ok(entries.into_iter().map(|entry| entry.0).collect())
             }
             ControlTopic::Access(user, device) => {
                 let newest = off_thread(move || vault.newest_entry(&stream)).await??;

@@ -13,6 +13,7 @@ use sealcast_protocol::{
 use sealcast_store::{Key, Store, StoreError, Txn};
 
 use crate::error::Error;
+use crate::own_list::drop_before_checkpoint;
 use crate::place::Place;
 
 mod parked;
@@ -97,20 +98,20 @@ pub(crate) struct BackupMark {
 }
 
 const RECORD_LEN_MAX: usize = 4096;
-const IDENTITY: &[u8] = b"identity";
-const SETTINGS: &[u8] = b"settings";
+pub(crate) const IDENTITY: &[u8] = b"identity";
+pub(crate) const SETTINGS: &[u8] = b"settings";
 const BACKUP: &[u8] = b"backup";
 /// Stands before the id of a stream that this home was restored with and has not looked through.
 const RESTORED: &[u8] = b"restored";
 
-fn key(space: Space, parts: &[&[u8]]) -> Key {
+pub(crate) fn key(space: Space, parts: &[&[u8]]) -> Key {
     Key {
         space: sealcast_store::Space(space as u8),
         id: persisted(parts),
     }
 }
 
-fn record<T>(value: &SecretBytes) -> Result<T, Error>
+pub(crate) fn record<T>(value: &SecretBytes) -> Result<T, Error>
 where
     T: for<'b> Decode<'b, ()> + Encode<()> + CborLen<()>,
 {
@@ -226,6 +227,7 @@ impl Vault {
             }
             for put in &news.puts {
                 txn.put(&key(put.space, &[&put.id]), put.value.expose())?;
+                drop_before_checkpoint(txn, put)?;
             }
             for (topic, place) in &news.places {
                 let key = key(Space::Cursor, &[&stream.0, topic]);
@@ -240,15 +242,6 @@ impl Vault {
     pub(crate) fn holds(&self, put: &Put) -> Result<bool, Error> {
         let has = |space| Ok::<_, Error>(self.0.get(&key(space, &[&put.id]))?.is_some());
         Ok((put.space == Space::Record && has(Space::Drawn)?) || has(put.space)?)
-    }
-
-    /// Keeps a record unless there is one: of two processes that write it the first wins.
-    pub(crate) fn keep_first(&self, put: &Put) -> Result<(), Error> {
-        let place = key(put.space, &[&put.id]);
-        self.write(|txn| match txn.get(&place)? {
-            Some(_) => Ok(()),
-            None => txn.put(&place, put.value.expose()),
-        })
     }
 
     /// How far each topic of a stream was read, by the digest of its name.
@@ -565,6 +558,6 @@ pub(crate) fn topic_id(topic: &str) -> [u8; 32] {
     *sealcast_crypto::digest("sealcast.v1 cursor", &[topic.as_bytes()]).as_bytes()
 }
 
-fn odd_key() -> Error {
+pub(crate) fn odd_key() -> Error {
     Error::Internal("a stored key is odd")
 }

@@ -63,16 +63,7 @@ impl StoreKey {
         context: &[u8],
         plaintext: &[u8],
     ) -> Vec<u8> {
-        let mut nonce = [0; NONCE_LEN];
-        rng.fill_bytes(&mut nonce);
-        let mut sealed = Vec::with_capacity(plaintext.len() + Self::OVERHEAD);
-        sealed.extend_from_slice(&nonce);
-        sealed.extend_from_slice(plaintext);
-        let aad = delimited(LABEL, &[context]);
-        let text = &mut sealed[NONCE_LEN..];
-        let tag = backend::seal_in_place(self.expose(), nonce, &aad, text);
-        sealed.extend_from_slice(&tag);
-        sealed
+        seal_value(self.expose(), rng, &delimited(LABEL, &[context]), plaintext)
     }
 
     /// Opens a value.
@@ -81,20 +72,46 @@ impl StoreKey {
     ///
     /// Fails when it was not sealed with this key in this context.
     pub fn open(&self, context: &[u8], sealed: &[u8]) -> Result<SecretBytes, OpenError> {
-        let split = sealed
-            .split_first_chunk::<NONCE_LEN>()
-            .and_then(|(nonce, rest)| Some((nonce, rest.split_last_chunk::<TAG_LEN>()?)));
-        let Some((nonce, (text, tag))) = split else {
-            return Err(OpenError::NotAuthentic);
-        };
-        let aad = delimited(LABEL, &[context]);
-        let mut opened = text.to_vec();
-        if !backend::open_in_place(self.expose(), *nonce, &aad, &mut opened, tag) {
-            wipe(&mut opened);
-            return Err(OpenError::NotAuthentic);
-        }
-        Ok(SecretBytes::from(opened))
+        open_value(self.expose(), &delimited(LABEL, &[context]), sealed)
     }
+}
+
+/// Seals a value under a random nonce: nonce, ciphertext, tag.
+pub(crate) fn seal_value(
+    key: &[u8; 32],
+    rng: &mut (impl CryptoRng + ?Sized),
+    aad: &[u8],
+    plaintext: &[u8],
+) -> Vec<u8> {
+    let mut nonce = [0; NONCE_LEN];
+    rng.fill_bytes(&mut nonce);
+    let mut sealed = Vec::with_capacity(plaintext.len() + StoreKey::OVERHEAD);
+    sealed.extend_from_slice(&nonce);
+    sealed.extend_from_slice(plaintext);
+    let text = &mut sealed[NONCE_LEN..];
+    let tag = backend::seal_in_place(key, nonce, aad, text);
+    sealed.extend_from_slice(&tag);
+    sealed
+}
+
+/// Opens what [`seal_value`] made.
+pub(crate) fn open_value(
+    key: &[u8; 32],
+    aad: &[u8],
+    sealed: &[u8],
+) -> Result<SecretBytes, OpenError> {
+    let split = sealed
+        .split_first_chunk::<NONCE_LEN>()
+        .and_then(|(nonce, rest)| Some((nonce, rest.split_last_chunk::<TAG_LEN>()?)));
+    let Some((nonce, (text, tag))) = split else {
+        return Err(OpenError::NotAuthentic);
+    };
+    let mut opened = text.to_vec();
+    if !backend::open_in_place(key, *nonce, aad, &mut opened, tag) {
+        wipe(&mut opened);
+        return Err(OpenError::NotAuthentic);
+    }
+    Ok(SecretBytes::from(opened))
 }
 
 redacted_debug!(StoreKey);

@@ -6,7 +6,7 @@ use minicbor::{CborLen, Decode, Encode};
 use rand_core::CryptoRng;
 use sealcast_crypto::{SecretBytes, SigningKey, UnwrapKey};
 use sealcast_protocol::{
-    CARD_LIFETIME_MS, Card, DeviceId, Fallback, ListBody, Position, UserId, decode, encode,
+    CARD_LIFETIME_MS, Card, DeviceId, ListBody, Position, UserId, decode, encode,
 };
 use zeroize::Zeroize;
 
@@ -20,8 +20,6 @@ pub struct Identity {
     root: Option<SigningKey>,
     signing: SigningKey,
     unwrap: UnwrapKey,
-    fallback: UnwrapKey,
-    fallback_period: u32,
 }
 
 #[derive(Encode, Decode, CborLen, Zeroize)]
@@ -40,18 +38,13 @@ struct Stored {
     #[n(3)]
     #[cbor(with = "minicbor::bytes")]
     unwrap: [u8; 32],
-    #[n(4)]
-    #[cbor(with = "minicbor::bytes")]
-    fallback: [u8; 32],
-    #[n(5)]
-    fallback_period: u32,
 }
 
 const STORED_LEN_MAX: usize = 256;
 
 impl Identity {
     /// Draws a new user and its first device.
-    pub fn generate(rng: &mut (impl CryptoRng + ?Sized), now: Position) -> Self {
+    pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
         let root = SigningKey::generate(rng);
         let signing = SigningKey::generate(rng);
         let user = UserId(*root.verifying_key().as_bytes());
@@ -61,8 +54,17 @@ impl Identity {
             root: Some(root),
             signing,
             unwrap: UnwrapKey::generate(rng),
-            fallback: UnwrapKey::generate(rng),
-            fallback_period: Fallback::period_at(now),
+        }
+    }
+
+    /// Acts as a device that was added to a user.
+    pub fn added(user: UserId, signing: SigningKey, unwrap: UnwrapKey) -> Self {
+        Self {
+            user,
+            device: DeviceId::derive(&user, signing.verifying_key().as_bytes()),
+            root: None,
+            signing,
+            unwrap,
         }
     }
 
@@ -93,18 +95,9 @@ impl Identity {
 
     /// The device's card, valid for a year from `now`, to be signed by the root key.
     pub fn card(&self, now: Position) -> ListBody {
-        let wrap_key = self.fallback.wrap_key();
-        let fallback = Fallback::new(&self.user, &self.signing, &wrap_key, self.fallback_period);
-        ListBody::Card(
-            Card::new(
-                &self.user,
-                &self.signing,
-                &self.unwrap.wrap_key(),
-                fallback,
-                now.after(CARD_LIFETIME_MS),
-            )
-            .into(),
-        )
+        let (user, wrap_key) = (&self.user, self.unwrap.wrap_key());
+        let expires = now.after(CARD_LIFETIME_MS);
+        ListBody::Card(Card::new(user, &self.signing, &wrap_key, expires).into())
     }
 
     /// The form in which a store keeps it, encrypted.
@@ -117,8 +110,6 @@ impl Identity {
                 .map_or(Vec::new(), |root| root.expose_seed().to_vec()),
             signing: *self.signing.expose_seed(),
             unwrap: *self.unwrap.expose_seed(),
-            fallback: *self.fallback.expose_seed(),
-            fallback_period: self.fallback_period,
         }))
     }
 
@@ -137,8 +128,6 @@ impl Identity {
             root,
             signing,
             unwrap: UnwrapKey::from_seed(&stored.unwrap),
-            fallback: UnwrapKey::from_seed(&stored.fallback),
-            fallback_period: stored.fallback_period,
         })
     }
 }

@@ -47,6 +47,10 @@ pub enum Space {
     OwnEntry = 13,
     /// Records of sessions that this home drew, until they are on the bus: stream, session, device.
     Drawn = 14,
+    /// The entry of the own device list that this home signed and that is not known to be on a bus.
+    OwnListEntry = 15,
+    /// What the user calls its devices, by device.
+    DeviceName = 16,
     /// What waits for keys: stream, number; and a stamp: stream.
     Parked = 17,
     /// Envelopes that wait for keys: stream, number.

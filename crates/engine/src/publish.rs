@@ -413,7 +413,8 @@ impl Publisher {
         for user in users {
             let live = view.live_devices(&user, now);
             let may_hold = live.filter(|(device, _)| state.is_keyholder(&user, device, &self.user));
-            holders.extend(may_hold.map(|(device, of)| (user, *device, of.keys.wrap_key.clone())));
+            let keys = may_hold.filter_map(|(device, of)| Some((*device, of.wrap_key.clone()?)));
+            holders.extend(keys.map(|(device, key)| (user, device, key)));
         }
         holders.truncate(WRAPS_MAX);
         holders

@@ -452,13 +452,13 @@ pub(crate) fn accept<'a>(
         Some((SessionKind::Backfill { .. }, start)) => start,
         Some((SessionKind::Live, _)) | None => header.position,
     };
-    if right == PublishRight::Missing || at >= device.card.expires {
+    if right == PublishRight::Missing || at >= device.expires {
         return Err(refuse(Refusal::NotEntitled));
     }
     let bound = envelope.bind(stream, b"");
     let hash = bound.hash();
     let verified = bound
-        .verify_by(verifier, &device.keys.sign_key)
+        .verify_by(verifier, &device.sign_key)
         .map_err(|_| refuse(Refusal::BadSignature))?;
     let is_late = match &right {
         PublishRight::UpTo(tips) => !allowed.after(&hash, tips).any(|session| {

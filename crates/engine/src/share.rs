@@ -1,4 +1,7 @@
 //! Who should be given which keys, and the bundles that give them.
+//!
+//! A keyholder gives what the log entitles others to. Any device gives the other devices of its own
+//! user what it holds itself: they are entitled to the same.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -94,6 +97,9 @@ pub fn plan_handouts(view: &StreamView, now: Position, with: SharedWith) -> Vec<
             }
         }
     }
+    if is_served(view, with, &me) {
+        plan_for_own(&mut rights, &spans, now, &mut plan);
+    }
     let split = plan
         .into_iter()
         .flat_map(|((lane, user, device), mut covers)| {
@@ -113,6 +119,46 @@ pub fn plan_handouts(view: &StreamView, now: Position, with: SharedWith) -> Vec<
 
 /// Whether a device is a keyholder of a lane, as far as it was found out.
 type Keyholders = BTreeMap<(UserId, DeviceId, UserId), bool>;
+
+/// Adds what this device holds, and the other devices of its user were given by nobody.
+fn plan_for_own(
+    rights: &mut Rights<'_>,
+    spans: &BTreeMap<(SessionId, DeviceId), Interval>,
+    now: Position,
+    plan: &mut BTreeMap<(UserId, UserId, DeviceId), Vec<CoverSpec>>,
+) {
+    let view = rights.view;
+    let (me, my_device) = view.me();
+    if view.state().is_out(&me, &my_device) || view.state().is_public() {
+        return;
+    }
+    let devices = view.live_devices(&me, now).map(|(device, _)| *device);
+    let others: Vec<_> = devices.filter(|device| *device != my_device).collect();
+    if others.is_empty() {
+        return;
+    }
+    for record in view.records() {
+        let (session, lane) = (record.session, record.lane);
+        if rights.is_keyholder(&me, &my_device, &lane) && view.root(&session).is_some() {
+            continue;
+        }
+        let span = spans.get(&(session, record.device));
+        let span = span.copied().unwrap_or(Interval::ALL);
+        let held = answer::held(view, &session, &lane);
+        for device in &others {
+            let readable = rights.entitled((&me, device), &lane).0.to_vec();
+            let given = view.delivered_by(&session, device, |giver, by| {
+                *giver == me || rights.is_keyholder(giver, by, &lane)
+            });
+            let due = readable.iter().filter(|of| of.intersect(&span).is_some());
+            let parts = due.flat_map(|of| held.iter().filter_map(|held| held.intersect(of)));
+            let missing = parts.filter(|part| !given.iter().any(|given| given.covers(part)));
+            let specs = missing.map(|interval| CoverSpec { session, interval });
+            plan.entry((lane, me, *device)).or_default().extend(specs);
+        }
+    }
+    plan.retain(|_, covers| !covers.is_empty());
+}
 
 /// Who is entitled to what and who is a keyholder, each found out once.
 struct Rights<'a> {
@@ -284,7 +330,7 @@ fn is_allowed(view: &StreamView, handout: &Handout) -> bool {
     let readable = state.readable(user, device, lane);
     let mine = match handout.to {
         HandoutKey::OneUse { .. } => may_give(view, me, lane, user),
-        HandoutKey::LongLived if state.is_keyholder(&me.0, &me.1, lane) => {
+        HandoutKey::LongLived if state.is_keyholder(&me.0, &me.1, lane) || *user == me.0 => {
             Vec::from([Interval::ALL])
         }
         HandoutKey::LongLived => Vec::new(),
@@ -314,11 +360,12 @@ pub fn wrap_handout(
         return Ok(None);
     }
     let list = view.list(&handout.user);
-    let Some(of) = list.and_then(|list| list.device(&handout.device)) else {
+    let of = list.and_then(|list| list.device(&handout.device));
+    let Some(wrap_key) = of.and_then(|of| of.wrap_key.as_ref()) else {
         return Ok(None);
     };
     let (key, use_of_key, request) = match &handout.to {
-        HandoutKey::LongLived => (&of.keys.wrap_key, KeyUse::LongLived, RequestId::NONE),
+        HandoutKey::LongLived => (wrap_key, KeyUse::LongLived, RequestId::NONE),
         HandoutKey::OneUse { request, key } => (key, KeyUse::OneUse, *request),
     };
     let cut = |spec: &CoverSpec| cover_of(view, &handout.lane, spec);

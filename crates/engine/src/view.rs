@@ -10,11 +10,12 @@ use alloc::vec::Vec;
 
 use sealcast_crypto::{Digest, SecretBytes, SessionRoot, UnwrapKey, VerifyingKey};
 use sealcast_protocol::{
-    AccessLog, Applied, CardList, DeviceId, DeviceState, GrantState, Inserted, ListEntry,
-    ListFault, LogEntry, LogHash, LogState, Position, Roles, SessionId, SessionRecord, Standing,
-    StreamId, StreamTopics, Unverified, UserId, Verified, wrap_key_hash,
+    AccessLog, CardList, DeviceId, DeviceState, GrantState, Inserted, LogEntry, LogHash, LogState,
+    Position, Roles, SessionId, SessionRecord, Standing, StreamId, StreamTopics, Unverified,
+    UserId, Verified,
 };
 
+use crate::fallback::Fallbacks;
 use crate::identity::Identity;
 use crate::persist::{Put, Space, persisted};
 
@@ -23,6 +24,7 @@ mod answers;
 mod cuts;
 mod delivered;
 mod keys;
+mod lists;
 mod waiting;
 
 pub use alarm::Alarm;
@@ -32,6 +34,7 @@ pub(crate) use keys::{Held, root_of};
 
 use cuts::Cut;
 use delivered::{Deliveries, KeyNow};
+use lists::Ahead;
 use waiting::WaitingRoom;
 
 /// Entries of devices with revoked cards that are held back, at most.
@@ -44,7 +47,10 @@ pub struct StreamView {
     user: UserId,
     device: DeviceId,
     unwrap: UnwrapKey,
+    fallbacks: Fallbacks,
     lists: BTreeMap<UserId, CardList>,
+    /// Entries of device lists that came before others that they follow.
+    ahead: Ahead,
     users: BTreeMap<DeviceId, UserId>,
     keys_now: BTreeMap<DeviceId, KeyNow>,
     log: AccessLog,
@@ -131,7 +137,9 @@ impl StreamView {
             user: identity.user(),
             device: identity.device(),
             unwrap: identity.unwrap_key().duplicate(),
+            fallbacks: Fallbacks::default(),
             lists: BTreeMap::new(),
+            ahead: Ahead::default(),
             users: BTreeMap::new(),
             keys_now: BTreeMap::new(),
             state: log.state(),
@@ -190,6 +198,7 @@ impl StreamView {
 
     /// Draws the conclusions of what was taken in; call it after each batch.
     pub fn settle(&mut self) {
+        self.tell_hidden();
         self.refresh();
         while self.settled_at != self.revision {
             self.settled_at = self.revision;
@@ -292,48 +301,6 @@ impl StreamView {
     fn persist(&mut self, space: Space, id: Vec<u8>, value: SecretBytes) {
         self.outputs
             .push_back(Output::Persist(Put { space, id, value }));
-    }
-
-    fn take_list_entry(&mut self, user: &UserId, bytes: &[u8]) {
-        let Ok(entry) = Unverified::<ListEntry>::decode(bytes) else {
-            return;
-        };
-        let (seq, time) = (entry.claims().seq, entry.claims().time);
-        let list = self
-            .lists
-            .entry(*user)
-            .or_insert_with(|| CardList::new(*user));
-        match list.apply(bytes) {
-            Ok(Applied::Added(device)) => {
-                self.users.insert(device, *user);
-                self.added.insert(device);
-                self.note_key(user, device, Position::START);
-            }
-            Ok(Applied::Renewed(device)) => self.note_key(user, device, time),
-            Ok(Applied::Revoked(_)) => (),
-            Err(ListFault::Forked { .. }) => {
-                self.outputs
-                    .push_back(Output::Tell(Alarm::ListForked(*user)));
-                return;
-            }
-            Ok(Applied::Known) | Err(_) => return,
-        }
-        self.revision += 1;
-        let id = persisted(&[&user.0, &seq.to_be_bytes()]);
-        self.persist(Space::ListEntry, id, SecretBytes::from(bytes.to_vec()));
-    }
-
-    /// Notes the wrapping key of a device, and since when it has that one.
-    fn note_key(&mut self, user: &UserId, device: DeviceId, since: Position) {
-        let of = self.lists.get(user).and_then(|list| list.device(&device));
-        if let Some(hash) = of.map(|of| wrap_key_hash(&of.keys.wrap_key))
-            && self
-                .keys_now
-                .get(&device)
-                .is_none_or(|now| now.hash != hash)
-        {
-            self.keys_now.insert(device, KeyNow { hash, since });
-        }
     }
 
     fn take_log_entry(&mut self, user: &UserId, device: &DeviceId, bytes: &[u8]) {
@@ -571,7 +538,7 @@ impl StreamView {
     /// Whether the newest card of a device that is known here is valid no more.
     pub(crate) fn is_card_expired(&self, user: &UserId, device: &DeviceId, at: Position) -> bool {
         let of = self.lists.get(user).and_then(|list| list.device(device));
-        of.is_some_and(|of| of.card.expires <= at)
+        of.is_some_and(|of| of.expires <= at)
     }
 
     /// Changes whenever something is learned that rights or sessions depend on.

@@ -274,6 +274,11 @@ impl DeviceId {
     pub fn inbox_topic(&self) -> String {
         format!("d/{self}/inbox")
     }
+
+    /// The bus topic of the device's fallback keys.
+    pub fn fallback_topic(&self) -> String {
+        format!("d/{self}/fallback")
+    }
 }
 
 #[cfg(test)]

@@ -28,8 +28,8 @@ pub use v1::bundle::{
     open_bundle, seal_bundle,
 };
 pub use v1::device::{
-    CARD_LIFETIME_MS, Card, CardError, CardRevocation, DeviceKeys, FALLBACK_PERIOD_MS, Fallback,
-    ListBody, ListEntry, ListFault, wrap_key_hash,
+    CARD_LIFETIME_MS, Card, CardError, CardRevocation, Checkpoint, CheckpointDevice,
+    CheckpointStanding, DeviceKeys, ListBody, ListEntry, ListFault, RevokedDevice, wrap_key_hash,
 };
 pub use v1::device_list::{Applied, CardList, DEVICES_MAX, DeviceState, LIST_ENTRIES_MAX, ListPin};
 pub use v1::envelope::{
@@ -41,6 +41,7 @@ pub use v1::export::{
     EXPORT_SESSIONS_MAX, Export, ExportedCover, ExportedKey, ExportedRecord, ExportedSession,
     HomeExport, KeyExport, WrongRoot,
 };
+pub use v1::fallback::{FALLBACK_PERIOD_MS, FALLBACK_PERIODS, FallbackKey};
 pub use v1::frame::{FRAME_RECORDS_MAX, Frame, OpenFrame, PushError, Record, Records};
 pub use v1::log_entry::{
     DeviceTarget, DeviceTips, Genesis, Grant, LIST_MAX, LaneMode, LogBody, LogEntry, Revoke, Roles,
@@ -48,6 +49,11 @@ pub use v1::log_entry::{
 };
 pub use v1::log_graph::{AccessLog, Inserted};
 pub use v1::log_state::{GrantState, LogState, PublishRight, Standing, merged};
+pub use v1::pairing::{
+    CodeError, Consent, ListBytes, OpenItemError, PAIRING_ITEMS_MAX, PairingCode, PairingItem,
+    PairingRequest, WELCOME_LEN_MAX, Welcome, WelcomeContact, WelcomeDevice, WelcomeStream,
+    unwrap_welcome, wrap_welcome,
+};
 pub use v1::session::{
     RootWrap, RootWrapContext, SessionKind, SessionRecord, UnwrapRootError, WRAPS_MAX, unwrap_root,
     wrap_root,

@@ -15,7 +15,10 @@ pub(crate) fn solicitations(given: &mut Given) -> Outcome {
         .text("stream", asked.stream)
         .hex("user", asked.user.0)
         .text("device", asked.device)
-        .text("list", format!("{} {}", asked.list.seq, asked.list.hash))
+        .text(
+            "list",
+            format!("{} {}", asked.list.seq, hex(&asked.list.half)),
+        )
         .text("request", asked.request)
         .hex("key-hash", wrap_key_hash(&key))
         .each(&asked.wants, |lines, want| {

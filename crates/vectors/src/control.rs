@@ -2,12 +2,12 @@
 
 use sealcast_crypto::{SigningKey, UnwrapKey, VerifyingKey};
 use sealcast_protocol::{
-    Bundle, CardList, CardRevocation, DeviceId, DeviceState, ListPin, LogBody, LogEntry, LogHash,
-    Position, SessionKind, SessionRecord, Signable, Targets, Unverified, UserId, Verified,
-    open_bundle, sign,
+    Bundle, CardList, CardRevocation, DeviceId, DeviceState, FallbackKey, ListPin, LogBody,
+    LogEntry, Position, SessionKind, SessionRecord, Signable, Targets, Unverified, UserId,
+    Verified, open_bundle, sign, wrap_key_hash,
 };
 
-use crate::case::{Given, Lines, Outcome, array, hex, must, named};
+use crate::case::{Given, Lines, Outcome, array, hex, must, named, unhex};
 use crate::formats::DECODE;
 use crate::keys::SIGNED_AGAIN;
 
@@ -25,7 +25,7 @@ const LIST: &[(&str, &str)] = &[
     ("Card(DeviceId)", "card id"),
     ("Card(InvalidKey)", "card key"),
     ("Card(Possession)", "possession"),
-    ("Card(Fallback)", "fallback signature"),
+    ("Contradicted", "contradicted"),
     ("NoSuchDevice", "no such device"),
 ];
 const UNWRAP: &[(&str, &str)] = &[
@@ -64,21 +64,21 @@ pub(crate) fn device_list(given: &mut Given) -> Outcome {
         (None, true) => "live",
         (None, false) => "expired",
     };
-    let head = list.pin().map_or([0; 32], |pin| pin.hash.0);
+    let head = list.head().0;
     Lines::default()
         .hex("head", head)
         .each(list.devices(), |lines, (id, of)| {
-            let key = hex(of.keys.sign_key.as_bytes());
+            let key = hex(of.sign_key.as_bytes());
             lines.text("device", format!("{id} {} {key}", state(of)))
         })
         .done()
 }
 
 fn parse_pin(text: &str) -> Result<ListPin, String> {
-    let (seq, hash) = text.split_once(' ').ok_or("no pin")?;
-    let hash: LogHash = hash.parse().map_err(|_| "no hash")?;
+    let (seq, half) = text.split_once(' ').ok_or("no pin")?;
+    let half = array(&unhex(half)?)?;
     let seq = seq.parse().map_err(|_| "no seq")?;
-    Ok(ListPin { seq, hash })
+    Ok(ListPin { seq, half })
 }
 
 pub(crate) fn revocation_proof(given: &mut Given) -> Outcome {
@@ -88,6 +88,21 @@ pub(crate) fn revocation_proof(given: &mut Given) -> Outcome {
     Lines::default()
         .text("device", revocation.device)
         .text("time", revocation.time.0)
+        .done()
+}
+
+pub(crate) fn fallback_key(given: &mut Given) -> Outcome {
+    let signed = Signed::take(given)?;
+    let (user, now) = (UserId(given.array("user")?), Position(given.number("now")?));
+    let digest = signed.verify::<FallbackKey>()?.digest();
+    let key = VerifyingKey::from_bytes(signed.key).map_err(|_| "no key")?;
+    let items = [b"anything".as_slice(), &signed.wire];
+    let newest = FallbackKey::newest(&user, &key, items, now);
+    let (period, key) = newest.ok_or("no fallback key")?;
+    Lines::default()
+        .hex("digest", digest.as_bytes())
+        .text("period", period)
+        .hex("wrap-key-hash", wrap_key_hash(&key))
         .done()
 }
 

@@ -13,6 +13,7 @@ mod keys;
 #[cfg(not(target_family = "wasm"))]
 mod locked;
 mod logs;
+mod pairing;
 
 pub use case::Case;
 pub use folder::{Counted, check_folder};
@@ -32,12 +33,15 @@ const READERS: &[(&str, Read)] = &[
     ("digest", keys::digests),
     ("envelope", formats::envelopes),
     ("export", formats::exports),
+    ("fallback-key", control::fallback_key),
     ("frame", formats::frames),
     ("id", formats::ids),
     #[cfg(not(target_family = "wasm"))]
     ("key-file", locked::key_file),
     ("log-state", logs::state),
     ("message", keys::messages),
+    ("pairing-code", pairing::codes),
+    ("pairing-item", pairing::items),
     ("receipt", asking::receipts),
     ("refusal", asking::refusals),
     ("revocation-proof", control::revocation_proof),

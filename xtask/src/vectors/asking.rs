@@ -7,7 +7,7 @@ use sealcast_protocol::{
     wrap_key_hash,
 };
 
-use super::case::Case;
+use super::case::{Case, hex};
 use super::cast::{NOW, Person, SEEN, STREAM, anna, ben};
 use super::raw;
 
@@ -39,7 +39,7 @@ fn solicitation() -> Solicitation {
         device: ben.device.id,
         list: ListPin {
             seq: 0,
-            hash: LogHash([6; 32]),
+            half: [6; 16],
         },
         request: REQUEST,
         key: ben.device.fallback.wrap_key().as_bytes().to_vec(),
@@ -162,12 +162,15 @@ fn solicitations() -> Vec<Case> {
             .with("stream", body.stream)
             .hex("user", body.user.0)
             .with("device", body.device)
-            .with("list", format!("{} {}", body.list.seq, body.list.hash))
+            .with(
+                "list",
+                format!("{} {}", body.list.seq, hex(&body.list.half)),
+            )
             .with("request", body.request)
             .hex("key-hash", hash)
             .each(&body.wants, |case, want| {
                 let Interval { from, until } = want.interval;
-                let lane: String = want.lane.0.iter().map(|b| format!("{b:02x}")).collect();
+                let lane = hex(&want.lane.0);
                 let text = format!("{lane} {} {} {}", want.session, from.0, until.0);
                 case.with("want", text)
             })

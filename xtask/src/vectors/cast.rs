@@ -4,9 +4,7 @@ use std::convert::Infallible;
 
 use rand_core::{TryCryptoRng, TryRng};
 use sealcast_crypto::{SessionRoot, SigningKey, UnwrapKey};
-use sealcast_protocol::{
-    CARD_LIFETIME_MS, Card, DeviceId, Fallback, LogHash, Position, StreamId, UserId,
-};
+use sealcast_protocol::{CARD_LIFETIME_MS, Card, DeviceId, LogHash, Position, StreamId, UserId};
 
 pub(super) const STREAM: StreamId = StreamId([0x51; 32]);
 pub(super) const NOW: Position = Position(1_790_000_000_000);
@@ -57,21 +55,10 @@ pub(super) fn device(user: &UserId, seed: u8) -> Device {
 }
 
 impl Device {
-    /// Its card of this week.
+    /// Its card.
     pub(super) fn card(&self, user: &UserId) -> Card {
         let expires = NOW.after(CARD_LIFETIME_MS);
-        Card::new(
-            user,
-            &self.signing,
-            &self.unwrap.wrap_key(),
-            self.fallback(user),
-            expires,
-        )
-    }
-
-    pub(super) fn fallback(&self, user: &UserId) -> Fallback {
-        let period = Fallback::period_at(NOW);
-        Fallback::new(user, &self.signing, &self.fallback.wrap_key(), period)
+        Card::new(user, &self.signing, &self.unwrap.wrap_key(), expires)
     }
 }
 

@@ -2,8 +2,8 @@
 
 use sealcast_crypto::{SigningKey, VerifyingKey};
 use sealcast_protocol::{
-    Card, CardList, CardRevocation, DeviceId, ListBody, ListEntry, LogHash, Position, Signable,
-    UserId, encode, sign,
+    Card, CardList, CardRevocation, Checkpoint, CheckpointStanding, DeviceId, FallbackKey,
+    ListBody, ListEntry, LogHash, Position, Signable, UserId, encode, sign, wrap_key_hash,
 };
 
 use super::case::{Case, hex};
@@ -19,8 +19,10 @@ pub(super) fn cases() -> anyhow::Result<Vec<Case>> {
         ranges()?,
         order()?,
         cards()?,
+        checkpoints()?,
         pins()?,
         proofs()?,
+        fallbacks()?,
     ]
     .concat())
 }
@@ -62,7 +64,7 @@ impl List {
             version: 1,
             user: self.person.user,
             seq: self.list.next_seq(),
-            prev: self.list.pin().map_or(LogHash([0; 32]), |pin| pin.hash),
+            prev: self.list.head(),
             time: NOW,
             body,
         }
@@ -104,7 +106,7 @@ fn given(name: &str, about: &str, wires: &[Vec<u8>]) -> Case {
 
 /// Adds the state of the list at `now`.
 fn read(case: Case, list: &CardList, now: Position) -> Case {
-    let head = list.pin().map_or([0; 32], |pin| pin.hash.0);
+    let head = list.head().0;
     let state = |state: &sealcast_protocol::DeviceState| match state.revoked {
         Some(_) => "revoked",
         None if state.is_live(now) => "live",
@@ -114,7 +116,7 @@ fn read(case: Case, list: &CardList, now: Position) -> Case {
         .ok()
         .hex("head", head)
         .each(list.devices(), |case, (id, of)| {
-            let key = hex(of.keys.sign_key.as_bytes());
+            let key = hex(of.sign_key.as_bytes());
             case.with("device", format!("{id} {} {key}", state(of)))
         })
 }
@@ -157,7 +159,6 @@ fn good() -> anyhow::Result<Vec<Case>> {
 fn encodings() -> anyhow::Result<Vec<Case>> {
     let list = List::started()?;
     let body = encode(&list.next(revocation(list.id())));
-    let too_long = raw::wrapper(&[0; 3_073], &[0; 64]);
     let faults = raw::faults(
         &list.person.root,
         &ben().root,
@@ -168,12 +169,7 @@ fn encodings() -> anyhow::Result<Vec<Case>> {
     let faults = faults.into_iter().map(|fault| {
         given(fault.name, fault.about, &list.with_wire(fault.wire)).fails(fault.failure)
     });
-    let too_long = given(
-        "too-long",
-        "3,145 bytes of wrapper",
-        &list.with_wire(too_long),
-    );
-    Ok(faults.chain([too_long.fails("too long")]).collect())
+    Ok(faults.collect())
 }
 
 fn ranges() -> anyhow::Result<Vec<Case>> {
@@ -293,17 +289,13 @@ fn cards() -> anyhow::Result<Vec<Case>> {
     };
     let stranger = ben().device.card(&ben().user);
     let odd = super::points::number(1);
-    let other_period = mine.fallback(&user);
     #[rustfmt::skip]
     let rows = [
         ("card-device-id", "the device id differs", of(&|card| card.device.0[0] ^= 1), "card id"),
         ("card-of-another-user", "a sound card of another user's device", of(&|card| *card = stranger.clone()), "card id"),
         ("card-possession-altered", "a bit of the proof of possession is flipped", of(&|card| card.possession[0] ^= 1), "possession"),
         ("card-possession-of-another-key", "the proof is over another wrapping key", of(&|card| card.wrap_key.clone_from(&tablet().card(&user).wrap_key)), "possession"),
-        ("card-fallback-altered", "a bit of the fallback key's signature is flipped", of(&|card| card.fallback.signature[40] ^= 1), "fallback signature"),
-        ("card-fallback-of-another-period", "the period is not the signed one", of(&|card| card.fallback.period = other_period.period + 1), "fallback signature"),
         ("card-wrap-key-odd", "the X25519 half of the wrapping key is 1", of(&|card| card.wrap_key[1_184..].copy_from_slice(&odd)), "card key"),
-        ("card-fallback-odd", "the X25519 half of the fallback key is 1", of(&|card| card.fallback.wrap_key[1_184..].copy_from_slice(&odd)), "card key"),
         ("card-sign-key-odd", "the signing key is a point of small order", of(&|card| {
             card.sign_key = odd;
             card.device = DeviceId::derive(&user, &odd);
@@ -315,16 +307,151 @@ fn cards() -> anyhow::Result<Vec<Case>> {
         .collect())
 }
 
+/// The list of the checkpoint cases: two devices, the first of which is revoked.
+fn compacted() -> anyhow::Result<List> {
+    let mut list = List::started()?;
+    list.add(card(&tablet(), &list.person.user))?;
+    list.add(revocation(list.id()))?;
+    Ok(list)
+}
+
+fn checkpoints() -> anyhow::Result<Vec<Case>> {
+    let user = anna().user;
+    let before = compacted()?;
+    let mut whole = compacted()?;
+    whole.add(whole.list.checkpoint())?;
+    let mut grown = compacted()?;
+    grown.add(grown.list.checkpoint())?;
+    grown.add(card(&device(&user, 0x14), &user))?;
+    let last = &whole.wires[3..];
+    let over_a_gap = [&whole.wires[..1], last].concat();
+    #[rustfmt::skip]
+    let good = [
+        ("checkpoint", "a checkpoint behind all that it replaces", &whole, whole.wires.clone()),
+        ("checkpoint-first", "the list begins with a checkpoint", &whole, last.to_vec()),
+        ("checkpoint-over-a-gap", "entries between are not shown", &whole, over_a_gap),
+        ("checkpoint-goes-on", "a card behind a checkpoint that came first", &grown, grown.wires[3..].to_vec()),
+        ("checkpoint-and-before", "an entry that it replaces comes behind it", &whole, vec![last[0].clone(), before.wires[0].clone()]),
+    ];
+    let mut cases: Vec<_> = good
+        .into_iter()
+        .map(|(name, about, list, wires)| read(given(name, about, &wires), &list.list, NOW))
+        .collect();
+    let forked = given(
+        "checkpoint-pin-forked",
+        "the pin names another entry before",
+        last,
+    )
+    .with("pin", format!("1 {}", hex(&[9; 16])));
+    cases.push(forked.fails("fork"));
+    cases.extend(false_checkpoints(&before, last)?);
+    Ok(cases)
+}
+
+/// Checkpoints that are refused; `last` is the one that is not.
+fn false_checkpoints(before: &List, last: &[Vec<u8>]) -> anyhow::Result<Vec<Case>> {
+    let user = anna().user;
+    let with = |change: &dyn Fn(&mut ListEntry, &mut Checkpoint)| {
+        let mut entry = before.next(before.list.checkpoint());
+        let mut body = match &entry.body {
+            ListBody::Checkpoint(checkpoint) => checkpoint.clone(),
+            ListBody::Card(_) | ListBody::Revoke(_) => unreachable!("a checkpoint was made"),
+        };
+        change(&mut entry, &mut body);
+        entry.body = ListBody::Checkpoint(body);
+        before.with(&entry)
+    };
+    let back = card(&anna().device, &user);
+    let mut twin = List::started()?;
+    twin.add(card(&device(&user, 0x14), &user))?;
+    let odd = super::points::number(1);
+    #[rustfmt::skip]
+    let faults = [
+        ("checkpoint-entries-missing", "one half digest too few", with(&|_, of| of.entries.truncate(32)), "out of range"),
+        ("checkpoint-unsorted", "the devices are not ascending", with(&|_, of| of.devices.reverse()), "out of range"),
+        ("checkpoint-drops-a-device", "a live device is left out", with(&|_, of| of.devices.retain(|of| matches!(of.standing, CheckpointStanding::Revoked(_)))), "contradicted"),
+        ("checkpoint-brings-back", "a revoked device stands again", with(&|_, of| for of in &mut of.devices {
+            if let (CheckpointStanding::Revoked(_), ListBody::Card(card)) = (&of.standing, &back) {
+                of.standing = CheckpointStanding::Stands(card.clone());
+            }
+        }), "contradicted"),
+        ("checkpoint-of-another-prev", "the last half digest is not that of prev", with(&|entry, _| entry.prev = LogHash([9; 32])), "contradicted"),
+        ("checkpoint-forked", "a half digest differs from the entry's", with(&|_, of| of.entries[20] ^= 1), "fork"),
+        ("checkpoint-forked-over-a-gap", "another entry is known before it", [&twin.wires[..], last].concat(), "fork"),
+        ("checkpoint-key-odd", "a revoked signing key is a point of small order", with(&|_, of| for of in &mut of.devices {
+            if let CheckpointStanding::Revoked(out) = &mut of.standing {
+                out.sign_key = odd;
+            }
+        }), "card id"),
+        ("checkpoint-card-altered", "the possession of a card does not hold", with(&|_, of| for of in &mut of.devices {
+            if let CheckpointStanding::Stands(card) = &mut of.standing {
+                card.possession[0] ^= 1;
+            }
+        }), "possession"),
+    ];
+    let faults = faults.into_iter();
+    Ok(faults
+        .map(|(name, about, wires, failure)| given(name, about, &wires).fails(failure))
+        .collect())
+}
+
+fn fallbacks() -> anyhow::Result<Vec<Case>> {
+    let anna = anna();
+    let (signing, key) = (&anna.device.signing, anna.device.fallback.wrap_key());
+    let period = FallbackKey::period_at(NOW);
+    let good = FallbackKey::sign(&anna.user, signing, &key, period)?;
+    let label = FallbackKey::LABEL;
+    let given = |name: &str, about: &str, wire: &[u8]| {
+        Case::new("fallback-key", name, about)
+            .hex("user", anna.user.0)
+            .hex("public-key", signing.verifying_key().as_bytes())
+            .hex("wire", wire)
+            .with("now", NOW.0)
+    };
+    let mut cases = vec![
+        given("good", "the example of the page", good.wire())
+            .hex("signing-seed", signing.expose_seed())
+            .ok()
+            .hex("digest", good.digest().as_bytes())
+            .with("period", period)
+            .hex("wrap-key-hash", wrap_key_hash(&key)),
+    ];
+    let body = encode(good.body());
+    let stranger = ben().device.signing;
+    let faults = raw::faults(signing, &stranger, label, ListEntry::LABEL, &body);
+    let faults = faults.into_iter();
+    cases.extend(faults.map(|of| given(of.name, of.about, &of.wire).fails(of.failure)));
+    let with = |change: &dyn Fn(&mut FallbackKey)| {
+        let mut key = good.body().clone();
+        change(&mut key);
+        raw::signed(signing, label, &encode(&key))
+    };
+    let odd = super::points::number(1);
+    let none = "no fallback key";
+    #[rustfmt::skip]
+    let rows = [
+        ("too-long", "1,609 bytes of wrapper", raw::wrapper(&[0; 1_537], &[0; 64]), "too long"),
+        ("wrap-key-short", "a wrapping key of 1,215 bytes", with(&|key| key.wrap_key.truncate(1_215)), "out of range"),
+        ("another-user", "the key names another user", with(&|key| key.user = ben().user), none),
+        ("another-device", "the key names another device", with(&|key| key.device = ben().device.id), none),
+        ("wrap-key-odd", "the X25519 half of the wrapping key is 1", with(&|key| key.wrap_key[1_184..].copy_from_slice(&odd)), none),
+        ("to-come", "the period begins later", with(&|key| key.period += 1), none),
+    ];
+    let rows = rows.into_iter();
+    cases.extend(rows.map(|(name, about, wire, failure)| given(name, about, &wire).fails(failure)));
+    Ok(cases)
+}
+
 /// Lists as somebody remembers them.
 fn pins() -> anyhow::Result<Vec<Case>> {
     let one = List::started()?;
     let mut two = List::started()?;
     two.add(card(&tablet(), &anna().user))?;
-    let pinned = |name, about, list: &List, seq: u32, hash: [u8; 32]| {
-        let pin = format!("{seq} {}", hex(&hash));
+    let pinned = |name, about, list: &List, seq: u32, half: [u8; 16]| {
+        let pin = format!("{seq} {}", hex(&half));
         given(name, about, &list.wires).with("pin", pin)
     };
-    let head = |list: &List| list.list.pin().map_or([0; 32], |pin| pin.hash.0);
+    let head = |list: &List| list.list.pin().map_or([0; 16], |pin| pin.half);
     let grown = pinned("pin-grown", "the list has grown since", &two, 0, head(&one));
     let same = pinned(
         "pin-same",
@@ -349,7 +476,7 @@ fn pins() -> anyhow::Result<Vec<Case>> {
             "another entry was seen in this place",
             &one,
             0,
-            [9; 32],
+            [9; 16],
         )
         .fails("fork"),
     ])

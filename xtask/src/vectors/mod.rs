@@ -15,6 +15,7 @@ mod letters;
 mod log;
 mod log_states;
 mod names;
+mod pairing;
 mod points;
 mod raw;
 mod sessions;
@@ -77,6 +78,7 @@ fn made() -> anyhow::Result<BTreeMap<PathBuf, String>> {
         envelopes::cases()?,
         names::cases(),
         devices::cases()?,
+        pairing::cases()?,
         log::cases(),
         log_states::cases(),
         sessions::cases()?,

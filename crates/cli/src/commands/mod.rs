@@ -5,6 +5,7 @@ pub(crate) mod backup;
 pub(crate) mod completions;
 pub(crate) mod contact;
 pub(crate) mod demo;
+pub(crate) mod device;
 pub(crate) mod doctor;
 pub(crate) mod grant;
 pub(crate) mod id;
@@ -41,6 +42,7 @@ pub(crate) async fn run(
         Command::Init(args) => init::run(ui, context, args).await,
         Command::Id(args) => id::run(ui, context, &args).await,
         Command::Contact(args) => contact::run(ui, context, args).await,
+        Command::Device(args) => device::run(ui, context, args).await,
         Command::Stream(args) => stream::run(ui, context, args).await,
         Command::Ticket(args) => ticket::run(ui, context, &args).await,
         Command::Join(args) => join::run(ui, context, &args).await,

@@ -43,7 +43,7 @@ pub(crate) async fn run(ui: &Ui, context: &Context, args: &WhoArgs) -> Result<()
     let names = Names::of(&home)?;
     let mut rows = vec![["GRANT", "USER", "ROLE", "FROM", "UNTIL", "STATE"].map(str::to_owned)];
     rows.extend(grants.iter().map(|grant| row(grant, &names)));
-    print(ui, &rows)
+    ui.table(&rows)
 }
 
 fn line(grant: &GrantInfo) -> Line {
@@ -89,22 +89,4 @@ fn state(status: GrantStatus) -> &'static str {
         GrantStatus::Ended => "ended",
         GrantStatus::Revoked => "revoked",
     }
-}
-
-/// Prints rows with their columns aligned.
-fn print(ui: &Ui, rows: &[[String; 6]]) -> Result<(), CommandError> {
-    let mut widths = [0; 6];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    for row in rows {
-        let cells = row
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:width$}"));
-        ui.data(cells.collect::<Vec<_>>().join("  ").trim_end())?;
-    }
-    Ok(())
 }

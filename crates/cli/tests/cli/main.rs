@@ -7,6 +7,8 @@ mod agent;
 mod backups;
 mod copies;
 mod demo;
+#[cfg(unix)]
+mod devices;
 mod full_disk;
 mod homes;
 mod inspect;

@@ -31,7 +31,7 @@ impl rand_core::TryCryptoRng for Same {}
 fn sealed_twice(first: u8, second: u8) -> Sent {
     let now = Position(1_800_000_000_000);
     let mut rng = rand_core::UnwrapErr(getrandom::SysRng);
-    let identity = Identity::generate(&mut rng, now);
+    let identity = Identity::generate(&mut rng);
     let mut list = CardList::new(identity.user());
     let card = list
         .append(identity.root().unwrap(), now, identity.card(now))

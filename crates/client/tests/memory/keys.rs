@@ -44,11 +44,22 @@ pub(crate) fn of_home(name: &str, folder: &Path, passphrase: &[u8]) -> Kept {
         let expanded = expanded_signing(seed);
         passing.push((format!("expanded {of} of {name}"), expanded));
     }
-    for of in ["unwrap seed", "fallback seed"] {
-        let seed = decoder.bytes().unwrap();
-        lasting.push((format!("{of} of {name}"), seed.to_vec()));
-        let expanded = expanded_unwrap(seed);
+    let mut unwrap_seeds = vec![("unwrap seed", decoder.bytes().unwrap().to_vec())];
+    let fallbacks = store.get(&Key::new(Space(1), *b"fallbacks")).unwrap();
+    let fallbacks = fallbacks.map(|of| of.expose().to_vec()).unwrap_or_default();
+    if !fallbacks.is_empty() {
+        let mut decoder = Decoder::new(&fallbacks);
+        for _ in 0..decoder.array().unwrap().unwrap() {
+            decoder.array().unwrap();
+            decoder.u32().unwrap();
+            let seed = decoder.bytes().unwrap().to_vec();
+            unwrap_seeds.push(("fallback seed", seed));
+        }
+    }
+    for (of, seed) in unwrap_seeds {
+        let expanded = expanded_unwrap(&seed);
         passing.push((format!("expanded {of} of {name}"), expanded));
+        lasting.push((format!("{of} of {name}"), seed));
     }
     let mut roots = Vec::new();
     for (key, root) in store.scan(Space(7), &[]).unwrap() {

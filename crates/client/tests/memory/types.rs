@@ -4,12 +4,12 @@ use std::any::Any;
 
 use sealcast::{Delivery, InitOptions, Passphrase, Payload, State};
 use sealcast_crypto::{
-    Cover, MessageContext, MessageKey, NodeId, NodeKey, SecretBytes, SessionRoot, SigningKey,
-    StoreKey, UnwrapKey, Walker, leaving_no_trace,
+    Cover, MessageContext, MessageKey, NodeId, NodeKey, PairingKey, SecretBytes, SessionRoot,
+    SigningKey, StoreKey, UnwrapKey, Walker, leaving_no_trace,
 };
 use sealcast_engine::{
-    Asker, AskerInput, AskerLimits, ControlTopic, Identity, OneUse, Publisher, Put, Space,
-    StreamView, genesis,
+    Asker, AskerInput, AskerLimits, ControlTopic, Fallbacks, Identity, Newcomer, OneUse, Publisher,
+    Put, Space, StreamView, genesis,
 };
 use sealcast_protocol::{
     CardList, Frame, Interval, OpenFrame, Position, RequestId, SessionId, Sharing, StreamId,
@@ -65,6 +65,15 @@ const CASES: &[Case] = &[
     case("OpenFrame", |secret| Box::new(open_frame(secret)), itself),
     case("Identity", |secret| Box::new(identity(secret)), itself),
     case("stored Identity", |secret| Box::new(identity(secret).to_bytes()), itself),
+    case("Fallbacks", |secret| Box::new(fallbacks(secret)), itself),
+    case("stored Fallbacks", |secret| Box::new(fallbacks(secret).to_bytes()), itself),
+    case("copied Fallbacks", |secret| Box::new(fallbacks(secret).duplicate()), itself),
+    case("Newcomer", |secret| Box::new(newcomer(secret)), itself),
+    case("stored Newcomer", |secret| Box::new(newcomer(secret).to_bytes()), itself),
+    case("PairingKey", |secret| Box::new(pairing_key(secret)), |secret| {
+        let code: &[u8] = &secret[..16];
+        sealcast_crypto::digest("sealcast.v1 pairing key", &[code]).as_bytes().to_vec()
+    }),
     case("Publisher", |secret| Box::new(publisher(secret)), itself),
     case("StreamView with a root", |secret| Box::new(view(secret)), itself),
     case("Asker", |secret| Box::new(asker(secret)), itself),
@@ -165,15 +174,43 @@ fn open_frame(secret: &[u8; 32]) -> OpenFrame {
 
 /// A device whose keys are all the same.
 fn identity(secret: &[u8; 32]) -> Identity {
-    let mut stored = SecretBytes::with_capacity(172);
-    stored.extend_from_slice(&[0x86]);
+    let mut stored = SecretBytes::with_capacity(137);
+    stored.extend_from_slice(&[0x84]);
     let user = [2; 32];
-    for field in [&user, secret, secret, secret, secret] {
+    for field in [&user, secret, secret, secret] {
         stored.extend_from_slice(&[0x58, 0x20]);
         stored.extend_from_slice(field);
     }
-    stored.extend_from_slice(&[0x01]);
     Identity::from_bytes(stored.expose()).unwrap()
+}
+
+/// The fallback keys of two weeks, both the same.
+fn fallbacks(secret: &[u8; 32]) -> Fallbacks {
+    let mut stored = SecretBytes::with_capacity(73);
+    stored.extend_from_slice(&[0x82]);
+    for period in [1, 2] {
+        stored.extend_from_slice(&[0x82, period, 0x58, 0x20]);
+        stored.extend_from_slice(secret);
+    }
+    Fallbacks::from_bytes(stored.expose()).unwrap()
+}
+
+/// A device that waits, whose keys are the same.
+fn newcomer(secret: &[u8; 32]) -> Newcomer {
+    let mut stored = SecretBytes::with_capacity(87);
+    stored.extend_from_slice(&[0x84]);
+    for field in [secret, secret] {
+        stored.extend_from_slice(&[0x58, 0x20]);
+        stored.extend_from_slice(field);
+    }
+    stored.extend_from_slice(&[0x50]);
+    stored.extend_from_slice(&[5; 16]);
+    stored.extend_from_slice(&[0x40]);
+    Newcomer::from_bytes(stored.expose()).unwrap()
+}
+
+fn pairing_key(secret: &[u8; 32]) -> PairingKey {
+    PairingKey::derive(secret.first_chunk().unwrap())
 }
 
 fn publisher(secret: &[u8; 32]) -> Publisher {
@@ -193,7 +230,7 @@ fn view(secret: &[u8; 32]) -> StreamView {
 fn asker(secret: &[u8; 32]) -> Asker {
     let now = Position(AT);
     let mut rng = rand_core::UnwrapErr(getrandom::SysRng);
-    let of = Identity::generate(&mut rng, now);
+    let of = Identity::generate(&mut rng);
     let user = of.user();
     let (stream, first) = genesis(&of, &mut rng, now, Sharing::OnRequest, false).unwrap();
     let mut view = StreamView::new(stream, user, &of);

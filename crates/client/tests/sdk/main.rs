@@ -8,6 +8,8 @@ mod broker;
 mod clones;
 mod crashes;
 mod damage;
+mod devices;
+mod devices_killed;
 mod grants;
 mod homes;
 mod live;

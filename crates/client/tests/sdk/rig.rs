@@ -1,8 +1,10 @@
 //! Homes on one file bus, a clock that the test sets, and a bus that misbehaves on demand.
 
 use std::fmt;
+use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use sealcast::{
@@ -405,6 +407,96 @@ impl Bus for Meddler {
                 Manner::Honest | Manner::Lose | Manner::Damaged(_) | Manner::Flood => Ok(end),
             }
         })
+    }
+
+    fn tail(&self, topics: Vec<(Topic, Offset)>) -> Box<dyn Tail> {
+        self.inner.tail(topics)
+    }
+
+    fn trim(&self, topic: &Topic, before: Offset) -> BusFuture<'_, ()> {
+        self.inner.trim(topic, before)
+    }
+
+    fn send(&self, topic: &Topic, payload: Vec<u8>) -> BusFuture<'_, ()> {
+        self.inner.send(topic, payload)
+    }
+
+    fn listen(&self, topics: Vec<Topic>) -> BusFuture<'_, Box<dyn Listener>> {
+        self.inner.listen(topics)
+    }
+}
+
+type Deed = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A bus on which something happens right before the first append to a topic that ends so.
+pub(crate) fn once_before_append(
+    ground: Ground,
+    topic: &'static str,
+    act: impl Fn() -> Deed + Send + Sync + 'static,
+) -> Ground {
+    let act: Arc<dyn Fn() -> Deed + Send + Sync> = Arc::new(act);
+    Ground {
+        bus: Arc::new(move |inner| {
+            Arc::new(Racing {
+                inner,
+                topic,
+                is_over: AtomicBool::new(false),
+                act: act.clone(),
+            })
+        }),
+        ..ground
+    }
+}
+
+struct Racing {
+    inner: Arc<dyn Bus>,
+    topic: &'static str,
+    is_over: AtomicBool,
+    act: Arc<dyn Fn() -> Deed + Send + Sync>,
+}
+
+impl Racing {
+    async fn race(&self, topic: &Topic) {
+        let is_due = topic.as_ref().ends_with(self.topic);
+        if is_due && !self.is_over.swap(true, Ordering::SeqCst) {
+            (self.act)().await;
+        }
+    }
+}
+
+impl fmt::Debug for Racing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Racing")
+    }
+}
+
+impl Bus for Racing {
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+
+    fn append(&self, topic: &Topic, payloads: Vec<Vec<u8>>) -> BusFuture<'_, Offset> {
+        let topic = topic.clone();
+        Box::pin(async move {
+            self.race(&topic).await;
+            self.inner.append(&topic, payloads).await
+        })
+    }
+
+    fn append_at(&self, topic: &Topic, end: Offset, payloads: Vec<Vec<u8>>) -> BusFuture<'_, bool> {
+        let topic = topic.clone();
+        Box::pin(async move {
+            self.race(&topic).await;
+            self.inner.append_at(&topic, end, payloads).await
+        })
+    }
+
+    fn read(&self, topic: &Topic, from: Offset, bytes_max: usize) -> BusFuture<'_, Vec<Item>> {
+        self.inner.read(topic, from, bytes_max)
+    }
+
+    fn end(&self, topic: &Topic) -> BusFuture<'_, Offset> {
+        self.inner.end(topic)
     }
 
     fn tail(&self, topics: Vec<(Topic, Offset)>) -> Box<dyn Tail> {

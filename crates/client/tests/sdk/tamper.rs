@@ -242,7 +242,9 @@ async fn a_control_object_that_a_bus_shows_altered_is_as_if_it_were_not_there() 
             for byte in [cases * 7 % item.len(), item.len() - 1] {
                 let mut altered = item.clone();
                 altered[byte] ^= 0x01;
-                let told = history.read(topic, at, &altered).await;
+                let mut told = history.read(topic, at, &altered).await;
+                // That somebody writes into a device list who is not its user is told besides.
+                told.alarms.retain(|of| !matches!(of, Alarm::ListForged(_)));
                 assert_eq!(told, without, "{topic} {at}, byte {byte}");
                 cases += 1;
             }

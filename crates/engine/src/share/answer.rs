@@ -194,7 +194,7 @@ impl<'a> Judge<'a> {
 }
 
 /// The intervals that this device holds of a session; what keyholders gave comes first.
-fn held(view: &StreamView, session: &SessionId, lane: &UserId) -> Vec<Interval> {
+pub(super) fn held(view: &StreamView, session: &SessionId, lane: &UserId) -> Vec<Interval> {
     if view.root(session).is_some() {
         return Vec::from([Interval::ALL]);
     }

@@ -12,6 +12,13 @@ use super::ControlTopic;
 pub enum Alarm {
     /// Two entries of a user's device list have one place.
     ListForked(UserId),
+    /// The bus carries entries of a user's device list that the user did not sign.
+    ListForged(UserId),
+    /// The user signed an entry that does not fit what the list says, and what follows it counts no
+    /// more than the entry.
+    ListUnsound(UserId),
+    /// The bus shows entries of a user's device list and hides others before them.
+    ListHidden(UserId),
     /// A device wrote two access-log entries with one number. Its grants do not count any more.
     LogForked(UserId, DeviceId),
     /// A keyholder's bundle or root does not open for this device, or is not the session's.
@@ -32,7 +39,15 @@ impl Alarm {
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::ListForked(_) | Self::BadKeys(..) => "find out who writes to this bus",
+            Self::ListForked(_) => {
+                "ask the user: a copy of their first device is in use, or someone has its root key"
+            }
+            Self::ListForged(_) | Self::BadKeys(..) => "find out who writes to this bus",
+            Self::ListUnsound(_) => "ask the user what their first device did",
+            Self::ListHidden(_) => {
+                "ask who runs the bus why it is not shown; the user puts it back by using their \
+                 first device"
+            }
             Self::BadImport(_) => "ask for the file of keys anew, from somebody whom you trust",
             Self::LogForked(..) => {
                 "a copy of its home is in use, or someone has its keys: revoke the device"
@@ -53,6 +68,17 @@ impl fmt::Display for Alarm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ListForked(user) => write!(f, "two device lists are shown for {user}"),
+            Self::ListForged(user) => write!(
+                f,
+                "the bus carries entries of the device list of {user} that the user did not sign"
+            ),
+            Self::ListUnsound(user) => write!(
+                f,
+                "the device list of {user} ends in an entry that does not fit the others"
+            ),
+            Self::ListHidden(user) => {
+                write!(f, "the bus hides entries of the device list of {user}")
+            }
             Self::LogForked(user, device) => {
                 write!(
                     f,

@@ -12,6 +12,7 @@ use sealcast_protocol::{
 
 use super::waiting::KeyItem;
 use super::{Alarm, Output, StreamView};
+use crate::fallback::Fallbacks;
 use crate::persist::{Put, Space, persisted};
 
 /// A cover that was received, and from whom.
@@ -147,22 +148,36 @@ impl StreamView {
             return None;
         }
         let (user, device) = (&context.giver_user, &context.giver_device);
-        if !self.state.is_keyholder(user, device, &context.lane) {
+        if !self.may_give(user, device, context) {
             let is_final = self.knows_all(&context.heads);
             return (!is_final).then_some(KeyItem::SignedBundle(bundle));
         }
         let known = lanes.iter().flatten().count();
-        if context.key == KeyUse::LongLived && known > 0 {
+        // What others hand to their own devices is theirs to know: it must not move this one.
+        let is_noted =
+            context.user == self.user || self.state.is_keyholder(user, device, &context.lane);
+        if context.key == KeyUse::LongLived && known > 0 && is_noted {
             self.note_delivered(context);
-            if (context.user, context.device) == (self.user, self.device)
-                && self.opened.get(&bundle.digest()) != Some(&known)
-            {
-                self.opened.insert(bundle.digest(), known);
-                self.open_own(&bundle);
-            }
+        }
+        if known > 0
+            && (context.user, context.device) == (self.user, self.device)
+            && self.opened.get(&bundle.digest()) != Some(&known)
+        {
+            self.opened.insert(bundle.digest(), known);
+            self.open_own(&bundle);
         }
         // What has a record does not wait for what has none.
         (known < lanes.len()).then_some(KeyItem::SignedBundle(bundle))
+    }
+
+    /// Whether this device believes a giver: a keyholder, or another device of its receiver's own
+    /// user, which is entitled to the same.
+    fn may_give(&self, user: &UserId, device: &DeviceId, context: &BundleContext) -> bool {
+        let is_of_receiver = *user == context.user
+            && *device != context.device
+            && !self.is_card_revoked(user, device)
+            && !self.state.is_out(user, device);
+        is_of_receiver || self.state.is_keyholder(user, device, &context.lane)
     }
 
     fn note_delivered(&mut self, context: &BundleContext) {
@@ -188,7 +203,15 @@ impl StreamView {
     fn open_own(&mut self, bundle: &Verified<Bundle>) {
         let context = &bundle.body().context;
         let giver = (context.giver_user, context.giver_device);
-        let covers = match open_bundle(bundle.body(), &self.unwrap) {
+        let key = match context.key {
+            KeyUse::LongLived => Some(&self.unwrap),
+            KeyUse::Fallback { period } => self.fallbacks.key(period),
+            KeyUse::OneUse => None,
+        };
+        let Some(key) = key else {
+            return;
+        };
+        let covers = match open_bundle(bundle.body(), key) {
             Ok(covers) => covers,
             Err(OpenBundleError::OtherKey) => return,
             Err(_) => return self.tell_bad_keys(giver),
@@ -336,6 +359,14 @@ impl StreamView {
         let devices = self.deliveries.forget();
         self.revision += 1;
         devices.iter().filter_map(|of| self.user_of(of)).collect()
+    }
+}
+
+/// The keys to open with.
+impl StreamView {
+    /// Opens what is wrapped to these fallback keys, too, from now on.
+    pub fn set_fallbacks(&mut self, fallbacks: Fallbacks) {
+        self.fallbacks = fallbacks;
     }
 }
 

@@ -362,7 +362,7 @@ fn other_wrapping_key(world: &mut World, peer: usize) -> ListBody {
     let identity = &world.peers[peer].identity;
     let key = sealcast_crypto::UnwrapKey::generate(&mut world.rng).wrap_key();
     let (user, signing) = (identity.user(), identity.signing());
-    ListBody::Card(Card::new(&user, signing, &key, card.fallback, card.expires).into())
+    ListBody::Card(Card::new(&user, signing, &key, card.expires).into())
 }
 
 /// The owner has no grant that a revocation could change; a device of the owner's is taken out all

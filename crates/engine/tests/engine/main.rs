@@ -3,10 +3,13 @@
 
 mod asking;
 mod devices;
+mod fallback;
 mod faults;
 mod handouts;
 mod intervals;
+mod lists;
 mod model;
+mod newcomer;
 mod order;
 mod parking;
 mod rig;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sealcast_crypto::SecretBytes;
+use sealcast_crypto::{SecretBytes, SigningKey, UnwrapKey};
 use sealcast_engine::{
     Alarm, Allowed, AuthorError, ControlTopic, Draft, Event, Identity, Lane, Lineage, Mode,
     NewSession, NotSealed, Notice, Output, Publisher, Reader, Refusal, Sealed, SharedWith, Space,
@@ -51,7 +51,7 @@ impl World {
 
     pub(crate) fn with(seed: u64, sharing: Sharing, public: bool) -> Self {
         let mut rng = Seeded::new(seed);
-        let owner = Identity::generate(&mut rng, NOON);
+        let owner = Identity::generate(&mut rng);
         let (stream, first) = genesis(&owner, &mut rng, NOON, sharing, public).unwrap();
         let mut world = Self {
             rng,
@@ -70,18 +70,16 @@ impl World {
 
     /// A new user with one device.
     pub(crate) fn user(&mut self) -> usize {
-        let identity = Identity::generate(&mut self.rng, self.now);
+        let identity = Identity::generate(&mut self.rng);
         self.admit(identity)
     }
 
     /// Another device of a user.
     pub(crate) fn device_of(&mut self, peer: usize) -> usize {
         let user = self.id(peer);
-        let drawn = Identity::generate(&mut self.rng, self.now).to_bytes();
-        let keys = &drawn.expose()[69..];
-        let head = [&[0x86, 0x58, 0x20][..], &user.0, &[0x40]].concat();
-        let identity = Identity::from_bytes(&[&head, keys].concat()).unwrap();
-        assert_eq!(identity.user(), user);
+        let signing = SigningKey::generate(&mut self.rng);
+        let unwrap = UnwrapKey::generate(&mut self.rng);
+        let identity = Identity::added(user, signing, unwrap);
         self.admit(identity)
     }
 

@@ -12,14 +12,11 @@ use crate::ids::{DeviceId, LogHash, Position, UserId};
 use crate::signed::{Signable, Unverified};
 use crate::v1::envelope::first_half;
 
-/// Length of the period in which one fallback key serves, in milliseconds: a week.
-pub const FALLBACK_PERIOD_MS: u64 = 7 * 24 * 3600 * 1000;
 /// How long a card is usually valid, in milliseconds: a year.
 pub const CARD_LIFETIME_MS: u64 = 365 * 24 * 3600 * 1000;
 
 const DEVICE_LABEL: &str = "sealcast.v1 device id";
 const POSSESSION_LABEL: &str = "sealcast.v1 card possession";
-const FALLBACK_LABEL: &str = "sealcast.v1 fallback key";
 const WRAP_KEY_LABEL: &str = "sealcast.v1 wrap key hash";
 
 impl DeviceId {
@@ -58,7 +55,7 @@ pub struct ListEntry {
     pub body: ListBody,
 }
 
-/// What an entry of a device list says. Tag 2 is kept for checkpoints.
+/// What an entry of a device list says.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
 pub enum ListBody {
     /// Adds a device, or renews its card.
@@ -67,6 +64,64 @@ pub enum ListBody {
     /// Takes a device out, for good.
     #[n(1)]
     Revoke(#[n(0)] CardRevocation),
+    /// Says what all entries before it came to, so that they need not be read.
+    #[n(2)]
+    Checkpoint(#[n(0)] Checkpoint),
+}
+
+/// What a device list came to.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(array)]
+pub struct Checkpoint {
+    /// Half the hash of every entry before, 16 bytes each, by their places.
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub entries: Vec<u8>,
+    /// Every device that they name, strictly ascending by id.
+    #[n(1)]
+    pub devices: Vec<CheckpointDevice>,
+}
+
+/// What a checkpoint says of one device.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(array)]
+pub struct CheckpointDevice {
+    /// The device.
+    #[n(0)]
+    pub device: DeviceId,
+    /// When its first card was written.
+    #[n(1)]
+    pub added: Position,
+    /// Whether it is revoked.
+    #[n(2)]
+    pub standing: CheckpointStanding,
+}
+
+/// Whether a checkpoint names a device as revoked.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
+pub enum CheckpointStanding {
+    /// It is not. Its newest card, whether or not that has expired.
+    #[n(0)]
+    Stands(#[n(0)] Box<Card>),
+    /// It is. What it signed is verified with its key still.
+    #[n(1)]
+    Revoked(#[n(0)] RevokedDevice),
+}
+
+/// A device that was taken out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(array)]
+pub struct RevokedDevice {
+    /// Its Ed25519 key.
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub sign_key: [u8; 32],
+    /// First position at which its card was no longer valid.
+    #[n(1)]
+    pub expires: Position,
+    /// Since when it is not to be trusted.
+    #[n(2)]
+    pub revoked: Position,
 }
 
 /// The keys of one device.
@@ -84,33 +139,13 @@ pub struct Card {
     #[n(2)]
     #[cbor(with = "minicbor::bytes")]
     pub wrap_key: Vec<u8>,
-    /// X-Wing key that is replaced weekly.
-    #[n(3)]
-    pub fallback: Fallback,
     /// First position at which the card is no longer valid.
-    #[n(4)]
+    #[n(3)]
     pub expires: Position,
     /// The device's signature over user and keys: it consents, and holds its signing key.
-    #[n(5)]
+    #[n(4)]
     #[cbor(with = "minicbor::bytes")]
     pub possession: [u8; 64],
-}
-
-/// A wrapping key for one week.
-#[derive(Clone, PartialEq, Eq, Encode, Decode, CborLen)]
-#[cbor(array)]
-pub struct Fallback {
-    /// X-Wing key; 1,216 bytes.
-    #[n(0)]
-    #[cbor(with = "minicbor::bytes")]
-    pub wrap_key: Vec<u8>,
-    /// Weeks since the Unix epoch.
-    #[n(1)]
-    pub period: u32,
-    /// The device's signature over user, device, period and key.
-    #[n(2)]
-    #[cbor(with = "minicbor::bytes")]
-    pub signature: [u8; 64],
 }
 
 /// Takes a device out.
@@ -127,26 +162,46 @@ pub struct CardRevocation {
 
 impl Card {
     /// Makes the card of a device whose keys are at hand; a root key must sign it yet.
-    pub fn new(
+    pub fn new(user: &UserId, signing: &SigningKey, wrap_key: &WrapKey, expires: Position) -> Self {
+        let sign_key = *signing.verifying_key().as_bytes();
+        let possession = Self::consent(user, signing, wrap_key);
+        Self::of_consent(user, sign_key, wrap_key, possession, expires)
+    }
+
+    /// What a device signs to become `user`'s: it consents, and holds its signing key.
+    pub fn consent(user: &UserId, signing: &SigningKey, wrap_key: &WrapKey) -> [u8; 64] {
+        let sign_key = signing.verifying_key();
+        let possession = possession_digest(user, sign_key.as_bytes(), wrap_key.as_bytes());
+        *signing.sign(&possession).as_bytes()
+    }
+
+    /// Makes the card of a device that consented; whether it did is for [`verify`](Self::verify).
+    pub fn of_consent(
         user: &UserId,
-        signing: &SigningKey,
+        sign_key: [u8; 32],
         wrap_key: &WrapKey,
-        fallback: Fallback,
+        possession: [u8; 64],
         expires: Position,
     ) -> Self {
-        let sign_key = *signing.verifying_key().as_bytes();
-        let possession = possession_digest(user, &sign_key, wrap_key.as_bytes());
         Self {
             device: DeviceId::derive(user, &sign_key),
             sign_key,
             wrap_key: wrap_key.as_bytes().to_vec(),
-            fallback,
             expires,
-            possession: *signing.sign(&possession).as_bytes(),
+            possession,
         }
     }
 
-    /// Checks that every key is one, that the id belongs to the signing key, and that the device
+    /// The same keys for longer. The device need not be asked again.
+    #[must_use]
+    pub fn renewed(&self, expires: Position) -> Self {
+        Self {
+            expires,
+            ..self.clone()
+        }
+    }
+
+    /// Checks that both keys are keys, that the id belongs to the signing key, and that the device
     /// consents to be `user`'s.
     ///
     /// # Errors
@@ -163,57 +218,37 @@ impl Card {
         sign_key
             .verify(&possession, &Signature::from_bytes(self.possession))
             .map_err(|_| CardError::Possession)?;
-        let fallback = self.fallback.verify(user, &sign_key)?;
-        Ok(DeviceKeys {
-            sign_key,
-            wrap_key,
-            fallback,
-        })
+        Ok(DeviceKeys { sign_key, wrap_key })
+    }
+
+    fn is_in_range(&self) -> bool {
+        self.wrap_key.len() == WRAP_KEY_LEN && self.expires <= Position::END
     }
 }
 
-impl Fallback {
-    /// Makes the fallback key of one period.
-    pub fn new(user: &UserId, signing: &SigningKey, wrap_key: &WrapKey, period: u32) -> Self {
-        let device = DeviceId::derive(user, signing.verifying_key().as_bytes());
-        let digest = fallback_digest(user, &device, period, wrap_key.as_bytes());
-        Self {
-            wrap_key: wrap_key.as_bytes().to_vec(),
-            period,
-            signature: *signing.sign(&digest).as_bytes(),
-        }
-    }
-
-    /// The period that `now` falls into.
-    pub fn period_at(now: Position) -> u32 {
-        u32::try_from(now.0 / FALLBACK_PERIOD_MS).unwrap_or(u32::MAX)
-    }
-
-    /// Checks that the key is one, and that the device with `sign_key` named it.
-    ///
-    /// # Errors
-    ///
-    /// Fails with what is wrong.
-    pub fn verify(&self, user: &UserId, sign_key: &VerifyingKey) -> Result<WrapKey, CardError> {
-        let wrap_key = WrapKey::from_bytes(&self.wrap_key).map_err(|_| CardError::InvalidKey)?;
-        let device = DeviceId::derive(user, sign_key.as_bytes());
-        let digest = fallback_digest(user, &device, self.period, &self.wrap_key);
-        sign_key
-            .verify(&digest, &Signature::from_bytes(self.signature))
-            .map_err(|_| CardError::Fallback)?;
-        Ok(wrap_key)
+impl Checkpoint {
+    fn is_in_range(&self, seq: u32) -> bool {
+        let places = usize::try_from(seq)
+            .ok()
+            .and_then(|n| n.checked_mul(HALF_LEN));
+        let devices = self.devices.iter().all(|of| {
+            let standing = match &of.standing {
+                CheckpointStanding::Stands(card) => card.device == of.device && card.is_in_range(),
+                CheckpointStanding::Revoked(out) => {
+                    out.expires <= Position::END && out.revoked < Position::END
+                }
+            };
+            standing && of.added < Position::END
+        });
+        places == Some(self.entries.len())
+            && devices
+            && self.devices.is_sorted_by(|a, b| a.device < b.device)
     }
 }
 
 impl fmt::Debug for Card {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Card({}, expires {})", self.device, self.expires.0)
-    }
-}
-
-impl fmt::Debug for Fallback {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Fallback(period {})", self.period)
     }
 }
 
@@ -224,13 +259,11 @@ pub struct DeviceKeys {
     pub sign_key: VerifyingKey,
     /// Wraps what must outlive the device's absence.
     pub wrap_key: WrapKey,
-    /// Wraps where neither the long-lived key nor a request's own key fits.
-    pub fallback: WrapKey,
 }
 
 impl Signable for ListEntry {
     const LABEL: &'static str = "sealcast.v1 device list entry";
-    const LEN_MAX: usize = 3 * 1024;
+    const LEN_MAX: usize = 4 << 20;
 
     fn check(&self) -> Result<(), DecodeError> {
         if self.version != 1 {
@@ -240,12 +273,9 @@ impl Signable for ListEntry {
         }
         let starts = self.prev == NO_ENTRY;
         let body = match &self.body {
-            ListBody::Card(card) => {
-                card.wrap_key.len() == WRAP_KEY_LEN
-                    && card.fallback.wrap_key.len() == WRAP_KEY_LEN
-                    && card.expires <= Position::END
-            }
+            ListBody::Card(card) => card.is_in_range(),
             ListBody::Revoke(revocation) => revocation.time < Position::END,
+            ListBody::Checkpoint(checkpoint) => checkpoint.is_in_range(self.seq),
         };
         match starts == (self.seq == 0) && self.time < Position::END && body {
             true => Ok(()),
@@ -268,21 +298,20 @@ impl CardRevocation {
         match &entry.body().body {
             ListBody::Revoke(revocation) if entry.body().user == *user => Ok(*revocation),
             ListBody::Revoke(_) => Err(ListFault::OtherUser),
-            ListBody::Card(_) => Err(ListFault::Malformed(DecodeError::OutOfRange)),
+            ListBody::Card(_) | ListBody::Checkpoint(_) => {
+                Err(ListFault::Malformed(DecodeError::OutOfRange))
+            }
         }
     }
 }
 
+/// Bytes of half a hash.
+pub(super) const HALF_LEN: usize = 16;
 /// Stands where no entry went before.
 pub(super) const NO_ENTRY: LogHash = LogHash([0; 32]);
 
 fn possession_digest(user: &UserId, sign_key: &[u8; 32], wrap_key: &[u8]) -> Digest {
     digest(POSSESSION_LABEL, &[&user.0, sign_key, wrap_key])
-}
-
-fn fallback_digest(user: &UserId, device: &DeviceId, period: u32, wrap_key: &[u8]) -> Digest {
-    let period = period.to_be_bytes();
-    digest(FALLBACK_LABEL, &[&user.0, &device.0, &period, wrap_key])
 }
 
 /// What is wrong with a card.
@@ -298,9 +327,6 @@ pub enum CardError {
     /// The device has not signed that it is the user's.
     #[error("the device's proof of possession does not hold")]
     Possession,
-    /// The device has not signed its fallback key.
-    #[error("the fallback key is not signed by the device")]
-    Fallback,
 }
 
 /// Why an entry was not taken into a device list, or a list not taken for the one known.
@@ -341,6 +367,13 @@ pub enum ListFault {
     /// The device was revoked, which is for good, or was never in the list.
     #[error("the device is revoked or was never in the list")]
     NoSuchDevice,
+    /// A checkpoint does not say what the entries that are known came to: the root key is used in two
+    /// places, or by somebody else.
+    #[error("the checkpoint at place {seq} contradicts the entries before it")]
+    Contradicted {
+        /// Its place.
+        seq: u32,
+    },
     /// The list is as long as it may be, or names as many devices as it may.
     #[error("the list is full")]
     Full,

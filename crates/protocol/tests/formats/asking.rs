@@ -212,7 +212,7 @@ fn solicitation(wants: u64) -> Solicitation {
         device: bob.phone.id,
         list: ListPin {
             seq: 0,
-            hash: LogHash([6; 32]),
+            half: [6; 16],
         },
         request: RequestId([9; 16]),
         key: bob.phone.fallback.wrap_key().as_bytes().to_vec(),

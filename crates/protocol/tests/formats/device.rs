@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use sealcast_crypto::SigningKey;
 use sealcast_protocol::{
     Applied, Card, CardError, CardList, CardRevocation, DEVICES_MAX, DecodeError, DeviceId,
-    Fallback, ListBody, ListEntry, ListFault, ListPin, LogHash, Position, SessionRecord, Signable,
+    ListBody, ListEntry, ListFault, ListPin, LogHash, Position, SessionRecord, Signable,
     Unverified, UserId, encode, sign,
 };
 
@@ -103,7 +103,7 @@ fn a_list_shorter_than_it_was_is_noticed() {
     assert_eq!(short.check_pin(&pin), Err(ListFault::Shortened { seq: 1 }));
     assert_eq!(empty.check_pin(&pin), Err(ListFault::Shortened { seq: 1 }));
     let other = ListPin {
-        hash: LogHash([1; 32]),
+        half: [1; 16],
         ..pin
     };
     assert_eq!(list.check_pin(&other), Err(ListFault::Forked { seq: 1 }));
@@ -160,22 +160,10 @@ fn a_card_that_is_not_sound_is_refused_with_the_reason() {
         fault(&|card| card.wrap_key.fill(0xff)),
         CardError::InvalidKey
     );
-    assert_eq!(
-        fault(&|card| card.fallback.wrap_key.fill(0xff)),
-        CardError::InvalidKey
-    );
-    assert_eq!(
-        fault(&|card| card.fallback.period += 1),
-        CardError::Fallback
-    );
     let swapped = other.unwrap.wrap_key().as_bytes().to_vec();
     assert_eq!(
         fault(&|card| card.wrap_key = swapped.clone()),
         CardError::Possession
-    );
-    assert_eq!(
-        fault(&|card| card.fallback.wrap_key = swapped.clone()),
-        CardError::Fallback
     );
     let small_order = |card: &mut Card| {
         card.sign_key = [0; 32];
@@ -212,8 +200,7 @@ fn a_live_card_is_never_pushed_out_by_newer_ones() {
         let mut seed = [0x77; 32];
         seed[..8].copy_from_slice(&i.to_le_bytes());
         let signing = SigningKey::from_seed(&seed);
-        let fallback = Fallback::new(&anna.user, &signing, &wrap_key, 7);
-        let card = Card::new(&anna.user, &signing, &wrap_key, fallback, NEXT_YEAR);
+        let card = Card::new(&anna.user, &signing, &wrap_key, NEXT_YEAR);
         list.append(&anna.root, NOW, ListBody::Card(Box::new(card)))
             .map(|_| ())
     };
@@ -357,24 +344,17 @@ fn fields_out_of_range_are_refused() {
         refusal(&|entry| entry.time = Position::END),
         refusal(&|entry| with_card(entry, |card| card.expires = Position(Position::END.0 + 1))),
         refusal(&|entry| with_card(entry, |card| card.wrap_key.push(0))),
-        refusal(&|entry| with_card(entry, |card| card.fallback.wrap_key.truncate(9))),
+        refusal(&|entry| with_card(entry, |card| card.wrap_key.truncate(9))),
     ] {
         assert_eq!(error, DecodeError::OutOfRange);
     }
 }
 
 #[test]
-fn an_entry_with_a_card_stays_below_three_kibibytes() {
+fn an_entry_with_a_card_stays_below_one_and_a_half_kibibytes() {
     let anna = Person::new(1);
     let entry = anna.add(&mut CardList::new(anna.user), &anna.phone);
-    assert!(entry.wire().len() < 2_800, "{}", entry.wire().len());
-}
-
-#[test]
-fn a_week_is_a_period() {
-    assert_eq!(Fallback::period_at(Position(0)), 0);
-    assert_eq!(Fallback::period_at(Position(604_799_999)), 0);
-    assert_eq!(Fallback::period_at(Position(604_800_000)), 1);
+    assert!(entry.wire().len() < 1_536, "{}", entry.wire().len());
 }
 
 proptest! {
@@ -438,6 +418,6 @@ fn revocation(device: DeviceId) -> ListBody {
 fn with_card(entry: &mut ListEntry, change: impl Fn(&mut Card)) {
     match &mut entry.body {
         ListBody::Card(card) => change(card),
-        ListBody::Revoke(_) => panic!("the entry is a card"),
+        ListBody::Revoke(_) | ListBody::Checkpoint(_) => panic!("the entry is a card"),
     }
 }

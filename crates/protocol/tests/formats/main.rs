@@ -3,9 +3,12 @@
 
 mod asking;
 mod bundle;
+mod checkpoint;
 mod device;
 mod envelope;
+mod fallback;
 mod frame;
+mod pairing;
 mod session;
 mod spec_pages;
 mod support;

@@ -2,11 +2,12 @@
 
 use sealcast_crypto::{Cover, SessionRoot, SigningKey, UnwrapKey, Walker, digest};
 use sealcast_protocol::{
-    BundleContext, Card, CardList, CardRevocation, Claim, CoverSpec, DeviceId, EnvelopeHash,
-    Export, ExportedCover, ExportedSession, Fallback, Flags, Frame, Header, InstanceId, Interval,
-    KeyExport, KeyUse, ListBody, ListPin, LogHash, Position, Receipt, Refusal, RefusalReason,
-    RequestId, SessionId, SessionKind, SessionRecord, Solicitation, StreamId, Suite, Ticket,
-    UserId, Want, encode, open_bundle, seal_bundle, seal_frame, sign, wrap_key_hash,
+    BundleContext, Card, CardList, CardRevocation, Claim, Consent, CoverSpec, DeviceId,
+    EnvelopeHash, Export, ExportedCover, ExportedSession, FallbackKey, Flags, Frame, Header,
+    InstanceId, Interval, KeyExport, KeyUse, ListBody, ListPin, LogHash, PairingItem,
+    PairingRequest, Position, Receipt, Refusal, RefusalReason, RequestId, SessionId, SessionKind,
+    SessionRecord, Solicitation, StreamId, Suite, Ticket, UserId, Want, encode, open_bundle,
+    seal_bundle, seal_frame, sign, wrap_key_hash,
 };
 
 use crate::support::{Seeded, hex};
@@ -75,11 +76,20 @@ fn the_example_of_the_devices_page_is_true() {
     let sign_key = *signing.verifying_key().as_bytes();
     let wrap_key = UnwrapKey::from_seed(&[0x33; 32]).wrap_key();
     let fallback_key = UnwrapKey::from_seed(&[0x44; 32]).wrap_key();
-    let fallback = Fallback::new(&user, &signing, &fallback_key, Fallback::period_at(TIME));
+    let period = FallbackKey::period_at(TIME);
+    let fallback = FallbackKey::sign(&user, &signing, &fallback_key, period).unwrap();
     let expires = TIME.after(sealcast_protocol::CARD_LIFETIME_MS);
-    let card = Card::new(&user, &signing, &wrap_key, fallback.clone(), expires);
+    let card = Card::new(&user, &signing, &wrap_key, expires);
     let body = ListBody::Card(Box::new(card.clone()));
-    let entry = CardList::new(user).append(&root, TIME, body).unwrap();
+    let mut list = CardList::new(user);
+    let entry = list.append(&root, TIME, body).unwrap();
+    let out = ListBody::Revoke(CardRevocation {
+        device: card.device,
+        time: TIME,
+    });
+    list.append(&root, TIME, out).unwrap();
+    let checkpoint = list.checkpoint();
+    let checkpoint = list.append(&root, TIME, checkpoint).unwrap();
     shown_in(
         include_str!("../../../../spec/devices.md"),
         &[
@@ -88,11 +98,40 @@ fn the_example_of_the_devices_page_is_true() {
             ("wrap_key hash", hex(&wrap_key_hash(&wrap_key))),
             ("possession", hex(&card.possession)),
             ("fallback hash", hex(&wrap_key_hash(&fallback_key))),
-            ("fallback period", fallback.period.to_string()),
-            ("fallback signature", hex(&fallback.signature)),
+            ("fallback period", period.to_string()),
+            ("fallback digest", hex(fallback.digest().as_bytes())),
+            ("checkpoint body", hex(&encode(&checkpoint.body().body))),
             ("entry hash", LogHash::from(entry.digest()).to_string()),
             ("wire length", entry.wire().len().to_string()),
             ("wire begins", hex(&entry.wire()[..96])),
+        ],
+    );
+}
+
+#[test]
+fn the_example_of_the_pairing_page_is_true() {
+    let (_, user) = root_key();
+    let signing = SigningKey::from_seed(&[0x22; 32]);
+    let wrap_key = UnwrapKey::from_seed(&[0x33; 32]).wrap_key();
+    let request = PairingRequest {
+        sign_key: *signing.verifying_key().as_bytes(),
+        wrap_key: wrap_key.as_bytes().to_vec(),
+        nonce: [7; 16],
+    };
+    let code = request.code();
+    let offer = PairingItem::Offer(user);
+    let sealed = code.seal(&mut Seeded(0), &offer);
+    assert_eq!(code.open(&sealed), Ok(offer.clone()));
+    let possession = Card::consent(&user, &signing, &wrap_key);
+    let consent = PairingItem::Consent(Consent { user, possession });
+    shown_in(
+        include_str!("../../../../spec/pairing.md"),
+        &[
+            ("code", code.to_string()),
+            ("topic", code.topic()),
+            ("body of the offer", hex(&encode(&offer))),
+            ("nonce and sealed offer", hex(&sealed)),
+            ("body of the consent", hex(&encode(&consent))),
         ],
     );
 }
@@ -247,7 +286,7 @@ fn example_solicitation(lane: UserId, device: DeviceId) -> Solicitation {
         device,
         list: ListPin {
             seq: 1,
-            hash: LogHash([6; 32]),
+            half: [6; 16],
         },
         request: RequestId([9; 16]),
         key: key.as_bytes().to_vec(),

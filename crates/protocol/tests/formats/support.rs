@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use rand_core::{TryCryptoRng, TryRng};
 use sealcast_crypto::{SigningKey, UnwrapKey, digest};
 use sealcast_protocol::{
-    Card, CardList, DeviceId, Fallback, ListBody, ListEntry, Position, StreamId, UserId, Verified,
+    Card, CardList, DeviceId, ListBody, ListEntry, Position, StreamId, UserId, Verified,
 };
 
 pub(crate) const STREAM: StreamId = StreamId([0x51; 32]);
@@ -85,15 +85,7 @@ impl Device {
     }
 
     pub(crate) fn card(&self, user: &UserId, expires: Position) -> Card {
-        let period = Fallback::period_at(NOW);
-        let fallback = Fallback::new(user, &self.signing, &self.fallback.wrap_key(), period);
-        Card::new(
-            user,
-            &self.signing,
-            &self.unwrap.wrap_key(),
-            fallback,
-            expires,
-        )
+        Card::new(user, &self.signing, &self.unwrap.wrap_key(), expires)
     }
 }
 

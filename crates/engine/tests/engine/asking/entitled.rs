@@ -223,7 +223,7 @@ fn whoever_knows_less_of_the_askers_list_reads_on_first() {
     );
     // A list that forks from the one that is known is not read at all.
     let mut forked = asked_by_second;
-    forked.list.hash.0[0] ^= 1;
+    forked.list.half[0] ^= 1;
     net.put_solicitation(reader, forked);
     net.run(3_000);
     assert_eq!(net.sent.claims, 1);

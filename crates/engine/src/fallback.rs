@@ -1,0 +1,106 @@
+//! The fallback keys of one device: replaced weekly, kept for two weeks, `spec/devices.md`.
+
+use alloc::vec::Vec;
+
+use minicbor::{CborLen, Decode, Encode};
+use rand_core::CryptoRng;
+use sealcast_crypto::{SecretBytes, UnwrapKey};
+use sealcast_protocol::{
+    DecodeError, FALLBACK_PERIODS, FallbackKey, Position, Verified, decode, encode,
+};
+use zeroize::Zeroize;
+
+use crate::identity::Identity;
+
+/// Unwraps what was sealed to the device's fallback keys of this week and the last.
+#[derive(Debug, Default)]
+pub struct Fallbacks {
+    /// By period, ascending.
+    keys: Vec<(u32, UnwrapKey)>,
+}
+
+#[derive(Encode, Decode, CborLen, Zeroize)]
+#[zeroize(drop)]
+#[cbor(array)]
+struct Stored {
+    #[n(0)]
+    period: u32,
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    seed: [u8; 32],
+}
+
+const STORED_LEN_MAX: usize = 256;
+
+impl Fallbacks {
+    /// Draws the key of the period that `now` falls into, if there is none yet, and drops those that
+    /// have served. Returns whether anything changed, which must be kept.
+    ///
+    /// A clock that is set back draws nothing: the newest key goes on.
+    pub fn rotate(&mut self, rng: &mut (impl CryptoRng + ?Sized), now: Position) -> bool {
+        let period = FallbackKey::period_at(now);
+        if self.period().is_some_and(|newest| newest >= period) {
+            return false;
+        }
+        self.keys.push((period, UnwrapKey::generate(rng)));
+        let served = |of: u32| period.saturating_sub(of) >= FALLBACK_PERIODS;
+        self.keys.retain(|(of, _)| !served(*of));
+        true
+    }
+
+    /// The period of the newest key.
+    pub fn period(&self) -> Option<u32> {
+        self.keys.last().map(|(period, _)| *period)
+    }
+
+    /// The key of a period, while it is kept.
+    pub fn key(&self, period: u32) -> Option<&UnwrapKey> {
+        let found = self.keys.iter().find(|(of, _)| *of == period);
+        found.map(|(_, key)| key)
+    }
+
+    /// Names the newest key, for others to wrap to; `None` before the first.
+    ///
+    /// # Errors
+    ///
+    /// Never fails for keys that are some.
+    pub fn announcement(
+        &self,
+        identity: &Identity,
+    ) -> Result<Option<Verified<FallbackKey>>, DecodeError> {
+        let newest = self.keys.last().map(|(period, key)| {
+            let (user, signing) = (identity.user(), identity.signing());
+            FallbackKey::sign(&user, signing, &key.wrap_key(), *period)
+        });
+        newest.transpose()
+    }
+
+    /// Makes a second copy, for a holder that must outlive this one.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        let keys = self.keys.iter().map(|(of, key)| (*of, key.duplicate()));
+        Self {
+            keys: keys.collect(),
+        }
+    }
+
+    /// The form in which a store keeps them, encrypted.
+    pub fn to_bytes(&self) -> SecretBytes {
+        let stored = self.keys.iter().map(|(period, key)| Stored {
+            period: *period,
+            seed: *key.expose_seed(),
+        });
+        SecretBytes::from(encode(&stored.collect::<Vec<_>>()))
+    }
+
+    /// Reads what [`to_bytes`](Self::to_bytes) made; `None` when it is not that.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let stored: Vec<Stored> = decode(bytes, STORED_LEN_MAX).ok()?;
+        let keys = stored
+            .iter()
+            .map(|of| (of.period, UnwrapKey::from_seed(&of.seed)));
+        Some(Self {
+            keys: keys.collect(),
+        })
+    }
+}
