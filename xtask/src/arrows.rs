@@ -72,6 +72,8 @@ const TABLE: &[Row] = &[
     ]),
     row("sealcast-sim", &[
         "sealcast-engine", "sealcast-protocol", "sealcast-crypto", "sealcast-store", "sealcast-bus",
+        // It is a tool of tests itself.
+        "sealcast-crash",
     ], &["rand_core", "thiserror", "zeroize"]),
     row("sealcast-vectors", &["sealcast-store", "sealcast-protocol", "sealcast-crypto"], &[
         "rand_core", "tempfile",

@@ -1,0 +1,266 @@
+//! Reading the data topic: live, and from its start.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sealcast_engine::{
+    Alarm, CLOCK_BEHIND_MS_MAX, Event, Mode, Notice, Reader, Refusal, Space, Tracker,
+};
+use sealcast_protocol::{DeviceId, EnvelopeHash, Header, InstanceId, Interval, Position};
+
+use super::Acting;
+use crate::around::Stop;
+use crate::place::{Place, topic_id};
+use crate::plant::Plant;
+use crate::violation::Violation;
+
+/// Items before the start of live reading that are noted where no place was kept.
+const NOTED: u64 = 1024;
+
+/// A subscription.
+#[derive(Debug)]
+pub(crate) struct Live {
+    reader: Reader,
+    place: Place,
+    revoked: BTreeMap<DeviceId, Vec<EnvelopeHash>>,
+    order: Order,
+    /// What came since its place was kept.
+    new: BTreeSet<(usize, usize)>,
+}
+
+/// What a reader was given, to see that it is in order and nothing twice.
+#[derive(Debug, Default)]
+pub(crate) struct Order {
+    opened: BTreeSet<(usize, usize)>,
+    highest: BTreeMap<(DeviceId, InstanceId), u32>,
+    gaps: BTreeSet<DeviceId>,
+}
+
+/// What became of a message, of those that a device did not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Opened,
+    Sealed { is_granted: bool },
+    Rejected(Refusal),
+    Fork,
+}
+
+impl Acting<'_> {
+    /// Reads what came since the last time, live.
+    pub(crate) fn follow(&mut self) -> Result<(), Stop> {
+        self.sync()?;
+        self.share_owed()?;
+        let mut live = match self.run.live.take() {
+            Some(live) => live,
+            None => self.resume()?,
+        };
+        let result = self.follow_on(&mut live);
+        self.run.live = Some(live);
+        result
+    }
+
+    fn follow_on(&mut self, live: &mut Live) -> Result<(), Stop> {
+        let revoked = self.run.view.state().revoked_tips();
+        if revoked != live.revoked {
+            live.reader.allow(self.allowed()?);
+            live.revoked = revoked;
+        }
+        let data = self.around.data();
+        let items = self
+            .around
+            .read(self.device.at, &data, live.place.at, usize::MAX)?;
+        for item in &items {
+            live.reader.handle(&self.run.view, &item.bytes);
+            live.place = Place::behind(item);
+        }
+        live.reader.give_up(&self.run.view, items.is_empty());
+        let mut count = 0;
+        while let Some(event) = live.reader.poll_event() {
+            if let Some(record) = self.check(&event, &mut live.order)? {
+                count += 1;
+                if self.device.delivered.contains(&record) {
+                    let (device, message) = (self.device.at, record.0);
+                    return Err(Violation::OpenedTwice { device, message }.into());
+                }
+                live.new.insert(record);
+            }
+        }
+        if count > 0 {
+            self.note(format_args!("opens {count} records live"));
+        }
+        Ok(())
+    }
+
+    /// Goes on where an earlier subscription stood, behind all that is on the bus now.
+    fn resume(&mut self) -> Result<Live, Stop> {
+        let (data, who) = (self.around.data(), self.device.at);
+        let place = self.device.home.places()?.remove(&topic_id(&data));
+        let end = self.around.end(who, &data)?;
+        let recent = end.saturating_sub(NOTED);
+        let mut from = None;
+        if let Some(place) = place {
+            let last = place.last().filter(|_| place.at <= end);
+            let first = match last {
+                Some(last) => self.around.read(who, &data, last, 1)?,
+                None => Vec::new(),
+            };
+            from = match place.is_shown(first.first()) {
+                true => Some(place.at),
+                false => {
+                    self.tell(Alarm::LostMessages);
+                    Some(0)
+                }
+            };
+        }
+        let mut reader = Reader::new(Mode::Live);
+        reader.allow(self.allowed()?);
+        let is_forgetful = self.around.plant == Some(Plant::ForgetTracks);
+        if from.is_some() && !is_forgetful {
+            for (id, bytes) in self.device.home.of_stream(Space::Track)? {
+                let device = id.first_chunk().map(|id| DeviceId(*id));
+                if let Some((device, tracker)) = device.zip(Tracker::from_bytes(bytes.expose())) {
+                    reader.resume(device, tracker);
+                }
+            }
+        }
+        let from = from.unwrap_or(recent).min(recent);
+        let mut at = Place::default();
+        for item in self.around.read(who, &data, from, usize::MAX)? {
+            at = Place::behind(&item);
+            if !is_forgetful {
+                reader.pass(&self.run.view, &item.bytes);
+            }
+        }
+        let slack = self.now().0.saturating_sub(CLOCK_BEHIND_MS_MAX);
+        reader.raise_floor(Position(slack));
+        Ok(Live {
+            reader,
+            place: at,
+            revoked: self.run.view.state().revoked_tips(),
+            order: Order::default(),
+            new: BTreeSet::new(),
+        })
+    }
+
+    /// Keeps where live reading stands. Returns what was delivered up to there.
+    pub(crate) fn keep_place(&mut self) -> Result<BTreeSet<(usize, usize)>, Stop> {
+        self.effect("keep its place")?;
+        let Some(live) = &mut self.run.live else {
+            return Ok(BTreeSet::new());
+        };
+        let trackers = live.reader.trackers();
+        let trackers: Vec<_> = trackers
+            .map(|(device, tracker)| (*device, tracker.to_bytes()))
+            .collect();
+        let place = (topic_id(&self.around.data()), live.place);
+        self.device.home.track(&trackers, place)?;
+        Ok(std::mem::take(&mut live.new))
+    }
+
+    /// Reads the whole of history. What became of each message.
+    pub(crate) fn history(&mut self) -> Result<BTreeMap<usize, Outcome>, Stop> {
+        self.sync()?;
+        let mut reader = Reader::new(Mode::History(Interval::ALL));
+        reader.allow(self.allowed()?);
+        let data = self.around.data();
+        let items = self.around.read(self.device.at, &data, 0, usize::MAX)?;
+        for item in &items {
+            reader.handle(&self.run.view, &item.bytes);
+        }
+        reader.give_up(&self.run.view, true);
+        let (mut order, mut outcomes) = (Order::default(), BTreeMap::new());
+        while let Some(event) = reader.poll_event() {
+            self.check(&event, &mut order)?;
+            if let Some((header, outcome)) = outcome(&event)
+                && let Some(message) = self.around.ground.message(&header)
+            {
+                let known = outcomes.entry(message.number).or_insert(outcome);
+                if outcome == Outcome::Opened {
+                    *known = outcome;
+                }
+            }
+        }
+        let opened = outcomes.values().filter(|of| **of == Outcome::Opened);
+        let opened = opened.count();
+        self.note(format_args!("opens {opened} of {} items", items.len()));
+        Ok(outcomes)
+    }
+
+    /// What must hold whenever something is opened: somebody sealed exactly this, something
+    /// entitles this device to it, it comes once, and in its publisher's order or with word of a
+    /// gap.
+    fn check(&self, event: &Event, order: &mut Order) -> Result<Option<(usize, usize)>, Stop> {
+        let device = self.device.at;
+        if let Event::Noticed { header, notice, .. } = event
+            && let Notice::Gap { .. } | Notice::Fork | Notice::Branch = notice
+        {
+            order.gaps.insert(header.device);
+        }
+        let Event::Opened {
+            header, payload, ..
+        } = event
+        else {
+            return Ok(None);
+        };
+        let ground = &self.around.ground;
+        let Some(message) = ground.message(header) else {
+            let what = format!("an envelope of device {}", header.device);
+            return Err(Violation::Forged { device, what }.into());
+        };
+        let mut payloads = message.payloads.iter();
+        let Some(record) = payloads.position(|of| of == payload.expose()) else {
+            let what = format!("another text of message {}", message.number);
+            return Err(Violation::Forged { device, what }.into());
+        };
+        let message_no = message.number;
+        if !crate::model::may_open(ground, &self.around.owner, &self.device.user(), message) {
+            return Err(Violation::OpenedWithoutRight {
+                device,
+                message: message_no,
+            }
+            .into());
+        }
+        if !order.opened.insert((message_no, record)) {
+            return Err(Violation::OpenedTwice {
+                device,
+                message: message_no,
+            }
+            .into());
+        }
+        let run = (header.device, header.instance);
+        let highest = order.highest.entry(run).or_insert(header.seq);
+        if header.seq < *highest && !order.gaps.contains(&header.device) {
+            return Err(Violation::OutOfOrder {
+                device,
+                message: message_no,
+            }
+            .into());
+        }
+        *highest = header.seq.max(*highest);
+        Ok(Some((message_no, record)))
+    }
+}
+
+fn outcome(event: &Event) -> Option<(Header, Outcome)> {
+    match event {
+        Event::Opened { header, .. } => Some((*header, Outcome::Opened)),
+        Event::Sealed {
+            header, is_granted, ..
+        } => {
+            let is_granted = *is_granted;
+            Some((*header, Outcome::Sealed { is_granted }))
+        }
+        Event::Rejected {
+            header: Some(header),
+            refusal,
+            ..
+        } => Some((*header, Outcome::Rejected(*refusal))),
+        Event::Noticed {
+            header,
+            notice: Notice::Fork,
+            ..
+        } => Some((*header, Outcome::Fork)),
+        Event::Rejected { header: None, .. } | Event::Noticed { .. } | Event::BadCover { .. } => {
+            None
+        }
+    }
+}

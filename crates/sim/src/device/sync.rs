@@ -1,0 +1,186 @@
+//! Reading the control topics, and keeping what they say.
+
+use std::collections::BTreeSet;
+
+use sealcast_engine::{Alarm, ControlTopic, Output, Put};
+
+use super::Acting;
+use crate::around::Stop;
+use crate::home::News;
+use crate::place::{Place, topic_id};
+use crate::plant::Plant;
+
+/// Items that are read from a topic at once.
+const READ_MAX: usize = 64;
+/// How old the reading of the access log may be when a batch is drawn up.
+const FRESH_FOR_MS: u64 = 3_000;
+/// How old it may be when the batch is sealed.
+const SEAL_WITHIN_MS: u64 = 5_000;
+
+impl Acting<'_> {
+    fn is_read_within(&self, ms: u64) -> bool {
+        let age = self.run.read_at.map(|at| self.around.now.abs_diff(at));
+        age.is_some_and(|age| age <= ms)
+    }
+
+    pub(crate) fn may_seal(&self) -> bool {
+        self.is_read_within(SEAL_WITHIN_MS)
+    }
+
+    pub(crate) fn freshen(&mut self) -> Result<(), Stop> {
+        match self.is_read_within(FRESH_FOR_MS) {
+            true => Ok(()),
+            false => self.sync(),
+        }
+    }
+
+    /// Reads every control topic to its end, until none names another, and keeps what it learns.
+    pub(crate) fn sync(&mut self) -> Result<(), Stop> {
+        let started = self.around.now;
+        self.read_all()?;
+        if self.put_back()? {
+            self.read_all()?;
+        }
+        self.keep()?;
+        self.run.read_at = Some(started);
+        Ok(())
+    }
+
+    fn read_all(&mut self) -> Result<(), Stop> {
+        loop {
+            let mut is_news = false;
+            for of in self.run.view.wanted() {
+                is_news |= of != ControlTopic::Keys && self.read_on(&of)?;
+            }
+            if !is_news {
+                break;
+            }
+            self.run.view.settle();
+        }
+        if self.run.view.needs_reread() {
+            let keys = topic_id(&self.around.keys());
+            self.move_to(keys, Place::default());
+        }
+        self.read_on(&ControlTopic::Keys)?;
+        self.run.view.settle();
+        Ok(())
+    }
+
+    /// Reads one topic to its end. A bus that does not show what it showed before is read from its
+    /// start again.
+    fn read_on(&mut self, of: &ControlTopic) -> Result<bool, Stop> {
+        let name = of.name(self.around.stream);
+        let (id, who) = (topic_id(&name), self.device.at);
+        let place = self.run.places.of(&id);
+        let end = self.around.end(who, &name)?;
+        let is_known = place.last().is_none() || self.run.places.is_checked(&id);
+        if end == place.at && is_known {
+            return Ok(false);
+        }
+        let mut from = place.last().unwrap_or(place.at);
+        let mut items = match end < place.at {
+            true => Vec::new(),
+            false => self.around.read(who, &name, from, READ_MAX)?,
+        };
+        let mut next = place;
+        if !place.is_shown(items.first()) {
+            self.roll_back(of)?;
+            self.run.gone_back.insert(*of);
+            next = Place::default();
+            from = next.at;
+            items = self.around.read(who, &name, from, READ_MAX)?;
+        }
+        let mut is_news = false;
+        while let Some(last) = items.last() {
+            from = last.offset + 1;
+            let behind = Place::behind(last);
+            for item in items.iter().filter(|item| item.offset >= next.at) {
+                is_news = true;
+                self.run.view.handle(of, &item.bytes);
+            }
+            next = behind;
+            self.move_to(id, next);
+            if from >= end {
+                break;
+            }
+            items = self.around.read(who, &name, from, READ_MAX)?;
+        }
+        self.move_to(id, next);
+        self.run.owes_keys |= is_news;
+        Ok(is_news)
+    }
+
+    fn move_to(&mut self, topic: [u8; 32], place: Place) {
+        if self.run.places.of(&topic) != place {
+            self.run.moved.insert(topic, place);
+        }
+        self.run.places.set(topic, place);
+    }
+
+    /// How far a control topic was read.
+    pub(crate) fn place_in(&self, of: &ControlTopic) -> u64 {
+        let id = topic_id(&of.name(self.around.stream));
+        self.run.places.of(&id).at
+    }
+
+    /// Makes durable what was learned. How far a topic was read is kept with it, or later.
+    fn keep(&mut self) -> Result<(), Stop> {
+        let stream = self.around.stream;
+        let id = |of: &ControlTopic| topic_id(&of.name(stream));
+        let mut held_back: BTreeSet<_> = self.run.gone_back.iter().map(id).collect();
+        held_back.extend(self.run.view.has_waiting().then(|| id(&ControlTopic::Keys)));
+        self.drain();
+        let is_due = |topic: &[u8; 32]| !held_back.contains(topic);
+        let moved = self.run.moved.iter().filter(|(topic, _)| is_due(topic));
+        let news = News {
+            places: moved.map(|(topic, place)| (*topic, *place)).collect(),
+            puts: std::mem::take(&mut self.run.puts),
+            forgets_given: self.run.forgets_given,
+        };
+        if news.puts.is_empty() && news.places.is_empty() && !news.forgets_given {
+            return Ok(());
+        }
+        let me = self.device.identity.device();
+        if self.device.home.has_unknown(me, &news.puts)? {
+            self.tell(Alarm::HomeWentBack);
+        }
+        self.keep_in_parts(news)?;
+        self.run.forgets_given = false;
+        self.run.moved.retain(|topic, _| !is_due(topic));
+        Ok(())
+    }
+
+    fn keep_in_parts(&mut self, news: News) -> Result<(), Stop> {
+        self.effect("keep what it learned")?;
+        if self.around.plant == Some(Plant::PlaceBeforeKeys) {
+            let (places, puts) = (news.places, news.puts);
+            self.device.home.keep(&News {
+                places,
+                ..News::default()
+            })?;
+            self.effect("keep the keys")?;
+            return self.device.home.keep(&News {
+                puts,
+                forgets_given: news.forgets_given,
+                ..News::default()
+            });
+        }
+        self.device.home.keep(&news)
+    }
+
+    /// Takes out what the view wants kept or told.
+    pub(crate) fn drain(&mut self) {
+        while let Some(output) = self.run.view.poll_output() {
+            match output {
+                Output::Persist(put) => self.run.puts.push(put),
+                Output::Tell(alarm) => self.tell(alarm),
+            }
+        }
+    }
+
+    /// Forgets what was to be kept of keys given to others.
+    pub(crate) fn forget_puts(&mut self, unwanted: impl Fn(&Put) -> bool) {
+        self.run.puts.retain(|put| !unwanted(put));
+        self.run.forgets_given = true;
+    }
+}

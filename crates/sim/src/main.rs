@@ -1,0 +1,34 @@
+//! Runs seeds, and shows what happened in one.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command prints"
+)]
+
+mod cpu;
+mod replay;
+mod seeds;
+
+use std::env;
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+sealcast-sim run [--seeds N] [--from SEED] [--jobs N]   run seeds, and stop at the first that fails
+sealcast-sim replay SEED|FILE [--device N] [--all]      show what happened, step by step";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let outcome = match words.as_slice() {
+        ["run", options @ ..] => seeds::run(options),
+        ["replay", what, options @ ..] => replay::run(what, options),
+        _ => Err(USAGE.into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,31 @@
+/// A fault planted in the driver on purpose, to see that a run finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plant {
+    /// Covers reach one position too far.
+    WideCover,
+    /// A crash loses the lane.
+    LoseLane,
+    /// Envelopes leave before the record of their session.
+    EnvelopeFirst,
+    /// How far a topic was read is kept, and what was read is not.
+    PlaceBeforeKeys,
+    /// Keys are handed out to nobody.
+    NoHandout,
+    /// Live reading forgets at a restart what came before.
+    ForgetTracks,
+    /// A run begins with the numbers of the one before, and the lane of a crash is lost.
+    RepeatRun,
+}
+
+impl Plant {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::WideCover,
+        Self::LoseLane,
+        Self::EnvelopeFirst,
+        Self::PlaceBeforeKeys,
+        Self::NoHandout,
+        Self::ForgetTracks,
+        Self::RepeatRun,
+    ];
+}

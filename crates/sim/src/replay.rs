@@ -1,0 +1,71 @@
+//! Showing a run, step by step.
+
+use std::fs;
+use std::io::{self, BufRead as _, IsTerminal as _};
+use std::path::Path;
+
+use sealcast_sim::Plan;
+
+/// Shows the events of a seed, run anew, or of a file that a failed run wrote. On a terminal it waits
+/// for the enter key after each step.
+pub(crate) fn run(what: &str, mut words: &[&str]) -> Result<(), String> {
+    let (mut device, mut stops) = (None, io::stdin().is_terminal());
+    while let [option, rest @ ..] = words {
+        words = match (*option, rest) {
+            ("--all", rest) => {
+                stops = false;
+                rest
+            }
+            ("--device", [number, rest @ ..]) => {
+                device = Some(format!(" d{number} "));
+                rest
+            }
+            _ => return Err(format!("no such option: {option}")),
+        };
+    }
+    let lines = lines_of(what)?;
+    let is_shown = |line: &&String| {
+        device
+            .as_ref()
+            .is_none_or(|device| line.contains(device.as_str()) || is_for_all(line))
+    };
+    let mut step = None;
+    for line in lines.iter().filter(is_shown) {
+        let of = line.split_whitespace().next().map(str::to_owned);
+        if step.is_some() && step != of {
+            println!();
+            if stops {
+                wait()?;
+            }
+        }
+        step = of;
+        println!("{line}");
+    }
+    Ok(())
+}
+
+fn is_for_all(line: &str) -> bool {
+    line.starts_with("seed") || line.starts_with("VIOLATION")
+}
+
+fn lines_of(what: &str) -> Result<Vec<String>, String> {
+    if let Ok(seed) = what.parse() {
+        let plan = Plan::new(seed);
+        let report = sealcast_sim::run(&plan, None);
+        let mut lines = vec![format!("seed {seed}: {plan:?}")];
+        lines.extend(report.trace.lines().iter().cloned());
+        lines.push(match &report.violation {
+            Some(violation) => format!("VIOLATION {violation}"),
+            None => "end: nothing is wrong".to_owned(),
+        });
+        return Ok(lines);
+    }
+    let text = fs::read_to_string(Path::new(what)).map_err(|why| format!("{what}: {why}"))?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+fn wait() -> Result<(), String> {
+    let mut line = String::new();
+    let read = io::stdin().lock().read_line(&mut line);
+    read.map(|_| ()).map_err(|why| why.to_string())
+}
