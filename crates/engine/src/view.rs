@@ -171,7 +171,8 @@ impl StreamView {
         }
     }
 
-    /// The topics to follow by what is known so far, in the order in which to read them.
+    /// The topics to follow by what is known so far, in the order in which to read them. This user's
+    /// own list is among them before the log names it, so that it is noticed when the bus loses it.
     pub fn wanted(&self) -> Vec<ControlTopic> {
         let users = self.log.named_users();
         // Its own too, for whoever is asked by a user that the log does not name.

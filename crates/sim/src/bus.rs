@@ -233,11 +233,17 @@ impl Bus {
         }
     }
 
-    /// Shows a user everything again, or everybody.
-    pub(crate) fn heal(&mut self, who: Option<usize>) {
-        self.sights
-            .retain(|(of, _), _| who.is_some_and(|who| who != *of));
-        self.cut_off.retain(|of| who.is_some_and(|who| who != *of));
+    pub(crate) fn is_cut_off(&self, who: usize) -> bool {
+        self.cut_off.contains(&who)
+    }
+
+    /// Shows a user everything again, or everybody. Returns whether it did not before.
+    pub(crate) fn heal(&mut self, who: Option<usize>) -> bool {
+        let before = (self.sights.len(), self.cut_off.len());
+        let is_other = |of: &usize| who.is_some_and(|who| who != *of);
+        self.sights.retain(|(of, _), _| is_other(of));
+        self.cut_off.retain(is_other);
+        before != (self.sights.len(), self.cut_off.len())
     }
 }
 

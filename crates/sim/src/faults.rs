@@ -10,10 +10,9 @@ impl World {
     pub(crate) fn inject(&mut self) {
         let who = self.below(self.devices.len());
         match self.around.chance.below(100) {
-            0..=19 => self.delay(who),
-            20..=29 => self.cut_off(who),
-            30..=44 => self.recover(who),
-            45..=52 => self.show_another_tail(who),
+            0..=29 => self.delay(who),
+            30..=42 => self.cut_off(who),
+            43..=52 => self.show_another_tail(who),
             53..=60 => self.replay(),
             61..=65 => self.truncate(),
             66..=80 => self.forge(),
@@ -57,12 +56,18 @@ impl World {
         self.around.fault("partition", format_args!("d{who}"));
     }
 
-    fn recover(&mut self, who: usize) {
-        match self.around.chance.hits(1, 2) {
-            true => self.around.bus.reconnect(who),
-            false => self.around.bus.heal(Some(who)),
+    /// Faults of the bus pass.
+    pub(crate) fn mend_some(&mut self) {
+        for who in 0..self.devices.len() {
+            if self.around.bus.is_cut_off(who) && self.around.chance.hits(15, 100) {
+                self.around.bus.reconnect(who);
+                self.around.note(who, format_args!("is reconnected"));
+            }
         }
-        self.around.note(who, format_args!("is reconnected"));
+        let who = self.below(self.devices.len());
+        if self.around.chance.hits(self.plan.faults, 300) && self.around.bus.heal(Some(who)) {
+            self.around.note(who, format_args!("is shown everything again"));
+        }
     }
 
     /// Withholds items from one device, so that others see another topic than it does. Nobody is

@@ -20,6 +20,7 @@ impl World {
         if self.around.chance.hits(self.plan.faults, 100) {
             self.inject();
         }
+        self.mend_some();
         self.start_some();
         let running = self.running();
         let Some(&who) = running.get(self.below(running.len())) else {
