@@ -1,6 +1,6 @@
 //! How far topics were read, and how to notice that a bus shows another past than it did.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use sealcast_bus::{Item, Offset};
 use sealcast_crypto::digest;
@@ -66,30 +66,20 @@ impl Place {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Places {
     all: BTreeMap<[u8; 32], Place>,
-    /// Topics of which this run has seen that the bus shows what it showed.
-    checked: BTreeSet<[u8; 32]>,
 }
 
 impl Places {
     pub(crate) fn new(all: BTreeMap<[u8; 32], Place>) -> Self {
-        Self {
-            all,
-            checked: BTreeSet::new(),
-        }
+        Self { all }
     }
 
     pub(crate) fn of(&self, topic: &[u8; 32]) -> Place {
         self.all.get(topic).copied().unwrap_or_default()
     }
 
-    /// Notes a place that was just read up to, so that it need not be checked.
+    /// Notes a place that was just read up to.
     pub(crate) fn set(&mut self, topic: [u8; 32], place: Place) {
         self.all.insert(topic, place);
-        self.checked.insert(topic);
-    }
-
-    pub(crate) fn is_checked(&self, topic: &[u8; 32]) -> bool {
-        self.checked.contains(topic)
     }
 }
 

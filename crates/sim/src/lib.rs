@@ -70,6 +70,8 @@ pub fn run(plan: &Plan, plant: Option<Plant>) -> Report {
 }
 
 fn play(world: &mut World) -> Result<Tally, Violation> {
+    // Before anything can go wrong the owner has seen its stream on the bus.
+    world.start(0);
     for _ in 0..world.plan.steps {
         world.step();
         if let Some(violation) = world.around.violation.take() {

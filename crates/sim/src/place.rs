@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use sealcast_crypto::digest;
 
@@ -49,16 +49,11 @@ impl Place {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Places {
     all: BTreeMap<[u8; 32], Place>,
-    /// Of which this run has seen that the bus shows what it showed.
-    checked: BTreeSet<[u8; 32]>,
 }
 
 impl Places {
     pub(crate) fn new(all: BTreeMap<[u8; 32], Place>) -> Self {
-        Self {
-            all,
-            checked: BTreeSet::new(),
-        }
+        Self { all }
     }
 
     pub(crate) fn of(&self, topic: &[u8; 32]) -> Place {
@@ -67,11 +62,6 @@ impl Places {
 
     pub(crate) fn set(&mut self, topic: [u8; 32], place: Place) {
         self.all.insert(topic, place);
-        self.checked.insert(topic);
-    }
-
-    pub(crate) fn is_checked(&self, topic: &[u8; 32]) -> bool {
-        self.checked.contains(topic)
     }
 }
 

@@ -67,10 +67,16 @@ impl World {
             return Ok(());
         };
         let of_first = known(first);
-        match running.iter().find(|at| known(at) != of_first) {
-            Some(other) => Err(Violation::LogsDiffer(*first, *other)),
-            None => Ok(()),
-        }
+        let Some(other) = running.iter().find(|at| known(at) != of_first) else {
+            return Ok(());
+        };
+        let numbers = |at: &usize| {
+            let known = known(at).unwrap_or_default();
+            let all = 0..self.around.ground.entries.len();
+            all.filter(|of| known.contains(*of)).collect::<Vec<_>>()
+        };
+        let known = format!("{:?} and {:?}", numbers(first), numbers(other));
+        Err(Violation::LogsDiffer(*first, *other, known))
     }
 
     /// Where nothing went wrong with bus or homes, nobody is told that it did.

@@ -69,8 +69,8 @@ pub enum Violation {
     #[error("devices {0} and {1} know the same entries and disagree about the state")]
     StatesDiffer(usize, usize),
     /// At rest, two devices know different entries.
-    #[error("devices {0} and {1} do not know the same entries at rest")]
-    LogsDiffer(usize, usize),
+    #[error("devices {0} and {1} do not know the same entries at rest: {2}")]
+    LogsDiffer(usize, usize, String),
     /// At rest, an entitled device does not open a message, for no known cause.
     #[error("device {device} does not open message {message}: {why}")]
     StaysSealed {

@@ -73,8 +73,7 @@ impl Acting<'_> {
         let (id, who) = (topic_id(&name), self.device.at);
         let place = self.run.places.of(&id);
         let end = self.around.end(who, &name)?;
-        let is_known = place.last().is_none() || self.run.places.is_checked(&id);
-        if end == place.at && is_known {
+        if end == place.at && place.last().is_none() {
             return Ok(false);
         }
         let mut from = place.last().unwrap_or(place.at);
