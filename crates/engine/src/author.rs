@@ -56,6 +56,9 @@ pub fn author(
     now: Position,
     body: LogBody,
 ) -> Result<Verified<LogEntry>, AuthorError> {
+    if !view.state().has_begun() {
+        return Err(AuthorError::NotAllowed);
+    }
     let (seq, prev) = view.log().next_seat(&identity.user(), &identity.device());
     let entry = LogEntry {
         version: 1,

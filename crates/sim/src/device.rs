@@ -10,6 +10,7 @@ mod sync;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use sealcast_engine::{Alarm, ControlTopic, Identity, Output, Publisher, Put, StreamView};
 use sealcast_protocol::{CardList, Position, UserId};
@@ -58,6 +59,7 @@ pub(crate) struct Run {
     gone_back: BTreeSet<ControlTopic>,
     puts: Vec<Put>,
     moved: BTreeMap<[u8; 32], Place>,
+    taken_in: Vec<([u8; 32], Arc<[u8]>)>,
     forgets_given: bool,
     read_at: Option<u64>,
     owes_keys: bool,
@@ -102,6 +104,7 @@ impl Device {
             gone_back: BTreeSet::new(),
             puts: Vec::new(),
             moved: BTreeMap::new(),
+            taken_in: Vec::new(),
             forgets_given: false,
             read_at: None,
             owes_keys: true,

@@ -1,6 +1,9 @@
 //! The store of a device, as the engine's records.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
 
 use sealcast_crypto::SecretBytes;
 use sealcast_engine::{
@@ -21,7 +24,12 @@ const LANE_LEN_MAX: usize = 4096;
 pub(crate) struct Home {
     store: MemoryStore,
     stream: StreamId,
+    /// Items that it took in and will not forget: the simulator's knowledge, not the device's.
+    taken_in: Rc<RefCell<BTreeSet<Taken>>>,
 }
+
+/// A topic, and an item that it showed.
+type Taken = ([u8; 32], Arc<[u8]>);
 
 /// The newest access-log entry that a home wrote.
 #[derive(Clone, Debug)]
@@ -58,6 +66,7 @@ pub(crate) struct News {
     pub(crate) puts: Vec<Put>,
     pub(crate) places: Vec<([u8; 32], Place)>,
     pub(crate) forgets_given: bool,
+    pub(crate) taken_in: Vec<Taken>,
 }
 
 fn key(space: Space, parts: &[&[u8]]) -> Key {
@@ -84,12 +93,14 @@ impl Home {
         Self {
             store: MemoryStore::default(),
             stream,
+            taken_in: Rc::default(),
         }
     }
 
     /// A copy that later changes do not reach.
     pub(crate) fn copied(&self) -> Result<Self, Stop> {
         let copy = Self::new(self.stream);
+        *copy.taken_in.borrow_mut() = self.taken_in.borrow().clone();
         for space in SPACES.into_iter().chain(PLACES) {
             let rows = self.store.scan(sealcast_store::Space(space as u8), &[])?;
             transact_with(&copy.store, |txn| {
@@ -148,7 +159,15 @@ impl Home {
                 )?;
             }
             Ok(())
-        })
+        })?;
+        let taken_in = news.taken_in.iter().cloned();
+        self.taken_in.borrow_mut().extend(taken_in);
+        Ok(())
+    }
+
+    /// Whether it took in an item of a topic.
+    pub(crate) fn has_taken_in(&self, topic: [u8; 32], item: &Arc<[u8]>) -> bool {
+        self.taken_in.borrow().contains(&(topic, item.clone()))
     }
 
     /// Whether this home wrote what a put would keep, or kept it before.

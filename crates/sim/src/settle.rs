@@ -46,7 +46,7 @@ impl World {
                 return Err(violation);
             }
             if self.around.bus.size() == before && trouble.is_none() {
-                return Ok(());
+                return self.find_deceived();
             }
             self.restless = trouble.unwrap_or_else(|| "the bus still grows".into());
         }
@@ -56,13 +56,28 @@ impl World {
         })
     }
 
+    fn find_deceived(&mut self) -> Result<(), Violation> {
+        for at in self.running() {
+            let Some((device, around)) = self.at(at) else {
+                continue;
+            };
+            let is_deceived = device.act(around, |acting| acting.was_deceived());
+            if is_deceived.map_err(|stop| failed(at, stop))? {
+                around.note(at, format_args!("was deceived and cannot tell"));
+                self.deceived.insert(at);
+            }
+        }
+        Ok(())
+    }
+
     /// Everybody knows the same entries.
     pub(crate) fn invariant_logs_are_whole(&self) -> Result<(), Violation> {
         let known = |at: &usize| {
             let run = self.devices.get(*at).and_then(|of| of.run.as_ref());
             run.map(|run| self.around.ground.known_to(&run.view))
         };
-        let running = self.running();
+        let mut running = self.running();
+        running.retain(|at| !self.deceived.contains(at));
         let Some(first) = running.first() else {
             return Ok(());
         };
@@ -115,7 +130,10 @@ impl World {
                     tally.opened += 1;
                     continue;
                 }
-                let cause = self.cause(at, *number, outcome, &entries);
+                let mut cause = self.cause(at, *number, outcome, &entries);
+                if matches!(cause, Cause::Unknown(_)) && self.is_deceived(at, *number) {
+                    cause = Cause::Withheld;
+                }
                 *tally.sealed.entry(cause.name()).or_default() += 1;
                 if let Cause::Unknown(why) = cause {
                     return Err(Violation::StaysSealed {
@@ -220,6 +238,20 @@ impl World {
                 && run.view.state().is_keyholder(&user, &device, &message.user)
         });
         holds.any(|holds| holds)
+    }
+
+    /// Whether a device, or one that could give it the keys of a message, does not know what the bus
+    /// shows and cannot tell.
+    fn is_deceived(&self, at: usize, number: usize) -> bool {
+        let lane = self.around.ground.messages.get(number).map(|of| of.user);
+        let holds = |at: &usize| {
+            let run = self.devices.get(*at).and_then(|of| of.run.as_ref());
+            run.zip(lane).is_some_and(|(run, lane)| {
+                let (user, device) = run.view.me();
+                run.view.state().is_keyholder(&user, &device, &lane)
+            })
+        };
+        self.deceived.contains(&at) || self.deceived.iter().any(holds)
     }
 
     fn has_record(&self, message: &crate::ground::Message) -> bool {

@@ -30,6 +30,8 @@ pub(crate) struct World {
     pub(crate) is_calm: bool,
     /// What was still going on in the last round.
     pub(crate) restless: String,
+    /// Devices that the bus deceived so that they cannot tell.
+    pub(crate) deceived: BTreeSet<usize>,
 }
 
 /// A user: the list of its devices, as its first device writes it.
@@ -79,6 +81,7 @@ impl World {
             forger: Forger::new(&mut around),
             is_calm: true,
             restless: String::new(),
+            deceived: BTreeSet::new(),
             around,
             users: Vec::new(),
             devices: Vec::new(),

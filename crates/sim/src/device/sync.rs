@@ -96,6 +96,7 @@ impl Acting<'_> {
             for item in items.iter().filter(|item| item.offset >= next.at) {
                 is_news = true;
                 self.run.view.handle(of, &item.bytes);
+                self.run.taken_in.push((id, item.bytes.clone()));
             }
             next = behind;
             self.move_to(id, next);
@@ -135,8 +136,9 @@ impl Acting<'_> {
             places: moved.map(|(topic, place)| (*topic, *place)).collect(),
             puts: std::mem::take(&mut self.run.puts),
             forgets_given: self.run.forgets_given,
+            taken_in: std::mem::take(&mut self.run.taken_in),
         };
-        if news.puts.is_empty() && news.places.is_empty() && !news.forgets_given {
+        if news.puts.is_empty() && news.places.is_empty() && news.taken_in.is_empty() {
             return Ok(());
         }
         let me = self.device.identity.device();
@@ -161,10 +163,29 @@ impl Acting<'_> {
             return self.device.home.keep(&News {
                 puts,
                 forgets_given: news.forgets_given,
+                taken_in: news.taken_in,
                 ..News::default()
             });
         }
         self.device.home.keep(&news)
+    }
+
+    /// Whether the bus shows an item below this device's place in a topic that it never took in, and
+    /// the item just before that place is the one that was there: it cannot tell.
+    pub(crate) fn was_deceived(&mut self) -> Result<bool, Stop> {
+        for of in self.run.view.wanted() {
+            let name = of.name(self.around.stream);
+            let id = topic_id(&name);
+            let place = self.run.places.of(&id);
+            let items = self.around.read(self.device.at, &name, 0, usize::MAX)?;
+            let last = place.last().and_then(|last| items.get(last as usize));
+            let mut below = items.iter().take_while(|item| item.offset < place.at);
+            let home = &self.device.home;
+            if place.is_shown(last) && below.any(|item| !home.has_taken_in(id, &item.bytes)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Takes out what the view wants kept or told.
