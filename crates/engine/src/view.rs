@@ -81,6 +81,8 @@ pub struct StreamView {
     is_restored: bool,
     /// Devices that came into a list since then.
     added: BTreeSet<DeviceId>,
+    /// Users who could hand out keys, lost that, and can again.
+    regained: BTreeSet<UserId>,
     needs_reread: bool,
     revision: u64,
     judged_at: u64,
@@ -163,6 +165,7 @@ impl StreamView {
             waiting: WaitingRoom::default(),
             is_restored: false,
             added: BTreeSet::new(),
+            regained: BTreeSet::new(),
             needs_reread: false,
             revision: 0,
             judged_at: 0,
@@ -224,7 +227,8 @@ impl StreamView {
     }
 
     /// Whether the keys topic must be read again from its start, told once: a device came into a
-    /// list that may have signed what was passed over before.
+    /// list that may have signed what was passed over before, or someone whose keys were not
+    /// believed may hand them out again.
     pub fn needs_reread(&mut self) -> bool {
         core::mem::take(&mut self.needs_reread)
     }
@@ -245,6 +249,22 @@ impl StreamView {
         };
         let is_missed = added.into_iter().any(is_missed);
         self.needs_reread |= is_missed;
+    }
+
+    /// Others count what such users gave before as given, so it must not stay passed over.
+    fn note_regained(&mut self) {
+        let (mut lost, mut has) = (BTreeSet::new(), BTreeSet::new());
+        for of in self.state.grants() {
+            let (user, roles) = (of.grant.user, of.grant.roles);
+            if roles.contains(Roles::PUBLISHER) || roles.contains(Roles::ADMIN) {
+                let counts = of.standing == Standing::Counts;
+                has.extend(counts.then_some(user));
+                lost.extend((!counts || !of.devices_lost.is_empty()).then_some(user));
+            }
+        }
+        let regained: BTreeSet<_> = lost.intersection(&has).copied().collect();
+        self.needs_reread |= !regained.is_subset(&self.regained);
+        self.regained = regained;
     }
 
     /// Computes anew what follows from the log.
@@ -268,6 +288,7 @@ impl StreamView {
         });
         let publishing = publishing.map(|of| of.grant.user);
         self.announcers = publishing.chain([self.state.owner()]).collect();
+        self.note_regained();
         self.missing = self.count_missing();
         if core::mem::take(&mut self.are_cuts_stale) || !self.added.is_empty() {
             self.cuts = self.find_cuts();

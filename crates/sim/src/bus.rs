@@ -100,14 +100,21 @@ impl Bus {
         if self.cut_off.contains(&who) {
             return Err(Unreachable);
         }
+        let end = self.shown(who, topic, now);
+        let sight = self.sights.get(&(who, topic.to_owned()));
+        let withheld = sight.filter(|of| !of.withheld.is_empty());
+        Ok((end, withheld.map(|of| of.withheld.clone())))
+    }
+
+    /// How many items of a topic have come to a user.
+    fn shown(&mut self, who: usize, topic: &str, now: u64) -> usize {
         let items = self.topics.get(topic).map_or(&[][..], Vec::as_slice);
         let Some(sight) = self.sights.get_mut(&(who, topic.to_owned())) else {
-            return Ok((items.len(), None));
+            return items.len();
         };
         let arrived = items.partition_point(|of| of.at.saturating_add(sight.delay_ms) <= now);
         sight.shown = sight.shown.max(arrived).min(items.len());
-        let withheld = (!sight.withheld.is_empty()).then(|| sight.withheld.clone());
-        Ok((sight.shown, withheld))
+        sight.shown
     }
 
     /// Appends what a user hands in.
@@ -197,7 +204,7 @@ impl Bus {
     /// Shows a user the items of a topic so much later.
     pub(crate) fn delay(&mut self, who: usize, topic: &str, ms: u64, now: u64) {
         // What was shown so far stays shown.
-        let is_shown = self.horizon(who, topic, now).map_or(0, |(end, _)| end);
+        let is_shown = self.shown(who, topic, now);
         let sight = self.sights.entry((who, topic.to_owned())).or_default();
         sight.shown = sight.shown.max(is_shown);
         sight.delay_ms = ms;
@@ -205,7 +212,7 @@ impl Bus {
 
     /// Leaves items out of what a user sees of a topic.
     pub(crate) fn withhold(&mut self, who: usize, topic: &str, now: u64, items: &[usize]) {
-        let is_shown = self.horizon(who, topic, now).map_or(0, |(end, _)| end);
+        let is_shown = self.shown(who, topic, now);
         let sight = self.sights.entry((who, topic.to_owned())).or_default();
         sight.shown = sight.shown.max(is_shown);
         sight.withheld.extend(items);

@@ -1,6 +1,7 @@
 //! What goes wrong.
 
 use sealcast_crash::Chance;
+use sealcast_protocol::StreamTopics;
 
 use crate::around::short;
 use crate::world::World;
@@ -27,11 +28,23 @@ impl World {
     fn topic(&mut self) -> Option<String> {
         let names = self.around.bus.names();
         let pick = self.below(names.len());
-        match self.around.chance.below(3) {
-            0 => Some(self.around.keys()),
-            1 => Some(self.around.data()),
+        match self.around.chance.below(8) {
+            0 | 1 => Some(self.around.keys()),
+            2 | 3 => Some(self.around.data()),
+            4 | 5 => Some(self.chain()),
             _ => names.get(pick).cloned(),
         }
+    }
+
+    /// The chain of a device, mostly of the owner's first.
+    fn chain(&mut self) -> String {
+        let pick = match self.around.chance.hits(1, 2) {
+            true => 0,
+            false => self.below(self.devices.len()),
+        };
+        let device = self.devices.get(pick).map(|of| of.identity.device());
+        let device = device.unwrap_or_else(|| self.first_device());
+        StreamTopics(self.around.stream).access(&device)
     }
 
     fn delay(&mut self, who: usize) {
@@ -66,7 +79,8 @@ impl World {
         }
         let who = self.below(self.devices.len());
         if self.around.chance.hits(self.plan.faults, 300) && self.around.bus.heal(Some(who)) {
-            self.around.note(who, format_args!("is shown everything again"));
+            self.around
+                .note(who, format_args!("is shown everything again"));
         }
     }
 
@@ -97,7 +111,12 @@ impl World {
         let Some(topic) = self.topic() else {
             return;
         };
-        let pick = self.below(self.around.bus.len(&topic));
+        let len = self.around.bus.len(&topic);
+        let recent = match self.around.chance.hits(1, 2) {
+            true => len.min(8),
+            false => len,
+        };
+        let pick = len - recent + self.below(recent);
         if let Some(item) = self.around.bus.item(&topic, pick) {
             let now = self.around.now;
             self.around.bus.put(&topic, now, &item);

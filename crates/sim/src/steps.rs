@@ -112,9 +112,12 @@ impl World {
     }
 
     fn follow(&mut self, who: usize) -> Result<(), Stop> {
-        match self.at(who) {
-            Some((device, around)) => device.act(around, |acting| acting.follow()),
-            None => Ok(()),
+        if let Some((device, around)) = self.at(who) {
+            device.act(around, |acting| acting.follow())?;
+        }
+        match self.around.chance.hits(1, 2) {
+            true => self.keep_place(who),
+            false => Ok(()),
         }
     }
 

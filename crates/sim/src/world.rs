@@ -96,7 +96,7 @@ impl World {
         Ok(world)
     }
 
-    fn first_device(&self) -> sealcast_protocol::DeviceId {
+    pub(crate) fn first_device(&self) -> sealcast_protocol::DeviceId {
         let first = self.devices.first().map(|of| of.identity.device());
         first.unwrap_or(sealcast_protocol::DeviceId([0; 16]))
     }

@@ -1,0 +1,68 @@
+//! Faults planted in the driver: a gate that does not find them proves nothing.
+#![cfg(test)]
+
+use sealcast_sim::{Plan, Plant, Violation, run};
+
+/// Seeds in which a planted fault must show.
+const SEEDS: u64 = 300;
+
+/// Finds a seed in which a fault shows as what it is, before it shows as anything else that it
+/// causes.
+fn is_caught(plant: Plant, is_it: impl Fn(&Violation) -> bool) {
+    let violation = |seed| run(&Plan::new(seed), Some(plant)).violation;
+    let found = (0..SEEDS).filter_map(violation).find(is_it);
+    assert!(found.is_some(), "{plant:?} stays hidden in {SEEDS} seeds");
+}
+
+#[test]
+fn a_cover_that_reaches_one_position_too_far_is_found() {
+    is_caught(Plant::WideCover, |of| {
+        matches!(of, Violation::OpenedWithoutRight { .. })
+    });
+}
+
+#[test]
+fn a_lane_that_a_crash_loses_is_found() {
+    is_caught(Plant::LoseLane, |of| {
+        matches!(of, Violation::PositionWentBack { .. })
+    });
+}
+
+#[test]
+fn an_envelope_that_leaves_before_its_record_is_found() {
+    is_caught(Plant::EnvelopeFirst, |of| {
+        matches!(of, Violation::EnvelopeBeforeRecord { .. })
+    });
+}
+
+#[test]
+fn keys_that_are_kept_after_the_place_behind_them_are_missed() {
+    is_caught(Plant::PlaceBeforeKeys, |of| {
+        matches!(
+            of,
+            Violation::StaysSealed { .. } | Violation::LogsDiffer(..)
+        )
+    });
+}
+
+#[test]
+fn keys_that_are_not_handed_out_are_missed() {
+    is_caught(Plant::NoHandout, |of| {
+        matches!(of, Violation::StaysSealed { .. })
+    });
+}
+
+/// Fault 20: what live reading delivered before a restart would come again.
+#[test]
+fn live_reading_that_forgets_where_it_stood_is_found() {
+    is_caught(Plant::ForgetTracks, |of| {
+        matches!(of, Violation::OpenedTwice { .. })
+    });
+}
+
+#[test]
+fn a_run_that_begins_with_the_numbers_of_another_is_found() {
+    is_caught(Plant::RepeatRun, |of| {
+        matches!(of, Violation::KeyUsedTwice(_))
+    });
+}
