@@ -83,6 +83,7 @@ pub fn plan_handouts(view: &StreamView, now: Position, with: SharedWith) -> Vec<
     for record in view.records() {
         let lane = record.lane;
         if view.root(&record.session).is_none()
+            || !view.knows_past_of(&record.session)
             || !rights.is_keyholder(&me, &my_device, &lane)
             || !rights.is_of_publisher(record)
         {
@@ -322,7 +323,8 @@ pub(crate) fn spans(view: &StreamView) -> BTreeMap<(SessionId, DeviceId), Interv
 }
 
 /// Whether a handout gives no more than the log says, and nothing of another lane: what a session's
-/// id alone would open is not enough.
+/// id alone would open is not enough. A session that was drawn in knowledge of an entry that is not
+/// here, which may be a removal, waits for it.
 fn is_allowed(view: &StreamView, handout: &Handout) -> bool {
     let me = view.me();
     let state = view.state();
@@ -338,6 +340,7 @@ fn is_allowed(view: &StreamView, handout: &Handout) -> bool {
     !view.is_card_revoked(user, device)
         && handout.covers.iter().all(|spec| {
             view.lane_of(&spec.session) == Some(*lane)
+                && view.knows_past_of(&spec.session)
                 && !spec.interval.is_empty()
                 && readable.iter().any(|of| of.covers(&spec.interval))
                 && mine.iter().any(|of| of.covers(&spec.interval))

@@ -9,7 +9,11 @@ const SEEDS: u64 = 300;
 /// Finds a seed in which a fault shows as what it is, before it shows as anything else that it
 /// causes.
 fn is_caught(plant: Plant, is_it: impl Fn(&Violation) -> bool) {
-    let violation = |seed| run(&Plan::new(seed), Some(plant)).violation;
+    let plan = |seed| Plan {
+        faults: 50,
+        ..Plan::new(seed)
+    };
+    let violation = |seed| run(&plan(seed), Some(plant)).violation;
     let found = (0..SEEDS).filter_map(violation).find(is_it);
     assert!(found.is_some(), "{plant:?} stays hidden in {SEEDS} seeds");
 }

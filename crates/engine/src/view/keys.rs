@@ -429,6 +429,19 @@ impl StreamView {
     /// The lane of a session.
     pub(crate) fn lane_of(&self, session: &SessionId) -> Option<UserId> {
         self.records_of(*session).next().map(|record| record.lane)
+        self.records_of(session).next().map(|record| record.lane)
+    }
+
+    /// Whether all that was known of the log when a session was drawn is known here.
+    pub(crate) fn knows_past_of(&self, session: &SessionId) -> bool {
+        let mut heads = self.records_of(session).flat_map(|record| &record.heads);
+        heads.all(|head| self.log.contains(head))
+    }
+
+    fn records_of(&self, session: &SessionId) -> impl Iterator<Item = &SessionRecord> {
+        let first = (*session, DeviceId([0; 16]));
+        let last = (*session, DeviceId([0xff; 16]));
+        self.records.range(first..=last).map(|(_, record)| record)
     }
 
     fn key_since(&self, device: &DeviceId) -> Position {
