@@ -496,12 +496,12 @@ impl Core {
         is_taken.then(|| newest.wire().to_vec())
     }
 
-    /// Puts this home's newest entry on the bus if a process ended before it did. An entry that
-    /// comes twice is taken once.
+    /// Puts this home's newest entry on the bus if a process ended before it did, or if the bus lost it
+    /// before it was read back. An entry that comes twice is taken once.
     pub(crate) async fn resend_entry(&self) -> Result<(), Error> {
         let (vault, stream) = (self.vault().clone(), self.id());
         let newest = off_thread(move || vault.newest_entry(&stream)).await??;
-        if let Some(own) = newest.filter(|own| !own.is_sent) {
+        if let Some(own) = newest.filter(|own| !own.is_sent || !self.is_known(&own.wire)) {
             self.send_entry(&own.wire).await?;
         }
         Ok(())
@@ -518,6 +518,11 @@ impl Core {
                 of.grant.user == me
                     && (roles.contains(Roles::PUBLISHER) || roles.contains(Roles::ADMIN))
             })
+    }
+
+    fn is_known(&self, wire: &[u8]) -> bool {
+        let entry = Unverified::<LogEntry>::decode(wire);
+        entry.is_ok_and(|of| self.view().log().contains(&LogHash::from(of.digest())))
     }
 
     /// Every accepted branch tip of each device that publishes by one of these grants.

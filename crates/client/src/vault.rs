@@ -362,7 +362,7 @@ impl Vault {
         })
     }
 
-    /// Gives up an entry that never reached the bus, for one that has its place there.
+    /// Gives up an entry that the bus does not have, for one that has its place there.
     pub(crate) fn entry_lost(
         &self,
         stream: &StreamId,
@@ -376,7 +376,7 @@ impl Vault {
         };
         self.write(|txn| {
             let newest = txn.get(&place)?.and_then(|value| OwnEntry::read(&value));
-            match newest.is_some_and(|own| !own.is_sent && own.wire == wire) {
+            match newest.is_some_and(|own| own.wire == wire) {
                 true => txn.put(&place, &instead.to_bytes()),
                 false => Ok(()),
             }

@@ -257,7 +257,7 @@ impl Acting<'_> {
             let is_there = self.run.view.log().contains(&id);
             if let Some(twin) = self.in_place_of(&id, seq) {
                 self.effect("give an entry up")?;
-                let is_newest = |own: &OwnEntry| !own.is_sent && own.wire == wire;
+                let is_newest = |own: &OwnEntry| own.wire == wire;
                 if self
                     .device
                     .home
@@ -299,10 +299,16 @@ impl Acting<'_> {
         is_taken.then(|| newest.wire().to_vec())
     }
 
-    /// Puts this home's newest entry on the bus if a run ended before it did.
+    /// Puts this home's newest entry on the bus if a run ended before it did, or if the bus lost it
+    /// before it was read back.
     pub(crate) fn resend_entry(&mut self) -> Result<(), Stop> {
+        let is_known = |own: &OwnEntry| {
+            let entry = Unverified::<LogEntry>::decode(&own.wire);
+            let log = self.run.view.log();
+            entry.is_ok_and(|of| log.contains(&LogHash::from(of.digest())))
+        };
         let newest = self.device.home.newest_entry()?;
-        if let Some(own) = newest.filter(|own| !own.is_sent) {
+        if let Some(own) = newest.filter(|own| !own.is_sent || !is_known(own)) {
             self.send_entry(&own.wire)?;
         }
         Ok(())
