@@ -26,6 +26,10 @@ faults:
 crash:
     cargo xtask crash
 
+# Run 20,000 seeds of the simulator
+sim:
+    cargo xtask sim
+
 # A late reader opens an old message, in one process
 demo:
     cargo run --release -- demo

@@ -16,6 +16,7 @@ mod licences;
 mod links;
 mod manifests;
 mod plant;
+mod sim;
 mod sources;
 mod summary;
 mod tidy;
@@ -37,6 +38,8 @@ cargo xtask vectors --check  compare them with what their generators make
 cargo xtask faults           list the faults of spec/faults.md and the tests that cite them
 cargo xtask crash            kill programs 10,000 times (`--kills N`, `--seed S`) and cut power everywhere
 cargo xtask plant            take defences out one by one and see tests fail (`plant NAME` for some)
+cargo xtask sim              run 20,000 seeds of the simulator (`--seeds N`, `--from SEED`, `--jobs N`)
+cargo xtask replay SEED      show what happened in a seed, step by step, or in a FILE that a failed run wrote
 cargo xtask hooks            run fmt and tidy before each commit in this clone";
 
 fn main() -> ExitCode {
@@ -51,6 +54,8 @@ fn main() -> ExitCode {
         ["vectors", "--check"] => vectors::check(&root),
         ["crash", options @ ..] => crash::run(&root, options),
         ["plant", names @ ..] => plant::run(&root, names),
+        ["sim", options @ ..] => sim::run(&root, options),
+        ["replay", options @ ..] => sim::replay(&root, options),
         ["faults"] => faults::print(&root),
         ["hooks"] => hooks::install(&root),
         [] | ["help" | "--help" | "-h"] => {

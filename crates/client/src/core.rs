@@ -293,14 +293,14 @@ impl Core {
     }
 
     /// Reads one topic to its end. A bus that does not show what it showed before is read from its
-    /// start again; where it grew to its old length meanwhile, only the last item that was read says
-    /// so, and that one is looked at each time.
+    /// start again.
     async fn read_on(&self, of: &ControlTopic, reading: &mut Reading) -> Result<bool, Error> {
         let name = of.name(self.id());
         let (on_bus, id) = (topic(&name)?, topic_id(&name));
         let place = reading.places.of(&id);
         let end = self.bus.end(&on_bus).await?;
-        if end == place.at && place.last().is_none() {
+        let is_known = place.last().is_none() || reading.places.is_checked(&id, self.now());
+        if end == place.at && is_known {
             return Ok(false);
         }
         let mut from = place.last().unwrap_or(place.at);
@@ -342,7 +342,7 @@ impl Core {
         if reading.places.of(&topic) != place {
             self.unkept().moved.insert(topic, place);
         }
-        reading.places.set(topic, place);
+        reading.places.set(topic, place, self.now());
     }
 
     /// Makes durable what was learned. How far a topic was read is kept with it, or later.

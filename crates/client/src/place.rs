@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use sealcast_bus::{Item, Offset};
 use sealcast_crypto::digest;
+use sealcast_protocol::Position;
 
 const ITEM_LABEL: &str = "sealcast.v1 read item";
 const LEN: usize = 8 + 32;
+/// How long a look at what the bus shows is good for, where a topic's end has not moved.
+const LOOK_AGAIN_MS: u64 = 60_000;
 
 /// How far a topic was read: where to go on, and the digest of the item just before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,20 +69,33 @@ impl Place {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Places {
     all: BTreeMap<[u8; 32], Place>,
+    /// When this run last saw that the bus shows what it showed of a topic.
+    checked: BTreeMap<[u8; 32], Position>,
 }
 
 impl Places {
     pub(crate) fn new(all: BTreeMap<[u8; 32], Place>) -> Self {
-        Self { all }
+        Self {
+            all,
+            checked: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn of(&self, topic: &[u8; 32]) -> Place {
         self.all.get(topic).copied().unwrap_or_default()
     }
 
-    /// Notes a place that was just read up to.
-    pub(crate) fn set(&mut self, topic: [u8; 32], place: Place) {
+    /// Notes a place that was just read up to, so that it need not be checked for a while.
+    pub(crate) fn set(&mut self, topic: [u8; 32], place: Place, now: Position) {
         self.all.insert(topic, place);
+        self.checked.insert(topic, now);
+    }
+
+    /// Whether a topic was looked at not long ago. A bus that went back may since have grown to
+    /// where it was, and then its end says nothing.
+    pub(crate) fn is_checked(&self, topic: &[u8; 32], now: Position) -> bool {
+        let at = self.checked.get(topic);
+        at.is_some_and(|at| now.0.abs_diff(at.0) < LOOK_AGAIN_MS)
     }
 }
 
@@ -110,5 +126,16 @@ mod tests {
         let bytes = place.to_bytes();
         assert_eq!(Place::from_bytes(&bytes), Some(place));
         assert_eq!(Place::from_bytes(&bytes[..8]), None);
+    }
+
+    #[test]
+    fn a_look_is_good_for_a_minute_by_whatever_way_the_clock_goes() {
+        let (topic, now) = ([1; 32], Position(1_000_000));
+        let mut places = Places::default();
+        assert!(!places.is_checked(&topic, now));
+        places.set(topic, Place::default(), now);
+        assert!(places.is_checked(&topic, now.after(LOOK_AGAIN_MS - 1)));
+        assert!(!places.is_checked(&topic, now.after(LOOK_AGAIN_MS)));
+        assert!(!places.is_checked(&topic, Position(now.0 - LOOK_AGAIN_MS)));
     }
 }

@@ -186,8 +186,11 @@ impl Home {
             })
         };
         for put in puts {
-            let is_own_record = put.space == Space::Record && put.id.ends_with(&me.0);
-            if !is_own_record && !(put.space == Space::LogEntry && is_own_entry(put)) {
+            let is_own = match put.space == Space::LogEntry {
+                true => is_own_entry(put),
+                false => put.space == Space::Record && put.id.ends_with(&me.0),
+            };
+            if !is_own {
                 continue;
             }
             let newest = self.newest_entry()?;

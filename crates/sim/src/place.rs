@@ -6,6 +6,8 @@ use crate::bus::Item;
 
 const LABEL: &str = "sealcast.v1 read item";
 const LEN: usize = 8 + 32;
+/// How long a look at what the bus shows is good for, where a topic's end has not moved.
+const LOOK_AGAIN_MS: u64 = 60_000;
 
 /// How far a topic was read: where to go on, and the digest of the item before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,19 +51,30 @@ impl Place {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Places {
     all: BTreeMap<[u8; 32], Place>,
+    /// When this run last saw that the bus shows what it showed.
+    checked: BTreeMap<[u8; 32], u64>,
 }
 
 impl Places {
     pub(crate) fn new(all: BTreeMap<[u8; 32], Place>) -> Self {
-        Self { all }
+        Self {
+            all,
+            checked: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn of(&self, topic: &[u8; 32]) -> Place {
         self.all.get(topic).copied().unwrap_or_default()
     }
 
-    pub(crate) fn set(&mut self, topic: [u8; 32], place: Place) {
+    pub(crate) fn set(&mut self, topic: [u8; 32], place: Place, now: u64) {
         self.all.insert(topic, place);
+        self.checked.insert(topic, now);
+    }
+
+    pub(crate) fn is_checked(&self, topic: &[u8; 32], now: u64) -> bool {
+        let at = self.checked.get(topic);
+        at.is_some_and(|at| now.abs_diff(*at) < LOOK_AGAIN_MS)
     }
 }
 

@@ -48,7 +48,7 @@ impl Plan {
                 steps: 60,
                 ..small
             },
-            _ if seed % 10 == 0 => Self {
+            _ if seed.is_multiple_of(10) => Self {
                 faults: 0,
                 restores: false,
                 ..small

@@ -24,7 +24,8 @@ impl World {
         self.around.bus.heal(None);
         self.around.fuse = None;
         (self.around.twice, self.around.lossy, self.around.unsure) = (0, 0, 0);
-        self.around.now += 20_000;
+        // Longer than what was seen of a topic is taken for granted.
+        self.around.now += 100_000;
         for at in 0..self.devices.len() {
             self.start(at);
         }

@@ -31,7 +31,7 @@ impl World {
         }
         let result = self.do_something(who);
         self.ended(who, result);
-        if self.around.step % 16 == 0
+        if self.around.step.is_multiple_of(16)
             && let Err(violation) = self.invariant_states_agree()
         {
             self.around.violation.get_or_insert(violation);

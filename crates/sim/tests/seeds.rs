@@ -39,9 +39,10 @@ fn what_must_hold_holds_in_the_last_quarter_of_the_seeds() {
 #[test]
 fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
     let run = |seed| run(&Plan::new(seed), None);
-    let digests = |seed| run(seed).trace.digest();
-    for seed in [3, 77, 90_001] {
-        assert_eq!(run(seed), run(seed), "seed {seed}");
-        assert_ne!(digests(seed), digests(seed + 1), "seed {seed}");
+    for seed in [3, 81, 90_001] {
+        let first = run(seed);
+        assert_eq!(first, run(seed), "seed {seed}");
+        let (other, digest) = (run(seed + 1), first.trace.digest());
+        assert_ne!(digest, other.trace.digest(), "seed {seed}");
     }
 }

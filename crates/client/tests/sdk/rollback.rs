@@ -332,6 +332,29 @@ async fn what_a_bus_did_not_take_back_is_put_back_by_the_next_reading() {
     assert_eq!(rig.items(&chain).await.len(), 2);
 }
 
+#[tokio::test]
+async fn an_entry_that_the_bus_took_and_lost_before_it_was_read_back_is_sent_again() {
+    let rig = Rig::small();
+    let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
+    let stream = kitchen(&alice).await;
+    drop(join(&bob, &stream).await);
+    let bob_id = bob.user();
+    drop((stream, alice));
+    let ground = Meddler::ground(|ask, _| match ask {
+        Ask::Append => Manner::Lose,
+        Ask::Read | Ask::End => Manner::Honest,
+    });
+    let alice = rig.on("alice", ground).await;
+    let stream = alice.stream(&name("kitchen")).await.unwrap();
+    let lost = stream.grant(all_to(bob_id)).await;
+    assert!(matches!(lost, Err(Error::RolledBack(_))), "{lost:?}");
+    drop((stream, alice));
+
+    let stream = open(&rig, "alice").await;
+    assert_eq!(stream.who().await.unwrap().len(), 2);
+    stream.revoke_user(bob_id).await.unwrap();
+}
+
 /// Looking costs one call for each topic, and another when a stream is opened.
 #[tokio::test]
 async fn a_reading_that_finds_nothing_new_asks_for_the_ends_alone() {

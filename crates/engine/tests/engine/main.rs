@@ -16,3 +16,4 @@ mod rig;
 mod rights;
 mod rng;
 mod tamper;
+mod withheld;

@@ -167,10 +167,10 @@ impl Acting<'_> {
             self.resend_entry()?;
             self.sync()?;
             self.ensure_shown()?;
-            if let Some(entry) = self.sign_entry(time, body)? {
-                if self.send_entry(entry.wire())? {
-                    return Ok(entry);
-                }
+            if let Some(entry) = self.sign_entry(time, body)?
+                && self.send_entry(entry.wire())?
+            {
+                return Ok(entry);
             }
         }
         Err(Stop::Refused("it has no turn to write"))

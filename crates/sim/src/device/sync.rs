@@ -73,7 +73,8 @@ impl Acting<'_> {
         let (id, who) = (topic_id(&name), self.device.at);
         let place = self.run.places.of(&id);
         let end = self.around.end(who, &name)?;
-        if end == place.at && place.last().is_none() {
+        let is_known = place.last().is_none() || self.run.places.is_checked(&id, self.around.now);
+        if end == place.at && is_known {
             return Ok(false);
         }
         let mut from = place.last().unwrap_or(place.at);
@@ -114,7 +115,7 @@ impl Acting<'_> {
         if self.run.places.of(&topic) != place {
             self.run.moved.insert(topic, place);
         }
-        self.run.places.set(topic, place);
+        self.run.places.set(topic, place, self.around.now);
     }
 
     /// How far a control topic was read.
@@ -154,16 +155,15 @@ impl Acting<'_> {
     fn keep_in_parts(&mut self, news: News) -> Result<(), Stop> {
         self.effect("keep what it learned")?;
         if self.around.plant == Some(Plant::PlaceBeforeKeys) {
-            let (places, puts) = (news.places, news.puts);
             self.device.home.keep(&News {
-                places,
+                places: news.places,
+                taken_in: news.taken_in,
                 ..News::default()
             })?;
             self.effect("keep the keys")?;
             return self.device.home.keep(&News {
-                puts,
+                puts: news.puts,
                 forgets_given: news.forgets_given,
-                taken_in: news.taken_in,
                 ..News::default()
             });
         }

@@ -1,0 +1,31 @@
+//! `cargo xtask sim` and `cargo xtask replay`: the simulator, built to be fast.
+
+use std::path::Path;
+
+use anyhow::{Context as _, ensure};
+
+/// Runs seeds, as many as asked for.
+pub(crate) fn run(root: &Path, words: &[&str]) -> anyhow::Result<()> {
+    start(root, "run", words)
+}
+
+/// Shows what happened in one.
+pub(crate) fn replay(root: &Path, words: &[&str]) -> anyhow::Result<()> {
+    start(root, "replay", words)
+}
+
+fn start(root: &Path, command: &str, words: &[&str]) -> anyhow::Result<()> {
+    let mut cargo = crate::cargo(root);
+    cargo.args([
+        "run",
+        "-q",
+        "--release",
+        "-p",
+        "sealcast-sim",
+        "--",
+        command,
+    ]);
+    let status = cargo.args(words).status().context("cargo")?;
+    ensure!(status.success(), "the simulator says no");
+    Ok(())
+}
