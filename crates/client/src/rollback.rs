@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use sealcast_bus::Offset;
 use sealcast_engine::{Alarm, ControlTopic, Space};
-use sealcast_protocol::{EnvelopeView, Position, SessionRecord, Unverified};
+use sealcast_protocol::{CardList, EnvelopeView, ListEntry, Position, SessionRecord, Unverified};
 
 use crate::blocking::off_thread;
 use crate::core::{Core, Reading};
@@ -75,6 +75,10 @@ impl Core {
     pub(crate) async fn put_back_topic(&self, of: &ControlTopic) -> Result<bool, Error> {
         let on_bus = topic(&of.name(self.id()))?;
         let mut lacking = self.known_of(of).await?;
+        let mut list = match of {
+            ControlTopic::Devices(user) => Some(CardList::new(*user)),
+            ControlTopic::Access(..) | ControlTopic::Keys => None,
+        };
         let (mut at, end) = (Offset(0), self.bus.end(&on_bus).await?);
         loop {
             let items = read_past(&*self.bus, &on_bus, at, end).await?;
@@ -82,8 +86,23 @@ impl Core {
                 break;
             };
             at = Offset(last.offset.0.saturating_add(1));
+            if let Some(list) = &mut list {
+                for item in &items {
+                    let _is_next = list.apply(&item.payload).is_ok();
+                }
+                continue;
+            }
             let shown: BTreeSet<_> = items.iter().map(|item| &item.payload).collect();
             lacking.retain(|known| !shown.contains(known));
+        }
+        // An entry of a list counts behind the one before it; where it lies ahead of that, nobody
+        // takes it.
+        if let Some(list) = list {
+            let is_behind = |known: &Vec<u8>| {
+                let entry = Unverified::<ListEntry>::decode(known);
+                entry.is_ok_and(|entry| entry.claims().seq >= list.next_seq())
+            };
+            lacking.retain(is_behind);
         }
         let has_any = !lacking.is_empty();
         let limit = self.bus.limits().batch_max;

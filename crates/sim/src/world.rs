@@ -140,6 +140,11 @@ impl World {
         let card = card.map_err(|_| Violation::Odd("a card"))?;
         home.put_list_entry(&of.id, seq, card.wire())?;
         if let Some(first) = first {
+            for (at, (user, entry)) in (0..).zip(first.home.list_entries()?) {
+                if user == of.id {
+                    home.put_list_entry(&user, at, &entry)?;
+                }
+            }
             first.home.put_list_entry(&of.id, seq, card.wire())?;
             let topic = of.id.devices_topic();
             self.around.bus.put(&topic, self.around.now, card.wire());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sealcast_engine::{Alarm, ControlTopic, Space};
-use sealcast_protocol::{EnvelopeView, Position, SessionRecord, Unverified};
+use sealcast_protocol::{CardList, EnvelopeView, ListEntry, Position, SessionRecord, Unverified};
 
 use super::Acting;
 use crate::around::Stop;
@@ -65,8 +65,20 @@ impl Acting<'_> {
         let name = of.name(self.around.stream);
         let mut lacking = self.known_of(of)?;
         let shown = self.around.read(self.device.at, &name, 0, usize::MAX)?;
-        let shown: BTreeSet<Arc<[u8]>> = shown.into_iter().map(|item| item.bytes).collect();
-        lacking.retain(|known| !shown.contains(known.as_slice()));
+        if let ControlTopic::Devices(user) = of {
+            let mut list = CardList::new(*user);
+            for item in &shown {
+                let _is_next = list.apply(&item.bytes).is_ok();
+            }
+            let is_behind = |known: &Vec<u8>| {
+                let entry = Unverified::<ListEntry>::decode(known);
+                entry.is_ok_and(|entry| entry.claims().seq >= list.next_seq())
+            };
+            lacking.retain(is_behind);
+        } else {
+            let shown: BTreeSet<Arc<[u8]>> = shown.into_iter().map(|item| item.bytes).collect();
+            lacking.retain(|known| !shown.contains(known.as_slice()));
+        }
         if lacking.is_empty() {
             return Ok(false);
         }
