@@ -39,7 +39,7 @@ impl World {
                     Ok(()) => {}
                     Err(Stop::Violated(violation)) => return Err(violation),
                     Err(stop @ (Stop::Crashed | Stop::Unreachable | Stop::Refused(_))) => {
-                        trouble = Some(format!("d{at} {stop:?}"));
+                        trouble = Some(format!("d{at} {stop:?}, it knows {:?}", self.numbers(at)));
                     }
                 }
             }
@@ -71,6 +71,15 @@ impl World {
         Ok(())
     }
 
+    /// The numbers of the entries that a device knows.
+    fn numbers(&self, at: usize) -> Vec<usize> {
+        let run = self.devices.get(at).and_then(|of| of.run.as_ref());
+        let known = run.map(|run| self.around.ground.known_to(&run.view));
+        let known = known.unwrap_or_default();
+        let all = 0..self.around.ground.entries.len();
+        all.filter(|of| known.contains(*of)).collect()
+    }
+
     /// Everybody knows the same entries.
     pub(crate) fn invariant_logs_are_whole(&self) -> Result<(), Violation> {
         let known = |at: &usize| {
@@ -86,12 +95,7 @@ impl World {
         let Some(other) = running.iter().find(|at| known(at) != of_first) else {
             return Ok(());
         };
-        let numbers = |at: &usize| {
-            let known = known(at).unwrap_or_default();
-            let all = 0..self.around.ground.entries.len();
-            all.filter(|of| known.contains(*of)).collect::<Vec<_>>()
-        };
-        let known = format!("{:?} and {:?}", numbers(first), numbers(other));
+        let known = format!("{:?} and {:?}", self.numbers(*first), self.numbers(*other));
         Err(Violation::LogsDiffer(*first, *other, known))
     }
 

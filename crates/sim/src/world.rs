@@ -140,10 +140,10 @@ impl World {
         let card = card.map_err(|_| Violation::Odd("a card"))?;
         home.put_list_entry(&of.id, seq, card.wire())?;
         if let Some(first) = first {
-            for (at, (user, entry)) in (0..).zip(first.home.list_entries()?) {
-                if user == of.id {
-                    home.put_list_entry(&user, at, &entry)?;
-                }
+            let known = first.home.list_entries()?.into_iter();
+            let of_user = known.filter(|(user, _)| *user == of.id);
+            for (at, (user, entry)) in (0..).zip(of_user) {
+                home.put_list_entry(&user, at, &entry)?;
             }
             first.home.put_list_entry(&of.id, seq, card.wire())?;
             let topic = of.id.devices_topic();
