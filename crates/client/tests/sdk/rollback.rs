@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use sealcast::{Alarm, ControlTopic, Error, GrantOptions, Roles, Sharing, StreamOptions};
-use sealcast_protocol::StreamTopics;
+use sealcast_bus::{Bus as _, Topic};
+use sealcast_protocol::{CARD_LIFETIME_MS, StreamTopics};
 
 use crate::rig::*;
 
@@ -335,7 +336,7 @@ async fn what_a_bus_did_not_take_back_is_put_back_by_the_next_reading() {
 #[tokio::test]
 async fn an_entry_that_the_bus_took_and_lost_before_it_was_read_back_is_sent_again() {
     let rig = Rig::small();
-    let (alice, bob) = (rig.home("alice").await, rig.home("bob").await);
+    let [alice, bob] = rig.homes(["alice", "bob"]).await;
     let stream = kitchen(&alice).await;
     drop(join(&bob, &stream).await);
     let bob_id = bob.user();
@@ -345,14 +346,39 @@ async fn an_entry_that_the_bus_took_and_lost_before_it_was_read_back_is_sent_aga
         Ask::Read | Ask::End => Manner::Honest,
     });
     let alice = rig.on("alice", ground).await;
-    let stream = alice.stream(&name("kitchen")).await.unwrap();
+    let stream = open(&alice).await;
     let lost = stream.grant(all_to(bob_id)).await;
     assert!(matches!(lost, Err(Error::RolledBack(_))), "{lost:?}");
     drop((stream, alice));
 
-    let stream = open(&rig, "alice").await;
+    let stream = open(&rig.again("alice").await).await;
     assert_eq!(stream.who().await.unwrap().len(), 2);
     stream.revoke_user(bob_id).await.unwrap();
+}
+
+/// An entry that lies ahead of the one before it counts for nobody, so it is put back as well.
+#[tokio::test]
+async fn a_device_list_is_put_back_in_its_order() {
+    let (rig, time) = (Rig::small(), Time::new());
+    let [alice, bob] = rig.homes_by(["alice", "bob"], &time).await;
+    let stream = kitchen(&alice).await;
+    drop(alice);
+    copy_bus(&rig);
+    drop(join(&bob, &stream).await);
+    stream.grant(all_to(bob.user())).await.unwrap();
+    let list = bob.user().devices_topic();
+    drop((stream, bob));
+    time.pass(CARD_LIFETIME_MS - 86_400_000);
+    for of in ["bob", "alice"] {
+        drop(open(&rig.on(of, time.ground()).await).await);
+    }
+    let whole = rig.items(&list).await;
+    assert_eq!(whole.len(), 2, "a card and its renewal");
+    restore_bus(&rig);
+    let (bus, topic) = (rig.bus().await, Topic::new(&list).unwrap());
+    bus.append(&topic, vec![whole[1].clone()]).await.unwrap();
+    drop(open(&rig.on("alice", time.ground()).await).await);
+    assert_eq!(rig.items(&list).await[1..], whole);
 }
 
 /// Looking costs one call for each topic, and another when a stream is opened.
