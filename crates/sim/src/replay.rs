@@ -1,7 +1,7 @@
 //! Showing a run, step by step.
 
 use std::fs;
-use std::io::{self, BufRead as _, IsTerminal as _};
+use std::io::{self, BufRead as _, ErrorKind, IsTerminal as _, Write as _};
 use std::path::Path;
 
 use sealcast_sim::Plan;
@@ -29,17 +29,26 @@ pub(crate) fn run(what: &str, mut words: &[&str]) -> Result<(), String> {
             .as_ref()
             .is_none_or(|device| line.contains(device.as_str()) || is_for_all(line))
     };
-    let mut step = None;
-    for line in lines.iter().filter(is_shown) {
+    let shown: Vec<_> = lines.iter().filter(is_shown).collect();
+    match show(&shown, stops) {
+        // Whoever reads it has read enough.
+        Err(why) if why.kind() == ErrorKind::BrokenPipe => Ok(()),
+        shown => shown.map_err(|why| why.to_string()),
+    }
+}
+
+fn show(lines: &[&String], stops: bool) -> io::Result<()> {
+    let (mut out, mut step) = (io::stdout().lock(), None);
+    for line in lines {
         let of = line.split_whitespace().next().map(str::to_owned);
         if step.is_some() && step != of {
-            println!();
+            writeln!(out)?;
             if stops {
-                wait()?;
+                io::stdin().lock().read_line(&mut String::new())?;
             }
         }
         step = of;
-        println!("{line}");
+        writeln!(out, "{line}")?;
     }
     Ok(())
 }
@@ -62,10 +71,4 @@ fn lines_of(what: &str) -> Result<Vec<String>, String> {
     }
     let text = fs::read_to_string(Path::new(what)).map_err(|why| format!("{what}: {why}"))?;
     Ok(text.lines().map(str::to_owned).collect())
-}
-
-fn wait() -> Result<(), String> {
-    let mut line = String::new();
-    let read = io::stdin().lock().read_line(&mut line);
-    read.map(|_| ()).map_err(|why| why.to_string())
 }
