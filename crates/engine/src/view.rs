@@ -251,22 +251,6 @@ impl StreamView {
         self.needs_reread |= is_missed;
     }
 
-    /// Others count what such users gave before as given, so it must not stay passed over.
-    fn note_regained(&mut self) {
-        let (mut lost, mut has) = (BTreeSet::new(), BTreeSet::new());
-        for of in self.state.grants() {
-            let (user, roles) = (of.grant.user, of.grant.roles);
-            if roles.contains(Roles::PUBLISHER) || roles.contains(Roles::ADMIN) {
-                let counts = of.standing == Standing::Counts;
-                has.extend(counts.then_some(user));
-                lost.extend((!counts || !of.devices_lost.is_empty()).then_some(user));
-            }
-        }
-        let regained: BTreeSet<_> = lost.intersection(&has).copied().collect();
-        self.needs_reread |= !regained.is_subset(&self.regained);
-        self.regained = regained;
-    }
-
     /// Computes anew what follows from the log.
     fn refresh(&mut self) {
         while self.is_stale {

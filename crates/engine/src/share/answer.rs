@@ -120,7 +120,7 @@ impl<'a> Judge<'a> {
         let records = self.records(want)?;
         let records = records.into_iter();
         let records: Vec<_> = records
-            .filter(|of| self.rights.is_of_publisher(of))
+            .filter(|of| view.knows_past_of(&of.session) && self.rights.is_of_publisher(of))
             .collect();
         if records.is_empty() {
             return is_keyholder.then_some(Verdict::Refuse(RefusalReason::UnknownSession));

@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use sealcast_crypto::{Cover, Digest, SecretBytes, SessionRoot, digest};
 use sealcast_protocol::{
     Bundle, BundleContext, DeviceId, ExportedKey, Interval, KeyExport, KeyUse, LogHash,
-    OpenBundleError, Position, SessionId, SessionRecord, StreamId, UserId, Verified, WrongRoot,
-    open_bundle,
+    OpenBundleError, Position, Roles, SessionId, SessionRecord, Standing, StreamId, UserId,
+    Verified, WrongRoot, open_bundle,
 };
 
 use super::waiting::KeyItem;
@@ -35,6 +35,22 @@ const HELD_LABEL: &str = "sealcast.v1 held cover";
 
 /// Taking in.
 impl StreamView {
+    /// Others count what such users gave before as given, so it must not stay passed over.
+    pub(super) fn note_regained(&mut self) {
+        let (mut lost, mut has) = (BTreeSet::new(), BTreeSet::new());
+        for of in self.state.grants() {
+            let (user, roles) = (of.grant.user, of.grant.roles);
+            if roles.contains(Roles::PUBLISHER) || roles.contains(Roles::ADMIN) {
+                let counts = of.standing == Standing::Counts;
+                has.extend(counts.then_some(user));
+                lost.extend((!counts || !of.devices_lost.is_empty()).then_some(user));
+            }
+        }
+        let regained: BTreeSet<_> = lost.intersection(&has).copied().collect();
+        self.needs_reread |= !regained.is_subset(&self.regained);
+        self.regained = regained;
+    }
+
     pub(super) fn take_key_bytes(&mut self, bytes: &[u8]) {
         if let Some(item) = KeyItem::decode(bytes)
             && let Some(item) = self.take_key_item(item)
@@ -429,19 +445,12 @@ impl StreamView {
     /// The lane of a session.
     pub(crate) fn lane_of(&self, session: &SessionId) -> Option<UserId> {
         self.records_of(*session).next().map(|record| record.lane)
-        self.records_of(session).next().map(|record| record.lane)
     }
 
     /// Whether all that was known of the log when a session was drawn is known here.
     pub(crate) fn knows_past_of(&self, session: &SessionId) -> bool {
-        let mut heads = self.records_of(session).flat_map(|record| &record.heads);
+        let mut heads = self.records_of(*session).flat_map(|record| &record.heads);
         heads.all(|head| self.log.contains(head))
-    }
-
-    fn records_of(&self, session: &SessionId) -> impl Iterator<Item = &SessionRecord> {
-        let first = (*session, DeviceId([0; 16]));
-        let last = (*session, DeviceId([0xff; 16]));
-        self.records.range(first..=last).map(|(_, record)| record)
     }
 
     fn key_since(&self, device: &DeviceId) -> Position {

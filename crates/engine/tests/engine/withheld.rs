@@ -1,7 +1,7 @@
 //! What a bus withholds for a while, and shows later.
 
 use sealcast_engine::{
-    AuthorError, ControlTopic, Handout, SharedWith, plan_handouts, wrap_handout,
+    AuthorError, ControlTopic, Handout, HandoutKey, SharedWith, plan_handouts, wrap_handout,
 };
 use sealcast_protocol::{CoverSpec, Interval, LogBody, Roles, Settings, StreamTopics};
 
@@ -47,6 +47,7 @@ fn a_session_waits_until_all_is_known_that_was_known_when_it_was_drawn() {
         user,
         device,
         covers,
+        to: HandoutKey::LongLived,
     };
     let of = &world.peers[admin];
     let wrapped = wrap_handout(&of.view, &of.identity, &mut world.rng, &handout).unwrap();
