@@ -24,7 +24,7 @@ impl Forger {
     /// Its card goes to the bus.
     pub(crate) fn new(around: &mut Around) -> Self {
         let now = Position(around.now);
-        let identity = Identity::generate(&mut around.rng, now);
+        let identity = Identity::generate(&mut around.rng);
         let mut list = CardList::new(identity.user());
         if let Some(root) = identity.root()
             && let Ok(card) = list.append(root, now, identity.card(now))

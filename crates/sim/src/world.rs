@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use sealcast_crash::Chance;
+use sealcast_crypto::{SigningKey, UnwrapKey};
 use sealcast_engine::{Identity, genesis};
 use sealcast_protocol::{CardList, Position, Sharing, StreamTopics, UserId};
 
@@ -48,7 +49,7 @@ impl World {
     pub(crate) fn new(plan: Plan, plant: Option<Plant>) -> Result<Self, Stop> {
         let mut rng = Seeded::new(plan.seed);
         let now = Position(START);
-        let owner = Identity::generate(&mut rng, now);
+        let owner = Identity::generate(&mut rng);
         let first = genesis(&owner, &mut rng, now, Sharing::Active, false);
         let (stream, entry) = first.map_err(|_| Violation::Odd("the first entry"))?;
         let mut ground = Ground::default();
@@ -90,7 +91,7 @@ impl World {
         let chain = StreamTopics(stream).access(&world.first_device());
         world.around.bus.put(&chain, START, entry.wire());
         for _ in 0..plan.users {
-            let identity = Identity::generate(&mut world.around.rng, now);
+            let identity = Identity::generate(&mut world.around.rng);
             world.admit(identity)?;
         }
         Ok(world)
@@ -116,14 +117,10 @@ impl World {
         let Some(id) = self.users.get(user).map(|of| of.id) else {
             return Ok(());
         };
-        let now = Position(self.around.now);
-        let drawn = Identity::generate(&mut self.around.rng, now).to_bytes();
         // A device that is added later does not hold the root key.
-        let keys = drawn.expose().get(69..).unwrap_or_default();
-        let head = [&[0x86, 0x58, 0x20][..], &id.0, &[0x40]].concat();
-        let identity = Identity::from_bytes(&[&head, keys].concat());
-        let identity = identity.filter(|of| of.user() == id);
-        self.add(user, identity.ok_or(Violation::Odd("an added device"))?)
+        let signing = SigningKey::generate(&mut self.around.rng);
+        let unwrap = UnwrapKey::generate(&mut self.around.rng);
+        self.add(user, Identity::added(id, signing, unwrap))
     }
 
     fn add(&mut self, user: usize, identity: Identity) -> Result<(), Stop> {

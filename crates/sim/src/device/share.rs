@@ -71,7 +71,8 @@ impl Acting<'_> {
     fn danger_wrap_wide(&mut self, handout: &Handout) -> Result<Option<Vec<u8>>, Stop> {
         let (view, identity) = (&self.run.view, &self.device.identity);
         let list = view.list(&handout.user);
-        let Some(of) = list.and_then(|list| list.device(&handout.device)) else {
+        let of = list.and_then(|list| list.device(&handout.device));
+        let Some(wrap_key) = of.and_then(|of| of.wrap_key.as_ref()) else {
             return Ok(None);
         };
         let mut specs = handout.covers.clone();
@@ -95,13 +96,13 @@ impl Acting<'_> {
             user: handout.user,
             device: handout.device,
             key: KeyUse::LongLived,
-            wrap_key_hash: wrap_key_hash(&of.keys.wrap_key),
+            wrap_key_hash: wrap_key_hash(wrap_key),
             heads: view.log().heads(&LogHash([0; 32])),
             request: [0; 16],
             covers: specs,
         };
         let covers: Vec<_> = covers.iter().collect();
-        let bundle = seal_bundle(&mut self.around.rng, context, &covers, &of.keys.wrap_key);
+        let bundle = seal_bundle(&mut self.around.rng, context, &covers, wrap_key);
         let bundle = bundle.map_err(|_| Violation::Odd("a bundle of our own"))?;
         let bundle = sign(identity.signing(), bundle);
         let bundle = bundle.map_err(|_| Violation::Odd("a bundle of our own"))?;
