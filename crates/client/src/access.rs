@@ -330,7 +330,11 @@ impl Core {
     /// Writes an entry of the access log, and reads it back. Two processes of one home take turns:
     /// each writes behind what the other wrote, whether or not it is on the bus yet.
     /// It goes on when the caller stops waiting.
-    async fn write(self: &Arc<Self>, time: Position, body: LogBody) -> Result<LogHash, Error> {
+    pub(crate) async fn write(
+        self: &Arc<Self>,
+        time: Position,
+        body: LogBody,
+    ) -> Result<LogHash, Error> {
         let core = self.clone();
         to_its_end(async move {
             let entry = core.put_entry(time, body).await?;

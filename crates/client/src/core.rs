@@ -13,6 +13,7 @@ use sealcast_protocol::{
     Unverified, UserId,
 };
 
+use crate::asking::AskingSlot;
 use crate::blocking::off_thread;
 use crate::error::Error;
 use crate::home::{Inner, topic};
@@ -51,6 +52,7 @@ pub(crate) struct Core {
     alarms: Mutex<Vec<Alarm>>,
     /// What this run has handed out, whichever part of it did.
     handed_out: Mutex<Shared>,
+    pub(crate) asking: AskingSlot,
 }
 
 /// Where the control topics are being read.
@@ -117,6 +119,7 @@ impl Core {
             lost_keys: Mutex::default(),
             alarms: Mutex::new(alarms),
             handed_out: Mutex::default(),
+            asking: AskingSlot::default(),
         });
         core.sync().await?;
         put_off(core.resend_entry().await)?;
@@ -243,6 +246,12 @@ impl Core {
     pub(crate) async fn sync(&self) -> Result<(), Error> {
         let mut reading = self.reading.lock().await;
         self.catch_up(&mut reading).await
+    }
+
+    /// Makes durable what was learned without reading on.
+    pub(crate) async fn keep_learned(&self) -> Result<(), Error> {
+        let reading = self.reading.lock().await;
+        self.keep(&reading).await
     }
 
     async fn catch_up(&self, reading: &mut Reading) -> Result<(), Error> {

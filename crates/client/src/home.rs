@@ -10,9 +10,10 @@ use sealcast_engine::{Fallbacks, Identity, genesis};
 use sealcast_protocol::{DeviceId, Name, Position, StreamId, StreamTopics, Ticket, UserId};
 use sealcast_store::{KeyFile, KeyFileError, Protection, SqliteStore};
 
+use crate::asking::AskingOptions;
 use crate::blocking::off_thread;
 use crate::clock;
-use crate::core::put_off;
+use crate::core::{lock, put_off};
 use crate::error::Error;
 use crate::ground::Ground;
 use crate::options::{InitOptions, Passphrase, StreamOptions};
@@ -40,6 +41,7 @@ pub(crate) struct Inner {
     pub(crate) name: Option<Name>,
     bus: BusUrl,
     buses: Mutex<BTreeMap<String, Arc<dyn Bus>>>,
+    asking: Mutex<AskingOptions>,
     ground: Ground,
 }
 
@@ -65,6 +67,10 @@ impl Inner {
 
     fn buses(&self) -> MutexGuard<'_, BTreeMap<String, Arc<dyn Bus>>> {
         self.buses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn asking(&self) -> AskingOptions {
+        lock(&self.asking).clone()
     }
 }
 
@@ -236,6 +242,11 @@ impl Home {
 
 /// Streams.
 impl Home {
+    /// Says how this home asks others for keys, in streams that do not ask yet.
+    pub fn set_asking(&self, options: AskingOptions) {
+        *lock(&self.inner.asking) = options;
+    }
+
     /// Makes a stream that this user owns, and announces it on its bus.
     ///
     /// # Errors
@@ -422,6 +433,7 @@ pub(crate) fn load(
         store,
         vault,
         buses: Mutex::new(BTreeMap::new()),
+        asking: Mutex::default(),
         ground,
     })
 }

@@ -74,6 +74,7 @@
 
 mod access;
 mod archive;
+mod asking;
 mod attend;
 mod backfill;
 mod backup;
@@ -111,6 +112,10 @@ mod vault;
 
 pub use access::{GrantInfo, GrantStatus, Granted, Revoked};
 pub use archive::{Archive, Archived};
+pub use asking::{
+    AnswerOptions, Answered, Answering, AskedFor, AskingOptions, Decision, Policy, Question,
+    RequestOptions, Requested,
+};
 pub use attend::{Attendant, Attended};
 pub use backfill::Backfill;
 pub use backup::{Backup, BackupState};
@@ -133,11 +138,11 @@ pub use publisher::{Acks, Published, Publisher};
 pub use read::Reader;
 pub use sealcast_bus::{BusError, BusUrl, BusUrlError};
 pub use sealcast_crypto::SecretBytes;
-pub use sealcast_engine::{Alarm, ControlTopic, Parked, ParkingLimits};
+pub use sealcast_engine::{Alarm, ControlTopic, End as RequestEnd, Parked, ParkingLimits};
 pub use sealcast_protocol::{
     CodeError, DecodeError, DeviceId, EnvelopeHash, IdError, InstanceId, Interval,
-    LogHash as GrantId, Name, NameError, PairingCode, Position, Roles, SessionId, Sharing,
-    StreamId, Ticket, TicketError, UserId, WrongRoot,
+    LogHash as GrantId, Name, NameError, PairingCode, Position, RefusalReason, RequestId, Roles,
+    SessionId, Sharing, StreamId, Ticket, TicketError, UserId, WrongRoot,
 };
 pub use sealcast_store::{KeyFileError, StoreError};
 pub use sealed_file::{

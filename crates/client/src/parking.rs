@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use sealcast_engine::{Event, Parked, Parking, ParkingLimits, Reader as Machine, Space};
+use sealcast_engine::{Event, Missing, Parked, Parking, ParkingLimits, Reader as Machine, Space};
 use sealcast_protocol::{DeviceId, Position, SessionId};
 
 use crate::blocking::off_thread;
@@ -108,14 +108,15 @@ impl Lot {
         lock(&self.index).parking.take_told()
     }
 
-    /// Finds what may open by what is known now.
-    pub(crate) async fn look(&self) -> Result<(), Error> {
+    /// Finds what may open by what is known now, and which keys are missing for the rest.
+    pub(crate) async fn look(&self) -> Result<Vec<Missing>, Error> {
         let lot = self.clone();
         off_thread(move || {
             let mut index = lock(&lot.index);
             let from = index.from;
             index.parking.look(&lot.core.view());
             index.parking.leave_before(from);
+            index.parking.missing(&lot.core.view())
         })
         .await
     }

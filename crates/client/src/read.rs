@@ -9,6 +9,7 @@ use sealcast_engine::{Alarm, Allowed, Event, Events, Lineage, Mode, Reader as Ma
 use sealcast_protocol::{DeviceId, EnvelopeHash, Interval};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
+use crate::asking::Asking;
 use crate::core::{Core, READ_BYTES};
 use crate::damage::{behind_damage, read_past};
 use crate::delivery::Delivery;
@@ -49,6 +50,8 @@ pub(crate) struct Scan {
     lot: Option<Lot>,
     state: ScanState,
     ready: Events,
+    /// Learns what lacks keys and what opens, where anybody is to be asked.
+    pub(crate) asking: Option<Arc<Asking>>,
 }
 
 /// A batch that is being opened stays with the scan, so that a caller may stop waiting for it.
@@ -122,6 +125,7 @@ impl Scan {
             lot: None,
             state: ScanState::Idle(Box::new(Machine::new(mode))),
             ready: Events::default(),
+            asking: None,
         };
         scan.allow_revoked().await?;
         Ok(scan)
@@ -326,10 +330,16 @@ impl Scan {
     /// The next of what was opened. A giver whose keys do not open is told as an alarm.
     pub(crate) fn pop(&mut self) -> Option<Delivery> {
         if let Some(opened) = self.ready.poll_record() {
+            if let Some(asking) = &self.asking {
+                asking.opened(opened.header.session, opened.header.position);
+            }
             return Some(Delivery::of_record(&opened));
         }
         loop {
             let event = self.ready.poll()?;
+            if let Some(asking) = &self.asking {
+                asking.note(&event);
+            }
             if let Event::BadCover { giver, session } = &event {
                 self.core.tell([match *giver == self.core.view().me() {
                     true => Alarm::BadImport(*session),

@@ -8,6 +8,7 @@ use sealcast_engine::Alarm;
 use sealcast_protocol::{Interval, Name, Position, SessionKind, StreamId, Ticket};
 
 use crate::archive::Archive;
+use crate::asking::{AnswerOptions, Answering};
 use crate::attend::Attendant;
 use crate::backfill::Backfill;
 use crate::blocking::off_thread;
@@ -195,6 +196,17 @@ impl Stream {
     pub async fn parked(&self) -> Result<ParkedState, Error> {
         let core = self.core.clone();
         off_thread(move || parking::state(&core)).await?
+    }
+
+    /// Answers those who ask for keys, as far as the access log and the policy allow it, until what
+    /// is returned is dropped. Whoever asks after this has returned is heard. Meanwhile keys that
+    /// become due to others are handed out, too.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the bus cannot be reached.
+    pub async fn answer(&self, options: AnswerOptions) -> Result<Answering, Error> {
+        Answering::start(self.core.clone(), options).await
     }
 
     /// Starts a new session in this device's lane. Those still entitled are given its keys.

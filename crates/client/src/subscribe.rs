@@ -7,6 +7,7 @@ use std::time::Duration;
 use sealcast_bus::{Item, Offset, Tail, Topic};
 use sealcast_engine::{Alarm, CLOCK_BEHIND_MS_MAX, Mode, Space, Tracker};
 use sealcast_protocol::{DeviceId, EnvelopeHash, EnvelopeView, Interval, Position};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use crate::blocking::off_thread;
@@ -69,6 +70,8 @@ pub struct Subscription {
     /// Whether parked messages are being opened, and whether they are next.
     is_releasing: bool,
     is_turn_of_parked: bool,
+    /// Changes when keys that were asked for have come.
+    answers: Option<watch::Receiver<u64>>,
     /// When keys were last looked for because an envelope lacked one.
     looked_at: Option<Instant>,
     keeps_place: bool,
@@ -105,6 +108,9 @@ impl Subscription {
         let since = from.unwrap_or(Position::START);
         let lot = Lot::open(core.clone(), options.parking, since).await?;
         scan.park_in(lot.clone()).await?;
+        let asks = core.home.asking().subscriptions_ask;
+        scan.asking = asks.then(|| core.asking());
+        let answers = scan.asking.as_ref().map(|of| of.answers());
         let revoked = core.view().state().revoked_tips();
         let mut subscription = Self {
             scan,
@@ -117,6 +123,7 @@ impl Subscription {
             expires: true,
             is_releasing: false,
             is_turn_of_parked: false,
+            answers,
             looked_at: None,
             keeps_place: from.is_none(),
             kept: BTreeMap::new(),
@@ -207,12 +214,15 @@ impl Subscription {
                         self.go_live().await?;
                     }
                 }
-                Phase::Live { tail, .. } => match timeout(TICK, tail.next()).await {
-                    Ok(news) => {
-                        let (topic, items) = news?;
-                        self.put(&topic, items);
-                    }
-                    Err(_) => self.scan.give_up().await?,
+                Phase::Live { tail, .. } => tokio::select! {
+                    news = timeout(TICK, tail.next()) => match news {
+                        Ok(news) => {
+                            let (topic, items) = news?;
+                            self.put(&topic, items);
+                        }
+                        Err(_) => self.scan.give_up().await?,
+                    },
+                    () = answered(&mut self.answers) => self.has_news = true,
                 },
             }
         }
@@ -287,7 +297,10 @@ impl Subscription {
         }
         let is_live = matches!(self.phase, Phase::Live { .. });
         if is_live && (self.is_to_look || self.lot.wants_look()) {
-            self.lot.look().await?;
+            let missing = self.lot.look().await?;
+            if let Some(asking) = &self.scan.asking {
+                asking.lack(missing);
+            }
             self.is_to_look = false;
         }
         Ok(())
@@ -414,4 +427,14 @@ impl Subscription {
         self.kept.extend(kept);
         Ok(())
     }
+}
+
+/// Waits until keys that were asked for have come.
+async fn answered(answers: &mut Option<watch::Receiver<u64>>) {
+    if let Some(answers) = answers
+        && answers.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }

@@ -12,6 +12,7 @@ use sealcast_protocol::{
 };
 use sealcast_store::{Key, Store, StoreError, Txn};
 
+use crate::asking::InboxMark;
 use crate::error::Error;
 use crate::own_list::drop_before_checkpoint;
 use crate::place::Place;
@@ -101,6 +102,8 @@ const RECORD_LEN_MAX: usize = 4096;
 pub(crate) const IDENTITY: &[u8] = b"identity";
 pub(crate) const SETTINGS: &[u8] = b"settings";
 const BACKUP: &[u8] = b"backup";
+/// Stands before the digest of a bus.
+const INBOX: &[u8] = b"inbox";
 /// Stands before the id of a stream that this home was restored with and has not looked through.
 const RESTORED: &[u8] = b"restored";
 
@@ -495,6 +498,16 @@ impl Vault {
     /// Notes that it has learned that.
     pub(crate) fn caught_up(&self, stream: &StreamId) -> Result<(), Error> {
         self.write(|txn| txn.delete(&key(Space::Home, &[RESTORED, &stream.0])))
+    }
+
+    /// Where this device's inbox on a bus ended when that was last looked at.
+    pub(crate) fn inbox_mark(&self, bus: &[u8; 32]) -> Result<Option<InboxMark>, Error> {
+        let value = self.0.get(&key(Space::Home, &[INBOX, bus]))?;
+        value.as_ref().map(record).transpose()
+    }
+
+    pub(crate) fn put_inbox_mark(&self, bus: &[u8; 32], mark: &InboxMark) -> Result<(), Error> {
+        self.write(|txn| txn.put(&key(Space::Home, &[INBOX, bus]), &encode(mark)))
     }
 
     pub(crate) fn backed_up(&self) -> Result<Option<BackupMark>, Error> {

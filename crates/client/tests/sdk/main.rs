@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod archiving;
+mod asking;
 mod attending;
 mod broker;
 mod clones;

@@ -1,0 +1,87 @@
+//! Asking for keys and answering who asks, `spec/asking.md`: what drives the engine's machines.
+//!
+//! An [`Asking`] is shared by all who lack keys of one stream in this process: subscriptions tell it
+//! what stayed sealed, [`Stream::request`](crate::Stream::request) what somebody wants. An
+//! [`Answering`] is as independent as a process of its own. Both end when nobody holds them, and
+//! what was asked for ends with its key.
+
+use std::time::Duration;
+
+use sealcast_engine::{AskBody, AskerLimits};
+use sealcast_protocol::{Position, StreamTopics};
+use tokio::time::sleep;
+
+use crate::blocking::off_thread;
+use crate::core::Core;
+use crate::error::Error;
+use crate::home::topic;
+
+mod answering;
+mod asker;
+mod inbox;
+mod policy;
+mod request;
+
+pub use answering::{AnswerOptions, Answered, Answering};
+pub(crate) use asker::{Asking, AskingSlot};
+pub(crate) use inbox::InboxMark;
+pub use policy::{AskedFor, Decision, Policy, Question};
+pub use request::{RequestOptions, Requested};
+
+/// How long to wait before what failed is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How this device asks others for keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AskingOptions {
+    /// Whether a subscription asks by itself for the keys of what it cannot open.
+    pub subscriptions_ask: bool,
+    /// How long one request waits for keys that work; five minutes at most.
+    pub key_request_timeout: Duration,
+    /// Requests that are sent in a second, at most, in each stream.
+    pub max_key_requests_per_second: u32,
+}
+
+impl Default for AskingOptions {
+    fn default() -> Self {
+        let limits = AskerLimits::default();
+        Self {
+            subscriptions_ask: true,
+            key_request_timeout: Duration::from_millis(limits.key_request_timeout_ms),
+            max_key_requests_per_second: limits.max_key_requests_per_second,
+        }
+    }
+}
+
+impl AskingOptions {
+    fn limits(&self) -> AskerLimits {
+        let timeout_ms = self.key_request_timeout.as_millis();
+        AskerLimits {
+            key_request_timeout_ms: u64::try_from(timeout_ms).unwrap_or(u64::MAX),
+            max_key_requests_per_second: self.max_key_requests_per_second,
+            ..AskerLimits::default()
+        }
+    }
+}
+
+impl Core {
+    /// Signs what goes to the `ask` topic, and sends it to whoever listens.
+    async fn send_ask(&self, body: AskBody) -> Result<(), Error> {
+        let home = self.home.clone();
+        let wire = off_thread(move || body.sign(home.identity.signing())).await?;
+        let wire = wire.map_err(|_| Error::Internal("an object about keys is odd"))?;
+        let ask = topic(&StreamTopics(self.id()).ask())?;
+        Ok(self.bus.send(&ask, wire).await?)
+    }
+}
+
+/// Waits until a time by the home's clock; for ever without one.
+async fn until(core: &Core, at: Option<Position>) {
+    match at {
+        Some(at) => {
+            let ms = at.0.saturating_sub(core.now().0).max(1);
+            sleep(Duration::from_millis(ms)).await;
+        }
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,445 @@
+//! Asks for what is missing in one stream.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+
+use rand_core::Rng as _;
+use sealcast_bus::{Item, Listener, Offset, Tail, Topic};
+use sealcast_crypto::UnwrapKey;
+use sealcast_engine::{Alarm, Asker, AskerEvent, AskerInput, AskerOutput, Event, Missing, OneUse};
+use sealcast_protocol::{
+    Header, Interval, Position, RequestId, SessionId, StreamTopics, UserId, Want,
+};
+use tokio::sync::{Notify, broadcast, watch};
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+
+use super::{PAUSE, until};
+use crate::blocking::off_thread;
+use crate::clock;
+use crate::core::{Core, lock};
+use crate::error::Error;
+use crate::home::topic;
+
+/// Things that were told and not taken in yet, at most, of each kind. What is lost is told again when
+/// it is missed again.
+const PENDING_MAX: usize = 16_384;
+/// Events that wait for whoever made a request.
+const EVENTS_MAX: usize = 4_096;
+
+/// Where the one [`Asking`] of a stream is found, while there is one.
+#[derive(Debug, Default)]
+pub(crate) struct AskingSlot(Mutex<Weak<Asking>>);
+
+/// Asks for as long as somebody holds it.
+#[derive(Debug)]
+pub(crate) struct Asking {
+    feed: Arc<Feed>,
+    task: AbortHandle,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Between those who lack keys and the task that asks.
+#[derive(Debug)]
+struct Feed {
+    pending: Mutex<Pending>,
+    news: Notify,
+    has_wants: AtomicBool,
+    answers: watch::Sender<u64>,
+    events: broadcast::Sender<AskerEvent>,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    wants: Vec<Want>,
+    missing: VecDeque<Want>,
+    opened: VecDeque<(SessionId, Position)>,
+}
+
+impl Core {
+    /// What asks in this stream; it begins when it is first needed. Must be called on a runtime.
+    pub(crate) fn asking(self: &Arc<Self>) -> Arc<Asking> {
+        let mut slot = lock(&self.asking.0);
+        if let Some(asking) = slot.upgrade() {
+            return asking;
+        }
+        let feed = Arc::new(Feed {
+            pending: Mutex::default(),
+            news: Notify::new(),
+            has_wants: AtomicBool::new(false),
+            answers: watch::Sender::new(0),
+            events: broadcast::Sender::new(EVENTS_MAX),
+        });
+        let driver = Driver {
+            core: self.clone(),
+            feed: feed.clone(),
+            machine: None,
+            todo: VecDeque::new(),
+            ears: None,
+            inbox_at: None,
+        };
+        let task = tokio::spawn(driver.run()).abort_handle();
+        let asking = Arc::new(Asking { feed, task });
+        *slot = Arc::downgrade(&asking);
+        asking
+    }
+}
+
+impl Asking {
+    /// Tells what became of an envelope.
+    pub(crate) fn note(&self, event: &Event) {
+        match event {
+            Event::Opened { header, .. } => self.opened(header.session, header.position),
+            Event::Sealed {
+                header,
+                user,
+                is_granted: true,
+                ..
+            } => self.miss(at(header, user)),
+            Event::Rejected {
+                header: Some(header),
+                user: Some(user),
+                givers,
+                ..
+            } if !givers.is_empty() => self.miss(at(header, user)),
+            Event::Sealed { .. }
+            | Event::Rejected { .. }
+            | Event::Noticed { .. }
+            | Event::BadCover { .. } => (),
+        }
+    }
+
+    /// Tells of what waits for keys that the log gives, as often as somebody looks.
+    pub(crate) fn lack(&self, missing: Vec<Missing>) {
+        for of in missing.into_iter().filter(|of| of.is_granted) {
+            self.miss(Want {
+                lane: of.lane,
+                session: of.session,
+                interval: of.interval,
+            });
+        }
+    }
+
+    /// Tells of envelopes whose signatures hold and that did not open.
+    fn miss(&self, missing: Want) {
+        let mut pending = lock(&self.feed.pending);
+        if pending.missing.len() < PENDING_MAX && pending.missing.back() != Some(&missing) {
+            pending.missing.push_back(missing);
+            self.feed.news.notify_one();
+        }
+    }
+
+    /// Tells of an envelope that opened. Costs next to nothing while nothing is wanted.
+    pub(crate) fn opened(&self, session: SessionId, position: Position) {
+        if !self.feed.has_wants.load(Ordering::Relaxed) {
+            return;
+        }
+        let opened = (session, position);
+        let mut pending = lock(&self.feed.pending);
+        if pending.opened.len() < PENDING_MAX && pending.opened.back() != Some(&opened) {
+            pending.opened.push_back(opened);
+            self.feed.news.notify_one();
+        }
+    }
+
+    /// Asks for something at once.
+    pub(super) fn want(&self, wants: impl IntoIterator<Item = Want>) {
+        lock(&self.feed.pending).wants.extend(wants);
+        self.feed.has_wants.store(true, Ordering::Relaxed);
+        self.feed.news.notify_one();
+    }
+
+    /// Changes whenever keys that were asked for have come.
+    pub(crate) fn answers(&self) -> watch::Receiver<u64> {
+        self.feed.answers.subscribe()
+    }
+
+    /// What becomes of what is wanted, from now on.
+    pub(super) fn events(&self) -> broadcast::Receiver<AskerEvent> {
+        self.feed.events.subscribe()
+    }
+}
+
+impl Feed {
+    fn take(&self) -> Vec<Input> {
+        let Pending {
+            wants,
+            missing,
+            opened,
+        } = std::mem::take(&mut *lock(&self.pending));
+        let wants = wants.into_iter().map(Input::Want);
+        let missing = (!missing.is_empty()).then_some(Input::Missing(missing));
+        let opened = opened.into_iter().map(|(of, at)| Input::Opened(of, at));
+        wants.chain(missing).chain(opened).collect()
+    }
+}
+
+/// What happens to the machine.
+enum Input {
+    Want(Want),
+    Missing(VecDeque<Want>),
+    Opened(SessionId, Position),
+    Draw,
+    Item(Vec<u8>),
+    InboxItems(Vec<Item>),
+    Tick,
+}
+
+/// What is to be done, in order.
+enum Todo {
+    Do(AskerOutput),
+    /// Make durable what the view has learned.
+    Keep,
+}
+
+/// Where answers are heard, while a request is open.
+struct Ears {
+    ask: Box<dyn Listener>,
+    inbox: Box<dyn Tail>,
+}
+
+impl Ears {
+    async fn hear(&mut self) -> Result<Input, Error> {
+        tokio::select! {
+            item = self.ask.next() => Ok(Input::Item(item?.1)),
+            items = self.inbox.next() => Ok(Input::InboxItems(items?.1)),
+        }
+    }
+}
+
+struct Driver {
+    core: Arc<Core>,
+    feed: Arc<Feed>,
+    machine: Option<Box<Asker>>,
+    todo: VecDeque<Todo>,
+    ears: Option<Ears>,
+    /// Where to read on in the inbox of this device, while a request is open.
+    inbox_at: Option<Offset>,
+}
+
+impl Driver {
+    async fn run(mut self) {
+        loop {
+            if self.go_on().await.is_err() {
+                // A listener that failed may have missed something; it is made anew.
+                self.ears = None;
+                sleep(PAUSE).await;
+            }
+        }
+    }
+
+    async fn go_on(&mut self) -> Result<(), Error> {
+        while let Some(todo) = self.todo.pop_front() {
+            self.perform(todo).await?;
+        }
+        self.fit_ears().await?;
+        let inputs = self.wait().await?;
+        self.step(inputs).await
+    }
+
+    async fn wait(&mut self) -> Result<Vec<Input>, Error> {
+        let timeout = self.machine.as_ref().and_then(|of| of.next_timeout());
+        let heard = async {
+            match &mut self.ears {
+                Some(ears) => ears.hear().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.feed.news.notified() => Ok(self.feed.take()),
+            heard = heard => heard.map(|input| Vec::from([input])),
+            () = until(&self.core, timeout) => Ok(Vec::from([Input::Tick])),
+        }
+    }
+
+    /// Hands something in, off the runtime's threads, and notes what is to be done about it.
+    async fn step(&mut self, inputs: Vec<Input>) -> Result<(), Error> {
+        for input in &inputs {
+            if let Input::InboxItems(items) = input
+                && let Some(last) = items.last()
+            {
+                self.inbox_at = Some(Offset(last.offset.0.saturating_add(1)));
+            }
+        }
+        let core = self.core.clone();
+        let machine = self.machine.take();
+        let mut machine =
+            machine.unwrap_or_else(|| Box::new(Asker::new(core.home.asking().limits())));
+        let done = off_thread(move || {
+            for input in inputs {
+                hand_in(&core, &mut machine, input);
+            }
+            let outputs: Vec<_> = std::iter::from_fn(|| machine.poll_output()).collect();
+            (machine, outputs)
+        });
+        let (machine, outputs) = done.await?;
+        let has_wants = machine.wants() > 0;
+        self.feed.has_wants.store(has_wants, Ordering::Relaxed);
+        self.machine = Some(machine);
+        self.todo.extend(outputs.into_iter().map(Todo::Do));
+        Ok(())
+    }
+
+    async fn perform(&mut self, todo: Todo) -> Result<(), Error> {
+        match todo {
+            Todo::Keep => {
+                let kept = self.core.keep_learned().await;
+                if kept.is_err() {
+                    self.todo.push_front(Todo::Keep);
+                    return kept;
+                }
+                self.feed.answers.send_modify(|count| *count += 1);
+                Ok(())
+            }
+            Todo::Do(AskerOutput::Draw) => {
+                // What came by itself meanwhile is not asked for.
+                let ready = async {
+                    self.core.sync().await?;
+                    self.listen().await
+                };
+                if let Err(error) = ready.await {
+                    self.todo.push_front(Todo::Do(AskerOutput::Draw));
+                    return Err(error);
+                }
+                self.step(Vec::from([Input::Draw])).await
+            }
+            // What the bus does not take is lost, as all may be that is sent there.
+            Todo::Do(AskerOutput::Send(body)) => self.core.send_ask(body).await,
+            Todo::Do(AskerOutput::Take(answer)) => {
+                self.todo.push_front(Todo::Keep);
+                let core = self.core.clone();
+                off_thread(move || core.view().take_answer(answer)).await
+            }
+            Todo::Do(AskerOutput::Tell(event)) => {
+                if let AskerEvent::BadAnswer { giver, .. } = &event {
+                    self.core.tell([Alarm::BadKeys(giver.0, giver.1)]);
+                }
+                // Nobody may be waiting for it.
+                let _heard = self.feed.events.send(event);
+                Ok(())
+            }
+        }
+    }
+
+    /// Listens while a request is open, and tidies up behind the last one.
+    async fn fit_ears(&mut self) -> Result<(), Error> {
+        let open = self.machine.as_ref().map_or(0, |of| of.open_requests());
+        if open > 0 {
+            return self.listen().await;
+        }
+        if self.ears.take().is_some() {
+            self.inbox_at = None;
+            // What is left there is removed another time.
+            let _trimmed = self.core.trim_inbox().await;
+        }
+        Ok(())
+    }
+
+    async fn listen(&mut self) -> Result<(), Error> {
+        if self.ears.is_some() {
+            return Ok(());
+        }
+        let inbox = topic(&self.core.identity().device().inbox_topic())?;
+        let at = match self.inbox_at {
+            Some(at) => at,
+            // Whatever lies there was given to requests that are over.
+            None => self.core.bus.end(&inbox).await?,
+        };
+        self.inbox_at = Some(at);
+        let ask: Topic = topic(&StreamTopics(self.core.id()).ask())?;
+        let ask = self.core.bus.listen(Vec::from([ask])).await?;
+        let inbox = self.core.bus.tail(Vec::from([(inbox, at)]));
+        self.ears = Some(Ears { ask, inbox });
+        Ok(())
+    }
+}
+
+fn hand_in(core: &Core, machine: &mut Asker, input: Input) {
+    let now = core.now();
+    match input {
+        Input::Want(want) => machine.handle(now, &core.view(), AskerInput::Want(want)),
+        Input::Missing(missing) => miss(core, machine, missing),
+        Input::Opened(session, position) => {
+            let opened = AskerInput::Opened { session, position };
+            machine.handle(now, &core.view(), opened);
+        }
+        Input::Draw => {
+            let drawn = draw();
+            machine.handle(now, &core.view(), AskerInput::Drawn(drawn));
+        }
+        Input::Item(bytes) => machine.handle(now, &core.view(), AskerInput::Item(&bytes)),
+        Input::InboxItems(items) => {
+            for item in items {
+                let input = AskerInput::InboxItem(&item.payload);
+                machine.handle(now, &core.view(), input);
+            }
+        }
+        Input::Tick => machine.handle(now, &core.view(), AskerInput::Tick),
+    }
+}
+
+/// Tells the machine of what is missing, once for each thing that it would ask for.
+fn miss(core: &Core, machine: &mut Asker, missing: VecDeque<Want>) {
+    let mut told: Vec<Want> = Vec::new();
+    for want in missing {
+        let (lane, session, interval) = (want.lane, want.session, want.interval);
+        let is_told =
+            |of: &Want| (of.lane, of.session) == (lane, session) && of.interval.covers(&interval);
+        if told.iter().rev().any(is_told) {
+            continue;
+        }
+        let view = core.view();
+        let (me, device) = view.me();
+        let around = interval_around(&view.state().readable(&me, &device, &lane), interval.from);
+        told.extend(around.map(|interval| Want { interval, ..want }));
+        let missing = AskerInput::Missing {
+            lane,
+            session,
+            interval,
+        };
+        machine.handle(core.now(), &view, missing);
+    }
+}
+
+/// What an envelope lacks.
+fn at(header: &Header, lane: &UserId) -> Want {
+    Want {
+        lane: *lane,
+        session: header.session,
+        interval: Interval {
+            from: header.position,
+            until: header.position.after(1),
+        },
+    }
+}
+
+/// Which of some intervals a position lies in.
+pub(super) fn interval_around(of: &[Interval], position: Position) -> Option<Interval> {
+    of.iter().find(|of| of.contains(position)).copied()
+}
+
+fn draw() -> OneUse {
+    let mut rng = clock::rng();
+    let mut request = [0; 16];
+    rng.fill_bytes(&mut request);
+    OneUse {
+        request: RequestId(request),
+        key: UnwrapKey::generate(&mut rng),
+    }
+}
+
+/// Whether anybody in a stream answers this device at all.
+pub(super) fn lane_is_asked_for(core: &Core, lane: &UserId) -> bool {
+    let view = core.view();
+    let (me, device) = view.me();
+    let state = view.state();
+    !state.is_public()
+        && (state.sharing() != sealcast_protocol::Sharing::Manual
+            || state.is_keyholder(&me, &device, lane))
+}
