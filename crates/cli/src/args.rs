@@ -6,7 +6,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     agent, backup, completions, contact, demo, device, doctor, grant, id, init, inspect, join,
-    keys, man, publish, read, rekey, restore, revoke, rotate, stream, subscribe, ticket, who,
+    keys, man, publish, read, rekey, request, restore, revoke, rotate, stream, subscribe, ticket,
+    who,
 };
 
 /// The first page. Its list of commands is checked against the commands that there are.
@@ -30,6 +31,7 @@ const PAGE: &str = "\
   \x1b[1mpub\x1b[0m         Publish sealed: a text, a file, standard input or its lines
   \x1b[1mread\x1b[0m        Read what was published, then end
   \x1b[1msub\x1b[0m         Follow what is being published
+  \x1b[1mrequest\x1b[0m     Ask for the keys of what does not open
 
 \x1b[1;4mWho may read\x1b[0m
   \x1b[1mgrant\x1b[0m       Give someone an interval, past or future
@@ -115,6 +117,7 @@ pub(crate) enum Command {
     Pub(publish::PubArgs),
     Read(read::ReadArgs),
     Sub(subscribe::SubArgs),
+    Request(request::RequestArgs),
     Grant(grant::GrantArgs),
     Revoke(revoke::RevokeArgs),
     Rekey(rekey::RekeyArgs),

@@ -152,9 +152,11 @@ impl<'a> Printer<'a> {
             ));
         }
         if has("key-not-here") {
-            hints.push(
-                "the keys come with the next command of any keyholder; then read again".to_owned(),
-            );
+            hints.push(format!(
+                "the keys come with the next command of any keyholder; or ask for them: \
+                 `sealcast request {}`",
+                quoted(&self.stream)
+            ));
         }
         if self
             .not_opened

@@ -15,6 +15,8 @@ pub(crate) enum Outcome {
     Done,
     /// All of it, but messages stayed sealed or were rejected.
     NotAllOpened,
+    /// It was refused.
+    Refused,
 }
 
 impl Outcome {
@@ -23,6 +25,7 @@ impl Outcome {
         match self {
             Self::Done => 0,
             Self::NotAllOpened => 3,
+            Self::Refused => 4,
         }
     }
 }

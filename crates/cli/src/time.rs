@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use sealcast::{Bound, Position};
+use sealcast::{Bound, Interval, Position};
 pub(crate) use sealcast_agent::rfc3339;
 
 /// A time on the command line: `now`, `start`, `-10m`, `+30d`, `2026-03-01` or RFC 3339.
@@ -80,6 +80,23 @@ pub(crate) fn bounds(
         return Err(sealcast::Error::EmptyInterval);
     }
     Ok((from, until))
+}
+
+/// An interval, from the first of all and without an end where none is given; an empty one is
+/// refused before any work.
+pub(crate) fn interval(
+    from: Option<TimeArg>,
+    until: Option<TimeArg>,
+) -> Result<Interval, sealcast::Error> {
+    let now = now();
+    let interval = Interval {
+        from: from.map_or(Position::START, |time| time.position(now)),
+        until: until.map_or(Position::END, |time| time.position(now)),
+    };
+    match interval.is_empty() {
+        true => Err(sealcast::Error::EmptyInterval),
+        false => Ok(interval),
+    }
 }
 
 /// Reads a date (midnight UTC) or a time of RFC 3339.

@@ -215,3 +215,13 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
         );
     }
 }
+
+#[test]
+fn the_guide_to_late_readers_ends_as_it_says() {
+    let page = include_str!("../../../docs/guides/let-a-late-reader-in.md");
+    assert!(page.split_whitespace().count() <= 600, "it is short");
+    let out = run(page);
+    let lines = |wanted: &str| out.lines().filter(|of| *of == wanted).count();
+    assert_eq!((lines("exit code 3"), lines("opened")), (1, 1), "{out}");
+    assert_eq!(lines("19.3 C"), 2, "{out}");
+}

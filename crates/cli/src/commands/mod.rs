@@ -17,6 +17,7 @@ pub(crate) mod man;
 pub(crate) mod publish;
 pub(crate) mod read;
 pub(crate) mod rekey;
+pub(crate) mod request;
 pub(crate) mod restore;
 pub(crate) mod revoke;
 pub(crate) mod rotate;
@@ -38,6 +39,7 @@ pub(crate) async fn run(
 ) -> Result<Outcome, CommandError> {
     let done = match command {
         Command::Read(args) => return read::run(ui, context, &args).await,
+        Command::Request(args) => return request::run(ui, context, &args).await,
         Command::Sub(args) => return subscribe::run(ui, context, &args).await,
         Command::Init(args) => init::run(ui, context, args).await,
         Command::Id(args) => id::run(ui, context, &args).await,

@@ -3,7 +3,7 @@ use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
 use clap::Args;
-use sealcast::{Acks, Backfill, Name, Published, Publisher, SecretBytes, Stream};
+use sealcast::{Acks, AnswerOptions, Backfill, Name, Published, Publisher, SecretBytes, Stream};
 use serde::Serialize;
 use tokio::sync::Notify;
 
@@ -43,7 +43,8 @@ pub(crate) struct PubArgs {
     file: Option<PathBuf>,
     /// Publish each line of standard input
     ///
-    /// A line is a record of its own, without its newline. Every other byte is kept.
+    /// A line is a record of its own, without its newline. Every other byte is kept. Meanwhile it
+    /// gives keys to others who ask, as far as the access log lets it.
     #[arg(short, long, group = "source")]
     lines: bool,
     /// Bring older data in: each line is a time, a tab and the payload
@@ -110,6 +111,7 @@ async fn lines(
     tells_acks: bool,
 ) -> Result<Option<Published>, CommandError> {
     let publisher = stream.publisher().await?;
+    let _answering = stream.answer(AnswerOptions::default()).await?;
     let acks = tells_acks.then(|| publisher.acks());
     let has_no_reader = Notify::new();
     let (published, told) = tokio::join!(

@@ -1,12 +1,12 @@
 use std::io::{self, IsTerminal as _};
 
 use clap::Args;
-use sealcast::{BusError, Error, Interval, Name, Position};
+use sealcast::{BusError, Error, Name};
 
 use crate::context::{Context, Names};
 use crate::deliveries::Printer;
 use crate::error::{CommandError, Outcome};
-use crate::time::{TimeArg, now};
+use crate::time::{TimeArg, interval};
 use crate::ui::Ui;
 
 /// How many deliveries pass between two looks at the progress bar.
@@ -42,14 +42,7 @@ pub(crate) async fn run(
     context: &Context,
     args: &ReadArgs,
 ) -> Result<Outcome, CommandError> {
-    let now = now();
-    let interval = Interval {
-        from: args.from.map_or(Position::START, |time| time.position(now)),
-        until: args.until.map_or(Position::END, |time| time.position(now)),
-    };
-    if interval.is_empty() {
-        return Err(Error::EmptyInterval.into());
-    }
+    let interval = interval(args.from, args.until)?;
     let (home, stream) = context.stream(ui, &args.stream).await?;
     let mut reader = stream.read(interval).await?;
     let names = Names::of(&home)?;

@@ -3,7 +3,7 @@ use std::future;
 use std::num::NonZeroU64;
 
 use clap::Args;
-use sealcast::{Delivery, DeviceId, Name, Parked, Position, Reason, Subscription};
+use sealcast::{AnswerOptions, Delivery, DeviceId, Name, Parked, Position, Reason, Subscription};
 use sealcast_agent::{Messages, StreamLine};
 use tokio::time::{Instant, sleep_until};
 
@@ -19,7 +19,8 @@ use crate::ui::{self, Ui};
 ///
 /// Prints each message that opens, and a newline, as it comes. Ctrl-C ends it. A message whose key
 /// is not here waits on disk, and is printed when the key has come, by this `sub` or a later one.
-/// What did not open is summed up on stderr, and the exit code is 3 then. Where the agent
+/// Meanwhile it asks whoever is there for keys that are missing, and gives keys to others who ask,
+/// as far as the access log lets it. What did not open is summed up on stderr, and the exit code is 3 then. Where the agent
 /// of the home runs, it is followed through it, and no passphrase is asked for.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -63,6 +64,7 @@ pub(crate) async fn run(
     if parked > 0 {
         ui.talk(waits_text(&ui::count(parked, "message"), parked));
     }
+    let answering = stream.answer(AnswerOptions::default()).await?;
     let mut subscription = stream.subscribe(from).await?;
     let names = Names::of(&home)?;
     let mut printer = Printer::new(ui, names, home.user().to_string(), args.stream.to_string());
@@ -72,6 +74,7 @@ pub(crate) async fn run(
         ended = asked_to_end() => ended?,
     }
     ui.flush()?;
+    drop(answering);
     let waiting = subscription.waiting();
     subscription.finish().await?;
     let outcome = printer.finish_waiting(&waiting);

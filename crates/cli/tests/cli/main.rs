@@ -4,6 +4,7 @@
 mod access;
 #[cfg(target_os = "linux")]
 mod agent;
+mod asking;
 mod backups;
 mod copies;
 mod demo;

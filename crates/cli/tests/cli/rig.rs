@@ -134,6 +134,27 @@ impl Rig {
         rows.unwrap().map(Result::unwrap).collect()
     }
 
+    /// Makes the bus take no item of a topic.
+    pub(crate) fn refuse(&self, topic: &str) {
+        let trigger = format!(
+            "CREATE TRIGGER refused BEFORE INSERT ON item WHEN NEW.key >> 40 = \
+             (SELECT id FROM topic WHERE name = '{topic}') \
+             BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        );
+        self.bus().execute_batch(&trigger).unwrap();
+    }
+
+    /// Makes the bus take all again.
+    pub(crate) fn refuse_nothing(&self) {
+        self.bus().execute_batch("DROP TRIGGER refused").unwrap();
+    }
+
+    /// How many things were sent on ephemeral topics, and are not forgotten.
+    pub(crate) fn sent(&self) -> i64 {
+        let count = "SELECT count(*) FROM sent";
+        self.bus().query_row(count, [], |row| row.get(0)).unwrap()
+    }
+
     /// Leaves the folder behind and says where it is.
     pub(crate) fn keep(&mut self) -> &Path {
         self.dir.disable_cleanup(true);
