@@ -20,8 +20,9 @@ use crate::ui::{self, Ui};
 /// Prints each message that opens, and a newline, as it comes. Ctrl-C ends it. A message whose key
 /// is not here waits on disk, and is printed when the key has come, by this `sub` or a later one.
 /// Meanwhile it asks whoever is there for keys that are missing, and gives keys to others who ask,
-/// as far as the access log lets it. What did not open is summed up on stderr, and the exit code is 3 then. Where the agent
-/// of the home runs, it is followed through it, and no passphrase is asked for.
+/// as far as the access log lets it. What did not open is summed up on stderr, and the exit code is
+/// 3 then. Where the agent of the home runs, it is followed through it, and no passphrase is asked
+/// for.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 A TIME is `now`, `start`, `-10m`, `+30d` (s m h d w), `2026-03-01` (midnight UTC), or RFC 3339.
