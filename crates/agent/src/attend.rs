@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealcast::{Error, StreamId, StreamInfo};
+use sealcast::{AnswerOptions, DecisionPolicy, Error, Policy, StreamId, StreamInfo};
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use crate::api::Fault;
 use crate::archive;
 use crate::backoff::{Backoff, jitter};
+use crate::config::Config;
 use crate::hub::Hub;
 
 /// How often the home is asked for streams that were joined meanwhile.
@@ -84,6 +85,24 @@ async fn attend(hub: Arc<Hub>, of: StreamInfo, opening: Arc<Semaphore>) {
     }
 }
 
+/// How requests for keys are answered.
+fn answers(config: &Config) -> AnswerOptions {
+    let policy = match &config.decisions {
+        DecisionPolicy::Exec {
+            program,
+            args,
+            timeout,
+        } => Policy::exec(program.clone(), args.clone(), *timeout),
+        DecisionPolicy::Log | DecisionPolicy::Ask { .. } | DecisionPolicy::Url { .. } | _ => {
+            Policy::log()
+        }
+    };
+    AnswerOptions {
+        policy,
+        max_key_requests_per_second: config.asking.max_key_requests_per_second,
+    }
+}
+
 async fn attend_once(
     hub: &Arc<Hub>,
     of: &StreamInfo,
@@ -96,6 +115,11 @@ async fn attend_once(
     let stream = hub.home.stream(name.as_ref().unwrap_or(&of.name)).await?;
     drop(permit);
     hub.opened(&of.id, &stream);
+    // It answers for as long as it is here.
+    let _answering = match hub.config.asking.answers {
+        true => Some(stream.answer(answers(&hub.config)).await?),
+        false => None,
+    };
     let mut attendant = stream.attend();
     let number = hub.number(&of.id);
     let attending = async {

@@ -15,8 +15,8 @@ A duration is a whole number and `ms`, `s`, `m`, `h`, `d` or `w`: `\"30s\"`. A s
 `B`, `KiB`, `MiB` or `GiB`: `\"256 MiB\"`. An option that is not known here, or a value that makes no
 sense, is refused with its line. Written by a test of `crates/agent`, which also reads it back.
 
-`[parking]` is for those who follow through the agent. What `[asking]` and `[decisions]` say is checked, and
-has no effect in this version: it does not ask for keys yet.
+`[parking]` is for those who follow through the agent, who also ask for the keys that are missing. Of the
+policies of `[decisions]`, `\"ask\"` and `\"url\"` have no effect in this version: the access log decides.
 ";
 
 /// One option: its section, its key, its default as the file would say it or nothing, and what it is.

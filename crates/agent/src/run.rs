@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealcast::{DecisionPolicy, Home};
+use sealcast::{AskingOptions, DecisionPolicy, Home};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -89,6 +89,11 @@ impl Agent {
         let path = home.path().join(SOCKET);
         let socket = HomeSocket::bind(&path);
         let socket = socket.map_err(|source| StartError::Socket { path, source })?;
+        home.set_asking(AskingOptions {
+            key_request_timeout: config.asking.key_request_timeout,
+            max_key_requests_per_second: config.asking.max_key_requests_per_second,
+            ..AskingOptions::default()
+        });
         let hub = Arc::new(Hub::new(home, config));
         let mut loopback = None;
         if let Some(address) = hub.config.agent.listen {
@@ -123,7 +128,11 @@ impl Agent {
             version = env!("CARGO_PKG_VERSION"),
             "agent started"
         );
-        if hub.config.decisions != DecisionPolicy::Log {
+        let is_known = matches!(
+            hub.config.decisions,
+            DecisionPolicy::Log | DecisionPolicy::Exec { .. }
+        );
+        if !is_known {
             tracing::warn!("this version asks nobody for decisions: the access log decides");
         }
         let mut tasks = JoinSet::new();

@@ -131,3 +131,21 @@ fn another_process_answers_when_one_is_killed_between_its_claim_and_its_answer()
     assert_eq!(bob.done(&["read", "s"]), "one");
     end(heir);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_agent_answers_and_a_program_may_decide_beyond_the_log() {
+    let rig = Rig::small();
+    let (alice, bob) = late_reader(&rig);
+    let config = b"[agent]\nlisten = \"off\"\n[decisions]\npolicy = \"exec\"\nexec = [\"/bin/echo\", \"yes\"]\n";
+    let config = rig.file("exec.toml", config);
+    let mut serving = crate::agent::Serving::start(&alice, &["--config", &config]);
+    serving.wait_for("stream attended to");
+    assert_eq!(bob.done(&["request", "s", "--wait", LONG]), "opened");
+    // The log does not name her.
+    let carol = rig.person("carol");
+    carol.done(&["join", &alice.done(&["ticket", "s"])]);
+    assert_eq!(carol.done(&["request", "s", "--wait", LONG]), "opened");
+    assert_eq!(carol.done(&["read", "s"]), "one");
+    serving.stop();
+}
