@@ -139,12 +139,17 @@ impl World {
         if let Some(first) = first {
             let known = first.home.list_entries()?.into_iter();
             let of_user = known.filter(|(user, _)| *user == of.id);
+            let (bus, topic) = (&mut self.around.bus, of.id.devices_topic());
+            // Its first device may not have been there yet.
+            let is_new = bus.len(&topic) == 0;
             for (at, (user, entry)) in (0..).zip(of_user) {
                 home.put_list_entry(&user, at, &entry)?;
+                if is_new {
+                    bus.put(&topic, self.around.now, &entry);
+                }
             }
             first.home.put_list_entry(&of.id, seq, card.wire())?;
-            let topic = of.id.devices_topic();
-            self.around.bus.put(&topic, self.around.now, card.wire());
+            bus.put(&topic, self.around.now, card.wire());
         }
         of.devices.push(at);
         self.devices.push(Device {
