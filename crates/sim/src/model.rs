@@ -141,7 +141,10 @@ fn takes(
     let was_admin = |user: &UserId| {
         grants_to(ground, user).any(|(_, grant)| grant.roles.contains(Roles::ADMIN))
     };
-    match was_admin(&removal.user) {
+    // What it was made later does not reach back.
+    let by_admin = grants_to(ground, &removal.user)
+        .any(|(number, grant)| removal.past.contains(number) && grant.roles.contains(Roles::ADMIN));
+    match by_admin {
         true => !was_admin(user),
         false => removal.user == message.user && !grant.roles.contains(Roles::ADMIN),
     }
