@@ -250,8 +250,8 @@ impl Core {
 
     /// Makes durable what was learned without reading on.
     pub(crate) async fn keep_learned(&self) -> Result<(), Error> {
-        let reading = self.reading.lock().await;
-        self.keep(&reading).await
+        let mut reading = self.reading.lock().await;
+        self.keep(&mut reading).await
     }
 
     async fn catch_up(&self, reading: &mut Reading) -> Result<(), Error> {
@@ -294,7 +294,8 @@ impl Core {
         }
         if self.view().needs_reread() {
             let keys = topic_id(&ControlTopic::Keys.name(self.id()));
-            self.move_to(reading, keys, Place::default());
+            reading.places.read_again(keys);
+            self.unkept().moved.insert(keys, Place::default());
         }
         self.read_on(&ControlTopic::Keys, reading).await?;
         leaving_no_trace(|| self.view().settle());
@@ -309,7 +310,8 @@ impl Core {
         let place = reading.places.of(&id);
         let end = self.bus.end(&on_bus).await?;
         let is_known = place.last().is_none() || reading.places.is_checked(&id, self.now());
-        if end == place.at && is_known {
+        let shown = reading.places.shown(&id);
+        if end == place.at && is_known && shown.is_none() {
             return Ok(false);
         }
         let mut from = place.last().unwrap_or(place.at);
@@ -318,7 +320,7 @@ impl Core {
             false => self.bus.read(&on_bus, from, READ_BYTES).await?,
         };
         let mut next = place;
-        if !place.is_shown(items.first()) {
+        if !place.is_shown(items.first()) || !self.still_shows(&on_bus, shown, end).await? {
             self.roll_back(of).await?;
             reading.gone_back.insert(*of);
             next = Place::default();
@@ -341,10 +343,28 @@ impl Core {
             items = self.bus.read(&on_bus, from, READ_BYTES).await?;
         }
         self.move_to(reading, id, next);
+        reading.places.forget_shown(&id);
         if is_news {
             self.owe_keys();
         }
         Ok(is_news)
+    }
+
+    /// Whether a topic still shows what it showed beyond the place from which it is read on.
+    async fn still_shows(
+        &self,
+        topic: &Topic,
+        shown: Option<Place>,
+        end: Offset,
+    ) -> Result<bool, Error> {
+        let Some(shown) = shown else {
+            return Ok(true);
+        };
+        let items = match shown.last().filter(|_| shown.at <= end) {
+            Some(last) => self.bus.read(topic, last, 1).await?,
+            None => Vec::new(),
+        };
+        Ok(shown.is_shown(items.first()))
     }
 
     fn move_to(&self, reading: &mut Reading, topic: [u8; 32], place: Place) {
@@ -354,10 +374,12 @@ impl Core {
         reading.places.set(topic, place, self.now());
     }
 
-    /// Makes durable what was learned. How far a topic was read is kept with it, or later.
-    async fn keep(&self, reading: &Reading) -> Result<(), Error> {
+    /// Makes durable what was learned. How far a topic was read is kept with it, or later; how far it
+    /// was shown, with it, unless the bus went back since.
+    async fn keep(&self, reading: &mut Reading) -> Result<(), Error> {
         let id = |of: &ControlTopic| topic_id(&of.name(self.id()));
-        let mut held_back: BTreeSet<_> = reading.gone_back.iter().map(id).collect();
+        let gone_back: BTreeSet<_> = reading.gone_back.iter().map(id).collect();
+        let mut held_back = gone_back.clone();
         {
             let view = self.view();
             held_back.extend(view.has_waiting().then(|| id(&ControlTopic::Keys)));
@@ -368,11 +390,19 @@ impl Core {
         self.tell(alarms);
         let (vault, stream, unkept) = (self.vault().clone(), self.id(), self.unkept.clone());
         let me = self.identity().device();
-        let is_clone = off_thread(move || {
+        let places: Vec<_> = {
+            let unkept = self.unkept();
+            let moved = unkept.moved.iter();
+            let moved = moved.filter(|(topic, _)| !gone_back.contains(*topic));
+            let due = moved.filter_map(|(topic, place)| {
+                let is_held_back = held_back.contains(topic);
+                let reached = reading.places.due(*topic, *place, is_held_back)?;
+                Some((*topic, reached))
+            });
+            due.collect()
+        };
+        let kept = off_thread(move || {
             let mut unkept = lock(&unkept);
-            let is_due = |topic: &[u8; 32]| !held_back.contains(topic);
-            let moved = unkept.moved.iter().filter(|(topic, _)| is_due(topic));
-            let places = moved.map(|(topic, place)| (*topic, *place)).collect();
             let is_clone = has_unknown(&vault, &stream, me, &unkept.puts)?;
             let mut news = News {
                 puts: std::mem::take(&mut unkept.puts),
@@ -385,10 +415,14 @@ impl Core {
             }
             kept?;
             unkept.forgets_given = false;
-            unkept.moved.retain(|topic, _| !is_due(topic));
-            Ok::<_, Error>(is_clone)
+            unkept.moved.retain(|topic, _| held_back.contains(topic));
+            Ok::<_, Error>((is_clone, news.places))
         });
-        self.tell(is_clone.await??.then_some(Alarm::HomeWentBack));
+        let (is_clone, places) = kept.await??;
+        for (topic, reached) in places {
+            reading.places.keep(topic, reached);
+        }
+        self.tell(is_clone.then_some(Alarm::HomeWentBack));
         Ok(())
     }
 

@@ -65,24 +65,97 @@ impl Place {
     }
 }
 
+/// How far a home got in a topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reached {
+    /// Where to read on.
+    pub(crate) place: Place,
+    /// How far the bus showed it, where that is further: what lies between is read again, and must
+    /// still be there.
+    pub(crate) shown: Option<Place>,
+}
+
+impl Reached {
+    /// The form in which a store keeps it.
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
+        let shown = self.shown.map(Place::to_bytes).unwrap_or_default();
+        [self.place.to_bytes(), shown].concat()
+    }
+
+    /// Reads what [`to_bytes`](Self::to_bytes) made.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (place, shown) = bytes.split_at_checked(LEN)?;
+        Some(Self {
+            place: Place::from_bytes(place)?,
+            shown: match shown.is_empty() {
+                true => None,
+                false => Some(Place::from_bytes(shown)?),
+            },
+        })
+    }
+}
+
 /// The places in the control topics of a stream, by the digests of the topics' names.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Places {
     all: BTreeMap<[u8; 32], Place>,
+    /// What is in the store.
+    kept: BTreeMap<[u8; 32], Reached>,
+    /// How far a topic was shown beyond that, and was not looked at since.
+    shown: BTreeMap<[u8; 32], Place>,
     /// When this run last saw that the bus shows what it showed of a topic.
     checked: BTreeMap<[u8; 32], Position>,
 }
 
 impl Places {
-    pub(crate) fn new(all: BTreeMap<[u8; 32], Place>) -> Self {
+    pub(crate) fn new(kept: BTreeMap<[u8; 32], Reached>) -> Self {
+        let shown = kept.iter().filter_map(|(of, at)| Some((*of, at.shown?)));
         Self {
-            all,
+            all: kept.iter().map(|(of, at)| (*of, at.place)).collect(),
+            shown: shown.collect(),
+            kept,
             checked: BTreeMap::new(),
         }
     }
 
     pub(crate) fn of(&self, topic: &[u8; 32]) -> Place {
         self.all.get(topic).copied().unwrap_or_default()
+    }
+
+    /// How far a topic was shown beyond the place, until it is read that far again.
+    pub(crate) fn shown(&self, topic: &[u8; 32]) -> Option<Place> {
+        self.shown.get(topic).copied()
+    }
+
+    /// Goes back to the start of a topic, which must show all the same what it showed.
+    pub(crate) fn read_again(&mut self, topic: [u8; 32]) {
+        let place = self.all.remove(&topic).filter(|of| of.last().is_some());
+        let shown = place.filter(|_| !self.shown.contains_key(&topic));
+        self.shown.extend(shown.map(|place| (topic, place)));
+    }
+
+    /// Notes that a topic was read at least as far as it was ever shown.
+    pub(crate) fn forget_shown(&mut self, topic: &[u8; 32]) {
+        self.shown.remove(topic);
+    }
+
+    /// What to keep of how far a topic was read; nothing where the store has it. What is held back is
+    /// kept as shown, behind the place that is there.
+    pub(crate) fn due(&self, topic: [u8; 32], read: Place, is_held_back: bool) -> Option<Reached> {
+        let kept = self.kept.get(&topic).copied().unwrap_or_default();
+        let place = match is_held_back {
+            true => kept.place,
+            false => read,
+        };
+        let shown = self.shown(&topic).unwrap_or(read);
+        let shown = Some(shown).filter(|shown| *shown != place);
+        let reached = Reached { place, shown };
+        (reached != kept).then_some(reached)
+    }
+
+    /// Notes what the store has of a place.
+    pub(crate) fn keep(&mut self, topic: [u8; 32], reached: Reached) {
+        self.kept.insert(topic, reached);
     }
 
     /// Notes a place that was just read up to, so that it need not be checked for a while.
@@ -126,6 +199,52 @@ mod tests {
         let bytes = place.to_bytes();
         assert_eq!(Place::from_bytes(&bytes), Some(place));
         assert_eq!(Place::from_bytes(&bytes[..8]), None);
+    }
+
+    #[test]
+    fn what_is_held_back_is_kept_as_shown_behind_the_place_that_is_kept() {
+        let (topic, six, nine) = ([1; 32], item(6, b"six"), item(9, b"nine"));
+        let (six, nine) = (Place::behind(&six), Place::behind(&nine));
+        let read = Reached {
+            place: six,
+            shown: None,
+        };
+        let shown = Reached {
+            place: six,
+            shown: Some(nine),
+        };
+        let mut places = Places::default();
+        assert_eq!(places.due(topic, six, false), Some(read));
+        places.keep(topic, read);
+        assert_eq!(places.due(topic, nine, true), Some(shown));
+        places.keep(topic, shown);
+        assert_eq!(places.due(topic, nine, true), None);
+        for reached in [read, shown] {
+            assert_eq!(Reached::from_bytes(&reached.to_bytes()), Some(reached));
+            assert_eq!(Reached::from_bytes(&reached.to_bytes()[1..]), None);
+        }
+
+        let mut places = Places::new(BTreeMap::from([(topic, shown)]));
+        assert_eq!((places.of(&topic), places.shown(&topic)), (six, Some(nine)));
+        places.forget_shown(&topic);
+        assert_eq!(places.shown(&topic), None);
+        let read = Reached {
+            place: nine,
+            shown: None,
+        };
+        assert_eq!(places.due(topic, nine, false), Some(read));
+        places.keep(topic, read);
+        places.set(topic, nine, Position(1));
+        places.read_again(topic);
+        let from_start = Reached {
+            place: Place::default(),
+            shown: Some(nine),
+        };
+        assert_eq!(
+            (places.of(&topic), places.shown(&topic)),
+            (Place::default(), Some(nine))
+        );
+        assert_eq!(places.due(topic, Place::default(), false), Some(from_start));
     }
 
     #[test]

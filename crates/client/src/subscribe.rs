@@ -140,9 +140,9 @@ impl Subscription {
     async fn resume(&mut self) -> Result<(), Error> {
         let (of, data) = (self.scan.core.clone(), topic_id(self.scan.topic.as_ref()));
         let kept = off_thread(move || {
-            let place = of.vault().places(&of.id())?.remove(&data);
+            let reached = of.vault().places(&of.id())?.remove(&data);
             let trackers = of.vault().of_stream(Space::Track, &of.id())?;
-            Ok::<_, Error>((place, trackers))
+            Ok::<_, Error>((reached.map(|of| of.place), trackers))
         });
         let (place, trackers) = kept.await??;
         let end = self.scan.end();

@@ -15,7 +15,7 @@ use sealcast_store::{Key, Store, StoreError, Txn};
 use crate::asking::InboxMark;
 use crate::error::Error;
 use crate::own_list::drop_before_checkpoint;
-use crate::place::Place;
+use crate::place::{Place, Reached};
 
 mod parked;
 
@@ -52,7 +52,7 @@ pub(crate) struct Membership {
 pub(crate) struct News {
     pub(crate) puts: Vec<Put>,
     /// How far topics were read.
-    pub(crate) places: Vec<([u8; 32], Place)>,
+    pub(crate) places: Vec<([u8; 32], Reached)>,
     /// Whether what was noted before of keys given to others holds no more.
     pub(crate) forgets_given: bool,
 }
@@ -248,12 +248,12 @@ impl Vault {
     }
 
     /// How far each topic of a stream was read, by the digest of its name.
-    pub(crate) fn places(&self, stream: &StreamId) -> Result<BTreeMap<[u8; 32], Place>, Error> {
+    pub(crate) fn places(&self, stream: &StreamId) -> Result<BTreeMap<[u8; 32], Reached>, Error> {
         let mut places = BTreeMap::new();
         for (id, value) in self.of_stream(Space::Cursor, stream)? {
             let id = id.as_slice().try_into().map_err(|_| odd_key())?;
             // Without what came before, as homes kept it once, a topic is read from its start.
-            places.extend(Place::from_bytes(value.expose()).map(|place| (id, place)));
+            places.extend(Reached::from_bytes(value.expose()).map(|reached| (id, reached)));
         }
         Ok(places)
     }

@@ -15,7 +15,7 @@ use sealcast_protocol::{
 use sealcast_store::{Key, MemoryStore, Store as _, StoreError, Txn, transact_with};
 
 use crate::around::Stop;
-use crate::place::Place;
+use crate::place::{Place, Reached};
 
 const LANE_LEN_MAX: usize = 4096;
 
@@ -64,7 +64,7 @@ pub(crate) struct OwnSession {
 #[derive(Debug, Default)]
 pub(crate) struct News {
     pub(crate) puts: Vec<Put>,
-    pub(crate) places: Vec<([u8; 32], Place)>,
+    pub(crate) places: Vec<([u8; 32], Reached)>,
     pub(crate) forgets_given: bool,
     pub(crate) taken_in: Vec<Taken>,
 }
@@ -202,10 +202,10 @@ impl Home {
         Ok(false)
     }
 
-    pub(crate) fn places(&self) -> Result<BTreeMap<[u8; 32], Place>, Stop> {
+    pub(crate) fn places(&self) -> Result<BTreeMap<[u8; 32], Reached>, Stop> {
         let rows = self.of_stream(Space::Cursor)?.into_iter();
         let place = |(id, value): (Vec<u8>, SecretBytes)| {
-            Some((id.try_into().ok()?, Place::from_bytes(value.expose())?))
+            Some((id.try_into().ok()?, Reached::from_bytes(value.expose())?))
         };
         Ok(rows.filter_map(place).collect())
     }

@@ -47,20 +47,87 @@ impl Place {
     }
 }
 
+/// How far a home got in a topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reached {
+    /// Where to read on.
+    pub(crate) place: Place,
+    /// How far the bus showed it, where that is further: what lies between is read again, and must
+    /// still be there.
+    pub(crate) shown: Option<Place>,
+}
+
+impl Reached {
+    /// The form in which a store keeps it.
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
+        let shown = self.shown.map(Place::to_bytes).unwrap_or_default();
+        [self.place.to_bytes(), shown].concat()
+    }
+
+    /// Reads what [`to_bytes`](Self::to_bytes) made.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (place, shown) = bytes.split_at_checked(LEN)?;
+        Some(Self {
+            place: Place::from_bytes(place)?,
+            shown: match shown.is_empty() {
+                true => None,
+                false => Some(Place::from_bytes(shown)?),
+            },
+        })
+    }
+}
+
 /// The places of the control topics, by the digests of their names.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Places {
     all: BTreeMap<[u8; 32], Place>,
+    /// What is in the store.
+    kept: BTreeMap<[u8; 32], Reached>,
+    /// How far a topic was shown beyond that, and was not looked at since.
+    shown: BTreeMap<[u8; 32], Place>,
     /// When this run last saw that the bus shows what it showed.
     checked: BTreeMap<[u8; 32], u64>,
 }
 
 impl Places {
-    pub(crate) fn new(all: BTreeMap<[u8; 32], Place>) -> Self {
+    pub(crate) fn new(kept: BTreeMap<[u8; 32], Reached>) -> Self {
+        let shown = kept.iter().filter_map(|(of, at)| Some((*of, at.shown?)));
         Self {
-            all,
+            all: kept.iter().map(|(of, at)| (*of, at.place)).collect(),
+            shown: shown.collect(),
+            kept,
             checked: BTreeMap::new(),
         }
+    }
+
+    pub(crate) fn shown(&self, topic: &[u8; 32]) -> Option<Place> {
+        self.shown.get(topic).copied()
+    }
+
+    pub(crate) fn read_again(&mut self, topic: [u8; 32]) {
+        let place = self.all.remove(&topic).filter(|of| of.last().is_some());
+        let shown = place.filter(|_| !self.shown.contains_key(&topic));
+        self.shown.extend(shown.map(|place| (topic, place)));
+    }
+
+    pub(crate) fn forget_shown(&mut self, topic: &[u8; 32]) {
+        self.shown.remove(topic);
+    }
+
+    pub(crate) fn due(&self, topic: [u8; 32], read: Place, is_held_back: bool) -> Option<Reached> {
+        let kept = self.kept.get(&topic).copied().unwrap_or_default();
+        let place = match is_held_back {
+            true => kept.place,
+            false => read,
+        };
+        let shown = self.shown(&topic).unwrap_or(read);
+        let shown = Some(shown).filter(|shown| *shown != place);
+        let reached = Reached { place, shown };
+        (reached != kept).then_some(reached)
+    }
+
+    pub(crate) fn keep(&mut self, topic: [u8; 32], reached: Reached) {
+        self.kept.insert(topic, reached);
     }
 
     pub(crate) fn of(&self, topic: &[u8; 32]) -> Place {

@@ -93,7 +93,8 @@ impl Acting<'_> {
     /// Goes on where an earlier subscription stood, behind all that is on the bus now.
     fn resume(&mut self) -> Result<Live, Stop> {
         let (data, who) = (self.around.data(), self.device.at);
-        let place = self.device.home.places()?.remove(&topic_id(&data));
+        let reached = self.device.home.places()?.remove(&topic_id(&data));
+        let place = reached.map(|of| of.place);
         let end = self.around.end(who, &data)?;
         let recent = end.saturating_sub(NOTED);
         let mut from = None;

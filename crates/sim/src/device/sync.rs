@@ -59,7 +59,8 @@ impl Acting<'_> {
         }
         if self.run.view.needs_reread() {
             let keys = topic_id(&self.around.keys());
-            self.move_to(keys, Place::default());
+            self.run.places.read_again(keys);
+            self.run.moved.insert(keys, Place::default());
         }
         self.read_on(&ControlTopic::Keys)?;
         self.run.view.settle();
@@ -74,7 +75,8 @@ impl Acting<'_> {
         let place = self.run.places.of(&id);
         let end = self.around.end(who, &name)?;
         let is_known = place.last().is_none() || self.run.places.is_checked(&id, self.around.now);
-        if end == place.at && is_known {
+        let shown = self.run.places.shown(&id);
+        if end == place.at && is_known && shown.is_none() {
             return Ok(false);
         }
         let mut from = place.last().unwrap_or(place.at);
@@ -83,7 +85,7 @@ impl Acting<'_> {
             false => self.around.read(who, &name, from, READ_MAX)?,
         };
         let mut next = place;
-        if !place.is_shown(items.first()) {
+        if !place.is_shown(items.first()) || !self.still_shows(&name, shown, end)? {
             self.roll_back(of)?;
             self.run.gone_back.insert(*of);
             next = Place::default();
@@ -107,8 +109,21 @@ impl Acting<'_> {
             items = self.around.read(who, &name, from, READ_MAX)?;
         }
         self.move_to(id, next);
+        self.run.places.forget_shown(&id);
         self.run.owes_keys |= is_news;
         Ok(is_news)
+    }
+
+    /// Whether a topic still shows what it showed beyond the place from which it is read on.
+    fn still_shows(&mut self, topic: &str, shown: Option<Place>, end: u64) -> Result<bool, Stop> {
+        let Some(shown) = shown else {
+            return Ok(true);
+        };
+        let items = match shown.last().filter(|_| shown.at <= end) {
+            Some(last) => self.around.read(self.device.at, topic, last, 1)?,
+            None => Vec::new(),
+        };
+        Ok(shown.is_shown(items.first()))
     }
 
     fn move_to(&mut self, topic: [u8; 32], place: Place) {
@@ -124,31 +139,45 @@ impl Acting<'_> {
         self.run.places.of(&id).at
     }
 
-    /// Makes durable what was learned. How far a topic was read is kept with it, or later.
+    /// Makes durable what was learned. How far a topic was read is kept with it, or later; how far it
+    /// was shown, with it, unless the bus went back since.
     fn keep(&mut self) -> Result<(), Stop> {
         let stream = self.around.stream;
         let id = |of: &ControlTopic| topic_id(&of.name(stream));
-        let mut held_back: BTreeSet<_> = self.run.gone_back.iter().map(id).collect();
+        let gone_back: BTreeSet<_> = self.run.gone_back.iter().map(id).collect();
+        let mut held_back = gone_back.clone();
         held_back.extend(self.run.view.has_waiting().then(|| id(&ControlTopic::Keys)));
+        let hidden = self.run.view.hidden_lists().into_iter();
+        held_back.extend(hidden.map(|user| id(&ControlTopic::Devices(user))));
         self.drain();
-        let is_due = |topic: &[u8; 32]| !held_back.contains(topic);
-        let moved = self.run.moved.iter().filter(|(topic, _)| is_due(topic));
+        let moved = self.run.moved.iter();
+        let moved = moved.filter(|(topic, _)| !gone_back.contains(*topic));
+        let due = moved.filter_map(|(topic, place)| {
+            let is_held_back = held_back.contains(topic);
+            let reached = self.run.places.due(*topic, *place, is_held_back)?;
+            Some((*topic, reached))
+        });
         let news = News {
-            places: moved.map(|(topic, place)| (*topic, *place)).collect(),
+            places: due.collect(),
             puts: std::mem::take(&mut self.run.puts),
             forgets_given: self.run.forgets_given,
             taken_in: std::mem::take(&mut self.run.taken_in),
         };
-        if news.puts.is_empty() && news.places.is_empty() && news.taken_in.is_empty() {
+        let is_empty = news.puts.is_empty() && news.places.is_empty() && !news.forgets_given;
+        if is_empty && news.taken_in.is_empty() {
             return Ok(());
         }
         let me = self.device.identity.device();
         if self.device.home.has_unknown(me, &news.puts)? {
             self.tell(Alarm::HomeWentBack);
         }
+        let places = news.places.clone();
         self.keep_in_parts(news)?;
+        for (topic, reached) in places {
+            self.run.places.keep(topic, reached);
+        }
         self.run.forgets_given = false;
-        self.run.moved.retain(|topic, _| !is_due(topic));
+        self.run.moved.retain(|topic, _| held_back.contains(topic));
         Ok(())
     }
 
