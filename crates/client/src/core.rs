@@ -46,6 +46,8 @@ pub(crate) struct Core {
     reading: tokio::sync::Mutex<Reading>,
     unkept: Arc<Mutex<Unkept>>,
     read_at: Mutex<Option<ReadAt>>,
+    /// When fallback key and device list were last seen to.
+    pub(crate) tended_at: Mutex<Option<Position>>,
     owes_keys: AtomicBool,
     /// Users whose keys the bus lost; they are given them again.
     lost_keys: Mutex<BTreeSet<UserId>>,
@@ -115,6 +117,7 @@ impl Core {
             }),
             unkept: Arc::default(),
             read_at: Mutex::new(None),
+            tended_at: Mutex::new(None),
             owes_keys: AtomicBool::new(true),
             lost_keys: Mutex::default(),
             alarms: Mutex::new(alarms),
@@ -259,15 +262,23 @@ impl Core {
             instant: Instant::now(),
             position: self.now(),
         };
-        if self.home.owes_fallback() {
-            put_off(self.home.tend_fallback(&*self.bus).await)?;
-            self.view().set_fallbacks(self.home.fallbacks());
+        let is_to_tend = self.is_to_tend();
+        if is_to_tend {
+            self.tend_fallback().await?;
+            self.recall_lists().await?;
         }
         self.read_all(reading).await?;
-        if self.put_back(reading).await? {
+        let mut is_behind = self.put_back(reading).await?;
+        if is_to_tend {
+            is_behind |= self.tend_list().await?;
+        }
+        if is_behind {
             self.read_all(reading).await?;
         }
         self.keep(reading).await?;
+        if is_to_tend {
+            self.tended(started.position);
+        }
         *lock(&self.read_at) = Some(started);
         Ok(())
     }

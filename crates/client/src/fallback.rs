@@ -2,39 +2,40 @@
 //! `spec/devices.md`.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use sealcast_bus::{Bus, Offset};
 use sealcast_engine::{Fallbacks, Space};
-use sealcast_protocol::{DeviceId, FallbackKey, Position, UserId};
+use sealcast_protocol::{DeviceId, FallbackKey, Position, Signable as _, UserId};
 
 use crate::blocking::off_thread;
 use crate::clock;
 use crate::error::Error;
 use crate::home::{Inner, topic};
-use crate::vault::{Vault, key};
+use crate::vault::{FALLBACKS, Vault, key};
 
 /// Items at the end of a topic among which a fallback key is looked for.
 const LOOK_BACK: u64 = 16;
 const READ_BYTES: usize = 1 << 16;
 /// Items that stay in this device's own topic besides a new one.
 const KEPT: u64 = 3;
-const FALLBACKS: &[u8] = b"fallbacks";
 
 impl Inner {
     /// Replaces the fallback key when its week is over, and names the newest on a bus that does not
     /// show it.
     pub(crate) async fn tend_fallback(&self, bus: &dyn Bus) -> Result<(), Error> {
         let (vault, store, now) = (self.vault.clone(), self.store.clone(), self.now());
+        let owed = self.owes_purge.load(Ordering::Relaxed);
         let fallbacks = off_thread(move || {
             let (fallbacks, is_new) = vault.rotate_fallbacks(now)?;
-            if is_new {
-                // Where another process is at work, the log is emptied when the last of them ends.
-                let _is_empty = store.purge().is_ok();
-            }
-            Ok::<_, Error>(fallbacks)
+            // Where another process is at work now, the log is emptied when the last of them ends, or
+            // when this one comes back.
+            let is_owed = (owed || is_new) && store.purge().is_err();
+            Ok::<_, Error>((fallbacks, is_owed))
         });
-        let fallbacks = fallbacks.await??;
-        let named = fallbacks.announcement(&self.identity);
+        let (fallbacks, is_owed) = fallbacks.await??;
+        self.owes_purge.store(is_owed, Ordering::Relaxed);
+        let named = fallbacks.announcement(&self.identity, now);
         *self
             .fallbacks
             .lock()
@@ -62,13 +63,6 @@ impl Inner {
             .unwrap_or_else(PoisonError::into_inner)
             .duplicate()
     }
-
-    /// Whether a week has begun since the newest fallback key was drawn.
-    pub(crate) fn owes_fallback(&self) -> bool {
-        let fallbacks = self.fallbacks.lock();
-        let period = fallbacks.unwrap_or_else(PoisonError::into_inner).period();
-        period.is_none_or(|period| period < FallbackKey::period_at(self.now()))
-    }
 }
 
 impl Vault {
@@ -79,18 +73,18 @@ impl Vault {
     }
 
     /// Draws the key of this week, with all other processes of the home shut out, and deletes those
-    /// that have served. Returns whether it drew one.
+    /// that have served. Returns whether it changed anything.
     fn rotate_fallbacks(&self, now: Position) -> Result<(Fallbacks, bool), Error> {
         let place = key(Space::Home, &[FALLBACKS]);
         sealcast_store::transact_with(&*self.0, |txn| {
             let value = txn.get(&place)?;
             let read = value.and_then(|value| Fallbacks::from_bytes(value.expose()));
             let mut fallbacks = read.unwrap_or_default();
-            let is_new = fallbacks.rotate(&mut clock::rng(), now);
-            if is_new {
+            let has_changed = fallbacks.rotate(&mut clock::rng(), now);
+            if has_changed {
                 txn.put(&place, fallbacks.to_bytes().expose())?;
             }
-            Ok((fallbacks, is_new))
+            Ok((fallbacks, has_changed))
         })
     }
 }
@@ -111,10 +105,17 @@ pub(crate) async fn newest_period(
 async fn newest_items(bus: &dyn Bus, device: &DeviceId) -> Result<Vec<Vec<u8>>, Error> {
     let own = topic(&device.fallback_topic())?;
     let end = bus.end(&own).await?;
-    let from = Offset(end.0.saturating_sub(LOOK_BACK));
-    let items = match from < end {
-        true => bus.read(&own, from, READ_BYTES).await?,
-        false => Vec::new(),
-    };
-    Ok(items.into_iter().map(|item| item.payload).collect())
+    let mut at = Offset(end.0.saturating_sub(LOOK_BACK));
+    let mut newest = Vec::new();
+    while at < end {
+        let items = bus.read(&own, at, READ_BYTES).await?;
+        let Some(last) = items.last() else {
+            break;
+        };
+        at = Offset(last.offset.0.saturating_add(1));
+        // Rubbish takes no room here, however long it is.
+        let items = items.into_iter().map(|item| item.payload);
+        newest.extend(items.filter(|item| item.len() <= FallbackKey::LEN_MAX));
+    }
+    Ok(newest)
 }

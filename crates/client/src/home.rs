@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sealcast_bus::{Bus, BusError, BusUrl, Topic};
@@ -13,7 +14,7 @@ use sealcast_store::{KeyFile, KeyFileError, Protection, SqliteStore};
 use crate::asking::AskingOptions;
 use crate::blocking::off_thread;
 use crate::clock;
-use crate::core::{lock, put_off};
+use crate::core::lock;
 use crate::error::Error;
 use crate::ground::Ground;
 use crate::options::{InitOptions, Passphrase, StreamOptions};
@@ -37,6 +38,8 @@ pub(crate) struct Inner {
     pub(crate) identity: Identity,
     pub(crate) vault: Vault,
     pub(crate) fallbacks: Mutex<Fallbacks>,
+    /// Whether a key was deleted that the store's log may hold still.
+    pub(crate) owes_purge: AtomicBool,
     pub(crate) store: Arc<SqliteStore>,
     pub(crate) name: Option<Name>,
     bus: BusUrl,
@@ -336,30 +339,11 @@ impl Home {
         let url = BusUrl::parse(ticket.bus()).map_err(Error::BusUrl)?;
         check_there(&url)?;
         let bus = self.connect(&url).await?;
-        let opened = self.open_on(bus, ticket, name).await;
+        let opened = Stream::open(self.inner.clone(), bus, ticket, name).await;
         if matches!(opened, Err(Error::Bus(_))) {
             self.inner.disconnect(&url);
         }
         opened
-    }
-
-    async fn open_on(
-        &self,
-        bus: Arc<dyn Bus>,
-        ticket: Ticket,
-        name: Name,
-    ) -> Result<Stream, Error> {
-        // What a bus does not take is tried again by the next opening.
-        for tended in [
-            self.inner.tend_list(&*bus).await,
-            self.inner.tend_fallback(&*bus).await,
-        ] {
-            match put_off(tended) {
-                Ok(()) | Err(Error::ListForked | Error::List(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Stream::open(self.inner.clone(), bus, ticket, name).await
     }
 
     pub(crate) async fn connect(&self, url: &BusUrl) -> Result<Arc<dyn Bus>, Error> {
@@ -430,6 +414,7 @@ pub(crate) fn load(
         path,
         identity,
         fallbacks: Mutex::new(vault.fallbacks()?),
+        owes_purge: AtomicBool::new(false),
         store,
         vault,
         buses: Mutex::new(BTreeMap::new()),

@@ -108,6 +108,7 @@ mod session;
 mod share;
 mod stream;
 mod subscribe;
+mod tend;
 mod vault;
 
 pub use access::{GrantInfo, GrantStatus, Granted, Revoked};

@@ -139,16 +139,17 @@ impl Inner {
     }
 
     /// Renews the cards of this user's devices that end soon, and writes a checkpoint when one is
-    /// due. Only who holds the root key can.
-    pub(crate) async fn tend_list(&self, bus: &dyn Bus) -> Result<(), Error> {
+    /// due. Only who holds the root key can. Returns the list.
+    pub(crate) async fn tend_list(&self, bus: &dyn Bus) -> Result<CardList, Error> {
         let list = self.own_list().await?;
         let (now, me) = (self.now(), self.identity.device());
         if self.identity.root().is_some() && due(&list, me, now).is_some() {
-            self.write_list(bus, move |list| due(list, me, now)).await?;
+            self.write_list(bus, move |list| due(list, me, now)).await
         } else if list.next_seq() > 1 {
-            self.level_list(bus).await?;
+            Ok(self.level_list(bus).await?.list)
+        } else {
+            Ok(list)
         }
-        Ok(())
     }
 }
 

@@ -101,6 +101,7 @@ pub(crate) struct BackupMark {
 const RECORD_LEN_MAX: usize = 4096;
 pub(crate) const IDENTITY: &[u8] = b"identity";
 pub(crate) const SETTINGS: &[u8] = b"settings";
+pub(crate) const FALLBACKS: &[u8] = b"fallbacks";
 const BACKUP: &[u8] = b"backup";
 /// Stands before the digest of a bus.
 const INBOX: &[u8] = b"inbox";
@@ -453,13 +454,16 @@ impl Vault {
         user: &UserId,
         now: Position,
     ) -> Result<(Vec<ExportedRecord>, BackupMark), Error> {
+        let fallbacks = key(Space::Home, &[FALLBACKS]);
         sealcast_store::transact_with(&*self.0, |txn| {
             let mut records = Vec::new();
             let is_left_out =
                 |space: &u8| [Space::Parked as u8, Space::ParkedEnvelope as u8].contains(space);
             for space in (0..=u8::MAX).filter(|space| !is_left_out(space)) {
                 let rows = txn.scan(sealcast_store::Space(space), &[])?;
-                records.extend(rows.into_iter().map(|(key, value)| ExportedRecord {
+                // Kept in a file they would open for as long as it lies there.
+                let rows = rows.into_iter().filter(|(of, _)| *of != fallbacks);
+                records.extend(rows.map(|(key, value)| ExportedRecord {
                     space,
                     id: key.id,
                     value,

@@ -33,24 +33,22 @@ struct Stored {
 const STORED_LEN_MAX: usize = 256;
 
 impl Fallbacks {
-    /// Draws the key of the period that `now` falls into, if there is none yet, and drops those that
-    /// have served. Returns whether anything changed, which must be kept.
+    /// Draws the key of the period that `now` falls into, if there is none, and drops those that have
+    /// served. Returns whether anything changed, which must be kept.
     ///
-    /// A clock that is set back draws nothing: the newest key goes on.
+    /// The key of the next period is kept: the clock may have gone back a little. One of a later
+    /// period is of a clock that was wrong, and must not wait until that time comes.
     pub fn rotate(&mut self, rng: &mut (impl CryptoRng + ?Sized), now: Position) -> bool {
-        let period = FallbackKey::period_at(now);
-        if self.period().is_some_and(|newest| newest >= period) {
-            return false;
+        let (period, count) = (FallbackKey::period_at(now), self.keys.len());
+        self.keys
+            .retain(|(of, _)| of.abs_diff(period) < FALLBACK_PERIODS);
+        let has_changed = self.keys.len() < count;
+        if self.key(period).is_some() {
+            return has_changed;
         }
         self.keys.push((period, UnwrapKey::generate(rng)));
-        let served = |of: u32| period.saturating_sub(of) >= FALLBACK_PERIODS;
-        self.keys.retain(|(of, _)| !served(*of));
+        self.keys.sort_unstable_by_key(|(of, _)| *of);
         true
-    }
-
-    /// The period of the newest key.
-    pub fn period(&self) -> Option<u32> {
-        self.keys.last().map(|(period, _)| *period)
     }
 
     /// The key of a period, while it is kept.
@@ -59,7 +57,8 @@ impl Fallbacks {
         found.map(|(_, key)| key)
     }
 
-    /// Names the newest key, for others to wrap to; `None` before the first.
+    /// Names the key of the period that `now` falls into, for others to wrap to; `None` before it was
+    /// drawn.
     ///
     /// # Errors
     ///
@@ -67,12 +66,14 @@ impl Fallbacks {
     pub fn announcement(
         &self,
         identity: &Identity,
+        now: Position,
     ) -> Result<Option<Verified<FallbackKey>>, DecodeError> {
-        let newest = self.keys.last().map(|(period, key)| {
+        let period = FallbackKey::period_at(now);
+        let named = self.key(period).map(|key| {
             let (user, signing) = (identity.user(), identity.signing());
-            FallbackKey::sign(&user, signing, &key.wrap_key(), *period)
+            FallbackKey::sign(&user, signing, &key.wrap_key(), period)
         });
-        newest.transpose()
+        named.transpose()
     }
 
     /// Makes a second copy, for a holder that must outlive this one.

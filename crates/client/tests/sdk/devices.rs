@@ -50,7 +50,7 @@ fn all_done(outcomes: &[StreamOutcome]) {
 }
 
 /// Adds a device while both are there.
-async fn add(rig: &Rig, home: &Home, folder: &str) -> Home {
+pub(crate) async fn add(rig: &Rig, home: &Home, folder: &str) -> Home {
     let mut joining = begin(rig, folder, None).await;
     let code = joining.code();
     let adds = async {

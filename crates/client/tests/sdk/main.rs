@@ -22,3 +22,4 @@ mod rollback;
 mod sharing;
 mod taking;
 mod tamper;
+mod tending;

@@ -36,14 +36,32 @@ fn a_key_is_drawn_each_week_and_gone_after_two() {
     assert_eq!(kept(&fallbacks), [9]);
 }
 
-/// Neither a new key for a week that had one, nor the old one again.
 #[test]
-fn a_clock_that_is_set_back_draws_no_key() {
+fn a_clock_that_is_set_back_a_little_draws_no_key_anew() {
     let mut rng = Seeded::new(1);
     let mut fallbacks = Fallbacks::default();
+    fallbacks.rotate(&mut rng, week(2));
     fallbacks.rotate(&mut rng, week(3));
-    assert!(!fallbacks.rotate(&mut rng, week(1)));
-    assert_eq!(kept(&fallbacks), [3]);
+    assert!(!fallbacks.rotate(&mut rng, week(2)));
+    assert!(!fallbacks.rotate(&mut rng, week(3)));
+    assert_eq!(kept(&fallbacks), [2, 3]);
+}
+
+/// A key that was drawn years too early would be the last one for years, and lie there as long.
+#[test]
+fn a_clock_that_was_far_ahead_leaves_no_key_behind() {
+    let mut world = World::new(91);
+    let mut fallbacks = Fallbacks::default();
+    fallbacks.rotate(&mut world.rng, week(0));
+    assert!(fallbacks.rotate(&mut world.rng, week(15)));
+    assert_eq!(kept(&fallbacks), [15]);
+    assert!(fallbacks.rotate(&mut world.rng, week(0)));
+    assert_eq!(kept(&fallbacks), [0]);
+    let identity = &world.peers[OWNER].identity;
+    let named = fallbacks.announcement(identity, week(0)).unwrap().unwrap();
+    assert_eq!(named.body().period, FallbackKey::period_at(week(0)));
+    assert!(fallbacks.rotate(&mut world.rng, week(1)));
+    assert_eq!(kept(&fallbacks), [0, 1]);
 }
 
 #[test]
@@ -85,7 +103,7 @@ fn to_fallback(world: &mut World, reader: usize, fallbacks: &Fallbacks) -> Vec<u
     let session = world.publish(OWNER, "one").unwrap().session;
     world.sync(OWNER);
     let identity = &world.peers[reader].identity;
-    let named = fallbacks.announcement(identity).unwrap().unwrap();
+    let named = fallbacks.announcement(identity, NOON).unwrap().unwrap();
     let key = identity.signing().verifying_key();
     let read = FallbackKey::newest(&identity.user(), &key, [named.wire()], NOON);
     let (period, wrap_key) = read.unwrap();
