@@ -8,6 +8,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hub::{ArchiveStanding as HubArchive, Hub, Known, Standing as HubStanding};
 use crate::line::rfc3339;
-use crate::{metrics, subscribers};
+use crate::{host, metrics, subscribers};
 
 /// The number of this API. It grows when an older command line would misread an answer.
 pub const API: u32 = 1;
@@ -94,11 +95,15 @@ pub(crate) fn router(hub: &Arc<Hub>, is_for_all: bool) -> Router {
     let router = routes.fold(Router::new(), |router, of| {
         router.route(of.path, (of.handler)())
     });
-    router
+    let router = router
         .fallback(|| async {
             Fault::new("api.unknown", "there is no such path").answer(StatusCode::NOT_FOUND)
         })
-        .with_state(hub.clone())
+        .with_state(hub.clone());
+    match is_for_all {
+        true => router.layer(middleware::from_fn(host::by_address)),
+        false => router,
+    }
 }
 
 /// Why something was not done.
@@ -140,7 +145,7 @@ impl Fault {
         }
     }
 
-    fn answer(self, status: StatusCode) -> Response {
+    pub(crate) fn answer(self, status: StatusCode) -> Response {
         (status, Json(self)).into_response()
     }
 }

@@ -14,6 +14,7 @@ mod attend;
 mod backoff;
 mod client;
 mod config;
+mod host;
 mod hub;
 mod line;
 mod listen;

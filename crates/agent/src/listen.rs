@@ -13,10 +13,12 @@ use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::sleep;
+use tokio::time::{Sleep, sleep};
 
 /// Connections that one listener has at once; more wait.
 const CONNECTIONS_MAX: usize = 64;
+/// How long a connection on loopback lasts: whoever is slow must not keep its place from others.
+const LOOPBACK_WITHIN: Duration = Duration::from_secs(10);
 /// How long to wait when the system has no connection to give, such as for want of descriptors.
 const REST: Duration = Duration::from_millis(100);
 
@@ -71,7 +73,15 @@ impl Listener for HomeSocket {
             let peer = accepted.and_then(|(stream, _)| Ok((stream.peer_cred()?.uid(), stream)));
             match peer {
                 Ok((peer, io)) if is_welcome(peer, self.own) => {
-                    return (Connection { io, _room: room }, ());
+                    let lasts = None;
+                    return (
+                        Connection {
+                            io,
+                            _room: room,
+                            lasts,
+                        },
+                        (),
+                    );
                 }
                 Ok(_) => tracing::warn!("another user's connection was refused"),
                 Err(_) => sleep(REST).await,
@@ -108,7 +118,17 @@ impl Listener for Loopback {
         loop {
             let room = room(&self.room).await;
             match self.listener.accept().await {
-                Ok((io, _)) => return (Connection { io, _room: room }, ()),
+                Ok((io, _)) => {
+                    let lasts = Some(Box::pin(sleep(LOOPBACK_WITHIN)));
+                    return (
+                        Connection {
+                            io,
+                            _room: room,
+                            lasts,
+                        },
+                        (),
+                    );
+                }
                 Err(_) => sleep(REST).await,
             }
         }
@@ -129,6 +149,22 @@ async fn room(room: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
 pub(crate) struct Connection<T> {
     io: T,
     _room: Option<OwnedSemaphorePermit>,
+    /// Until when it may be used; without end where there is nothing.
+    lasts: Option<Pin<Box<Sleep>>>,
+}
+
+impl<T> Connection<T> {
+    /// Fails when its time is over, and else has the task woken when it is.
+    fn check_time(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let lasts = self
+            .lasts
+            .as_mut()
+            .map(|lasts| lasts.as_mut().poll(context));
+        match lasts {
+            Some(Poll::Ready(())) => Err(io::ErrorKind::TimedOut.into()),
+            Some(Poll::Pending) | None => Ok(()),
+        }
+    }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Connection<T> {
@@ -137,6 +173,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Connection<T> {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.check_time(context)?;
         Pin::new(&mut self.io).poll_read(context, into)
     }
 }
@@ -147,6 +184,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.check_time(context)?;
         Pin::new(&mut self.io).poll_write(context, bytes)
     }
 
@@ -155,6 +193,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.check_time(context)?;
         Pin::new(&mut self.io).poll_write_vectored(context, bytes)
     }
 
@@ -197,5 +236,35 @@ mod tests {
         came.unwrap();
         drop(socket);
         assert!(!path.exists());
+    }
+
+    /// Connections on which nothing comes, or from which nothing is taken, make room by themselves.
+    #[tokio::test(start_paused = true)]
+    async fn slow_connections_on_loopback_keep_nobody_out() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        use tokio::time::timeout;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut loopback = Loopback::new(listener);
+        let mut slow = Vec::new();
+        for _ in 0..CONNECTIONS_MAX {
+            let (came, accepted) = tokio::join!(TcpStream::connect(address), loopback.accept());
+            slow.push((came.unwrap(), accepted.0));
+        }
+        assert!(loopback.room.try_acquire().is_err());
+        for (at, (_came, mut io)) in slow.into_iter().enumerate() {
+            let used = async {
+                match at % 2 {
+                    0 => io.read_u8().await.map(drop),
+                    _ => io.write_all(&vec![0; 64 << 20]).await,
+                }
+            };
+            // By a clock that goes on when nothing else does.
+            let used = timeout(2 * LOOPBACK_WITHIN, used).await.unwrap();
+            let error = used.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        }
+        let (came, _accepted) = tokio::join!(TcpStream::connect(address), loopback.accept());
+        came.unwrap();
     }
 }

@@ -1,6 +1,8 @@
 //! What an agent logs, counts and answers has nothing secret in it, and what it logs for everyday
 //! use names nobody.
 
+use std::io::{Read as _, Write as _};
+
 use super::*;
 use crate::memory::{needles_of, secret};
 use crate::rig::{Ran, Rig};
@@ -85,6 +87,34 @@ fn everyday_logs_and_what_every_user_of_the_machine_sees_name_nobody() {
         status.contains("boiler-room") && status.contains(&id),
         "{status}"
     );
+}
+
+/// A page whose maker has its name lead to this machine is told nothing by a browser that opens it.
+#[test]
+fn pages_that_come_by_a_name_are_told_nothing() {
+    let rig = Rig::small();
+    let (kim, _) = rig.owner("kim", "s");
+    let serving = Serving::of_stream(&kim, &[]);
+    let loopback = address(&kim);
+    for (host, is_answered) in [
+        (loopback.as_str(), true),
+        ("localhost", true),
+        ("rebound.example", false),
+        ("rebound.example:9464", false),
+    ] {
+        let mut stream = TcpStream::connect(&loopback).unwrap();
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert_eq!(
+            answer.contains("sealcast_agent_info"),
+            is_answered,
+            "{answer}"
+        );
+        assert_eq!(answer.contains("api.host"), !is_answered, "{answer}");
+    }
+    serving.stop();
 }
 
 /// The status of an agent that is started for it.
