@@ -216,6 +216,29 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
     }
 }
 
+/// A systemd that runs for a user has no capabilities to take away, and does not start a unit that asks
+/// for it.
+#[test]
+fn the_unit_asks_for_nothing_that_a_users_systemd_cannot_do() {
+    let unit = include_str!("../../../packaging/sealcast-agent.service");
+    let options = unit.lines().filter_map(|line| line.split_once('='));
+    let asked: Vec<_> = options.map(|(name, _)| name).collect();
+    assert!(asked.contains(&"NoNewPrivileges"), "{asked:?}");
+    for option in [
+        "AmbientCapabilities",
+        "CapabilityBoundingSet",
+        "Group",
+        "PrivateDevices",
+        "ProtectClock",
+        "ProtectKernelLogs",
+        "ProtectKernelModules",
+        "SupplementaryGroups",
+        "User",
+    ] {
+        assert!(!asked.contains(&option), "{option}");
+    }
+}
+
 #[test]
 fn the_guide_to_late_readers_ends_as_it_says() {
     let page = include_str!("../../../docs/guides/let-a-late-reader-in.md");
