@@ -1,4 +1,4 @@
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 use std::time::Duration;
 
 use clap::Args;
@@ -12,22 +12,24 @@ use crate::ui::Ui;
 
 /// How long to wait for the new device where nothing is said.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest line that is read.
+const LINE_MAX: u64 = 1024;
 
 /// Add a new device by the code that it shows
 ///
 /// The new device runs `sealcast device join`. It will read and do whatever you may, in all your
 /// streams. Only the device that holds your root key can add others, and the key stays there.
 ///
-/// May be run again, and does what is left to do.
+/// Other users of this machine can see the arguments of a command while it runs. Where the code is left
+/// out, it is asked for, or read from standard input. May be run again, and does what is left to do.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  sealcast device add 7K2M-9FQR-...
+  sealcast device add
   sealcast device add 7K2M-9FQR-... --name phone --yes
   sealcast device add 7K2M-9FQR-... --bus file:/media/stick/pairing")]
 pub(super) struct AddArgs {
     /// The code; hyphens, spaces and capitals do not matter
-    #[arg(required = true, num_args = 1..)]
     code: Vec<String>,
     /// What to call the device
     #[arg(long, value_name = "N")]
@@ -44,7 +46,11 @@ pub(super) struct AddArgs {
 }
 
 pub(super) async fn run(ui: &Ui, context: &Context, args: &AddArgs) -> Result<(), CommandError> {
-    let code: PairingCode = args.code.concat().parse().map_err(|error| {
+    let typed = match args.code.is_empty() {
+        true => hear("The code that the new device shows: ")?,
+        false => args.code.concat(),
+    };
+    let code: PairingCode = typed.parse().map_err(|error| {
         let error: sealcast::CodeError = error;
         CommandError::usage(error.to_string())
             .with_hint("copy it again as the new device shows it: seven groups of four")
@@ -83,18 +89,25 @@ fn confirm(device: &str) -> Result<(), CommandError> {
         )
         .with_hint("look at the code once more, then add `--yes`"));
     }
-    let mut asked = io::stderr().lock();
-    let question = format!(
+    let answer = hear(&format!(
         "The new device {device} will read and do whatever you may, in all your streams.\n\
          Add it? Type `yes`: "
-    );
-    let _ = asked.write_all(question.as_bytes());
-    let _ = asked.flush();
-    let mut answer = String::new();
-    let heard = io::stdin().lock().read_line(&mut answer);
-    heard.map_err(|error| CommandError::input(&error))?;
+    ))?;
     match answer.trim().eq_ignore_ascii_case("yes") {
         true => Ok(()),
         false => Err(CommandError::usage("nothing was added")),
     }
+}
+
+/// A line of standard input; where that is a terminal, it is asked for.
+fn hear(question: &str) -> Result<String, CommandError> {
+    if io::stdin().is_terminal() {
+        let mut asked = io::stderr().lock();
+        let _ = asked.write_all(question.as_bytes());
+        let _ = asked.flush();
+    }
+    let mut line = String::new();
+    let heard = io::stdin().lock().take(LINE_MAX).read_line(&mut line);
+    heard.map_err(|error| CommandError::input(&error))?;
+    Ok(line)
 }
