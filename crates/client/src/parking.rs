@@ -82,7 +82,7 @@ impl Lot {
         lock(&self.index).parking.has(session, device)
     }
 
-    /// Whether the index was read anew and nobody looked since what of it opens.
+    /// Whether the index was read anew, or keys failed on what waits, and nobody looked since.
     pub(crate) fn wants_look(&self) -> bool {
         lock(&self.index).parking.wants_look()
     }

@@ -84,7 +84,7 @@ pub struct Parking {
     due_devices: BTreeMap<DeviceId, usize>,
     /// What was handed out, and of which the store does not know it yet.
     handed_out: BTreeSet<u64>,
-    /// Whether what waits was read anew since the last look.
+    /// Whether what waits was read anew since the last look, or keys failed on it.
     is_new: bool,
     changes: Vec<Change>,
     /// What to tell when the changes are kept.
@@ -156,9 +156,11 @@ impl Parking {
             if let Some((number, entry)) = number.ok().zip(Entry::read(value)) {
                 let known = before.entries.remove(&number);
                 let is_taken = known.as_ref().is_some_and(|of| of.is_taken);
+                let has_failed = known.as_ref().is_some_and(|of| of.has_failed);
                 let entry = Entry {
                     is_told: known.is_some_and(|of| of.is_told),
                     is_taken: is_taken || self.handed_out.contains(&number),
+                    has_failed,
                     ..entry
                 };
                 self.insert(number, entry);

@@ -43,7 +43,7 @@ impl Parking {
         }
     }
 
-    /// Whether to [`look`](Self::look), because what waits was read anew.
+    /// Whether to [`look`](Self::look), because what waits was read anew, or keys failed on it.
     pub fn wants_look(&self) -> bool {
         self.is_new && !self.is_empty()
     }
@@ -96,10 +96,13 @@ impl Parking {
         taken
     }
 
-    /// Notes that an envelope that was taken does not open after all, and waits on.
+    /// Notes that an envelope that was taken does not open after all, and waits on: its key is
+    /// missing still.
     pub fn put_back(&mut self, number: u64) {
         if let Some(entry) = self.entries.get_mut(&number) {
             entry.is_taken = false;
+            entry.has_failed = true;
+            self.is_new = true;
         }
     }
 

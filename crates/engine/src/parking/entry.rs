@@ -126,6 +126,8 @@ pub(super) struct Entry {
     pub(super) is_told: bool,
     /// Whether it is being opened and handed out here.
     pub(super) is_taken: bool,
+    /// Whether a key that reaches it was tried here and did not open it.
+    pub(super) has_failed: bool,
 }
 
 /// How a store keeps what an envelope needs to be found.
@@ -169,6 +171,7 @@ impl Entry {
             cause: of.cause,
             is_told: true,
             is_taken: false,
+            has_failed: false,
         })
     }
 
@@ -182,6 +185,7 @@ impl Entry {
             cause,
             is_told: false,
             is_taken: false,
+            has_failed: false,
         })
     }
 

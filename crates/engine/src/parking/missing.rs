@@ -37,7 +37,7 @@ impl Parking {
             let entries = group.numbers.iter().filter_map(|of| self.entries.get(of));
             for entry in entries.filter(|of| !of.is_taken && of.cause != Cause::Right) {
                 let at = entry.header.position;
-                let fits = entry.cause != Cause::OtherKey;
+                let fits = entry.cause != Cause::OtherKey && !entry.has_failed;
                 if is_announced && fits && view.has_key(session, at) {
                     continue;
                 }

@@ -405,3 +405,34 @@ fn a_backfill_session_whose_record_is_late_opens_too() {
     world.sync(reader);
     assert_eq!(lot.release(&world), "old Waited\n");
 }
+
+/// A false key that comes for what waits already is no reason to ask nobody any more.
+#[test]
+fn what_waited_and_a_false_cover_did_not_open_is_missing_still() {
+    let mut world = World::new(718);
+    let (liar, reader) = (world.user(), world.user());
+    world
+        .grant(OWNER, liar, Roles::ADMIN, Interval::ALL)
+        .unwrap();
+    let items = world.sealed(OWNER, &["true"]);
+    world
+        .write_grant(OWNER, reader, Roles::READER, since(NOON))
+        .unwrap();
+    world.sync(reader);
+    let mut lot = Lot::new(&world, reader);
+    assert_eq!(lot.read(&world, &items), "sealed, key not here Waits\n");
+    let missing = lot.missing(&world);
+    assert_eq!(missing.len(), 1);
+    let session = header(&items[0]).session;
+    let lie = crate::handouts::false_cover(&mut world, liar, reader, session, since(NOON));
+    world.put_key_item(&lie);
+    world.sync(reader);
+    let mut later = lot.again(&world);
+    for lot in [&mut lot, &mut later] {
+        assert_eq!((lot.release(&world), lot.count()), (String::new(), 1));
+        assert!(lot.parking.wants_look(), "nobody says that it is missing");
+        lot.release(&world);
+        assert_eq!(lot.missing(&world), missing);
+        assert!(!lot.parking.wants_look());
+    }
+}
