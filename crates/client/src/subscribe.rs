@@ -202,9 +202,9 @@ impl Subscription {
             }
             if self.expires && self.lot.has_old() {
                 // A store that does not let go of what is old says so once.
-                self.expires = false;
-                self.lot.expire().await?;
-                self.expires = true;
+                let expired = self.lot.expire().await;
+                self.expires = expired.is_ok();
+                expired?;
                 continue;
             }
             match &mut self.phase {

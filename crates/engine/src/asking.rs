@@ -32,11 +32,12 @@ mod asker;
 mod intake;
 mod pace;
 mod responder;
+mod steady;
 mod turn;
 
 pub use asker::{Asker, AskerEvent, AskerInput, AskerLimits, AskerOutput, End, OneUse, Outcome};
 pub use responder::{
-    Decision, Question, Responder, ResponderInput, ResponderLimits, ResponderOutput, by_log,
+    Decision, Question, Responder, ResponderInput, ResponderLimits, ResponderOutput,
 };
 
 /// How long a claim holds others back, and how long an answer waits for its receipt, in

@@ -192,7 +192,10 @@ mod tests {
             let part = &secret[at..at + WINDOW];
             // Not the byte before it in the secret, which would make another window.
             let other = !secret[at.saturating_sub(1)];
-            assert_eq!(found(&secret, &[&[other], part].concat()), [(Form::Bytes, 1)]);
+            assert_eq!(
+                found(&secret, &[&[other], part].concat()),
+                [(Form::Bytes, 1)]
+            );
             assert_eq!(found(&secret, &part[1..]), []);
             assert_eq!(found(&secret, &part[..7]), []);
         }

@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use sealcast_bus::{Item, Listener, Offset, Tail};
 use sealcast_engine::{
     ControlTopic, Decision as Said, Handout, Question as Asked, Responder, ResponderInput,
-    ResponderLimits, ResponderOutput, by_log, wrap_handout,
+    ResponderLimits, ResponderOutput, wrap_handout,
 };
-use sealcast_protocol::{DeviceId, Grant, Interval, LogBody, Roles, StreamTopics, UserId, Want};
-use tokio::task::{AbortHandle, JoinSet};
+use sealcast_protocol::{
+    DeviceId, Grant, Interval, LogBody, RefusalReason, Roles, StreamTopics, UserId, Want,
+};
+use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::sleep;
 
 use super::policy::{AskedFor, Decision, Policy, Question};
@@ -23,10 +26,16 @@ use crate::home::topic;
 
 /// Users that the access log does not name whose device lists are read, where somebody decides.
 const STRANGERS_MAX: usize = 64;
+/// How long to wait before a yes that could not be written is written.
+const RETRY: Duration = Duration::from_secs(5);
 /// Items of an inbox that are looked at, at most, before those that come.
 const INBOX_ITEMS: u64 = 256;
 /// Bytes of a device list that are read at once.
 const LIST_BYTES: usize = READ_BYTES;
+/// Requests that somebody decides about at a time, at most, and of one user. Who asks more is told to
+/// wait.
+const DECIDING_MAX: usize = 1_024;
+const DECIDING_OF_USER_MAX: usize = 8;
 /// Grants that one decision writes, at most; the rest stays refused.
 const GRANTS_MAX: usize = 16;
 
@@ -121,6 +130,7 @@ impl Answering {
             followed: BTreeMap::new(),
             inboxes: None,
             deciding: JoinSet::new(),
+            deciders: BTreeMap::new(),
         };
         driver.listen().await?;
         let task = tokio::spawn(driver.run()).abort_handle();
@@ -178,6 +188,8 @@ struct Driver {
     followed: BTreeMap<DeviceId, Offset>,
     inboxes: Option<Box<dyn Tail>>,
     deciding: JoinSet<Decided>,
+    /// About whose requests somebody decides.
+    deciders: BTreeMap<Id, UserId>,
 }
 
 impl Driver {
@@ -249,8 +261,8 @@ impl Driver {
             }
         };
         let decided = async {
-            match self.deciding.join_next().await {
-                Some(decided) => decided.ok(),
+            match self.deciding.join_next_with_id().await {
+                Some(decided) => decided,
                 None => std::future::pending().await,
             }
         };
@@ -267,7 +279,10 @@ impl Driver {
                 Ok(Some(Input::InboxItems(items)))
             }
             decided = decided => {
-                self.todo.extend(decided.map(Todo::Decided));
+                let id = decided.as_ref().map_or_else(|failed| failed.id(), |of| of.0);
+                self.deciders.remove(&id);
+                let decided = decided.into_iter().map(|of| Todo::Decided(of.1));
+                self.todo.extend(decided);
                 Ok(None)
             }
             () = until(&self.core, timeout) => Ok(Some(Input::Tick)),
@@ -324,7 +339,15 @@ impl Driver {
                     self.decide(asked);
                     Ok(())
                 }
-                ResponderOutput::Give(handout) => self.give(handout).await,
+                ResponderOutput::Give(handout) => {
+                    let fresh = self.core.freshen().await;
+                    if fresh.is_err() {
+                        let give = ResponderOutput::Give(handout);
+                        self.todo.push_front(Todo::Do(give));
+                        return fresh;
+                    }
+                    self.give(handout).await
+                }
                 ResponderOutput::Follow(device) => self.begin_to_follow(device).await,
                 ResponderOutput::Unfollow(device) => {
                     self.followed.remove(&device);
@@ -372,9 +395,23 @@ impl Driver {
             request: asked.request,
             wants: asked.wants.iter().map(want).collect(),
         };
+        let of_user = self.deciders.values().filter(|of| **of == asked.user);
+        let is_free = of_user.count() < DECIDING_OF_USER_MAX && self.deciders.len() < DECIDING_MAX;
+        if !is_free && !self.policy.is_log() {
+            let later = Decision::Refuse(RefusalReason::PendingApproval);
+            self.todo.push_back(Todo::Decided((asked, question, later)));
+            return;
+        }
         let deciding = self.policy.decide(question.clone());
-        self.deciding
-            .spawn(async move { (asked, question, deciding.await) });
+        self.remember(
+            question.user,
+            async move { (asked, question, deciding.await) },
+        );
+    }
+
+    fn remember(&mut self, user: UserId, deciding: impl Future<Output = Decided> + Send + 'static) {
+        let id = self.deciding.spawn(deciding).id();
+        self.deciders.insert(id, user);
     }
 
     /// Does what was decided, by what the log says now. A yes beyond it is a grant.
@@ -386,14 +423,22 @@ impl Driver {
             return fresh;
         }
         let said = match decision {
-            Decision::ByLog => by_log(&asked),
-            Decision::Grant => {
-                let grants = self.core.grant_asked(&question).await?;
-                self.counts
-                    .grants
-                    .fetch_add(grants as u64, Ordering::Relaxed);
-                Said::Give
-            }
+            Decision::ByLog => Said::Give,
+            Decision::Grant => match self.core.grant_asked(&question).await {
+                Ok(grants) => {
+                    let of = &self.counts.grants;
+                    of.fetch_add(grants as u64, Ordering::Relaxed);
+                    Said::Give
+                }
+                Err(error) => {
+                    // A yes is not lost: it is written when the bus takes it.
+                    self.remember(question.user, async move {
+                        sleep(RETRY).await;
+                        (asked, question, decision)
+                    });
+                    return Err(error);
+                }
+            },
             Decision::Refuse(reason) => Said::Refuse(reason),
         };
         self.step(Input::Learned).await?;
@@ -450,10 +495,15 @@ fn hand_in(core: &Core, machine: &mut Responder, input: Input) {
 }
 
 impl Core {
-    /// Lets the log say yes to what was asked for, where this device may.
+    /// Lets the log say yes to what was asked for, where this device may and it does not yet.
     async fn grant_asked(self: &Arc<Self>, question: &Question) -> Result<usize, Error> {
         let mut lanes: BTreeMap<Interval, BTreeSet<UserId>> = BTreeMap::new();
-        for want in question.beyond_log() {
+        let is_granted = |want: &&AskedFor| {
+            let view = self.view();
+            let readable = (view.state()).readable(&question.user, &question.device, &want.lane);
+            readable.iter().any(|of| of.covers(&want.interval))
+        };
+        for want in question.beyond_log().filter(|of| !is_granted(of)) {
             lanes.entry(want.interval).or_default().insert(want.lane);
         }
         let mut grants = 0;

@@ -1,6 +1,6 @@
 //! Asks for what is missing in one stream.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
@@ -57,7 +57,10 @@ struct Feed {
 
 #[derive(Debug, Default)]
 struct Pending {
-    wants: Vec<Want>,
+    /// What somebody began to wait for, or waits for no more.
+    wants: Vec<(Want, bool)>,
+    /// How many wait for each.
+    waiting: BTreeMap<Want, usize>,
     missing: VecDeque<Want>,
     opened: VecDeque<(SessionId, Position)>,
 }
@@ -131,6 +134,7 @@ impl Asking {
         let mut pending = lock(&self.feed.pending);
         if pending.missing.len() < PENDING_MAX && pending.missing.back() != Some(&missing) {
             pending.missing.push_back(missing);
+            self.feed.has_wants.store(true, Ordering::Relaxed);
             self.feed.news.notify_one();
         }
     }
@@ -148,10 +152,36 @@ impl Asking {
         }
     }
 
-    /// Asks for something at once.
-    pub(super) fn want(&self, wants: impl IntoIterator<Item = Want>) {
-        lock(&self.feed.pending).wants.extend(wants);
+    /// Asks for something at once, and again until what this returns is dropped.
+    pub(super) fn want(self: &Arc<Self>, wants: impl IntoIterator<Item = Want>) -> Wanting {
+        let wants: Vec<_> = wants.into_iter().collect();
+        let mut pending = lock(&self.feed.pending);
+        for want in &wants {
+            *pending.waiting.entry(*want).or_default() += 1;
+            pending.wants.push((*want, true));
+        }
         self.feed.has_wants.store(true, Ordering::Relaxed);
+        self.feed.news.notify_one();
+        drop(pending);
+        Wanting {
+            asking: self.clone(),
+            wants,
+        }
+    }
+
+    fn unwant(&self, wants: &[Want]) {
+        let mut pending = lock(&self.feed.pending);
+        for want in wants {
+            let waiting = pending.waiting.get_mut(want);
+            let left = waiting.map_or(0, |count| {
+                *count -= 1;
+                *count
+            });
+            if left == 0 {
+                pending.waiting.remove(want);
+                pending.wants.push((*want, false));
+            }
+        }
         self.feed.news.notify_one();
     }
 
@@ -166,14 +196,38 @@ impl Asking {
     }
 }
 
+/// Somebody waits for keys that were asked for.
+pub(super) struct Wanting {
+    asking: Arc<Asking>,
+    wants: Vec<Want>,
+}
+
+impl Drop for Wanting {
+    fn drop(&mut self) {
+        self.asking.unwant(&self.wants);
+    }
+}
+
 impl Feed {
+    /// Notes whether anything is wanted, here or where what was told comes to.
+    fn note_wants(&self, has_wants: bool) {
+        let pending = lock(&self.pending);
+        let is_told = !pending.wants.is_empty() || !pending.missing.is_empty();
+        self.has_wants
+            .store(has_wants || is_told, Ordering::Relaxed);
+    }
+
     fn take(&self) -> Vec<Input> {
-        let Pending {
-            wants,
-            missing,
-            opened,
-        } = std::mem::take(&mut *lock(&self.pending));
-        let wants = wants.into_iter().map(Input::Want);
+        let (wants, missing, opened) = {
+            let mut pending = lock(&self.pending);
+            let wants = std::mem::take(&mut pending.wants);
+            let missing = std::mem::take(&mut pending.missing);
+            (wants, missing, std::mem::take(&mut pending.opened))
+        };
+        let wants = wants.into_iter().map(|(want, is_wanted)| match is_wanted {
+            true => Input::Want(want),
+            false => Input::Unwant(want),
+        });
         let missing = (!missing.is_empty()).then_some(Input::Missing(missing));
         let opened = opened.into_iter().map(|(of, at)| Input::Opened(of, at));
         wants.chain(missing).chain(opened).collect()
@@ -183,6 +237,7 @@ impl Feed {
 /// What happens to the machine.
 enum Input {
     Want(Want),
+    Unwant(Want),
     Missing(VecDeque<Want>),
     Opened(SessionId, Position),
     Draw,
@@ -230,6 +285,8 @@ impl Driver {
                 // A listener that failed may have missed something; it is made anew.
                 self.ears = None;
                 sleep(PAUSE).await;
+                // Whatever the bus does, a request ends in time, and its key with it.
+                let _ended = self.step(Vec::from([Input::Tick])).await;
             }
         }
     }
@@ -279,8 +336,7 @@ impl Driver {
             (machine, outputs)
         });
         let (machine, outputs) = done.await?;
-        let has_wants = machine.wants() > 0;
-        self.feed.has_wants.store(has_wants, Ordering::Relaxed);
+        self.feed.note_wants(machine.wants() > 0);
         self.machine = Some(machine);
         self.todo.extend(outputs.into_iter().map(Todo::Do));
         Ok(())
@@ -364,6 +420,7 @@ fn hand_in(core: &Core, machine: &mut Asker, input: Input) {
     let now = core.now();
     match input {
         Input::Want(want) => machine.handle(now, &core.view(), AskerInput::Want(want)),
+        Input::Unwant(want) => machine.handle(now, &core.view(), AskerInput::Unwant(want)),
         Input::Missing(missing) => miss(core, machine, missing),
         Input::Opened(session, position) => {
             let opened = AskerInput::Opened { session, position };
@@ -386,18 +443,17 @@ fn hand_in(core: &Core, machine: &mut Asker, input: Input) {
 
 /// Tells the machine of what is missing, once for each thing that it would ask for.
 fn miss(core: &Core, machine: &mut Asker, missing: VecDeque<Want>) {
-    let mut told: Vec<Want> = Vec::new();
+    let mut told = BTreeMap::<(UserId, SessionId), Vec<Interval>>::new();
     for want in missing {
         let (lane, session, interval) = (want.lane, want.session, want.interval);
-        let is_told =
-            |of: &Want| (of.lane, of.session) == (lane, session) && of.interval.covers(&interval);
-        if told.iter().rev().any(is_told) {
+        let told = told.entry((lane, session)).or_default();
+        if told.iter().any(|of| of.covers(&interval)) {
             continue;
         }
         let view = core.view();
         let (me, device) = view.me();
         let around = interval_around(&view.state().readable(&me, &device, &lane), interval.from);
-        told.extend(around.map(|interval| Want { interval, ..want }));
+        told.extend(around);
         let missing = AskerInput::Missing {
             lane,
             session,

@@ -91,7 +91,7 @@ async fn wait_for(
     let asking = core.asking();
     let (mut answers, mut events) = (asking.answers(), asking.events());
     let mut control = core.bus.tail(core.control_places().await?);
-    asking.want(missing.wants.keys().copied());
+    let _wanting = asking.want(missing.wants.keys().copied());
     let over = async {
         match deadline {
             Some(at) => sleep_until(at).await,

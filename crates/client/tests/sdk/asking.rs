@@ -15,6 +15,8 @@ use tokio::time::timeout;
 
 use crate::rig::*;
 
+mod lasting;
+
 /// Longer than any test takes: whoever waits for this has failed.
 const LONG: Duration = Duration::from_secs(60);
 

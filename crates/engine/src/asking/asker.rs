@@ -22,6 +22,7 @@ use sealcast_protocol::{
 };
 
 use super::pace::Pace;
+use super::steady::Steady;
 use super::{AskBody, earlier};
 use crate::view::{Answer, StreamView};
 
@@ -32,6 +33,8 @@ use request::{Place, Request};
 
 /// Wants that were met and are remembered, at most.
 const MET_MAX: usize = 4_096;
+/// Lanes that find room for what is missing, at least, whatever is missing of others.
+const LANES_MIN: usize = 4;
 /// How long things that are met are gathered before a receipt says so.
 const RECEIPT_DELAY_MS: u64 = 500;
 
@@ -44,7 +47,10 @@ const RECEIPT_DELAY_MS: u64 = 500;
 #[derive(Debug)]
 pub struct Asker {
     limits: AskerLimits,
+    steady: Steady,
     wants: BTreeMap<Want, Wanted>,
+    /// How many wants there are of each lane.
+    of_lane: BTreeMap<UserId, usize>,
     due: BTreeSet<(Position, Want)>,
     /// Requests for what was met lately, and when it was.
     met: BTreeMap<Want, (u32, Position)>,
@@ -66,7 +72,8 @@ pub struct AskerLimits {
     /// The longest wait between two requests for one thing; the first is as long as the time-out,
     /// and each is twice the one before.
     pub backoff_ms_max: u64,
-    /// Wants that are remembered; what comes on top is not asked for until others are met.
+    /// Wants that are remembered, and of one lane a quarter of that; what comes on top is not asked
+    /// for until others are met.
     pub wants_max: usize,
     /// Requests that are open at a time.
     pub requests_max: usize,
@@ -101,9 +108,8 @@ pub enum AskerInput<'a> {
     /// The user asks, whether the access log entitles this device or not. It is asked for at once,
     /// however often it was refused; but not in a stream in which nobody answers.
     Want(Want),
-    /// Nothing is to be asked for again that names a session, or, as [`Want::EVERY_SESSION`], that
-    /// names all of a lane.
-    Forget(SessionId),
+    /// The user waits for it no more. It is not asked for again, unless it was told as missing, too.
+    Unwant(Want),
     /// What [`AskerOutput::Draw`] asked for.
     Drawn(OneUse),
     /// An item of the stream's `ask` topic.
@@ -208,10 +214,24 @@ pub struct OneUse {
 #[derive(Debug)]
 struct Wanted {
     state: State,
-    /// Whether the user asked, whatever the log says.
-    is_explicit: bool,
+    why: Why,
     /// Requests for it that came to nothing.
     failures: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Why {
+    /// The user asks, whatever the log says.
+    is_explicit: bool,
+    /// It was told as missing.
+    is_missed: bool,
+}
+
+impl Why {
+    const MISSED: Self = Self {
+        is_explicit: false,
+        is_missed: true,
+    };
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -228,7 +248,9 @@ impl Asker {
         let per_second = limits.max_key_requests_per_second;
         Self {
             limits,
+            steady: Steady::new(),
             wants: BTreeMap::new(),
+            of_lane: BTreeMap::new(),
             due: BTreeSet::new(),
             met: BTreeMap::new(),
             open: BTreeMap::new(),
@@ -238,8 +260,9 @@ impl Asker {
         }
     }
 
-    /// Moves the state on by one input.
+    /// Moves the state on by one input. `now` is what the clock says; it may have been set back.
     pub fn handle(&mut self, now: Position, view: &StreamView, input: AskerInput<'_>) {
+        let now = self.steady.read(now);
         self.acknowledge(now, view);
         match input {
             AskerInput::Missing {
@@ -248,7 +271,7 @@ impl Asker {
                 interval,
             } => self.miss(now, view, lane, session, interval),
             AskerInput::Want(want) => self.want(now, view, want),
-            AskerInput::Forget(session) => self.forget(session),
+            AskerInput::Unwant(want) => self.unwant(&want),
             AskerInput::Drawn(drawn) => self.ask(now, view, drawn),
             AskerInput::Item(bytes) => self.take_refusal(view, bytes),
             AskerInput::InboxItem(bytes) => self.take_bundle(now, view, bytes),
@@ -272,7 +295,8 @@ impl Asker {
         let can_ask = !self.is_drawing && self.open.len() < self.limits.requests_max;
         let due = self.due.first().filter(|_| can_ask).map(|(at, _)| *at);
         let due = due.map(|at| at.max(self.pace.ready_at()));
-        earlier(earlier(expiry, receipt), due)
+        let next = earlier(earlier(expiry, receipt), due);
+        next.map(|at| self.steady.clock_at(at))
     }
 
     /// How many wants are not met.
@@ -310,11 +334,16 @@ impl Asker {
             session,
             interval: *interval,
         };
-        if view.lane_of(&session) != Some(lane)
-            || view.root(&session).is_some()
-            || self.wants.contains_key(&want)
-            || self.wants.len() >= self.limits.wants_max
-        {
+        if view.lane_of(&session) != Some(lane) || view.root(&session).is_some() {
+            return;
+        }
+        if let Some(wanted) = self.wants.get_mut(&want) {
+            wanted.why.is_missed = true;
+            return;
+        }
+        let of_lane = self.of_lane.get(&lane).copied().unwrap_or_default();
+        let of_lane_max = self.limits.wants_max / LANES_MIN;
+        if self.wants.len() >= self.limits.wants_max || of_lane >= of_lane_max {
             return;
         }
         let at = self.wider_flight(&want).unwrap_or(now);
@@ -322,9 +351,9 @@ impl Asker {
         match self.met.remove(&want) {
             Some((requests, at)) => {
                 let late = at.after(self.backoff_ms(requests));
-                self.set_due(want, soon.max(late), false, requests);
+                self.set_due(want, soon.max(late), Why::MISSED, requests);
             }
-            None => self.set_due(want, soon, false, 0),
+            None => self.set_due(want, soon, Why::MISSED, 0),
         }
     }
 
@@ -347,35 +376,50 @@ impl Asker {
             let outcome = Outcome::TimedOut;
             return self.tell(AskerEvent::Settled { want, outcome });
         }
-        match self.wants.get(&want).map(|of| of.state) {
-            Some(State::Asked) => return,
-            Some(State::Due(at)) => {
-                self.due.remove(&(at, want));
+        if let Some(wanted) = self.wants.get_mut(&want) {
+            wanted.why.is_explicit = true;
+            if let State::Asked = wanted.state {
+                return;
             }
-            None => (),
         }
-        self.set_due(want, now, true, 0);
+        let why = self.drop_want(&want).map(|of| of.why);
+        let why = why.unwrap_or(Why {
+            is_explicit: true,
+            is_missed: false,
+        });
+        self.set_due(want, now, why, 0);
     }
 
-    fn set_due(&mut self, want: Want, at: Position, is_explicit: bool, failures: u32) {
+    fn set_due(&mut self, want: Want, at: Position, why: Why, failures: u32) {
         self.due.insert((at, want));
         let wanted = Wanted {
             state: State::Due(at),
-            is_explicit,
+            why,
             failures,
         };
-        self.wants.insert(want, wanted);
+        if self.wants.insert(want, wanted).is_none() {
+            *self.of_lane.entry(want.lane).or_default() += 1;
+        }
     }
 
-    fn forget(&mut self, session: SessionId) {
-        let of_session = self.wants.keys().filter(|want| want.session == session);
-        for want in of_session.copied().collect::<Vec<_>>() {
-            self.drop_want(&want);
+    fn unwant(&mut self, want: &Want) {
+        if let Some(wanted) = self.wants.get_mut(want) {
+            wanted.why.is_explicit = false;
+            // What is asked for already is dropped when its request ends.
+            if !wanted.why.is_missed && !matches!(wanted.state, State::Asked) {
+                self.drop_want(want);
+            }
         }
     }
 
     fn drop_want(&mut self, want: &Want) -> Option<Wanted> {
         let wanted = self.wants.remove(want)?;
+        if let Some(count) = self.of_lane.get_mut(&want.lane) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_lane.remove(&want.lane);
+            }
+        }
         if let State::Due(at) = wanted.state {
             self.due.remove(&(at, *want));
         }
@@ -409,7 +453,8 @@ impl Asker {
             return;
         };
         let timeout = self.limits.key_request_timeout_ms;
-        let expires = now.after(timeout.clamp(1, REQUEST_LIFETIME_MS_MAX));
+        let lives = timeout.clamp(1, REQUEST_LIFETIME_MS_MAX);
+        let time = self.steady.clock();
         let body = Solicitation {
             version: 1,
             stream: view.stream(),
@@ -420,8 +465,8 @@ impl Asker {
             key: drawn.key.wrap_key().as_bytes().to_vec(),
             wants,
             heads: view.log().heads(&LogHash([0; 32])),
-            time: now,
-            expires,
+            time,
+            expires: time.after(lives),
         };
         for want in &body.wants {
             if let Some(of) = self.wants.get_mut(want) {
@@ -429,7 +474,7 @@ impl Asker {
             }
         }
         let (request, wants) = (body.request, body.wants.len());
-        let open = Request::new(drawn.key, expires, &body.wants);
+        let open = Request::new(drawn.key, now.after(lives), &body.wants);
         self.open.insert(request, open);
         let body = AskBody::Solicitation(Box::new(body));
         self.outputs.push_back(AskerOutput::Send(body));
@@ -445,7 +490,7 @@ impl Asker {
             && wants.len() < WANTS_MAX
         {
             self.due.remove(&(at, want));
-            let is_explicit = self.wants.get(&want).is_some_and(|of| of.is_explicit);
+            let is_explicit = self.wants.get(&want).is_some_and(|of| of.why.is_explicit);
             let is_held = view.root(&want.session).is_some();
             let mut entitled = entitled(view, &want.lane).into_iter();
             let outcome = match is_explicit || entitled.any(|of| of.covers(&want.interval)) {
@@ -456,7 +501,7 @@ impl Asker {
                 }
                 false => Outcome::Refused(RefusalReason::NotEntitled),
             };
-            self.wants.remove(&want);
+            self.drop_want(&want);
             self.tell(AskerEvent::Settled { want, outcome });
         }
         wants.sort_unstable();
@@ -468,9 +513,13 @@ impl Asker {
         let Some(wanted) = self.wants.get(&want) else {
             return;
         };
+        if !wanted.why.is_explicit && !wanted.why.is_missed {
+            self.drop_want(&want);
+            return;
+        }
         let failures = wanted.failures.saturating_add(u32::from(is_failure));
         let at = now.after(self.backoff_ms(failures));
-        self.set_due(want, at, wanted.is_explicit, failures);
+        self.set_due(want, at, wanted.why, failures);
     }
 
     /// How long to wait after so many requests: twice as long after each.

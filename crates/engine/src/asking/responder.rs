@@ -21,6 +21,7 @@ use sealcast_protocol::{
 
 use super::intake::{Incoming, Intake};
 use super::pace::Pace;
+use super::steady::Steady;
 use super::turn::Ground;
 use super::{AskBody, earlier};
 use crate::share::Handout;
@@ -55,6 +56,7 @@ const LIST_PAUSE_MS: u64 = 10_000;
 #[derive(Debug)]
 pub struct Responder {
     limits: ResponderLimits,
+    steady: Steady,
     intake: Intake,
     /// Replies to requests that wait for their check.
     early: BTreeMap<Key, Vec<AskItem>>,
@@ -169,16 +171,6 @@ pub enum Decision {
     Refuse(RefusalReason),
 }
 
-/// Decides by the access log alone.
-pub fn by_log(question: &Question) -> Decision {
-    let mut said = question.wants.iter().map(|(_, decision)| *decision);
-    let first = said.next();
-    match said.chain(first).any(|decision| decision == Decision::Give) {
-        true => Decision::Give,
-        false => first.unwrap_or(Decision::Refuse(RefusalReason::NotEntitled)),
-    }
-}
-
 impl Responder {
     /// Starts with nothing to answer.
     pub fn new(limits: ResponderLimits) -> Self {
@@ -186,6 +178,7 @@ impl Responder {
         let replies = per_second.saturating_mul(4);
         Self {
             limits,
+            steady: Steady::new(),
             intake: Intake::default(),
             early: BTreeMap::new(),
             waiting: VecDeque::new(),
@@ -204,8 +197,9 @@ impl Responder {
         }
     }
 
-    /// Moves the state on by one input.
+    /// Moves the state on by one input. `now` is what the clock says; it may have been set back.
     pub fn handle(&mut self, now: Position, view: &StreamView, input: ResponderInput<'_>) {
+        let now = self.steady.read(now);
         self.memory.forget(now);
         match input {
             ResponderInput::Item(bytes) => self.take_item(now, view, bytes),
@@ -231,7 +225,8 @@ impl Responder {
     pub fn next_timeout(&self) -> Option<Position> {
         let is_checked = self.intake.is_empty();
         let check = (!is_checked).then(|| self.checks.ready_at());
-        earlier(check, self.wakes.first().map(|(at, _)| *at))
+        let next = earlier(check, self.wakes.first().map(|(at, _)| *at));
+        next.map(|at| self.steady.clock_at(at))
     }
 
     /// How many requests are open: checked, and not done with.
@@ -300,7 +295,7 @@ impl Responder {
     fn admit(&mut self, now: Position, view: &StreamView, incoming: Incoming) {
         let asked = incoming.item.claims();
         let key = (asked.device, asked.request);
-        if asked.device == view.me().1 || !is_timely(now, asked) || self.is_known(&key) {
+        if asked.device == view.me().1 || !self.is_timely(asked) || self.is_known(&key) {
             return;
         }
         let may_be_read = view.names(&asked.user)
@@ -321,6 +316,12 @@ impl Responder {
             self.waiting.pop_front();
         }
         self.waiting.push_back((since, incoming));
+    }
+
+    /// Whether a request is neither over nor from a clock that is far off.
+    fn is_timely(&self, asked: &Solicitation) -> bool {
+        let clock = self.steady.clock();
+        asked.time <= clock.after(SKEW_MS) && clock < asked.expires.after(SKEW_MS)
     }
 
     fn is_known(&self, key: &Key) -> bool {
@@ -347,7 +348,7 @@ impl Responder {
     fn check_one(&mut self, now: Position, view: &StreamView, incoming: Incoming) {
         let asked = incoming.item.claims();
         let (user, device) = (asked.user, asked.device);
-        if self.is_known(&(device, asked.request)) || !is_timely(now, asked) {
+        if self.is_known(&(device, asked.request)) || !self.is_timely(asked) {
             return;
         }
         let list = view.list(&user);
@@ -405,9 +406,4 @@ impl Responder {
 /// Whether all entries that a request names are known here.
 fn knows_all(view: &StreamView, heads: &[LogHash]) -> bool {
     heads.iter().all(|head| view.log().contains(head))
-}
-
-/// Whether a request is neither over nor from a clock that is far off.
-fn is_timely(now: Position, asked: &Solicitation) -> bool {
-    asked.time <= now.after(SKEW_MS) && now < asked.expires.after(SKEW_MS)
 }

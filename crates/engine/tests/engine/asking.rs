@@ -3,6 +3,7 @@
 mod entitled;
 mod floods;
 mod hostile;
+mod liars;
 mod rig;
 
 use sealcast_engine::{
@@ -307,7 +308,7 @@ fn a_stranger_is_answered_once_somebody_has_granted() {
     let pending = End::Refused(RefusalReason::PendingApproval);
     assert_eq!(net.ends(stranger), [End::TimedOut, pending]);
 
-    net.nodes[OWNER].policy = sealcast_engine::by_log;
+    net.nodes[OWNER].policy = |_| Decision::Give;
     net.grant(stranger, Roles::READER, Interval::ALL, false);
     net.ask(stranger, AskerInput::Want(want));
     net.run(1_000);
@@ -338,20 +339,123 @@ fn an_owner_who_hesitates_does_not_keep_an_admin_from_giving() {
     }
 }
 
+/// Whoever waited for it has gone.
 #[test]
-fn what_is_forgotten_is_not_asked_for_again() {
-    let mut net = Net::new(85);
+fn what_the_user_wants_no_more_is_not_asked_for_again_unless_it_is_missing() {
+    for is_missing in [false, true] {
+        for is_open in [false, true] {
+            let mut net = Net::new(85);
+            let reader = net.reader(Interval::ALL);
+            net.world.publish(OWNER, "one").unwrap();
+            net.learn();
+            let want = net.want(OWNER, net.session(), Interval::ALL);
+            net.ask(reader, AskerInput::Want(want));
+            if is_missing {
+                net.read(reader);
+            }
+            net.run(if is_open { 1_000 } else { 31_000 });
+            let open = net.nodes[reader].asker.open_requests();
+            assert_eq!((net.sent.solicitations, open), (1, usize::from(is_open)));
+            net.ask(reader, AskerInput::Unwant(want));
+            net.run(3_600_000);
+            assert_eq!(net.sent.solicitations > 1, is_missing);
+            assert_eq!(net.nodes[reader].asker.wants(), usize::from(is_missing));
+        }
+    }
+}
+
+/// All that is given to one request is taken, however many bundles it takes.
+#[test]
+fn every_session_of_a_lane_comes_by_one_request() {
+    let mut net = Net::new(93);
+    let reader = net.reader(Interval::ALL);
+    for i in 0..100 {
+        net.world.tick(1_000);
+        net.world.sync(OWNER);
+        net.world.rekey(OWNER);
+        net.world.publish(OWNER, &i.to_string()).unwrap();
+    }
+    net.answers(OWNER);
+    net.learn();
+    let want = net.want(OWNER, Want::EVERY_SESSION, Interval::ALL);
+    net.ask(reader, AskerInput::Want(want));
+    net.run(2_000);
+    assert_eq!(net.opened(reader).len(), 100);
+    let sent = &net.sent;
+    assert_eq!((sent.solicitations, sent.bundles, sent.receipts), (1, 2, 1));
+    net.run(30_000);
+    assert_eq!(net.ends(reader), [End::Opened]);
+    assert_eq!(net.nodes[reader].asker.next_timeout(), None);
+}
+
+#[test]
+fn a_clock_that_is_set_back_holds_up_neither_who_asks_nor_who_answers() {
+    let day = 86_400_000;
+    let mut net = Net::new(94);
     let reader = net.reader(Interval::ALL);
     net.world.publish(OWNER, "one").unwrap();
     net.learn();
+    let start = net.world.now;
+    net.world.now = start.after(day);
     net.read(reader);
     net.run(1_000);
     assert_eq!(net.nodes[reader].asker.open_requests(), 1);
-    net.ask(reader, AskerInput::Forget(net.session()));
-    net.run(3_600_000);
-    assert_eq!(net.sent.solicitations, 1);
-    assert_eq!(net.nodes[reader].asker.wants(), 0);
-    assert_eq!(net.nodes[reader].asker.next_timeout(), None);
+    net.world.now = start;
+    net.run(1);
+    net.run(30_000);
+    assert_eq!(net.ends(reader), [End::TimedOut]);
+    net.run(60_000);
+    assert_eq!(net.ends(reader), [End::TimedOut; 2]);
+
+    // Who answers has used up what it gives at once.
+    net.answers(OWNER);
+    let want = net.want(OWNER, net.session(), Interval::ALL);
+    net.world.now = start.after(day);
+    for at in 1..=30 {
+        let mut asked = net.solicitation(reader, vec![want]);
+        asked.request.0[0] = at;
+        net.put_solicitation(reader, asked);
+    }
+    net.run(100);
+    assert_eq!(net.sent.bundles, 20);
+    net.world.now = start.after(120_000);
+    net.nodes[reader].asker = sealcast_engine::Asker::new(Default::default());
+    net.read(reader);
+    net.run(2_000);
+    assert_eq!(net.opened(reader), ["one"]);
+}
+
+/// Whoever starts session after session takes the room of no other lane.
+#[test]
+fn the_sessions_of_one_lane_do_not_crowd_out_anothers() {
+    let mut net = Net::new(95);
+    let reader = net.reader(Interval::ALL);
+    let publisher = net.user();
+    net.grant(publisher, Roles::PUBLISHER, Interval::ALL, false);
+    for i in 0..20 {
+        net.world.tick(1_000);
+        net.world.sync(publisher);
+        net.world.rekey(publisher);
+        net.world.publish(publisher, &i.to_string()).unwrap();
+    }
+    net.world.publish(OWNER, "one").unwrap();
+    net.learn();
+    let limits = sealcast_engine::AskerLimits {
+        wants_max: 20,
+        ..Default::default()
+    };
+    net.nodes[reader].asker = sealcast_engine::Asker::new(limits);
+    net.answers(OWNER);
+    net.nodes[OWNER].giving = Giving::Dies;
+    net.read(reader);
+    net.run(1_000);
+    let asked: Vec<_> = net
+        .solicitations()
+        .into_iter()
+        .flat_map(|of| of.wants)
+        .collect();
+    let of_owner = asked.iter().filter(|of| of.lane == net.world.id(OWNER));
+    assert_eq!((of_owner.count(), asked.len()), (1, 1 + 5));
 }
 
 /// Two processes of one home answer, each with a machine of its own.

@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 
 use sealcast_crypto::Cover;
 use sealcast_protocol::{
-    AskItem, Bundle, DeviceId, Interval, KeyUse, Position, Receipt, RefusalReason, RequestId,
-    SessionId, Unverified, UserId, Want, open_bundle,
+    AskItem, Bundle, CoverSpec, DeviceId, Interval, KeyUse, Position, Receipt, RefusalReason,
+    RequestId, SessionId, Unverified, UserId, Want, open_bundle,
 };
 
 use super::request::{Place, PlaceState, Request};
@@ -84,8 +84,11 @@ impl Asker {
         let giver = (context.giver_user, context.giver_device);
         let is_keyholder = view.state().is_keyholder(&giver.0, &giver.1, &context.lane);
         let limits = may_give(view, giver, &context.lane, &context.user);
+        // Of what no record names nothing is taken, and nothing is kept.
+        let known = |of: &&CoverSpec| view.lane_of(&of.session) == Some(context.lane);
+        let known: Vec<_> = context.covers.iter().filter(known).copied().collect();
         let is_asked = context.wrap_key_hash == request.key_hash
-            && request.has_room(giver.1, is_keyholder, &context.covers)
+            && request.has_room(giver, is_keyholder, &known)
             && context.covers.iter().all(|cover| {
                 request.asks_for(&context.lane, cover)
                     && limits.iter().any(|of| of.covers(&cover.interval))
@@ -97,7 +100,7 @@ impl Asker {
             return;
         };
         let context = &bundle.body().context;
-        request.note(giver.1, is_keyholder, &context.covers);
+        request.note(giver, is_keyholder, &known);
         match open_bundle(bundle.body(), &request.key) {
             Ok(covers) => self.take_covers(now, view, id, giver, context.lane, covers),
             Err(_) => self.tell(AskerEvent::BadAnswer { request: id, giver }),
@@ -116,6 +119,9 @@ impl Asker {
         let end = (Position::START.0, Position::END.0);
         let (mut kept, mut roots) = (Vec::new(), Vec::new());
         for (session, cover) in covers {
+            if view.lane_of(&session) != Some(lane) {
+                continue;
+            }
             if (cover.from(), cover.until()) == end {
                 if root_of(&view.stream(), &session, &lane, &cover).is_none() {
                     self.tell(AskerEvent::BadAnswer { request, giver });
@@ -211,8 +217,7 @@ impl Asker {
         let due = self.open.iter().filter(|(_, of)| is_due(of));
         for id in due.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.send_receipt(view, id);
-            let is_over = |of: &Request| of.is_settled() || of.expires <= now;
-            if self.open.get(&id).is_some_and(is_over) {
+            if self.open.get(&id).is_some_and(|of| of.is_over(now)) {
                 self.end(now, id);
             }
         }

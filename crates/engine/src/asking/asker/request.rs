@@ -8,11 +8,13 @@ use sealcast_protocol::{
     CoverSpec, DeviceId, Interval, Position, RefusalReason, SessionId, UserId, Want, wrap_key_hash,
 };
 
-/// Covers of one session that are taken of one giver, and sessions of all givers, at most.
+/// Covers of one session that are taken of one giver, at most.
 const COVERS_MAX: usize = 8;
-const TAKEN_MAX: usize = 16_384;
-/// Devices that are no keyholders and whose answers to one request are taken, at most.
-const OTHER_GIVERS_MAX: usize = 8;
+/// Users who are no keyholders and whose answers to one request are taken, at most; devices of each
+/// of them, and sessions of each device.
+const OTHER_USERS_MAX: usize = 8;
+const OTHER_DEVICES_MAX: usize = 8;
+const OTHER_SESSIONS_MAX: usize = 1_024;
 
 /// What was asked for, with the key that opens the answers.
 #[derive(Debug)]
@@ -23,8 +25,9 @@ pub(super) struct Request {
     pub(super) expires: Position,
     pub(super) places: Vec<Place>,
     pub(super) receipt_at: Option<Position>,
-    taken: BTreeMap<(DeviceId, SessionId), BTreeSet<Interval>>,
-    other_givers: BTreeSet<DeviceId>,
+    taken: BTreeMap<DeviceId, BTreeMap<SessionId, BTreeSet<Interval>>>,
+    /// Who answered and is no keyholder.
+    others: BTreeMap<UserId, BTreeSet<DeviceId>>,
 }
 
 /// A want at its place in a request.
@@ -77,13 +80,20 @@ impl Request {
             places: wants.iter().map(place).collect(),
             receipt_at: None,
             taken: BTreeMap::new(),
-            other_givers: BTreeSet::new(),
+            others: BTreeMap::new(),
         }
     }
 
     /// Whether nothing is left to wait for.
     pub(super) fn is_settled(&self) -> bool {
         !self.places.iter().any(Place::is_open)
+    }
+
+    /// Whether it is to end: at its time, or when all is settled. Keys of every session of a lane may
+    /// come in several answers, and it waits for them.
+    pub(super) fn is_over(&self, now: Position) -> bool {
+        let is_wide = |of: &Place| of.is_met() && of.want.session == Want::EVERY_SESSION;
+        self.expires <= now || (self.is_settled() && !self.places.iter().any(is_wide))
     }
 
     /// Whether a cover of a lane lies in what was asked for.
@@ -96,27 +106,41 @@ impl Request {
     }
 
     /// Whether a giver is let in, and gives something that it has not given before.
-    pub(super) fn has_room(&self, giver: DeviceId, is_keyholder: bool, of: &[CoverSpec]) -> bool {
-        let taken = |cover: &CoverSpec| self.taken.get(&(giver, cover.session));
+    pub(super) fn has_room(
+        &self,
+        (user, device): (UserId, DeviceId),
+        is_keyholder: bool,
+        of: &[CoverSpec],
+    ) -> bool {
+        let sessions = self.taken.get(&device);
+        let taken = |cover: &CoverSpec| sessions.and_then(|of| of.get(&cover.session));
         let is_known =
             |cover: &CoverSpec| taken(cover).is_some_and(|of| of.contains(&cover.interval));
         let is_too_much = |cover: &CoverSpec| taken(cover).is_some_and(|of| of.len() >= COVERS_MAX);
-        let is_heard =
-            self.other_givers.contains(&giver) || self.other_givers.len() < OTHER_GIVERS_MAX;
+        let is_heard = match self.others.get(&user) {
+            Some(devices) => devices.contains(&device) || devices.len() < OTHER_DEVICES_MAX,
+            None => self.others.len() < OTHER_USERS_MAX,
+        };
+        let has_few = sessions.is_none_or(|of| of.len() < OTHER_SESSIONS_MAX);
         !of.iter().all(is_known)
             && !of.iter().any(is_too_much)
-            && self.taken.len() < TAKEN_MAX
-            && (is_keyholder || is_heard)
+            && (is_keyholder || (is_heard && has_few))
     }
 
     /// Notes what a giver gave.
-    pub(super) fn note(&mut self, giver: DeviceId, is_keyholder: bool, of: &[CoverSpec]) {
+    pub(super) fn note(
+        &mut self,
+        (user, device): (UserId, DeviceId),
+        is_keyholder: bool,
+        of: &[CoverSpec],
+    ) {
+        let sessions = self.taken.entry(device).or_default();
         for cover in of {
-            let taken = self.taken.entry((giver, cover.session)).or_default();
+            let taken = sessions.entry(cover.session).or_default();
             taken.insert(cover.interval);
         }
         if !is_keyholder {
-            self.other_givers.insert(giver);
+            self.others.entry(user).or_default().insert(device);
         }
     }
 

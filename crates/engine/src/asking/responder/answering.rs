@@ -32,8 +32,9 @@ impl Responder {
         asked: Solicitation,
         len: usize,
     ) {
+        let clock = self.steady.clock();
         let live = |of: &sealcast_protocol::CardList| {
-            of.device(&asked.device).is_some_and(|of| of.is_live(now))
+            of.device(&asked.device).is_some_and(|of| of.is_live(clock))
         };
         if !view.list(&asked.user).is_some_and(live)
             || self.open.len() >= self.limits.open_max
@@ -45,13 +46,13 @@ impl Responder {
             return;
         };
         let key = (asked.device, asked.request);
-        let seen = (key, asked.expires.after(SKEW_MS));
+        let seen = (key, self.steady.time_at(asked.expires.after(SKEW_MS)));
         let open_max = self.limits.open_of_user_max;
         if !self.memory.admit(now, asked.user, open_max, seen) {
             return;
         }
         self.ground.refresh(view);
-        let delay = self.ground.delay(view, now, &asked);
+        let delay = self.ground.delay(view, clock, &asked);
         let open = Open::new(asked, to, len, now, delay);
         self.open_bytes += len;
         self.wakes.insert((open.wake_at, key));
@@ -105,7 +106,7 @@ impl Responder {
         let mut said = verdicts(
             view,
             &self.ground.sessions,
-            now,
+            self.steady.clock(),
             &open.asked,
             open.free(now),
         );
@@ -201,7 +202,8 @@ impl Responder {
         };
         let free = open.free(now);
         let places = places.into_iter().filter(|at| free.contains(at));
-        let said = verdicts(view, &self.ground.sessions, now, &open.asked, places);
+        let clock = self.steady.clock();
+        let said = verdicts(view, &self.ground.sessions, clock, &open.asked, places);
         let (mut given, mut refused) = (Vec::new(), BTreeMap::<_, Vec<u8>>::new());
         for (at, verdict) in said {
             let Some(want) = open.asked.wants.get(usize::from(at)).copied() else {

@@ -147,10 +147,12 @@ impl Open {
         }
     }
 
-    /// Notes that a device gave at a place, and waits for the receipt until a time.
+    /// Notes that a device gave at a place, and waits for the receipt until a time; once for each
+    /// user.
     pub(super) fn give(&mut self, user: UserId, device: DeviceId, at: u8, until: Position) {
-        if let Some(place) = self.place(at) {
-            place.givers.insert(user);
+        if let Some(place) = self.place(at)
+            && place.givers.insert(user)
+        {
             place.held = Some((device, until));
         }
     }

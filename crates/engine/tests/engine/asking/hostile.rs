@@ -131,7 +131,7 @@ fn garbage_in_the_inbox_leaves_the_request_open() {
 }
 
 /// What an honest owner would give to a request.
-fn handout(
+pub(super) fn handout(
     net: &Net,
     reader: usize,
     asked: &sealcast_protocol::Solicitation,

@@ -6,7 +6,7 @@ use sealcast_crypto::{Cover, SessionRoot, UnwrapKey};
 use sealcast_engine::{
     AskBody, Asker, AskerEvent, AskerInput, AskerLimits, AskerOutput, ControlTopic, Decision, End,
     Event, Handout, HandoutKey, OneUse, Output, Question, Responder, ResponderInput,
-    ResponderLimits, ResponderOutput, by_log, wrap_handout,
+    ResponderLimits, ResponderOutput, wrap_handout,
 };
 use sealcast_protocol::{
     AskItem, Bundle, BundleContext, DeviceId, Grant, Interval, KeyUse, LogBody, LogHash, Position,
@@ -97,7 +97,7 @@ impl Net {
                 responder: Responder::new(ResponderLimits::default()),
                 answers: false,
                 is_up: true,
-                policy: by_log,
+                policy: |_| Decision::Give,
                 giving: Giving::Honest,
                 events: Vec::new(),
                 questions: Vec::new(),
