@@ -341,6 +341,7 @@ impl Scan {
                 asking.note(&event);
             }
             if let Event::BadCover { giver, session } = &event {
+                self.core.view().doubt(session, giver);
                 self.core.tell([match *giver == self.core.view().me() {
                     true => Alarm::BadImport(*session),
                     false => Alarm::BadKeys(giver.0, giver.1),

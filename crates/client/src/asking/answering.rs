@@ -416,7 +416,7 @@ impl Driver {
 
     /// Does what was decided, by what the log says now. A yes beyond it is a grant.
     async fn conclude(&mut self, (asked, question, decision): Decided) -> Result<(), Error> {
-        let fresh = self.core.sync().await;
+        let fresh = self.core.freshen().await;
         if fresh.is_err() {
             self.todo
                 .push_front(Todo::Decided((asked, question, decision)));

@@ -303,7 +303,8 @@ fn open(core: &Core, machine: &mut Machine, items: &[Item]) -> (Vec<Header>, Vec
                 } if !givers.is_empty() => {
                     sealed.push((user, header, item.offset));
                 }
-                Event::Rejected { .. } | Event::Noticed { .. } | Event::BadCover { .. } => (),
+                Event::BadCover { giver, session } => core.view().doubt(&session, &giver),
+                Event::Rejected { .. } | Event::Noticed { .. } => (),
             }
         }
     }

@@ -63,7 +63,8 @@ pub struct Responder {
     /// For a device list.
     waiting: VecDeque<(Position, Incoming)>,
     lists_read: BTreeMap<UserId, Position>,
-    strangers: BTreeSet<UserId>,
+    /// Users whom the log does not name, and when their lists were first read.
+    strangers: BTreeMap<UserId, Position>,
     checks: Pace,
     checked: u64,
     reply_checks: Pace,
@@ -87,8 +88,8 @@ pub struct ResponderLimits {
     pub open_of_user_max: usize,
     /// Requests that are open at a time.
     pub open_max: usize,
-    /// Users that the access log does not name whose device lists are read, all in all. None, unless
-    /// somebody is asked to decide on strangers.
+    /// Users that the access log does not name whose device lists are read: all in all, of those that
+    /// have one. None, unless somebody is asked to decide on strangers.
     pub strangers_max: usize,
 }
 
@@ -183,7 +184,7 @@ impl Responder {
             early: BTreeMap::new(),
             waiting: VecDeque::new(),
             lists_read: BTreeMap::new(),
-            strangers: BTreeSet::new(),
+            strangers: BTreeMap::new(),
             checks: Pace::new(per_second, per_second / 8),
             checked: 0,
             reply_checks: Pace::new(replies, replies),
@@ -298,9 +299,7 @@ impl Responder {
         if asked.device == view.me().1 || !self.is_timely(asked) || self.is_known(&key) {
             return;
         }
-        let may_be_read = view.names(&asked.user)
-            || self.strangers.contains(&asked.user)
-            || self.strangers.len() < self.limits.strangers_max;
+        let may_be_read = view.names(&asked.user) || self.has_room_for(now, view, &asked.user);
         if view.user_of(&asked.device) == Some(asked.user) {
             self.intake.push(asked.device, incoming);
         } else if may_be_read {
@@ -373,11 +372,11 @@ impl Responder {
     /// Keeps a request until the device list that it names is known.
     fn wait_for_list(&mut self, now: Position, view: &StreamView, incoming: Incoming) {
         let user = incoming.item.claims().user;
-        if !view.names(&user) && !self.strangers.contains(&user) {
-            if self.strangers.len() >= self.limits.strangers_max {
+        if !view.names(&user) {
+            if !self.has_room_for(now, view, &user) {
                 return;
             }
-            self.strangers.insert(user);
+            self.strangers.entry(user).or_insert(now);
         }
         self.lists_read
             .retain(|_, at| now < at.after(LIST_PAUSE_MS));
@@ -386,6 +385,20 @@ impl Responder {
             self.outputs.push_back(ResponderOutput::ReadList(user));
         }
         self.wait(now, incoming);
+    }
+
+    /// Whether a stranger's list may be read. Those make room who turned out to have none.
+    fn has_room_for(&mut self, now: Position, view: &StreamView, user: &UserId) -> bool {
+        let max = self.limits.strangers_max;
+        if max > 0 && self.strangers.len() >= max && !self.strangers.contains_key(user) {
+            let has_list = |user: &UserId| {
+                let devices = view.list(user).into_iter().flat_map(|of| of.devices());
+                devices.count() > 0
+            };
+            self.strangers
+                .retain(|user, since| now < since.after(LIST_PAUSE_MS) || has_list(user));
+        }
+        self.strangers.contains_key(user) || self.strangers.len() < max
     }
 
     /// Looks again at what waited for what was learned.

@@ -193,7 +193,8 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// The intervals that this device holds of a session; what keyholders gave comes first.
+/// The intervals that this device holds of a session; what keyholders gave comes first, and what
+/// proved false is left out.
 pub(super) fn held(view: &StreamView, session: &SessionId, lane: &UserId) -> Vec<Interval> {
     if view.root(session).is_some() {
         return Vec::from([Interval::ALL]);
@@ -215,7 +216,7 @@ fn by_trust<'a>(
         let held = view.covers(session).iter();
         held.filter(move |held| {
             let (user, device) = &held.giver;
-            view.state().is_keyholder(user, device, lane) == wanted
+            !held.is_doubted && view.state().is_keyholder(user, device, lane) == wanted
         })
     };
     of(true).chain(of(false)).map(|held| &held.cover)

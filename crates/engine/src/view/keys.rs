@@ -20,6 +20,8 @@ use crate::persist::{Put, Space, persisted};
 pub(crate) struct Held {
     pub(crate) giver: (UserId, DeviceId),
     pub(crate) cover: Cover,
+    /// Whether something that its giver gave of the session has failed where another cover opened.
+    pub(crate) is_doubted: bool,
     name: Digest,
 }
 
@@ -27,7 +29,12 @@ impl Held {
     fn new(giver: (UserId, DeviceId), cover: Cover) -> Self {
         let (from, until) = (cover.from().to_be_bytes(), cover.until().to_be_bytes());
         let name = digest(HELD_LABEL, &[&from, &until, cover.key_bytes().expose()]);
-        Self { giver, cover, name }
+        Self {
+            giver,
+            cover,
+            is_doubted: false,
+            name,
+        }
     }
 }
 
@@ -260,6 +267,15 @@ impl StreamView {
             if self.hold(session, held) {
                 self.persist(Space::Cover, id, stored);
             }
+        }
+    }
+
+    /// Hands on no more what somebody gave of a session, after
+    /// [`Event::BadCover`](crate::Event::BadCover). It is for opening still.
+    pub fn doubt(&mut self, session: &SessionId, giver: &(UserId, DeviceId)) {
+        let held = self.covers.get_mut(session).into_iter().flatten();
+        for held in held.filter(|held| held.giver == *giver) {
+            held.is_doubted = true;
         }
     }
 

@@ -54,6 +54,7 @@ async fn what_was_granted_while_somebody_decides_is_given() {
     assert_eq!(questions.recv().await, Some(true));
     let mute = rig.on("alice", mute_keys()).await;
     drop(open(&mute).await.grant(to_bob).await);
+    stream.sync().await.unwrap();
     go.notify_one();
     let (requested, _bob) = asks.await.unwrap();
     assert_eq!(requested.end, RequestEnd::Opened);

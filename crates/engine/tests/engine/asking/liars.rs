@@ -137,3 +137,59 @@ fn each_want_is_refused_for_its_own_reason() {
         [(wants[0].session, reasons[0]), (unknown, reasons[1])]
     );
 }
+
+/// Whoever was lied to and found out does not hand the lie on.
+#[test]
+fn a_co_reader_hands_on_what_opens_and_not_what_it_was_given_first() {
+    let mut net = Net::new(123);
+    let (liar, honest) = (net.resharer(since(NOON)), net.resharer(since(NOON)));
+    let deceived = net.resharer(since(NOON));
+    net.answers(OWNER);
+    net.world.publish(OWNER, "one").unwrap();
+    net.learn();
+    net.read(honest);
+    net.run(3_000);
+    net.nodes[OWNER].is_up = false;
+    net.answers(honest);
+    net.read(deceived);
+    net.run(251);
+    let solicitation = net.solicitations().last().unwrap().clone();
+    let lie = false_bundle(&net.world, liar, &handout(&net, deceived, &solicitation));
+    net.put_inbox(deceived, lie);
+    net.run(10_000);
+    assert_eq!(net.opened(deceived), ["one"]);
+    assert!(net.nodes[deceived].bad_covers > 0);
+    net.nodes[honest].is_up = false;
+    net.answers(deceived);
+    let reader = net.reader(since(NOON));
+    net.read(reader);
+    net.run(10_000);
+    assert_eq!(net.opened(reader), ["one"]);
+}
+
+/// Strangers who do not exist keep nobody from asking.
+#[test]
+fn made_up_strangers_do_not_take_the_room_of_one_who_is_there() {
+    let mut net = Net::new(124);
+    let stranger = net.user();
+    net.answers(OWNER);
+    let limits = sealcast_engine::ResponderLimits {
+        strangers_max: 4,
+        ..Default::default()
+    };
+    net.nodes[OWNER].responder = sealcast_engine::Responder::new(limits);
+    net.world.publish(OWNER, "one").unwrap();
+    net.learn();
+    let want = net.want(OWNER, net.session(), Interval::ALL);
+    for byte in 1..=8 {
+        let mut made_up = net.solicitation(stranger, vec![want]);
+        made_up.user.0[0] ^= byte;
+        made_up.device.0[0] ^= byte;
+        net.put_solicitation(stranger, made_up);
+    }
+    net.run(15_000);
+    assert_eq!(net.nodes[OWNER].questions, []);
+    net.ask(stranger, AskerInput::Want(want));
+    net.run(1_000);
+    assert_eq!(net.nodes[OWNER].questions.len(), 1);
+}

@@ -189,7 +189,10 @@ impl Net {
                     givers,
                     ..
                 } if !givers.is_empty() => self.miss(peer, user, &header),
-                Event::BadCover { .. } => self.nodes[peer].bad_covers += 1,
+                Event::BadCover { giver, session } => {
+                    self.nodes[peer].bad_covers += 1;
+                    self.world.peers[peer].view.doubt(&session, &giver);
+                }
                 Event::Rejected { .. } | Event::Noticed { .. } => (),
             }
         }
