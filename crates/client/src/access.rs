@@ -6,9 +6,9 @@ use std::sync::Arc;
 use sealcast_bus::Offset;
 use sealcast_engine::{AuthorError, ControlTopic, SharedWith, Tips, author, is_delivered};
 use sealcast_protocol::{
-    DeviceId, DeviceTarget, DeviceTips, EnvelopeHash, Grant, GrantState, Interval, LogBody,
-    LogEntry, LogHash, Name, Position, Revoke, Roles, Settings, Standing, StreamTopics, Targets,
-    Unverified, UserId, Verified,
+    DeviceId, DeviceTips, EnvelopeHash, Grant, GrantState, Interval, LogBody, LogEntry, LogHash,
+    Name, Position, Revoke, Roles, Settings, Standing, StreamTopics, Targets, Unverified, UserId,
+    Verified,
 };
 
 use crate::blocking::{off_thread, to_its_end};
@@ -162,44 +162,6 @@ impl Stream {
         }
         self.revoke(Targets::Grants(Vec::from([grant])), grants)
             .await
-    }
-
-    /// Takes a device of this user out of the stream, with the proof that its card is revoked, unless
-    /// that was done or the stream does not name the user.
-    pub(crate) async fn revoke_own_device(
-        &self,
-        device: DeviceId,
-        proof: &[u8],
-    ) -> Result<(), Error> {
-        let core = &self.core;
-        core.sync().await?;
-        let has_lane = core.has_lane();
-        {
-            let view = core.view();
-            let (me, _) = view.me();
-            let is_named = view.log().named_users().contains(&me);
-            if !is_named || view.state().is_out(&me, &device) {
-                return Ok(());
-            }
-        }
-        let last = match core.publishes() {
-            true => core.last_of_devices(Vec::from([device])).await?,
-            false => Vec::new(),
-        };
-        let target = DeviceTarget {
-            user: core.identity().user(),
-            device,
-            proof: proof.to_vec(),
-        };
-        let revoke = LogBody::Revoke(Revoke {
-            targets: Targets::Devices(Vec::from([target])),
-            last,
-        });
-        core.write(core.now(), revoke).await?;
-        if has_lane {
-            core.cut_session().await?;
-        }
-        Ok(())
     }
 
     async fn revoke(&self, targets: Targets, grants: Vec<GrantState>) -> Result<Revoked, Error> {
@@ -512,7 +474,7 @@ impl Core {
     }
 
     /// Whether devices of this user may have published at some time.
-    fn publishes(&self) -> bool {
+    pub(crate) fn publishes(&self) -> bool {
         let view = self.view();
         let (me, _) = view.me();
         let mut grants = view.state().grants().iter();
@@ -545,7 +507,7 @@ impl Core {
     }
 
     /// Every accepted branch tip of each of these devices.
-    async fn last_of_devices(
+    pub(crate) async fn last_of_devices(
         self: &Arc<Self>,
         devices: Vec<DeviceId>,
     ) -> Result<Vec<DeviceTips>, Error> {

@@ -1,12 +1,15 @@
 //! Following a stream without its messages.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sealcast_bus::Tail;
+use sealcast_protocol::DeviceId;
 use tokio::time::timeout;
 
+use crate::blocking::off_thread;
 use crate::core::Core;
 use crate::error::Error;
 use crate::share::Shared;
@@ -19,7 +22,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// [`Stream::attend`](crate::Stream::attend).
 ///
 /// While one is driven, whoever is granted something gets the keys, as far as this device may hand
-/// them out, and what the bus lost is put back.
+/// them out, what the bus lost is put back, and devices of the user that were revoked while the stream
+/// could not be reached are taken out of it.
 ///
 /// ```no_run
 /// # async fn doc(stream: sealcast::Stream) -> Result<(), sealcast::Error> {
@@ -36,6 +40,8 @@ pub struct Attendant {
     is_due: bool,
     /// What was handed out and told already.
     told: Shared,
+    /// Revoked devices of the user that need not be looked at again.
+    taken_out: BTreeSet<DeviceId>,
 }
 
 /// What one step of an [`Attendant`] came to.
@@ -55,6 +61,7 @@ impl Attendant {
             tail: None,
             is_due: true,
             told: Shared::default(),
+            taken_out: BTreeSet::new(),
         }
     }
 
@@ -77,6 +84,7 @@ impl Attendant {
             self.is_due = true;
         }
         self.core.sync().await?;
+        self.take_out_revoked().await?;
         self.core.share_owed().await?;
         let topics = self.core.control_places().await?;
         if self.tail.as_ref().is_none_or(|(_, of)| *of != topics.len()) {
@@ -90,6 +98,25 @@ impl Attendant {
             bundles: (now.bundles - told.bundles) as u64,
             bundle_bytes: (now.bytes - told.bytes) as u64,
         })
+    }
+
+    /// Each once: where it has no effect, it would have none the next time either.
+    async fn take_out_revoked(&mut self) -> Result<(), Error> {
+        for device in self.core.revoked_and_not_out() {
+            if self.taken_out.contains(&device) {
+                continue;
+            }
+            let (vault, user) = (self.core.vault().clone(), self.core.identity().user());
+            let proof = off_thread(move || vault.revocation_of(user, device)).await??;
+            if let Some(proof) = proof {
+                match self.core.revoke_own_device(device, &proof).await {
+                    Ok(()) | Err(Error::NotAllowed(_) | Error::Forked) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            self.taken_out.insert(device);
+        }
+        Ok(())
     }
 }
 

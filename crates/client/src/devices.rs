@@ -314,7 +314,7 @@ impl Home {
         let Some(proof) = proof else {
             return Err(Error::NoRoot);
         };
-        self.in_every_stream(async |stream| stream.revoke_own_device(device, &proof).await)
+        self.in_every_stream(async |stream| stream.core.revoke_own_device(device, &proof).await)
             .await
     }
 

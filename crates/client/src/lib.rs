@@ -108,6 +108,7 @@ mod session;
 mod share;
 mod stream;
 mod subscribe;
+mod taking_out;
 mod tend;
 mod vault;
 

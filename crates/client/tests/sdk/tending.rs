@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use sealcast::{
     BusUrl, FileKey, FileLock, Ground, Home, Passphrase, SecretBytes, Stream, StreamOptions,
 };
-use sealcast_bus::{Bus as _, FileBus, Offset, Topic};
+use sealcast_bus::{Bus as _, FileBus, Item, Offset, Topic};
 use sealcast_protocol::{
-    CARD_LIFETIME_MS, FALLBACK_PERIOD_MS, FallbackKey, ListBody, ListEntry, Unverified,
+    CARD_LIFETIME_MS, FALLBACK_PERIOD_MS, FallbackKey, ListBody, ListEntry, LogBody, LogEntry,
+    StreamTopics, Unverified,
 };
 
 use crate::devices::add;
@@ -186,4 +187,42 @@ async fn a_revocation_that_one_bus_shows_counts_on_the_others_too() {
     let read = history(&phone.stream(&name("attic")).await.unwrap()).await;
     assert_eq!(read[0], "before");
     assert!(read[1].starts_with("Sealed"), "{read:?}");
+}
+
+/// The removals in the log of a stream, as a bus shows what one device wrote there.
+async fn removals(bus: &FileBus, stream: &Stream, home: &Home) -> usize {
+    let topic = StreamTopics(stream.id()).access(&home.device());
+    let topic = Topic::new(&topic).unwrap();
+    let items = bus.read(&topic, Offset(0), 1 << 20).await.unwrap();
+    let is_removal = |item: &Item| {
+        let entry = Unverified::<LogEntry>::decode(&item.payload).unwrap();
+        matches!(entry.claims().body, LogBody::Revoke(_))
+    };
+    items.into_iter().filter(is_removal).count()
+}
+
+/// The command that revokes a device is done once; an agent comes back.
+#[tokio::test]
+async fn who_attends_to_a_stream_takes_out_devices_that_were_revoked_while_it_was_away() {
+    let rig = Rig::small();
+    let time = Time::new();
+    let alice = rig.home_by("alice", &time).await;
+    let attic = attic(&alice, &rig).await;
+    let phone = add(&rig, &alice, "phone").await;
+    let (there, away) = (rig.path("other"), rig.path("away"));
+    std::fs::rename(&there, &away).unwrap();
+    let outcomes = alice.revoke_device(phone.device()).await.unwrap();
+    assert!(outcomes[0].error.is_some(), "{outcomes:?}");
+    std::fs::rename(&away, &there).unwrap();
+    let bus = FileBus::open(&there).await.unwrap();
+    let mut attendant = attic.attend();
+    attendant.next().await.unwrap();
+    assert_eq!(removals(&bus, &attic, &alice).await, 0);
+    time.pass(3600 * 1000);
+    for _ in 0..2 {
+        let mut attendant = attic.attend();
+        attendant.next().await.unwrap();
+        assert_eq!(removals(&bus, &attic, &alice).await, 1);
+    }
+    assert_eq!(attic.alarms(), []);
 }
