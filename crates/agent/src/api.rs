@@ -99,6 +99,7 @@ pub(crate) fn router(hub: &Arc<Hub>, is_for_all: bool) -> Router {
         .fallback(|| async {
             Fault::new("api.unknown", "there is no such path").answer(StatusCode::NOT_FOUND)
         })
+        .layer(middleware::map_response(in_json))
         .with_state(hub.clone());
     match is_for_all {
         true => router.layer(middleware::from_fn(host::by_address)),
@@ -317,6 +318,21 @@ impl StreamStatus {
             latest_alarms: of.alarms.iter().map(ToString::to_string).collect(),
             archive,
         }
+    }
+}
+
+/// What is refused before a handler sees it, such as a query that cannot be read, is refused like the rest.
+async fn in_json(answer: Response) -> Response {
+    let kind = answer.headers().get(header::CONTENT_TYPE);
+    let is_ours = kind.is_some_and(|kind| kind.as_bytes().starts_with(JSON.as_bytes()));
+    let fault = match answer.status() {
+        StatusCode::METHOD_NOT_ALLOWED => Fault::new("api.method", "this path has no such method"),
+        StatusCode::BAD_REQUEST => Fault::new("api.request", "path or query cannot be read"),
+        _ => return answer,
+    };
+    match is_ours {
+        true => answer,
+        false => fault.answer(answer.status()),
     }
 }
 

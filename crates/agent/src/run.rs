@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use crate::api::router;
 use crate::attend::supervise;
 use crate::client::SOCKET;
-use crate::config::Config;
+use crate::config::{AgentConfig, Config};
 use crate::hub::Hub;
 use crate::listen::{HomeSocket, Loopback};
 use crate::lock::{HomeLock, LockError};
@@ -52,7 +52,7 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
-    /// The port on loopback is in use, or may not be used; name another, or none.
+    /// The port on loopback that the config file names is in use, or may not be used; name another, or none.
     #[error("cannot listen on {address}")]
     Listen {
         /// The address.
@@ -95,16 +95,7 @@ impl Agent {
             ..AskingOptions::default()
         });
         let hub = Arc::new(Hub::new(home, config));
-        let mut loopback = None;
-        if let Some(address) = hub.config.agent.listen {
-            let fault = |source| StartError::Listen { address, source };
-            let listener = TcpListener::bind(address).await.map_err(fault)?;
-            let _is_first = hub
-                .listen
-                .set(listener.local_addr().map_err(fault)?)
-                .is_ok();
-            loopback = Some(Loopback::new(listener));
-        }
+        let loopback = listen(&hub).await?;
         Ok(Self {
             hub,
             socket,
@@ -159,6 +150,28 @@ impl Agent {
             Err(_) => tracing::warn!("agent stopped, leaving connections behind"),
         }
     }
+}
+
+/// Listens on loopback. Where another program has the port that nobody chose, the agent does without:
+/// others wait for keys, and no user of the machine is to keep them waiting.
+async fn listen(hub: &Hub) -> Result<Option<Loopback>, StartError> {
+    let Some(address) = hub.config.agent.listen else {
+        return Ok(None);
+    };
+    let fault = |source| StartError::Listen { address, source };
+    let is_default = hub.config.agent.listen == AgentConfig::default().listen;
+    let listener = match TcpListener::bind(address).await {
+        Err(error) if is_default && error.kind() == io::ErrorKind::AddrInUse => {
+            tracing::warn!(
+                "another program has the port of the metrics; they are on the socket alone"
+            );
+            return Ok(None);
+        }
+        bound => bound.map_err(fault)?,
+    };
+    let at = listener.local_addr().map_err(fault)?;
+    let _is_first = hub.listen.set(at).is_ok();
+    Ok(Some(Loopback::new(listener)))
 }
 
 fn note(place: &'static str, served: io::Result<()>) {

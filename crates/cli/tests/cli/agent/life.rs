@@ -78,6 +78,38 @@ fn a_port_that_is_taken_is_named() {
 }
 
 #[test]
+fn what_cannot_be_asked_is_refused_in_one_form() {
+    let rig = Rig::small();
+    let (kim, _) = rig.owner("kim", "s");
+    let serving = Serving::of_stream(&kim, &[]);
+    for (path, status, code) in [
+        ("/no/such", 404, "api.unknown"),
+        ("/streams/x/messages", 404, "stream.unknown"),
+        ("/streams/%ff/messages", 400, "api.request"),
+        ("/streams/s/messages?from=-1", 400, "api.request"),
+        ("/streams/s/messages?form=1", 400, "api.request"),
+    ] {
+        let (found, body) = get(kim.home(), path);
+        let fault: Value = serde_json::from_str(&body).unwrap_or_else(|_| panic!("{body}"));
+        assert_eq!((found, &fault["code"]), (status, &code.into()), "{path}");
+    }
+    serving.stop();
+}
+
+/// Another user of the machine must not keep an agent from its work.
+#[test]
+fn a_port_that_nobody_chose_may_be_taken() {
+    let rig = Rig::small();
+    let (kim, _) = rig.owner("kim", "s");
+    // Where this fails, another has it.
+    let _taken = std::net::TcpListener::bind("127.0.0.1:9464");
+    std::fs::write(kim.home().join("config.toml"), "[agent]\n").unwrap();
+    let serving = Serving::of_stream(&kim, &[]);
+    assert_eq!(status(&kim)["streams"][0]["standing"], "attended");
+    serving.stop();
+}
+
+#[test]
 fn a_bus_that_goes_away_is_told_and_taken_up_again_when_it_is_back() {
     let rig = Rig::small();
     let (kim, _) = rig.owner("kim", "s");
