@@ -164,9 +164,8 @@ impl Lot {
             vault.take_parked(parking, REOPENED_AT_ONCE, REOPENED_BYTES)?
         };
         for (number, bytes) in taken.envelopes {
-            if !machine.reopen(&self.core.view(), number, &bytes) {
-                lock(&self.index).parking.put_back(number);
-            }
+            let reopened = machine.reopen(&self.core.view(), number, &bytes);
+            lock(&self.index).parking.put_back(number, reopened);
         }
         taken.damage.map_or(Ok(()), Err)
     }

@@ -41,7 +41,7 @@ pub use newcomer::{Newcomer, consented_card};
 pub use parking::{Cause, Change, Missing, Parked, Parking, ParkingLimits, Unopened};
 pub use persist::{Put, Space, persisted};
 pub use publish::{Draft, NewSession, NotSealed, Publisher, Sealed};
-pub use read::{Event, Mode, Reader, Refusal};
+pub use read::{Event, Mode, Reader, Refusal, Reopened};
 pub use share::{Handout, HandoutKey, SharedWith, is_delivered, plan_handouts, wrap_handout};
 pub use track::{Notice, Tracker};
 pub use view::{Alarm, Answer, ControlTopic, Output, StreamView, imported};

@@ -232,13 +232,13 @@ impl Parking {
 
     /// Whether anything has waited as long as it may.
     pub fn has_old(&self, now: Position) -> bool {
-        let first = self.entries.values().find(|of| !of.is_taken);
+        let first = self.entries.values().find(|of| has_age(of, now));
         first.is_some_and(|of| self.is_old(of, now))
     }
 
     /// Gives up what has waited as long as it may.
     pub fn expire(&mut self, now: Position) {
-        let waiting = self.entries.iter().filter(|(_, of)| !of.is_taken);
+        let waiting = self.entries.iter().filter(|(_, of)| has_age(of, now));
         let old = waiting.take_while(|(_, of)| self.is_old(of, now));
         let old: Vec<_> = old.map(|(number, _)| *number).collect();
         for number in old {
@@ -400,4 +400,10 @@ impl Parking {
             }
         }
     }
+}
+
+/// Whether an envelope waits, and for how long is known: what a clock that was set back since says
+/// came later holds up nothing that came behind it.
+fn has_age(of: &Entry, now: Position) -> bool {
+    !of.is_taken && of.of.arrived <= now
 }

@@ -19,6 +19,8 @@ use crate::view::StreamView;
 
 mod parked;
 
+pub use parked::Reopened;
+
 /// Opens the envelopes of one stream.
 ///
 /// Feed every item of the data topic to [`handle`](Self::handle) and drain

@@ -18,8 +18,10 @@ use crate::error::Error;
 use crate::read::allowed_now;
 use crate::stream::Stream;
 
-/// Things that one request asks for, at most.
+/// Things that one request asks for, at most, and of one lane: whoever starts session after session
+/// takes the room of no other publisher.
 const WANTS_MAX: usize = 4_096;
+const OF_LANE_MAX: usize = 1_024;
 /// How long the receipts may take that say what has opened.
 const RECEIPTS_WITHIN: Duration = Duration::from_secs(1);
 
@@ -168,6 +170,7 @@ impl Missing {
         let mut machine = Machine::new(Mode::History(interval));
         machine.allow(allowed_now(core).await?);
         let (mut wants, mut at) = (BTreeMap::new(), Offset(0));
+        let mut of_lane = BTreeMap::<UserId, usize>::new();
         let end = core.bus.end(&topic).await?;
         loop {
             let items = read_past(&*core.bus, &topic, at, end).await?;
@@ -189,9 +192,11 @@ impl Missing {
                     session: header.session,
                     interval: around,
                 };
-                if wants.len() < WANTS_MAX {
+                let of_lane = of_lane.entry(lane).or_default();
+                if wants.len() < WANTS_MAX && *of_lane < OF_LANE_MAX && !wants.contains_key(&want) {
                     let state = Standing::Open(None);
-                    wants.entry(want).or_insert(Lacking { at, state });
+                    wants.insert(want, Lacking { at, state });
+                    *of_lane += 1;
                 }
             }
         }

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use super::Parking;
 use super::{BTreeSet, DeviceId, Position, SessionId, StreamView};
+use crate::read::Reopened;
 
 #[derive(Debug, Default)]
 pub(super) struct Group {
@@ -27,16 +28,18 @@ impl Parking {
     pub fn look(&mut self, view: &StreamView) {
         self.is_new = false;
         for ((device, session), group) in &mut self.sessions {
-            let now = Some(Seen::of(view, session, device));
-            if group.seen == now {
+            let now = Seen::of(view, session, device);
+            let before = group.seen.replace(now);
+            if before == Some(now) {
                 continue;
             }
-            group.seen = now;
+            let has_new_keys = before.is_none_or(|of| of.has_other_keys_than(&now));
             for number in &group.numbers {
                 let Some(entry) = self.entries.get(number).filter(|of| !of.is_taken) else {
                     continue;
                 };
-                if entry.may_open(view) && self.due.insert(*number) {
+                let is_due = (has_new_keys || !entry.has_failed) && entry.may_open(view);
+                if is_due && self.due.insert(*number) {
                     *self.due_devices.entry(*device).or_default() += 1;
                 }
             }
@@ -96,13 +99,16 @@ impl Parking {
         taken
     }
 
-    /// Notes that an envelope that was taken does not open after all, and waits on: its key is
-    /// missing still.
-    pub fn put_back(&mut self, number: u64) {
+    /// Notes what became of an envelope that was taken, where it waits on. Where no key opens it,
+    /// its key is missing still, and it is not due again before others have come.
+    pub fn put_back(&mut self, number: u64, reopened: Reopened) {
+        if reopened == Reopened::Done {
+            return;
+        }
         if let Some(entry) = self.entries.get_mut(&number) {
             entry.is_taken = false;
-            entry.has_failed = true;
-            self.is_new = true;
+            entry.has_failed = reopened == Reopened::NoKey;
+            self.is_new |= entry.has_failed;
         }
     }
 
@@ -128,5 +134,9 @@ impl Seen {
             covers: view.covers(session).len(),
             rights: view.revision(),
         }
+    }
+
+    fn has_other_keys_than(&self, other: &Self) -> bool {
+        (self.has_root, self.covers) != (other.has_root, other.covers)
     }
 }

@@ -10,6 +10,17 @@ use crate::candidates::Outcome;
 use crate::parking::{Cause, Parked, Unopened};
 use crate::view::StreamView;
 
+/// What became of a parked envelope that was judged once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reopened {
+    /// It waits no more.
+    Done,
+    /// No key that is here opens it.
+    NoKey,
+    /// Its sender, its session or the right to it is not known.
+    NotYet,
+}
+
 impl Reader {
     /// Hands out from now on, with what it says of them, the envelopes that may open later, to be
     /// [settled](Self::settle) before its events are taken. `waiting` are those that wait already.
@@ -38,18 +49,20 @@ impl Reader {
         events.into_iter().for_each(|event| self.events.push(event));
     }
 
-    /// Judges a parked envelope once more, all but its order, which was judged when it came. False
-    /// where it still waits; nothing is told then.
-    pub fn reopen(&mut self, view: &StreamView, number: u64, bytes: &[u8]) -> bool {
-        let is_done =
-            EnvelopeView::parse(bytes).is_ok_and(|envelope| self.judge_again(view, envelope));
-        if is_done {
+    /// Judges a parked envelope once more, all but its order, which was judged when it came. Where
+    /// it still waits, nothing is told.
+    pub fn reopen(&mut self, view: &StreamView, number: u64, bytes: &[u8]) -> Reopened {
+        let Ok(envelope) = EnvelopeView::parse(bytes) else {
+            return Reopened::NotYet;
+        };
+        let reopened = self.judge_again(view, envelope);
+        if reopened == Reopened::Done {
             self.events.push_done(number);
         }
-        is_done
+        reopened
     }
 
-    fn judge_again(&mut self, view: &StreamView, envelope: EnvelopeView<'_>) -> bool {
+    fn judge_again(&mut self, view: &StreamView, envelope: EnvelopeView<'_>) -> Reopened {
         let (stream, header) = (view.stream(), *envelope.header());
         let reject = |user, refusal| Event::Rejected {
             header: Some(header),
@@ -61,17 +74,17 @@ impl Reader {
         let accepted = match accept(view, &stream, envelope, &self.allowed, &mut self.verifier) {
             Ok(accepted) => accepted,
             Err((_, Refusal::UnknownSender | Refusal::UnknownSession | Refusal::NotEntitled)) => {
-                return false;
+                return Reopened::NotYet;
             }
             Err((user, refusal)) => {
                 self.events.push(reject(user, refusal));
-                return true;
+                return Reopened::Done;
             }
         };
         let user = accepted.user;
         match self.keys.open(view, &accepted.envelope) {
-            Outcome::NoKey => return false,
-            Outcome::NotAuthentic(givers) if !givers.is_empty() => return false,
+            Outcome::NoKey => return Reopened::NoKey,
+            Outcome::NotAuthentic(givers) if !givers.is_empty() => return Reopened::NoKey,
             Outcome::NotAuthentic(_) => {
                 self.events.push(reject(Some(user), Refusal::NotAuthentic));
             }
@@ -80,7 +93,7 @@ impl Reader {
                 self.deliver(header, user, plaintext, Parked::Waited);
             }
         }
-        true
+        Reopened::Done
     }
 
     /// What an envelope that is refused may wait for, if anything.

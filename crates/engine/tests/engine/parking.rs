@@ -435,4 +435,16 @@ fn what_waited_and_a_false_cover_did_not_open_is_missing_still() {
         assert_eq!(lot.missing(&world), missing);
         assert!(!lot.parking.wants_look());
     }
+    // What is learned besides keys does not have it opened again and again.
+    world
+        .grant(OWNER, liar, Roles::READER, Interval::ALL)
+        .unwrap();
+    world.sync(reader);
+    lot.parking.look(&world.peers[reader].view);
+    assert!(!lot.parking.has_due());
+    world.restart(OWNER);
+    world.revoke_user(OWNER, liar).unwrap();
+    world.share(OWNER, SharedWith::Everyone);
+    world.sync(reader);
+    assert_eq!(lot.release(&world), "bad cover\ntrue Waited\n");
 }

@@ -90,9 +90,8 @@ impl Lot {
             }
             for number in numbers {
                 let place = (Space::ParkedEnvelope, self.parking.envelope_id(number));
-                if !self.reader.reopen(view, number, &self.store[&place]) {
-                    self.parking.put_back(number);
-                }
+                let reopened = self.reader.reopen(view, number, &self.store[&place]);
+                self.parking.put_back(number, reopened);
             }
             told.extend(std::iter::from_fn(|| self.reader.poll_event()));
             let done = self.reader.take_events().take_done();

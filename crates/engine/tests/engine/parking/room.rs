@@ -175,3 +175,23 @@ fn rows_that_are_none_are_passed_over() {
     lot.restore();
     assert_eq!(lot.parking.used().0, 1);
 }
+
+#[test]
+fn what_a_wrong_clock_let_wait_keeps_nothing_else_from_getting_old() {
+    let (mut world, _, mut lot) = with_waiting(722, 0);
+    let right = world.now;
+    world.tick(200 * 24 * 3_600_000);
+    let ahead = sealed(&mut world, OWNER, &["ahead".to_owned()]);
+    lot.read(&world, &ahead);
+    let behind = sealed(&mut world, OWNER, &["behind".to_owned()]);
+    world.now = right;
+    lot.read(&world, &behind);
+    assert_eq!(lot.count(), 2);
+    world.tick(ParkingLimits::default().age_ms_max + 1);
+    assert!(lot.parking.has_old(world.now));
+    lot.parking.expire(world.now);
+    lot.keep();
+    let told = told_lines(lot.parking.take_told());
+    assert_eq!(told, "rejected: UnknownSession TooOld\n");
+    assert_eq!(lot.count(), 1);
+}
