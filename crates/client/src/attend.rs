@@ -1,12 +1,12 @@
 //! Following a stream without its messages.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sealcast_bus::Tail;
-use sealcast_protocol::DeviceId;
+use sealcast_protocol::{DeviceId, Position};
 use tokio::time::timeout;
 
 use crate::blocking::off_thread;
@@ -17,6 +17,9 @@ use crate::share::Shared;
 /// How often the bus is looked at though it tells nothing new: one that was put back to an older
 /// state may not tell.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// How long until a revoked device is taken out that a bus did not let be taken out, in milliseconds.
+const AGAIN_MS: u64 = 10 * 60 * 1000;
 
 /// Follows a stream's access log, session records and keys, not its messages; made by
 /// [`Stream::attend`](crate::Stream::attend).
@@ -40,8 +43,8 @@ pub struct Attendant {
     is_due: bool,
     /// What was handed out and told already.
     told: Shared,
-    /// Revoked devices of the user that need not be looked at again.
-    taken_out: BTreeSet<DeviceId>,
+    /// Revoked devices of the user, and before when they need not be looked at again.
+    taken_out: BTreeMap<DeviceId, Position>,
 }
 
 /// What one step of an [`Attendant`] came to.
@@ -61,7 +64,7 @@ impl Attendant {
             tail: None,
             is_due: true,
             told: Shared::default(),
-            taken_out: BTreeSet::new(),
+            taken_out: BTreeMap::new(),
         }
     }
 
@@ -100,21 +103,25 @@ impl Attendant {
         })
     }
 
-    /// Each once: where it has no effect, it would have none the next time either.
+    /// Each once: where it has no effect, it would have none the next time either. What a bus does not
+    /// take is tried again, and keeps nobody from being given keys.
     async fn take_out_revoked(&mut self) -> Result<(), Error> {
+        let now = self.core.now();
         for device in self.core.revoked_and_not_out() {
-            if self.taken_out.contains(&device) {
+            if self.taken_out.get(&device).is_some_and(|at| now < *at) {
                 continue;
             }
             let (vault, user) = (self.core.vault().clone(), self.core.identity().user());
             let proof = off_thread(move || vault.revocation_of(user, device)).await??;
-            if let Some(proof) = proof {
-                match self.core.revoke_own_device(device, &proof).await {
-                    Ok(()) | Err(Error::NotAllowed(_) | Error::Forked) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            self.taken_out.insert(device);
+            let again = match proof {
+                Some(proof) => match self.core.revoke_own_device(device, &proof).await {
+                    Err(error @ Error::Store(_)) => return Err(error),
+                    Ok(()) | Err(Error::NotAllowed(_) | Error::Forked) => Position::END,
+                    Err(_) => now.after(AGAIN_MS),
+                },
+                None => Position::END,
+            };
+            self.taken_out.insert(device, again);
         }
         Ok(())
     }

@@ -84,24 +84,29 @@ async fn a_process_that_runs_on_names_its_new_fallback_key_on_each_of_its_buses(
     }
 }
 
+/// A bus that takes nothing in topics that have a text in their names, while it is told so.
+fn refusing(time: &Time, text: &'static str, is_full: &Arc<AtomicBool>) -> Ground {
+    let full = is_full.clone();
+    let ground = Meddler::ground(move |ask, topic| {
+        let refuses = full.load(Ordering::SeqCst) && topic.contains(text);
+        match refuses && ask == Ask::Append {
+            true => Manner::Fail,
+            false => Manner::Honest,
+        }
+    });
+    Ground {
+        clock: time.ground().clock,
+        ..ground
+    }
+}
+
 #[tokio::test]
 async fn a_new_fallback_key_that_a_bus_did_not_take_is_named_later() {
     let rig = Rig::small();
     let time = Time::new();
     drop(rig.home("alice").await);
     let is_full = Arc::new(AtomicBool::new(false));
-    let full = is_full.clone();
-    let ground = Meddler::ground(move |ask, topic| {
-        let refuses = full.load(Ordering::SeqCst) && topic.ends_with("/fallback");
-        match refuses && ask == Ask::Append {
-            true => Manner::Fail,
-            false => Manner::Honest,
-        }
-    });
-    let ground = Ground {
-        clock: time.ground().clock,
-        ..ground
-    };
+    let ground = refusing(&time, "/fallback", &is_full);
     let alice = rig.on("alice", ground).await;
     let stream = kitchen(&alice).await;
     let first = FallbackKey::period_at(time.now());
@@ -225,4 +230,30 @@ async fn who_attends_to_a_stream_takes_out_devices_that_were_revoked_while_it_wa
         assert_eq!(removals(&bus, &attic, &alice).await, 1);
     }
     assert_eq!(attic.alarms(), []);
+}
+
+#[tokio::test]
+async fn a_revoked_device_that_cannot_be_taken_out_keeps_nobody_from_being_given_keys() {
+    let rig = Rig::small();
+    let time = Time::new();
+    drop(rig.home("alice").await);
+    let bob = rig.home_by("bob", &time).await;
+    let is_full = Arc::new(AtomicBool::new(false));
+    let alice = rig.on("alice", refusing(&time, "/access/", &is_full)).await;
+    let stream = kitchen(&alice).await;
+    let phone = add(&rig, &alice, "phone").await;
+    say(&stream, "one").await;
+    stream.grant(all_to(bob.user())).await.unwrap();
+    is_full.store(true, Ordering::SeqCst);
+    alice.revoke_device(phone.device()).await.unwrap();
+    time.pass(3600 * 1000);
+    let joined = join(&bob, &stream).await;
+    let mut attendant = stream.attend();
+    assert_eq!(attendant.next().await.unwrap().bundles, 1);
+    assert_eq!(history(&joined).await, ["one"]);
+    is_full.store(false, Ordering::SeqCst);
+    time.pass(3600 * 1000);
+    let mut attendant = stream.attend();
+    attendant.next().await.unwrap();
+    assert_eq!(removals(&rig.bus().await, &stream, &alice).await, 1);
 }
