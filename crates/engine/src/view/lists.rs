@@ -19,6 +19,8 @@ const AHEAD_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
     entries: BTreeMap<(UserId, u32), Vec<u8>>,
+    /// The last places of entries that found no room to wait.
+    turned_away: BTreeMap<UserId, u32>,
     /// Users of whom it was told.
     told: BTreeSet<UserId>,
 }
@@ -106,13 +108,21 @@ impl StreamView {
         let entries = &mut self.ahead.entries;
         if entries.range((*user, 0)..=(*user, u32::MAX)).count() < AHEAD_MAX {
             entries.insert((*user, seq), bytes.to_vec());
+        } else {
+            let last = self.ahead.turned_away.entry(*user).or_insert(seq);
+            *last = seq.max(*last);
         }
     }
 
     /// Users of whose device lists the bus hides entries. How far their topics were read must not
     /// be recorded.
     pub fn hidden_lists(&self) -> BTreeSet<UserId> {
-        self.ahead.entries.keys().map(|(user, _)| *user).collect()
+        let waiting = self.ahead.entries.keys().map(|(user, _)| *user);
+        let turned_away = self.ahead.turned_away.iter().filter(|(user, last)| {
+            let next = self.lists.get(user).map_or(0, CardList::next_seq);
+            next <= **last
+        });
+        waiting.chain(turned_away.map(|(user, _)| *user)).collect()
     }
 
     /// The topics were read to their ends: what still waits follows what the bus does not show.

@@ -1,6 +1,6 @@
 //! Device lists that a bus alters, and checkpoints; what the devices of one user give each other.
 
-use sealcast_engine::{Alarm, SharedWith, plan_handouts};
+use sealcast_engine::{Alarm, ControlTopic, SharedWith, plan_handouts};
 use sealcast_protocol::{
     CardList, CardRevocation, DeviceId, Interval, ListBody, ListEntry, Position, Roles, sign,
 };
@@ -103,6 +103,34 @@ fn revocation(device: DeviceId) -> ListBody {
 fn take_last(world: &mut World, peer: usize) -> Vec<u8> {
     let topic = world.id(peer).devices_topic();
     world.bus.get_mut(&topic).unwrap().pop().unwrap()
+}
+
+#[test]
+fn entries_that_found_no_room_to_wait_are_not_taken_for_read() {
+    let mut world = World::new(97);
+    let reader = granted(&mut world);
+    world.sync(OWNER);
+    let user = world.id(reader);
+    let mut list = world.peers[OWNER].view.list(&user).unwrap().clone();
+    let identity = &world.peers[reader].identity;
+    let entries = (0..80).map(|_| {
+        let entry = list.append(identity.root().unwrap(), NOON, identity.card(NOON));
+        entry.unwrap().wire().to_vec()
+    });
+    let entries: Vec<_> = entries.collect();
+    let (first, rest) = entries.split_first().unwrap();
+    for entry in rest.iter().chain([first]) {
+        world.put(&user.devices_topic(), entry);
+    }
+    world.sync(OWNER);
+    let view = &mut world.peers[OWNER].view;
+    assert!(view.list(&user).unwrap().next_seq() < list.next_seq());
+    assert!(view.hidden_lists().contains(&user));
+    for entry in rest {
+        view.handle(&ControlTopic::Devices(user), entry);
+    }
+    assert_eq!(view.list(&user).unwrap().next_seq(), list.next_seq());
+    assert!(view.hidden_lists().is_empty());
 }
 
 #[test]
