@@ -430,13 +430,14 @@ impl Driver {
                     of.fetch_add(grants as u64, Ordering::Relaxed);
                     Said::Give
                 }
-                Err(error) => {
+                Err(_) => {
+                    count(&self.counts.faults);
                     // A yes is not lost: it is written when the bus takes it.
                     self.remember(question.user, async move {
                         sleep(RETRY).await;
                         (asked, question, decision)
                     });
-                    return Err(error);
+                    return Ok(());
                 }
             },
             Decision::Refuse(reason) => Said::Refuse(reason),
@@ -497,6 +498,9 @@ fn hand_in(core: &Core, machine: &mut Responder, input: Input) {
 impl Core {
     /// Lets the log say yes to what was asked for, where this device may and it does not yet.
     async fn grant_asked(self: &Arc<Self>, question: &Question) -> Result<usize, Error> {
+        // What an earlier try wrote and did not send counts, and what others granted meanwhile.
+        self.resend_entry().await?;
+        self.sync().await?;
         let mut lanes: BTreeMap<Interval, BTreeSet<UserId>> = BTreeMap::new();
         let is_granted = |want: &&AskedFor| {
             let view = self.view();

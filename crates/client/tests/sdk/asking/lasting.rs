@@ -1,5 +1,7 @@
 //! Requests and decisions that take long.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 
 /// Who asks and asks while nobody has decided takes up no more of whoever decides.
@@ -97,4 +99,42 @@ async fn a_request_that_is_over_is_not_made_again_by_who_follows_the_stream() {
     assert!(of_bob <= 1, "{of_bob} more");
     asks.abort();
     drop(following);
+}
+
+#[tokio::test]
+async fn a_yes_that_the_bus_does_not_take_at_once_is_not_lost() {
+    let rig = Rig::small();
+    let [alice, bob] = rig.homes(["alice", "bob"]).await;
+    let stream = asked_for(&alice).await;
+    let joined = join(&bob, &stream).await;
+    say(&stream, "one").await;
+    let fails = Arc::new(AtomicBool::new(true));
+    let once = fails.clone();
+    let faulty = rig
+        .on(
+            "alice",
+            Meddler::ground(move |ask, topic| {
+                let is_entry = ask == Ask::Append && topic.contains("/access/");
+                match is_entry && once.swap(false, Ordering::Relaxed) {
+                    true => Manner::Fail,
+                    false => Manner::Honest,
+                }
+            }),
+        )
+        .await;
+    let (asked, mut questions) = mpsc::unbounded_channel();
+    let policy = Policy::asking(move |question: Question| {
+        asked.send(question.user).unwrap();
+        async { Decision::Grant }
+    });
+    let answering = answering_by(&open(&faulty).await, policy).await;
+    assert_eq!(request(&joined).await.end, RequestEnd::Opened);
+    assert!(!fails.load(Ordering::Relaxed));
+    assert_eq!(questions.recv().await, Some(bob.user()));
+    assert!(questions.try_recv().is_err(), "somebody is asked twice");
+    stream.sync().await.unwrap();
+    let who = stream.who().await.unwrap();
+    let grants = who.iter().filter(|of| of.user == bob.user());
+    assert_eq!(grants.count(), 1);
+    drop(answering);
 }
