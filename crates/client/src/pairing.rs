@@ -32,6 +32,8 @@ pub(crate) struct Meeting {
     /// Items that nobody sealed who knows the code.
     pub(crate) strangers: usize,
     at: Offset,
+    /// Whether somebody else spoke while this side did, which nobody has looked at yet.
+    has_overheard: bool,
 }
 
 impl Meeting {
@@ -43,6 +45,7 @@ impl Meeting {
             items: Vec::new(),
             strangers: 0,
             at: Offset(0),
+            has_overheard: false,
         })
     }
 
@@ -80,12 +83,18 @@ impl Meeting {
     pub(crate) async fn say_again(&mut self, item: PairingItem) -> Result<(), Error> {
         let code = self.code;
         let sealed = off_thread(move || code.seal(&mut clock::rng(), &item)).await?;
+        let before = self.items.len();
         self.bus.append(&self.topic, vec![sealed]).await?;
-        self.listen().await
+        self.listen().await?;
+        self.has_overheard |= self.items.len() > before + 1;
+        Ok(())
     }
 
     /// Waits until somebody says something more, at most so long. Returns whether somebody did.
     pub(crate) async fn wait(&mut self, patience: Duration) -> Result<bool, Error> {
+        if std::mem::take(&mut self.has_overheard) {
+            return Ok(true);
+        }
         if self.is_flooded() {
             tokio::time::sleep(patience).await;
             return Ok(false);
@@ -267,4 +276,31 @@ fn make(
     Vault(store.clone()).begin_newcomer(&newcomer, settings)?;
     // What is put in place is the one file, without its log.
     Ok(store.purge()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever speaks reads on as well: what the other said in between is not waited for again.
+    #[tokio::test]
+    async fn what_was_said_while_this_side_spoke_is_news() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = BusUrl::file(folder.path()).unwrap();
+        let newcomer = Newcomer::generate(&mut clock::rng(), None);
+        let mut sides = Vec::new();
+        for _ in 0..2 {
+            let bus = sealcast_bus::open(&url).await.unwrap();
+            sides.push(Meeting::new(bus, newcomer.code()).unwrap());
+        }
+        let [one, other] = sides.as_mut_slice() else {
+            unreachable!()
+        };
+        let offer = |of: u8| PairingItem::Offer(UserId([of; 32]));
+        one.say(offer(1)).await.unwrap();
+        assert!(!one.wait(Duration::ZERO).await.unwrap());
+        other.say(offer(2)).await.unwrap();
+        assert!(other.wait(Duration::ZERO).await.unwrap());
+        assert!(!other.wait(Duration::ZERO).await.unwrap());
+    }
 }
