@@ -10,14 +10,15 @@ use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use sealcast::{BusError, Position};
 use serde::{Deserialize, Serialize};
 
 use crate::hub::{ArchiveStanding as HubArchive, Hub, Known, Standing as HubStanding};
 use crate::line::rfc3339;
-use crate::{host, metrics, subscribers};
+use crate::subscribers::{self, Confirmations, Wanted};
+use crate::{host, metrics};
 
 /// The number of this API. It grows when an older command line would misread an answer.
 pub const API: u32 = 1;
@@ -31,6 +32,8 @@ const DESCRIPTION: &str = include_str!("../openapi.json");
 )]
 pub(crate) struct Route {
     pub(crate) path: &'static str,
+    /// `get` or `post`.
+    pub(crate) method: &'static str,
     pub(crate) summary: &'static str,
     /// The type of what is answered, and the schema of it where it is JSON.
     pub(crate) answer: (&'static str, Option<&'static str>),
@@ -45,6 +48,7 @@ const TEXT: &str = "text/plain";
 pub(crate) const ROUTES: &[Route] = &[
     Route {
         path: "/home",
+        method: "get",
         summary: "Whose home this is, and its contacts.",
         answer: (JSON, Some("HomeInfo")),
         is_public: false,
@@ -52,6 +56,7 @@ pub(crate) const ROUTES: &[Route] = &[
     },
     Route {
         path: "/status",
+        method: "get",
         summary: "How the agent is, and each of its streams.",
         answer: (JSON, Some("Status")),
         is_public: false,
@@ -59,6 +64,7 @@ pub(crate) const ROUTES: &[Route] = &[
     },
     Route {
         path: "/streams/{name}/messages",
+        method: "get",
         summary: "Follows a stream: a line of JSON for each delivery, as `sub --json` prints it; before them how many \
                   messages are `waiting` for keys; `alarm` and \
                   `hint` for what honest devices and buses do not do; `end` in the last line says why.",
@@ -67,7 +73,19 @@ pub(crate) const ROUTES: &[Route] = &[
         handler: || get(messages),
     },
     Route {
+        path: "/streams/{name}/messages",
+        method: "post",
+        summary: "The same for whoever says what it has taken. The body is a byte for each delivery that had `waited`, sent \
+                  when the subscriber is done with its line. The next line comes then, and what is \
+                  not confirmed is delivered again to the next subscriber. The `content-length` may be as \
+                  large as one likes; closing the connection ends the body.",
+        answer: (LINES, Some("DeliveryLine")),
+        is_public: false,
+        handler: || post(confirmed_messages),
+    },
+    Route {
         path: "/healthz",
+        method: "get",
         summary: "`ok`, or 503 and what is wrong, a line each.",
         answer: (TEXT, None),
         is_public: true,
@@ -75,6 +93,7 @@ pub(crate) const ROUTES: &[Route] = &[
     },
     Route {
         path: "/metrics",
+        method: "get",
         summary: "Counters and gauges in the text format of Prometheus.",
         answer: (TEXT, None),
         is_public: true,
@@ -82,6 +101,7 @@ pub(crate) const ROUTES: &[Route] = &[
     },
     Route {
         path: "/openapi.json",
+        method: "get",
         summary: "This description.",
         answer: (JSON, None),
         is_public: false,
@@ -421,9 +441,32 @@ async fn messages(
     Path(name): Path<String>,
     Query(query): Query<MessagesQuery>,
 ) -> Response {
+    deliver(&hub, &name, &query, None).await
+}
+
+async fn confirmed_messages(
+    State(hub): State<Arc<Hub>>,
+    Path(name): Path<String>,
+    Query(query): Query<MessagesQuery>,
+    body: Body,
+) -> Response {
+    deliver(&hub, &name, &query, Some(Confirmations::of(body))).await
+}
+
+async fn deliver(
+    hub: &Arc<Hub>,
+    name: &str,
+    query: &MessagesQuery,
+    confirmations: Option<Confirmations>,
+) -> Response {
     let begun = async {
-        let stream = hub.stream(&name).await?;
-        subscribers::follow(&hub, &stream, query.from.map(Position), query.count).await
+        let stream = hub.stream(name).await?;
+        let wanted = Wanted {
+            from: query.from.map(Position),
+            count: query.count,
+            confirmations,
+        };
+        subscribers::follow(hub, &stream, wanted).await
     };
     match begun.await {
         Ok(lines) => ([(header::CONTENT_TYPE, LINES)], Body::from_stream(lines)).into_response(),

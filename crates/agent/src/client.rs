@@ -78,6 +78,7 @@ impl AgentClient {
     }
 
     /// Follows a stream: from now on, or from a position on; for so many messages, or without end.
+    /// Say of each message that had waited when you are [done](Messages::confirm) with it.
     ///
     /// # Errors
     ///
@@ -91,12 +92,20 @@ impl AgentClient {
         let from = from.map_or(String::new(), |from| format!("from={from}&"));
         let count = count.map_or(String::new(), |count| format!("count={count}"));
         let path = format!("/streams/{}/messages?{from}{count}", escaped(stream));
-        Ok(Messages(self.ask(&path).await?))
+        // The body ends with the connection, whatever its length was said to be.
+        let request = format!(
+            "POST {path} HTTP/1.0\r\ncontent-length: {}\r\n\r\n",
+            u32::MAX
+        );
+        Ok(Messages(self.send(&request).await?))
     }
 
     async fn ask(&self, path: &str) -> Result<Connection, ClientError> {
+        self.send(&format!("GET {path} HTTP/1.0\r\n\r\n")).await
+    }
+
+    async fn send(&self, request: &str) -> Result<Connection, ClientError> {
         let mut connection = Connection::open(&self.socket).await?;
-        let request = format!("GET {path} HTTP/1.0\r\n\r\n");
         let sent = connection.stream.write_all(request.as_bytes()).await;
         sent.map_err(ClientError::Io)?;
         let status = connection.head().await?;
@@ -122,6 +131,23 @@ impl Messages {
     pub async fn next(&mut self) -> Result<StreamLine, ClientError> {
         let line = self.0.line(LINE_MAX).await?;
         StreamLine::read(&line).map_err(|_| ClientError::Unintelligible)
+    }
+
+    /// Says that this is done with a message that had waited, so that it is not delivered again. The
+    /// next line comes then.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the connection does.
+    pub async fn confirm(&mut self) -> Result<(), ClientError> {
+        let sent = self.0.stream.write_all(b"\n").await;
+        sent.map_err(ClientError::Io)
+    }
+
+    /// Waits for the end, which comes after as many messages as were asked for. What was confirmed is
+    /// recorded then.
+    pub async fn end(&mut self) {
+        while self.next().await.is_ok() {}
     }
 }
 

@@ -20,15 +20,11 @@ fn description() -> String {
         generator.subschema_for::<Fault>(),
     ];
     assert!(answers.iter().all(|of| of.get("$ref").is_some()));
-    let paths: serde_json::Map<_, _> = ROUTES
-        .iter()
-        .map(|of| {
-            (
-                of.path.to_owned(),
-                json!({ "get": operation(of, &mut generator) }),
-            )
-        })
-        .collect();
+    let mut paths = serde_json::Map::new();
+    for of in ROUTES {
+        let methods = paths.entry(of.path).or_insert_with(|| json!({}));
+        methods[of.method] = operation(of, &mut generator);
+    }
     let description = json!({
         "openapi": "3.1.0",
         "info": {

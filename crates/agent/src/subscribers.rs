@@ -1,13 +1,15 @@
 //! Those who follow a stream through the agent.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use axum::body::Bytes;
+use axum::body::{Body, BodyDataStream, Bytes};
 use futures_core::Stream as Chunks;
 use sealcast::{
-    Alarm, Delivery, Error, Position, State, Stream, StreamId, SubscribeOptions, Subscription,
+    Alarm, Delivery, Error, Parked, Position, State, Stream, StreamId, SubscribeOptions,
+    Subscription,
 };
 use serde::Serialize;
 use tokio::sync::broadcast::Receiver as Alarms;
@@ -32,17 +34,56 @@ impl Chunks for Lines {
     }
 }
 
+/// What a subscriber wants.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    /// From when on; from now on where not given.
+    pub(crate) from: Option<Position>,
+    /// How many messages; no end where not given.
+    pub(crate) count: Option<u64>,
+    /// Where it says what it has taken, if it does.
+    pub(crate) confirmations: Option<Confirmations>,
+}
+
+/// Says of each message that had waited that the subscriber is done with it, a byte each.
+#[derive(Debug)]
+pub(crate) struct Confirmations {
+    body: BodyDataStream,
+    /// Those that came and belong to messages that are not delivered yet.
+    early: usize,
+}
+
+impl Confirmations {
+    pub(crate) fn of(body: Body) -> Self {
+        Self {
+            body: body.into_data_stream(),
+            early: 0,
+        }
+    }
+
+    /// Waits for the next; false where none comes any more.
+    async fn next(&mut self) -> bool {
+        while self.early == 0 {
+            match poll_fn(|context| Pin::new(&mut self.body).poll_next(context)).await {
+                Some(Ok(bytes)) => self.early = bytes.len(),
+                Some(Err(_)) | None => return false,
+            }
+        }
+        self.early -= 1;
+        true
+    }
+}
+
 /// Begins to follow a stream for a subscriber, until there were so many messages, the lines are
 /// dropped or the agent stops.
 pub(crate) async fn follow(
     hub: &Arc<Hub>,
     stream: &Stream,
-    from: Option<Position>,
-    count: Option<u64>,
+    wanted: Wanted,
 ) -> Result<Lines, Error> {
     let waiting = stream.parked().await?.messages;
     let options = SubscribeOptions {
-        from,
+        from: wanted.from,
         parking: hub.config.parking,
     };
     let subscription = stream.subscribe_with(options).await?;
@@ -55,7 +96,8 @@ pub(crate) async fn follow(
         id: stream.id(),
         alarms: hub.alarms_of(&stream.id()),
         lines,
-        left: count,
+        left: wanted.count,
+        confirmations: wanted.confirmations,
     };
     tokio::spawn(follower.run(subscription));
     Ok(Lines(taken))
@@ -69,6 +111,16 @@ struct Follower {
     lines: mpsc::Sender<Bytes>,
     /// How many messages it still wants, where it said so.
     left: Option<u64>,
+    confirmations: Option<Confirmations>,
+}
+
+/// Why no more is told.
+enum Ending {
+    /// There is nobody to tell, or it has all that it wanted.
+    Done,
+    /// Nobody confirmed what was told last: it must not count as delivered.
+    Unconfirmed(Option<Fault>),
+    Fault(Fault),
 }
 
 /// What comes next.
@@ -86,11 +138,13 @@ impl Follower {
         self.hub.subscribed(&self.id, 1);
         tracing::debug!(stream = number, "subscriber came");
         let end = self.tell(&mut subscription).await;
-        if let Some(fault) = end {
+        if let Ending::Fault(fault) | Ending::Unconfirmed(Some(fault)) = &end {
             // Whoever does not take the lines before does not wait for this one.
-            let _is_told = self.lines.try_send(line(&End { end: &fault })).is_ok();
+            let _is_told = self.lines.try_send(line(&End { end: fault })).is_ok();
         }
-        if let Err(error) = subscription.finish().await {
+        if !matches!(end, Ending::Unconfirmed(_))
+            && let Err(error) = subscription.finish().await
+        {
             tracing::warn!(stream = number, code = error.code(), "place not kept");
         }
         self.hub.subscribed(&self.id, -1);
@@ -98,15 +152,19 @@ impl Follower {
     }
 
     /// Tells what comes, until there is nobody to tell; else returns why no more comes.
-    async fn tell(&mut self, subscription: &mut Subscription) -> Option<Fault> {
+    async fn tell(&mut self, subscription: &mut Subscription) -> Ending {
         while self.left != Some(0) {
             // Room for the next line comes first, so that nothing is taken from the stream that
             // the subscriber does not take.
             let room = self.lines.clone().reserve_owned();
             let room = tokio::select! {
-                room = room => room.ok()?,
-                () = self.hub.stopping() => return Some(Fault::stopping()),
+                room = room => room,
+                () = self.hub.stopping() => return Ending::Fault(Fault::stopping()),
             };
+            let Ok(room) = room else {
+                return Ending::Done;
+            };
+            let mut waited = false;
             let line = match self.next(subscription).await {
                 Next::Delivery(Ok(delivery)) => {
                     self.hub.delivered(&self.id, delivery.state);
@@ -115,20 +173,40 @@ impl Follower {
                         State::Opened | State::Sealed | State::Rejected
                     );
                     self.left = self.left.map(|left| left - u64::from(is_message));
+                    waited = delivery.parked == Parked::Waited;
                     let base64 = base64_of(&delivery);
                     line(&DeliveryLine::of(&delivery, base64.as_ref()))
                 }
-                Next::Delivery(Err(error)) => return Some(Fault::of(&error)),
+                Next::Delivery(Err(error)) => return Ending::Fault(Fault::of(&error)),
                 Next::Alarm(alarm) => line(&AlarmLine {
                     alarm: alarm.to_string(),
                     hint: alarm.hint(),
                 }),
-                Next::Stopping => return Some(Fault::stopping()),
-                Next::Gone => return None,
+                Next::Stopping => return Ending::Fault(Fault::stopping()),
+                Next::Gone => return Ending::Done,
             };
             let _lines = room.send(line);
+            if waited && let Err(end) = self.confirmed().await {
+                return end;
+            }
         }
-        None
+        Ending::Done
+    }
+
+    /// Waits until the subscriber is done with what it was told last, where it says so.
+    async fn confirmed(&mut self) -> Result<(), Ending> {
+        let Some(confirmations) = &mut self.confirmations else {
+            return Ok(());
+        };
+        tokio::select! {
+            biased;
+            is_confirmed = confirmations.next() => match is_confirmed {
+                true => Ok(()),
+                false => Err(Ending::Unconfirmed(None)),
+            },
+            () = self.lines.closed() => Err(Ending::Unconfirmed(None)),
+            () = self.hub.stopping() => Err(Ending::Unconfirmed(Some(Fault::stopping()))),
+        }
     }
 
     async fn next(&mut self, subscription: &mut Subscription) -> Next {

@@ -54,18 +54,22 @@ impl Running {
         ))
     }
 
-    /// Follows a stream.
+    /// Follows a stream; `None` where the agent has ended meanwhile.
     pub(crate) async fn messages(
         &self,
         stream: &str,
         from: Option<Position>,
         count: Option<u64>,
-    ) -> Result<Messages, CommandError> {
+    ) -> Result<Option<Messages>, CommandError> {
         let messages = self
             .client
             .messages(stream, from.map(|of| of.0), count)
             .await;
-        messages.map_err(lost)
+        match messages {
+            Ok(messages) => Ok(Some(messages)),
+            Err(ClientError::NotRunning) => Ok(None),
+            Err(error) => Err(lost(error)),
+        }
     }
 }
 

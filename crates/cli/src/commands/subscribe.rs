@@ -57,8 +57,8 @@ pub(crate) async fn run(
         None | Some(TimeArg::Now) => None,
         Some(time) => Some(time.position(now())),
     };
-    if let Some(agent) = agent::of(context).await? {
-        return through(ui, &agent, args, from, end).await;
+    if let Some((agent, messages)) = by_agent(context, args, from).await? {
+        return through(ui, &agent, messages, args, end).await;
     }
     let (home, stream) = context.stream(ui, &args.stream).await?;
     let parked = stream.parked().await?.messages;
@@ -100,17 +100,29 @@ async fn follow(
     }
 }
 
+/// The agent of the home, and what it hands out; `None` where none runs, or none any more.
+async fn by_agent(
+    context: &Context,
+    args: &SubArgs,
+    from: Option<Position>,
+) -> Result<Option<(Running, Messages)>, CommandError> {
+    let Some(agent) = agent::of(context).await? else {
+        return Ok(None);
+    };
+    let count = args.count.map(NonZeroU64::get);
+    let messages = agent.messages(args.stream.as_str(), from, count).await?;
+    Ok(messages.map(|messages| (agent, messages)))
+}
+
 /// Follows through the agent of the home, so that both stand at one place.
 async fn through(
     ui: &Ui,
     agent: &Running,
+    mut messages: Messages,
     args: &SubArgs,
-    from: Option<Position>,
     end: Option<Instant>,
 ) -> Result<Outcome, CommandError> {
     let stream = args.stream.to_string();
-    let count = args.count.map(NonZeroU64::get);
-    let mut messages = agent.messages(&stream, from, count).await?;
     let mut waiting = Waiting::default();
     let mut printer = Printer::new(ui, agent.names()?, agent.user().to_owned(), stream);
     tokio::select! {
@@ -167,12 +179,17 @@ async fn follow_through(
             StreamLine::Delivery(delivery) => {
                 waiting.note(&delivery);
                 printer.print(&delivery, &no_bar)?;
+                if delivery.parked == Parked::Waited {
+                    ui.flush()?;
+                    messages.confirm().await.map_err(agent::lost)?;
+                }
             }
             StreamLine::Alarm(alarm, hint) => ui.alarm(&alarm, &hint),
             StreamLine::End(fault) => return Err(agent::ended(fault)),
         }
         ui.flush()?;
         if count.is_some_and(|count| printer.messages() >= count.get()) {
+            messages.end().await;
             return Ok(());
         }
     }

@@ -1,6 +1,7 @@
 //! Following a stream through the agent.
 
-use std::io::BufRead as _;
+use std::io::{BufRead as _, Write as _};
+use std::os::unix::net::UnixListener;
 
 use super::*;
 use crate::rig::{Ran, Rig};
@@ -96,6 +97,74 @@ fn what_waits_for_its_key_comes_through_the_agent_when_the_key_has_come() {
             .stderr
             .contains("wait")
     );
+}
+
+/// Follows bob's stream as far as the first message that had waited, says of so many that it is done
+/// with them, and goes away.
+fn take(bob: &Person, confirmed: usize, count: usize) -> Vec<String> {
+    let mut stream = UnixStream::connect(bob.home().join("agent.sock")).unwrap();
+    let request = "POST /streams/s/messages HTTP/1.0\r\ncontent-length: 1000\r\n\r\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    let mut texts = Vec::new();
+    for line in lines
+        .map(Result::unwrap)
+        .filter(|line| line.contains("waited"))
+    {
+        let line: Value = serde_json::from_str(&line).unwrap();
+        texts.push(line["text"].as_str().unwrap().to_owned());
+        if texts.len() <= confirmed {
+            stream.write_all(b"\n").unwrap();
+        }
+        if texts.len() == count {
+            break;
+        }
+    }
+    texts
+}
+
+#[test]
+fn a_message_that_waited_comes_again_until_a_subscriber_is_done_with_it() {
+    let rig = Rig::small();
+    let (alice, ticket) = rig.owner("alice", "s");
+    let bob = rig.person("bob");
+    bob.done(&["join", &ticket]);
+    for text in ["one", "two", "three"] {
+        alice.done(&["pub", "s", "-m", text]);
+    }
+    // All three wait.
+    bob.run(&["sub", "s", "--from", "start", "--count", "3"]);
+    alice.done(&["grant", "s", &bob.id(), "--from", "start"]);
+    let serving = Serving::of_stream(&bob, &[]);
+    assert_eq!(take(&bob, 0, 1), ["one"]);
+    until_followed_by(&bob, 0);
+    assert_eq!(take(&bob, 1, 2), ["one", "two"]);
+    until_followed_by(&bob, 0);
+    assert_eq!(bob.done(&["sub", "s", "--count", "3"]), "one\ntwo\nthree");
+    assert!(!bob.done(&["doctor"]).contains("wait"));
+    serving.stop();
+}
+
+#[test]
+fn a_follower_whose_agent_ends_before_it_follows_does_so_by_itself() {
+    let rig = Rig::small();
+    let (kim, _) = rig.owner("kim", "s");
+    kim.done(&["pub", "s", "-m", "hello"]);
+    let listener = UnixListener::bind(kim.home().join("agent.sock")).unwrap();
+    let home = format!(
+        r#"{{"api":1,"version":"","user":"{}","device":"","contacts":[]}}"#,
+        kim.id()
+    );
+    let ends = thread::spawn(move || {
+        let (mut asked, ()) = (listener.accept().unwrap().0, drop(listener));
+        let request = BufReader::new(asked.try_clone().unwrap()).lines();
+        request.map(Result::unwrap).find(String::is_empty).unwrap();
+        let answer = format!("HTTP/1.0 200 OK\r\n\r\n{home}");
+        asked.write_all(answer.as_bytes()).unwrap();
+    });
+    let follow = ["sub", "s", "--from", "start", "--count", "1"];
+    assert_eq!(kim.done(&follow), "hello");
+    ends.join().unwrap();
 }
 
 #[test]
