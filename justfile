@@ -26,6 +26,10 @@ faults:
 crash:
     cargo xtask crash
 
+# Kill agents and commands at random for ten minutes
+unrest:
+    cargo xtask unrest
+
 # Run 20,000 seeds of the simulator
 sim:
     cargo xtask sim

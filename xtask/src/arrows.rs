@@ -103,6 +103,8 @@ const TEST_CRATES: &[&str] = &[
     "argon2", "blake3", "sha2", "shake",
     // What libraries log.
     "log",
+    // Signals to programs that a test started.
+    "rustix",
     // The description of an API, from its types.
     "schemars",
 ];

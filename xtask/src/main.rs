@@ -21,6 +21,7 @@ mod sources;
 mod summary;
 mod tidy;
 mod tree;
+mod unrest;
 mod vectors;
 mod wiping;
 mod words;
@@ -37,6 +38,7 @@ cargo xtask vectors          write the cases of vectors/ anew
 cargo xtask vectors --check  compare them with what their generators make
 cargo xtask faults           list the faults of spec/faults.md and the tests that cite them
 cargo xtask crash            kill programs 10,000 times (`--kills N`, `--seed S`) and cut power everywhere
+cargo xtask unrest           kill agents and commands at random for ten minutes (`--minutes N`, `--seed S`)
 cargo xtask plant            take defences out one by one and see tests fail (`plant NAME` for some)
 cargo xtask sim              run 20,000 seeds of the simulator (`--seeds N`, `--from SEED`, `--jobs N`)
 cargo xtask replay SEED      show what happened in a seed, step by step, or in a FILE that a failed run wrote
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         ["vectors"] => vectors::write(&root),
         ["vectors", "--check"] => vectors::check(&root),
         ["crash", options @ ..] => crash::run(&root, options),
+        ["unrest", options @ ..] => unrest::run(&root, options),
         ["plant", names @ ..] => plant::run(&root, names),
         ["sim", options @ ..] => sim::run(&root, options),
         ["replay", options @ ..] => sim::replay(&root, options),

@@ -37,7 +37,7 @@ fn added(child: Child) -> String {
 }
 
 /// Adds a device that is there as long as it takes.
-fn add(rig: &Rig, owner: &Person, name: &str) -> Person {
+pub(crate) fn add(rig: &Rig, owner: &Person, name: &str) -> Person {
     let (phone, code) = begin(rig, name, &["--bus", "file:bus"]);
     let (child, shown) = wait(&phone);
     assert_eq!(shown, code);

@@ -22,3 +22,5 @@ mod messages;
 mod processes;
 mod rig;
 mod times;
+#[cfg(target_os = "linux")]
+mod unrest;
