@@ -1,5 +1,6 @@
 //! What a store keeps of a device that waits to be added, and of the user's devices.
 
+use sealcast_bus::BusUrl;
 use sealcast_engine::{Identity, Newcomer, Space};
 use sealcast_protocol::{
     CardList, DeviceId, ListBody, ListBytes, ListEntry, Name, PairingItem, Ticket, Unverified,
@@ -145,7 +146,7 @@ fn take_names(txn: &mut dyn Txn, welcome: &Welcome) -> Result<(), Error> {
     }
     for WelcomeStream { name, ticket } in &welcome.streams {
         // Of a bus that this build does not know, say: the device does without.
-        let Ok(parsed) = Ticket::parse(ticket) else {
+        let Some(parsed) = usable(ticket) else {
             continue;
         };
         let known = Membership {
@@ -155,4 +156,9 @@ fn take_names(txn: &mut dyn Txn, welcome: &Welcome) -> Result<(), Error> {
         txn.put(&key(Space::Stream, &[&parsed.stream().0]), &encode(&known))?;
     }
     Ok(())
+}
+
+fn usable(ticket: &str) -> Option<Ticket> {
+    let ticket = Ticket::parse(ticket).ok()?;
+    BusUrl::parse(ticket.bus()).is_ok().then_some(ticket)
 }

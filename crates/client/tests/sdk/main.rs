@@ -14,6 +14,7 @@ mod devices_killed;
 mod grants;
 mod homes;
 mod live;
+mod pairing;
 mod parking;
 mod processes;
 mod publishing;
