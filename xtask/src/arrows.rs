@@ -78,6 +78,10 @@ const TABLE: &[Row] = &[
     row("sealcast-vectors", &["sealcast-store", "sealcast-protocol", "sealcast-crypto"], &[
         "rand_core", "tempfile",
     ]),
+    row("sealcast-fuzz", &[
+        "sealcast", "sealcast-agent", "sealcast-bus", "sealcast-crypto", "sealcast-engine",
+        "sealcast-protocol", "sealcast-store",
+    ], &["arbitrary", "peak_alloc", "rand_core", "rusqlite", "serde_json", "tempfile", "tokio"]),
     row("sealcast-crash", &[], &["rusqlite"]),
     row("sealcast-traces", &[], &["base64", "rustix"]),
     row("sealcast-bench", EVERY, &[
@@ -86,7 +90,8 @@ const TABLE: &[Row] = &[
     row("xtask", EVERY, &["anyhow", "curve25519-dalek", "rand_core", "serde_json", "sha2"]),
 ];
 
-/// Libraries that chores and benchmarks may use. They and `sealcast-vectors` are named by none.
+/// Libraries that chores and benchmarks may use. They, `sealcast-vectors` and `sealcast-fuzz` are named by
+/// none.
 #[rustfmt::skip]
 const EVERY: &[&str] = &[
     "sealcast", "sealcast-crypto", "sealcast-protocol", "sealcast-engine", "sealcast-store",
@@ -119,6 +124,7 @@ const ASYNC: &[&str] = &[
     "sealcast-proxy",
     "sealcast-cli",
     "sealcast-bench",
+    "sealcast-fuzz",
 ];
 
 /// Compares what `cargo metadata` says of each workspace crate with the table.

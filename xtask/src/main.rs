@@ -9,6 +9,7 @@ mod arrows;
 mod crash;
 mod faults;
 mod finding;
+mod fuzz;
 mod gate;
 mod hooks;
 mod lengths;
@@ -42,6 +43,9 @@ cargo xtask unrest           kill agents and commands at random for ten minutes 
 cargo xtask plant            take defences out one by one and see tests fail (`plant NAME` for some)
 cargo xtask sim              run 20,000 seeds of the simulator (`--seeds N`, `--from SEED`, `--jobs N`)
 cargo xtask replay SEED      show what happened in a seed, step by step, or in a FILE that a failed run wrote
+cargo xtask fuzz             fuzz every target for a minute (`fuzz NAME` for some, `--seconds N`)
+cargo xtask fuzz --seeds     write what fuzzing starts from, out of vectors/
+cargo xtask fuzz --keep      take some of what was found into fuzz/corpus/
 cargo xtask hooks            run fmt and tidy before each commit in this clone";
 
 fn main() -> ExitCode {
@@ -59,6 +63,7 @@ fn main() -> ExitCode {
         ["plant", names @ ..] => plant::run(&root, names),
         ["sim", options @ ..] => sim::run(&root, options),
         ["replay", options @ ..] => sim::replay(&root, options),
+        ["fuzz", options @ ..] => fuzz::run(&root, options),
         ["faults"] => faults::print(&root),
         ["hooks"] => hooks::install(&root),
         [] | ["help" | "--help" | "-h"] => {

@@ -1,0 +1,124 @@
+//! Control objects as they travel: signed by whoever, or by nobody.
+
+use sealcast_crypto::UnwrapKey;
+use sealcast_protocol::{
+    AskItem, Bundle, CardList, CardRevocation, Claim, FallbackKey, ListBody, ListEntry, LogBody,
+    LogEntry, Position, Receipt, Refusal, SessionRecord, Signable, Solicitation, Targets,
+    open_bundle, unwrap_root, wrap_key_hash,
+};
+
+use crate::signed::{decoded, own_key, refused};
+
+/// An entry of an access log.
+pub(crate) fn log_entry(bytes: &[u8]) {
+    let Some(entry) = decoded::<LogEntry>(bytes) else {
+        return;
+    };
+    if let LogBody::Revoke(revoke) = &entry.claims().body
+        && let Targets::Devices(devices) = &revoke.targets
+    {
+        for of in devices {
+            let proof = CardRevocation::from_proof(&of.user, &of.proof);
+            let proven = proof.is_ok_and(|out| out.device == of.device);
+            assert_eq!(of.is_proven(), proven);
+        }
+    }
+}
+
+/// An entry of a device list.
+pub(crate) fn list_entry(bytes: &[u8]) {
+    let Some(entry) = decoded::<ListEntry>(bytes) else {
+        return;
+    };
+    let user = entry.claims().user;
+    if let ListBody::Card(card) = &entry.claims().body
+        && let Ok(keys) = card.verify(&user)
+    {
+        assert_eq!(*keys.sign_key.as_bytes(), card.sign_key);
+        assert_eq!(keys.wrap_key.as_bytes().as_slice(), card.wrap_key);
+    }
+    let mut list = CardList::new(user);
+    match list.apply(bytes) {
+        Ok(_) => assert!(list.next_seq() == entry.claims().seq + 1),
+        Err(_) => assert!(list.pin().is_none() && list.devices().next().is_none()),
+    }
+    if let Ok(out) = CardRevocation::from_proof(&user, bytes) {
+        assert_eq!(entry.claims().body, ListBody::Revoke(out));
+    }
+}
+
+/// The record of a session.
+pub(crate) fn session_record(bytes: &[u8]) {
+    let Some(record) = decoded::<SessionRecord>(bytes) else {
+        return;
+    };
+    let record = record.claims();
+    if let Some(root) = record.public_root() {
+        assert_eq!(root.commitment(), record.commitment);
+    }
+    let key = UnwrapKey::from_seed(&[9; 32]);
+    for wrap in record.wraps.iter().take(2) {
+        let found = record.wrap_for(&wrap.user, &wrap.device);
+        assert_eq!(found, Some(wrap));
+        let context = record.wrap_context(&wrap.user, &wrap.device);
+        assert!(unwrap_root(&wrap.wrapped, &context, &key).is_err());
+    }
+}
+
+/// A bundle.
+pub(crate) fn bundle(bytes: &[u8]) {
+    let Some(bundle) = decoded::<Bundle>(bytes) else {
+        return;
+    };
+    let key = UnwrapKey::from_seed(&[9; 32]);
+    assert!(open_bundle(bundle.claims(), &key).is_err());
+    // As if it named this key.
+    let mut ours = bundle.claims().clone();
+    ours.context.wrap_key_hash = wrap_key_hash(&key.wrap_key());
+    assert!(open_bundle(&ours, &key).is_err());
+}
+
+/// A fallback key.
+pub(crate) fn fallback_key(bytes: &[u8]) {
+    let Some(fallback) = decoded::<FallbackKey>(bytes) else {
+        return;
+    };
+    let (user, key) = (fallback.claims().user, own_key().verifying_key());
+    assert!(FallbackKey::read(&user, &key, bytes).is_none());
+    let now = Position(1_790_000_000_000);
+    assert!(FallbackKey::newest(&user, &key, [bytes, bytes], now).is_none());
+}
+
+/// What lies in an `ask` topic. No two kinds have bodies of one shape.
+pub(crate) fn ask_item(bytes: &[u8]) {
+    let kinds = [
+        is_one::<Solicitation>(bytes),
+        is_one::<Claim>(bytes),
+        is_one::<Refusal>(bytes),
+        is_one::<Receipt>(bytes),
+    ];
+    let count = kinds.into_iter().filter(|is_one| *is_one).count();
+    match AskItem::decode(bytes) {
+        Ok(item) => {
+            assert_eq!(count, 1, "it is of one kind");
+            if let AskItem::Solicitation(asked) = item {
+                solicitation(asked.claims());
+            }
+        }
+        Err(error) => {
+            assert_eq!(count, 0, "it is of a kind");
+            refused(error);
+        }
+    }
+}
+
+fn is_one<T: Signable + Clone>(bytes: &[u8]) -> bool {
+    decoded::<T>(bytes).is_some()
+}
+
+fn solicitation(of: &Solicitation) {
+    if let Ok(key) = of.wrap_key() {
+        assert_eq!(key.as_bytes().as_slice(), of.key);
+    }
+    assert!(of.wants.iter().all(|want| want.names(&want.session)));
+}

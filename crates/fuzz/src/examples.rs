@@ -1,0 +1,216 @@
+//! What fuzzing starts from where `vectors/` has nothing.
+
+use sealcast_crypto::{PairingKey, SigningKey, digest};
+use sealcast_engine::{Fallbacks, Identity, Lane, Newcomer, Tracker};
+use sealcast_protocol::{
+    DeviceId, EnvelopeHash, Flags, Header, InstanceId, ListBytes, ListPin, PairingCode,
+    PairingItem, Position, SessionId, Suite, UserId, Welcome, encode, sign,
+};
+
+use crate::seeded::Seeded;
+
+const NOON: Position = Position(1_790_000_000_000);
+
+const CONFIG: &str = r#"[agent]
+listen = "127.0.0.1:9464"
+archive = "file:archive"
+log = "info"
+log_format = "json"
+
+[asking]
+key_request_timeout = "30s"
+max_key_requests_per_second = 20
+answers = true
+
+[parking]
+bytes_max = "256 MiB"
+publisher_bytes_max = "64 MiB"
+age_max = "30d"
+
+[decisions]
+policy = "exec"
+ask_timeout = "24h"
+exec = ["decide", "--now"]
+exec_timeout = "10s"
+"#;
+
+const TEXTS: &[(&str, &str, &str)] = &[
+    (
+        "agent_line",
+        "delivery",
+        r#"{"time":"2026-09-21T14:13:20.000Z","publisher":null,"device":"d09a37f6581cf23746ce21fcffeeb8a3","seq":0,"state":"opened","text":"21.5 C"}"#,
+    ),
+    (
+        "agent_line",
+        "bytes",
+        r#"{"time":"2026-09-21T14:13:20.000Z","seq":1,"state":"opened","base64":"/wA=","parked":"waited"}"#,
+    ),
+    (
+        "agent_line",
+        "gap",
+        r#"{"time":"2026-09-21T14:13:20.000Z","state":"gap","reason":"missing: 3"}"#,
+    ),
+    ("agent_line", "waiting", r#"{"waiting":7}"#),
+    (
+        "agent_line",
+        "alarm",
+        r#"{"alarm":"the bus went back","hint":"ask who runs it"}"#,
+    ),
+    ("bus_url", "relative", "file:bus"),
+    ("bus_url", "absolute", "file:///var/bus"),
+    ("bus_url", "local", "file://localhost/var/bus"),
+    ("bus_url", "elsewhere", "mqtts://broker.example:8883"),
+    ("bus_url", "topic", "s/1f00/data/kitchen"),
+    ("config", "whole", CONFIG),
+    (
+        "config",
+        "url",
+        "[decisions]\npolicy = \"url\"\nurl = \"http://127.0.0.1:80/ask\"\nurl_timeout = \"1s\"\n",
+    ),
+    ("ids", "name", "boiler room"),
+    (
+        "inspect",
+        "age",
+        "age-encryption.org/v1\n-> X25519 SVrzdFfkPxf0LPHOUGB1gNb9E5Vr8EUDa9kxk04iQ0o\n0OrTkKHpE7klNLd0k+9Uam5hkQkzMxaqKcIPRIO1sNE\n--- gxhoSa5BciRDt8lOpYNcx4EYtKpS0CJ06F3ZwN82VaM\n",
+    ),
+    (
+        "inspect",
+        "armor",
+        "-----BEGIN AGE ENCRYPTED FILE-----\nYWdlLWVuY3J5cHRpb24ub3JnL3YxCi0+IHNjcnlwdCA\n-----END AGE ENCRYPTED FILE-----\n",
+    ),
+    (
+        "inspect",
+        "recipient",
+        "age1cy0su9fwf3gf9mw868g5yut09p6nytfmmnktexz2ya5uqg9vl9sss4euqm",
+    ),
+];
+
+/// Targets that read decisions.
+const DECIDED: &[&str] = &[
+    "access_log",
+    "asking",
+    "bus_file",
+    "device_list",
+    "sealing",
+    "stream",
+];
+
+/// Somebody asks for more than its hour, and waits; is answered, and told that it worked.
+const MORE_THAN_GRANTED: &[u8] = &[
+    1, 0, 0, 0, 0, 1, 1, 3, 0, 7, 5, 2, 5, 2, 5, 2, 5, 2, 5, 2, 5, 2, 9, 4, 0, 0, 0, 5, 2, 5, 2,
+];
+/// A message is missing, and the rest goes the same way.
+const MISSING: &[u8] = &[
+    0, 5, 2, 5, 2, 3, 0, 7, 5, 2, 5, 2, 5, 2, 5, 2, 5, 2, 5, 2, 9, 4, 0, 0, 0, 5, 2, 5, 2,
+];
+
+/// A target, a name, and bytes.
+pub fn examples() -> Vec<(&'static str, String, Vec<u8>)> {
+    let texts = TEXTS
+        .iter()
+        .map(|(target, name, text)| (*target, (*name).to_owned(), text.as_bytes().to_vec()));
+    let drawn = DECIDED.iter().flat_map(|target| {
+        let some = (1..=6_u8).map(|number| (*target, format!("drawn-{number}"), drawn(number)));
+        some.collect::<Vec<_>>()
+    });
+    let kept = kept().into_iter().enumerate();
+    let kept = kept.map(|(number, bytes)| ("kept", format!("record-{number}"), bytes));
+    let paired = pairing().into_iter().enumerate();
+    let paired = paired.map(|(number, bytes)| ("pairing_item", format!("item-{number}"), bytes));
+    let stories = [
+        ("more-than-granted", MORE_THAN_GRANTED),
+        ("missing", MISSING),
+    ];
+    let stories = stories.map(|(name, bytes)| ("asking", name.to_owned(), bytes.to_vec()));
+    let welcome = ("welcome", "whole".to_owned(), welcome());
+    texts
+        .chain(drawn)
+        .chain(kept)
+        .chain(paired)
+        .chain(stories)
+        .chain([welcome])
+        .collect()
+}
+
+/// More bytes for a higher number.
+fn drawn(number: u8) -> Vec<u8> {
+    let blocks = (0..number * 2).map(|block| *digest("fuzz", &[&[number, block]]).as_bytes());
+    blocks.flatten().collect()
+}
+
+fn kept() -> Vec<Vec<u8>> {
+    let mut rng = Seeded::new(10);
+    let identity = Identity::generate(&mut rng);
+    let newcomer = Newcomer::generate(&mut rng, Some(identity.user()));
+    let mut fallbacks = Fallbacks::default();
+    fallbacks.rotate(&mut rng, NOON);
+    let header = |seq: u32| Header {
+        suite: Suite::TreeV1,
+        flags: Flags::default(),
+        content: 0,
+        session: SessionId([2; 16]),
+        position: NOON,
+        device: DeviceId([3; 16]),
+        instance: InstanceId([4; 8]),
+        seq,
+        prev: EnvelopeHash([seq as u8; 16]),
+    };
+    let mut tracker = Tracker::from_start();
+    for seq in [0, 1, 4] {
+        let hash = EnvelopeHash([seq as u8 + 1; 16]);
+        tracker.observe(&header(seq), hash, NOON);
+    }
+    let track = tracker.to_bytes();
+    let len = (track.len() as u16).to_be_bytes();
+    let track = [&len[..], &track, &header(2).encode(), &header(9).encode()].concat();
+    let pin = ListPin {
+        seq: 1,
+        half: [6; 16],
+    };
+    let kept = [
+        identity.to_bytes().expose().to_vec(),
+        newcomer.to_bytes().expose().to_vec(),
+        fallbacks.to_bytes().expose().to_vec(),
+        encode(&Lane::default()),
+        encode(&pin),
+        track,
+    ];
+    let kept = (0_u8..).zip(kept);
+    kept.map(|(kind, bytes)| [&[kind][..], &bytes].concat())
+        .collect()
+}
+
+/// What a newcomer says, and an offer, in the plaintext of an item.
+fn pairing() -> Vec<Vec<u8>> {
+    let Ok(code) = crate::pairing::CODE.parse::<PairingCode>() else {
+        return Vec::new();
+    };
+    let mut rng = Seeded::new(11);
+    let user = UserId([5; 32]);
+    let mut items = Newcomer::generate(&mut rng, Some(user)).says();
+    items.extend([PairingItem::Offer(user), PairingItem::Welcome(vec![7; 40])]);
+    let plain = items.iter().filter_map(|item| {
+        let sealed = code.seal(&mut rng, item);
+        let opened = PairingKey::derive(&[0; 16]).open(&sealed).ok()?;
+        Some([&[1][..], opened.expose()].concat())
+    });
+    plain.collect()
+}
+
+fn welcome() -> Vec<u8> {
+    let key = SigningKey::from_seed(&[12; 32]);
+    let user = UserId(*key.verifying_key().as_bytes());
+    let body = Welcome {
+        version: 1,
+        user,
+        giver: DeviceId([1; 16]),
+        device: DeviceId([2; 16]),
+        name: "kim".into(),
+        list: vec![ListBytes(vec![1, 2, 3])],
+        streams: Vec::new(),
+        contacts: Vec::new(),
+        devices: Vec::new(),
+    };
+    let signed = sign(&key, body);
+    signed.map(|of| of.wire().to_vec()).unwrap_or_default()
+}
