@@ -7,6 +7,7 @@ use sealcast_crash::Chance;
 use sealcast_protocol::{SessionRecord, StreamId, StreamTopics, Unverified, UserId};
 use sealcast_store::StoreError;
 
+use crate::air::Air;
 use crate::bus::{Bus, Item, Take, Unreachable};
 use crate::ground::Ground;
 use crate::plant::Plant;
@@ -21,6 +22,7 @@ pub(crate) const START: u64 = 1_790_000_000_000;
 #[derive(Debug)]
 pub(crate) struct Around {
     pub(crate) bus: Bus,
+    pub(crate) air: Air,
     pub(crate) rng: Seeded,
     pub(crate) chance: Chance,
     pub(crate) now: u64,
@@ -40,6 +42,10 @@ pub(crate) struct Around {
     pub(crate) unsure: u64,
     pub(crate) faults: BTreeMap<&'static str, u64>,
     pub(crate) violation: Option<Violation>,
+    /// Whether anything but crashes goes wrong.
+    pub(crate) is_rough: bool,
+    /// What became of requests for keys.
+    pub(crate) asking: BTreeMap<&'static str, u64>,
 }
 
 /// Why a device's step ended before its end.
@@ -123,6 +129,28 @@ impl Around {
         max: usize,
     ) -> Result<Vec<Item>, Stop> {
         Ok(self.bus.read(who, topic, self.now, from, max)?)
+    }
+
+    /// Counts what became of a request, and what was said to one.
+    pub(crate) fn count_asking(&mut self, kind: &'static str) {
+        *self.asking.entry(kind).or_default() += 1;
+    }
+
+    /// Sends something to all who listen.
+    pub(crate) fn send(&mut self, who: usize, bytes: &[u8]) -> Result<(), Stop> {
+        self.effect(who, "send to who listens")?;
+        if self.bus.is_cut_off(who) {
+            return Err(Stop::Unreachable);
+        }
+        self.fly(bytes);
+        Ok(())
+    }
+
+    /// As [`send`](Self::send), whoever does.
+    pub(crate) fn fly(&mut self, bytes: &[u8]) {
+        let (bus, chance) = (&self.bus, &mut self.chance);
+        self.air
+            .send(self.now, chance, bytes, |who| bus.is_cut_off(who));
     }
 
     /// Hands payloads to the bus.

@@ -2,12 +2,18 @@
 //! client, without its threads.
 
 mod access;
+mod asker;
+mod devices;
 mod live;
+mod parked;
 mod publish;
+mod request;
+mod responder;
 mod rollback;
 mod share;
 mod sync;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,14 +21,20 @@ use std::sync::Arc;
 use sealcast_engine::{Alarm, ControlTopic, Identity, Output, Publisher, Put, StreamView};
 use sealcast_protocol::{CardList, Position, UserId};
 
+use crate::air::Ear;
 use crate::around::{Around, Stop};
 use crate::ground::Entries;
 use crate::home::Home;
+use crate::model::Who;
 use crate::place::{Place, Places};
 use crate::plant::Plant;
 use crate::seeded::Seeded;
 
-pub(crate) use access::Bound;
+use asker::Asking;
+use request::Lacking;
+use responder::Answering;
+
+pub(crate) use access::{Bound, Terms};
 pub(crate) use live::{Live, Outcome};
 pub(crate) use publish::Draft;
 
@@ -47,7 +59,11 @@ pub(crate) struct Device {
     pub(crate) was_restored: bool,
     pub(crate) starts: u64,
     /// Records that live reading delivered, up to the last time its place was kept.
-    pub(crate) delivered: BTreeSet<(usize, usize)>,
+    pub(crate) delivered: RefCell<BTreeSet<(usize, usize)>>,
+    /// Messages of which it was said that they wait.
+    pub(crate) parked: RefCell<BTreeSet<usize>>,
+    /// Whether it answers who asks for keys.
+    pub(crate) answers: bool,
 }
 
 /// What a device knows while its program runs.
@@ -69,6 +85,21 @@ pub(crate) struct Run {
     pub(crate) live: Option<Live>,
     known: Rc<Entries>,
     known_at: (usize, usize),
+    asking: Asking,
+    answering: Option<Answering>,
+    lacking: Lacking,
+}
+
+impl Run {
+    /// When its asker has something to do.
+    pub(crate) fn asks_at(&self, skew_ms: i64) -> Option<u64> {
+        self.asking.next_at(skew_ms)
+    }
+
+    /// When its responder has something to do.
+    pub(crate) fn answers_at(&self, skew_ms: i64) -> Option<u64> {
+        self.answering.as_ref()?.next_at(skew_ms)
+    }
 }
 
 /// A device at work.
@@ -114,13 +145,22 @@ impl Device {
             live: None,
             known: Rc::default(),
             known_at: (usize::MAX, 0),
+            asking: Asking::new(),
+            answering: self.answers.then(Answering::new),
+            lacking: BTreeMap::new(),
         }));
+        around.air.deafen(self.at, Ear::Asker);
+        around.air.deafen(self.at, Ear::Responder);
+        if self.answers {
+            around.air.listen(self.at, Ear::Responder);
+        }
         let opened = self.act(around, |acting| {
             acting.publish_cards()?;
             acting.sync()?;
             acting.resend_entry()?;
             acting.announce_drawn()?;
-            acting.look_back()
+            acting.look_back()?;
+            acting.go_on_answering()
         });
         if opened.is_err() {
             self.run = None;
@@ -143,10 +183,11 @@ impl Device {
             around,
         });
         match &result {
-            Err(Stop::Crashed) if around.plant == Some(Plant::LoseLane) => {
-                self.home.danger_lose_lane()?;
-            }
-            Err(Stop::Crashed) => {}
+            Err(Stop::Crashed) => match around.plant {
+                Some(Plant::LoseLane) => self.home.danger_lose_lane()?,
+                Some(Plant::LoseParked) => self.home.danger_lose_parked()?,
+                _ => {}
+            },
             Ok(_) | Err(Stop::Unreachable | Stop::Refused(_) | Stop::Violated(_)) => {
                 self.run = Some(run);
             }
@@ -156,6 +197,15 @@ impl Device {
 
     pub(crate) fn user(&self) -> UserId {
         self.identity.user()
+    }
+
+    /// The device and its user.
+    pub(crate) fn who(&self) -> Who {
+        (self.identity.user(), self.identity.device())
+    }
+
+    fn has_delivered(&self, record: &(usize, usize)) -> bool {
+        self.delivered.borrow().contains(record)
     }
 }
 
@@ -196,6 +246,14 @@ impl Acting<'_> {
             self.run.known_at = at;
         }
         self.run.known.clone()
+    }
+
+    /// As [`publish_cards`](Self::publish_cards), on the device that writes the list.
+    pub(crate) fn level_list(&mut self) -> Result<(), Stop> {
+        match self.device.identity.root().is_some() {
+            true => self.publish_cards(),
+            false => Ok(()),
+        }
     }
 
     /// Puts on the bus what it lacks of this user's device list.

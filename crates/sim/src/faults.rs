@@ -13,10 +13,11 @@ impl World {
         match self.around.chance.below(100) {
             0..=29 => self.delay(who),
             30..=42 => self.cut_off(who),
-            43..=52 => self.show_another_tail(who),
-            53..=60 => self.replay(),
-            61..=65 => self.truncate(),
-            66..=80 => self.forge(),
+            43..=50 if self.plan.forgets => self.show_another_tail(who),
+            51..=55 => self.replay(),
+            56..=60 if self.plan.forgets => self.truncate(),
+            61..=70 => self.forge(),
+            43..=50 | 56..=60 | 71..=80 => self.disturb_asking(),
             81..=85 => self.set_clock(who),
             86..=91 => self.kill(who),
             92..=96 => self.restore(who),
@@ -220,7 +221,8 @@ impl World {
         device.run = None;
         device.home = copy;
         // What it delivered since is not known to it any more.
-        device.delivered.clear();
+        device.delivered.get_mut().clear();
+        device.parked.get_mut().clear();
         around.fault("old home", format_args!("d{who} to copy {pick}"));
         // It learns what it had done from the bus and its clock, so these must show it.
         around.bus.heal(Some(who));
@@ -235,12 +237,12 @@ fn is_list(topic: &str) -> bool {
     topic.ends_with("/devices")
 }
 
-fn garbage(chance: &mut Chance) -> Vec<u8> {
+pub(crate) fn garbage(chance: &mut Chance) -> Vec<u8> {
     let len = chance.below(300);
     (0..len).map(|_| chance.below(256) as u8).collect()
 }
 
-fn flipped(chance: &mut Chance, item: &[u8]) -> Vec<u8> {
+pub(crate) fn flipped(chance: &mut Chance, item: &[u8]) -> Vec<u8> {
     let mut bytes = item.to_vec();
     let at = chance.below(bytes.len() as u64) as usize;
     if let Some(byte) = bytes.get_mut(at) {

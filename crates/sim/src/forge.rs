@@ -5,7 +5,7 @@ use sealcast_crypto::{Cover, SessionRoot, SigningKey, Walker};
 use sealcast_engine::Identity;
 use sealcast_protocol::{
     BundleContext, CardList, CoverSpec, DecodeError, DeviceId, EnvelopeHash, Flags, Grant, Header,
-    InstanceId, Interval, KeyUse, LogBody, LogEntry, Position, Revoke, Roles, SessionId,
+    InstanceId, Interval, KeyUse, ListPin, LogBody, LogEntry, Position, Revoke, Roles, SessionId,
     SessionKind, SessionRecord, StreamId, StreamTopics, Suite, Targets, UserId, seal, seal_bundle,
     sign, wrap_key_hash,
 };
@@ -17,6 +17,7 @@ use crate::world::World;
 #[derive(Debug)]
 pub(crate) struct Forger {
     identity: Identity,
+    list: CardList,
     count: u64,
 }
 
@@ -32,14 +33,26 @@ impl Forger {
             let topic = identity.user().devices_topic();
             around.bus.put(&topic, around.now, card.wire());
         }
-        Self { identity, count: 0 }
+        Self {
+            identity,
+            list,
+            count: 0,
+        }
     }
 
     pub(crate) fn user(&self) -> UserId {
         self.identity.user()
     }
 
-    fn key(&self) -> &SigningKey {
+    pub(crate) fn device(&self) -> DeviceId {
+        self.identity.device()
+    }
+
+    pub(crate) fn pin(&self) -> Option<ListPin> {
+        self.list.pin()
+    }
+
+    pub(crate) fn key(&self) -> &SigningKey {
         self.identity.signing()
     }
 }

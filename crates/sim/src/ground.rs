@@ -6,8 +6,8 @@ use std::rc::Rc;
 use sealcast_crash::Sent;
 use sealcast_engine::StreamView;
 use sealcast_protocol::{
-    DeviceId, EnvelopeHash, Header, LogBody, LogEntry, LogHash, Position, SealedEnvelope,
-    SessionId, UserId, Verified,
+    DeviceId, EnvelopeHash, Header, LogBody, LogEntry, LogHash, Position, RequestId,
+    SealedEnvelope, SessionId, Solicitation, UserId, Verified, Want,
 };
 
 use crate::violation::Violation;
@@ -69,6 +69,10 @@ pub(crate) struct Ground {
     drawn: BTreeMap<SessionId, DeviceId>,
     /// Records that are on the bus, or were.
     announced: BTreeSet<(SessionId, DeviceId)>,
+    /// Devices whose cards were revoked.
+    out: BTreeSet<DeviceId>,
+    /// Requests for keys that were made.
+    asked: BTreeMap<(DeviceId, RequestId), Vec<Want>>,
     sent: Sent,
     marks: BTreeMap<DeviceId, Position>,
     records: usize,
@@ -104,6 +108,17 @@ impl Ground {
         known
     }
 
+    /// As [`known_to`](Self::known_to), without the entries of devices whose cards were revoked.
+    pub(crate) fn known_of_those_in(&self, view: &StreamView) -> Entries {
+        let mut known = Entries::default();
+        for (at, of) in self.entries.iter().enumerate() {
+            if view.log().contains(&of.hash) && !self.out.contains(&of.device) {
+                known.insert(at);
+            }
+        }
+        known
+    }
+
     pub(crate) fn number_of(&self, hash: &LogHash) -> Option<usize> {
         self.by_hash.get(hash).copied()
     }
@@ -116,6 +131,26 @@ impl Ground {
         }
         let twice = places.into_iter().filter(|(_, count)| *count > 1);
         twice.map(|((device, _), _)| device).collect()
+    }
+
+    /// Notes that a device's card is revoked.
+    pub(crate) fn took_out(&mut self, device: DeviceId) {
+        self.out.insert(device);
+    }
+
+    /// Whether a device's card was ever revoked.
+    pub(crate) fn is_ever_out(&self, device: &DeviceId) -> bool {
+        self.out.contains(device)
+    }
+
+    /// Notes a request at the moment when it leaves.
+    pub(crate) fn asked(&mut self, of: &Solicitation) {
+        self.asked.insert((of.device, of.request), of.wants.clone());
+    }
+
+    /// What a device asked for in a request, if it made it.
+    pub(crate) fn wants(&self, device: DeviceId, request: RequestId) -> Option<&[Want]> {
+        self.asked.get(&(device, request)).map(Vec::as_slice)
     }
 
     pub(crate) fn drew(&mut self, session: SessionId, device: DeviceId) {

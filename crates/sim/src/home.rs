@@ -1,5 +1,7 @@
 //! The store of a device, as the engine's records.
 
+mod parked;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -76,7 +78,7 @@ fn key(space: Space, parts: &[&[u8]]) -> Key {
     }
 }
 
-const SPACES: [Space; 8] = [
+const SPACES: [Space; 10] = [
     Space::ListEntry,
     Space::LogEntry,
     Space::Record,
@@ -85,6 +87,8 @@ const SPACES: [Space; 8] = [
     Space::Delivered,
     Space::Cursor,
     Space::Track,
+    Space::Parked,
+    Space::ParkedEnvelope,
 ];
 const PLACES: [Space; 3] = [Space::Lane, Space::OwnEntry, Space::Drawn];
 

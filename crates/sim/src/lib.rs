@@ -12,13 +12,18 @@
 //! assert_eq!(report, sealcast_sim::run(&sealcast_sim::Plan::new(7), None));
 //! ```
 
+mod air;
 mod around;
 mod bus;
+mod clock;
 mod device;
 mod faults;
 mod forge;
 mod ground;
 mod home;
+mod hostile;
+mod judge;
+mod lists;
 mod model;
 mod outcome;
 mod place;
@@ -48,6 +53,7 @@ pub fn run(plan: &Plan, plant: Option<Plant>) -> Report {
         devices: 0,
         records: 0,
         faults: std::collections::BTreeMap::new(),
+        asking: std::collections::BTreeMap::new(),
         tally: Tally::default(),
     };
     match World::new(*plan, plant) {
@@ -60,6 +66,7 @@ pub fn run(plan: &Plan, plant: Option<Plant>) -> Report {
             report.records = world.around.ground.records();
             report.trace = world.around.trace;
             report.faults = world.around.faults;
+            report.asking = world.around.asking;
         }
         Err(Stop::Violated(violation)) => report.violation = Some(violation),
         Err(Stop::Crashed | Stop::Unreachable | Stop::Refused(_)) => {
@@ -81,6 +88,8 @@ fn play(world: &mut World) -> Result<Tally, Violation> {
     world.settle()?;
     world.invariant_states_agree()?;
     world.invariant_logs_are_whole()?;
+    world.ask_for_all()?;
+    world.invariant_nothing_parked_is_lost()?;
     world.invariant_no_false_alarm()?;
     world.judge()
 }

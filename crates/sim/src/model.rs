@@ -7,15 +7,82 @@ use sealcast_protocol::{DeviceId, Grant, LogBody, LogHash, Position, Roles, Targ
 
 use crate::ground::{Entries, Ground, Message, Written};
 
-/// Whether anything entitles a user to a message. What is not certain counts as a right.
-pub(crate) fn may_open(ground: &Ground, owner: &UserId, user: &UserId, message: &Message) -> bool {
-    if user == owner || *user == message.user {
+/// A device of a user.
+pub(crate) type Who = (UserId, DeviceId);
+
+/// A position of a lane, and what somebody knew of the access log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spot<'a> {
+    pub(crate) lane: &'a UserId,
+    pub(crate) at: Position,
+    pub(crate) known: &'a Entries,
+}
+
+impl Message {
+    /// Where it was sealed, and what its publisher knew.
+    pub(crate) fn spot(&self) -> Spot<'_> {
+        Spot {
+            lane: &self.user,
+            at: self.header.position,
+            known: &self.known,
+        }
+    }
+}
+
+/// Whether anything that was known entitles a device to a spot. What is not certain counts as a
+/// right.
+pub(crate) fn may_open(ground: &Ground, owner: &UserId, who: Who, spot: &Spot<'_>) -> bool {
+    let (user, device) = who;
+    if is_known_out(ground, who, spot.known) {
+        return false;
+    }
+    if user == *owner || user == *spot.lane {
         return true;
     }
-    let grants = grants_to(ground, user);
-    let mut rights = grants.filter(|(_, grant)| reaches(grant, message));
+    has_right(ground, owner, who, spot, |grant| {
+        reaches(grant, &device, spot)
+    })
+}
+
+/// Whether anything lets a device hand keys of a spot on to a user's device that asks. What is not
+/// certain counts as a right.
+pub(crate) fn may_give(
+    ground: &Ground,
+    owner: &UserId,
+    who: Who,
+    to: UserId,
+    spot: &Spot<'_>,
+) -> bool {
+    let (user, device) = who;
+    if is_known_out(ground, who, spot.known) {
+        return false;
+    }
+    if user == *owner || user == *spot.lane || user == to {
+        return true;
+    }
+    has_right(ground, owner, who, spot, |grant| {
+        let is_admin = grant.roles.contains(Roles::ADMIN);
+        reaches(grant, &device, spot) && (grant.reshare || is_admin)
+    })
+}
+
+/// Whether a device's own user took it out, as far as was known.
+fn is_known_out(ground: &Ground, (user, device): Who, known: &Entries) -> bool {
+    removals(ground)
+        .any(|(number, _, targets)| known.contains(number) && names_device(targets, &user, &device))
+}
+
+/// Whether a grant of a kind to a user was known, and no removal of it.
+fn has_right(
+    ground: &Ground,
+    owner: &UserId,
+    (user, _): Who,
+    spot: &Spot<'_>,
+    is_meant: impl Fn(&Grant) -> bool,
+) -> bool {
+    let mut rights = grants_to(ground, &user).filter(|(_, grant)| is_meant(grant));
     rights.any(|(number, grant)| {
-        let removals = removals(ground).filter(|(at, ..)| message.known.contains(*at));
+        let removals = removals(ground).filter(|(at, ..)| spot.known.contains(*at));
         let mut removals = removals.filter(|(at, of, _)| {
             !written(ground, number).is_some_and(|entry| entry.past.contains(*at))
                 && is_certain(ground, owner, of)
@@ -23,43 +90,77 @@ pub(crate) fn may_open(ground: &Ground, owner: &UserId, user: &UserId, message: 
         !removals.any(|(_, of, targets)| {
             let entry = written(ground, number);
             entry.is_some_and(|entry| {
-                hits(targets, user, &entry.hash) && takes(ground, owner, of, user, grant, message)
+                hits(targets, &user, &entry.hash)
+                    && takes(ground, owner, of, &user, grant, spot.lane)
             })
         })
     })
 }
 
-/// Whether a user must be able to open a message once all faults have stopped. What is not certain
+/// Which entries the bus still shows.
+pub(crate) type IsOnBus<'a> = &'a dyn Fn(&Written) -> bool;
+
+/// Whether a device must be able to open a message once all faults have stopped. What is not certain
 /// counts as no right.
 pub(crate) fn must_open(
     ground: &Ground,
     owner: &UserId,
-    user: &UserId,
+    (user, device): Who,
     message: &Message,
-    is_on_bus: &dyn Fn(&Written) -> bool,
+    is_on_bus: IsOnBus<'_>,
 ) -> bool {
-    let forked = ground.forked();
-    let counts = |number: usize, holder: &UserId| {
-        written(ground, number).is_some_and(|entry| {
-            is_on_bus(entry)
-                && !forked.contains(&entry.device)
-                && is_never_targeted(ground, holder, &entry.hash, &entry.past)
-                && (entry.user == *owner || is_admin_for_good(ground, owner, &entry.user, &forked))
-        })
-    };
     let sender = message.user;
     let publishes = sender == *owner
         || (is_user_never_targeted(ground, &sender)
             && grants_to(ground, &sender).any(|(number, grant)| {
                 message.known.contains(number)
-                    && counts(number, &sender)
-                    && may_publish(grant, message.header.position)
+                    && counts(ground, owner, number, is_on_bus)
+                    && may_publish(grant, &message.header.device, message.header.position)
             }));
+    let reads = |(number, grant): (usize, &Grant)| {
+        let publishes = user == sender && publishes_on(grant, &device);
+        (publishes || reaches(grant, &device, &message.spot()))
+            && counts(ground, owner, number, is_on_bus)
+    };
     publishes
-        && (user == owner
-            || *user == sender
-            || grants_to(ground, user)
-                .any(|(number, grant)| reaches(grant, message) && counts(number, user)))
+        && !ground.is_ever_out(&message.header.device)
+        && !ground.is_ever_out(&device)
+        && (user == *owner
+            || device == message.header.device
+            || grants_to(ground, &user).any(reads))
+}
+
+/// Whether a device must be able to hand the keys of a message on to a user's device that asks. What
+/// is not certain counts as no right.
+pub(crate) fn must_give(
+    ground: &Ground,
+    owner: &UserId,
+    (user, device): Who,
+    to: UserId,
+    message: &Message,
+    is_on_bus: IsOnBus<'_>,
+) -> bool {
+    let mut shared = grants_to(ground, &user).filter(|(_, grant)| grant.reshare);
+    !ground.is_ever_out(&device)
+        && (user == to
+            || shared.any(|(number, grant)| {
+                reaches(grant, &device, &message.spot()) && counts(ground, owner, number, is_on_bus)
+            }))
+}
+
+/// Whether a grant certainly stands.
+fn counts(ground: &Ground, owner: &UserId, number: usize, is_on_bus: IsOnBus<'_>) -> bool {
+    let forked = ground.forked();
+    written(ground, number).is_some_and(|entry| {
+        let LogBody::Grant(grant) = &entry.body else {
+            return false;
+        };
+        is_on_bus(entry)
+            && !forked.contains(&entry.device)
+            && !ground.is_ever_out(&entry.device)
+            && is_never_targeted(ground, &grant.user, &entry.hash, &entry.past)
+            && (entry.user == *owner || is_admin_for_good(ground, owner, &entry.user, &forked))
+    })
 }
 
 /// Whether anybody ever tried to take something from a user.
@@ -100,17 +201,27 @@ fn removals(ground: &Ground) -> impl Iterator<Item = (usize, &Written, &Targets)
     })
 }
 
-/// Whether a grant, if it counts, lets its user read a message.
-fn reaches(grant: &Grant, message: &Message) -> bool {
-    let is_lane = grant.lanes.is_empty() || grant.lanes.contains(&message.user);
+/// Whether a grant, if it counts, lets a device of its user read at a spot.
+fn reaches(grant: &Grant, device: &DeviceId, spot: &Spot<'_>) -> bool {
+    let is_lane = grant.lanes.is_empty() || grant.lanes.contains(spot.lane);
     let reads = grant.roles.contains(Roles::READER);
-    grant.roles.contains(Roles::ADMIN)
-        || (reads && is_lane && grant.interval.contains(message.header.position))
+    is_for(grant, device)
+        && (grant.roles.contains(Roles::ADMIN)
+            || (reads && is_lane && grant.interval.contains(spot.at)))
 }
 
-fn may_publish(grant: &Grant, at: Position) -> bool {
-    let publishes = grant.roles.contains(Roles::PUBLISHER);
-    grant.roles.contains(Roles::ADMIN) || (publishes && grant.interval.contains(at))
+fn is_for(grant: &Grant, device: &DeviceId) -> bool {
+    grant.devices.is_empty() || grant.devices.contains(device)
+}
+
+/// Whether a grant, if it counts, makes a device a keyholder of its user's lane.
+fn publishes_on(grant: &Grant, device: &DeviceId) -> bool {
+    is_for(grant, device) && grant.roles.contains(Roles::PUBLISHER)
+}
+
+fn may_publish(grant: &Grant, device: &DeviceId, at: Position) -> bool {
+    let publishes = grant.roles.contains(Roles::PUBLISHER) && grant.interval.contains(at);
+    is_for(grant, device) && (grant.roles.contains(Roles::ADMIN) || publishes)
 }
 
 fn hits(targets: &Targets, user: &UserId, grant: &LogHash) -> bool {
@@ -121,19 +232,29 @@ fn hits(targets: &Targets, user: &UserId, grant: &LogHash) -> bool {
     }
 }
 
-/// Whether a removal counts whatever else was written.
-fn is_certain(ground: &Ground, owner: &UserId, removal: &Written) -> bool {
-    removal.user == *owner || is_user_never_targeted(ground, &removal.user)
+fn names_device(targets: &Targets, user: &UserId, device: &DeviceId) -> bool {
+    match targets {
+        Targets::Devices(devices) => devices
+            .iter()
+            .any(|of| (of.user, of.device) == (*user, *device)),
+        Targets::Users(_) | Targets::Grants(_) => false,
+    }
 }
 
-/// Whether a removal by its author's role reaches what a grant gives of a message.
+/// Whether a removal counts whatever else was written.
+fn is_certain(ground: &Ground, owner: &UserId, removal: &Written) -> bool {
+    let is_of_owner = removal.user == *owner && !ground.is_ever_out(&removal.device);
+    is_of_owner || is_user_never_targeted(ground, &removal.user)
+}
+
+/// Whether a removal by its author's role reaches what a grant gives of a lane.
 fn takes(
     ground: &Ground,
     owner: &UserId,
     removal: &Written,
     user: &UserId,
     grant: &Grant,
-    message: &Message,
+    lane: &UserId,
 ) -> bool {
     if removal.user == *owner {
         return true;
@@ -146,7 +267,7 @@ fn takes(
         .any(|(number, grant)| removal.past.contains(number) && grant.roles.contains(Roles::ADMIN));
     match by_admin {
         true => !was_admin(user),
-        false => removal.user == message.user && !grant.roles.contains(Roles::ADMIN),
+        false => removal.user == *lane && !grant.roles.contains(Roles::ADMIN),
     }
 }
 
@@ -164,7 +285,9 @@ fn is_admin_for_good(
     is_user_never_targeted(ground, user)
         && grants_to(ground, user).any(|(number, grant)| {
             grant.roles.contains(Roles::ADMIN)
-                && written(ground, number)
-                    .is_some_and(|of| of.user == *owner && !forked.contains(&of.device))
+                && written(ground, number).is_some_and(|of| {
+                    let device = &of.device;
+                    of.user == *owner && !forked.contains(device) && !ground.is_ever_out(device)
+                })
         })
 }

@@ -18,6 +18,8 @@ pub struct Report {
     pub records: usize,
     /// Faults injected, by kind.
     pub faults: BTreeMap<&'static str, u64>,
+    /// What was asked for, answered and said, by kind.
+    pub asking: BTreeMap<&'static str, u64>,
     /// What became of the messages.
     pub tally: Tally,
 }

@@ -1,4 +1,5 @@
 use sealcast_crash::Chance;
+use sealcast_protocol::Sharing;
 
 /// What a seed comes to: how many take part, for how long, and what goes wrong how often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,13 @@ pub struct Plan {
     pub faults: u64,
     /// Whether homes are put back to older states.
     pub restores: bool,
+    /// Whether the bus forgets or withholds what it has.
+    pub forgets: bool,
+    /// When keys are handed out.
+    pub sharing: Sharing,
+    /// Of a hundred devices, so many are gone for good before all comes to rest, where nothing is
+    /// lost with them that others could miss.
+    pub leave: u64,
 }
 
 impl Plan {
@@ -33,6 +41,16 @@ impl Plan {
             batch_max: 3,
             faults: 10 + below(30) as u64,
             restores: below(3) == 0,
+            forgets: below(2) == 0,
+            sharing: match below(2) {
+                0 => Sharing::Active,
+                _ => Sharing::OnRequest,
+            },
+            leave: [0, 0, 20, 50][below(4)],
+        };
+        let small = Self {
+            restores: small.restores && small.forgets,
+            ..small
         };
         match seed {
             _ if seed % 200 == 77 => Self {
@@ -51,6 +69,7 @@ impl Plan {
             _ if seed.is_multiple_of(10) => Self {
                 faults: 0,
                 restores: false,
+                forgets: false,
                 ..small
             },
             _ => small,

@@ -15,11 +15,19 @@ pub enum Plant {
     ForgetTracks,
     /// A run begins with the numbers of the one before, and the lane of a crash is lost.
     RepeatRun,
+    /// Nobody who asks for keys is given any.
+    NoAnswer,
+    /// Keys are acknowledged before they are durable.
+    ReceiptFirst,
+    /// A crash loses what waits for keys.
+    LoseParked,
+    /// What had waited is not noted as delivered.
+    DeliverAgain,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::WideCover,
         Self::LoseLane,
         Self::EnvelopeFirst,
@@ -27,5 +35,9 @@ impl Plant {
         Self::NoHandout,
         Self::ForgetTracks,
         Self::RepeatRun,
+        Self::NoAnswer,
+        Self::ReceiptFirst,
+        Self::LoseParked,
+        Self::DeliverAgain,
     ];
 }

@@ -25,6 +25,7 @@ struct Sums {
     events: usize,
     opened: usize,
     sealed: BTreeMap<&'static str, usize>,
+    asking: BTreeMap<&'static str, u64>,
     faults: BTreeMap<&'static str, u64>,
 }
 
@@ -38,6 +39,9 @@ impl Sums {
         self.opened += report.tally.opened;
         for (cause, count) in &report.tally.sealed {
             *self.sealed.entry(cause).or_default() += count;
+        }
+        for (kind, count) in &report.asking {
+            *self.asking.entry(kind).or_default() += count;
         }
         for (kind, count) in &report.faults {
             *self.faults.entry(kind).or_default() += count;
@@ -156,6 +160,9 @@ fn tell(sums: &Sums) {
     println!("at rest, messages times devices: {} opened", sums.opened);
     for (cause, count) in &sums.sealed {
         println!("{count:>12} sealed: {cause}");
+    }
+    for (kind, count) in &sums.asking {
+        println!("{count:>12} in asking: {kind}");
     }
     for (kind, count) in &sums.faults {
         println!("{count:>12} faults: {kind}");

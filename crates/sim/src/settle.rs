@@ -1,21 +1,20 @@
 //! The faults stop, everybody has its turn until nothing is left to do, and then everything that
 //! should open does.
 
-use std::collections::BTreeSet;
-
-use sealcast_engine::Refusal;
-use sealcast_protocol::{EnvelopeView, StreamTopics};
+use sealcast_engine::Alarm;
 
 use crate::around::Stop;
-use crate::device::Outcome;
-use crate::ground::Written;
-use crate::model::{is_user_never_targeted, may_open, must_open};
-use crate::outcome::{Cause, Tally};
+use crate::device::Acting;
 use crate::violation::Violation;
 use crate::world::World;
 
 /// Rounds in which everybody has its turn.
 const ROUNDS_MAX: usize = 20;
+/// Rounds in which everybody asks for keys, and how long each takes.
+const ASKED_MAX: usize = 6;
+const ASKS_MS: u64 = 45_000;
+/// How far clocks are off, at most, when all comes to rest.
+const SKEW_MS: i64 = 50_000;
 
 impl World {
     /// Ends all faults, and lets everybody work until nothing is left to do.
@@ -24,19 +23,26 @@ impl World {
         self.around.bus.heal(None);
         self.around.fuse = None;
         (self.around.twice, self.around.lossy, self.around.unsure) = (0, 0, 0);
+        let air = &mut self.around.air;
+        (air.twice, air.lossy, air.late_ms) = (0, 0, 0);
+        (self.crashes, self.around.is_rough) = (false, false);
+        self.lose_some();
+        self.set_clocks_right();
         // Longer than what was seen of a topic is taken for granted.
-        self.around.now += 100_000;
+        self.pass(100_000);
         for at in 0..self.devices.len() {
             self.start(at);
         }
         for _ in 0..ROUNDS_MAX {
             self.around.step += 1;
-            self.around.now += 10_000;
+            self.pass(10_000);
             let before = self.around.bus.size();
-            let mut trouble = None;
+            let mut trouble = self.finish_removals()?;
             for at in self.running() {
+                let is_out = self.is_out(at);
                 match self.catch_up(at) {
                     Ok(()) => {}
+                    Err(Stop::Refused(_)) if is_out => {}
                     Err(Stop::Violated(violation)) => return Err(violation),
                     Err(stop @ (Stop::Crashed | Stop::Unreachable | Stop::Refused(_))) => {
                         trouble = Some(format!("d{at} {stop:?}, it knows {:?}", self.numbers(at)));
@@ -55,6 +61,120 @@ impl World {
             rounds: ROUNDS_MAX,
             why: self.restless.clone(),
         })
+    }
+
+    /// Devices are gone for good, publishers and the owner among them.
+    fn lose_some(&mut self) {
+        if !self.is_calm {
+            return;
+        }
+        for at in 0..self.devices.len() {
+            let is_lost = self.around.chance.hits(self.plan.leave, 100);
+            if let Some((device, around)) = self.at(at).filter(|_| is_lost) {
+                (device.run, device.is_gone) = (None, true);
+                around.fault("kill", format_args!("d{at} for good"));
+            }
+        }
+    }
+
+    /// Programs start anew by clocks that are as right as those of others must be who are answered.
+    fn set_clocks_right(&mut self) {
+        for device in &mut self.devices {
+            if device.skew_ms.abs() > SKEW_MS {
+                (device.skew_ms, device.run) = (0, None);
+            }
+        }
+    }
+
+    /// What crashes left undone of removals.
+    fn finish_removals(&mut self) -> Result<Option<String>, Violation> {
+        let mut trouble = None;
+        for removed in self.removed.clone() {
+            match self.finish_removal(&removed) {
+                Ok(()) => {}
+                Err(Stop::Violated(violation)) => return Err(violation),
+                Err(stop) => trouble = Some(format!("of user {}: {stop:?}", removed.user)),
+            }
+        }
+        Ok(trouble)
+    }
+
+    /// Whether an alarm names the forger, and rightly so.
+    fn is_of_forger(&self, alarm: &Alarm) -> bool {
+        let forger = self.forger.user();
+        matches!(alarm, Alarm::LogForked(user, _) | Alarm::BadKeys(user, _) if *user == forger)
+    }
+
+    /// Whether a device's user took it out.
+    pub(crate) fn is_out(&self, at: usize) -> bool {
+        let device = self.devices.get(at).map(|of| of.identity.device());
+        device.is_some_and(|of| self.around.ground.is_ever_out(&of))
+    }
+
+    /// Everybody asks for what it lacks, until nobody is given anything more.
+    pub(crate) fn ask_for_all(&mut self) -> Result<(), Violation> {
+        for round in 0..ASKED_MAX {
+            self.around.step += 1;
+            let mut lacking = 0;
+            for at in self.running() {
+                let is_beyond_log = round == 0 && at % 4 == 1;
+                lacking += self.asks(at, |acting| acting.request(is_beyond_log))?;
+            }
+            self.pass(ASKS_MS);
+            if let Some(violation) = self.around.violation.take() {
+                return Err(violation);
+            }
+            let mut left = 0;
+            for at in self.running() {
+                left += self.asks(at, |acting| {
+                    acting.follow()?;
+                    Ok(acting.lacking())
+                })?;
+            }
+            if lacking == left {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn asks(
+        &mut self,
+        at: usize,
+        step: impl FnOnce(&mut Acting<'_>) -> Result<usize, Stop>,
+    ) -> Result<usize, Violation> {
+        match self.at(at) {
+            Some((device, around)) => device.act(around, step).map_err(|stop| failed(at, stop)),
+            None => Ok(0),
+        }
+    }
+
+    /// What waited is delivered, or waits still.
+    pub(crate) fn invariant_nothing_parked_is_lost(&self) -> Result<(), Violation> {
+        for device in &self.devices {
+            let Some(live) = device.run.as_ref().and_then(|run| run.live.as_ref()) else {
+                continue;
+            };
+            for message in device.parked.borrow().iter() {
+                let Some(of) = self.around.ground.messages.get(*message) else {
+                    continue;
+                };
+                let delivered = device.delivered.borrow();
+                let mut records = delivered.range((*message, 0)..(*message + 1, 0));
+                let is_delivered = records.next().is_some() || live.has_delivered(*message);
+                let why = match (is_delivered, live.waits(&of.hash)) {
+                    (true, false) | (false, true) => continue,
+                    (true, true) => "it was delivered, and waits on",
+                    (false, false) => "it does not wait, and was not delivered",
+                };
+                return Err(Violation::ParkedLost {
+                    device: device.at,
+                    message: *message,
+                    why,
+                });
+            }
+        }
+        Ok(())
     }
 
     fn find_deceived(&mut self) -> Result<(), Violation> {
@@ -84,7 +204,9 @@ impl World {
     pub(crate) fn invariant_logs_are_whole(&self) -> Result<(), Violation> {
         let known = |at: &usize| {
             let run = self.devices.get(*at).and_then(|of| of.run.as_ref());
-            run.map(|run| self.around.ground.known_to(&run.view))
+            // What a device wrote that is out may be held back by some.
+            let ground = &self.around.ground;
+            run.map(|run| ground.known_of_those_in(&run.view))
         };
         let mut running = self.running();
         running.retain(|at| !self.deceived.contains(at));
@@ -105,8 +227,9 @@ impl World {
             return Ok(());
         }
         for device in &self.devices {
-            let alarms = device.run.as_ref().map(|run| run.alarms.as_slice());
-            if let Some(alarm) = alarms.unwrap_or_default().first() {
+            let run = device.run.as_deref();
+            let mut alarms = run.into_iter().flat_map(|run| &run.alarms);
+            if let Some(alarm) = alarms.find(|alarm| !self.is_of_forger(alarm)) {
                 return Err(Violation::FalseAlarm {
                     device: device.at,
                     alarm: alarm.to_string(),
@@ -115,162 +238,9 @@ impl World {
         }
         Ok(())
     }
-
-    /// Every device reads all of history: what it must open opens, and whatever stays sealed has a
-    /// cause that can be named.
-    pub(crate) fn judge(&mut self) -> Result<Tally, Violation> {
-        self.around.step += 1;
-        let on_bus = self.messages_on_bus();
-        let entries = self.entries_on_bus();
-        let mut tally = Tally::default();
-        for at in self.running() {
-            let Some((device, around)) = self.at(at) else {
-                continue;
-            };
-            let outcomes = device.act(around, |acting| acting.history());
-            let outcomes = outcomes.map_err(|stop| failed(at, stop))?;
-            for number in &on_bus {
-                let outcome = outcomes.get(number).copied();
-                if outcome == Some(Outcome::Opened) {
-                    tally.opened += 1;
-                    continue;
-                }
-                let mut cause = self.cause(at, *number, outcome, &entries);
-                if matches!(cause, Cause::Unknown(_)) && self.is_deceived(at, *number) {
-                    cause = Cause::Withheld;
-                }
-                *tally.sealed.entry(cause.name()).or_default() += 1;
-                if let Cause::Unknown(why) = cause {
-                    return Err(Violation::StaysSealed {
-                        device: at,
-                        message: *number,
-                        why,
-                    });
-                }
-            }
-        }
-        Ok(tally)
-    }
-
-    fn messages_on_bus(&self) -> BTreeSet<usize> {
-        let data = self.around.data();
-        let items = self.around.bus.items(&data);
-        let views = items.filter_map(|item| EnvelopeView::parse(item).ok());
-        let stream = self.around.stream;
-        let ours = views.filter_map(|view| {
-            let message = self.around.ground.message(view.header())?;
-            (view.hash(&stream, b"") == message.hash).then_some(message.number)
-        });
-        ours.collect()
-    }
-
-    fn entries_on_bus(&self) -> BTreeSet<usize> {
-        let topics = StreamTopics(self.around.stream);
-        let is_there = |of: &Written| {
-            let chain = topics.access(&of.device);
-            self.around.bus.items(&chain).any(|item| item == of.wire)
-        };
-        let entries = self.around.ground.entries.iter().enumerate();
-        let there = entries.filter(|(_, of)| is_there(of));
-        there.map(|(number, _)| number).collect()
-    }
-
-    /// Why a device does not open a message.
-    fn cause(
-        &self,
-        at: usize,
-        number: usize,
-        outcome: Option<Outcome>,
-        entries: &BTreeSet<usize>,
-    ) -> Cause {
-        let (ground, owner) = (&self.around.ground, &self.around.owner);
-        let Some((message, device)) = ground.messages.get(number).zip(self.devices.get(at)) else {
-            return Cause::Unknown("it is not there".into());
-        };
-        let user = device.user();
-        let is_on_bus = |of: &Written| {
-            ground
-                .number_of(&of.hash)
-                .is_some_and(|at| entries.contains(&at))
-        };
-        let must = must_open(ground, owner, &user, message, &is_on_bus);
-        let is_sender_sound =
-            message.user == *owner || is_user_never_targeted(ground, &message.user);
-        match outcome {
-            Some(Outcome::Sealed { .. }) if !self.has_holder(message) => Cause::NoHolderReachable,
-            Some(Outcome::Rejected(Refusal::UnknownSession)) if !self.has_record(message) => {
-                Cause::Withheld
-            }
-            _ if must => Cause::Unknown(format!("it must, and says {outcome:?}")),
-            Some(Outcome::Sealed { is_granted: false }) => {
-                match may_open(ground, owner, &user, message) {
-                    true => Cause::Revoked,
-                    false => Cause::NotEntitled,
-                }
-            }
-            Some(Outcome::Rejected(Refusal::NotEntitled | Refusal::AfterRevocation))
-                if !is_sender_sound || self.lacks_grant(message, entries) =>
-            {
-                Cause::SenderRevoked
-            }
-            Some(Outcome::Rejected(Refusal::UnknownSender))
-                if !is_sender_sound || self.lacks_grant(message, entries) =>
-            {
-                Cause::SenderRevoked
-            }
-            outcome => Cause::Unknown(format!("it says {outcome:?}")),
-        }
-    }
-
-    /// Whether a grant that a message's sender went by is lost.
-    fn lacks_grant(&self, message: &crate::ground::Message, entries: &BTreeSet<usize>) -> bool {
-        let all = 0..self.around.ground.entries.len();
-        let mut known = all.filter(|at| message.known.contains(*at));
-        let forked = self.around.ground.forked();
-        let is_of_forked = |at: &usize| {
-            let entry = self.around.ground.entries.get(*at);
-            entry.is_some_and(|of| forked.contains(&of.device))
-        };
-        known.any(|at| !entries.contains(&at) || is_of_forked(&at))
-    }
-
-    /// Whether a device that runs holds the session's root and may hand it out.
-    fn has_holder(&self, message: &crate::ground::Message) -> bool {
-        let running = self.devices.iter().filter_map(|of| of.run.as_ref());
-        let mut holds = running.map(|run| {
-            let (user, device) = run.view.me();
-            run.view.root(&message.header.session).is_some()
-                && run.view.state().is_keyholder(&user, &device, &message.user)
-        });
-        holds.any(|holds| holds)
-    }
-
-    /// Whether a device, or one that could give it the keys of a message, does not know what the bus
-    /// shows and cannot tell.
-    fn is_deceived(&self, at: usize, number: usize) -> bool {
-        let lane = self.around.ground.messages.get(number).map(|of| of.user);
-        let holds = |at: &usize| {
-            let run = self.devices.get(*at).and_then(|of| of.run.as_ref());
-            run.zip(lane).is_some_and(|(run, lane)| {
-                let (user, device) = run.view.me();
-                run.view.state().is_keyholder(&user, &device, &lane)
-            })
-        };
-        self.deceived.contains(&at) || self.deceived.iter().any(holds)
-    }
-
-    fn has_record(&self, message: &crate::ground::Message) -> bool {
-        let (session, device) = (message.header.session, message.header.device);
-        let keys = self.around.keys();
-        self.around.bus.items(&keys).any(|item| {
-            let record =
-                sealcast_protocol::Unverified::<sealcast_protocol::SessionRecord>::decode(item);
-            record.is_ok_and(|of| (of.claims().session, of.claims().device) == (session, device))
-        })
-    }
 }
 
-fn failed(device: usize, stop: Stop) -> Violation {
+pub(crate) fn failed(device: usize, stop: Stop) -> Violation {
     match stop {
         Stop::Violated(violation) => violation,
         Stop::Crashed | Stop::Unreachable | Stop::Refused(_) => Violation::Failed {

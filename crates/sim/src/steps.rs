@@ -1,9 +1,9 @@
 //! What happens in a step.
 
-use sealcast_protocol::{Position, Roles};
+use sealcast_protocol::{DeviceId, Position, Roles, UserId};
 
 use crate::around::Stop;
-use crate::device::{Bound, Draft};
+use crate::device::{Bound, Draft, Terms};
 use crate::world::World;
 
 impl World {
@@ -16,7 +16,7 @@ impl World {
             17 | 18 => self.around.chance.below(60_000),
             _ => self.around.chance.below(3_600_000),
         };
-        self.around.now += ms;
+        self.pass(ms);
         if self.around.chance.hits(self.plan.faults, 100) {
             self.inject();
         }
@@ -72,10 +72,12 @@ impl World {
             60..=76 => self.grant(),
             77..=82 => self.revoke(),
             83..=86 => self.cut(who),
-            87..=90 => self.read_history(who),
+            87 | 88 => self.read_history(who),
+            89 | 90 => self.request(who),
             91..=93 => self.keep_place(who),
-            94..=96 => self.copy_home(who),
-            97 => self.add_one(),
+            94 | 95 => self.copy_home(who),
+            96 | 97 => self.add_one(),
+            98 => self.change_list(),
             _ => self.catch_up(who),
         }
     }
@@ -124,7 +126,7 @@ impl World {
     fn keep_place(&mut self, who: usize) -> Result<(), Stop> {
         if let Some((device, around)) = self.at(who) {
             let delivered = device.act(around, |acting| acting.keep_place())?;
-            device.delivered.extend(delivered);
+            device.delivered.get_mut().extend(delivered);
         }
         Ok(())
     }
@@ -136,14 +138,26 @@ impl World {
         Ok(())
     }
 
+    /// A device asks for all that it cannot open: of what it is granted, or of anything.
+    fn request(&mut self, who: usize) -> Result<(), Stop> {
+        let is_beyond_log = self.around.chance.hits(1, 2);
+        if let Some((device, around)) = self.at(who) {
+            device.act(around, |acting| acting.request(is_beyond_log))?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn catch_up(&mut self, who: usize) -> Result<(), Stop> {
         match self.at(who) {
             Some((device, around)) => device.act(around, |acting| {
+                acting.level_list()?;
                 acting.sync()?;
                 acting.resend_entry()?;
                 acting.announce_drawn()?;
                 acting.send()?;
-                acting.share_owed()
+                acting.share_owed()?;
+                acting.go_on_asking()?;
+                acting.go_on_answering()
             }),
             None => Ok(()),
         }
@@ -173,12 +187,32 @@ impl World {
             }
             _ => (Roles::READER, self.begin(), self.end()),
         };
+        let terms = Terms {
+            roles,
+            from,
+            until,
+            reshare: self.around.chance.hits(1, 2),
+            devices: self.some_devices(to),
+        };
         match self.at(who) {
             Some((device, around)) => {
-                let granted = device.act(around, |acting| acting.grant(to, roles, from, until));
+                let granted = device.act(around, |acting| acting.grant(to, terms));
                 granted.map(|_| ())
             }
             None => Ok(()),
+        }
+    }
+
+    /// Mostly all devices of a user, and sometimes one.
+    fn some_devices(&mut self, user: UserId) -> Vec<DeviceId> {
+        let of = self.users.iter().find(|of| of.id == user);
+        let devices = of.map_or(&[][..], |of| &of.devices).to_vec();
+        let pick = self.below(devices.len());
+        let device = devices.get(pick).and_then(|at| self.devices.get(*at));
+        let device = device.map(|of| of.identity.device());
+        match self.around.chance.hits(1, 8) {
+            true => device.into_iter().collect(),
+            false => Vec::new(),
         }
     }
 

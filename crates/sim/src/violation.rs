@@ -89,6 +89,34 @@ pub enum Violation {
         /// What was still going on.
         why: String,
     },
+    /// A device answered a request for keys that it should not have answered so.
+    #[error("device {giver} gave keys to {asker} {what}")]
+    Answered {
+        /// Who gave.
+        giver: usize,
+        /// To whom.
+        asker: DeviceId,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// A device said that keys work which its store does not have.
+    #[error("device {device} acknowledged keys of session {session} before they were durable")]
+    ReceiptTooSoon {
+        /// Who.
+        device: usize,
+        /// Of which session.
+        session: SessionId,
+    },
+    /// What waited for its keys is neither there nor was it delivered.
+    #[error("device {device} let message {message} wait, and lost it: {why}")]
+    ParkedLost {
+        /// Whose home.
+        device: usize,
+        /// The message.
+        message: usize,
+        /// How it stands.
+        why: &'static str,
+    },
     /// Something was told that did not happen.
     #[error("device {device} was told without cause: {alarm}")]
     FalseAlarm {

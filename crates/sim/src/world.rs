@@ -1,18 +1,21 @@
 //! A run: users and devices around one stream, step by step.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use sealcast_crash::Chance;
 use sealcast_crypto::{SigningKey, UnwrapKey};
 use sealcast_engine::{Identity, genesis};
-use sealcast_protocol::{CardList, Position, Sharing, StreamTopics, UserId};
+use sealcast_protocol::{CardList, Position, StreamTopics, UserId};
 
+use crate::air::Air;
 use crate::around::{Around, START, Stop};
 use crate::bus::Bus;
 use crate::device::Device;
 use crate::forge::Forger;
 use crate::ground::{Entries, Ground};
 use crate::home::Home;
+use crate::lists::Removed;
 use crate::plan::Plan;
 use crate::plant::Plant;
 use crate::seeded::Seeded;
@@ -33,13 +36,17 @@ pub(crate) struct World {
     pub(crate) restless: String,
     /// Devices that the bus deceived so that they cannot tell.
     pub(crate) deceived: BTreeSet<usize>,
+    /// Devices that their users took out.
+    pub(crate) removed: Vec<Removed>,
+    /// Whether programs crash while time passes.
+    pub(crate) crashes: bool,
 }
 
 /// A user: the list of its devices, as its first device writes it.
 #[derive(Debug)]
 pub(crate) struct User {
     pub(crate) id: UserId,
-    list: CardList,
+    pub(crate) list: CardList,
     /// Its devices; the first holds the root key.
     pub(crate) devices: Vec<usize>,
 }
@@ -50,7 +57,7 @@ impl World {
         let mut rng = Seeded::new(plan.seed);
         let now = Position(START);
         let owner = Identity::generate(&mut rng);
-        let first = genesis(&owner, &mut rng, now, Sharing::Active, false);
+        let first = genesis(&owner, &mut rng, now, plan.sharing, false);
         let (stream, entry) = first.map_err(|_| Violation::Odd("the first entry"))?;
         let mut ground = Ground::default();
         ground.wrote(&entry, Entries::default());
@@ -61,6 +68,7 @@ impl World {
         };
         let mut around = Around {
             bus: Bus::default(),
+            air: Air::default(),
             now: START,
             stream,
             owner: owner.user(),
@@ -74,6 +82,8 @@ impl World {
             unsure: of_faults(&mut chance, 60),
             faults: std::collections::BTreeMap::new(),
             violation: None,
+            is_rough: plan.faults > 0,
+            asking: std::collections::BTreeMap::new(),
             chance,
             rng,
         };
@@ -83,10 +93,13 @@ impl World {
             is_calm: true,
             restless: String::new(),
             deceived: BTreeSet::new(),
+            removed: Vec::new(),
+            crashes: true,
             around,
             users: Vec::new(),
             devices: Vec::new(),
         };
+        world.disturb_air();
         world.admit(owner)?;
         let chain = StreamTopics(stream).access(&world.first_device());
         world.around.bus.put(&chain, START, entry.wire());
@@ -95,6 +108,16 @@ impl World {
             world.admit(identity)?;
         }
         Ok(world)
+    }
+
+    /// How unsound ephemeral topics are in this run.
+    fn disturb_air(&mut self) {
+        if self.plan.faults > 0 {
+            let chance = &mut self.around.chance;
+            self.around.air.lossy = chance.below(25);
+            self.around.air.twice = chance.below(25);
+            self.around.air.late_ms = chance.below(12_000);
+        }
     }
 
     pub(crate) fn first_device(&self) -> sealcast_protocol::DeviceId {
@@ -152,6 +175,7 @@ impl World {
             bus.put(&topic, self.around.now, card.wire());
         }
         of.devices.push(at);
+        let answers = self.around.chance.hits(4, 5);
         self.devices.push(Device {
             at,
             identity,
@@ -163,7 +187,9 @@ impl World {
             skew_max_ms: 0,
             was_restored: false,
             starts: 0,
-            delivered: BTreeSet::new(),
+            delivered: RefCell::default(),
+            parked: RefCell::default(),
+            answers,
         });
         self.around
             .note(at, format_args!("is there, of user {user}"));

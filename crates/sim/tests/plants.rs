@@ -71,6 +71,38 @@ fn live_reading_that_forgets_where_it_stood_is_found() {
     });
 }
 
+#[test]
+fn requests_that_nobody_answers_are_missed() {
+    is_caught(Plant::NoAnswer, |of| {
+        matches!(of, Violation::StaysSealed { .. })
+    });
+}
+
+#[test]
+fn a_receipt_for_keys_that_a_crash_would_lose_is_found() {
+    is_caught(Plant::ReceiptFirst, |of| {
+        matches!(of, Violation::ReceiptTooSoon { .. })
+    });
+}
+
+/// Fault 17: what cannot be opened yet must not be passed over either.
+#[test]
+fn what_waits_for_keys_and_is_lost_in_a_crash_is_missed() {
+    is_caught(Plant::LoseParked, |of| {
+        matches!(of, Violation::ParkedLost { .. })
+    });
+}
+
+#[test]
+fn what_had_waited_and_is_delivered_again_and_again_is_found() {
+    is_caught(Plant::DeliverAgain, |of| {
+        matches!(
+            of,
+            Violation::ParkedLost { .. } | Violation::OpenedTwice { .. }
+        )
+    });
+}
+
 /// Readers take it for a fork, and so do not open what must open.
 #[test]
 fn a_run_that_begins_with_the_numbers_of_another_is_found() {

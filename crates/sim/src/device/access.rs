@@ -23,27 +23,33 @@ pub(crate) enum Bound {
     At(Position),
 }
 
+/// What is granted.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    pub(crate) roles: Roles,
+    pub(crate) from: Bound,
+    pub(crate) until: Bound,
+    pub(crate) reshare: bool,
+    /// None listed means all.
+    pub(crate) devices: Vec<DeviceId>,
+}
+
 impl Acting<'_> {
     /// Grants a role over an interval, and hands out the keys of what was sealed in it.
-    pub(crate) fn grant(
-        &mut self,
-        to: UserId,
-        roles: Roles,
-        from: Bound,
-        until: Bound,
-    ) -> Result<LogHash, Stop> {
+    pub(crate) fn grant(&mut self, to: UserId, terms: Terms) -> Result<LogHash, Stop> {
         self.sync()?;
-        let (interval, cut) = self.interval(from, until)?;
+        let roles = terms.roles;
+        let (interval, cut) = self.interval(terms.from, terms.until)?;
         if roles.contains(Roles::ADMIN) && interval != Interval::ALL {
             return Err(Stop::Refused("an admin has no end"));
         }
         let grant = Grant {
             user: to,
-            devices: Vec::new(),
+            devices: terms.devices,
             roles,
             lanes: self.grantable_lanes(),
             interval,
-            reshare: false,
+            reshare: terms.reshare,
         };
         let time = self.now().max(cut);
         let id = self.write(time, LogBody::Grant(grant))?;
@@ -122,7 +128,16 @@ impl Acting<'_> {
         let users = grants.iter().filter(|of| publishes(of.grant.roles));
         let lists = users.filter_map(|of| view.list(&of.grant.user));
         let devices = lists.flat_map(|list| list.devices().map(|(device, _)| *device));
-        let devices: BTreeSet<DeviceId> = devices.collect();
+        let devices: Vec<DeviceId> = devices.collect();
+        self.last_of_devices(devices)
+    }
+
+    /// Every accepted branch tip of each of these devices.
+    pub(super) fn last_of_devices(
+        &mut self,
+        devices: impl IntoIterator<Item = DeviceId>,
+    ) -> Result<Vec<DeviceTips>, Stop> {
+        let devices: BTreeSet<DeviceId> = devices.into_iter().collect();
         if devices.is_empty() {
             return Ok(Vec::new());
         }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sealcast_engine::{
-    Alarm, CLOCK_BEHIND_MS_MAX, Event, Mode, Notice, Reader, Refusal, Space, Tracker,
+    Alarm, CLOCK_BEHIND_MS_MAX, Event, Mode, Notice, Parked, Parking, ParkingLimits, Reader,
+    Refusal, Space, Tracker,
 };
 use sealcast_protocol::{DeviceId, EnvelopeHash, Header, InstanceId, Interval, Position};
 
@@ -19,12 +20,26 @@ const NOTED: u64 = 1024;
 /// A subscription.
 #[derive(Debug)]
 pub(crate) struct Live {
-    reader: Reader,
+    pub(super) reader: Reader,
     place: Place,
     revoked: BTreeMap<DeviceId, Vec<EnvelopeHash>>,
-    order: Order,
+    pub(super) order: Order,
     /// What came since its place was kept.
-    new: BTreeSet<(usize, usize)>,
+    pub(super) new: BTreeSet<(usize, usize)>,
+    pub(super) parking: Parking,
+}
+
+impl Live {
+    /// Whether a message waits.
+    pub(crate) fn waits(&self, hash: &EnvelopeHash) -> bool {
+        self.parking.numbers().contains_key(hash)
+    }
+
+    /// Whether a message was delivered since the place was kept.
+    pub(crate) fn has_delivered(&self, message: usize) -> bool {
+        let mut records = self.new.range((message, 0)..(message + 1, 0));
+        records.next().is_some()
+    }
 }
 
 /// What a reader was given, to see that it is in order and nothing twice.
@@ -33,6 +48,12 @@ pub(crate) struct Order {
     opened: BTreeSet<(usize, usize)>,
     highest: BTreeMap<(DeviceId, InstanceId), u32>,
     gaps: BTreeSet<DeviceId>,
+}
+
+impl Order {
+    pub(super) fn has_gap(&self, device: &DeviceId) -> bool {
+        self.gaps.contains(device)
+    }
 }
 
 /// What became of a message, of those that a device did not open.
@@ -55,6 +76,17 @@ impl Acting<'_> {
         };
         let result = self.follow_on(&mut live);
         self.run.live = Some(live);
+        result?;
+        self.go_on_asking()
+    }
+
+    /// What waits for keys opens, as far as they have come, without looking for what is new.
+    pub(super) fn open_parked(&mut self) -> Result<(), Stop> {
+        let Some(mut live) = self.run.live.take() else {
+            return Ok(());
+        };
+        let result = self.release(&mut live);
+        self.run.live = Some(live);
         result
     }
 
@@ -64,6 +96,7 @@ impl Acting<'_> {
             live.reader.allow(self.allowed()?);
             live.revoked = revoked;
         }
+        self.release(live)?;
         let data = self.around.data();
         let items = self
             .around
@@ -72,22 +105,10 @@ impl Acting<'_> {
             live.reader.handle(&self.run.view, &item.bytes);
             live.place = Place::behind(item);
         }
+        self.park(live)?;
         live.reader.give_up(&self.run.view, items.is_empty());
-        let mut count = 0;
-        while let Some(event) = live.reader.poll_event() {
-            if let Some(record) = self.check(&event, &mut live.order)? {
-                count += 1;
-                if self.device.delivered.contains(&record) {
-                    let (device, message) = (self.device.at, record.0);
-                    return Err(Violation::OpenedTwice { device, message }.into());
-                }
-                live.new.insert(record);
-            }
-        }
-        if count > 0 {
-            self.note(format_args!("opens {count} records live"));
-        }
-        Ok(())
+        self.deliver(live, &mut BTreeMap::new())?;
+        self.release(live)
     }
 
     /// Goes on where an earlier subscription stood, behind all that is on the bus now.
@@ -112,7 +133,10 @@ impl Acting<'_> {
                 }
             };
         }
+        let mut parking = Parking::new(self.around.stream, ParkingLimits::default());
+        self.device.home.parked(&mut parking)?;
         let mut reader = Reader::new(Mode::Live);
+        reader.park(parking.numbers().clone());
         reader.allow(self.allowed()?);
         let is_forgetful = self.around.plant == Some(Plant::ForgetTracks);
         if from.is_some() && !is_forgetful {
@@ -131,6 +155,9 @@ impl Acting<'_> {
                 reader.pass(&self.run.view, &item.bytes);
             }
         }
+        if is_forgetful {
+            at = Place::default();
+        }
         let slack = self.now().0.saturating_sub(CLOCK_BEHIND_MS_MAX);
         reader.raise_floor(Position(slack));
         Ok(Live {
@@ -139,6 +166,7 @@ impl Acting<'_> {
             revoked: self.run.view.state().revoked_tips(),
             order: Order::default(),
             new: BTreeSet::new(),
+            parking,
         })
     }
 
@@ -189,7 +217,11 @@ impl Acting<'_> {
     /// What must hold whenever something is opened: somebody sealed exactly this, something
     /// entitles this device to it, it comes once, and in its publisher's order or with word of a
     /// gap.
-    fn check(&self, event: &Event, order: &mut Order) -> Result<Option<(usize, usize)>, Stop> {
+    pub(super) fn check(
+        &self,
+        event: &Event,
+        order: &mut Order,
+    ) -> Result<Option<(usize, usize)>, Stop> {
         let device = self.device.at;
         if let Event::Noticed { header, notice, .. } = event
             && let Notice::Gap { .. } | Notice::Fork | Notice::Branch = notice
@@ -197,7 +229,10 @@ impl Acting<'_> {
             order.gaps.insert(header.device);
         }
         let Event::Opened {
-            header, payload, ..
+            header,
+            payload,
+            parked,
+            ..
         } = event
         else {
             return Ok(None);
@@ -213,7 +248,8 @@ impl Acting<'_> {
             return Err(Violation::Forged { device, what }.into());
         };
         let message_no = message.number;
-        if !crate::model::may_open(ground, &self.around.owner, &self.device.user(), message) {
+        let me = (self.device.user(), self.device.identity.device());
+        if !crate::model::may_open(ground, &self.around.owner, me, &message.spot()) {
             return Err(Violation::OpenedWithoutRight {
                 device,
                 message: message_no,
@@ -226,6 +262,10 @@ impl Acting<'_> {
                 message: message_no,
             }
             .into());
+        }
+        if *parked == Parked::Waited {
+            // It comes behind what opened at once.
+            return Ok(Some((message_no, record)));
         }
         let run = (header.device, header.instance);
         let highest = order.highest.entry(run).or_insert(header.seq);

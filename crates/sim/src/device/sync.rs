@@ -141,7 +141,7 @@ impl Acting<'_> {
 
     /// Makes durable what was learned. How far a topic was read is kept with it, or later; how far it
     /// was shown, with it, unless the bus went back since.
-    fn keep(&mut self) -> Result<(), Stop> {
+    pub(crate) fn keep(&mut self) -> Result<(), Stop> {
         let stream = self.around.stream;
         let id = |of: &ControlTopic| topic_id(&of.name(stream));
         let gone_back: BTreeSet<_> = self.run.gone_back.iter().map(id).collect();
