@@ -19,7 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use sealcast_engine::{Alarm, ControlTopic, Identity, Output, Publisher, Put, StreamView};
-use sealcast_protocol::{CardList, Position, UserId};
+use sealcast_protocol::{CardList, DeviceId, Position, UserId};
 
 use crate::air::Ear;
 use crate::around::{Around, Stop};
@@ -62,6 +62,8 @@ pub(crate) struct Device {
     pub(crate) delivered: RefCell<BTreeSet<(usize, usize)>>,
     /// Messages of which it was said that they wait.
     pub(crate) parked: RefCell<BTreeSet<usize>>,
+    /// Publishers' devices of whose gaps it was told, by whichever run.
+    pub(crate) gaps: RefCell<BTreeSet<DeviceId>>,
     /// Whether it answers who asks for keys.
     pub(crate) answers: bool,
 }

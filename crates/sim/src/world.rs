@@ -163,11 +163,14 @@ impl World {
             let known = first.home.list_entries()?.into_iter();
             let of_user = known.filter(|(user, _)| *user == of.id);
             let (bus, topic) = (&mut self.around.bus, of.id.devices_topic());
-            // Its first device may not have been there yet.
-            let is_new = bus.len(&topic) == 0;
+            let mut there = CardList::new(of.id);
+            for item in bus.items(&topic) {
+                let _is_of_list = there.apply(item).is_ok();
+            }
             for (at, (user, entry)) in (0..).zip(of_user) {
                 home.put_list_entry(&user, at, &entry)?;
-                if is_new {
+                // Its first device may not have put it there yet.
+                if at >= there.next_seq() {
                     bus.put(&topic, self.around.now, &entry);
                 }
             }
@@ -189,6 +192,7 @@ impl World {
             starts: 0,
             delivered: RefCell::default(),
             parked: RefCell::default(),
+            gaps: RefCell::default(),
             answers,
         });
         self.around

@@ -51,8 +51,8 @@ pub(crate) struct Order {
 }
 
 impl Order {
-    pub(super) fn has_gap(&self, device: &DeviceId) -> bool {
-        self.gaps.contains(device)
+    pub(super) fn gaps(&self) -> &BTreeSet<DeviceId> {
+        &self.gaps
     }
 }
 

@@ -92,6 +92,8 @@ impl Acting<'_> {
             self.note_event(&event);
             self.note_given_up(&event);
             let Some(record) = self.check(&event, &mut live.order)? else {
+                let gaps = live.order.gaps().iter();
+                self.device.gaps.borrow_mut().extend(gaps);
                 continue;
             };
             count += 1;
@@ -103,7 +105,7 @@ impl Acting<'_> {
                 && *parked == Parked::Waited
             {
                 let last = highest.entry((header.device, header.instance)).or_insert(0);
-                if header.seq < *last && !live.order.has_gap(&header.device) {
+                if header.seq < *last && !self.device.gaps.borrow().contains(&header.device) {
                     let (device, message) = (self.device.at, record.0);
                     return Err(Violation::OutOfOrder { device, message }.into());
                 }
