@@ -56,8 +56,9 @@ const TABLE: &[Row] = &[
         "age", "generic-array", "poly1305", "salsa20", "base64", "getrandom", "minicbor", "rand_core", "thiserror", "tokio", "tracing", "zeroize",
     ]),
     row("sealcast-agent", &["sealcast"], &[
-        "axum", "base64", "futures-core", "getrandom", "jiff", "rustix", "serde", "serde_json",
-        "thiserror", "tokio", "toml", "tracing", "zeroize",
+        "axum", "base64", "futures-core", "getrandom", "http-body-util", "hyper", "hyper-util", "jiff",
+        "rustix", "rustls", "rustls-native-certs", "serde", "serde_json", "thiserror", "tokio",
+        "tokio-rustls", "toml", "tracing", "zeroize",
     ]),
     row("sealcast-proxy", &["sealcast"], &["anyhow", "thiserror", "tokio", "tracing"]),
     row("sealcast-keynode", &["sealcast"], &["thiserror", "tracing"]),

@@ -1,6 +1,6 @@
 //! The local API: every route, what it answers, and `openapi.json` which says the same.
 //!
-//! On the Unix socket all of it is offered, on loopback only what [`Route::is_public`] marks. No
+//! Whatever changes something is a POST. On the Unix socket all of it is offered, on loopback only what [`Route::is_public`] marks. No
 //! answer holds key material; `/streams/{name}/messages` alone holds what was published.
 
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use axum::{Json, Router};
 use sealcast::{BusError, Position};
 use serde::{Deserialize, Serialize};
 
-use crate::hub::{ArchiveStanding as HubArchive, Hub, Known, Standing as HubStanding};
+use crate::hub::{ArchiveStanding as HubArchive, Hub, Known, Standing as HubStanding, now};
 use crate::line::rfc3339;
 use crate::subscribers::{self, Confirmations, Wanted};
-use crate::{host, metrics};
+use crate::{host, metrics, requests};
 
 /// The number of this API. It grows when an older command line would misread an answer.
 pub const API: u32 = 1;
@@ -82,6 +82,30 @@ pub(crate) const ROUTES: &[Route] = &[
         answer: (LINES, Some("DeliveryLine")),
         is_public: false,
         handler: || post(confirmed_messages),
+    },
+    Route {
+        path: "/requests",
+        method: "get",
+        summary: "The requests for keys that wait for a person's decision.",
+        answer: (JSON, Some("Requests")),
+        is_public: false,
+        handler: || get(requests::list),
+    },
+    Route {
+        path: "/requests/{id}/approve",
+        method: "post",
+        summary: "Writes the grants that a request asks for.",
+        answer: (JSON, Some("Approved")),
+        is_public: false,
+        handler: || post(requests::approve),
+    },
+    Route {
+        path: "/requests/{id}/deny",
+        method: "post",
+        summary: "Refuses a request, and the same again for a time.",
+        answer: (JSON, Some("PendingRequest")),
+        is_public: false,
+        handler: || post(requests::deny),
     },
     Route {
         path: "/healthz",
@@ -221,6 +245,8 @@ pub struct Status {
     pub archive: Option<String>,
     /// What is wrong; nothing where all is well.
     pub problems: Vec<String>,
+    /// Requests for keys that wait for a person's decision.
+    pub pending_requests: usize,
     /// Its buses.
     pub buses: Vec<BusStatus>,
     /// Its streams, by name.
@@ -376,6 +402,7 @@ async fn status(State(hub): State<Arc<Hub>>) -> Json<Status> {
         listen: hub.listen.get().map(ToString::to_string),
         archive: config.archive.as_ref().map(ToString::to_string),
         problems,
+        pending_requests: hub.questions.waiting(now()).len(),
         buses: buses(&streams),
         streams,
     })
@@ -474,11 +501,12 @@ async fn deliver(
     }
 }
 
-fn refuse(error: &sealcast::Error) -> Response {
+pub(crate) fn refuse(error: &sealcast::Error) -> Response {
     use sealcast::Error;
     let is_busy = matches!(error, Error::Bus(BusError::Busy { .. }));
     let status = match error.code() {
         "stream.unknown" => StatusCode::NOT_FOUND,
+        "access.not-allowed" | "access.forked" | "stream.closed" => StatusCode::FORBIDDEN,
         "bus.failed" if is_busy => StatusCode::SERVICE_UNAVAILABLE,
         "bus.failed" => StatusCode::BAD_GATEWAY,
         _ => StatusCode::INTERNAL_SERVER_ERROR,

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealcast::{AnswerOptions, DecisionPolicy, Error, Policy, StreamId, StreamInfo};
+use sealcast::{AnswerOptions, Error, StreamId, StreamInfo};
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
@@ -13,7 +13,6 @@ use tokio::time::sleep;
 use crate::api::Fault;
 use crate::archive;
 use crate::backoff::{Backoff, jitter};
-use crate::config::Config;
 use crate::hub::Hub;
 
 /// How often the home is asked for streams that were joined meanwhile.
@@ -86,20 +85,10 @@ async fn attend(hub: Arc<Hub>, of: StreamInfo, opening: Arc<Semaphore>) {
 }
 
 /// How requests for keys are answered.
-fn answers(config: &Config) -> AnswerOptions {
-    let policy = match &config.decisions {
-        DecisionPolicy::Exec {
-            program,
-            args,
-            timeout,
-        } => Policy::exec(program.clone(), args.clone(), *timeout),
-        DecisionPolicy::Log | DecisionPolicy::Ask { .. } | DecisionPolicy::Url { .. } | _ => {
-            Policy::log()
-        }
-    };
+fn answers(hub: &Hub) -> AnswerOptions {
     AnswerOptions {
-        policy,
-        max_key_requests_per_second: config.asking.max_key_requests_per_second,
+        policy: hub.policy.clone(),
+        max_key_requests_per_second: hub.config.asking.max_key_requests_per_second,
     }
 }
 
@@ -115,9 +104,9 @@ async fn attend_once(
     let stream = hub.home.stream(name.as_ref().unwrap_or(&of.name)).await?;
     drop(permit);
     hub.opened(&of.id, &stream);
-    // It answers for as long as it is here.
-    let _answering = match hub.config.asking.answers {
-        true => Some(stream.answer(answers(&hub.config)).await?),
+    // It answers for as long as this is here.
+    let _answers = match hub.config.answers {
+        true => Some(hub.answers(&of.id, stream.answer(answers(hub)).await?)),
         false => None,
     };
     let mut attendant = stream.attend();

@@ -66,8 +66,26 @@ impl AgentClient {
     ///
     /// Fails when no agent runs, or it does not give such an answer.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.answer("GET", path).await
+    }
+
+    /// Has something done, and asks for an answer of JSON.
+    ///
+    /// # Errors
+    ///
+    /// Fails when no agent runs, or it does not do it. When the connection fails it may have been
+    /// done.
+    pub async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.answer("POST", path).await
+    }
+
+    async fn answer<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+    ) -> Result<T, ClientError> {
         let answer = async {
-            let mut connection = self.ask(path).await?;
+            let mut connection = self.ask(method, path).await?;
             connection.rest().await
         };
         let late = |_| ClientError::Io(io::ErrorKind::TimedOut.into());
@@ -100,8 +118,9 @@ impl AgentClient {
         Ok(Messages(self.send(&request).await?))
     }
 
-    async fn ask(&self, path: &str) -> Result<Connection, ClientError> {
-        self.send(&format!("GET {path} HTTP/1.0\r\n\r\n")).await
+    async fn ask(&self, method: &str, path: &str) -> Result<Connection, ClientError> {
+        let request = format!("{method} {path} HTTP/1.0\r\ncontent-length: 0\r\n\r\n");
+        self.send(&request).await
     }
 
     async fn send(&self, request: &str) -> Result<Connection, ClientError> {

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sealcast::{AskingConfig, BusUrl, DecisionPolicy, ParkingLimits};
+use axum::http::Uri;
+use sealcast::{AskingOptions, BusUrl, ParkingLimits};
 use serde::Deserialize;
 
 use crate::values::{duration, size};
@@ -17,17 +18,77 @@ pub const FILE_NAME: &str = "config.toml";
 const BYTES_MAX: u64 = 1 << 20;
 
 /// All that a config file can say.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
     /// Of the agent itself.
     pub agent: AgentConfig,
-    /// Of asking for keys and answering.
-    pub asking: AskingConfig,
+    /// Of asking for keys.
+    pub asking: AskingOptions,
+    /// Whether requests of others are answered.
+    pub answers: bool,
     /// Of messages that wait for their keys.
     pub parking: ParkingLimits,
     /// Of who decides.
     pub decisions: DecisionPolicy,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            agent: AgentConfig::default(),
+            asking: AskingOptions::default(),
+            answers: true,
+            parking: ParkingLimits::default(),
+            decisions: DecisionPolicy::default(),
+        }
+    }
+}
+
+/// Who decides whether somebody gets a grant who asks without one. What is not decided in time is a
+/// no.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DecisionPolicy {
+    /// The access log: who has no grant gets no keys.
+    #[default]
+    Log,
+    /// A person, by the command line.
+    Ask {
+        /// How long a request waits for the person, and how long a no holds.
+        timeout: Duration,
+    },
+    /// A program, with the question as JSON on its standard input and the answer on its output.
+    Exec {
+        /// The program.
+        program: PathBuf,
+        /// Its arguments.
+        args: Vec<String>,
+        /// How long to wait.
+        timeout: Duration,
+    },
+    /// A server, with the question as the body of an HTTP POST and the answer in that of its reply.
+    Url {
+        /// Where to post: `https://`, or `http://` on this machine.
+        url: String,
+        /// A file with the certificates that the server's must chain to, in PEM; those of the system
+        /// where not given.
+        ca: Option<PathBuf>,
+        /// How long to wait.
+        timeout: Duration,
+    },
+}
+
+impl DecisionPolicy {
+    /// Its name in the config file.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Ask { .. } => "ask",
+            Self::Exec { .. } => "exec",
+            Self::Url { .. } => "url",
+        }
+    }
 }
 
 /// What the agent itself is told.
@@ -142,11 +203,12 @@ impl Config {
             agent: agent
                 .checked(home)
                 .map_err(|(key, says)| wrong("agent", key, says))?,
+            answers: asking.answers.unwrap_or(true),
             asking: asking
                 .checked()
                 .map_err(|(key, says)| wrong("asking", key, says))?,
             parking: (file.parking.checked()).map_err(|(key, says)| wrong("parking", key, says))?,
-            decisions: (file.decisions.checked())
+            decisions: (file.decisions.checked(home))
                 .map_err(|(key, says)| wrong("decisions", key, says))?,
         })
     }
@@ -176,6 +238,7 @@ struct AgentSection {
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct AskingSection {
+    subscriptions_ask: Option<bool>,
     key_request_timeout: Option<String>,
     max_key_requests_per_second: Option<u32>,
     answers: Option<bool>,
@@ -197,6 +260,7 @@ struct DecisionsSection {
     exec: Option<Vec<String>>,
     exec_timeout: Option<String>,
     url: Option<String>,
+    url_ca: Option<PathBuf>,
     url_timeout: Option<String>,
 }
 
@@ -246,20 +310,20 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
 }
 
 impl AskingSection {
-    fn checked(self) -> Result<AskingConfig, Wrong> {
-        let mut config = AskingConfig::default();
+    fn checked(self) -> Result<AskingOptions, Wrong> {
+        let mut options = AskingOptions::default();
         let timeout = self.key_request_timeout.as_deref();
-        config.key_request_timeout =
-            positive("key_request_timeout", timeout, config.key_request_timeout)?;
+        options.key_request_timeout =
+            positive("key_request_timeout", timeout, options.key_request_timeout)?;
         if let Some(number) = self.max_key_requests_per_second {
             if number == 0 {
                 let says = "at least 1".to_owned();
                 return Err(("max_key_requests_per_second", says));
             }
-            config.max_key_requests_per_second = number;
+            options.max_key_requests_per_second = number;
         }
-        config.answers = self.answers.unwrap_or(config.answers);
-        Ok(config)
+        options.subscriptions_ask = self.subscriptions_ask.unwrap_or(options.subscriptions_ask);
+        Ok(options)
     }
 }
 
@@ -285,7 +349,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl DecisionsSection {
-    fn checked(self) -> Result<DecisionPolicy, Wrong> {
+    fn checked(self, home: &Path) -> Result<DecisionPolicy, Wrong> {
         let ask = positive("ask_timeout", self.ask_timeout.as_deref(), ASK_TIMEOUT)?;
         let exec = positive("exec_timeout", self.exec_timeout.as_deref(), CALL_TIMEOUT)?;
         let call = positive("url_timeout", self.url_timeout.as_deref(), CALL_TIMEOUT)?;
@@ -305,6 +369,7 @@ impl DecisionsSection {
             }
             Policy::Url => DecisionPolicy::Url {
                 url: url.ok_or_else(|| lacks("url"))?,
+                ca: self.url_ca.map(|path| home.join(path)),
                 timeout: call,
             },
         })
@@ -323,27 +388,32 @@ fn program(words: Vec<String>) -> Result<(PathBuf, Vec<String>), Wrong> {
     }
 }
 
+/// Whoever can answer in a server's name can let others in: only TLS keeps them from it, except on
+/// this machine.
 fn post_url(url: String) -> Result<String, Wrong> {
-    let rest = url
-        .strip_prefix("http://")
-        .or_else(|| url.strip_prefix("https://"));
-    let host = rest
-        .and_then(|rest| rest.split('/').next())
-        .unwrap_or_default();
-    let is_plain = url.bytes().all(|c| c.is_ascii_graphic());
-    if host.is_empty() || !is_plain {
-        return Err((
-            "url",
-            "a URL that begins with http:// or https://".to_owned(),
-        ));
+    let wrong = |says: &str| Err(("url", says.to_owned()));
+    let parsed = url.parse::<Uri>().ok();
+    let parts = parsed.as_ref().and_then(|uri| {
+        let (scheme, authority) = (uri.scheme_str()?, uri.authority()?.as_str());
+        Some((scheme, authority, uri.host()?))
+    });
+    match parts {
+        Some((_, authority, _)) if authority.contains('@') => {
+            wrong("no user name or password, which would end up in logs")
+        }
+        Some(("https", _, host)) if !host.is_empty() => Ok(url),
+        Some(("http", _, host)) if is_here(host) => Ok(url),
+        Some(("http", _, _)) => {
+            wrong("https://, or http:// on this machine: anybody on the way could answer yes")
+        }
+        _ => wrong("a URL that begins with https://, or with http:// on this machine"),
     }
-    match host.contains('@') {
-        true => Err((
-            "url",
-            "no user name or password, which would end up in logs".to_owned(),
-        )),
-        false => Ok(url),
-    }
+}
+
+fn is_here(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = address.parse().map(|of: std::net::IpAddr| of.is_loopback());
+    is_loopback.unwrap_or(host == "localhost")
 }
 
 fn positive(key: &'static str, text: Option<&str>, default: Duration) -> Result<Duration, Wrong> {
@@ -406,6 +476,7 @@ mod tests {
             log = "trace"
             log_format = "json"
             [asking]
+            subscriptions_ask = false
             key_request_timeout = "1m"
             max_key_requests_per_second = 5
             answers = false
@@ -429,7 +500,7 @@ mod tests {
         );
         assert_eq!(config.asking.key_request_timeout, Duration::from_secs(60));
         assert_eq!(config.asking.max_key_requests_per_second, 5);
-        assert!(!config.asking.answers);
+        assert!(!config.asking.subscriptions_ask && !config.answers);
         assert_eq!(config.parking.bytes_max, 1 << 30);
         assert_eq!(config.parking.publisher_bytes_max, 1 << 20);
         assert_eq!(config.parking.age_ms_max, 7_200_000);
@@ -492,6 +563,13 @@ mod tests {
             ("[decisions]\npolicy = \"url\"", 2, "say `url` as well"),
             ("[decisions]\nexec = [\"decide\"]", 2, "the whole path"),
             ("[decisions]\nurl = \"ftp://h\"", 2, "http://"),
+            ("[decisions]\nurl = \"h/decide\"", 2, "begins with https://"),
+            ("[decisions]\nurl = \"http://h/\"", 2, "anybody on the way"),
+            (
+                "[decisions]\nurl = \"http://127.0.0.1.h/\"",
+                2,
+                "anybody on",
+            ),
             (
                 "[decisions]\nurl = \"http://kim:secret@h/\"",
                 2,
@@ -503,6 +581,26 @@ mod tests {
             assert_eq!(found, line, "{text}: {said}");
             assert!(said.contains(says), "{text}: {said}");
             assert!(!said.contains("secret"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_server_is_reached_by_tls_or_on_this_machine() {
+        for url in [
+            "https://decide.example/sealcast?x=1",
+            "https://10.0.0.1:8443/",
+            "http://localhost:8080/decide",
+            "http://127.0.0.5/",
+            "http://[::1]:80/",
+        ] {
+            let text =
+                format!("[decisions]\npolicy = \"url\"\nurl = \"{url}\"\nurl_ca = \"ca.pem\"\n");
+            let policy = DecisionPolicy::Url {
+                url: url.to_owned(),
+                ca: Some("/home/kim/sealcast/ca.pem".into()),
+                timeout: CALL_TIMEOUT,
+            };
+            assert_eq!(parse(&text).unwrap().decisions, policy);
         }
     }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::line::DeliveryLine;
+use crate::requests::{Approved, PendingRequest, Requests};
 
 fn description() -> String {
     let mut generator = SchemaSettings::draft2020_12()
@@ -17,6 +18,9 @@ fn description() -> String {
         generator.subschema_for::<HomeInfo>(),
         generator.subschema_for::<Status>(),
         generator.subschema_for::<DeliveryLine<'static>>(),
+        generator.subschema_for::<Requests>(),
+        generator.subschema_for::<PendingRequest>(),
+        generator.subschema_for::<Approved>(),
         generator.subschema_for::<Fault>(),
     ];
     assert!(answers.iter().all(|of| of.get("$ref").is_some()));
@@ -47,9 +51,14 @@ fn operation(of: &Route, generator: &mut SchemaGenerator) -> Value {
     };
     let (kind, _) = of.answer;
     let mut parameters = Vec::new();
+    for name in ["name", "id"] {
+        if of.path.contains(&format!("{{{name}}}")) {
+            let text = json!({ "type": "string" });
+            let parameter = json!({ "name": name, "in": "path", "required": true, "schema": text });
+            parameters.push(parameter);
+        }
+    }
     if of.path.contains("{name}") {
-        let text = json!({ "type": "string" });
-        parameters.push(json!({ "name": "name", "in": "path", "required": true, "schema": text }));
         let query = generator.root_schema_for::<MessagesQuery>();
         for name in ["from", "count"] {
             let schema = query.get("properties").unwrap()[name].clone();

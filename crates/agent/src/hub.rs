@@ -2,16 +2,17 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use sealcast::{
-    Alarm, Archived, Attended, BusUrl, Error, Home, Name, Position, State, Stream, StreamId,
-    StreamInfo,
+    Alarm, Answered, Answering, Archived, Attended, BusUrl, Error, Home, Name, Policy, Position,
+    State, Stream, StreamId, StreamInfo,
 };
 use tokio::sync::{Notify, broadcast, watch};
 
 use crate::api::Fault;
 use crate::config::Config;
+use crate::questions::Questions;
 
 /// Alarms of a stream that are kept to be shown.
 const ALARMS_KEPT: usize = 16;
@@ -23,6 +24,9 @@ const ALARMS_WAITING: usize = 64;
 pub(crate) struct Hub {
     pub(crate) home: Home,
     pub(crate) config: Config,
+    /// Who decides about requests for keys, and what waits for a person.
+    pub(crate) policy: Policy,
+    pub(crate) questions: Arc<Questions>,
     pub(crate) started: Position,
     pub(crate) listen: OnceLock<SocketAddr>,
     /// Told when there may be streams that nobody attends to.
@@ -46,6 +50,7 @@ pub(crate) struct Known {
     pub(crate) archive: Option<ArchiveStanding>,
     pub(crate) counts: Counts,
     pub(crate) alarms: VecDeque<Alarm>,
+    answering: Option<Answering>,
     stream: Option<Stream>,
     told: broadcast::Sender<Alarm>,
 }
@@ -72,6 +77,10 @@ pub(crate) struct Counts {
     pub(crate) bundles: u64,
     pub(crate) bundle_bytes: u64,
     pub(crate) faults: u64,
+    /// By those who answered and are done.
+    answered: Answered,
+    /// Grants that a person's yes wrote.
+    pub(crate) approved: u64,
     pub(crate) alarms: u64,
     pub(crate) subscribers: u64,
     pub(crate) deliveries: BTreeMap<&'static str, u64>,
@@ -81,11 +90,18 @@ pub(crate) struct Counts {
 }
 
 impl Hub {
-    pub(crate) fn new(home: Home, config: Config) -> Self {
+    pub(crate) fn new(
+        home: Home,
+        config: Config,
+        policy: Policy,
+        questions: Arc<Questions>,
+    ) -> Self {
         Self {
             started: now(),
             home,
             config,
+            policy,
+            questions,
             listen: OnceLock::new(),
             rescan: Notify::new(),
             known: Mutex::default(),
@@ -172,6 +188,20 @@ impl Hub {
         self.with(id, |of| of.stream = Some(stream.clone()));
     }
 
+    /// Keeps what answers the requests in a stream, until what is returned is dropped.
+    pub(crate) fn answers(self: &Arc<Self>, id: &StreamId, answering: Answering) -> Answers {
+        self.with(id, |of| of.answering = Some(answering));
+        Answers {
+            hub: self.clone(),
+            id: *id,
+        }
+    }
+
+    /// Notes grants that a person's yes wrote.
+    pub(crate) fn approved(&self, id: &StreamId, grants: u64) {
+        self.with(id, |of| of.counts.approved += grants);
+    }
+
     /// Notes that a stream was attended to. Returns whether it was not before.
     pub(crate) fn attended(&self, id: &StreamId, attended: &Attended) -> bool {
         let noted = self.with(id, |of| {
@@ -252,6 +282,13 @@ impl Hub {
         self.with(id, |of| *of.counts.deliveries.entry(code).or_default() += 1);
     }
 
+    /// The stream of an id, as [`stream`](Self::stream).
+    pub(crate) async fn stream_of(&self, id: &StreamId) -> Result<Stream, Error> {
+        let name = self.with(id, |of| of.name.to_string());
+        let unknown = || Error::NoStream(id.to_string());
+        self.stream(&name.ok_or_else(unknown)?).await
+    }
+
     /// The stream of a name: the one that is attended to, or else opened here.
     pub(crate) async fn stream(&self, name: &str) -> Result<Stream, Error> {
         let attended = self.known().values().find_map(|of| {
@@ -268,7 +305,31 @@ impl Hub {
     }
 }
 
+/// Requests in a stream are answered for as long as this is there.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    hub: Arc<Hub>,
+    id: StreamId,
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        let done = self.hub.with(&self.id, |of| {
+            of.counts.answered = of.answered();
+            of.answering.take()
+        });
+        // Ended with the lock let go of.
+        drop(done);
+    }
+}
+
 impl Known {
+    /// What came of requests for keys since the agent began.
+    pub(crate) fn answered(&self) -> Answered {
+        let now = self.answering.as_ref().map(Answering::answered);
+        self.counts.answered + now.unwrap_or_default()
+    }
+
     fn new(number: u32, of: &StreamInfo, is_archived: bool) -> Self {
         Self {
             number,
@@ -279,6 +340,7 @@ impl Known {
             archive: is_archived.then_some(ArchiveStanding::Opening),
             counts: Counts::default(),
             alarms: VecDeque::new(),
+            answering: None,
             stream: None,
             told: broadcast::Sender::new(ALARMS_WAITING),
         }

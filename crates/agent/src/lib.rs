@@ -14,14 +14,18 @@ mod attend;
 mod backoff;
 mod client;
 mod config;
+mod decisions;
 mod host;
 mod hub;
 mod line;
 mod listen;
 mod lock;
 mod metrics;
+mod questions;
 mod reference;
+mod requests;
 mod run;
+mod server;
 mod subscribers;
 mod values;
 
@@ -29,8 +33,12 @@ pub use api::{
     API, ArchiveStatus, BusStatus, Contact, Fault, HomeInfo, Standing, Status, StreamStatus,
 };
 pub use client::{AgentClient, ClientError, Messages};
-pub use config::{AgentConfig, Config, ConfigError, FILE_NAME, LogFormat, LogLevel};
+pub use config::{
+    AgentConfig, Config, ConfigError, DecisionPolicy, FILE_NAME, LogFormat, LogLevel,
+};
 pub use line::{
     DeliveryLine, LineError, StreamLine, base64_of, parked_code, reason_code, rfc3339, state_code,
 };
+pub use requests::{Approved, PendingRequest, Requests, Wanted};
 pub use run::{Agent, StartError};
+pub use server::ServerError;

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use sealcast::StreamId;
 
 use crate::api::problems;
-use crate::hub::{ArchiveStanding, Hub, Known, Standing};
+use crate::hub::{ArchiveStanding, Hub, Known, Standing, now};
 
 /// What is measured: its name, `counter` or `gauge`, and what it is.
 #[derive(Clone, Copy)]
@@ -85,6 +85,30 @@ const OF_STREAMS: &[OfStream] = &[
     ),
     (
         metric(
+            "sealcast_key_requests_total",
+            "counter",
+            "Requests for keys to which this device had something to say.",
+        ),
+        |of| of.answered().requests,
+    ),
+    (
+        metric(
+            "sealcast_key_request_faults_total",
+            "counter",
+            "How often answering failed, its bus or the store failing.",
+        ),
+        |of| of.answered().faults,
+    ),
+    (
+        metric(
+            "sealcast_decision_grants_total",
+            "counter",
+            "Grants that decisions wrote.",
+        ),
+        |of| of.answered().grants + of.counts.approved,
+    ),
+    (
+        metric(
             "sealcast_subscribers",
             "gauge",
             "Those who follow the stream through the agent.",
@@ -92,6 +116,29 @@ const OF_STREAMS: &[OfStream] = &[
         |of| of.counts.subscribers,
     ),
 ];
+
+const ANSWERS: Metric = metric(
+    "sealcast_key_answers_total",
+    "counter",
+    "Answers to requests for keys, by what they were.",
+);
+
+/// The kinds of answers, and how many there were.
+fn answers(of: &Known) -> [(&'static str, u64); 4] {
+    let answered = of.answered();
+    [
+        ("bundle", answered.bundles),
+        ("not-entitled", answered.not_entitled),
+        ("unknown-session", answered.unknown_session),
+        ("pending-approval", answered.pending_approval),
+    ]
+}
+
+const PENDING: Metric = metric(
+    "sealcast_requests_pending",
+    "gauge",
+    "Requests for keys that wait for a person's decision.",
+);
 
 const DELIVERIES: Metric = metric(
     "sealcast_deliveries_total",
@@ -149,6 +196,8 @@ pub(crate) fn text(hub: &Hub) -> String {
     one(&mut text, STARTED, &[], hub.started.0 / 1_000);
     one(&mut text, HEALTHY, &[], is_healthy);
     one(&mut text, STREAMS, &[], known.len() as u64);
+    let pending = hub.questions.waiting(now()).len() as u64;
+    one(&mut text, PENDING, &[], pending);
     for (metric, value) in OF_STREAMS {
         head(&mut text, *metric);
         for (id, of) in known.iter() {
@@ -159,6 +208,14 @@ pub(crate) fn text(hub: &Hub) -> String {
                 &[("stream", &number), ("id", &id)],
                 value(of),
             );
+        }
+    }
+    head(&mut text, ANSWERS);
+    for (id, of) in known.iter() {
+        let (number, id) = labels(id, of);
+        for (answer, count) in answers(of) {
+            let labels = [("stream", &*number), ("id", &*id), ("answer", answer)];
+            line(&mut text, ANSWERS, &labels, count);
         }
     }
     head(&mut text, DELIVERIES);
@@ -226,7 +283,9 @@ mod tests {
     #[test]
     fn the_reference_names_every_metric_with_its_words() {
         let page = include_str!("../../../docs/reference/agent.md");
-        let single = [INFO, STARTED, HEALTHY, STREAMS, DELIVERIES];
+        let single = [
+            INFO, STARTED, HEALTHY, STREAMS, PENDING, ANSWERS, DELIVERIES,
+        ];
         let of_each = OF_STREAMS.iter().chain(OF_ARCHIVES).map(|of| of.0);
         let mut count = 0;
         for of in single.into_iter().chain(of_each) {

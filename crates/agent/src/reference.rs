@@ -15,8 +15,8 @@ A duration is a whole number and `ms`, `s`, `m`, `h`, `d` or `w`: `\"30s\"`. A s
 `B`, `KiB`, `MiB` or `GiB`: `\"256 MiB\"`. An option that is not known here, or a value that makes no
 sense, is refused with its line. Written by a test of `crates/agent`, which also reads it back.
 
-`[parking]` is for those who follow through the agent, who also ask for the keys that are missing. Of the
-policies of `[decisions]`, `\"ask\"` and `\"url\"` have no effect in this version: the access log decides.
+`[parking]` is for those who follow through the agent. `[decisions]` has a
+[guide](../guides/answer-requests-from-a-program.md), with the form of question and answer.
 ";
 
 /// One option: its section, its key, its default as the file would say it or nothing, and what it is.
@@ -47,6 +47,12 @@ const OPTIONS: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "asking",
+        "subscriptions_ask",
+        "true",
+        "Whether those who follow through the agent ask for the keys of what does not open.",
+    ),
+    (
+        "asking",
         "key_request_timeout",
         "\"30s\"",
         "How long to wait for the answer to a request for keys.",
@@ -55,7 +61,7 @@ const OPTIONS: &[(&str, &str, &str, &str)] = &[
         "asking",
         "max_key_requests_per_second",
         "20",
-        "Requests for keys a second, at most, over all streams.",
+        "Requests for keys a second, at most, that leave in all streams together; and that are taken of one user in a stream.",
     ),
     (
         "asking",
@@ -91,7 +97,7 @@ const OPTIONS: &[(&str, &str, &str, &str)] = &[
         "decisions",
         "ask_timeout",
         "\"1d\"",
-        "How long a person has.",
+        "How long a request waits for a person, and how long a no of theirs holds.",
     ),
     (
         "decisions",
@@ -109,7 +115,13 @@ const OPTIONS: &[(&str, &str, &str, &str)] = &[
         "decisions",
         "url",
         "",
-        "Where the question is posted: a URL that begins with `http://` or `https://`.",
+        "Where the question is posted: a URL that begins with `https://`, or on this machine with `http://`. A redirection is not followed.",
+    ),
+    (
+        "decisions",
+        "url_ca",
+        "",
+        "A file with the certificates, in PEM, that the server's must chain to, below the home if relative. Not set, those of the system.",
     ),
     (
         "decisions",
@@ -168,7 +180,7 @@ fn the_defaults_of_the_page_are_those_of_the_code() {
     let ask = format!("{text}\n").replace("policy = \"log\"", "policy = \"ask\"");
     let same = Config::parse("[decisions]\npolicy = \"ask\"", Path::new("/"));
     assert_eq!(Config::parse(&ask, Path::new("/")), same);
-    for (policy, option) in [("exec", "exec = [\"/x\"]"), ("url", "url = \"http://h\"")] {
+    for (policy, option) in [("exec", "exec = [\"/x\"]"), ("url", "url = \"https://h\"")] {
         let policy = format!("policy = \"{policy}\"\n{option}");
         let whole = text.replace("policy = \"log\"", &policy);
         let short = Config::parse(&format!("[decisions]\n{policy}"), Path::new("/"));

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealcast::{AskingOptions, DecisionPolicy, Home};
+use sealcast::Home;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -14,9 +14,11 @@ use crate::api::router;
 use crate::attend::supervise;
 use crate::client::SOCKET;
 use crate::config::{AgentConfig, Config};
+use crate::decisions::{policy, questions};
 use crate::hub::Hub;
 use crate::listen::{HomeSocket, Loopback};
 use crate::lock::{HomeLock, LockError};
+use crate::server::ServerError;
 
 /// How long what runs has to end.
 const END_WITHIN: Duration = Duration::from_secs(10);
@@ -52,6 +54,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The server that decides cannot be asked; see the config file.
+    #[error("cannot ask the server that decides")]
+    Server(#[source] ServerError),
     /// The port on loopback that the config file names is in use, or may not be used; name another, or none.
     #[error("cannot listen on {address}")]
     Listen {
@@ -70,6 +75,7 @@ impl StartError {
             Self::Running { .. } => "agent.running",
             Self::Lock(_) => "agent.lock",
             Self::Socket { .. } => "agent.socket",
+            Self::Server(_) => "agent.server",
             Self::Listen { .. } => "agent.listen",
         }
     }
@@ -89,12 +95,10 @@ impl Agent {
         let path = home.path().join(SOCKET);
         let socket = HomeSocket::bind(&path);
         let socket = socket.map_err(|source| StartError::Socket { path, source })?;
-        home.set_asking(AskingOptions {
-            key_request_timeout: config.asking.key_request_timeout,
-            max_key_requests_per_second: config.asking.max_key_requests_per_second,
-            ..AskingOptions::default()
-        });
-        let hub = Arc::new(Hub::new(home, config));
+        home.set_asking(config.asking.clone());
+        let questions = questions(&config.decisions);
+        let policy = policy(&config.decisions, &questions).map_err(StartError::Server)?;
+        let hub = Arc::new(Hub::new(home, config, policy, questions));
         let loopback = listen(&hub).await?;
         Ok(Self {
             hub,
@@ -119,13 +123,6 @@ impl Agent {
             version = env!("CARGO_PKG_VERSION"),
             "agent started"
         );
-        let is_known = matches!(
-            hub.config.decisions,
-            DecisionPolicy::Log | DecisionPolicy::Exec { .. }
-        );
-        if !is_known {
-            tracing::warn!("this version asks nobody for decisions: the access log decides");
-        }
         let mut tasks = JoinSet::new();
         tasks.spawn(supervise(hub.clone()));
         let stop = hub.clone();

@@ -1,7 +1,10 @@
 //! The agent of the home, where one runs.
 
 use sealcast::Position;
-use sealcast_agent::{API, AgentClient, ClientError, Fault, HomeInfo, Messages, Status};
+use sealcast_agent::{
+    API, AgentClient, Approved, ClientError, Fault, HomeInfo, Messages, PendingRequest, Requests,
+    Status,
+};
 
 use crate::context::{Context, Names};
 use crate::error::{CommandError, Kind};
@@ -52,6 +55,23 @@ impl Running {
             own,
             contacts.collect::<Result<_, CommandError>>()?,
         ))
+    }
+
+    /// The requests that wait for a person.
+    pub(crate) async fn requests(&self) -> Result<Requests, CommandError> {
+        self.client.get("/requests").await.map_err(lost)
+    }
+
+    /// Says yes to one of them.
+    pub(crate) async fn approve(&self, id: &str) -> Result<Approved, CommandError> {
+        let path = format!("/requests/{id}/approve");
+        self.client.post(&path).await.map_err(lost)
+    }
+
+    /// Says no to one of them.
+    pub(crate) async fn deny(&self, id: &str) -> Result<PendingRequest, CommandError> {
+        let path = format!("/requests/{id}/deny");
+        self.client.post(&path).await.map_err(lost)
     }
 
     /// Follows a stream; `None` where the agent has ended meanwhile.

@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     agent, backup, completions, contact, demo, device, doctor, grant, id, init, inspect, join,
-    keys, man, publish, read, rekey, request, restore, revoke, rotate, stream, subscribe, ticket,
-    who,
+    keys, man, publish, read, rekey, request, requests, restore, revoke, rotate, stream, subscribe,
+    ticket, who,
 };
 
 /// The first page. Its list of commands is checked against the commands that there are.
@@ -37,6 +37,7 @@ const PAGE: &str = "\
   \x1b[1mgrant\x1b[0m       Give someone an interval, past or future
   \x1b[1mrevoke\x1b[0m      Take grants back
   \x1b[1mwho\x1b[0m         Show every grant and how far it came
+  \x1b[1mrequests\x1b[0m    Say yes or no to those who ask without a grant
   \x1b[1mrekey\x1b[0m       Start a new session for what you publish next
   \x1b[1mrotate\x1b[0m      Make a cut that an interval can begin or end at
   \x1b[1mkeys\x1b[0m        Hand keys over in a file, or take them in
@@ -120,6 +121,7 @@ pub(crate) enum Command {
     Request(request::RequestArgs),
     Grant(grant::GrantArgs),
     Revoke(revoke::RevokeArgs),
+    Requests(requests::RequestsArgs),
     Rekey(rekey::RekeyArgs),
     Rotate(rotate::RotateArgs),
     Who(who::WhoArgs),

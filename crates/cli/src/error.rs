@@ -292,7 +292,7 @@ fn hint_of_cause(error: &sealcast::Error) -> Option<&'static str> {
 fn kind_of(code: &str) -> Kind {
     match code {
         "home.missing" | "stream.unknown" | "user.unknown" | "grant.unknown" => Kind::Missing,
-        "stream.not-joined" | "keys.none" => Kind::Missing,
+        "stream.not-joined" | "keys.none" | "request.unknown" => Kind::Missing,
         "file.needs-passphrase" | "file.needs-identity" | "file.needs-lock" => Kind::Usage,
         "file.passphrase-text" | "file.unknown" | "file.other-kind" | "file.exists" => Kind::Usage,
         "keys.too-many" | "file.too-many-recipients" => Kind::Usage,
@@ -356,6 +356,9 @@ fn hint_of(code: &str) -> Option<&'static str> {
         "interval.empty" => "`--until` must be later than `--from`",
         "archive.is-bus" => "name another folder with `--archive`, or in the config file",
         "stream.not-joined" => "join it with its ticket first: `sealcast join TICKET`",
+        "request.unknown" => {
+            "`sealcast requests list` shows those that wait; they do not outlive the agent"
+        }
         "keys.none" => "`sealcast who STREAM` shows who may read when",
         "keys.too-many" => "export shorter intervals, with `--from` and `--until`",
         "keys.wrong-root" => "do not trust whoever gave you this file; nothing was imported",

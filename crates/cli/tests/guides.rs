@@ -192,6 +192,45 @@ cat \"$HOME/journal\"
     assert_eq!(out.matches("agent stopped").count(), 4, "{out}");
 }
 
+/// Commands that the guide leaves running are waited for; the id is the one that is shown.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_guide_to_answering_from_a_program_ends_as_it_says() {
+    let page = include_str!("../../../docs/guides/answer-requests-from-a-program.md");
+    assert!(page.split_whitespace().count() <= 600, "it is short");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = free.local_addr().expect("a port").port().to_string();
+    drop(free);
+    let waiting = [
+        (
+            "agent",
+            "sealcast agent status 2> /dev/null | grep -q attended",
+        ),
+        ("asks", "sealcast requests list --json | grep -q id"),
+        (
+            "server",
+            &format!("(: < /dev/tcp/127.0.0.1/{port}) 2> /dev/null"),
+        ),
+    ];
+    let mut page = page
+        .replace("8044", &port)
+        .replace("[decisions]\n", "[agent]\nlisten = \"off\"\n[decisions]\n");
+    for (job, is_there) in waiting {
+        let wait = format!("{job}=$!\nuntil {is_there}; do kill -0 ${job}; sleep 0.1; done\n");
+        page = page.replace(&format!("{job}=$!\n"), &wait);
+    }
+    let typed = page.replace(
+        "approve 1f0c55d2",
+        "approve $(sealcast requests list --json | sed 's/.*\"id\":\"\\([^\"]*\\)\".*/\\1/')",
+    );
+    assert_ne!(page, typed);
+    let ends = "trap 'kill $(jobs -p) 2> /dev/null || true' EXIT";
+    let before = format!("{BEFORE}export SEALCAST_HOME=$HOME/home\n{ends}\n");
+    let out = run_after(&before, &typed);
+    let lines = |wanted: &str| out.lines().filter(|of| *of == wanted).count();
+    assert_eq!((lines("opened"), lines("hot")), (3, 1), "{out}");
+}
+
 /// Where systemd is there to say so.
 #[cfg(target_os = "linux")]
 #[test]

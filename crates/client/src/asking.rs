@@ -7,9 +7,9 @@
 
 use std::time::Duration;
 
-use sealcast_engine::{AskBody, AskerLimits};
+use sealcast_engine::{AskBody, AskerLimits, Pace};
 use sealcast_protocol::{Position, StreamTopics};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::blocking::off_thread;
 use crate::core::Core;
@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::home::topic;
 
 mod answering;
+mod approval;
 mod asker;
 mod inbox;
 mod policy;
@@ -25,20 +26,20 @@ mod request;
 pub use answering::{AnswerOptions, Answered, Answering};
 pub(crate) use asker::{Asking, AskingSlot};
 pub(crate) use inbox::InboxMark;
-pub use policy::{AskedFor, Decision, Policy, Question};
+pub use policy::{AskedFor, AskerStanding, Decision, Policy, Question, Verdict};
 pub use request::{RequestOptions, Requested};
 
 /// How long to wait before what failed is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How this device asks others for keys.
+/// How a home asks others for keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AskingOptions {
     /// Whether a subscription asks by itself for the keys of what it cannot open.
     pub subscriptions_ask: bool,
     /// How long one request waits for keys that work; five minutes at most.
     pub key_request_timeout: Duration,
-    /// Requests that are sent in a second, at most, in each stream.
+    /// Requests that an opened home sends in a second, at most, in all its streams together.
     pub max_key_requests_per_second: u32,
 }
 
@@ -61,6 +62,39 @@ impl AskingOptions {
             max_key_requests_per_second: self.max_key_requests_per_second,
             ..AskerLimits::default()
         }
+    }
+}
+
+/// How a home asks, and how often it did lately, by a clock that nobody sets.
+#[derive(Debug)]
+pub(crate) struct HomeAsking {
+    pub(crate) options: AskingOptions,
+    pace: Pace,
+    began: Instant,
+}
+
+impl HomeAsking {
+    pub(crate) fn new(options: AskingOptions) -> Self {
+        let per_second = options.max_key_requests_per_second;
+        Self {
+            options,
+            pace: Pace::new(per_second, per_second),
+            began: Instant::now(),
+        }
+    }
+
+    /// When the next request may leave, which is counted as sent.
+    pub(crate) fn reserve(&mut self) -> Instant {
+        let ms = self.began.elapsed().as_millis();
+        let now = Position(u64::try_from(ms).unwrap_or(u64::MAX));
+        let at = Duration::from_millis(self.pace.reserve(now).0);
+        self.began.checked_add(at).unwrap_or(self.began)
+    }
+}
+
+impl Default for HomeAsking {
+    fn default() -> Self {
+        Self::new(AskingOptions::default())
     }
 }
 

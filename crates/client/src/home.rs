@@ -10,8 +10,9 @@ use sealcast_crypto::{SecretBytes, leaving_no_trace};
 use sealcast_engine::{Fallbacks, Identity, genesis};
 use sealcast_protocol::{DeviceId, Name, Position, StreamId, StreamTopics, Ticket, UserId};
 use sealcast_store::{KeyFile, KeyFileError, Protection, SqliteStore};
+use tokio::time::Instant;
 
-use crate::asking::AskingOptions;
+use crate::asking::{AskingOptions, HomeAsking};
 use crate::blocking::off_thread;
 use crate::clock;
 use crate::core::lock;
@@ -44,7 +45,7 @@ pub(crate) struct Inner {
     pub(crate) name: Option<Name>,
     bus: BusUrl,
     buses: Mutex<BTreeMap<String, Arc<dyn Bus>>>,
-    asking: Mutex<AskingOptions>,
+    asking: Mutex<HomeAsking>,
     ground: Ground,
 }
 
@@ -73,7 +74,12 @@ impl Inner {
     }
 
     pub(crate) fn asking(&self) -> AskingOptions {
-        lock(&self.asking).clone()
+        lock(&self.asking).options.clone()
+    }
+
+    /// When the next request for keys may leave, in whichever stream; it is counted as sent.
+    pub(crate) fn reserve_request(&self) -> Instant {
+        lock(&self.asking).reserve()
     }
 }
 
@@ -247,7 +253,7 @@ impl Home {
 impl Home {
     /// Says how this home asks others for keys, in streams that do not ask yet.
     pub fn set_asking(&self, options: AskingOptions) {
-        *lock(&self.inner.asking) = options;
+        *lock(&self.inner.asking) = HomeAsking::new(options);
     }
 
     /// Makes a stream that this user owns, and announces it on its bus.

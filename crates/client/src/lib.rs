@@ -80,7 +80,6 @@ mod backfill;
 mod backup;
 mod blocking;
 mod clock;
-mod config;
 mod core;
 mod damage;
 mod delivery;
@@ -115,15 +114,14 @@ mod vault;
 pub use access::{GrantInfo, GrantStatus, Granted, Revoked};
 pub use archive::{Archive, Archived};
 pub use asking::{
-    AnswerOptions, Answered, Answering, AskedFor, AskingOptions, Decision, Policy, Question,
-    RequestOptions, Requested,
+    AnswerOptions, Answered, Answering, AskedFor, AskerStanding, AskingOptions, Decision, Policy,
+    Question, RequestOptions, Requested, Verdict,
 };
 pub use attend::{Attendant, Attended};
 pub use backfill::Backfill;
 pub use backup::{Backup, BackupState};
 #[doc(hidden)]
 pub use clock::Clock;
-pub use config::{AskingConfig, DecisionPolicy};
 pub use delivery::{Delivery, Payload, Reason, State};
 pub use devices::{Applicant, DeviceInfo, StreamOutcome};
 pub use doctor::Finding;

@@ -36,6 +36,7 @@ mod steady;
 mod turn;
 
 pub use asker::{Asker, AskerEvent, AskerInput, AskerLimits, AskerOutput, End, OneUse, Outcome};
+pub use pace::Pace;
 pub use responder::{
     Decision, Question, Responder, ResponderInput, ResponderLimits, ResponderOutput,
 };

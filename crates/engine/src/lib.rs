@@ -28,7 +28,7 @@ mod view;
 
 pub use asking::{
     AskBody, Asker, AskerEvent, AskerInput, AskerLimits, AskerOutput, Decision, End, LEASE_MS,
-    OneUse, Outcome, Question, Responder, ResponderInput, ResponderLimits, ResponderOutput,
+    OneUse, Outcome, Pace, Question, Responder, ResponderInput, ResponderLimits, ResponderOutput,
 };
 pub use author::{AuthorError, author, genesis};
 pub use events::{Events, OpenedRecord};

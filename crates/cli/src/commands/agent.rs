@@ -99,6 +99,10 @@ fn unusable(error: ConfigError) -> CommandError {
 fn refused(error: StartError) -> CommandError {
     let (kind, hint) = match &error {
         StartError::Running { .. } => (Kind::Usage, "`sealcast agent status` shows how it is"),
+        StartError::Server(_) => (
+            Kind::Usage,
+            "see `url` and `url_ca` in `[decisions]` of the config file",
+        ),
         StartError::Listen { .. } => (
             Kind::Usage,
             "name another port in the config file: `listen` in `[agent]`, or \"off\"",
@@ -172,6 +176,11 @@ fn head(status: &Status) -> Vec<(&'static str, String)> {
         head.push(("metrics", format!("http://{listen}/metrics")));
     }
     head.extend(status.archive.clone().map(|archive| ("archive", archive)));
+    if status.pending_requests > 0 {
+        let waiting = count(status.pending_requests as u64, "request");
+        let waiting = format!("for a decision: {waiting}; `sealcast requests list`");
+        head.push(("waiting", waiting));
+    }
     match status.problems.as_slice() {
         [] => head.push(("health", "ok".to_owned())),
         problems => head.extend(problems.iter().map(|of| ("problem", of.clone()))),

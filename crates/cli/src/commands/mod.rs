@@ -18,6 +18,7 @@ pub(crate) mod publish;
 pub(crate) mod read;
 pub(crate) mod rekey;
 pub(crate) mod request;
+pub(crate) mod requests;
 pub(crate) mod restore;
 pub(crate) mod revoke;
 pub(crate) mod rotate;
@@ -55,6 +56,7 @@ pub(crate) async fn run(
         Command::Rotate(args) => rotate::run(ui, context, &args).await,
         Command::Who(args) => who::run(ui, context, &args).await,
         Command::Agent(args) => agent::run(ui, context, args).await,
+        Command::Requests(args) => requests::run(ui, context, args).await,
         Command::Keys(args) => keys::run(ui, context, args).await,
         Command::Backup(args) => backup::run(ui, context, &args).await,
         Command::Restore(args) => restore::run(ui, context, &args).await,

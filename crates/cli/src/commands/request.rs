@@ -16,7 +16,7 @@ const WAIT_MS: u64 = 30_000;
 /// may reshare. They answer while one of their commands runs that follows a stream, such as
 /// `sub`. Prints `opened` when everything in the interval opens, also where nothing was missing;
 /// otherwise the exit code is 3 for `partly` and `timed-out`, and 4 for `refused`. What no grant
-/// covers may be asked for as well.
+/// covers may be asked for as well: where somebody decides on it later, this waits for a yes.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 A TIME is `now`, `start`, `-10m`, `+30d` (s m h d w), `2026-03-01` (midnight UTC), or RFC 3339.
@@ -99,7 +99,7 @@ fn tell(ui: &Ui, requested: &Requested) -> Result<(), CommandError> {
             RefusalReason::NotEntitled => "Refused: no grant of yours covers the time.",
             RefusalReason::UnknownSession => "Refused: the session is not known there.",
             RefusalReason::PendingApproval => {
-                "Somebody was asked to decide. A yes is a grant, and brings the keys."
+                "Somebody was asked and has not decided yet. A yes is a grant, and brings the keys."
             }
         }),
     }

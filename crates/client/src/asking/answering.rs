@@ -1,22 +1,21 @@
 //! Answers who asks for keys of one stream.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Add;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sealcast_bus::{Item, Listener, Offset, Tail};
 use sealcast_engine::{
-    ControlTopic, Decision as Said, Handout, Question as Asked, Responder, ResponderInput,
+    AskBody, ControlTopic, Decision as Said, Handout, Question as Asked, Responder, ResponderInput,
     ResponderLimits, ResponderOutput, wrap_handout,
 };
-use sealcast_protocol::{
-    DeviceId, Grant, Interval, LogBody, RefusalReason, Roles, StreamTopics, UserId, Want,
-};
+use sealcast_protocol::{DeviceId, RefusalReason, Standing, StreamTopics, UserId, Want};
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::sleep;
 
-use super::policy::{AskedFor, Decision, Policy, Question};
+use super::policy::{AskedFor, AskerStanding, Decision, Policy, Question};
 use super::{PAUSE, until};
 use crate::blocking::off_thread;
 use crate::clock;
@@ -36,8 +35,6 @@ const LIST_BYTES: usize = READ_BYTES;
 /// wait.
 const DECIDING_MAX: usize = 1_024;
 const DECIDING_OF_USER_MAX: usize = 8;
-/// Grants that one decision writes, at most; the rest stays refused.
-const GRANTS_MAX: usize = 16;
 
 /// How to answer.
 #[derive(Clone, Debug)]
@@ -94,21 +91,54 @@ pub struct Answered {
     pub requests: u64,
     /// Bundles of keys that were given.
     pub bundles: u64,
-    /// Refusals.
-    pub refusals: u64,
+    /// Refusals: the access log does not entitle who asked.
+    pub not_entitled: u64,
+    /// Refusals: the session is not known here.
+    pub unknown_session: u64,
+    /// Refusals: somebody was asked who decides later.
+    pub pending_approval: u64,
     /// Grants that decisions wrote.
     pub grants: u64,
     /// How often store or bus failed.
     pub faults: u64,
 }
 
+/// What two of them came to.
+impl Add for Answered {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            requests: self.requests + other.requests,
+            bundles: self.bundles + other.bundles,
+            not_entitled: self.not_entitled + other.not_entitled,
+            unknown_session: self.unknown_session + other.unknown_session,
+            pending_approval: self.pending_approval + other.pending_approval,
+            grants: self.grants + other.grants,
+            faults: self.faults + other.faults,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Counts {
     requests: AtomicU64,
     bundles: AtomicU64,
-    refusals: AtomicU64,
+    not_entitled: AtomicU64,
+    unknown_session: AtomicU64,
+    pending_approval: AtomicU64,
     grants: AtomicU64,
     faults: AtomicU64,
+}
+
+impl Counts {
+    fn of(&self, reason: RefusalReason) -> &AtomicU64 {
+        match reason {
+            RefusalReason::NotEntitled => &self.not_entitled,
+            RefusalReason::UnknownSession => &self.unknown_session,
+            RefusalReason::PendingApproval => &self.pending_approval,
+        }
+    }
 }
 
 fn count(of: &AtomicU64) {
@@ -143,7 +173,9 @@ impl Answering {
         Answered {
             requests: read(&self.counts.requests),
             bundles: read(&self.counts.bundles),
-            refusals: read(&self.counts.refusals),
+            not_entitled: read(&self.counts.not_entitled),
+            unknown_session: read(&self.counts.unknown_session),
+            pending_approval: read(&self.counts.pending_approval),
             grants: read(&self.counts.grants),
             faults: read(&self.counts.faults),
         }
@@ -329,8 +361,8 @@ impl Driver {
             Todo::Decided(decided) => self.conclude(decided).await,
             Todo::Do(output) => match output {
                 ResponderOutput::Send(body) => {
-                    if matches!(body, sealcast_engine::AskBody::Refusal(_)) {
-                        count(&self.counts.refusals);
+                    if let AskBody::Refusal(refusal) = &body {
+                        count(self.counts.of(refusal.reason));
                     }
                     self.core.send_ask(body).await
                 }
@@ -394,6 +426,7 @@ impl Driver {
             device: asked.asker,
             request: asked.request,
             wants: asked.wants.iter().map(want).collect(),
+            standing: self.core.standing(&asked.user),
         };
         let of_user = self.deciders.values().filter(|of| **of == asked.user);
         let is_free = of_user.count() < DECIDING_OF_USER_MAX && self.deciders.len() < DECIDING_MAX;
@@ -430,6 +463,8 @@ impl Driver {
                     of.fetch_add(grants as u64, Ordering::Relaxed);
                     Said::Give
                 }
+                // The log says no, and so does this device.
+                Err(Error::NotAllowed(_) | Error::Forked) => Said::Give,
                 Err(_) => {
                     count(&self.counts.faults);
                     // A yes is not lost: it is written when the bus takes it.
@@ -496,39 +531,18 @@ fn hand_in(core: &Core, machine: &mut Responder, input: Input) {
 }
 
 impl Core {
-    /// Lets the log say yes to what was asked for, where this device may and it does not yet.
-    async fn grant_asked(self: &Arc<Self>, question: &Question) -> Result<usize, Error> {
-        // What an earlier try wrote and did not send counts, and what others granted meanwhile.
-        self.resend_entry().await?;
-        self.sync().await?;
-        let mut lanes: BTreeMap<Interval, BTreeSet<UserId>> = BTreeMap::new();
-        let is_granted = |want: &&AskedFor| {
-            let view = self.view();
-            let readable = (view.state()).readable(&question.user, &question.device, &want.lane);
-            readable.iter().any(|of| of.covers(&want.interval))
-        };
-        for want in question.beyond_log().filter(|of| !is_granted(of)) {
-            lanes.entry(want.interval).or_default().insert(want.lane);
-        }
-        let mut grants = 0;
-        for (interval, lanes) in lanes.into_iter().take(GRANTS_MAX) {
-            let grant = Grant {
-                user: question.user,
-                devices: Vec::new(),
-                roles: Roles::READER,
-                lanes: lanes.into_iter().collect(),
-                interval,
-                reshare: false,
-            };
-            let written = self.write(self.now(), LogBody::Grant(grant)).await;
-            match written {
-                Ok(_) => grants += 1,
-                // The log says no, and so does this device.
-                Err(Error::NotAllowed(_) | Error::Forked) => return Ok(grants),
-                Err(error) => return Err(error),
+    /// What the access log has of somebody who asks.
+    fn standing(&self, user: &UserId) -> AskerStanding {
+        let view = self.view();
+        let grants = view.state().grants().iter();
+        let mut standings = grants.filter(|of| of.grant.user == *user);
+        match standings.clone().next() {
+            None => AskerStanding::Stranger,
+            Some(_) if standings.any(|of| of.standing == Standing::Counts) => {
+                AskerStanding::Granted
             }
+            Some(_) => AskerStanding::Revoked,
         }
-        Ok(grants)
     }
 
     /// Reads the device list of a user whom the access log does not name.

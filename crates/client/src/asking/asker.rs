@@ -13,7 +13,7 @@ use sealcast_protocol::{
 };
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::AbortHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{PAUSE, until};
 use crate::blocking::off_thread;
@@ -86,6 +86,7 @@ impl Core {
             todo: VecDeque::new(),
             ears: None,
             inbox_at: None,
+            draw_at: None,
         };
         let task = tokio::spawn(driver.run()).abort_handle();
         let asking = Arc::new(Asking { feed, task });
@@ -276,6 +277,8 @@ struct Driver {
     ears: Option<Ears>,
     /// Where to read on in the inbox of this device, while a request is open.
     inbox_at: Option<Offset>,
+    /// When the home's turn comes for the request that is to be drawn up.
+    draw_at: Option<Instant>,
 }
 
 impl Driver {
@@ -295,6 +298,9 @@ impl Driver {
         while let Some(todo) = self.todo.pop_front() {
             self.perform(todo).await?;
         }
+        if self.draw_at.is_some_and(|at| at <= Instant::now()) {
+            return self.draw().await;
+        }
         self.fit_ears().await?;
         let inputs = self.wait().await?;
         self.step(inputs).await
@@ -308,10 +314,18 @@ impl Driver {
                 None => std::future::pending().await,
             }
         };
+        let draw_at = self.draw_at;
+        let turn = async {
+            match draw_at {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = self.feed.news.notified() => Ok(self.feed.take()),
             heard = heard => heard.map(|input| Vec::from([input])),
             () = until(&self.core, timeout) => Ok(Vec::from([Input::Tick])),
+            () = turn => Ok(Vec::new()),
         }
     }
 
@@ -354,16 +368,8 @@ impl Driver {
                 Ok(())
             }
             Todo::Do(AskerOutput::Draw) => {
-                // What came by itself meanwhile is not asked for.
-                let ready = async {
-                    self.core.sync().await?;
-                    self.listen().await
-                };
-                if let Err(error) = ready.await {
-                    self.todo.push_front(Todo::Do(AskerOutput::Draw));
-                    return Err(error);
-                }
-                self.step(Vec::from([Input::Draw])).await
+                self.draw_at = Some(self.core.home.reserve_request());
+                Ok(())
             }
             // What the bus does not take is lost, as all may be that is sent there.
             Todo::Do(AskerOutput::Send(body)) => self.core.send_ask(body).await,
@@ -381,6 +387,14 @@ impl Driver {
                 Ok(())
             }
         }
+    }
+
+    /// Draws up a request. What came by itself meanwhile is not asked for.
+    async fn draw(&mut self) -> Result<(), Error> {
+        self.core.sync().await?;
+        self.listen().await?;
+        self.draw_at = None;
+        self.step(Vec::from([Input::Draw])).await
     }
 
     /// Listens while a request is open, and tidies up behind the last one.

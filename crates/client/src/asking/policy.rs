@@ -17,8 +17,8 @@ use tokio::process::Command;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-/// Programs that one policy runs at a time.
-const PROGRAMS_MAX: usize = 4;
+/// Questions that one policy asks at a time, where whoever decides is asked beyond the log only.
+const ASKED_MAX: usize = 4;
 /// Bytes of a program's answer that are read.
 const ANSWER_MAX: u64 = 64;
 
@@ -38,7 +38,6 @@ enum Kind {
 
 /// What somebody asks for, and what the access log says to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Question {
     /// The stream.
     pub stream: StreamId,
@@ -52,11 +51,24 @@ pub struct Question {
     pub request: RequestId,
     /// What is asked for.
     pub wants: Vec<AskedFor>,
+    /// What the access log has of who asks.
+    pub standing: AskerStanding,
+}
+
+/// What the access log has of somebody who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AskerStanding {
+    /// Nothing: no grant names the user.
+    Stranger,
+    /// Grants that stand. What they do not cover is another time or another lane, or needs another
+    /// role.
+    Granted,
+    /// Grants that were taken back, and none that stands.
+    Revoked,
 }
 
 /// One thing that is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct AskedFor {
     /// The lane.
     pub lane: UserId,
@@ -78,6 +90,28 @@ pub enum Decision {
     Grant,
     /// Give nothing.
     Refuse(RefusalReason),
+}
+
+/// What whoever is asked says to what the access log does not allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Write a grant of reading it.
+    Yes,
+    /// The log decides.
+    No,
+    /// Somebody else is asked; a yes will be a grant.
+    Later,
+}
+
+impl Verdict {
+    fn parse(said: &[u8]) -> Option<Self> {
+        match said.trim_ascii() {
+            b"yes" => Some(Self::Yes),
+            b"no" => Some(Self::No),
+            b"later" => Some(Self::Later),
+            _ => None,
+        }
+    }
 }
 
 impl Policy {
@@ -110,33 +144,44 @@ impl Policy {
         })))
     }
 
-    /// A program decides about what the access log does not allow. It gets the question as one line
-    /// of JSON on its standard input, and says `yes`, `no` or `later` on its output. Anything else,
-    /// a failure, and no answer in time are a no.
-    ///
-    /// The question has `stream`, `name`, `user`, `device`, `request` and `wants`, each of these with
-    /// `lane`, `session` where it is one, `from`, `until` where there is an end, both in Unix
-    /// milliseconds, and `refused` where the log does not allow it.
-    pub fn exec(program: PathBuf, args: Vec<String>, within: Duration) -> Self {
-        let running = Arc::new(Semaphore::new(PROGRAMS_MAX));
+    /// The application decides about what the access log does not allow, and is asked about nothing
+    /// else, four questions at a time.
+    pub fn beyond_log<F>(decide: impl Fn(Question) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Verdict> + Send + 'static,
+    {
+        let (decide, asked) = (Arc::new(decide), Arc::new(Semaphore::new(ASKED_MAX)));
         Self::asking(move |question| {
-            let (program, args, running) = (program.clone(), args.clone(), running.clone());
+            let (decide, asked) = (decide.clone(), asked.clone());
             async move {
                 if !question.exceeds_log() {
                     return Decision::ByLog;
                 }
-                let Ok(_turn) = running.acquire().await else {
+                let is_allowed_some = question.is_allowed_some();
+                let Ok(_turn) = asked.acquire().await else {
                     return Decision::ByLog;
                 };
-                let asked = run(program, args, question.to_json());
-                match timeout(within, asked).await.ok().flatten() {
-                    Some(Answer::Yes) => Decision::Grant,
-                    // What the log allows is given whatever the program thinks of the rest.
-                    Some(Answer::Later) if !question.is_allowed_some() => {
+                match decide(question).await {
+                    Verdict::Yes => Decision::Grant,
+                    // What the log allows is given whatever becomes of the rest.
+                    Verdict::Later if !is_allowed_some => {
                         Decision::Refuse(RefusalReason::PendingApproval)
                     }
-                    Some(Answer::Later | Answer::No) | None => Decision::ByLog,
+                    Verdict::Later | Verdict::No => Decision::ByLog,
                 }
+            }
+        })
+    }
+
+    /// A program decides about what the access log does not allow. It gets the question as one line
+    /// of JSON ([`Question::to_json`]) on its standard input, and says `yes`, `no` or `later` on its
+    /// output. Anything else, a failure, and no answer in time are a no.
+    pub fn exec(program: PathBuf, args: Vec<String>, within: Duration) -> Self {
+        Self::beyond_log(move |question| {
+            let asked = run(program.clone(), args.clone(), question.to_json());
+            async move {
+                let said = timeout(within, asked).await.ok().flatten();
+                said.unwrap_or(Verdict::No)
             }
         })
     }
@@ -176,7 +221,7 @@ impl Question {
     }
 
     /// What the access log does not allow.
-    pub(super) fn beyond_log(&self) -> impl Iterator<Item = &AskedFor> {
+    pub fn beyond_log(&self) -> impl Iterator<Item = &AskedFor> {
         let not_entitled = Some(RefusalReason::NotEntitled);
         self.wants
             .iter()
@@ -187,15 +232,19 @@ impl Question {
         self.wants.iter().any(|of| of.refused.is_none())
     }
 
-    /// One line of JSON. An end that is none is left out.
-    fn to_json(&self) -> String {
+    /// The question as one line of JSON: `stream`, `name`, `user`, `device`, `request`, `standing`
+    /// (`stranger`, `granted` or `revoked`) and `wants`, each of these with `lane`, `session` where it
+    /// is one, `from`, `until` where there is an end, both in Unix milliseconds, and `refused` where
+    /// the log does not allow it.
+    pub fn to_json(&self) -> String {
         let mut json = format!(
-            r#"{{"stream":"{}","name":{},"user":"{}","device":"{}","request":"{}","wants":["#,
+            r#"{{"stream":"{}","name":{},"user":"{}","device":"{}","request":"{}","standing":"{}","wants":["#,
             self.stream,
             quoted(self.name.as_str()),
             self.user,
             self.device,
             hex(&self.request.0),
+            self.standing.word(),
         );
         for (at, want) in self.wants.iter().enumerate() {
             json.push_str(if at == 0 { "{" } else { ",{" });
@@ -221,6 +270,17 @@ impl Question {
     }
 }
 
+impl AskerStanding {
+    /// The stable name of it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Stranger => "stranger",
+            Self::Granted => "granted",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -241,26 +301,8 @@ fn quoted(text: &str) -> String {
     quoted
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
-    Yes,
-    No,
-    Later,
-}
-
-impl Answer {
-    fn parse(said: &[u8]) -> Option<Self> {
-        match said.trim_ascii() {
-            b"yes" => Some(Self::Yes),
-            b"no" => Some(Self::No),
-            b"later" => Some(Self::Later),
-            _ => None,
-        }
-    }
-}
-
 /// Asks a program; nothing where it fails. It is ended when nobody waits for it any more.
-async fn run(program: PathBuf, args: Vec<String>, question: String) -> Option<Answer> {
+async fn run(program: PathBuf, args: Vec<String>, question: String) -> Option<Verdict> {
     let mut child = Command::new(program)
         .args(args)
         .stdin(Stdio::piped())
@@ -282,7 +324,7 @@ async fn run(program: PathBuf, args: Vec<String>, question: String) -> Option<An
     let ((), said) = tokio::join!(ask, listen);
     let is_done = child.wait().await.is_ok_and(|status| status.success());
     said.filter(|_| is_done)
-        .and_then(|said| Answer::parse(&said))
+        .and_then(|said| Verdict::parse(&said))
 }
 
 #[cfg(test)]
@@ -306,6 +348,7 @@ mod tests {
             device: DeviceId([5; 16]),
             request: RequestId([6; 16]),
             wants: refused.iter().map(want).collect(),
+            standing: AskerStanding::Granted,
         }
     }
 
@@ -325,6 +368,11 @@ mod tests {
             json.contains(r#""name":"kim's \"room\"","user":"sc1"#),
             "{json}"
         );
+        let standing = format!(
+            r#""request":"{}","standing":"granted","wants":["#,
+            "06".repeat(16)
+        );
+        assert!(json.contains(&standing), "{json}");
         let want = format!(
             r#","session":"{}","from":5,"refused":"not-entitled"}}"#,
             "02".repeat(16)

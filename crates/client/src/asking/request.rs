@@ -236,8 +236,8 @@ impl Missing {
         Ok(())
     }
 
-    /// Notes what became of a want. Where the log entitles this device, a refusal is not the last
-    /// word.
+    /// Notes what became of a want. Where the log entitles this device, or somebody was asked to
+    /// decide, a refusal is not the last word.
     fn note(&mut self, core: &Core, event: &AskerEvent) {
         let (want, outcome) = match event {
             AskerEvent::Settled { want, outcome } => (want, outcome),
@@ -256,8 +256,8 @@ impl Missing {
         };
         match (outcome, lacking.state) {
             (Outcome::Refused(reason), Standing::Open(_)) => {
-                let entitled = is_entitled(core, want);
-                lacking.state = match entitled {
+                let is_asked = *reason == RefusalReason::PendingApproval;
+                lacking.state = match is_asked || is_entitled(core, want) {
                     true => Standing::Open(Some(*reason)),
                     false => Standing::Refused(*reason),
                 };

@@ -1,12 +1,14 @@
 //! Asking for keys: late readers, and whoever answers them.
 
+mod deciding;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sealcast::{
-    AnswerOptions, Answering, AskingOptions, Decision, DeviceId, GrantOptions, Home, Interval,
-    Policy, Position, Question, RefusalReason, RequestEnd, RequestOptions, Requested, Roles,
-    Sharing, Stream, StreamOptions, Subscription,
+    AnswerOptions, Answering, AskerStanding, AskingOptions, Decision, DeviceId, GrantOptions, Home,
+    Interval, Policy, Position, Question, RefusalReason, RequestEnd, RequestOptions, Requested,
+    Roles, Sharing, Stream, StreamOptions, Subscription, Verdict,
 };
 use sealcast_bus::{Bus as _, FileBus, Listener, Topic};
 use sealcast_protocol::{AskItem, StreamTopics};
@@ -477,74 +479,6 @@ fn mute_keys() -> sealcast::Ground {
 }
 
 #[tokio::test]
-async fn a_yes_beyond_the_log_is_a_grant_in_it() {
-    let rig = Rig::small();
-    let [alice, bob] = rig.homes(["alice", "bob"]).await;
-    let stream = asked_for(&alice).await;
-    let joined = join(&bob, &stream).await;
-    say(&stream, "one").await;
-    // The log does not name bob at all.
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let seen = asked.clone();
-    let policy = Policy::asking(move |question: Question| {
-        seen.lock()
-            .unwrap()
-            .push((question.user, question.exceeds_log()));
-        async { Decision::Grant }
-    });
-    let answering = answering_by(&stream, policy).await;
-    assert_eq!(request(&joined).await.end, RequestEnd::Opened);
-    assert_eq!(*asked.lock().unwrap(), [(bob.user(), true)]);
-    assert_eq!(history(&joined).await, ["one"]);
-    let who = stream.who().await.unwrap();
-    let granted = who.iter().find(|of| of.user == bob.user()).unwrap();
-    assert_eq!(
-        (granted.roles, answering.answered().grants),
-        (Roles::READER, 1)
-    );
-}
-
-#[tokio::test]
-async fn a_yes_of_one_who_may_not_grant_changes_nothing() {
-    let rig = Rig::small();
-    let [alice, bob, carol] = rig.homes(["alice", "bob", "carol"]).await;
-    let stream = asked_for(&alice).await;
-    let (at_bob, at_carol) = (join(&bob, &stream).await, join(&carol, &stream).await);
-    say(&stream, "one").await;
-    let reshare = GrantOptions {
-        reshare: true,
-        ..all_to(carol.user())
-    };
-    stream.grant(reshare).await.unwrap();
-    at_carol.sync().await.unwrap();
-    let yes = Policy::asking(|_| async { Decision::Grant });
-    let answering = answering_by(&at_carol, yes).await;
-    let said = request_within(&at_bob, Duration::from_millis(1_500)).await;
-    assert_eq!(said.end, RequestEnd::TimedOut);
-    assert_eq!(
-        answering.answered().grants + answering.answered().bundles,
-        0
-    );
-    assert_eq!(history(&at_bob).await, ["Sealed(NotGranted)"]);
-}
-
-#[tokio::test]
-async fn a_request_that_waits_for_approval_says_so_and_the_grant_brings_the_keys() {
-    let rig = Rig::small();
-    let [alice, bob] = rig.homes(["alice", "bob"]).await;
-    let stream = asked_for(&alice).await;
-    let joined = join(&bob, &stream).await;
-    say(&stream, "one").await;
-    let later = RefusalReason::PendingApproval;
-    let policy = Policy::asking(move |_| async move { Decision::Refuse(later) });
-    let answering = answering_by(&stream, policy).await;
-    assert_eq!(request(&joined).await.end, RequestEnd::Refused(later));
-    stream.grant(all_to(bob.user())).await.unwrap();
-    assert_eq!(history(&joined).await, ["one"]);
-    drop(answering);
-}
-
-#[tokio::test]
 async fn an_inbox_is_trimmed_behind_what_can_be_waited_for() {
     let rig = Rig::small();
     let time = Time::new();
@@ -564,4 +498,44 @@ async fn an_inbox_is_trimmed_behind_what_can_be_waited_for() {
     }
     assert_eq!(left, [1, 1, 1]);
     drop(answering);
+}
+
+#[tokio::test]
+async fn a_home_asks_no_more_often_in_many_streams_than_in_one() {
+    let rig = Rig::small();
+    let [alice, bob] = rig.homes(["alice", "bob"]).await;
+    let per_second = 4;
+    bob.set_asking(AskingOptions {
+        max_key_requests_per_second: per_second,
+        ..AskingOptions::default()
+    });
+    let (mut ears, mut asks) = (Vec::new(), Vec::new());
+    for number in 0..8 {
+        let (of, options) = (name(&format!("room {number}")), StreamOptions::default());
+        let stream = alice.create_stream(&of, options).await.unwrap();
+        say(&stream, "one").await;
+        ears.push(Ear::of(&rig, &stream).await);
+        let joined = join(&bob, &stream).await;
+        asks.push(tokio::spawn(async move { request(&joined).await }));
+    }
+    let mut times = Vec::new();
+    for ear in &mut ears {
+        let AskItem::Solicitation(asked) = ear.next("asks").await else {
+            unreachable!("it is one that asks");
+        };
+        times.push(asked.claims().time);
+    }
+    times.sort_unstable();
+    // As many at once as leave in a second, and a quarter of a second for each that comes then.
+    let first = times[0];
+    for (at, time) in (0..).zip(&times).skip(per_second as usize) {
+        let at: u64 = at - u64::from(per_second) + 1;
+        // By another clock than that of the pace.
+        let slack = 50;
+        assert!(
+            time.after(slack) >= first.after(at * 1_000 / 4),
+            "{times:?}"
+        );
+    }
+    asks.iter().for_each(tokio::task::JoinHandle::abort);
 }

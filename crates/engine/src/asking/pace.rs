@@ -4,18 +4,18 @@ use sealcast_protocol::Position;
 
 /// Allows so many a second, and as many at once as have gathered.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
+pub struct Pace {
     per_second: u64,
-    /// Thousandths of a token.
-    level: u64,
-    capacity: u64,
+    /// Thousandths of a token; below zero are those that were taken before they were there.
+    level: i64,
+    capacity: i64,
     at: Position,
 }
 
 impl Pace {
     /// Starts full, with room for `at_once`.
-    pub(super) fn new(per_second: u32, at_once: u32) -> Self {
-        let capacity = u64::from(at_once.max(1)) * 1_000;
+    pub fn new(per_second: u32, at_once: u32) -> Self {
+        let capacity = i64::from(at_once.max(1)) * 1_000;
         Self {
             per_second: u64::from(per_second.max(1)),
             level: capacity,
@@ -37,9 +37,19 @@ impl Pace {
     /// Takes as many as there are, and no more than are wanted.
     pub(super) fn take_some(&mut self, now: Position, wanted: usize) -> usize {
         self.fill(now);
-        let taken = (wanted as u64).min(self.level / 1_000);
-        self.level -= taken * 1_000;
-        taken as usize
+        let there = usize::try_from(self.level / 1_000).unwrap_or(0);
+        let taken = wanted.min(there);
+        self.level = self.level.saturating_sub_unsigned(taken as u64 * 1_000);
+        taken
+    }
+
+    /// Takes one that need not be there yet, and says from when on it is. Whoever comes next waits
+    /// longer.
+    pub fn reserve(&mut self, now: Position) -> Position {
+        self.fill(now);
+        let ready_at = self.ready_at().max(now);
+        self.level = self.level.saturating_sub(1_000);
+        ready_at
     }
 
     /// Whether there is one.
@@ -49,8 +59,9 @@ impl Pace {
 
     /// Since when there is one, or from when on there will be.
     pub(super) fn ready_at(&self) -> Position {
-        let lacking = 1_000_u64.saturating_sub(self.level);
-        self.at.after(lacking.div_ceil(self.per_second))
+        let lacking = 1_000_i64.saturating_sub(self.level).max(0);
+        self.at
+            .after(lacking.unsigned_abs().div_ceil(self.per_second))
     }
 
     /// Whether nothing has been taken lately, so that there is nothing to remember.
@@ -63,13 +74,16 @@ impl Pace {
     fn fill(&mut self, now: Position) {
         let ms = now.0.saturating_sub(self.at.0);
         let filled = ms.saturating_mul(self.per_second);
-        self.level = self.level.saturating_add(filled).min(self.capacity);
+        let level = self.level.saturating_add_unsigned(filled);
+        self.level = level.min(self.capacity);
         self.at = self.at.max(now);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
 
     #[test]
@@ -86,6 +100,16 @@ mod tests {
         assert_eq!(pace.take_some(Position(9_100), 5), 2);
         assert_eq!(pace.take_some(Position(19_100), 1), 1);
         assert_eq!(pace.take_some(Position(19_100), 5), 2);
+    }
+
+    #[test]
+    fn what_is_reserved_is_there_later_for_each_that_comes() {
+        let mut pace = Pace::new(4, 2);
+        let reserved: Vec<_> = (0..4).map(|_| pace.reserve(Position(1_000)).0).collect();
+        assert_eq!(reserved, [1_000, 1_000, 1_250, 1_500]);
+        assert!(!pace.take(Position(1_749)) && pace.take(Position(1_750)));
+        assert_eq!(pace.take_some(Position(1_750), 9), 0);
+        assert_eq!(pace.reserve(Position(9_000)), Position(9_000));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use sealcast_engine::{
     AskerEvent, AskerInput, Decision, End, Outcome, Responder, ResponderInput, ResponderLimits,
     ResponderOutput,
 };
-use sealcast_protocol::{Interval, RefusalReason, Roles, Want};
+use sealcast_protocol::{Interval, Position, RefusalReason, Roles, Want};
 
 use crate::asking::rig::{Giving, Net, Sent};
 use crate::rig::{NOON, OWNER, header, since};
@@ -319,6 +319,34 @@ fn a_stranger_is_answered_once_somebody_has_granted() {
         outcome: Outcome::Opened,
     };
     assert!(net.nodes[stranger].events.contains(&settled));
+}
+
+/// fault 14: nobody is asked to decide as often as somebody else cares to ask.
+#[test]
+fn who_waits_for_a_decision_learns_it_by_asking_again() {
+    let mut net = Net::new(86);
+    let reader = net.reader(Interval {
+        from: Position::START,
+        until: since(NOON).from,
+    });
+    net.answers(OWNER);
+    net.nodes[OWNER].policy = |_| Decision::Refuse(RefusalReason::PendingApproval);
+    net.world.publish(OWNER, "one").unwrap();
+    net.learn();
+    let want = net.want(OWNER, Want::EVERY_SESSION, since(NOON));
+    for _ in 0..10 {
+        net.ask(reader, AskerInput::Want(want));
+        net.run(1_000);
+    }
+    let pending = End::Refused(RefusalReason::PendingApproval);
+    assert_eq!(net.nodes[OWNER].questions.len(), 1);
+    assert_eq!(net.ends(reader), [pending]);
+    // It was a no.
+    net.nodes[OWNER].policy = |_| Decision::Give;
+    net.run(60_000);
+    let no = End::Refused(RefusalReason::NotEntitled);
+    assert_eq!(net.ends(reader), [pending, End::TimedOut, no]);
+    assert_eq!(net.sent.solicitations, 3);
 }
 
 /// Another keyholder may well give what the owner leaves to a human.

@@ -4,6 +4,7 @@ mod archive;
 mod config;
 mod follow;
 mod life;
+mod requests;
 mod secrets;
 
 use std::io::{BufRead as _, BufReader};

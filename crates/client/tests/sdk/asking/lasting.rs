@@ -61,7 +61,10 @@ async fn what_was_granted_while_somebody_decides_is_given() {
     let (requested, _bob) = asks.await.unwrap();
     assert_eq!(requested.end, RequestEnd::Opened);
     assert_eq!(
-        (answering.answered().bundles, answering.answered().refusals),
+        (
+            answering.answered().bundles,
+            answering.answered().not_entitled
+        ),
         (1, 0)
     );
 }

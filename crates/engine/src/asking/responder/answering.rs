@@ -268,7 +268,7 @@ impl Responder {
             if let Some(want) = open.asked.wants.get(usize::from(at))
                 && rules(&want.lane)
             {
-                self.memory.note_refused(now, key.0, *want);
+                self.memory.note_refused(now, key.0, *want, reason);
                 named.push(at);
             }
         }

@@ -2,7 +2,7 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 
-use sealcast_protocol::{DeviceId, Position, UserId, Want};
+use sealcast_protocol::{DeviceId, Position, RefusalReason, UserId, Want};
 
 use super::Key;
 use crate::asking::pace::Pace;
@@ -18,8 +18,10 @@ const COVERS_PER_SECOND: u32 = 8;
 const USERS_MAX: usize = 65_536;
 /// Refusals that are remembered, at most.
 const REFUSED_MAX: usize = 16_384;
-/// How long a refusal is remembered, in milliseconds.
+/// How long a refusal is remembered, in milliseconds; and one because somebody was asked to decide,
+/// who may have done so when the asker comes again.
 const REFUSED_MS: u64 = 600_000;
+const PENDING_MS: u64 = 20_000;
 
 #[derive(Debug)]
 pub(super) struct Memory {
@@ -137,8 +139,17 @@ impl Memory {
         self.refused.contains_key(&(asker, *want))
     }
 
-    pub(super) fn note_refused(&mut self, now: Position, asker: DeviceId, want: Want) {
-        let until = now.after(REFUSED_MS);
+    pub(super) fn note_refused(
+        &mut self,
+        now: Position,
+        asker: DeviceId,
+        want: Want,
+        reason: RefusalReason,
+    ) {
+        let until = now.after(match reason {
+            RefusalReason::NotEntitled | RefusalReason::UnknownSession => REFUSED_MS,
+            RefusalReason::PendingApproval => PENDING_MS,
+        });
         if let Some(at) = self.refused.insert((asker, want), until) {
             self.refused_until.remove(&(at, asker, want));
         }
