@@ -99,13 +99,20 @@ impl Default for HomeAsking {
 }
 
 impl Core {
-    /// Signs what goes to the `ask` topic, and sends it to whoever listens.
+    /// Signs what goes to the `ask` topic, and sends it to whoever listens, and to an inbox if it
+    /// goes there, too.
     async fn send_ask(&self, body: AskBody) -> Result<(), Error> {
+        let inbox = body.inbox();
         let home = self.home.clone();
         let wire = off_thread(move || body.sign(home.identity.signing())).await?;
         let wire = wire.map_err(|_| Error::Internal("an object about keys is odd"))?;
         let ask = topic(&StreamTopics(self.id()).ask())?;
-        Ok(self.bus.send(&ask, wire).await?)
+        self.bus.send(&ask, wire.clone()).await?;
+        if let Some(device) = inbox {
+            let inbox = topic(&device.inbox_topic())?;
+            self.bus.append(&inbox, Vec::from([wire])).await?;
+        }
+        Ok(())
     }
 }
 

@@ -9,13 +9,15 @@
 //!     │ receipt ───────────────────────────────────────►    │ nobody else gives
 //! ```
 //!
+//! Nobody who asks hears the others: what an asker must know lies in its inbox, refusals too.
+//!
 //! Both machines are driven alike: hand in what happened, drain `poll_output`, come back with
 //! `Tick` when `next_timeout` says so. They hold neither clock nor randomness nor signing keys: what
 //! is to be sent comes out as an [`AskBody`], which the driver signs and appends. Outputs are done in
 //! their order; what is handed in meanwhile may add to them.
 //!
-//! A device that asks follows `s/<stream>/ask` from before a request leaves until none is open, and its
-//! inbox. It may trim an item of that once no process of its home waits for it: after
+//! A device that asks follows its inbox from before a request leaves until none is open. It may trim
+//! an item of that once no process of its home waits for it: after
 //! [`REQUEST_LIFETIME_MS_MAX`](sealcast_protocol::REQUEST_LIFETIME_MS_MAX) in any case. A device that
 //! answers follows `s/<stream>/ask` all the time. Several processes of a home may each run machines:
 //! each takes only what answers its own requests, and waits for what another claims.
@@ -25,7 +27,8 @@ use alloc::vec::Vec;
 
 use sealcast_crypto::SigningKey;
 use sealcast_protocol::{
-    Claim, DecodeError, Position, Receipt, Refusal, Signable, Solicitation, Verified, sign,
+    Claim, DecodeError, DeviceId, Position, Receipt, Refusal, Signable, Solicitation, Verified,
+    sign,
 };
 
 mod asker;
@@ -59,6 +62,16 @@ pub enum AskBody {
 }
 
 impl AskBody {
+    /// The device in whose inbox it is put, too: a refusal where the asker finds it, a receipt where
+    /// responders do that missed it on the topic.
+    pub fn inbox(&self) -> Option<DeviceId> {
+        match self {
+            Self::Solicitation(_) | Self::Claim(_) => None,
+            Self::Refusal(body) => Some(body.asker),
+            Self::Receipt(body) => Some(body.device),
+        }
+    }
+
     /// Signs it with the key of this device. Returns what is to be appended.
     ///
     /// # Errors

@@ -141,13 +141,10 @@ impl<'a> Play<'a> {
         Ok(())
     }
 
-    /// Both topics that a side listens to carry it.
+    /// Every topic that a side listens to carries it.
     fn hand_over(&mut self, side: Side, item: &[u8]) {
         match side {
-            Side::Asker => {
-                self.ask(AskerInput::Item(item));
-                self.ask(AskerInput::InboxItem(item));
-            }
+            Side::Asker => self.ask(AskerInput::InboxItem(item)),
             Side::Responder => {
                 self.respond(ResponderInput::Item(item));
                 self.respond(ResponderInput::InboxItem(item));

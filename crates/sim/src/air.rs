@@ -10,17 +10,10 @@ const HEARD_MAX: usize = 64;
 /// Longest way where nothing goes wrong, in milliseconds.
 const WAY_MS: u64 = 30;
 
-/// Which program of a device listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Ear {
-    Asker,
-    Responder,
-}
-
 /// What is on its way.
 #[derive(Debug, Default)]
 pub(crate) struct Air {
-    ears: BTreeSet<(usize, Ear)>,
+    ears: BTreeSet<usize>,
     /// By when it arrives, and in which order of those that arrive at once.
     flights: BTreeMap<(u64, u64), Flight>,
     count: u64,
@@ -37,20 +30,19 @@ pub(crate) struct Air {
 #[derive(Clone, Debug)]
 pub(crate) struct Flight {
     pub(crate) to: usize,
-    pub(crate) ear: Ear,
     pub(crate) bytes: Arc<[u8]>,
 }
 
 impl Air {
-    /// A program listens from now on.
-    pub(crate) fn listen(&mut self, who: usize, ear: Ear) {
-        self.ears.insert((who, ear));
+    /// A device listens from now on.
+    pub(crate) fn listen(&mut self, who: usize) {
+        self.ears.insert(who);
     }
 
-    /// A program does not listen any more; what flies to it is lost.
-    pub(crate) fn deafen(&mut self, who: usize, ear: Ear) {
-        if self.ears.remove(&(who, ear)) {
-            self.flights.retain(|_, of| (of.to, of.ear) != (who, ear));
+    /// A device does not listen any more; what flies to it is lost.
+    pub(crate) fn deafen(&mut self, who: usize) {
+        if self.ears.remove(&who) {
+            self.flights.retain(|_, of| of.to != who);
         }
     }
 
@@ -68,7 +60,7 @@ impl Air {
             self.heard.pop_front();
         }
         self.heard.push_back(bytes.clone());
-        for (to, ear) in self.ears.clone() {
+        for to in self.ears.clone() {
             let times = match chance.below(100) {
                 at if at < self.lossy => 0,
                 at if at >= 100 - self.twice => 2,
@@ -82,7 +74,7 @@ impl Air {
                 if !is_cut_off(to) {
                     self.count += 1;
                     let bytes = bytes.clone();
-                    let flight = Flight { to, ear, bytes };
+                    let flight = Flight { to, bytes };
                     self.flights.insert((now + 1 + way, self.count), flight);
                 }
             }
@@ -113,16 +105,16 @@ mod tests {
     fn whoever_listens_hears_what_is_sent_and_nobody_else_does() {
         let (mut air, mut chance) = (Air::default(), Chance::new(1));
         air.send(0, &mut chance, b"to nobody", |_| false);
-        air.listen(1, Ear::Asker);
-        air.listen(2, Ear::Responder);
-        air.listen(3, Ear::Responder);
+        air.listen(1);
+        air.listen(2);
+        air.listen(3);
         air.send(10, &mut chance, b"to two", |who| who == 3);
         assert!(air.next_at().is_some_and(|at| at > 10));
         let landed: BTreeSet<_> = (0..2).filter_map(|_| air.land()).map(|of| of.to).collect();
         assert_eq!(landed, BTreeSet::from([1, 2]));
         air.send(20, &mut chance, b"to one", |_| false);
-        air.deafen(2, Ear::Responder);
-        air.deafen(3, Ear::Responder);
+        air.deafen(2);
+        air.deafen(3);
         assert_eq!(air.land().map(|of| of.to), Some(1));
         assert!(air.land().is_none());
         assert_eq!(air.heard().len(), 3);

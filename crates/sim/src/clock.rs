@@ -1,8 +1,5 @@
 //! Time passes, and what falls due meanwhile happens.
 
-use std::sync::Arc;
-
-use crate::air::Ear;
 use crate::around::Stop;
 use crate::world::World;
 
@@ -49,18 +46,11 @@ impl World {
         match next {
             Next::Landing => {
                 if let Some(flight) = self.around.air.land() {
-                    self.hear(flight.to, flight.ear, &flight.bytes);
+                    self.work(flight.to, |acting| acting.answer_item(&flight.bytes));
                 }
             }
             Next::Asker(at) => self.work(at, |acting| acting.tick_asking()),
             Next::Responder(at) => self.work(at, |acting| acting.tick_answering()),
-        }
-    }
-
-    fn hear(&mut self, to: usize, ear: Ear, bytes: &Arc<[u8]>) {
-        match ear {
-            Ear::Asker => self.work(to, |acting| acting.hear(bytes.clone())),
-            Ear::Responder => self.work(to, |acting| acting.answer_item(bytes)),
         }
     }
 

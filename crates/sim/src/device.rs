@@ -21,7 +21,6 @@ use std::sync::Arc;
 use sealcast_engine::{Alarm, ControlTopic, Identity, Output, Publisher, Put, StreamView};
 use sealcast_protocol::{CardList, DeviceId, Position, UserId};
 
-use crate::air::Ear;
 use crate::around::{Around, Stop};
 use crate::ground::Entries;
 use crate::home::Home;
@@ -151,10 +150,9 @@ impl Device {
             answering: self.answers.then(Answering::new),
             lacking: BTreeMap::new(),
         }));
-        around.air.deafen(self.at, Ear::Asker);
-        around.air.deafen(self.at, Ear::Responder);
+        around.air.deafen(self.at);
         if self.answers {
-            around.air.listen(self.at, Ear::Responder);
+            around.air.listen(self.at);
         }
         let opened = self.act(around, |acting| {
             acting.publish_cards()?;

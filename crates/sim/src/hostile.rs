@@ -135,7 +135,7 @@ impl World {
                 ("false refusal", AskBody::Refusal(refusal))
             }
         };
-        Some((kind, body.sign(self.forger.key()).ok()?))
+        Some((kind, self.forged(body)?))
     }
 
     fn false_receipt(&mut self) -> Option<(&'static str, Vec<u8>)> {
@@ -148,7 +148,18 @@ impl World {
             request: of.request,
             wants: (0..).zip(&of.wants).map(|(at, _)| at).collect(),
         });
-        Some(("false receipt", receipt.sign(self.forger.key()).ok()?))
+        Some(("false receipt", self.forged(receipt)?))
+    }
+
+    /// Signs what others would sign, and puts it in the inbox if it goes there.
+    fn forged(&mut self, body: AskBody) -> Option<Vec<u8>> {
+        let inbox = body.inbox();
+        let bytes = body.sign(self.forger.key()).ok()?;
+        if let Some(device) = inbox {
+            let now = self.around.now;
+            self.around.bus.put(&device.inbox_topic(), now, &bytes);
+        }
+        Some(bytes)
     }
 
     /// False keys for a request, in the forger's name or in another's; or garbage.

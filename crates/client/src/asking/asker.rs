@@ -5,12 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use rand_core::Rng as _;
-use sealcast_bus::{Item, Listener, Offset, Tail, Topic};
+use sealcast_bus::{Item, Offset, Tail};
 use sealcast_crypto::UnwrapKey;
 use sealcast_engine::{Alarm, Asker, AskerEvent, AskerInput, AskerOutput, Event, Missing, OneUse};
-use sealcast_protocol::{
-    Header, Interval, Position, RequestId, SessionId, StreamTopics, UserId, Want,
-};
+use sealcast_protocol::{Header, Interval, Position, RequestId, SessionId, UserId, Want};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -84,7 +82,7 @@ impl Core {
             feed: feed.clone(),
             machine: None,
             todo: VecDeque::new(),
-            ears: None,
+            inbox: None,
             inbox_at: None,
             draw_at: None,
         };
@@ -242,7 +240,6 @@ enum Input {
     Missing(VecDeque<Want>),
     Opened(SessionId, Position),
     Draw,
-    Item(Vec<u8>),
     InboxItems(Vec<Item>),
     Tick,
 }
@@ -254,28 +251,14 @@ enum Todo {
     Keep,
 }
 
-/// Where answers are heard, while a request is open.
-struct Ears {
-    ask: Box<dyn Listener>,
-    inbox: Box<dyn Tail>,
-}
-
-impl Ears {
-    async fn hear(&mut self) -> Result<Input, Error> {
-        tokio::select! {
-            item = self.ask.next() => Ok(Input::Item(item?.1)),
-            items = self.inbox.next() => Ok(Input::InboxItems(items?.1)),
-        }
-    }
-}
-
 struct Driver {
     core: Arc<Core>,
     feed: Arc<Feed>,
     machine: Option<Box<Asker>>,
     todo: VecDeque<Todo>,
-    ears: Option<Ears>,
-    /// Where to read on in the inbox of this device, while a request is open.
+    /// The inbox of this device, while a request is open.
+    inbox: Option<Box<dyn Tail>>,
+    /// Where to read on in it.
     inbox_at: Option<Offset>,
     /// When the home's turn comes for the request that is to be drawn up.
     draw_at: Option<Instant>,
@@ -285,8 +268,8 @@ impl Driver {
     async fn run(mut self) {
         loop {
             if self.go_on().await.is_err() {
-                // A listener that failed may have missed something; it is made anew.
-                self.ears = None;
+                // What follows an inbox and has failed is made anew.
+                self.inbox = None;
                 sleep(PAUSE).await;
                 // Whatever the bus does, a request ends in time, and its key with it.
                 let _ended = self.step(Vec::from([Input::Tick])).await;
@@ -301,7 +284,7 @@ impl Driver {
         if self.draw_at.is_some_and(|at| at <= Instant::now()) {
             return self.draw().await;
         }
-        self.fit_ears().await?;
+        self.fit_inbox().await?;
         let inputs = self.wait().await?;
         self.step(inputs).await
     }
@@ -309,8 +292,8 @@ impl Driver {
     async fn wait(&mut self) -> Result<Vec<Input>, Error> {
         let timeout = self.machine.as_ref().and_then(|of| of.next_timeout());
         let heard = async {
-            match &mut self.ears {
-                Some(ears) => ears.hear().await,
+            match &mut self.inbox {
+                Some(inbox) => inbox.next().await,
                 None => std::future::pending().await,
             }
         };
@@ -323,7 +306,7 @@ impl Driver {
         };
         tokio::select! {
             () = self.feed.news.notified() => Ok(self.feed.take()),
-            heard = heard => heard.map(|input| Vec::from([input])),
+            heard = heard => Ok(Vec::from([Input::InboxItems(heard?.1)])),
             () = until(&self.core, timeout) => Ok(Vec::from([Input::Tick])),
             () = turn => Ok(Vec::new()),
         }
@@ -392,18 +375,18 @@ impl Driver {
     /// Draws up a request. What came by itself meanwhile is not asked for.
     async fn draw(&mut self) -> Result<(), Error> {
         self.core.sync().await?;
-        self.listen().await?;
+        self.follow_inbox().await?;
         self.draw_at = None;
         self.step(Vec::from([Input::Draw])).await
     }
 
-    /// Listens while a request is open, and tidies up behind the last one.
-    async fn fit_ears(&mut self) -> Result<(), Error> {
+    /// Follows the inbox while a request is open, and tidies up behind the last one.
+    async fn fit_inbox(&mut self) -> Result<(), Error> {
         let open = self.machine.as_ref().map_or(0, |of| of.open_requests());
         if open > 0 {
-            return self.listen().await;
+            return self.follow_inbox().await;
         }
-        if self.ears.take().is_some() {
+        if self.inbox.take().is_some() {
             self.inbox_at = None;
             // What is left there is removed another time.
             let _trimmed = self.core.trim_inbox().await;
@@ -411,8 +394,8 @@ impl Driver {
         Ok(())
     }
 
-    async fn listen(&mut self) -> Result<(), Error> {
-        if self.ears.is_some() {
+    async fn follow_inbox(&mut self) -> Result<(), Error> {
+        if self.inbox.is_some() {
             return Ok(());
         }
         let inbox = topic(&self.core.identity().device().inbox_topic())?;
@@ -422,10 +405,7 @@ impl Driver {
             None => self.core.bus.end(&inbox).await?,
         };
         self.inbox_at = Some(at);
-        let ask: Topic = topic(&StreamTopics(self.core.id()).ask())?;
-        let ask = self.core.bus.listen(Vec::from([ask])).await?;
-        let inbox = self.core.bus.tail(Vec::from([(inbox, at)]));
-        self.ears = Some(Ears { ask, inbox });
+        self.inbox = Some(self.core.bus.tail(Vec::from([(inbox, at)])));
         Ok(())
     }
 }
@@ -444,7 +424,6 @@ fn hand_in(core: &Core, machine: &mut Asker, input: Input) {
             let drawn = draw();
             machine.handle(now, &core.view(), AskerInput::Drawn(drawn));
         }
-        Input::Item(bytes) => machine.handle(now, &core.view(), AskerInput::Item(&bytes)),
         Input::InboxItems(items) => {
             for item in items {
                 let input = AskerInput::InboxItem(&item.payload);

@@ -23,7 +23,7 @@ use sealcast_protocol::{
 
 use super::pace::Pace;
 use super::steady::Steady;
-use super::{AskBody, earlier};
+use super::{AskBody, LEASE_MS, earlier};
 use crate::view::{Answer, StreamView};
 
 mod replies;
@@ -41,8 +41,7 @@ const RECEIPT_DELAY_MS: u64 = 500;
 /// Asks for the keys of one stream that this device lacks, until they work or a reason is known.
 ///
 /// Feed [`AskerInput::Missing`] for envelopes that a [`Reader`](crate::Reader) told as sealed, or as
-/// not authentic with givers: their signatures hold. Feed the items of the stream's `ask` topic and
-/// of this device's inbox. Do what comes out, in its order: what [`AskerOutput::Take`] brings is
+/// not authentic with givers: their signatures hold. Feed the items of this device's inbox. Do what comes out, in its order: what [`AskerOutput::Take`] brings is
 /// durable before the receipt that follows it leaves.
 #[derive(Debug)]
 pub struct Asker {
@@ -67,6 +66,9 @@ pub struct AskerLimits {
     pub key_request_timeout_ms: u64,
     /// Requests a second.
     pub max_key_requests_per_second: u32,
+    /// When a request is sent once more that nobody has answered: it may have been lost. In
+    /// milliseconds.
+    pub repeat_after_ms: u64,
     /// How long what is missing is gathered, and may come by itself, before it is asked for.
     pub gather_ms: u64,
     /// The longest wait between two requests for one thing; the first is as long as the time-out,
@@ -84,6 +86,7 @@ impl Default for AskerLimits {
         Self {
             key_request_timeout_ms: 30_000,
             max_key_requests_per_second: 20,
+            repeat_after_ms: LEASE_MS,
             gather_ms: 250,
             backoff_ms_max: 3_600_000,
             wants_max: 65_536,
@@ -112,8 +115,6 @@ pub enum AskerInput<'a> {
     Unwant(Want),
     /// What [`AskerOutput::Draw`] asked for.
     Drawn(OneUse),
-    /// An item of the stream's `ask` topic.
-    Item(&'a [u8]),
     /// An item of this device's inbox.
     InboxItem(&'a [u8]),
     /// A message of a session opened, at a position.
@@ -133,7 +134,8 @@ pub enum AskerInput<'a> {
 pub enum AskerOutput {
     /// Draw a request id and a key at random, and hand them in.
     Draw,
-    /// Sign it and append it to the stream's `ask` topic.
+    /// Sign it and append it to the stream's `ask` topic, and to the inbox that
+    /// [`AskBody::inbox`] names.
     Send(AskBody),
     /// Hand it to [`StreamView::take_answer`], make durable what that puts out, and try again what
     /// was missing. [`AskerInput::Opened`] says when it worked.
@@ -273,12 +275,12 @@ impl Asker {
             AskerInput::Want(want) => self.want(now, view, want),
             AskerInput::Unwant(want) => self.unwant(&want),
             AskerInput::Drawn(drawn) => self.ask(now, view, drawn),
-            AskerInput::Item(bytes) => self.take_refusal(view, bytes),
-            AskerInput::InboxItem(bytes) => self.take_bundle(now, view, bytes),
+            AskerInput::InboxItem(bytes) => self.take_inbox_item(now, view, bytes),
             AskerInput::Opened { session, position } => self.opened(now, view, session, position),
             AskerInput::Tick => (),
         }
         self.acknowledge(now, view);
+        self.repeat(now);
         self.draw(now);
     }
 
@@ -291,11 +293,12 @@ impl Asker {
     pub fn next_timeout(&self) -> Option<Position> {
         let open = self.open.values();
         let expiry = open.clone().map(|of| of.expires).min();
-        let receipt = open.filter_map(|of| of.receipt_at).min();
+        let receipt = open.clone().filter_map(|of| of.receipt_at).min();
+        let repeat = open.filter_map(Request::repeat_at).min();
         let can_ask = !self.is_drawing && self.open.len() < self.limits.requests_max;
         let due = self.due.first().filter(|_| can_ask).map(|(at, _)| *at);
-        let due = due.map(|at| at.max(self.pace.ready_at()));
-        let next = earlier(earlier(expiry, receipt), due);
+        let sends = earlier(due, repeat).map(|at| at.max(self.pace.ready_at()));
+        let next = earlier(earlier(expiry, receipt), sends);
         next.map(|at| self.steady.clock_at(at))
     }
 
@@ -474,11 +477,34 @@ impl Asker {
             }
         }
         let (request, wants) = (body.request, body.wants.len());
-        let open = Request::new(drawn.key, now.after(lives), &body.wants);
+        let body = Box::new(body);
+        let repeat_at = now.after(self.limits.repeat_after_ms);
+        let open = Request::new(drawn.key, body.clone(), repeat_at, now.after(lives));
         self.open.insert(request, open);
-        let body = AskBody::Solicitation(Box::new(body));
+        let body = AskBody::Solicitation(body);
         self.outputs.push_back(AskerOutput::Send(body));
         self.tell(AskerEvent::Asked { request, wants });
+    }
+
+    /// Sends what nobody has answered once more, as it was: whoever has it already knows its id.
+    fn repeat(&mut self, now: Position) {
+        for request in self.open.values_mut() {
+            if request.repeat_at().is_none_or(|at| at > now) || !self.pace.is_ready(now) {
+                continue;
+            }
+            let is_wanted = |place: &Place| {
+                let why = self.wants.get(&place.want).map(|of| of.why);
+                why.is_some_and(|why| why.is_explicit || why.is_missed)
+            };
+            let is_wanted = request.places.iter().any(is_wanted);
+            let body = request.unanswered.take().filter(|_| is_wanted);
+            if let Some((_, body)) = body
+                && self.pace.take(now)
+            {
+                let body = AskBody::Solicitation(body);
+                self.outputs.push_back(AskerOutput::Send(body));
+            }
+        }
     }
 
     /// Takes out what is due, ascending, as much as one request may ask for. What the log entitles

@@ -43,6 +43,8 @@ const STRANGERS: DeviceId = DeviceId([0; 16]);
 /// Requests whose replies wait with them, at most, and replies to one of them.
 const EARLY_MAX: usize = 1_024;
 const EARLY_OF_ONE_MAX: usize = 8;
+/// Replies to requests that have not come, at most.
+const AHEAD_MAX: usize = 256;
 /// Requests that wait for a device list, at most.
 const WAITING_MAX: usize = 64;
 /// Time between two readings of one device list.
@@ -60,6 +62,8 @@ pub struct Responder {
     intake: Intake,
     /// Replies to requests that wait for their check.
     early: BTreeMap<Key, Vec<AskItem>>,
+    /// Replies to requests that have not come: the topic may show things in any order.
+    ahead: VecDeque<(Key, AskItem)>,
     /// For a device list.
     waiting: VecDeque<(Position, Incoming)>,
     lists_read: BTreeMap<UserId, Position>,
@@ -131,7 +135,8 @@ pub enum ResponderInput<'a> {
 #[derive(Debug)]
 #[must_use]
 pub enum ResponderOutput {
-    /// Sign it and append it to the stream's `ask` topic.
+    /// Sign it and append it to the stream's `ask` topic, and to the inbox that
+    /// [`AskBody::inbox`] names.
     Send(AskBody),
     /// Ask the application, and hand in what it decides; at once where it cannot, as
     /// [`RefusalReason::PendingApproval`].
@@ -139,7 +144,7 @@ pub enum ResponderOutput {
     /// Wrap it ([`wrap_handout`](crate::wrap_handout)) and append it to the receiving device's inbox.
     Give(Handout),
     /// Hand in what lies in the inbox of a device, the newest MiB of it, and what comes there, until
-    /// told otherwise. Somebody claimed, and it did not end well: this saves giving again what was
+    /// told otherwise. Others may have given, and not been heard: this saves giving again what was
     /// given. An inbox that cannot be read costs no more than that.
     Follow(DeviceId),
     /// The inbox of a device is of no interest any more.
@@ -182,6 +187,7 @@ impl Responder {
             steady: Steady::new(),
             intake: Intake::default(),
             early: BTreeMap::new(),
+            ahead: VecDeque::new(),
             waiting: VecDeque::new(),
             lists_read: BTreeMap::new(),
             strangers: BTreeMap::new(),
@@ -204,7 +210,7 @@ impl Responder {
         self.memory.forget(now);
         match input {
             ResponderInput::Item(bytes) => self.take_item(now, view, bytes),
-            ResponderInput::InboxItem(bytes) => self.take_bundle(now, view, bytes),
+            ResponderInput::InboxItem(bytes) => self.take_inbox_item(now, view, bytes),
             ResponderInput::Decided {
                 asker,
                 request,
@@ -281,15 +287,32 @@ impl Responder {
         }
     }
 
-    /// Keeps a reply whose request waits for its check, as others may be faster.
+    /// Keeps a reply whose request waits for its check, as others may be faster, or has not come.
     fn keep_early(&mut self, key: Key, item: AskItem) {
         let has_room = self.early.contains_key(&key) || self.early.len() < EARLY_MAX;
-        if self.intake.has(&key) && has_room {
+        if !self.intake.has(&key) {
+            if !self.memory.has_seen(&key) {
+                self.ahead.push_back((key, item));
+            }
+            if self.ahead.len() > AHEAD_MAX {
+                self.ahead.pop_front();
+            }
+        } else if has_room {
             let early = self.early.entry(key).or_default();
             if early.len() < EARLY_OF_ONE_MAX {
                 early.push(item);
             }
         }
+    }
+
+    /// Takes out the replies that came before their request was open.
+    fn take_early(&mut self, key: &Key) -> Vec<AskItem> {
+        let (of, others) = core::mem::take(&mut self.ahead)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(|(other, _)| other == key);
+        self.ahead = others;
+        let early = self.early.remove(key).into_iter().flatten();
+        of.into_iter().map(|(_, item)| item).chain(early).collect()
     }
 
     /// Lets a request wait for its check, unless what it says is enough to drop it.
@@ -338,7 +361,7 @@ impl Responder {
             if self.intake.has(&key) && !self.open.contains_key(&key) {
                 continue;
             }
-            for item in self.early.remove(&key).into_iter().flatten() {
+            for item in self.take_early(&key) {
                 self.take_reply(now, view, item);
             }
         }

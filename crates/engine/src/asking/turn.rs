@@ -19,6 +19,15 @@ const LANES_MAX: usize = 1_024;
 /// Time over which all others spread, behind the keyholders.
 const OTHERS_MS: u64 = 3_000;
 
+/// When a device answers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Turn {
+    /// How long after the request came, or something became free, in milliseconds.
+    pub(super) delay: u64,
+    /// Whether it is a keyholder where it comes first.
+    pub(super) is_keyholder: bool,
+}
+
 /// What follows from the log and is asked for again and again.
 #[derive(Debug, Default)]
 pub(super) struct Ground {
@@ -55,23 +64,22 @@ impl Ground {
         })
     }
 
-    /// How long after a request came it is this device's turn, in milliseconds: in the lane in which
-    /// it comes first.
-    pub(super) fn delay(&mut self, view: &StreamView, now: Position, asked: &Solicitation) -> u64 {
+    /// When it is this device's turn, in the lane in which it comes first.
+    pub(super) fn turn(&mut self, view: &StreamView, now: Position, asked: &Solicitation) -> Turn {
         let lanes = lanes(asked);
-        let delays = lanes
+        let turns = lanes
             .iter()
-            .map(|lane| self.delay_in(view, now, asked, lane));
-        delays.min().unwrap_or_default()
+            .map(|lane| self.turn_in(view, now, asked, lane));
+        turns.min_by_key(|of| of.delay).unwrap_or_default()
     }
 
-    fn delay_in(
+    fn turn_in(
         &mut self,
         view: &StreamView,
         now: Position,
         asked: &Solicitation,
         lane: &UserId,
-    ) -> u64 {
+    ) -> Turn {
         let me = view.me().1;
         let mine = order(&asked.request, &me);
         let (mut ahead, mut all, mut is_keyholder) = (0, 0, false);
@@ -86,13 +94,17 @@ impl Ground {
             ahead += usize::from(order(&asked.request, device) < mine);
         }
         let turns = |count: usize| TURN_MS * count.min(TURNS_MAX) as u64;
-        match is_keyholder {
+        let delay = match is_keyholder {
             true => turns(ahead),
             false => {
                 let [a, b, c, d, ..] = mine;
                 let share = u64::from(u32::from_be_bytes([a, b, c, d]));
                 turns(all) + ((share * OTHERS_MS) >> 32)
             }
+        };
+        Turn {
+            delay,
+            is_keyholder,
         }
     }
 }

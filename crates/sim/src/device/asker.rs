@@ -11,7 +11,6 @@ use sealcast_engine::{
 use sealcast_protocol::{Header, Interval, Position, Receipt, RequestId, SessionId, UserId, Want};
 
 use super::Acting;
-use crate::air::Ear;
 use crate::around::Stop;
 use crate::plant::Plant;
 use crate::violation::Violation;
@@ -24,7 +23,7 @@ const PAUSE_MS: u64 = 1_000;
 pub(crate) struct Asking {
     machine: Asker,
     todo: VecDeque<Todo>,
-    is_listening: bool,
+    follows_inbox: bool,
     /// Where to read on in the inbox, while a request is open.
     inbox_at: Option<u64>,
     paused_until: Option<u64>,
@@ -48,7 +47,6 @@ enum Input {
     Unwant(Want),
     Opened(SessionId, Position),
     Drawn(OneUse),
-    Item(Arc<[u8]>),
     InboxItem(Arc<[u8]>),
     Tick,
 }
@@ -58,7 +56,7 @@ impl Asking {
         Self {
             machine: Asker::new(AskerLimits::default()),
             todo: VecDeque::new(),
-            is_listening: false,
+            follows_inbox: false,
             inbox_at: None,
             paused_until: None,
             ticked_at: 0,
@@ -74,7 +72,7 @@ impl Asking {
         }
         let timeout = self.machine.next_timeout();
         let timeout = timeout.map(|at| at.0.saturating_add_signed(-skew_ms));
-        let look = self.is_listening.then(|| self.read_at + PAUSE_MS);
+        let look = self.follows_inbox.then(|| self.read_at + PAUSE_MS);
         let next = timeout.into_iter().chain(look).min();
         next.map(|at| at.max(self.ticked_at + 1))
     }
@@ -163,7 +161,6 @@ impl Acting<'_> {
                 machine.handle(now, view, AskerInput::Opened { session, position });
             }
             Input::Drawn(drawn) => machine.handle(now, view, AskerInput::Drawn(drawn)),
-            Input::Item(bytes) => machine.handle(now, view, AskerInput::Item(&bytes)),
             Input::InboxItem(bytes) => machine.handle(now, view, AskerInput::InboxItem(&bytes)),
             Input::Tick => machine.handle(now, view, AskerInput::Tick),
         }
@@ -175,14 +172,6 @@ impl Acting<'_> {
 
 /// Doing what it says.
 impl Acting<'_> {
-    /// An item of the `ask` topic came.
-    pub(crate) fn hear(&mut self, bytes: Arc<[u8]>) -> Result<(), Stop> {
-        if self.run.asking.is_listening {
-            self.ask(Input::Item(bytes));
-        }
-        self.go_on_asking()
-    }
-
     /// Time has passed, or something may lie in the inbox.
     pub(crate) fn tick_asking(&mut self) -> Result<(), Stop> {
         let now = self.around.now;
@@ -202,9 +191,8 @@ impl Acting<'_> {
         match self.do_all() {
             Ok(()) => Ok(()),
             Err(Stop::Unreachable | Stop::Refused(_)) => {
-                // A listener that failed may have missed something; it is made anew.
-                self.run.asking.is_listening = false;
-                self.around.air.deafen(self.device.at, Ear::Asker);
+                // What follows an inbox and has failed is made anew.
+                self.run.asking.follows_inbox = false;
                 self.run.asking.paused_until = Some(now + PAUSE_MS);
                 // Whatever the bus does, a request ends in time.
                 self.ask(Input::Tick);
@@ -220,9 +208,9 @@ impl Acting<'_> {
                 self.perform(todo)?;
             }
             match self.run.asking.open_requests() {
-                0 => self.unlisten(),
+                0 => self.leave_inbox(),
                 _ => {
-                    self.listen()?;
+                    self.follow_inbox()?;
                     self.read_inbox()?;
                 }
             }
@@ -245,7 +233,7 @@ impl Acting<'_> {
             }
             Todo::Do(AskerOutput::Draw) => {
                 // What came by itself meanwhile is not asked for.
-                let ready = self.sync().and_then(|()| self.listen());
+                let ready = self.sync().and_then(|()| self.follow_inbox());
                 if let Err(stop) = ready {
                     let draw = Todo::Do(AskerOutput::Draw);
                     self.run.asking.todo.push_front(draw);
@@ -307,7 +295,8 @@ impl Acting<'_> {
         }
     }
 
-    /// Signs what goes to the `ask` topic, and sends it to whoever listens.
+    /// Signs what goes to the `ask` topic, and sends it to whoever listens, and to an inbox if it
+    /// goes there, too.
     pub(super) fn send_ask(&mut self, body: AskBody) -> Result<(), Stop> {
         match &body {
             AskBody::Solicitation(of) => {
@@ -319,9 +308,16 @@ impl Acting<'_> {
             AskBody::Claim(_) => self.around.count_asking("claim"),
             AskBody::Refusal(_) => self.around.count_asking("refusal"),
         }
+        let inbox = body.inbox();
         let wire = body.sign(self.device.identity.signing());
         let wire = wire.map_err(|_| Violation::Odd("an object about keys"))?;
-        self.around.send(self.device.at, &wire)
+        self.around.send(self.device.at, &wire)?;
+        match inbox {
+            Some(of) => self
+                .around
+                .append(self.device.at, &of.inbox_topic(), &[wire]),
+            None => Ok(()),
+        }
     }
 
     /// Whoever says that keys work has them for good.
@@ -343,8 +339,8 @@ impl Acting<'_> {
         Ok(())
     }
 
-    fn listen(&mut self) -> Result<(), Stop> {
-        if self.run.asking.is_listening {
+    fn follow_inbox(&mut self) -> Result<(), Stop> {
+        if self.run.asking.follows_inbox {
             return Ok(());
         }
         if self.run.asking.inbox_at.is_none() {
@@ -353,16 +349,14 @@ impl Acting<'_> {
             let end = self.around.end(self.device.at, &inbox)?;
             self.run.asking.inbox_at = Some(end);
         }
-        self.around.air.listen(self.device.at, Ear::Asker);
-        self.run.asking.is_listening = true;
+        self.run.asking.follows_inbox = true;
         self.run.asking.read_at = self.around.now;
         Ok(())
     }
 
-    fn unlisten(&mut self) {
-        if std::mem::take(&mut self.run.asking.is_listening) {
+    fn leave_inbox(&mut self) {
+        if std::mem::take(&mut self.run.asking.follows_inbox) {
             self.run.asking.inbox_at = None;
-            self.around.air.deafen(self.device.at, Ear::Asker);
         }
     }
 

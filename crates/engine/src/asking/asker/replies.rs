@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use sealcast_crypto::Cover;
 use sealcast_protocol::{
-    AskItem, Bundle, CoverSpec, DeviceId, Interval, KeyUse, Position, Receipt, RefusalReason,
+    Bundle, CoverSpec, DeviceId, Interval, KeyUse, Position, Receipt, Refusal, RefusalReason,
     RequestId, SessionId, Unverified, UserId, Want, open_bundle,
 };
 
@@ -15,12 +15,18 @@ use crate::view::{Answer, StreamView, root_of};
 
 /// What others say.
 impl Asker {
-    /// Takes in a keyholder's refusal of an open request of this device; anything else is passed
-    /// over.
-    pub(super) fn take_refusal(&mut self, view: &StreamView, bytes: &[u8]) {
-        let Ok(AskItem::Refusal(refusal)) = AskItem::decode(bytes) else {
-            return;
-        };
+    /// Takes in what lies in the inbox; what is neither answer nor refusal is passed over.
+    pub(super) fn take_inbox_item(&mut self, now: Position, view: &StreamView, bytes: &[u8]) {
+        if let Ok(refusal) = Unverified::decode(bytes) {
+            return self.take_refusal(view, refusal);
+        }
+        if let Ok(bundle) = Unverified::decode(bytes) {
+            self.take_bundle(now, view, bundle);
+        }
+    }
+
+    /// Takes in a keyholder's refusal of an open request of this device; any other is passed over.
+    fn take_refusal(&mut self, view: &StreamView, refusal: Unverified<Refusal>) {
         let said = refusal.claims();
         let (user, device) = (said.user, said.device);
         let is_ours = said.stream == view.stream() && said.asker == view.me().1;
@@ -50,6 +56,7 @@ impl Asker {
         let Some(request) = self.open.get_mut(&id) else {
             return;
         };
+        request.unanswered = None;
         for at in refused {
             let Some(place) = request.places.get_mut(at) else {
                 continue;
@@ -69,10 +76,7 @@ impl Asker {
 
     /// Takes in a bundle that answers an open request of this device; anything else is passed over
     /// and changes nothing.
-    pub(super) fn take_bundle(&mut self, now: Position, view: &StreamView, bytes: &[u8]) {
-        let Ok(bundle) = Unverified::<Bundle>::decode(bytes) else {
-            return;
-        };
+    fn take_bundle(&mut self, now: Position, view: &StreamView, bundle: Unverified<Bundle>) {
         let context = &bundle.claims().context;
         let id = RequestId(context.request);
         let is_answer = context.stream == view.stream()

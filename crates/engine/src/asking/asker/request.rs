@@ -1,11 +1,13 @@
 //! One open request of this device.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use sealcast_crypto::UnwrapKey;
 use sealcast_protocol::{
-    CoverSpec, DeviceId, Interval, Position, RefusalReason, SessionId, UserId, Want, wrap_key_hash,
+    CoverSpec, DeviceId, Interval, Position, RefusalReason, SessionId, Solicitation, UserId, Want,
+    wrap_key_hash,
 };
 
 /// Covers of one session that are taken of one giver, at most.
@@ -25,6 +27,8 @@ pub(super) struct Request {
     pub(super) expires: Position,
     pub(super) places: Vec<Place>,
     pub(super) receipt_at: Option<Position>,
+    /// What was sent, and when it is sent once more, as long as nobody has answered.
+    pub(super) unanswered: Option<(Position, Box<Solicitation>)>,
     taken: BTreeMap<DeviceId, BTreeMap<SessionId, BTreeSet<Interval>>>,
     /// Who answered and is no keyholder.
     others: BTreeMap<UserId, BTreeSet<DeviceId>>,
@@ -68,7 +72,12 @@ impl Place {
 }
 
 impl Request {
-    pub(super) fn new(key: UnwrapKey, expires: Position, wants: &[Want]) -> Self {
+    pub(super) fn new(
+        key: UnwrapKey,
+        sent: Box<Solicitation>,
+        repeat_at: Position,
+        expires: Position,
+    ) -> Self {
         let place = |want: &Want| Place {
             want: *want,
             state: PlaceState::Open(None),
@@ -77,11 +86,17 @@ impl Request {
             key_hash: wrap_key_hash(&key.wrap_key()),
             key,
             expires,
-            places: wants.iter().map(place).collect(),
+            places: sent.wants.iter().map(place).collect(),
             receipt_at: None,
+            unanswered: (repeat_at < expires).then_some((repeat_at, sent)),
             taken: BTreeMap::new(),
             others: BTreeMap::new(),
         }
+    }
+
+    /// When it is sent once more, unless somebody answers.
+    pub(super) fn repeat_at(&self) -> Option<Position> {
+        self.unanswered.as_ref().map(|(at, _)| *at)
     }
 
     /// Whether nothing is left to wait for.
@@ -134,6 +149,7 @@ impl Request {
         is_keyholder: bool,
         of: &[CoverSpec],
     ) {
+        self.unanswered = None;
         let sessions = self.taken.entry(device).or_default();
         for cover in of {
             let taken = sessions.entry(cover.session).or_default();

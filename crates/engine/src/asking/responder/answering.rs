@@ -52,8 +52,8 @@ impl Responder {
             return;
         }
         self.ground.refresh(view);
-        let delay = self.ground.delay(view, clock, &asked);
-        let open = Open::new(asked, to, len, now, delay);
+        let turn = self.ground.turn(view, clock, &asked);
+        let open = Open::new(asked, to, len, now, turn);
         self.open_bytes += len;
         self.wakes.insert((open.wake_at, key));
         self.open.insert(key, open);
@@ -62,7 +62,7 @@ impl Responder {
     /// Looks at a request again when this device's turn comes after something became free.
     pub(super) fn wake_in_turn(&mut self, key: Key, freed: Position) {
         if let Some(open) = self.open.get(&key) {
-            let at = freed.after(open.delay).min(open.wake_at);
+            let at = freed.after(open.turn.delay).min(open.wake_at);
             self.wake(key, at);
         }
     }
@@ -132,13 +132,19 @@ impl Responder {
                 None => self.close(key),
             };
         }
+        // The turn of those who are no keyholders comes so late that others may well have given, and
+        // all that they said been lost on its way here.
+        if !open.turn.is_keyholder && !open.is_followed {
+            open.is_followed = true;
+            return self.follow(now, key);
+        }
         open.stage = Stage::Deciding(said.keys().copied().collect());
         let until = open.until;
         self.ask_application(view, key, &said);
         self.wake(key, until);
     }
 
-    /// Finds out whether whoever claimed has given before that is done once more.
+    /// Finds out whether others have given before that is done once more.
     fn follow(&mut self, now: Position, key: Key) {
         let count = self.followed.entry(key.0).or_default();
         *count += 1;

@@ -6,6 +6,8 @@ use alloc::vec::Vec;
 use sealcast_crypto::WrapKey;
 use sealcast_protocol::{DeviceId, Position, Solicitation, UserId};
 
+use crate::asking::turn::Turn;
+
 /// Users whose claims hold others back in one request, at most.
 const CLAIMERS_MAX: usize = 3;
 /// Signatures of replies to one request that are checked, at most.
@@ -20,9 +22,7 @@ pub(super) struct Open {
     pub(super) len: usize,
     /// When nobody waits for it any more.
     pub(super) until: Position,
-    /// How far behind the first one this device's turn is, in milliseconds: when the request comes,
-    /// and again whenever a want becomes free.
-    pub(super) delay: u64,
+    pub(super) turn: Turn,
     pub(super) turn_at: Position,
     pub(super) stage: Stage,
     pub(super) wake_at: Position,
@@ -60,17 +60,17 @@ impl Open {
         key: WrapKey,
         len: usize,
         now: Position,
-        delay: u64,
+        turn: Turn,
     ) -> Self {
         let lives = asked.expires.0.saturating_sub(asked.time.0);
-        let turn_at = now.after(delay);
+        let turn_at = now.after(turn.delay);
         let places = asked.wants.iter().map(|_| Place::default()).collect();
         Self {
             asked,
             key,
             len,
             until: now.after(lives),
-            delay,
+            turn,
             turn_at,
             stage: Stage::Waiting,
             wake_at: turn_at,
@@ -109,7 +109,7 @@ impl Open {
     pub(super) fn next_turn(&self, now: Position) -> Option<Position> {
         let held = self.left().filter_map(|(_, of)| of.held);
         let lapse = held.map(|(_, until)| until).filter(|until| *until > now);
-        lapse.min().map(|at| at.after(self.delay))
+        lapse.min().map(|at| at.after(self.turn.delay))
     }
 
     /// Counts the check of a reply's signature; false where there were too many.

@@ -117,11 +117,19 @@ impl Responder {
         }
     }
 
+    /// Takes in what lies in the inbox of a device that asked: what it was given, and its receipts.
+    pub(super) fn take_inbox_item(&mut self, now: Position, view: &StreamView, bytes: &[u8]) {
+        if let Ok(receipt) = Unverified::<Receipt>::decode(bytes) {
+            if receipt.claims().stream == view.stream() {
+                self.take_receipt(now, view, receipt);
+            }
+        } else if let Ok(bundle) = Unverified::decode(bytes) {
+            self.take_bundle(now, view, bundle);
+        }
+    }
+
     /// Notes what a keyholder gave to a device that asked, and waits for the receipt.
-    pub(super) fn take_bundle(&mut self, now: Position, view: &StreamView, bytes: &[u8]) {
-        let Ok(bundle) = Unverified::<Bundle>::decode(bytes) else {
-            return;
-        };
+    fn take_bundle(&mut self, now: Position, view: &StreamView, bundle: Unverified<Bundle>) {
         let context = &bundle.claims().context;
         let key = (context.device, RequestId(context.request));
         let by = (context.giver_user, context.giver_device);

@@ -2,7 +2,7 @@
 
 use sealcast_crypto::SigningKey;
 use sealcast_engine::{AskBody, Responder, ResponderInput, ResponderLimits, ResponderOutput};
-use sealcast_protocol::{Receipt, Solicitation, Want, sign};
+use sealcast_protocol::{Claim, Receipt, RequestId, Solicitation, Want, sign};
 
 use crate::asking::rig::Net;
 use crate::rig::{NOON, OWNER, since};
@@ -136,6 +136,50 @@ fn a_crowd_that_asks_at_once_is_answered_about_once_each() {
     let sent = &net.sent;
     assert_eq!((sent.solicitations, sent.receipts), (40, 40));
     assert_eq!((sent.claims, sent.bundles), (40, 40));
+}
+
+/// Nothing says that a topic shows a request before what was said to it.
+#[test]
+fn replies_that_overtake_their_request_are_not_lost() {
+    let (mut net, honest, _) = crowd(75);
+    let want = net.want(OWNER, net.session(), since(NOON));
+    let asked = net.solicitation(honest, vec![want]);
+    let receipt = Receipt {
+        version: 1,
+        stream: asked.stream,
+        user: asked.user,
+        device: asked.device,
+        request: asked.request,
+        wants: vec![0],
+    };
+    let receipt = net.signed(honest, AskBody::Receipt(receipt));
+    net.respond(OWNER, ResponderInput::Item(&receipt));
+    net.put_solicitation(honest, asked.clone());
+    net.run(1_000);
+    assert_eq!((net.sent.claims, net.sent.bundles), (0, 0));
+    // Those that many others have overtaken are.
+    for byte in 2..=255 {
+        for place in [0, 1] {
+            let claim = Claim {
+                version: 1,
+                stream: asked.stream,
+                asker: asked.device,
+                request: RequestId([byte; 16]),
+                user: net.world.id(OWNER),
+                device: net.world.device(OWNER),
+                wants: vec![place],
+            };
+            let claim = net.signed(OWNER, AskBody::Claim(claim));
+            net.respond(OWNER, ResponderInput::Item(&claim));
+        }
+    }
+    for (byte, bundles) in [(2, 1), (255, 1)] {
+        let mut asked = asked.clone();
+        asked.request = RequestId([byte; 16]);
+        net.put_solicitation(honest, asked);
+        net.run(1_000);
+        assert_eq!(net.sent.bundles, bundles, "{byte}");
+    }
 }
 
 /// A responder that is behind with its checks still hears who has claimed.

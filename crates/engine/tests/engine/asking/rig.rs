@@ -40,6 +40,8 @@ pub(crate) struct Node {
     pub(crate) questions: Vec<Question>,
     pub(crate) opened: BTreeSet<String>,
     pub(crate) bad_covers: usize,
+    /// What of the `ask` topic does not reach it.
+    pub(crate) misses: fn(&AskItem) -> bool,
     followed: BTreeSet<DeviceId>,
 }
 
@@ -66,6 +68,8 @@ pub(crate) struct Net {
     pub(crate) asked: Vec<Vec<u8>>,
     /// Answers on their way, and who gave them.
     pub(crate) given: Vec<(usize, Vec<u8>)>,
+    /// Items of the `ask` topic that reach nobody, from now on.
+    pub(crate) loses: usize,
     on_the_way: BTreeMap<(Position, usize), Carried>,
     counter: usize,
 }
@@ -83,6 +87,7 @@ impl Net {
             sent: Sent::default(),
             asked: Vec::new(),
             given: Vec::new(),
+            loses: 0,
             on_the_way: BTreeMap::new(),
             counter: 0,
         };
@@ -103,6 +108,7 @@ impl Net {
                 questions: Vec::new(),
                 opened: BTreeSet::new(),
                 bad_covers: 0,
+                misses: |_| false,
                 followed: BTreeSet::new(),
             });
         }
@@ -320,16 +326,21 @@ impl Net {
             AskBody::Receipt(_) => &mut self.sent.receipts,
         };
         *count += 1;
-        let bytes = body
-            .sign(self.world.peers[peer].identity.signing())
-            .unwrap();
-        self.put_ask(bytes);
+        let inbox = body.inbox();
+        let bytes = self.signed(peer, body);
+        self.put_ask(bytes.clone());
+        if let Some(device) = inbox {
+            self.carry(Carried::Inbox(device, bytes));
+        }
     }
 
     /// Puts something on the `ask` topic.
     pub(crate) fn put_ask(&mut self, bytes: Vec<u8>) {
         self.asked.push(bytes.clone());
-        self.carry(Carried::Ask(bytes));
+        match self.loses.checked_sub(1) {
+            Some(left) => self.loses = left,
+            None => self.carry(Carried::Ask(bytes)),
+        }
     }
 
     /// Puts something in a device's inbox.
@@ -346,9 +357,12 @@ impl Net {
     fn deliver(&mut self, carried: Carried) {
         match carried {
             Carried::Ask(bytes) => {
+                let item = AskItem::decode(&bytes);
                 for peer in 0..self.nodes.len() {
-                    self.ask(peer, AskerInput::Item(&bytes));
-                    self.respond(peer, ResponderInput::Item(&bytes));
+                    let misses = self.nodes[peer].misses;
+                    if !item.as_ref().is_ok_and(misses) {
+                        self.respond(peer, ResponderInput::Item(&bytes));
+                    }
                 }
             }
             Carried::Inbox(device, bytes) => {
