@@ -43,6 +43,7 @@ cargo xtask unrest           kill agents and commands at random for ten minutes 
 cargo xtask plant            take defences out one by one and see tests fail (`plant NAME` for some)
 cargo xtask sim              run 20,000 seeds of the simulator (`--seeds N`, `--from SEED`, `--jobs N`)
 cargo xtask replay SEED      show what happened in a seed, step by step, or in a FILE that a failed run wrote
+cargo xtask storm            let 2,000 devices ask for keys within a second, and count (`--devices N`, `--seed S`)
 cargo xtask fuzz             fuzz every target for a minute (`fuzz NAME` for some, `--seconds N`)
 cargo xtask fuzz --seeds     write what fuzzing starts from, out of vectors/
 cargo xtask fuzz --keep      take some of what was found into fuzz/corpus/
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         ["unrest", options @ ..] => unrest::run(&root, options),
         ["plant", names @ ..] => plant::run(&root, names),
         ["sim", options @ ..] => sim::run(&root, options),
+        ["storm", options @ ..] => sim::storm(&root, options),
         ["replay", options @ ..] => sim::replay(&root, options),
         ["fuzz", options @ ..] => fuzz::run(&root, options),
         ["faults"] => faults::print(&root),

@@ -1,4 +1,4 @@
-//! `cargo xtask sim` and `cargo xtask replay`: the simulator, built to be fast.
+//! `cargo xtask sim`, `cargo xtask replay` and `cargo xtask storm`: the simulator, built to be fast.
 
 use std::path::Path;
 
@@ -12,6 +12,11 @@ pub(crate) fn run(root: &Path, words: &[&str]) -> anyhow::Result<()> {
 /// Shows what happened in one.
 pub(crate) fn replay(root: &Path, words: &[&str]) -> anyhow::Result<()> {
     start(root, "replay", words)
+}
+
+/// Lets very many devices ask at once.
+pub(crate) fn storm(root: &Path, words: &[&str]) -> anyhow::Result<()> {
+    start(root, "storm", words)
 }
 
 fn start(root: &Path, command: &str, words: &[&str]) -> anyhow::Result<()> {

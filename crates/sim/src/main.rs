@@ -8,13 +8,15 @@
 mod cpu;
 mod replay;
 mod seeds;
+mod storm_table;
 
 use std::env;
 use std::process::ExitCode;
 
 const USAGE: &str = "\
 sealcast-sim run [--seeds N] [--from SEED] [--jobs N]   run seeds, and stop at the first that fails
-sealcast-sim replay SEED|FILE [--device N] [--all]      show what happened, step by step";
+sealcast-sim replay SEED|FILE [--device N] [--all]      show what happened, step by step
+sealcast-sim storm [--devices N] [--seed S]             let very many devices ask at once, and count";
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
     let outcome = match words.as_slice() {
         ["run", options @ ..] => seeds::run(options),
         ["replay", what, options @ ..] => replay::run(what, options),
+        ["storm", options @ ..] => storm_table::run(options),
         _ => Err(USAGE.into()),
     };
     match outcome {
