@@ -358,7 +358,7 @@ impl Core {
         }
     }
 
-    /// What an entry would build on and the bus does not show.
+    /// What an entry would build on, all of this device's own among it, and the bus does not show.
     async fn find_hidden(&self) -> Result<BTreeSet<LogHash>, Error> {
         let (mut builds_on, chains) = {
             let view = self.view();
@@ -366,6 +366,10 @@ impl Core {
             let (seq, prev) = view.log().next_seat(&user, &device);
             let mut builds_on: BTreeSet<_> = view.log().heads(&prev).into_iter().collect();
             builds_on.extend((seq > 0).then_some(prev));
+            // What the bus lost again before this home saw it there is missed by nobody else.
+            let entries = view.log().entries();
+            let own = entries.filter(|of| (of.body().user, of.body().device) == (user, device));
+            builds_on.extend(own.map(|of| LogHash::from(of.digest())));
             let entries = view.log().entries();
             let among = entries.filter(|of| builds_on.contains(&LogHash::from(of.digest())));
             let chains: BTreeSet<_> = among.map(|of| of.body().device).collect();

@@ -388,6 +388,40 @@ async fn an_entry_that_the_bus_took_and_lost_before_it_was_read_back_is_sent_aga
     stream.revoke_user(bob_id).await.unwrap();
 }
 
+/// The next one builds on what came behind it, which the bus shows.
+#[tokio::test]
+async fn an_entry_that_was_put_back_and_lost_again_is_put_back_before_the_next() {
+    let rig = Rig::small();
+    let [alice, bob, carol] = rig.homes(["alice", "bob", "carol"]).await;
+    let stream = kitchen(&alice).await;
+    drop((join(&bob, &stream).await, join(&carol, &stream).await));
+    let (bob_id, carol_id) = (bob.user(), carol.user());
+    let chain = StreamTopics(stream.id()).access(&alice.device());
+    drop(alice);
+    copy_bus(&rig);
+    stream.grant(all_to(bob_id)).await.unwrap();
+    stream.grant(all_to(carol_id)).await.unwrap();
+    drop((stream, bob, carol));
+    let whole = rig.items(&chain).await;
+    restore_bus(&rig);
+    let (bus, topic) = (rig.bus().await, Topic::new(&chain).unwrap());
+    bus.append(&topic, vec![whole[2].clone()]).await.unwrap();
+    drop(bus);
+    let ground = Meddler::ground(|ask, _| match ask {
+        Ask::Append => Manner::Lose,
+        Ask::Read | Ask::End => Manner::Honest,
+    });
+    drop(open(&rig.on("alice", ground).await).await);
+    assert_eq!(rig.items(&chain).await.len(), 2);
+
+    let stream = open(&rig.again("alice").await).await;
+    stream.revoke_user(carol_id).await.unwrap();
+    say(&stream, "for bob").await;
+    assert!(rig.items(&chain).await.contains(&whole[1]));
+    let lines = history(&open(&rig.again("bob").await).await).await;
+    assert_eq!(opened(&lines), ["for bob"]);
+}
+
 /// An entry that lies ahead of the one before it counts for nobody, so it is put back as well.
 #[tokio::test]
 async fn a_device_list_is_put_back_in_its_order() {

@@ -207,13 +207,17 @@ impl Acting<'_> {
         }
     }
 
-    /// What an entry would build on and the bus does not show.
+    /// What an entry would build on, all of this device's own among it, and the bus does not show.
     fn find_hidden(&mut self) -> Result<BTreeSet<LogHash>, Stop> {
         let log = self.run.view.log();
         let (user, device) = self.run.view.me();
         let (seq, prev) = log.next_seat(&user, &device);
         let mut builds_on: BTreeSet<_> = log.heads(&prev).into_iter().collect();
         builds_on.extend((seq > 0).then_some(prev));
+        let own = log
+            .entries()
+            .filter(|of| (of.body().user, of.body().device) == (user, device));
+        builds_on.extend(own.map(|of| LogHash::from(of.digest())));
         let among = log
             .entries()
             .filter(|of| builds_on.contains(&LogHash::from(of.digest())));
