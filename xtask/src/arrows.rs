@@ -47,7 +47,10 @@ const TABLE: &[Row] = &[
     row("sealcast-bus", &[], &["rusqlite", "thiserror", "tokio"]),
     row("sealcast-bus-mqtt", &["sealcast-bus"], &["rumqttc", "rumqttc-next", "thiserror", "tokio"]),
     row("sealcast-bus-amqp", &["sealcast-bus"], &["lapin", "thiserror", "tokio"]),
-    row("sealcast-bus-nats", &["sealcast-bus"], &["async-nats", "thiserror", "tokio"]),
+    row("sealcast-bus-nats", &["sealcast-bus"], &[
+        "async-nats", "bytes", "chacha20", "ed25519-dalek", "futures-util", "getrandom", "thiserror",
+        "tokio",
+    ]),
     row("sealcast-bus-postgres", &["sealcast-bus"], &["thiserror", "tokio", "tokio-postgres"]),
     row("sealcast", &[
         "sealcast-engine", "sealcast-protocol", "sealcast-crypto", "sealcast-store", "sealcast-bus",

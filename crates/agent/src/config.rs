@@ -493,7 +493,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.agent.listen, Some("[::1]:0".parse().unwrap()));
         let archive = config.agent.archive.unwrap();
-        assert_eq!(archive.file_path(), Path::new("/home/kim/sealcast/archive"));
+        assert_eq!(archive.to_string(), "file:///home/kim/sealcast/archive");
         assert_eq!(
             (config.agent.log, config.agent.log_format),
             (LogLevel::Trace, LogFormat::Json)

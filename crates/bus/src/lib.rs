@@ -1,13 +1,12 @@
 //! What carries and stores ciphertext: topics of opaque bytes.
 //!
 //! ```
-//! use sealcast_bus::{Bus, BusUrl, Offset, Topic};
+//! use sealcast_bus::{Bus, FileBus, Offset, Topic};
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?;
-//! let url = BusUrl::parse("file:bus")?.absolute(folder.path())?;
-//! let bus = sealcast_bus::open(&url).await?;
+//! let bus = FileBus::open(folder.path().join("bus")).await?;
 //!
 //! let topic = Topic::new("s/1f00/data/kitchen")?;
 //! let mut tail = bus.tail(vec![(topic.clone(), Offset(0))]);
@@ -42,24 +41,13 @@ mod bus;
 pub mod conformance;
 mod error;
 mod file;
+mod nats_address;
 mod topic;
 mod url;
-
-use std::sync::Arc;
 
 pub use bus::{Bus, BusFuture, Item, Limits, Listener, Offset, Tail};
 pub use error::BusError;
 pub use file::FileBus;
+pub use nats_address::NatsAddress;
 pub use topic::{Topic, TopicError};
-pub use url::{BusUrl, BusUrlError};
-
-/// Opens the bus that `url` names.
-///
-/// Must be called on a tokio runtime.
-///
-/// # Errors
-///
-/// As [`FileBus::open`].
-pub async fn open(url: &BusUrl) -> Result<Arc<dyn Bus>, BusError> {
-    Ok(Arc::new(FileBus::open(url.file_path()).await?))
-}
+pub use url::{BusUrl, BusUrlError, Place};

@@ -2,16 +2,31 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-/// Schemes of buses that exist, but not in this build.
-const ELSEWHERE: [&str; 6] = ["mqtt", "mqtts", "amqp", "amqps", "nats", "postgres"];
+use crate::NatsAddress;
 
-/// Names a bus: `file:PATH`, or `file:///PATH` for an absolute path.
+/// Schemes of buses that exist, but not in this build.
+const ELSEWHERE: [&str; 5] = ["mqtt", "mqtts", "amqp", "amqps", "postgres"];
+
+/// Names a bus: `file:PATH`, or `file:///PATH` for an absolute path, or `nats://HOST[:PORT][,…]/PREFIX`.
 ///
 /// A path is taken as it stands: nothing in it is escaped, `?`, `#` and `%` included.
 /// [`Display`](fmt::Display) prints a form that parses to the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct BusUrl {
-    path: String,
+pub struct BusUrl(Address);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Address {
+    File(String),
+    Nats(NatsAddress),
+}
+
+/// Where a bus is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// A folder of this machine.
+    File(&'a Path),
+    /// NATS servers.
+    Nats(&'a NatsAddress),
 }
 
 impl BusUrl {
@@ -36,6 +51,9 @@ impl BusUrl {
         if ELSEWHERE.contains(&scheme.as_str()) {
             return Err(BusUrlError::NotSupported { scheme });
         }
+        if scheme == "nats" {
+            return Ok(Self(Address::Nats(NatsAddress::parse(authority, path)?)));
+        }
         if scheme != "file" {
             return Err(BusUrlError::UnknownScheme { scheme });
         }
@@ -45,7 +63,7 @@ impl BusUrl {
         if path.is_empty() || path.contains('\0') {
             return Err(BusUrlError::NoPath);
         }
-        Ok(Self { path: path.into() })
+        Ok(Self(Address::File(path.into())))
     }
 
     /// Names the bus in the folder at `path`.
@@ -58,21 +76,27 @@ impl BusUrl {
         if path.is_empty() || path.contains('\0') {
             return Err(BusUrlError::NoPath);
         }
-        Ok(Self { path: path.into() })
+        Ok(Self(Address::File(path.into())))
     }
 
-    /// The folder of the bus.
-    pub fn file_path(&self) -> &Path {
-        Path::new(&self.path)
+    /// Where the bus is.
+    pub fn place(&self) -> Place<'_> {
+        match &self.0 {
+            Address::File(path) => Place::File(Path::new(path)),
+            Address::Nats(address) => Place::Nats(address),
+        }
     }
 
-    /// Makes a relative path one below `base_dir`; an absolute path stays.
+    /// Makes a relative path one below `base_dir`; whatever else stays.
     ///
     /// # Errors
     ///
     /// Fails when `base_dir` is not UTF-8.
     pub fn absolute(&self, base_dir: &Path) -> Result<Self, BusUrlError> {
-        Self::file(&base_dir.join(self.file_path()))
+        match self.place() {
+            Place::File(path) => Self::file(&base_dir.join(path)),
+            Place::Nats(_) => Ok(self.clone()),
+        }
     }
 }
 
@@ -85,8 +109,13 @@ fn is_scheme(text: &str) -> bool {
 
 impl fmt::Display for BusUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let slashes = if self.path.starts_with('/') { "//" } else { "" };
-        write!(f, "file:{slashes}{}", self.path)
+        match &self.0 {
+            Address::File(path) => {
+                let slashes = if path.starts_with('/') { "//" } else { "" };
+                write!(f, "file:{slashes}{path}")
+            }
+            Address::Nats(address) => address.fmt(f),
+        }
     }
 }
 
@@ -126,6 +155,12 @@ pub enum BusUrlError {
     /// The path is missing, or has a zero byte.
     #[error("url of a file bus has no usable path")]
     NoPath,
+    /// The servers of the URL are missing or odd. Write `HOST` or `HOST:PORT`, several joined by commas.
+    #[error("url of a NATS bus has no usable server")]
+    Server,
+    /// The URL does not end with a prefix. Write one of letters, digits, `_` and `-`, at most 64.
+    #[error("url of a NATS bus has no usable prefix")]
+    Prefix,
     /// The path cannot be written as text.
     #[error("path of a file bus is not UTF-8")]
     NotUtf8,
@@ -147,7 +182,7 @@ mod tests {
             ("file:a%20b?c#d@e:f", "a%20b?c#d@e:f", "file:a%20b?c#d@e:f"),
         ] {
             let url = BusUrl::parse(text).unwrap();
-            assert_eq!(url.file_path(), Path::new(path), "path of {text}");
+            assert_eq!(url.place(), Place::File(Path::new(path)), "path of {text}");
             assert_eq!(url.to_string(), printed);
             assert_eq!(BusUrl::parse(printed), Ok(url), "parsed again: {printed}");
         }
@@ -165,6 +200,7 @@ mod tests {
         };
         assert_eq!(absolute("file:bus"), "file:///home/kim/bus");
         assert_eq!(absolute("file:///var/bus"), "file:///var/bus");
+        assert_eq!(absolute("nats://h/p"), "nats://h/p");
     }
 
     #[test]
@@ -184,7 +220,6 @@ mod tests {
             ("mqtts://h", not_supported("mqtts")),
             ("amqp://h", not_supported("amqp")),
             ("amqps://h", not_supported("amqps")),
-            ("nats://h", not_supported("nats")),
             ("Postgres:///db", not_supported("postgres")),
             (
                 "ftp://h",

@@ -329,7 +329,10 @@ fn hint_of(code: &str) -> Option<&'static str> {
              `SEALCAST_PASSPHRASE_FILE` names"
         }
         "name.taken" => "choose another name; `sealcast join` takes one with `--as NAME`",
-        "bus.url" => "a bus is `file:` and a folder, such as `file:/srv/bus`",
+        "bus.url" => {
+            "a bus is `file:` and a folder, such as `file:/srv/bus`, or `nats:` and a server, such as \
+             `nats://broker.example/plant`"
+        }
         "bus.failed" => {
             "check that the bus is there and may be written; `sealcast stream list` shows where \
              it is"

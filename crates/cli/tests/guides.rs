@@ -287,3 +287,69 @@ fn the_guide_to_late_readers_ends_as_it_says() {
     assert_eq!((lines("exit code 3"), lines("opened")), (1, 1), "{out}");
     assert_eq!(lines("19.3 C"), 2, "{out}");
 }
+
+/// What a reader of the guide to NATS does not type: waiting for the server, and the rest of a story.
+const ON_NATS: (&str, &str) = (
+    "
+cd \"$HOME\"
+export SEALCAST_HOME=home
+",
+    r#"
+server=$!
+trap 'kill -9 $server' EXIT
+until (exec 3<> /dev/tcp/127.0.0.1/4222) 2> /dev/null; do kill -0 $server; done
+"#,
+);
+
+/// Ends with a revocation, a reader who asks, and a server that is killed, whose disk is searched.
+const STORY_ON_NATS: &str = r#"```sh
+sealcast revoke boiler "$(sealcast --home reader id)"
+sealcast pub boiler -m '88.8 C'
+sealcast --home reader read boiler || echo "exit code $?"
+sealcast stream create attic --share on-request
+sealcast --home reader join "$(sealcast ticket attic)"
+sealcast grant attic "$(sealcast --home reader id)" --from start
+sealcast pub attic -m '19.3 C'
+sealcast --home reader read attic || echo "not yet: $?"
+sealcast sub attic & answering=$!
+sealcast --home reader request attic --wait 2m
+kill $answering
+sealcast --home reader read attic
+kill -9 $server
+wait $server || true
+nats-server -c nats.conf & server=$!
+until (exec 3<> /dev/tcp/127.0.0.1/4222) 2> /dev/null; do kill -0 $server; done
+sealcast --home reader read attic
+seq 2000 | sealcast pub attic -l
+sealcast --home reader read attic | wc -l
+if SEALCAST_NATS_PASSWORD=xyzzy sealcast --home reader read attic 2> refused; then exit 1; fi
+grep -q 'nats://127.0.0.1:4222/plant' refused
+if grep -q xyzzy refused; then exit 1; fi
+grep -rqaF plant.log nats
+for secret in '71.5 C' '88.8 C' '19.3 C' boiler attic; do
+    if grep -rqaF "$secret" nats; then echo "found: $secret"; exit 1; fi
+    if grep -rqaF "$(printf %s "$secret" | base64)" nats; then exit 1; fi
+done
+echo nothing found
+```
+"#;
+
+#[test]
+fn the_guide_to_nats_ends_as_it_says_and_its_server_keeps_nothing_readable() {
+    let page = include_str!("../../../docs/guides/use-nats.md");
+    assert!(page.split_whitespace().count() <= 700, "it is short");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = free.local_addr().expect("a port").port().to_string();
+    drop(free);
+    let (before, started) = ON_NATS;
+    let start = "nats-server -c nats.conf &\n";
+    assert!(page.contains(start));
+    let page = page.replace(start, &format!("nats-server -c nats.conf &{started}"));
+    let page = format!("{page}{STORY_ON_NATS}").replace("4222", &port);
+    let out = run_after(before, &page);
+    let lines = |wanted: &str| out.lines().filter(|of| *of == wanted).count();
+    assert_eq!((lines("71.5 C"), lines("88.8 C")), (2, 0), "{out}");
+    assert_eq!((lines("exit code 3"), lines("not yet: 3")), (1, 1), "{out}");
+    assert_eq!((lines("opened"), lines("2001")), (1, 1), "{out}");
+    assert_eq!((lines("nothing found"), lines("19.3 C")), (1, 2), "{out}");
+}

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealcast_bus::{Bus, BusError, BusUrl, Item, Offset, Tail, Topic};
+use sealcast_bus::{Bus, BusError, BusUrl, Item, Offset, Place, Tail, Topic};
 use sealcast_crypto::digest;
 use tokio::time::{Instant, timeout};
 
@@ -74,7 +74,7 @@ struct Cursor {
 impl Archive {
     pub(crate) async fn open(core: Arc<Core>, url: &BusUrl) -> Result<Self, Error> {
         let own = BusUrl::parse(core.ticket.bus()).map_err(Error::BusUrl)?;
-        if same_folder(&own, url) {
+        if same_bus(&own, url) {
             return Err(Error::ArchiveIsBus);
         }
         check_there(url)?;
@@ -398,12 +398,14 @@ fn id(item: &Item) -> [u8; 32] {
     *digest(ITEM_LABEL, &[&item.payload]).as_bytes()
 }
 
-/// Whether two URLs name one folder.
-fn same_folder(a: &BusUrl, b: &BusUrl) -> bool {
-    let real = |of: &BusUrl| std::fs::canonicalize(of.file_path());
-    match (real(a), real(b)) {
+/// Whether two URLs name one bus, as far as that can be told without asking it.
+fn same_bus(a: &BusUrl, b: &BusUrl) -> bool {
+    let (Place::File(a), Place::File(b)) = (a.place(), b.place()) else {
+        return a == b;
+    };
+    match (std::fs::canonicalize(a), std::fs::canonicalize(b)) {
         (Ok(a), Ok(b)) => a == b,
-        _ => a.file_path() == b.file_path(),
+        _ => a == b,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::blocking::off_thread;
 use crate::clock;
 use crate::error::Error;
 use crate::fallback::newest_period;
-use crate::home::Home;
+use crate::home::{Home, check_there};
 use crate::pairing::Meeting;
 
 /// Fewest letters of a device's id that name it.
@@ -355,10 +355,9 @@ impl Home {
         urls.extend(streams.map(|of| (of.bus.to_string(), of.bus)));
         let mut buses = BTreeMap::new();
         for (name, url) in urls {
-            let is_there = url.file_path().exists();
-            let reached = match is_there {
-                true => ignoring_bus(self.connect(&url).await)?,
-                false => None,
+            let reached = match check_there(&url) {
+                Ok(()) => ignoring_bus(self.connect(&url).await)?,
+                Err(_) => None,
             };
             buses.extend(reached.map(|bus| (name, bus)));
         }

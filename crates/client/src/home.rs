@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sealcast_bus::{Bus, BusError, BusUrl, Topic};
+use sealcast_bus::{Bus, BusError, BusUrl, Place, Topic};
 use sealcast_crypto::{SecretBytes, leaving_no_trace};
 use sealcast_engine::{Fallbacks, Identity, genesis};
 use sealcast_protocol::{DeviceId, Name, Position, StreamId, StreamTopics, Ticket, UserId};
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::asking::{AskingOptions, HomeAsking};
 use crate::blocking::off_thread;
+use crate::buses;
 use crate::clock;
 use crate::core::lock;
 use crate::error::Error;
@@ -59,7 +60,7 @@ impl Inner {
         if let Some(bus) = self.buses().get(&address) {
             return Ok(bus.clone());
         }
-        let bus = (self.ground.bus)(sealcast_bus::open(url).await?);
+        let bus = (self.ground.bus)(buses::open(url).await?);
         self.buses().insert(address, bus.clone());
         Ok(bus)
     }
@@ -369,7 +370,9 @@ impl Home {
 
 /// A stream's folder that is gone is not made anew: that would hide what is missing.
 pub(crate) fn check_there(url: &BusUrl) -> Result<(), Error> {
-    let folder = url.file_path();
+    let Place::File(folder) = url.place() else {
+        return Ok(());
+    };
     let there = std::fs::metadata(folder);
     there.map(|_| ()).map_err(|cause| {
         Error::Bus(BusError::Unreachable {

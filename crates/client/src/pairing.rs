@@ -12,6 +12,7 @@ use sealcast_store::{KeyFile, Protection, SqliteStore};
 
 use crate::backup::Draft;
 use crate::blocking::off_thread;
+use crate::buses;
 use crate::clock;
 use crate::error::Error;
 use crate::ground::Ground;
@@ -191,7 +192,7 @@ impl Joining {
         })
         .await??;
         let url = BusUrl::parse(&settings.bus).map_err(Error::BusUrl)?;
-        let bus = sealcast_bus::open(&url).await?;
+        let bus = buses::open(&url).await?;
         Ok(Self {
             path: folder,
             passphrase,
@@ -290,7 +291,7 @@ mod tests {
         let newcomer = Newcomer::generate(&mut clock::rng(), None);
         let mut sides = Vec::new();
         for _ in 0..2 {
-            let bus = sealcast_bus::open(&url).await.unwrap();
+            let bus = buses::open(&url).await.unwrap();
             sides.push(Meeting::new(bus, newcomer.code()).unwrap());
         }
         let [one, other] = sides.as_mut_slice() else {

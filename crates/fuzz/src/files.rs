@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
-use sealcast::{Identities, Recipient, SealedFile, SecretBytes, Sight};
+use sealcast::{BusUrl, Identities, Place, Recipient, SealedFile, SecretBytes, Sight};
 use sealcast_agent::{Config, ConfigError, DeliveryLine, StreamLine, base64_of};
 use sealcast_engine::imported;
 use sealcast_protocol::{DeviceId, Export, UserId};
@@ -87,7 +87,9 @@ pub(crate) fn config(bytes: &[u8]) {
     match Config::load(file.path(), Path::new("/home/kim")) {
         Ok(config) => {
             let archive = config.agent.archive;
-            assert!(archive.is_none_or(|of| of.file_path().is_absolute()));
+            let is_relative =
+                |of: &BusUrl| matches!(of.place(), Place::File(path) if path.is_relative());
+            assert!(!archive.as_ref().is_some_and(is_relative));
             assert!(config.agent.listen.is_none_or(|of| of.ip().is_loopback()));
             assert!(config.asking.max_key_requests_per_second > 0);
             assert!(!config.asking.key_request_timeout.is_zero());

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::path::Path;
 use std::str::FromStr;
 
-use sealcast_bus::{BusUrl, Topic};
+use sealcast_bus::{BusUrl, Place, Topic};
 use sealcast_crypto::digest;
 use sealcast_protocol::{
     DeviceId, InstanceId, Name, PairingCode, StreamId, Ticket, TicketError, UserId,
@@ -102,10 +102,14 @@ pub(crate) fn bus_url(bytes: &[u8]) {
     };
     if let Some(url) = read::<BusUrl>(text) {
         let absolute = url.absolute(Path::new("/var/lib"));
-        let is_kept = absolute.is_ok_and(|of| of.file_path().is_absolute());
+        let is_kept = absolute.is_ok_and(|of| match of.place() {
+            Place::File(path) => path.is_absolute(),
+            Place::Nats(_) => of == url,
+        });
         assert!(is_kept, "{url}");
-        let named = BusUrl::file(url.file_path());
-        assert_eq!(named, Ok(url));
+        if let Place::File(path) = url.place() {
+            assert_eq!(BusUrl::file(path), Ok(url.clone()));
+        }
     }
     if let Some(topic) = read::<Topic>(text) {
         assert_eq!(topic.as_ref(), text);

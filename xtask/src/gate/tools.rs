@@ -12,6 +12,7 @@ use crate::summary::Summary;
 /// Commands that work where a Debian package is installed, and that package.
 const NEEDED: &[(&[&str], &str)] = &[
     (&["cc", "--version"], "build-essential"),
+    (&["nats-server", "--version"], "nats-server"),
     (&["node", "--version"], "nodejs"),
     (&["python3", "-c", "import ensurepip, venv"], "python3-venv"),
 ];

@@ -1,0 +1,221 @@
+//! How a handle comes to its server.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::context::{
+    CreateStreamErrorKind, GetStreamErrorKind, RequestError, RequestErrorKind,
+};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
+use async_nats::jetstream::{self, Context, ErrorCode};
+use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use sealcast_bus::{BusError, NatsAddress};
+use tokio::sync::watch;
+
+use crate::fault::Fault;
+use crate::server::{ANSWER_TIMEOUT, Server, jittered};
+use crate::subject::Subjects;
+
+/// Payloads of one subscription that wait to be taken over, which is done as they come.
+const SUBSCRIPTION_CAPACITY: usize = 4_096;
+/// Between two attempts to connect anew, at first and at last.
+const RECONNECT: Duration = Duration::from_millis(100);
+const RECONNECT_MAX: Duration = Duration::from_secs(8);
+/// How often the connection is tried when nothing comes over it.
+const PING: Duration = Duration::from_secs(15);
+/// Servers that take less in a message cannot carry what is sent on ephemeral topics.
+const MESSAGE_MIN: usize = 128 << 10;
+
+/// How to talk to the servers of a NATS bus.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct NatsOptions {
+    /// Who we are.
+    pub credentials: NatsCredentials,
+    /// A file with the certificates, in PEM, of those who may vouch for a server; those of the system
+    /// where not given. Where it is given, nothing is said without TLS.
+    pub certificates: Option<PathBuf>,
+    /// Whether to say nothing without TLS. Otherwise it is the server that asks for it.
+    pub require_tls: bool,
+    /// On how many servers the stream is kept, if it is created: 1, 3 or 5; where not given, 1.
+    pub replicas: Option<usize>,
+}
+
+/// Who we are to a NATS server.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub enum NatsCredentials {
+    /// Nobody in particular.
+    #[default]
+    None,
+    /// Whom a file says, as `nsc` writes it: a JWT and the seed of its key.
+    File(PathBuf),
+    /// A user with a password.
+    Password {
+        /// The name.
+        user: String,
+        /// The password.
+        password: String,
+    },
+    /// Whoever has this.
+    Token(String),
+}
+
+impl fmt::Debug for NatsCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::File(_) => "File",
+            Self::Password { .. } => "Password",
+            Self::Token(_) => "Token",
+        })
+    }
+}
+
+pub(crate) async fn open(
+    address: &NatsAddress,
+    options: &NatsOptions,
+) -> Result<Arc<Server>, BusError> {
+    let place = address.to_string();
+    let (misses_tx, misses) = watch::channel(0);
+    let opened = async {
+        let client = connect(address, options, misses_tx).await?;
+        let max_payload = client.max_payload();
+        if max_payload < MESSAGE_MIN {
+            return Err(Fault::SmallMessages { max_payload });
+        }
+        let context = jetstream::new(client.clone());
+        let subjects = Subjects::new(address.prefix());
+        find_or_create(&context, &subjects, options.replicas.unwrap_or(1)).await?;
+        let stream = context.get_stream_no_info(subjects.stream()).await;
+        let stream = stream.map_err(Fault::no_answer)?;
+        Ok((client, context, stream, subjects))
+    };
+    match opened.await {
+        Ok((client, context, stream, subjects)) => Ok(Server::new(
+            client, context, stream, subjects, place, misses,
+        )),
+        Err(fault) => Err(fault.at(&place)),
+    }
+}
+
+async fn connect(
+    address: &NatsAddress,
+    options: &NatsOptions,
+    misses: watch::Sender<u64>,
+) -> Result<Client, Fault> {
+    let mut connecting = ConnectOptions::new()
+        .name("sealcast")
+        .request_timeout(Some(ANSWER_TIMEOUT))
+        .subscription_capacity(SUBSCRIPTION_CAPACITY)
+        .ping_interval(PING)
+        .require_tls(options.require_tls || options.certificates.is_some())
+        .reconnect_delay_callback(reconnect_delay)
+        .event_callback(move |event| {
+            if matches!(event, Event::Connected | Event::SlowConsumer(_)) {
+                misses.send_modify(|count| *count += 1);
+            }
+            std::future::ready(())
+        });
+    if let Some(certificates) = &options.certificates {
+        connecting = connecting.add_root_certificates(certificates.clone());
+    }
+    connecting = match &options.credentials {
+        NatsCredentials::None => connecting,
+        NatsCredentials::File(path) => {
+            let with_file = connecting.credentials_file(path).await;
+            with_file.map_err(|cause| Fault::CredentialsFile {
+                path: path.clone(),
+                cause,
+            })?
+        }
+        NatsCredentials::Password { user, password } => {
+            connecting.user_and_password(user.clone(), password.clone())
+        }
+        NatsCredentials::Token(token) => connecting.token(token.clone()),
+    };
+    let servers = address.servers().iter().map(|server| server.parse());
+    let servers: Vec<ServerAddr> = servers
+        .collect::<Result<_, _>>()
+        .map_err(Fault::no_answer)?;
+    connecting.connect(servers).await.map_err(Fault::no_answer)
+}
+
+/// Longer and longer, and never at the moment at which all the others come back.
+fn reconnect_delay(attempts: usize) -> Duration {
+    let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
+    match attempts {
+        0 => Duration::ZERO,
+        _ => jittered(RECONNECT_MAX.min(RECONNECT * 2_u32.saturating_pow(doublings.min(16)))),
+    }
+}
+
+async fn find_or_create(
+    context: &Context,
+    subjects: &Subjects,
+    replicas: usize,
+) -> Result<(), Fault> {
+    match context.get_stream(subjects.stream()).await {
+        Ok(stream) => return check(stream.cached_info(), subjects),
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(said)
+                if said.error_code() == ErrorCode::STREAM_NOT_FOUND => {}
+            GetStreamErrorKind::JetStream(said) => return Err(Fault::said(said)),
+            GetStreamErrorKind::Request
+            | GetStreamErrorKind::EmptyName
+            | GetStreamErrorKind::InvalidStreamName => return Err(unanswered(error)),
+        },
+    }
+    let config = Config {
+        name: subjects.stream().to_owned(),
+        description: Some("a sealcast bus".into()),
+        subjects: subjects.stored(),
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::New,
+        storage: StorageType::File,
+        num_replicas: replicas,
+        // Whoever has appended must read it, and only the leader knows it for sure.
+        allow_direct: false,
+        ..Config::default()
+    };
+    match context.create_stream(config).await {
+        Ok(stream) => check(stream.cached_info(), subjects),
+        Err(error) => match error.kind() {
+            CreateStreamErrorKind::JetStream(said) => Err(Fault::said(said)),
+            CreateStreamErrorKind::EmptyStreamName
+            | CreateStreamErrorKind::InvalidStreamName
+            | CreateStreamErrorKind::DomainAndExternalSet
+            | CreateStreamErrorKind::JetStreamUnavailable
+            | CreateStreamErrorKind::TimedOut
+            | CreateStreamErrorKind::Response
+            | CreateStreamErrorKind::NotFound
+            | CreateStreamErrorKind::ResponseParse => Err(unanswered(error)),
+        },
+    }
+}
+
+/// Whether a stream can be that of a bus.
+fn check(info: &Info, subjects: &Subjects) -> Result<(), Fault> {
+    let config = &info.config;
+    let has_all = subjects
+        .stored()
+        .iter()
+        .all(|subject| config.subjects.contains(subject));
+    match has_all && config.retention == RetentionPolicy::Limits {
+        true => Ok(()),
+        false => Err(Fault::ForeignStream),
+    }
+}
+
+fn unanswered(error: impl StdError + Send + Sync + 'static) -> Fault {
+    let request = error
+        .source()
+        .and_then(|source| source.downcast_ref::<RequestError>());
+    match request.map(RequestError::kind) {
+        Some(RequestErrorKind::NoResponders) => Fault::NoJetStream,
+        _ => Fault::no_answer(error),
+    }
+}

@@ -1,0 +1,192 @@
+//! Appending: one message, behind the last one of its subject.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use sealcast_bus::{BusError, Offset, Topic};
+use tokio::time::sleep;
+
+use super::known::TopicState;
+use super::{Found, Head, Logs};
+use crate::fault::Fault;
+use crate::message::{AppendId, Body, HEADER_BYTES, Header, Message, pack};
+use crate::server::{Published, jittered};
+
+/// The most bytes of an append with the table of its lengths.
+pub(crate) const PACKED_MAX: usize = 128 << 20;
+/// Bytes of packed payloads that go into the message itself: whoever wants to know how a topic ends
+/// reads its last message.
+const INLINE_MAX: usize = 128 << 10;
+/// Room in a message for what NATS adds to it.
+const ENVELOPE_BYTES: usize = 1 << 10;
+
+/// After so many times that others came first, an append waits before it tries again.
+const CROWDED: u32 = 3;
+const CROWD_PAUSE: Duration = Duration::from_millis(10);
+
+/// What an append puts behind the head of a topic.
+struct Addition {
+    id: AppendId,
+    count: u32,
+    body: Body,
+    /// What is trimmed with it.
+    before: u64,
+}
+
+impl Logs {
+    /// Appends payloads, where the topic ends at `at` if that is given; returns the first offset, or
+    /// nothing where it ends elsewhere.
+    pub(crate) async fn append(
+        &self,
+        topic: &Topic,
+        at: Option<Offset>,
+        payloads: &[Vec<u8>],
+    ) -> Result<Option<Offset>, BusError> {
+        let added = self.append_all(topic, at, payloads).await;
+        added.map_err(|fault| self.server.fault(fault))
+    }
+
+    async fn append_all(
+        &self,
+        topic: &Topic,
+        at: Option<Offset>,
+        payloads: &[Vec<u8>],
+    ) -> Result<Option<Offset>, Fault> {
+        let id = new_id()?;
+        let too_many = || Fault::Odd("more payloads than an append may have");
+        let packed = pack(payloads).filter(|packed| packed.len() <= PACKED_MAX);
+        let packed = Bytes::from(packed.ok_or_else(too_many)?);
+        let addition = Addition {
+            id,
+            count: u32::try_from(payloads.len()).map_err(|_| too_many())?,
+            body: self.place(topic, id, packed).await?,
+            before: 0,
+        };
+        let head = self.put(topic, at, &addition).await?;
+        if let Some(head) = &head {
+            let subject = self.server.subjects.new_end(topic);
+            self.server.hint(subject, head.end).await;
+        }
+        Ok(head.map(|head| Offset(head.first)))
+    }
+
+    /// Writes down how far a topic is trimmed.
+    pub(super) async fn put_trim(&self, topic: &Topic, before: u64) -> Result<Head, Fault> {
+        let addition = Addition {
+            id: new_id()?,
+            count: 0,
+            body: Body::Inline(Bytes::new()),
+            before,
+        };
+        let head = self.put(topic, None, &addition).await?;
+        head.ok_or(Fault::Odd("a trim has no place to be at"))
+    }
+
+    /// Keeps small payloads in the message, and stores large ones before it.
+    async fn place(&self, topic: &Topic, id: AppendId, packed: Bytes) -> Result<Body, Fault> {
+        let room = self
+            .server
+            .message_max()
+            .saturating_sub(ENVELOPE_BYTES + HEADER_BYTES);
+        if packed.len() <= room.min(INLINE_MAX) {
+            return Ok(Body::Inline(packed));
+        }
+        let subject = self.server.subjects.part(topic);
+        let mut parts = Vec::new();
+        for (number, part) in packed.chunks(room.max(1)).enumerate() {
+            let part = packed.slice_ref(part);
+            let id = format!("{:032x}-{number}", u128::from_be_bytes(id));
+            parts.push(self.server.publish(&subject, &id, part).await?);
+        }
+        Ok(Body::InParts(parts))
+    }
+
+    /// Puts a message behind the last one, unless the topic does not end at `at`.
+    async fn put(
+        &self,
+        topic: &Topic,
+        at: Option<Offset>,
+        addition: &Addition,
+    ) -> Result<Option<Head>, Fault> {
+        let state = self.known.topic(topic);
+        let _turn = state.appending.lock().await;
+        let subject = self.server.subjects.log(topic);
+        let mut known = state.head();
+        for attempt in 0_u32.. {
+            if attempt >= CROWDED {
+                sleep(jittered(CROWD_PAUSE)).await;
+            }
+            let head = match known.take() {
+                Some(head) if at.is_none_or(|at| at.0 == head.end) => head,
+                _ => self.find_head(&state, &subject).await?.0,
+            };
+            state.put_head(head);
+            if at.is_some_and(|at| at.0 != head.end) {
+                return Ok(None);
+            }
+            // While its fate is open, nothing is known of how the topic ends.
+            state.forget_head();
+            let put = self.put_behind(&state, &subject, &head, addition).await?;
+            if put.is_some() {
+                return Ok(put);
+            }
+        }
+        Err(Fault::Odd("others were always first"))
+    }
+
+    /// Puts a message behind `head`; `None` where another is there.
+    async fn put_behind(
+        &self,
+        state: &TopicState,
+        subject: &str,
+        head: &Head,
+        addition: &Addition,
+    ) -> Result<Option<Head>, Fault> {
+        let full = || Fault::Odd("no more offsets are left");
+        let end = head.end.checked_add(u64::from(addition.count));
+        let end = end.ok_or_else(full)?;
+        let header = Header {
+            prev: head.last,
+            first: head.end,
+            count: addition.count,
+            left: head.left.max(addition.before.min(end)),
+            id: addition.id,
+        };
+        let body = addition.body.clone();
+        let message = Message { header, body };
+        let bytes = message.encode().into();
+        let seq = match self
+            .server
+            .publish_behind(subject, head.last, bytes)
+            .await?
+        {
+            Published::At(seq) => Some(seq),
+            Published::LastIsAnother { may_be_own: false } => None,
+            Published::LastIsAnother { may_be_own: true } => {
+                self.own_behind(subject, &header).await?
+            }
+        };
+        let Some(seq) = seq else { return Ok(None) };
+        let head = Head::of(&Found { seq, message }, seq);
+        state.put_head(head);
+        Ok(Some(head))
+    }
+
+    /// Where the message with this header lies, if it does.
+    async fn own_behind(&self, subject: &str, header: &Header) -> Result<Option<u64>, Fault> {
+        let next = self.server.next(subject, header.prev + 1).await?;
+        let next = next.ok_or(Fault::Unknowable)?;
+        match self.read_message(&next)? {
+            Some(found) if found.header.id == header.id => Ok(Some(next.seq)),
+            // It took the place itself, so that ours did not.
+            Some(found) if found.header.prev == header.prev => Ok(None),
+            _ => Err(Fault::Unknowable),
+        }
+    }
+}
+
+fn new_id() -> Result<AppendId, Fault> {
+    let mut id = AppendId::default();
+    getrandom::fill(&mut id).map_err(|_| Fault::Odd("no randomness"))?;
+    Ok(id)
+}

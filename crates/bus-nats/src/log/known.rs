@@ -1,0 +1,106 @@
+//! What a handle remembers of topics, so that it need not ask again.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sealcast_bus::Topic;
+use tokio::sync::watch;
+
+use super::Head;
+
+/// Topics of which something is remembered.
+const TOPICS_MAX: usize = 4_096;
+/// Places that are remembered of one topic.
+const PLACES_MAX: usize = 16;
+
+/// What is remembered of all topics. Nothing of it is relied upon: it is compared with what the
+/// server says.
+#[derive(Debug)]
+pub(super) struct Known {
+    topics: Mutex<BTreeMap<Topic, Arc<TopicState>>>,
+    misses: watch::Receiver<u64>,
+}
+
+/// What is remembered of one topic.
+#[derive(Debug)]
+pub(super) struct TopicState {
+    /// Held by the append that is under way.
+    pub(super) appending: tokio::sync::Mutex<()>,
+    misses: watch::Receiver<u64>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    head: Option<(u64, Head)>,
+    /// By offset: the message before the one that has it.
+    places: BTreeMap<u64, u64>,
+}
+
+impl Known {
+    pub(super) fn new(misses: watch::Receiver<u64>) -> Self {
+        Self {
+            topics: Mutex::default(),
+            misses,
+        }
+    }
+
+    pub(super) fn topic(&self, topic: &Topic) -> Arc<TopicState> {
+        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(state) = topics.get(topic) {
+            return Arc::clone(state);
+        }
+        if topics.len() >= TOPICS_MAX {
+            topics.retain(|_, state| Arc::strong_count(state) > 1);
+        }
+        let state = Arc::new(TopicState {
+            appending: tokio::sync::Mutex::default(),
+            misses: self.misses.clone(),
+            seen: Mutex::default(),
+        });
+        topics.insert(topic.clone(), Arc::clone(&state));
+        state
+    }
+}
+
+impl TopicState {
+    /// How the topic ended when that was last seen, over the connection that there is now.
+    pub(super) fn head(&self) -> Option<Head> {
+        let now = *self.misses.borrow();
+        let (at, head) = self.seen().head?;
+        (at == now).then_some(head)
+    }
+
+    pub(super) fn put_head(&self, head: Head) {
+        let now = *self.misses.borrow();
+        self.seen().head = Some((now, head));
+    }
+
+    pub(super) fn forget_head(&self) {
+        self.seen().head = None;
+    }
+
+    /// The message behind which the one with an offset is, or another before it.
+    pub(super) fn place(&self, offset: u64) -> Option<u64> {
+        let seen = self.seen();
+        let (_, seq) = seen.places.range(..=offset).next_back()?;
+        Some(*seq)
+    }
+
+    /// Remembers that the item at an offset is in the message behind `seq`.
+    pub(super) fn put_place(&self, offset: u64, seq: u64) {
+        let mut seen = self.seen();
+        seen.places.insert(offset, seq);
+        if seen.places.len() > PLACES_MAX {
+            seen.places.pop_first();
+        }
+    }
+
+    pub(super) fn forget_places(&self) {
+        self.seen().places.clear();
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

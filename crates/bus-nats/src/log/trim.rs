@@ -1,0 +1,28 @@
+//! Trimming: first it is written down, then the room is freed.
+
+use sealcast_bus::{BusError, Offset, Topic};
+
+use super::Logs;
+use crate::fault::Fault;
+
+impl Logs {
+    pub(crate) async fn trim(&self, topic: &Topic, before: Offset) -> Result<(), BusError> {
+        let (head, _) = self.head(topic).await?;
+        if before.0.min(head.end) <= head.left {
+            return Ok(());
+        }
+        let freed = self.trim_to(topic, before.0).await;
+        freed.map_err(|fault| self.server.fault(fault))
+    }
+
+    async fn trim_to(&self, topic: &Topic, before: u64) -> Result<(), Fault> {
+        let head = self.put_trim(topic, before).await?;
+        let subject = self.server.subjects.log(topic);
+        let trimmed = self.trimmed(&subject, &head).await?;
+        // First the parts: afterwards nothing says any more where they are.
+        for part in trimmed.parts {
+            self.server.delete(part).await;
+        }
+        self.server.purge(&subject, trimmed.until).await
+    }
+}

@@ -1,0 +1,212 @@
+//! What a NATS bus does when its server, or the way to it, breaks.
+
+use std::time::Duration;
+
+use sealcast_bus::{Bus, BusError, Offset, Topic};
+use sealcast_bus_nats::{NatsBus, NatsOptions};
+use tokio::time::sleep;
+
+use crate::proxy::Proxy;
+use crate::server::{Server, address};
+
+fn topic(name: &str) -> Topic {
+    Topic::new(name).unwrap()
+}
+
+fn payload(number: u64) -> Vec<u8> {
+    // Every seventh does not fit in one message.
+    let padding = if number % 7 == 6 { 1 << 20 } else { 100 };
+    let mut payload = format!("{number} ").into_bytes();
+    payload.resize(padding, b'.');
+    payload
+}
+
+async fn read_all(bus: &dyn Bus, topic: &Topic) -> Vec<Vec<u8>> {
+    let (mut payloads, mut next) = (Vec::new(), Offset(0));
+    loop {
+        let items = bus.read(topic, next, 1 << 20).await.unwrap();
+        let Some(last) = items.last() else {
+            return payloads;
+        };
+        next = Offset(last.offset.0 + 1);
+        payloads.extend(items.into_iter().map(|item| item.payload));
+    }
+}
+
+fn numbers(payloads: &[Vec<u8>]) -> Vec<String> {
+    let number = |payload: &Vec<u8>| {
+        let text = String::from_utf8_lossy(payload).into_owned();
+        text.split(' ').next().unwrap_or_default().to_owned()
+    };
+    payloads.iter().map(number).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_killed_again_and_again_loses_and_doubles_nothing() {
+    const ITEMS: u64 = 60;
+    let mut server = Server::start();
+    let (writer, follower) = (server.open("x").await, server.open("x").await);
+    let log = topic("a/log");
+    let mut tail = follower.tail(vec![(log.clone(), Offset(0))]);
+    let following = tokio::spawn(async move {
+        let mut seen = Vec::new();
+        while (seen.len() as u64) < ITEMS {
+            // An error loses nothing: the next call goes on.
+            let Ok((_, items)) = tail.next().await else {
+                continue;
+            };
+            for item in items {
+                assert_eq!(item.offset, Offset(seen.len() as u64));
+                seen.push(item.payload);
+            }
+        }
+        seen
+    });
+    let (appended, mut count) = tokio::sync::watch::channel(0);
+    let to = log.clone();
+    let writing = tokio::spawn(async move {
+        for number in 0..ITEMS {
+            let first = writer.append(&to, vec![payload(number)]).await.unwrap();
+            assert_eq!(first, Offset(number));
+            appended.send_replace(number);
+        }
+        writer
+    });
+    for round in 1..=4 {
+        count.wait_for(|count| *count >= round * 12).await.unwrap();
+        // Not at a moment between two appends.
+        sleep(Duration::from_millis(round * 3)).await;
+        server.kill();
+        server.restart();
+    }
+    let writer = writing.await.unwrap();
+    let expected: Vec<Vec<u8>> = (0..ITEMS).map(payload).collect();
+    assert_eq!(numbers(&read_all(&writer, &log).await), numbers(&expected));
+    assert_eq!(numbers(&following.await.unwrap()), numbers(&expected));
+}
+
+/// A handle behind a proxy, and one that sees the server as it is.
+struct Pair {
+    _server: Server,
+    proxy: Proxy,
+    behind: NatsBus,
+    direct: NatsBus,
+}
+
+impl Pair {
+    async fn start() -> Self {
+        let server = Server::start();
+        let proxy = Proxy::before(server.port()).await;
+        let url = format!("nats://127.0.0.1:{}/x", proxy.port());
+        let options = NatsOptions::default();
+        Self {
+            behind: NatsBus::open(&address(&url), &options).await.unwrap(),
+            direct: server.open("x").await,
+            proxy,
+            _server: server,
+        }
+    }
+
+    /// Has the server store an append whose answer does not arrive, and then does something else to
+    /// the topic before the connection is made anew.
+    async fn unanswered(
+        &self,
+        log: &Topic,
+        meanwhile: impl AsyncFnOnce(&NatsBus),
+    ) -> Result<Offset, BusError> {
+        // It knows how the topic ends, so that the append is all that it asks for.
+        let end = self.behind.end(log).await.unwrap();
+        self.proxy.mute();
+        let bus = self.behind.clone();
+        let to = log.clone();
+        let appending = tokio::spawn(async move { bus.append(&to, vec![b"once".to_vec()]).await });
+        while self.direct.end(log).await.unwrap() == end {
+            sleep(Duration::from_millis(5)).await;
+        }
+        meanwhile(&self.direct).await;
+        self.proxy.renew().await;
+        appending.await.unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_whose_answer_is_lost_is_found_and_not_made_again() {
+    let pair = Pair::start().await;
+    let log = topic("a");
+    pair.behind
+        .append(&log, vec![b"zero".to_vec()])
+        .await
+        .unwrap();
+    for round in 0..3 {
+        let first = pair.unanswered(&log, async |_| {}).await.unwrap();
+        assert_eq!(first, Offset(1 + round));
+    }
+    let expected = ["zero", "once", "once", "once"].map(|text| text.as_bytes().to_vec());
+    assert_eq!(read_all(&pair.direct, &log).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_whose_answer_is_lost_is_found_behind_others() {
+    let pair = Pair::start().await;
+    let log = topic("a");
+    let others = async |bus: &NatsBus| {
+        bus.append(&log, vec![b"other".to_vec(); 2]).await.unwrap();
+    };
+    assert_eq!(pair.unanswered(&log, others).await.unwrap(), Offset(0));
+    let expected = ["once", "other", "other"].map(|text| text.as_bytes().to_vec());
+    assert_eq!(read_all(&pair.direct, &log).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_that_was_trimmed_before_it_was_answered_is_said_to_be_open() {
+    let pair = Pair::start().await;
+    let log = topic("a");
+    let trim = async |bus: &NatsBus| bus.trim(&log, Offset(u64::MAX)).await.unwrap();
+    let error = pair.unanswered(&log, trim).await.unwrap_err();
+    assert!(matches!(error, BusError::Backend(_)), "{error:?}");
+    assert_eq!(pair.direct.end(&log).await.unwrap(), Offset(1));
+    // The handle knows where it stands.
+    let first = pair
+        .behind
+        .append(&log, vec![b"next".to_vec()])
+        .await
+        .unwrap();
+    assert_eq!(first, Offset(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tail_goes_on_without_a_gap_over_connections_that_break() {
+    let pair = Pair::start().await;
+    let log = topic("a");
+    let mut tail = pair.behind.tail(vec![(log.clone(), Offset(0))]);
+    let mut next = 0;
+    for round in 0..4 {
+        pair.direct.append(&log, vec![payload(0); 3]).await.unwrap();
+        // What is told now is not heard.
+        pair.proxy.mute();
+        pair.direct.append(&log, vec![payload(1); 3]).await.unwrap();
+        pair.proxy.renew().await;
+        while next < (round + 1) * 6 {
+            // An error loses nothing: the next call goes on.
+            let Ok((_, items)) = tail.next().await else {
+                continue;
+            };
+            for item in items {
+                assert_eq!(item.offset, Offset(next));
+                next += 1;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_not_there_is_named() {
+    let mut server = Server::start();
+    server.kill();
+    let opened = NatsBus::open(&server.address("x"), &NatsOptions::default()).await;
+    let error = opened.unwrap_err();
+    let BusError::Unreachable { place, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(*place, server.url("x"));
+}

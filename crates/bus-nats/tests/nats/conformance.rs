@@ -1,0 +1,18 @@
+//! A NATS bus keeps the contract of every bus.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use sealcast_bus::conformance;
+
+use crate::server::Server;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nats_bus_conforms() {
+    let server = Server::start();
+    let count = AtomicU32::new(0);
+    conformance::run(
+        async || format!("case-{}", count.fetch_add(1, Ordering::Relaxed)),
+        async |prefix| server.open(prefix).await,
+    )
+    .await;
+}

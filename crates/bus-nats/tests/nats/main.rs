@@ -1,0 +1,10 @@
+//! A NATS bus on the real server, which each test starts for itself.
+#![cfg(test)]
+
+mod breaks;
+mod cluster;
+mod conformance;
+mod proxy;
+mod secrecy;
+mod server;
+mod strangers;

@@ -1,0 +1,224 @@
+//! What others put where a NATS bus is, and how it tells them apart.
+
+use async_nats::jetstream;
+use sealcast_bus::{Bus, BusError, Offset, Topic};
+use sealcast_bus_nats::{NatsBus, NatsOptions};
+
+use crate::server::Server;
+
+fn topic(name: &str) -> Topic {
+    Topic::new(name).unwrap()
+}
+
+fn item(number: u64) -> Vec<u8> {
+    format!("item {number}").into_bytes()
+}
+
+/// Somebody else's client of the same server.
+async fn stranger(server: &Server) -> jetstream::Context {
+    let url = format!("127.0.0.1:{}", server.port());
+    jetstream::new(async_nats::connect(url).await.unwrap())
+}
+
+async fn publish(context: &jetstream::Context, subject: &str, payload: Vec<u8>) {
+    let ack = context
+        .publish(subject.to_owned(), payload.into())
+        .await
+        .unwrap();
+    ack.await.unwrap();
+}
+
+/// Reads one item after another, and all at once.
+async fn assert_items(bus: &NatsBus, topic: &Topic, count: u64) {
+    for number in 0..count {
+        let items = bus.read(topic, Offset(number), 1).await.unwrap();
+        let [first] = &items[..] else {
+            panic!("{items:?}")
+        };
+        assert_eq!(
+            (first.offset, &first.payload),
+            (Offset(number), &item(number))
+        );
+    }
+    let mut next = 0;
+    while next < count {
+        let items = bus.read(topic, Offset(next), 1 << 20).await.unwrap();
+        for found in items {
+            assert_eq!((found.offset, found.payload), (Offset(next), item(next)));
+            next += 1;
+        }
+    }
+    assert_eq!(bus.end(topic).await.unwrap(), Offset(count));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_does_not_belong_on_a_subject_is_passed_over() {
+    let server = Server::start();
+    let bus = server.open("x").await;
+    let (log, subject) = (topic("a/b"), "x.log.a.b");
+    let stranger = stranger(&server).await;
+    let stream = stranger.get_stream("x").await.unwrap();
+    let mut count = 0;
+    for round in 0..6_u64 {
+        let garbage = match round {
+            0 => b"hello, is anybody there? a line that is longer than a header".to_vec(),
+            1 => Vec::new(),
+            2 => vec![0; 900_000],
+            3 => [&b"SCN\x01\x00"[..], &[0xff; 16], &[0; 28]].concat(),
+            // What the bus wrote first, and last, once more.
+            4 => stream
+                .get_first_raw_message_by_subject(subject, 2)
+                .await
+                .unwrap()
+                .payload
+                .to_vec(),
+            _ => stream
+                .get_last_raw_message_by_subject(subject)
+                .await
+                .unwrap()
+                .payload
+                .to_vec(),
+        };
+        publish(&stranger, subject, garbage.clone()).await;
+        assert_items(&bus, &log, count).await;
+        for _ in 0..3 {
+            let first = bus.append(&log, vec![item(count)]).await.unwrap();
+            assert_eq!(first, Offset(count));
+            count += 1;
+        }
+        publish(&stranger, subject, garbage).await;
+        // One that remembers nothing.
+        assert_items(&server.open("x").await, &log, count).await;
+        assert_items(&bus, &log, count).await;
+    }
+    bus.trim(&log, Offset(count - 1)).await.unwrap();
+    let left = server
+        .open("x")
+        .await
+        .read(&log, Offset(0), 1 << 20)
+        .await
+        .unwrap();
+    assert_eq!(
+        left.iter().map(|item| item.offset.0).collect::<Vec<_>>(),
+        [count - 1]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hints_and_ephemeral_garbage_break_nothing() {
+    let server = Server::start();
+    let bus = server.open("x").await;
+    let (log, ask) = (topic("a"), topic("ask"));
+    let mut tail = bus.tail(vec![(log.clone(), Offset(0))]);
+    let mut listener = bus.listen(vec![ask.clone()]).await.unwrap();
+    let client = stranger(&server).await.client();
+    for garbage in [vec![], vec![1], vec![0xff; 8], vec![7; 200_000]] {
+        for subject in ["x.new.a", "x.now.ask"] {
+            client
+                .publish(subject, garbage.clone().into())
+                .await
+                .unwrap();
+        }
+    }
+    client.flush().await.unwrap();
+    bus.append(&log, vec![item(0)]).await.unwrap();
+    assert_eq!(tail.next().await.unwrap().1[0].payload, item(0));
+    for heard in [vec![], vec![1], vec![0xff; 8]] {
+        assert_eq!(listener.next().await.unwrap(), (ask.clone(), heard));
+    }
+    bus.send(&ask, item(1)).await.unwrap();
+    assert_eq!(listener.next().await.unwrap(), (ask, item(1)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn items_that_somebody_removed_are_damage_and_those_behind_are_read() {
+    let server = Server::start();
+    let bus = server.open("x").await;
+    let log = topic("a");
+    for number in 0..9 {
+        bus.append(&log, vec![item(number)]).await.unwrap();
+    }
+    let stream = stranger(&server).await.get_stream("x").await.unwrap();
+    stream.delete_message(4).await.unwrap();
+    for bus in [server.open("x").await, bus] {
+        let before = bus.read(&log, Offset(0), 1 << 20).await.unwrap();
+        assert_eq!(before.last().unwrap().offset, Offset(2));
+        let gone = bus.read(&log, Offset(3), 1 << 20).await;
+        assert!(matches!(gone, Err(BusError::Damaged { .. })), "{gone:?}");
+        let behind = bus.read(&log, Offset(4), 1 << 20).await.unwrap();
+        assert_eq!(behind.len(), 5);
+        assert_eq!(bus.end(&log).await.unwrap(), Offset(9));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_is_not_a_bus_is_refused_and_left_alone() {
+    let server = Server::start();
+    let stranger = stranger(&server).await;
+    let config = jetstream::stream::Config {
+        name: "x".into(),
+        subjects: vec!["orders.>".into()],
+        ..Default::default()
+    };
+    stranger.create_stream(config).await.unwrap();
+    let opened = NatsBus::open(&server.address("x"), &NatsOptions::default()).await;
+    let error = opened.unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("not that of a bus"), "{cause}");
+    let stream = stranger.get_stream("x").await.unwrap();
+    assert_eq!(stream.cached_info().config.subjects, ["orders.>"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_later_format_is_said_to_be_too_new() {
+    let server = Server::start();
+    let bus = server.open("x").await;
+    publish(
+        &stranger(&server).await,
+        "x.log.a",
+        b"SCN\x02 and so on".to_vec(),
+    )
+    .await;
+    let error = bus.append(&topic("a"), vec![item(0)]).await.unwrap_err();
+    let is_told = matches!(
+        error,
+        BusError::TooNew {
+            found: 2,
+            known: 1,
+            ..
+        }
+    );
+    assert!(is_told, "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trim_frees_the_room_of_large_appends_too() {
+    let server = Server::start();
+    let bus = server.open("x").await;
+    let (inbox, other) = (topic("d/1/inbox"), topic("d/2/inbox"));
+    let large = vec![vec![7; 3 << 20], vec![8; 10]];
+    for log in [&inbox, &other] {
+        bus.append(log, large.clone()).await.unwrap();
+        bus.append(log, vec![item(0)]).await.unwrap();
+    }
+    let stranger = stranger(&server).await;
+    let stored = async || {
+        let stream = stranger.get_stream("x").await.unwrap();
+        stream.cached_info().state.messages
+    };
+    let all = stored().await;
+    // The first item is gone, but its message has another.
+    bus.trim(&inbox, Offset(1)).await.unwrap();
+    assert_eq!(
+        bus.read(&inbox, Offset(0), 1).await.unwrap()[0].offset,
+        Offset(1)
+    );
+    assert_eq!(stored().await, all + 1);
+    bus.trim(&inbox, Offset(2)).await.unwrap();
+    // One message of each log is left, with the two trims, and the parts of the other.
+    assert!(stored().await <= all / 2 + 3);
+    bus.trim(&inbox, Offset(3)).await.unwrap();
+    assert_eq!(stored().await, all / 2 + 1);
+    let found = bus.read(&other, Offset(0), usize::MAX).await.unwrap();
+    assert_eq!(found[0].payload, large[0]);
+}
