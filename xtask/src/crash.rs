@@ -4,7 +4,9 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
+
+use crate::numbers;
 
 /// Kills where nobody says how many.
 const KILLS: u64 = 10_000;
@@ -42,23 +44,13 @@ pub(crate) fn run(root: &Path, words: &[&str]) -> anyhow::Result<()> {
 }
 
 impl Orders {
-    fn parse(mut words: &[&str]) -> anyhow::Result<Self> {
+    fn parse(words: &[&str]) -> anyhow::Result<Self> {
         let mut orders = Self {
             kills: KILLS,
             seed: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
         };
-        while let [option, value, rest @ ..] = words {
-            let number = value
-                .parse()
-                .with_context(|| format!("no number: {value}"))?;
-            match *option {
-                "--kills" => orders.kills = number,
-                "--seed" => orders.seed = number,
-                _ => bail!("no such option: {option}"),
-            }
-            words = rest;
-        }
-        ensure!(words.is_empty(), "it takes `--kills N` and `--seed S`");
+        let places = &mut [("--kills", &mut orders.kills), ("--seed", &mut orders.seed)];
+        numbers::read(words, places)?;
         Ok(orders)
     }
 }

@@ -16,6 +16,7 @@ mod lengths;
 mod licences;
 mod links;
 mod manifests;
+mod numbers;
 mod plant;
 mod sim;
 mod sources;

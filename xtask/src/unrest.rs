@@ -4,7 +4,9 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
+
+use crate::numbers;
 
 /// How long it lasts where nobody says.
 const MINUTES: u64 = 10;
@@ -31,23 +33,16 @@ pub(crate) fn run(root: &Path, words: &[&str]) -> anyhow::Result<()> {
 }
 
 impl Orders {
-    fn parse(mut words: &[&str]) -> anyhow::Result<Self> {
+    fn parse(words: &[&str]) -> anyhow::Result<Self> {
         let mut orders = Self {
             minutes: MINUTES,
             seed: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
         };
-        while let [option, value, rest @ ..] = words {
-            let number = value
-                .parse()
-                .with_context(|| format!("no number: {value}"))?;
-            match *option {
-                "--minutes" => orders.minutes = number,
-                "--seed" => orders.seed = number,
-                _ => bail!("no such option: {option}"),
-            }
-            words = rest;
-        }
-        ensure!(words.is_empty(), "it takes `--minutes N` and `--seed S`");
+        let places = &mut [
+            ("--minutes", &mut orders.minutes),
+            ("--seed", &mut orders.seed),
+        ];
+        numbers::read(words, places)?;
         Ok(orders)
     }
 }

@@ -6,6 +6,7 @@
 )]
 
 mod cpu;
+mod numbers;
 mod replay;
 mod seeds;
 mod storm_table;

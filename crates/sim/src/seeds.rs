@@ -9,7 +9,7 @@ use std::{fs, io, thread};
 
 use sealcast_sim::{Plan, Report};
 
-use crate::cpu;
+use crate::{cpu, numbers};
 
 /// Seeds where nobody says how many.
 const SEEDS: u64 = 20_000;
@@ -53,31 +53,25 @@ impl Sums {
 struct Orders {
     seeds: u64,
     from: u64,
-    jobs: usize,
+    jobs: u64,
 }
 
 impl Orders {
-    fn parse(mut words: &[&str]) -> Result<Self, String> {
+    fn parse(words: &[&str]) -> Result<Self, String> {
         let jobs = thread::available_parallelism().map_or(1, NonZero::get);
         let mut orders = Self {
             seeds: SEEDS,
             from: 0,
-            jobs,
+            jobs: jobs as u64,
         };
-        while let [option, value, rest @ ..] = words {
-            let number: u64 = value.parse().map_err(|_| format!("no number: {value}"))?;
-            match *option {
-                "--seeds" => orders.seeds = number,
-                "--from" => orders.from = number,
-                "--jobs" => orders.jobs = usize::try_from(number.max(1)).unwrap_or(1),
-                _ => return Err(format!("no such option: {option}")),
-            }
-            words = rest;
-        }
-        match words {
-            [] => Ok(orders),
-            [word, ..] => Err(format!("`{word}` lacks its number")),
-        }
+        let places = &mut [
+            ("--seeds", &mut orders.seeds),
+            ("--from", &mut orders.from),
+            ("--jobs", &mut orders.jobs),
+        ];
+        numbers::read(words, places)?;
+        orders.jobs = orders.jobs.max(1);
+        Ok(orders)
     }
 }
 

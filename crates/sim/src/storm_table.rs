@@ -2,37 +2,30 @@
 
 use sealcast_sim::{Amount, Storm, StormReport, storm};
 
-use crate::cpu;
+use crate::{cpu, numbers};
 
 /// Devices where nobody says how many.
-const DEVICES: usize = 2_000;
+const DEVICES: u64 = 2_000;
 /// Bundles that one asker gets, at most.
 const BUNDLES_MAX: u64 = 2;
 
 struct Orders {
-    devices: usize,
+    devices: u64,
     seed: u64,
 }
 
 impl Orders {
-    fn parse(mut words: &[&str]) -> Result<Self, String> {
+    fn parse(words: &[&str]) -> Result<Self, String> {
         let mut orders = Self {
             devices: DEVICES,
             seed: 1,
         };
-        while let [option, value, rest @ ..] = words {
-            let wrong = |_| format!("no number: {value}");
-            match *option {
-                "--devices" => orders.devices = value.parse().map_err(wrong)?,
-                "--seed" => orders.seed = value.parse().map_err(wrong)?,
-                _ => return Err(format!("no such option: {option}")),
-            }
-            words = rest;
-        }
-        match words {
-            [] => Ok(orders),
-            [word, ..] => Err(format!("`{word}` lacks its number")),
-        }
+        let places = &mut [
+            ("--devices", &mut orders.devices),
+            ("--seed", &mut orders.seed),
+        ];
+        numbers::read(words, places)?;
+        Ok(orders)
     }
 }
 
@@ -43,6 +36,7 @@ pub(crate) fn run(words: &[&str]) -> Result<(), String> {
     let mut reports: Vec<StormReport> = Vec::new();
     for part in [4, 2, 1] {
         let (seed, devices) = (orders.seed, (orders.devices / part).max(1));
+        let devices = usize::try_from(devices).map_err(|_| "too many devices")?;
         let report = storm(&Storm { seed, devices }).map_err(|why| why.to_string())?;
         reports.push(report);
     }
