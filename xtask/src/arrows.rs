@@ -87,6 +87,7 @@ const TABLE: &[Row] = &[
         "sealcast-protocol", "sealcast-store",
     ], &["arbitrary", "peak_alloc", "rand_core", "rusqlite", "serde_json", "tempfile", "tokio"]),
     row("sealcast-crash", &[], &["rusqlite"]),
+    row("sealcast-brokers", &[], &["rustix", "tempfile", "tokio"]),
     row("sealcast-traces", &[], &["base64", "rustix"]),
     row("sealcast-bench", EVERY, &[
         "anyhow", "aws-lc-rs", "getrandom", "rand_core", "rustix", "tempfile", "tokio", "vodozemac",
@@ -101,6 +102,7 @@ const EVERY: &[&str] = &[
     "sealcast", "sealcast-crypto", "sealcast-protocol", "sealcast-engine", "sealcast-store",
     "sealcast-bus", "sealcast-bus-mqtt", "sealcast-bus-amqp", "sealcast-bus-nats",
     "sealcast-bus-postgres", "sealcast-agent", "sealcast-proxy", "sealcast-keynode", "sealcast-sim",
+    "sealcast-brokers",
 ];
 
 /// What any crate's tests may use besides.
@@ -119,7 +121,7 @@ const TEST_CRATES: &[&str] = &[
 ];
 
 /// Crates of this workspace that any crate's tests may use, and nothing else may.
-const TEST_MEMBERS: &[&str] = &["sealcast-crash", "sealcast-traces"];
+const TEST_MEMBERS: &[&str] = &["sealcast-brokers", "sealcast-crash", "sealcast-traces"];
 
 /// The crates that may know the async runtime; the others must be repeatable.
 const ASYNC: &[&str] = &[
@@ -128,6 +130,7 @@ const ASYNC: &[&str] = &[
     "sealcast-proxy",
     "sealcast-cli",
     "sealcast-bench",
+    "sealcast-brokers",
     "sealcast-fuzz",
 ];
 

@@ -1,8 +1,6 @@
 //! How a handle comes to its server.
 
 use std::error::Error as StdError;
-use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +10,7 @@ use async_nats::jetstream::context::{
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
 use async_nats::jetstream::{self, Context, ErrorCode};
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
-use sealcast_bus::{BusError, NatsAddress};
+use sealcast_bus::{BusError, Credentials, ServerAddress, ServerOptions};
 use tokio::sync::watch;
 
 use crate::fault::Fault;
@@ -29,55 +27,9 @@ const PING: Duration = Duration::from_secs(15);
 /// Servers that take less in a message cannot carry what is sent on ephemeral topics.
 const MESSAGE_MIN: usize = 128 << 10;
 
-/// How to talk to the servers of a NATS bus.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct NatsOptions {
-    /// Who we are.
-    pub credentials: NatsCredentials,
-    /// A file with the certificates, in PEM, of those who may vouch for a server; those of the system
-    /// where not given. Where it is given, nothing is said without TLS.
-    pub certificates: Option<PathBuf>,
-    /// Whether to say nothing without TLS. Otherwise it is the server that asks for it.
-    pub require_tls: bool,
-    /// On how many servers the stream is kept, if it is created: 1, 3 or 5; where not given, 1.
-    pub replicas: Option<usize>,
-}
-
-/// Who we are to a NATS server.
-#[derive(Clone, Default)]
-#[non_exhaustive]
-pub enum NatsCredentials {
-    /// Nobody in particular.
-    #[default]
-    None,
-    /// Whom a file says, as `nsc` writes it: a JWT and the seed of its key.
-    File(PathBuf),
-    /// A user with a password.
-    Password {
-        /// The name.
-        user: String,
-        /// The password.
-        password: String,
-    },
-    /// Whoever has this.
-    Token(String),
-}
-
-impl fmt::Debug for NatsCredentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "None",
-            Self::File(_) => "File",
-            Self::Password { .. } => "Password",
-            Self::Token(_) => "Token",
-        })
-    }
-}
-
 pub(crate) async fn open(
-    address: &NatsAddress,
-    options: &NatsOptions,
+    address: &ServerAddress,
+    options: &ServerOptions,
 ) -> Result<Arc<Server>, BusError> {
     let place = address.to_string();
     let (misses_tx, misses) = watch::channel(0);
@@ -88,7 +40,7 @@ pub(crate) async fn open(
             return Err(Fault::SmallMessages { max_payload });
         }
         let context = jetstream::new(client.clone());
-        let subjects = Subjects::new(address.prefix());
+        let subjects = Subjects::new(address.name());
         find_or_create(&context, &subjects, options.replicas.unwrap_or(1)).await?;
         let stream = context.get_stream_no_info(subjects.stream()).await;
         let stream = stream.map_err(Fault::no_answer)?;
@@ -103,8 +55,8 @@ pub(crate) async fn open(
 }
 
 async fn connect(
-    address: &NatsAddress,
-    options: &NatsOptions,
+    address: &ServerAddress,
+    options: &ServerOptions,
     misses: watch::Sender<u64>,
 ) -> Result<Client, Fault> {
     let mut connecting = ConnectOptions::new()
@@ -124,18 +76,18 @@ async fn connect(
         connecting = connecting.add_root_certificates(certificates.clone());
     }
     connecting = match &options.credentials {
-        NatsCredentials::None => connecting,
-        NatsCredentials::File(path) => {
+        Credentials::None => connecting,
+        Credentials::File(path) => {
             let with_file = connecting.credentials_file(path).await;
             with_file.map_err(|cause| Fault::CredentialsFile {
                 path: path.clone(),
                 cause,
             })?
         }
-        NatsCredentials::Password { user, password } => {
+        Credentials::Password { user, password } => {
             connecting.user_and_password(user.clone(), password.clone())
         }
-        NatsCredentials::Token(token) => connecting.token(token.clone()),
+        Credentials::Token(token) => connecting.token(token.clone()),
     };
     let servers = address.servers().iter().map(|server| server.parse());
     let servers: Vec<ServerAddr> = servers

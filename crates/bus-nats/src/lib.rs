@@ -5,14 +5,14 @@
 //! written in `spec/bus-nats.md`.
 //!
 //! ```no_run
-//! use sealcast_bus::{Bus, BusUrl, Place, Topic};
-//! use sealcast_bus_nats::{NatsBus, NatsOptions};
+//! use sealcast_bus::{Bus, BusUrl, Place, ServerOptions, Topic};
+//! use sealcast_bus_nats::NatsBus;
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let url = BusUrl::parse("nats://broker.example/plant-7")?;
 //! if let Place::Nats(address) = url.place() {
-//!     let bus = NatsBus::open(address, &NatsOptions::default()).await?;
+//!     let bus = NatsBus::open(address, &ServerOptions::default()).await?;
 //!     bus.append(&Topic::new("a/log")?, vec![b"one".to_vec()]).await?;
 //! }
 //! # Ok(())
@@ -33,10 +33,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use sealcast_bus::{
-    Bus, BusError, BusFuture, Item, Limits, Listener, NatsAddress, Offset, Tail, Topic,
+    Bus, BusError, BusFuture, Item, Limits, Listener, Offset, ServerAddress, ServerOptions, Tail,
+    Topic,
 };
-
-pub use connect::{NatsCredentials, NatsOptions};
 
 use listen::NatsListener;
 use log::Logs;
@@ -69,7 +68,7 @@ impl NatsBus {
     ///
     /// [`BusError::Unreachable`] when no server answers, or the one that does has no JetStream, does
     /// not take the credentials, or has a stream of that name that is not a bus.
-    pub async fn open(address: &NatsAddress, options: &NatsOptions) -> Result<Self, BusError> {
+    pub async fn open(address: &ServerAddress, options: &ServerOptions) -> Result<Self, BusError> {
         let server = connect::open(address, options).await?;
         let logs = Arc::new(Logs::new(server));
         Ok(Self { logs })

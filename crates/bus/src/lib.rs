@@ -41,13 +41,15 @@ mod bus;
 pub mod conformance;
 mod error;
 mod file;
-mod nats_address;
+mod server_address;
+mod server_options;
 mod topic;
 mod url;
 
 pub use bus::{Bus, BusFuture, Item, Limits, Listener, Offset, Tail};
 pub use error::BusError;
 pub use file::FileBus;
-pub use nats_address::NatsAddress;
+pub use server_address::ServerAddress;
+pub use server_options::{Credentials, ServerOptions};
 pub use topic::{Topic, TopicError};
 pub use url::{BusUrl, BusUrlError, Place};

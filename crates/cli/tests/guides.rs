@@ -322,7 +322,7 @@ until (exec 3<> /dev/tcp/127.0.0.1/4222) 2> /dev/null; do kill -0 $server; done
 sealcast --home reader read attic
 seq 2000 | sealcast pub attic -l
 sealcast --home reader read attic | wc -l
-if SEALCAST_NATS_PASSWORD=xyzzy sealcast --home reader read attic 2> refused; then exit 1; fi
+if SEALCAST_BUS_PASSWORD=xyzzy sealcast --home reader read attic 2> refused; then exit 1; fi
 grep -q 'nats://127.0.0.1:4222/plant' refused
 if grep -q xyzzy refused; then exit 1; fi
 grep -rqaF plant.log nats

@@ -37,7 +37,7 @@ pub enum Error {
     /// The bus cannot be used; see its own error.
     #[error("the bus failed")]
     Bus(#[source] BusError),
-    /// This build cannot speak to such a bus; `file:` and `nats:` are those that it can.
+    /// The URL does not name a bus.
     #[error("cannot use this bus: {0}")]
     BusUrl(#[source] sealcast_bus::BusUrlError),
     /// The ticket cannot be used; ask for a new one.

@@ -137,7 +137,7 @@ pub use pairing::{Joined, Joining};
 pub use parking::ParkedState;
 pub use publisher::{Acks, Published, Publisher};
 pub use read::Reader;
-pub use sealcast_bus::{BusError, BusUrl, BusUrlError, NatsAddress, Place};
+pub use sealcast_bus::{BusError, BusUrl, BusUrlError, Place, ServerAddress};
 pub use sealcast_crypto::SecretBytes;
 pub use sealcast_engine::{Alarm, ControlTopic, End as RequestEnd, Parked, ParkingLimits};
 pub use sealcast_protocol::{

@@ -104,7 +104,7 @@ pub(crate) fn bus_url(bytes: &[u8]) {
         let absolute = url.absolute(Path::new("/var/lib"));
         let is_kept = absolute.is_ok_and(|of| match of.place() {
             Place::File(path) => path.is_absolute(),
-            Place::Nats(_) => of == url,
+            Place::Nats(_) | Place::Mqtt(_) | Place::Amqp(_) | Place::Postgres(_) => of == url,
         });
         assert!(is_kept, "{url}");
         if let Place::File(path) = url.place() {

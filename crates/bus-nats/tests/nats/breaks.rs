@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use sealcast_bus::{Bus, BusError, Offset, Topic};
-use sealcast_bus_nats::{NatsBus, NatsOptions};
+use sealcast_brokers::Proxy;
+use sealcast_brokers::nats::Server;
+use sealcast_bus::{Bus, BusError, Offset, ServerOptions, Topic};
+use sealcast_bus_nats::NatsBus;
 use tokio::time::sleep;
 
-use crate::proxy::Proxy;
-use crate::server::{Server, address};
+use crate::rig::{address, open};
 
 fn topic(name: &str) -> Topic {
     Topic::new(name).unwrap()
@@ -45,7 +46,7 @@ fn numbers(payloads: &[Vec<u8>]) -> Vec<String> {
 async fn a_server_that_is_killed_again_and_again_loses_and_doubles_nothing() {
     const ITEMS: u64 = 60;
     let mut server = Server::start();
-    let (writer, follower) = (server.open("x").await, server.open("x").await);
+    let (writer, follower) = (open(&server, "x").await, open(&server, "x").await);
     let log = topic("a/log");
     let mut tail = follower.tail(vec![(log.clone(), Offset(0))]);
     let following = tokio::spawn(async move {
@@ -98,10 +99,10 @@ impl Pair {
         let server = Server::start();
         let proxy = Proxy::before(server.port()).await;
         let url = format!("nats://127.0.0.1:{}/x", proxy.port());
-        let options = NatsOptions::default();
+        let options = ServerOptions::default();
         Self {
             behind: NatsBus::open(&address(&url), &options).await.unwrap(),
-            direct: server.open("x").await,
+            direct: open(&server, "x").await,
             proxy,
             _server: server,
         }
@@ -203,7 +204,7 @@ async fn a_tail_goes_on_without_a_gap_over_connections_that_break() {
 async fn a_server_that_is_not_there_is_named() {
     let mut server = Server::start();
     server.kill();
-    let opened = NatsBus::open(&server.address("x"), &NatsOptions::default()).await;
+    let opened = NatsBus::open(&address(&server.url("x")), &ServerOptions::default()).await;
     let error = opened.unwrap_err();
     let BusError::Unreachable { place, .. } = &error else {
         panic!("{error:?}");

@@ -4,11 +4,12 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use async_nats::jetstream;
-use sealcast_bus::{Bus, BusError, Offset, Topic};
-use sealcast_bus_nats::{NatsBus, NatsOptions};
+use sealcast_brokers::nats::Server;
+use sealcast_bus::{Bus, BusError, Offset, ServerOptions, Topic};
+use sealcast_bus_nats::NatsBus;
 use tokio::time::sleep;
 
-use crate::server::{Server, address};
+use crate::rig::address;
 
 const SIZE: usize = 3;
 
@@ -49,7 +50,7 @@ impl Cluster {
 
     /// Opens the bus, once the servers have found each other.
     async fn open(&self) -> NatsBus {
-        let mut options = NatsOptions::default();
+        let mut options = ServerOptions::default();
         options.replicas = Some(SIZE);
         loop {
             match NatsBus::open(&address(&self.url()), &options).await {

@@ -2,9 +2,10 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use sealcast_brokers::nats::Server;
 use sealcast_bus::conformance;
 
-use crate::server::Server;
+use crate::rig::open;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nats_bus_conforms() {
@@ -12,7 +13,7 @@ async fn nats_bus_conforms() {
     let count = AtomicU32::new(0);
     conformance::run(
         async || format!("case-{}", count.fetch_add(1, Ordering::Relaxed)),
-        async |prefix| server.open(prefix).await,
+        async |name| open(&server, name).await,
     )
     .await;
 }

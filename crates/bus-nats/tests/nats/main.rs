@@ -4,7 +4,6 @@
 mod breaks;
 mod cluster;
 mod conformance;
-mod proxy;
+mod rig;
 mod secrecy;
-mod server;
 mod strangers;

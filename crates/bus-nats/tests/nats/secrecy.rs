@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use sealcast_bus::{Bus, BusError, Offset, Topic};
-use sealcast_bus_nats::{NatsBus, NatsCredentials, NatsOptions};
+use sealcast_brokers::nats::Server;
+use sealcast_bus::{Bus, BusError, Credentials, Offset, ServerOptions, Topic};
+use sealcast_bus_nats::NatsBus;
 
-use crate::server::Server;
+use crate::rig::address;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -13,13 +14,13 @@ fn fixture(name: &str) -> PathBuf {
         .join(name)
 }
 
-async fn open(server: &Server, set: impl FnOnce(&mut NatsOptions)) -> Result<NatsBus, BusError> {
-    let mut options = NatsOptions::default();
+async fn open(server: &Server, set: impl FnOnce(&mut ServerOptions)) -> Result<NatsBus, BusError> {
+    let mut options = ServerOptions::default();
     set(&mut options);
-    NatsBus::open(&server.address("x"), &options).await
+    NatsBus::open(&address(&server.url("x")), &options).await
 }
 
-async fn assert_refused(server: &Server, set: impl FnOnce(&mut NatsOptions)) {
+async fn assert_refused(server: &Server, set: impl FnOnce(&mut ServerOptions)) {
     let error = open(server, set).await.unwrap_err();
     assert!(matches!(error, BusError::Unreachable { .. }), "{error:?}");
     assert!(!format!("{error:?}").contains("wrong-one"), "{error:?}");
@@ -28,7 +29,7 @@ async fn assert_refused(server: &Server, set: impl FnOnce(&mut NatsOptions)) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_who_has_the_password_is_let_in() {
     let server = Server::start_with("authorization { user: kim, password: hush }");
-    let password = |password: &str| NatsCredentials::Password {
+    let password = |password: &str| Credentials::Password {
         user: "kim".into(),
         password: password.into(),
     };

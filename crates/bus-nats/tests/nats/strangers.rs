@@ -1,10 +1,11 @@
 //! What others put where a NATS bus is, and how it tells them apart.
 
 use async_nats::jetstream;
-use sealcast_bus::{Bus, BusError, Offset, Topic};
-use sealcast_bus_nats::{NatsBus, NatsOptions};
+use sealcast_brokers::nats::Server;
+use sealcast_bus::{Bus, BusError, Offset, ServerOptions, Topic};
+use sealcast_bus_nats::NatsBus;
 
-use crate::server::Server;
+use crate::rig::{address, open};
 
 fn topic(name: &str) -> Topic {
     Topic::new(name).unwrap()
@@ -54,7 +55,7 @@ async fn assert_items(bus: &NatsBus, topic: &Topic, count: u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_does_not_belong_on_a_subject_is_passed_over() {
     let server = Server::start();
-    let bus = server.open("x").await;
+    let bus = open(&server, "x").await;
     let (log, subject) = (topic("a/b"), "x.log.a.b");
     let stranger = stranger(&server).await;
     let stream = stranger.get_stream("x").await.unwrap();
@@ -88,12 +89,11 @@ async fn what_does_not_belong_on_a_subject_is_passed_over() {
         }
         publish(&stranger, subject, garbage).await;
         // One that remembers nothing.
-        assert_items(&server.open("x").await, &log, count).await;
+        assert_items(&open(&server, "x").await, &log, count).await;
         assert_items(&bus, &log, count).await;
     }
     bus.trim(&log, Offset(count - 1)).await.unwrap();
-    let left = server
-        .open("x")
+    let left = open(&server, "x")
         .await
         .read(&log, Offset(0), 1 << 20)
         .await
@@ -107,7 +107,7 @@ async fn what_does_not_belong_on_a_subject_is_passed_over() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hints_and_ephemeral_garbage_break_nothing() {
     let server = Server::start();
-    let bus = server.open("x").await;
+    let bus = open(&server, "x").await;
     let (log, ask) = (topic("a"), topic("ask"));
     let mut tail = bus.tail(vec![(log.clone(), Offset(0))]);
     let mut listener = bus.listen(vec![ask.clone()]).await.unwrap();
@@ -133,14 +133,14 @@ async fn hints_and_ephemeral_garbage_break_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn items_that_somebody_removed_are_damage_and_those_behind_are_read() {
     let server = Server::start();
-    let bus = server.open("x").await;
+    let bus = open(&server, "x").await;
     let log = topic("a");
     for number in 0..9 {
         bus.append(&log, vec![item(number)]).await.unwrap();
     }
     let stream = stranger(&server).await.get_stream("x").await.unwrap();
     stream.delete_message(4).await.unwrap();
-    for bus in [server.open("x").await, bus] {
+    for bus in [open(&server, "x").await, bus] {
         let before = bus.read(&log, Offset(0), 1 << 20).await.unwrap();
         assert_eq!(before.last().unwrap().offset, Offset(2));
         let gone = bus.read(&log, Offset(3), 1 << 20).await;
@@ -161,7 +161,7 @@ async fn a_stream_that_is_not_a_bus_is_refused_and_left_alone() {
         ..Default::default()
     };
     stranger.create_stream(config).await.unwrap();
-    let opened = NatsBus::open(&server.address("x"), &NatsOptions::default()).await;
+    let opened = NatsBus::open(&address(&server.url("x")), &ServerOptions::default()).await;
     let error = opened.unwrap_err();
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(cause.contains("not that of a bus"), "{cause}");
@@ -172,7 +172,7 @@ async fn a_stream_that_is_not_a_bus_is_refused_and_left_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_later_format_is_said_to_be_too_new() {
     let server = Server::start();
-    let bus = server.open("x").await;
+    let bus = open(&server, "x").await;
     publish(
         &stranger(&server).await,
         "x.log.a",
@@ -194,7 +194,7 @@ async fn a_later_format_is_said_to_be_too_new() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trim_frees_the_room_of_large_appends_too() {
     let server = Server::start();
-    let bus = server.open("x").await;
+    let bus = open(&server, "x").await;
     let (inbox, other) = (topic("d/1/inbox"), topic("d/2/inbox"));
     let large = vec![vec![7; 3 << 20], vec![8; 10]];
     for log in [&inbox, &other] {

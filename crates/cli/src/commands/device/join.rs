@@ -81,7 +81,7 @@ pub(super) async fn run(ui: &Ui, context: &Context, args: JoinArgs) -> Result<()
 }
 
 enum Begun {
-    Waits(Joining),
+    Waits(Box<Joining>),
     WasAdded(Box<Home>),
 }
 
@@ -104,7 +104,7 @@ async fn begin_or_open(context: &Context, args: JoinArgs) -> Result<Begun, Comma
         passphrase: passphrase(context, args.no_passphrase)?,
     };
     let joining = Joining::begin(&path, options, args.user).await?;
-    Ok(Begun::Waits(joining))
+    Ok(Begun::Waits(Box::new(joining)))
 }
 
 /// Opens what is there: a device that waits, or one that was added meanwhile.
@@ -123,7 +123,7 @@ async fn open(context: &Context, path: &Path) -> Result<Begun, CommandError> {
                 false => Err(sealcast::Error::HomeExists(path).into()),
             }
         }
-        opened => Ok(Begun::Waits(opened?)),
+        opened => Ok(Begun::Waits(Box::new(opened?))),
     }
 }
 

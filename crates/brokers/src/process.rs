@@ -1,0 +1,133 @@
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+/// Between two looks whether something has happened.
+const LOOK: Duration = Duration::from_millis(10);
+/// Looks until something counts as not happening.
+const LOOKS: u32 = 12_000;
+
+/// A program that runs until this is dropped.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts a program, of Debian's package `package`, with what it prints in the file `log`.
+    ///
+    /// # Panics
+    ///
+    /// When it is not there.
+    pub fn start(mut command: Command, package: &str, log: &Path) -> Self {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let output = std::fs::File::create(log).unwrap_or_else(|error| {
+            panic!("cannot write {}: {error}", log.display());
+        });
+        let twin = output.try_clone().unwrap_or_else(|error| {
+            panic!("cannot write {}: {error}", log.display());
+        });
+        command.stdin(Stdio::null()).stdout(twin).stderr(output);
+        let child = command.spawn().unwrap_or_else(|error| {
+            panic!("this needs `{name}`, of Debian's package {package}: {error}")
+        });
+        Self {
+            name,
+            child,
+            log: log.to_owned(),
+        }
+    }
+
+    /// Its id in the system.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until a look finds something.
+    ///
+    /// # Panics
+    ///
+    /// When the program ends, or nothing is found for two minutes: with what it printed.
+    pub fn wait_until<T>(&mut self, mut look: impl FnMut() -> Option<T>) -> T {
+        for _ in 0..LOOKS {
+            if let Some(found) = look() {
+                return found;
+            }
+            let ended = self.child.try_wait();
+            assert!(
+                matches!(ended, Ok(None)),
+                "{} ended: {}",
+                self.name,
+                self.printed()
+            );
+            sleep(LOOK);
+        }
+        panic!("{} does not become ready: {}", self.name, self.printed());
+    }
+
+    /// Ends it at once, with SIGKILL.
+    pub fn kill(mut self) {
+        self.end();
+    }
+
+    /// Asks it to end, with SIGTERM, and waits until it has.
+    ///
+    /// # Panics
+    ///
+    /// When it does not end in two minutes.
+    #[cfg(unix)]
+    pub fn stop(self) {
+        self.stop_with(rustix::process::Signal::TERM);
+    }
+
+    /// Asks it to end by a signal, and waits until it has.
+    ///
+    /// # Panics
+    ///
+    /// When it does not end in two minutes.
+    #[cfg(unix)]
+    pub fn stop_with(mut self, signal: rustix::process::Signal) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        let is_asked = rustix::process::kill_process(id, signal).is_ok();
+        for _ in 0..LOOKS {
+            if matches!(self.child.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            sleep(LOOK);
+        }
+        panic!(
+            "{} does not end (asked: {is_asked}): {}",
+            self.name,
+            self.printed()
+        );
+    }
+
+    fn printed(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn end(&mut self) {
+        let _is_killed = self.child.kill().is_ok();
+        let _is_gone = self.child.wait().is_ok();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// A port of this machine that is free at this moment.
+///
+/// # Panics
+///
+/// When there is none.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
