@@ -56,7 +56,7 @@ const TABLE: &[Row] = &[
         "sealcast-engine", "sealcast-protocol", "sealcast-crypto", "sealcast-store", "sealcast-bus",
         "sealcast-bus-mqtt", "sealcast-bus-amqp", "sealcast-bus-nats", "sealcast-bus-postgres",
     ], &[
-        "age", "generic-array", "poly1305", "salsa20", "base64", "getrandom", "minicbor", "rand_core", "thiserror", "tokio", "tracing", "zeroize",
+        "age", "generic-array", "poly1305", "salsa20", "base64", "getrandom", "minicbor", "rand_core", "thiserror", "tokio", "toml", "tracing", "zeroize",
     ]),
     row("sealcast-agent", &["sealcast"], &[
         "axum", "base64", "futures-core", "getrandom", "http-body-util", "hyper", "hyper-util", "jiff",

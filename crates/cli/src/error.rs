@@ -299,9 +299,8 @@ fn kind_of(code: &str) -> Kind {
         "file.wrong-passphrase" | "file.wrong-identity" | "file.damaged" => Kind::Store,
         "file.too-new" | "file.not-ours" | "keys.wrong-root" => Kind::Store,
         "home.exists" | "home.needs-passphrase" | "name.taken" => Kind::Usage,
-        "bus.url" | "ticket.unusable" | "archive.is-bus" | "home.not-added" | "device.own" => {
-            Kind::Usage
-        }
+        "bus.url" | "servers.wrong" | "ticket.unusable" | "archive.is-bus" | "home.not-added"
+        | "device.own" => Kind::Usage,
         "device.unknown" | "pairing.no-request" | "pairing.no-consent" => Kind::Missing,
         "pairing.false-request" | "pairing.other-user" => Kind::NotAllowed,
         "device.revoked" | "device.no-root" | "device.list-forked" | "device.list" => {
@@ -333,6 +332,7 @@ fn hint_of(code: &str) -> Option<&'static str> {
             "a bus is `file:` and a folder, such as `file:/srv/bus`, or `nats:` and a server, such as \
              `nats://broker.example/plant`"
         }
+        "servers.wrong" => "docs/reference/servers.md lists what can be said, and where",
         "bus.failed" => {
             "check that the bus is there and may be written; `sealcast stream list` shows where \
              it is"

@@ -6,6 +6,8 @@ use sealcast_bus::BusError;
 use sealcast_protocol::{DeviceId, ListFault, Name, StreamId, TicketError, WrongRoot};
 use sealcast_store::{KeyFileError, StoreError};
 
+use crate::servers::ServersError;
+
 /// Why something was not done. Nothing was sent in clear.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -37,6 +39,9 @@ pub enum Error {
     /// The bus cannot be used; see its own error.
     #[error("the bus failed")]
     Bus(#[source] BusError),
+    /// What is said of the servers of the bus cannot be used; see its own error.
+    #[error("cannot talk to the servers of the bus: {0}")]
+    Servers(#[from] ServersError),
     /// The URL does not name a bus.
     #[error("cannot use this bus: {0}")]
     BusUrl(#[source] sealcast_bus::BusUrlError),
@@ -222,6 +227,7 @@ impl Error {
             Self::Folder(_) => "home.folder",
             Self::Ticket(_) => "ticket.unusable",
             Self::Bus(_) => "bus.failed",
+            Self::Servers(_) => "servers.wrong",
             Self::BusUrl(_) => "bus.url",
             Self::NoStream(_) => "stream.unknown",
             Self::NoUser(_) => "user.unknown",

@@ -60,7 +60,7 @@ impl Inner {
         if let Some(bus) = self.buses().get(&address) {
             return Ok(bus.clone());
         }
-        let bus = (self.ground.bus)(buses::open(url).await?);
+        let bus = (self.ground.bus)(buses::open(url, &self.path).await?);
         self.buses().insert(address, bus.clone());
         Ok(bus)
     }

@@ -104,6 +104,7 @@ mod read;
 mod rollback;
 mod seal;
 mod sealed_file;
+mod servers;
 mod session;
 mod share;
 mod stream;
@@ -149,5 +150,6 @@ pub use sealcast_store::{KeyFileError, StoreError};
 pub use sealed_file::{
     FileKey, FileLock, FileNeeds, Identities, IdentityError, Recipient, RecipientError, SealedFile,
 };
+pub use servers::{SERVERS_FILE, ServersError};
 pub use stream::Stream;
 pub use subscribe::Subscription;

@@ -192,7 +192,7 @@ impl Joining {
         })
         .await??;
         let url = BusUrl::parse(&settings.bus).map_err(Error::BusUrl)?;
-        let bus = buses::open(&url).await?;
+        let bus = buses::open(&url, &folder).await?;
         Ok(Self {
             path: folder,
             passphrase,
@@ -291,7 +291,7 @@ mod tests {
         let newcomer = Newcomer::generate(&mut clock::rng(), None);
         let mut sides = Vec::new();
         for _ in 0..2 {
-            let bus = buses::open(&url).await.unwrap();
+            let bus = buses::open(&url, folder.path()).await.unwrap();
             sides.push(Meeting::new(bus, newcomer.code()).unwrap());
         }
         let [one, other] = sides.as_mut_slice() else {
