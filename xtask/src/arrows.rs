@@ -44,7 +44,7 @@ const TABLE: &[Row] = &[
     row("sealcast-store", &["sealcast-engine", "sealcast-protocol", "sealcast-crypto"], &[
         "argon2", "blake2", "minicbor", "rand_core", "rusqlite", "thiserror", "zeroize",
     ]),
-    row("sealcast-bus", &[], &["rusqlite", "thiserror", "tokio"]),
+    row("sealcast-bus", &[], &["rusqlite", "rustix", "thiserror", "tokio"]),
     row("sealcast-bus-mqtt", &["sealcast-bus"], &["rumqttc", "rumqttc-next", "thiserror", "tokio"]),
     row("sealcast-bus-amqp", &["sealcast-bus"], &["lapin", "thiserror", "tokio"]),
     row("sealcast-bus-nats", &["sealcast-bus"], &[

@@ -25,40 +25,58 @@ const RECONNECT_MAX: Duration = Duration::from_secs(8);
 /// How often the connection is tried when nothing comes over it.
 const PING: Duration = Duration::from_secs(15);
 /// Servers that take less in a message cannot carry what is sent on ephemeral topics.
-const MESSAGE_MIN: usize = 128 << 10;
+pub(crate) const MESSAGE_MIN: usize = 128 << 10;
 
 pub(crate) async fn open(
     address: &ServerAddress,
     options: &ServerOptions,
 ) -> Result<Arc<Server>, BusError> {
     let place = address.to_string();
-    let (misses_tx, misses) = watch::channel(0);
     let opened = async {
-        let client = connect(address, options, misses_tx).await?;
-        let max_payload = client.max_payload();
-        if max_payload < MESSAGE_MIN {
-            return Err(Fault::SmallMessages { max_payload });
-        }
+        let (client, misses) = connect(address, options).await?;
+        check_messages(&client)?;
         let context = jetstream::new(client.clone());
         let subjects = Subjects::new(address.name());
-        find_or_create(&context, &subjects, options.replicas.unwrap_or(1)).await?;
-        let stream = context.get_stream_no_info(subjects.stream()).await;
-        let stream = stream.map_err(Fault::no_answer)?;
-        Ok((client, context, stream, subjects))
+        let info = match find(&context, &subjects).await? {
+            Some(info) => info,
+            None => create(&context, &subjects, options.replicas.unwrap_or(1)).await?,
+        };
+        check(&info, &subjects)?;
+        server(client, context, subjects, place.clone(), misses).await
     };
-    match opened.await {
-        Ok((client, context, stream, subjects)) => Ok(Server::new(
-            client, context, stream, subjects, place, misses,
-        )),
-        Err(fault) => Err(fault.at(&place)),
+    opened.await.map_err(|fault| fault.at(&place))
+}
+
+/// A server on which the stream of the bus is.
+pub(crate) async fn server(
+    client: Client,
+    context: Context,
+    subjects: Subjects,
+    place: String,
+    misses: watch::Receiver<u64>,
+) -> Result<Arc<Server>, Fault> {
+    let stream = context.get_stream_no_info(subjects.stream()).await;
+    let stream = stream.map_err(Fault::no_answer)?;
+    Ok(Server::new(
+        client, context, stream, subjects, place, misses,
+    ))
+}
+
+/// Whether the server takes messages as long as those of ephemeral topics.
+pub(crate) fn check_messages(client: &Client) -> Result<(), Fault> {
+    let max_payload = client.max_payload();
+    match max_payload < MESSAGE_MIN {
+        true => Err(Fault::SmallMessages { max_payload }),
+        false => Ok(()),
     }
 }
 
-async fn connect(
+/// Connects; what comes with it changes whenever something may have been missed.
+pub(crate) async fn connect(
     address: &ServerAddress,
     options: &ServerOptions,
-    misses: watch::Sender<u64>,
-) -> Result<Client, Fault> {
+) -> Result<(Client, watch::Receiver<u64>), Fault> {
+    let (misses, missed) = watch::channel(0);
     let mut connecting = ConnectOptions::new()
         .name("sealcast")
         .request_timeout(Some(ANSWER_TIMEOUT))
@@ -93,7 +111,8 @@ async fn connect(
     let servers: Vec<ServerAddr> = servers
         .collect::<Result<_, _>>()
         .map_err(Fault::no_answer)?;
-    connecting.connect(servers).await.map_err(Fault::no_answer)
+    let connected = connecting.connect(servers).await;
+    Ok((connected.map_err(Fault::no_answer)?, missed))
 }
 
 /// Longer and longer, and never at the moment at which all the others come back.
@@ -105,22 +124,28 @@ fn reconnect_delay(attempts: usize) -> Duration {
     }
 }
 
-async fn find_or_create(
+/// The stream of that name, if there is one.
+pub(crate) async fn find(context: &Context, subjects: &Subjects) -> Result<Option<Info>, Fault> {
+    let error = match context.get_stream(subjects.stream()).await {
+        Ok(stream) => return Ok(Some(stream.cached_info().clone())),
+        Err(error) => error,
+    };
+    match error.kind() {
+        GetStreamErrorKind::JetStream(said) if said.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+            Ok(None)
+        }
+        GetStreamErrorKind::JetStream(said) => Err(Fault::said(said)),
+        GetStreamErrorKind::Request
+        | GetStreamErrorKind::EmptyName
+        | GetStreamErrorKind::InvalidStreamName => Err(unanswered(error)),
+    }
+}
+
+pub(crate) async fn create(
     context: &Context,
     subjects: &Subjects,
     replicas: usize,
-) -> Result<(), Fault> {
-    match context.get_stream(subjects.stream()).await {
-        Ok(stream) => return check(stream.cached_info(), subjects),
-        Err(error) => match error.kind() {
-            GetStreamErrorKind::JetStream(said)
-                if said.error_code() == ErrorCode::STREAM_NOT_FOUND => {}
-            GetStreamErrorKind::JetStream(said) => return Err(Fault::said(said)),
-            GetStreamErrorKind::Request
-            | GetStreamErrorKind::EmptyName
-            | GetStreamErrorKind::InvalidStreamName => return Err(unanswered(error)),
-        },
-    }
+) -> Result<Info, Fault> {
     let config = Config {
         name: subjects.stream().to_owned(),
         description: Some("a sealcast bus".into()),
@@ -134,7 +159,7 @@ async fn find_or_create(
         ..Config::default()
     };
     match context.create_stream(config).await {
-        Ok(stream) => check(stream.cached_info(), subjects),
+        Ok(stream) => Ok(stream.cached_info().clone()),
         Err(error) => match error.kind() {
             CreateStreamErrorKind::JetStream(said) => Err(Fault::said(said)),
             CreateStreamErrorKind::EmptyStreamName
@@ -150,7 +175,7 @@ async fn find_or_create(
 }
 
 /// Whether a stream can be that of a bus.
-fn check(info: &Info, subjects: &Subjects) -> Result<(), Fault> {
+pub(crate) fn check(info: &Info, subjects: &Subjects) -> Result<(), Fault> {
     let config = &info.config;
     let has_all = subjects
         .stored()

@@ -28,6 +28,11 @@ pub(crate) enum Fault {
     },
     #[error("a stream of that name is there, and it is not that of a bus")]
     ForeignStream,
+    #[error(
+        "the cluster has not {replicas} servers for the stream now; \
+         `replicas` of the bus in `servers.toml` says how many it is to be kept on"
+    )]
+    TooFewServers { replicas: usize },
     #[error("offset {expected} is gone, though it was not trimmed")]
     Missing { expected: u64 },
     #[error("the parts of a large append are gone or altered")]
@@ -92,6 +97,7 @@ impl Fault {
             Self::NoJetStream
             | Self::CredentialsFile { .. }
             | Self::ForeignStream
+            | Self::TooFewServers { .. }
             | Self::SmallMessages { .. } => BusError::Unreachable {
                 place,
                 cause: Box::new(self),

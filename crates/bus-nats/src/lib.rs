@@ -19,6 +19,7 @@
 //! # }
 //! ```
 
+mod check;
 mod connect;
 mod ears;
 mod fault;
@@ -33,8 +34,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use sealcast_bus::{
-    Bus, BusError, BusFuture, Item, Limits, Listener, Offset, ServerAddress, ServerOptions, Tail,
-    Topic,
+    Bus, BusError, BusFuture, BusReport, BusSetup, Item, Limits, Listener, Offset, ServerAddress,
+    ServerOptions, Tail, Topic,
 };
 
 use listen::NatsListener;
@@ -72,6 +73,32 @@ impl NatsBus {
         let server = connect::open(address, options).await?;
         let logs = Arc::new(Logs::new(server));
         Ok(Self { logs })
+    }
+
+    /// Says what a server offers as a bus; makes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::Unreachable`] when no server answers, or the one that does does not take the
+    /// credentials.
+    pub async fn check(
+        address: &ServerAddress,
+        options: &ServerOptions,
+    ) -> Result<BusReport, BusError> {
+        check::check(address, options).await
+    }
+
+    /// Makes the stream if there is none, and leaves one that is there as it is. Where nobody says on how many
+    /// servers it is to be, it is on three of a cluster, or on one where there are fewer.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub async fn setup(
+        address: &ServerAddress,
+        options: &ServerOptions,
+    ) -> Result<BusSetup, BusError> {
+        check::setup(address, options).await
     }
 }
 

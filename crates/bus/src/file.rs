@@ -1,5 +1,6 @@
 //! The bus in a folder: one SQLite database that several processes use at once.
 
+mod check;
 mod fault;
 mod listen;
 mod place;

@@ -299,8 +299,11 @@ fn kind_of(code: &str) -> Kind {
         "file.wrong-passphrase" | "file.wrong-identity" | "file.damaged" => Kind::Store,
         "file.too-new" | "file.not-ours" | "keys.wrong-root" => Kind::Store,
         "home.exists" | "home.needs-passphrase" | "name.taken" => Kind::Usage,
-        "bus.url" | "servers.wrong" | "ticket.unusable" | "archive.is-bus" | "home.not-added"
-        | "device.own" => Kind::Usage,
+        "bus.url" | "servers.wrong" | "bus.same" | "ticket.unusable" | "archive.is-bus" => {
+            Kind::Usage
+        }
+        "home.not-added" | "device.own" => Kind::Usage,
+        "bus.missing" | "stream.elsewhere" => Kind::Missing,
         "device.unknown" | "pairing.no-request" | "pairing.no-consent" => Kind::Missing,
         "pairing.false-request" | "pairing.other-user" => Kind::NotAllowed,
         "device.revoked" | "device.no-root" | "device.list-forked" | "device.list" => {
@@ -309,7 +312,7 @@ fn kind_of(code: &str) -> Kind {
         "message.too-large" | "backfill.time" | "interval.empty" | "interval.admin" => Kind::Usage,
         "home.wrong-passphrase" | "home.key-file" | "home.half-made" | "home.folder" => Kind::Store,
         "store.failed" => Kind::Store,
-        "bus.failed" | "bus.rolled-back" | "access.incomplete" => Kind::Bus,
+        "bus.failed" | "bus.unusable" | "bus.rolled-back" | "access.incomplete" => Kind::Bus,
         "access.not-allowed" | "access.forked" | "stream.closed" | "clock.behind" => {
             Kind::NotAllowed
         }
@@ -328,19 +331,6 @@ fn hint_of(code: &str) -> Option<&'static str> {
              `SEALCAST_PASSPHRASE_FILE` names"
         }
         "name.taken" => "choose another name; `sealcast join` takes one with `--as NAME`",
-        "bus.url" => {
-            "a bus is `file:` and a folder, such as `file:/srv/bus`, or `nats:` and a server, such as \
-             `nats://broker.example/plant`"
-        }
-        "servers.wrong" => "docs/reference/servers.md lists what can be said, and where",
-        "bus.failed" => {
-            "check that the bus is there and may be written; `sealcast stream list` shows where \
-             it is"
-        }
-        "bus.rolled-back" | "access.incomplete" => {
-            "the bus withholds what it showed before, or was restored from an old copy: ask who \
-             runs it"
-        }
         "stream.unknown" => {
             "`sealcast stream list` shows the names; `sealcast join TICKET` adds a stream"
         }
@@ -385,7 +375,7 @@ fn hint_of(code: &str) -> Option<&'static str> {
         "interval.admin" => {
             "leave out `--from` and `--until`; `sealcast revoke STREAM USER` ends it one day"
         }
-        _ => return hint_of_device(code),
+        _ => return hint_of_device(code).or_else(|| hint_of_bus(code)),
     })
 }
 
@@ -411,6 +401,32 @@ fn hint_of_device(code: &str) -> Option<&'static str> {
         "device.own" | "device.no-root" => "run it on your first device, which holds the root key",
         "device.list-forked" => "use one copy of this home and remove the others",
         "device.list" => "revoke devices that you do not use",
+        _ => return None,
+    })
+}
+
+/// What to do about an error that has to do with a bus.
+fn hint_of_bus(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "bus.url" => {
+            "a bus is `file:` and a folder, such as `file:/srv/bus`, or `nats:` and a server, such as \
+             `nats://broker.example/plant`"
+        }
+        "bus.failed" => {
+            "check that the bus is there and may be written; `sealcast stream list` shows where \
+             it is"
+        }
+        "bus.rolled-back" | "access.incomplete" => {
+            "the bus withholds what it showed before, or was restored from an old copy: ask who \
+             runs it"
+        }
+        "servers.wrong" => "docs/reference/servers.md lists what can be said, and where",
+        "bus.missing" => {
+            "see that it is the right place, and make it with `sealcast bus setup URL`"
+        }
+        "bus.unusable" => "change what is in the way, or name another place",
+        "bus.same" => "name the bus that has the streams, and then another one",
+        "stream.elsewhere" => "`sealcast stream list` shows on which bus it is",
         _ => return None,
     })
 }
@@ -469,23 +485,41 @@ mod tests {
             (Error::ListForked, 4),
             (Error::Internal("no"), 1),
         ] {
-            let code = error.code();
-            let made = CommandError::from(error);
-            assert_eq!(made.kind().exit_code(), exit_code, "{code}");
-            let page = include_str!("../../../docs/reference/command-line.md");
-            let row = page
-                .lines()
-                .find(|line| line.contains(&format!("`{code}`")));
-            assert!(
-                row.is_some_and(|row| row.starts_with(&format!("| {exit_code} |"))),
-                "{code}"
-            );
-            assert_eq!(
-                made.hint().is_some(),
-                exit_code != 1 && code != "stream.closed",
-                "{code}"
-            );
+            check_code(error, exit_code);
         }
+    }
+
+    #[test]
+    fn every_error_of_copying_has_the_exit_code_of_its_kind() {
+        use sealcast::Error;
+        let (place, why) = ("u".into(), "w".into());
+        for (error, exit_code) in [
+            (Error::OneBus("u".into()), 2),
+            (Error::NoBus("u".into()), 7),
+            (Error::BusUnusable { place, why }, 5),
+            (Error::StreamElsewhere("s".parse().unwrap()), 7),
+        ] {
+            check_code(error, exit_code);
+        }
+    }
+
+    fn check_code(error: sealcast::Error, exit_code: u8) {
+        let code = error.code();
+        let made = CommandError::from(error);
+        assert_eq!(made.kind().exit_code(), exit_code, "{code}");
+        let page = include_str!("../../../docs/reference/command-line.md");
+        let row = page
+            .lines()
+            .find(|line| line.contains(&format!("`{code}`")));
+        assert!(
+            row.is_some_and(|row| row.starts_with(&format!("| {exit_code} |"))),
+            "{code}"
+        );
+        assert_eq!(
+            made.hint().is_some(),
+            exit_code != 1 && code != "stream.closed",
+            "{code}"
+        );
     }
 
     #[test]

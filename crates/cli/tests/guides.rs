@@ -357,3 +357,25 @@ fn the_guide_to_nats_ends_as_it_says_and_its_server_keeps_nothing_readable() {
     assert_eq!((lines("opened"), lines("2001")), (1, 1), "{out}");
     assert_eq!((lines("nothing found"), lines("19.3 C")), (1, 3), "{out}");
 }
+
+#[test]
+fn the_guide_to_moving_to_another_bus_ends_as_it_says() {
+    let page = include_str!("../../../docs/guides/move-to-another-bus.md");
+    assert!(page.split_whitespace().count() <= 700, "it is short");
+    let port = sealcast_brokers::free_port().to_string();
+    let (_, started) = ON_NATS;
+    let start = "nats-server -c nats.conf &\n";
+    assert!(page.contains(start));
+    let page = page.replace(start, &format!("nats-server -c nats.conf &{started}"));
+    let out = run(&page.replace("4222", &port));
+    let lines = |wanted: &str| out.lines().filter(|of| *of == wanted).count();
+    assert_eq!((lines("exit code 7"), lines("hot")), (1, 1), "{out}");
+    assert_eq!(lines("on the new bus"), 1, "{out}");
+    for word in [
+        "standing    missing",
+        "standing    ready",
+        "made  the stream `plant`",
+    ] {
+        assert!(out.contains(word), "{word}: {out}");
+    }
+}

@@ -1,6 +1,6 @@
 //! Copying a stream to another bus, still sealed.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,12 @@ use tokio::time::{Instant, timeout};
 use crate::core::{Core, READ_BYTES};
 use crate::error::Error;
 use crate::home::{check_there, topic};
+
+mod copy;
+mod guide;
+
+pub use copy::{BusCopy, StreamCopy};
+use guide::{Guide, Rank};
 
 /// How often to look whether there are new topics.
 const TICK: Duration = Duration::from_secs(1);
@@ -32,8 +38,8 @@ const ORIGIN: &str = "archive/";
 pub struct Archive {
     way: Way,
     cursors: BTreeMap<Topic, Cursor>,
-    /// Topics that are not copied to their end yet.
-    behind: BTreeSet<Topic>,
+    /// Topics that are not copied yet as far as they are to be.
+    behind: BTreeMap<(Rank, Topic), Offset>,
     tail: Option<Box<dyn Tail>>,
     /// What the bus handed out and that is not copied yet.
     inbox: Option<(Topic, Vec<Item>)>,
@@ -42,10 +48,13 @@ pub struct Archive {
 }
 
 /// From the bus of a stream to the archive.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Way {
-    core: Arc<Core>,
+    guide: Guide,
+    from: Arc<dyn Bus>,
     to: Arc<dyn Bus>,
+    /// What the archive is called in errors.
+    place: String,
 }
 
 /// What one step of an [`Archive`] came to.
@@ -85,14 +94,23 @@ impl Archive {
             core.home.disconnect(url);
             to = core.home.connect(url).await?;
         }
-        Ok(Self {
-            way: Way { core, to },
+        Ok(Self::along(Way {
+            from: core.bus.clone(),
+            guide: Guide::Core(core),
+            to,
+            place: url.to_string(),
+        }))
+    }
+
+    fn along(way: Way) -> Self {
+        Self {
+            way,
             cursors: BTreeMap::new(),
-            behind: BTreeSet::new(),
+            behind: BTreeMap::new(),
             tail: None,
             inbox: None,
             compared_at: Instant::now(),
-        })
+        }
     }
 
     /// Copies the next items, waiting for some where there are none. A caller may stop waiting and
@@ -115,24 +133,7 @@ impl Archive {
             if self.compared_at.elapsed() >= COMPARE_AGAIN {
                 self.begin_anew();
             }
-            self.take_up_topics()?;
-            if let Some(topic) = self.behind.first().cloned() {
-                let (cursor, mended) = self.cursor(&topic).await?;
-                if mended.differed {
-                    return Ok(mended);
-                }
-                let items = self
-                    .way
-                    .core
-                    .bus
-                    .read(&topic, cursor.next, READ_BYTES)
-                    .await?;
-                if items.is_empty() {
-                    self.behind.remove(&topic);
-                    continue;
-                }
-                let copied = self.copy(&topic, &items).await?;
-                self.way.follow_names(&topic).await?;
+            if let Some(copied) = self.copy_behind().await? {
                 return Ok(copied);
             }
             if let Some((topic, items)) = self.inbox.take() {
@@ -140,12 +141,12 @@ impl Archive {
                 self.inbox = Some((topic.clone(), items.clone()));
                 let copied = self.copy(&topic, &items).await?;
                 self.inbox = None;
-                self.way.follow_names(&topic).await?;
+                self.way.guide.learn_of(&topic).await?;
                 if copied != Archived::default() {
                     return Ok(copied);
                 }
             }
-            let from = &self.way.core.bus;
+            let from = &self.way.from;
             let places = || self.cursors.iter().map(|(of, at)| (of.clone(), at.next));
             let tail = self
                 .tail
@@ -165,15 +166,39 @@ impl Archive {
         self.compared_at = Instant::now();
     }
 
+    /// Copies some of what is not copied yet of the topics that are behind; `None` where none is.
+    async fn copy_behind(&mut self) -> Result<Option<Archived>, Error> {
+        loop {
+            self.take_up_topics()?;
+            let Some((of, until)) = self.behind.first_key_value() else {
+                return Ok(None);
+            };
+            let (of, until) = (of.clone(), *until);
+            let topic = &of.1;
+            let (cursor, mended) = self.cursor(topic).await?;
+            if mended.differed {
+                return Ok(Some(mended));
+            }
+            let items = match cursor.next < until {
+                true => self.way.from.read(topic, cursor.next, READ_BYTES).await?,
+                false => Vec::new(),
+            };
+            if items.is_empty() {
+                self.behind.remove(&of);
+                continue;
+            }
+            let copied = self.copy(topic, &items).await?;
+            self.way.guide.learn_of(topic).await?;
+            return Ok(Some(copied));
+        }
+    }
+
     /// Begins with the topics that came to be known.
     fn take_up_topics(&mut self) -> Result<(), Error> {
-        let core = &self.way.core;
-        let wanted = core.view().wanted();
-        let names = wanted.iter().map(|of| of.name(core.id()));
-        let mut topics: Vec<Topic> = names.map(|name| topic(&name)).collect::<Result<_, _>>()?;
-        topics.push(core.data_topic()?);
-        for topic in topics {
-            if !self.cursors.contains_key(&topic) && self.behind.insert(topic) {
+        for of in self.way.guide.topics()? {
+            let is_known = self.cursors.contains_key(&of.1) || self.behind.contains_key(&of);
+            if !is_known {
+                self.behind.insert(of, Offset(u64::MAX));
                 self.tail = None;
             }
         }
@@ -221,14 +246,6 @@ impl Archive {
 }
 
 impl Way {
-    /// What was copied may name more topics.
-    async fn follow_names(&self, topic: &Topic) -> Result<(), Error> {
-        match *topic == self.core.data_topic()? {
-            true => Ok(()),
-            false => self.core.sync().await,
-        }
-    }
-
     async fn look_up(&self, topic: &Topic) -> Result<Cursor, Error> {
         let end = self.to.end(topic).await?;
         let notes = origin(topic)?;
@@ -248,7 +265,7 @@ impl Way {
 
     /// Whether the bus still shows what was copied from it, as far as its last item tells.
     async fn agrees(&self, topic: &Topic, cursor: Cursor) -> Result<bool, Error> {
-        let from = &self.core.bus;
+        let from = &self.from;
         let before = |offset: Offset| offset.0.checked_sub(1).map(Offset);
         let (Some(copied), Some(shown)) = (before(cursor.end), before(cursor.next)) else {
             return Ok(true);
@@ -281,7 +298,7 @@ impl Way {
         };
         let mut next = Offset(0);
         loop {
-            let items = self.core.bus.read(topic, next, READ_BYTES).await?;
+            let items = self.from.read(topic, next, READ_BYTES).await?;
             let Some(last) = items.last() else { break };
             next = behind(last);
             let lacking = items.into_iter().filter(|item| !known.contains(&id(item)));
@@ -310,7 +327,9 @@ impl Way {
             return Ok(end);
         }
         if !self.to.append_at(topic, end, payloads.clone()).await? {
-            return Err(Error::Bus(BusError::Busy { place: place() }));
+            return Err(Error::Bus(BusError::Busy {
+                place: self.place.clone(),
+            }));
         }
         let mut at = end;
         let mut wanted = payloads.iter();
@@ -323,7 +342,7 @@ impl Way {
                     .all(|(item, wanted)| item.payload == *wanted);
             if !is_there {
                 return Err(Error::Bus(BusError::Damaged {
-                    place: place(),
+                    place: self.place.clone(),
                     cause: "it does not give back what was written".into(),
                 }));
             }
@@ -345,11 +364,13 @@ impl Way {
     }
 }
 
-fn place() -> String {
-    "the archive".to_owned()
-}
-
 impl Archived {
+    fn add(&mut self, other: Self) {
+        self.items += other.items;
+        self.bytes += other.bytes;
+        self.differed |= other.differed;
+    }
+
     fn count(&mut self, payloads: &[Vec<u8>]) {
         self.items += payloads.len() as u64;
         self.bytes += payloads.iter().map(|of| of.len() as u64).sum::<u64>();
@@ -399,7 +420,7 @@ fn id(item: &Item) -> [u8; 32] {
 }
 
 /// Whether two URLs name one bus, as far as that can be told without asking it.
-fn same_bus(a: &BusUrl, b: &BusUrl) -> bool {
+pub(crate) fn same_bus(a: &BusUrl, b: &BusUrl) -> bool {
     let (Place::File(a), Place::File(b)) = (a.place(), b.place()) else {
         return a == b;
     };

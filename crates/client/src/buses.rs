@@ -1,9 +1,11 @@
-//! Opening a bus of any kind.
+//! Opening, checking and setting up a bus of any kind.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use sealcast_bus::{Bus, BusError, BusUrl, FileBus, Place, ServerAddress};
+use sealcast_bus::{
+    Bus, BusError, BusReport, BusSetup, BusUrl, FileBus, Place, ServerAddress, Standing,
+};
 use sealcast_bus_nats::NatsBus;
 
 use crate::error::Error;
@@ -17,6 +19,54 @@ pub(crate) async fn open(url: &BusUrl, home: &Path) -> Result<Arc<dyn Bus>, Erro
         Place::Nats(address) => {
             let options = servers::options(home, address)?;
             Arc::new(NatsBus::open(address, &options).await?)
+        }
+        Place::Mqtt(address) | Place::Amqp(address) | Place::Postgres(address) => {
+            return Err(not_in_this_build(address).into());
+        }
+    })
+}
+
+/// Opens a bus that must be there already.
+pub(crate) async fn open_there(url: &BusUrl, home: &Path) -> Result<Arc<dyn Bus>, Error> {
+    let place = url.to_string();
+    match check(url, home).await?.standing {
+        Standing::Ready => open(url, home).await,
+        Standing::Missing => Err(Error::NoBus(place)),
+        Standing::Unusable(why) => Err(Error::BusUnusable { place, why }),
+    }
+}
+
+/// Says what the bus that a URL names offers, and what it lacks; makes nothing. What there is to say to
+/// its servers stands in the folder `home`, which need not hold a home.
+///
+/// # Errors
+///
+/// Fails when it cannot be reached. That there is no bus, or cannot be one, is said in the report.
+pub async fn check(url: &BusUrl, home: &Path) -> Result<BusReport, Error> {
+    Ok(match url.place() {
+        Place::File(folder) => FileBus::check(folder).await?,
+        Place::Nats(address) => {
+            let options = servers::options(home, address)?;
+            NatsBus::check(address, &options).await?
+        }
+        Place::Mqtt(address) | Place::Amqp(address) | Place::Postgres(address) => {
+            return Err(not_in_this_build(address).into());
+        }
+    })
+}
+
+/// Makes what is missing of the bus that a URL names, and leaves alone what is there. What there is to
+/// say to its servers stands in the folder `home`, which need not hold a home.
+///
+/// # Errors
+///
+/// Fails when it cannot be reached, or there cannot be a bus as things are.
+pub async fn setup(url: &BusUrl, home: &Path) -> Result<BusSetup, Error> {
+    Ok(match url.place() {
+        Place::File(folder) => FileBus::setup(folder).await?,
+        Place::Nats(address) => {
+            let options = servers::options(home, address)?;
+            NatsBus::setup(address, &options).await?
         }
         Place::Mqtt(address) | Place::Amqp(address) | Place::Postgres(address) => {
             return Err(not_in_this_build(address).into());

@@ -208,6 +208,23 @@ pub enum Error {
     /// An archive is a bus of its own, and this is the bus that it would copy; name another folder.
     #[error("the archive and the bus are one folder")]
     ArchiveIsBus,
+    /// Streams are copied from one bus to another, and both are one; name two.
+    #[error("both are one bus: {0}")]
+    OneBus(String),
+    /// Nobody has set up a bus there yet; set it up, or see that it is the right place.
+    #[error("there is no bus yet at {0}")]
+    NoBus(String),
+    /// What is there cannot hold a bus as it is; see why, and change it or name another place.
+    #[error("there cannot be a bus at {place}: {why}")]
+    BusUnusable {
+        /// The URL.
+        place: String,
+        /// What is in the way.
+        why: String,
+    },
+    /// The bus does not show how the stream begins; see that the stream is on that bus.
+    #[error("the stream is not on this bus: {0}")]
+    StreamElsewhere(Name),
     /// Something that cannot be; a fault in this program. Report it.
     #[error("internal: {0}")]
     Internal(&'static str),
@@ -274,6 +291,10 @@ impl Error {
             Self::NotJoined { .. } => "stream.not-joined",
             Self::WrongRoot(_) => "keys.wrong-root",
             Self::ArchiveIsBus => "archive.is-bus",
+            Self::OneBus(_) => "bus.same",
+            Self::NoBus(_) => "bus.missing",
+            Self::BusUnusable { .. } => "bus.unusable",
+            Self::StreamElsewhere(_) => "stream.elsewhere",
             Self::Internal(_) => "internal",
         }
     }

@@ -65,6 +65,11 @@ impl Inner {
         Ok(bus)
     }
 
+    /// Has those who need a bus use one that is open.
+    pub(crate) fn adopt(&self, url: &BusUrl, bus: Arc<dyn Bus>) {
+        self.buses().insert(url.to_string(), (self.ground.bus)(bus));
+    }
+
     /// Has the next who needs a bus open it anew: another may have taken its place.
     pub(crate) fn disconnect(&self, url: &BusUrl) {
         self.buses().remove(&url.to_string());

@@ -93,6 +93,7 @@ mod ground;
 mod home;
 mod inspect;
 mod keys;
+mod moving;
 mod options;
 mod own_list;
 mod pairing;
@@ -114,7 +115,7 @@ mod tend;
 mod vault;
 
 pub use access::{GrantInfo, GrantStatus, Granted, Revoked};
-pub use archive::{Archive, Archived};
+pub use archive::{Archive, Archived, BusCopy, StreamCopy};
 pub use asking::{
     AnswerOptions, Answered, Answering, AskedFor, AskerStanding, AskingOptions, Decision, Policy,
     Question, RequestOptions, Requested, Verdict,
@@ -122,6 +123,7 @@ pub use asking::{
 pub use attend::{Attendant, Attended};
 pub use backfill::Backfill;
 pub use backup::{Backup, BackupState};
+pub use buses::{check as check_bus, setup as setup_bus};
 #[doc(hidden)]
 pub use clock::Clock;
 pub use delivery::{Delivery, Payload, Reason, State};
@@ -138,7 +140,10 @@ pub use pairing::{Joined, Joining};
 pub use parking::ParkedState;
 pub use publisher::{Acks, Published, Publisher};
 pub use read::Reader;
-pub use sealcast_bus::{BusError, BusUrl, BusUrlError, Place, ServerAddress};
+pub use sealcast_bus::{
+    Aspect, BusError, BusReport, BusSetup, BusUrl, BusUrlError, Place, ServerAddress, Standing,
+    Warning,
+};
 pub use sealcast_crypto::SecretBytes;
 pub use sealcast_engine::{Alarm, ControlTopic, End as RequestEnd, Parked, ParkingLimits};
 pub use sealcast_protocol::{

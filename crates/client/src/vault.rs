@@ -147,6 +147,20 @@ impl Vault {
         value.as_ref().map(record).transpose()
     }
 
+    /// Keeps which bus new streams are made on.
+    pub(crate) fn put_bus(&self, bus: String) -> Result<(), Error> {
+        let place = key(Space::Home, &[SETTINGS]);
+        sealcast_store::transact_with(&*self.0, |txn| {
+            let value = txn.get(&place)?;
+            let value = value.ok_or(Error::Internal("a home has no settings"))?;
+            let settings = Settings {
+                bus,
+                ..record(&value)?
+            };
+            Ok(txn.put(&place, &encode(&settings))?)
+        })
+    }
+
     pub(crate) fn contacts(&self) -> Result<Vec<(Name, UserId)>, Error> {
         let rows = self
             .0

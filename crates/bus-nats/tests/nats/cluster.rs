@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use sealcast_brokers::nats::Server;
-use sealcast_bus::{Bus, BusError, Offset, ServerOptions, Topic};
+use sealcast_bus::{Aspect, Bus, BusError, Offset, ServerOptions, Topic};
 use sealcast_bus_nats::NatsBus;
 use tokio::time::sleep;
 
@@ -48,10 +48,26 @@ impl Cluster {
         format!("nats://{}/x", servers.join(","))
     }
 
-    /// Opens the bus, once the servers have found each other.
+    /// Sets up the bus, once the servers have found each other; without a word it is kept on three.
+    async fn set_up(&self) {
+        let options = ServerOptions::default();
+        let setup = loop {
+            match NatsBus::setup(&address(&self.url()), &options).await {
+                Ok(setup) => break setup,
+                Err(_) => sleep(Duration::from_millis(100)).await,
+            }
+        };
+        assert_eq!(setup.made, ["the stream `x`, on 3 servers"]);
+        let report = NatsBus::check(&address(&self.url()), &options).await;
+        let report = report.unwrap();
+        let stated = report.stated(Aspect::Cluster).unwrap();
+        assert!(stated.contains("kept on 3 of its servers"), "{stated}");
+        let durability = report.stated(Aspect::Durability).unwrap();
+        assert!(durability.contains("most of its servers"), "{durability}");
+    }
+
     async fn open(&self) -> NatsBus {
-        let mut options = ServerOptions::default();
-        options.replicas = Some(SIZE);
+        let options = ServerOptions::default();
         loop {
             match NatsBus::open(&address(&self.url()), &options).await {
                 Ok(bus) => return bus,
@@ -84,6 +100,7 @@ async fn leader_by(url: &str) -> Option<usize> {
 async fn a_cluster_whose_leader_is_killed_loses_and_doubles_nothing() {
     const ITEMS: u64 = 90;
     let mut cluster = Cluster::start();
+    cluster.set_up().await;
     let (writer, follower) = (cluster.open().await, cluster.open().await);
     let log = Topic::new("a/log").unwrap();
     let mut tail = follower.tail(vec![(log.clone(), Offset(0))]);

@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod breaks;
+mod check;
 mod cluster;
 mod conformance;
 mod rig;

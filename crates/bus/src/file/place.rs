@@ -59,7 +59,7 @@ impl Place {
     }
 }
 
-fn tell(path: &Path, fault: impl Into<Arc<Fault>>) -> BusError {
+pub(super) fn tell(path: &Path, fault: impl Into<Arc<Fault>>) -> BusError {
     fault
         .into()
         .tell(path.display().to_string(), schema::VERSION)

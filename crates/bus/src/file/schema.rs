@@ -67,6 +67,14 @@ pub(super) fn connect(path: &Path) -> Result<Connection, Fault> {
     Ok(connection)
 }
 
+/// Opens the database at `path` as it is, and says its format; `None` where nothing was written there
+/// yet.
+pub(super) fn look(path: &Path) -> Result<Option<(Connection, u32)>, Fault> {
+    let connection = open(path, OpenFlags::empty())?;
+    let found = found_version(&connection)?;
+    Ok((found > 0).then_some((connection, found)))
+}
+
 fn open(path: &Path, flags: OpenFlags) -> Result<Connection, Fault> {
     let flags = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;

@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod backup;
+pub(crate) mod bus;
 pub(crate) mod completions;
 pub(crate) mod contact;
 pub(crate) mod demo;
@@ -58,6 +59,7 @@ pub(crate) async fn run(
         Command::Agent(args) => agent::run(ui, context, args).await,
         Command::Requests(args) => requests::run(ui, context, args).await,
         Command::Keys(args) => keys::run(ui, context, args).await,
+        Command::Bus(args) => bus::run(ui, context, args).await,
         Command::Backup(args) => backup::run(ui, context, &args).await,
         Command::Restore(args) => restore::run(ui, context, &args).await,
         Command::Inspect(args) => inspect::run(ui, context, &args).await,

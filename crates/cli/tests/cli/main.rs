@@ -6,6 +6,7 @@ mod access;
 mod agent;
 mod asking;
 mod backups;
+mod buses;
 mod copies;
 mod demo;
 #[cfg(unix)]

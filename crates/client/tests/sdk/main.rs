@@ -7,6 +7,7 @@ mod asking;
 mod attending;
 mod broker;
 mod clones;
+mod copying;
 mod crashes;
 mod damage;
 mod devices;

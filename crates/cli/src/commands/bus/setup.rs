@@ -1,0 +1,53 @@
+use clap::Args;
+use serde::Serialize;
+
+use super::parse;
+use crate::context::Context;
+use crate::error::CommandError;
+use crate::ui::Ui;
+
+/// Make what a bus needs
+///
+/// Makes the folder, or what a server needs to hold one: on NATS a JetStream stream, on three servers
+/// where there is a cluster, or as many are said in `servers.toml` (docs/reference/servers.md). What is there already is
+/// left as it is, and said.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  sealcast bus setup file:/srv/bus
+  sealcast bus setup nats://broker.example/plant")]
+pub(crate) struct SetupArgs {
+    /// The bus
+    url: String,
+}
+
+#[derive(Serialize)]
+struct Line {
+    bus: String,
+    made: Vec<String>,
+    left: Vec<String>,
+}
+
+pub(crate) async fn run(ui: &Ui, context: &Context, args: &SetupArgs) -> Result<(), CommandError> {
+    let bus = parse(&args.url)?;
+    let setup = sealcast::setup_bus(&bus, &context.home_path()?).await?;
+    if ui.is_json() {
+        return ui.json(&Line {
+            bus: bus.to_string(),
+            made: setup.made,
+            left: setup.left,
+        });
+    }
+    let made = setup
+        .made
+        .iter()
+        .map(|what| ["made".to_owned(), what.clone()]);
+    let left = setup
+        .left
+        .iter()
+        .map(|what| ["left".to_owned(), what.clone()]);
+    ui.table(&made.chain(left).collect::<Vec<_>>())?;
+    ui.flush()?;
+    ui.hint(format!("`sealcast bus check {bus}` says what it offers"));
+    Ok(())
+}

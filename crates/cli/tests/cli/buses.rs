@@ -1,0 +1,283 @@
+//! Buses that are looked at, set up, and carried from one to another.
+
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+use sealcast_brokers::nats::Server;
+use serde_json::Value;
+
+use crate::rig::{Person, Ran, Rig};
+
+/// Every item of a file bus, with its topic and offset.
+fn items_of(folder: &Path) -> Vec<(String, i64, Vec<u8>)> {
+    let bus = Connection::open(folder.join("bus.db")).unwrap();
+    let select = "SELECT name, item.key & ((1 << 40) - 1), payload FROM item \
+                  JOIN topic ON topic.id = item.key >> 40 ORDER BY 1, 2";
+    let mut select = bus.prepare(select).unwrap();
+    let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+    rows.unwrap().map(Result::unwrap).collect()
+}
+
+/// The items of a file bus that streams are made of.
+fn carried_of(folder: &Path) -> Vec<(String, i64, Vec<u8>)> {
+    let mut items = items_of(folder);
+    items.retain(|(topic, ..)| !topic.starts_with("d/"));
+    items
+}
+
+/// How many items a file bus has at this moment, while others write to it.
+fn count_of(folder: &Path) -> i64 {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let Ok(bus) = Connection::open_with_flags(folder.join("bus.db"), flags) else {
+        return 0;
+    };
+    let count = bus.query_row("SELECT count(*) FROM item", [], |row| row.get(0));
+    count.unwrap_or(0)
+}
+
+fn check(person: &Person, url: &str) -> (i32, Value) {
+    let (code, mut lines) = person.json(&["bus", "check", url]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    (code, lines.remove(0))
+}
+
+/// Without a server, and without a home.
+#[test]
+fn a_check_says_what_is_there_by_its_exit_code_and_makes_nothing() {
+    let rig = Rig::small();
+    let kim = rig.stranger("kim");
+    let (code, line) = check(&kim, "file:missing/bus");
+    assert_eq!((code, &line["standing"]), (7, &"missing".into()));
+    assert!(!rig.path().join("missing").exists());
+    std::fs::create_dir(rig.path().join("other")).unwrap();
+    rig.file(
+        "other/bus.db",
+        b"no database, and longer than its header would be",
+    );
+    let (code, line) = check(&kim, "file:other");
+    assert_eq!((code, &line["standing"]), (5, &"unusable".into()));
+    let said = kim.run(&["bus", "check", "file:other"]).stderr;
+    assert!(
+        said.contains("not a bus") && said.contains("hint:"),
+        "{said}"
+    );
+    assert!(
+        kim.refused(5, &["bus", "setup", "file:other"])
+            .contains("hint:")
+    );
+    assert_eq!(
+        kim.done(&["bus", "setup", "file:srv/bus"])
+            .matches("made")
+            .count(),
+        2
+    );
+    let again = kim.done(&["bus", "setup", "file:srv/bus"]);
+    assert!(
+        again.starts_with("left") && !again.contains("made"),
+        "{again}"
+    );
+    let (code, line) = check(&kim, "file:srv/bus");
+    assert_eq!((code, &line["standing"]), (0, &"ready".into()));
+    for key in [
+        "server",
+        "cluster",
+        "tls",
+        "history",
+        "retention",
+        "limits",
+        "room",
+    ] {
+        assert!(line[key].is_string(), "{key}: {line}");
+    }
+    assert!(line["round_trip_ms"].as_f64().unwrap() > 0.0);
+    let table = kim.done(&["bus", "check", "file:srv/bus"]);
+    assert!(
+        table.lines().any(|line| line == "standing    ready"),
+        "{table}"
+    );
+    // Nobody listens there.
+    let port = sealcast_brokers::free_port();
+    let url = format!("nats://127.0.0.1:{port}/x");
+    for command in ["check", "setup"] {
+        let said = kim.refused(5, &["bus", command, &url]);
+        assert!(said.contains("cannot be reached"), "{said}");
+    }
+    assert!(!kim.home().exists());
+}
+
+/// From a folder to a server and back, with readers who go on, and one who comes later.
+#[test]
+fn streams_are_carried_to_a_server_and_back_and_readers_go_on() {
+    let (rig, server) = (Rig::small(), Server::start());
+    let url = server.url("plant");
+    let (alice, ticket) = rig.owner("alice", "s");
+    let (bob, carol) = (rig.person("bob"), rig.person("carol"));
+    alice.done(&["pub", "s", "-m", "one"]);
+    bob.done(&["join", &ticket]);
+    alice.done(&["grant", "s", &bob.id(), "--from", "start"]);
+    assert_eq!(bob.done(&["read", "s"]), "one");
+
+    let said = alice.refused(7, &["bus", "copy", "file:bus", &url]);
+    assert!(said.contains("sealcast bus setup"), "{said}");
+    alice.done(&["bus", "setup", &url]);
+    let (code, lines) = alice.json(&["bus", "copy", "file:bus", &url]);
+    assert_eq!((code, &lines[0]["items"]), (0, &7.into()), "{lines:?}");
+    alice.done(&["pub", "s", "-m", "two"]);
+    let ran = alice.run(&["bus", "copy", "file:bus", &url, "--switch"]);
+    assert!(ran.expect(0, &[]).starts_with("s  1 item "), "{ran:?}");
+    assert!(ran.stderr.contains("this home uses TO"), "{ran:?}");
+    let (_, streams) = alice.json(&["stream", "list"]);
+    assert_eq!(streams[0]["bus"], url.as_str());
+
+    // Bob is still where it was, with what was published there; then he follows.
+    assert_eq!(bob.done(&["read", "s"]), "one\ntwo");
+    let ticket = alice.done(&["ticket", "s"]);
+    bob.done(&["join", &ticket]);
+    alice.done(&["pub", "s", "-m", "three"]);
+    assert_eq!(bob.done(&["read", "s"]), "one\ntwo\nthree");
+    carol.done(&["join", &ticket]);
+    alice.done(&["grant", "s", &carol.id(), "--from", "start"]);
+    assert_eq!(carol.done(&["read", "s"]), "one\ntwo\nthree");
+    assert_eq!(carol.count("gap", &["read", "s"]), 0);
+
+    alice.done(&["bus", "setup", "file:back"]);
+    alice.done(&["bus", "copy", &url, "file:back", "--switch"]);
+    drop(server);
+    let ticket = alice.done(&["ticket", "s"]);
+    alice.done(&["pub", "s", "-m", "four"]);
+    for reader in [&bob, &carol] {
+        reader.done(&["join", &ticket]);
+        assert_eq!(reader.done(&["read", "s"]), "one\ntwo\nthree\nfour");
+        assert_eq!(reader.problems(), [""; 0]);
+    }
+    // What was there from the beginning lies there as it lay on the first bus.
+    let (first, last) = (
+        carried_of(&rig.path().join("bus")),
+        carried_of(&rig.path().join("back")),
+    );
+    assert!(first.iter().all(|item| last.contains(item)));
+    // New streams are made there, too: all of this home had gone.
+    alice.done(&["stream", "create", "t"]);
+    let (_, streams) = alice.json(&["stream", "list"]);
+    assert!(
+        streams
+            .iter()
+            .all(|of| of["bus"].as_str().unwrap().ends_with("/back"))
+    );
+    assert_eq!(alice.problems().len(), 1, "its keys are here alone");
+}
+
+/// A bus with more on it than is copied at once: rubbish, as anybody may write who may write there.
+fn laden(rig: &Rig, count: usize) -> (Person, String) {
+    let (alice, ticket) = rig.owner("alice", "s");
+    alice.done(&["pub", "s", "-m", "first"]);
+    for number in 0..count {
+        rig.append(&alice.data_topic(), &vec![number as u8; 400_000]);
+    }
+    alice.done(&["pub", "s", "-m", "last"]);
+    (alice, ticket)
+}
+
+#[test]
+fn a_copy_that_is_killed_goes_on_where_it_stood_and_doubles_nothing() {
+    const COUNT: usize = 24;
+    let rig = Rig::small();
+    let (alice, ticket) = laden(&rig, COUNT);
+    alice.done(&["bus", "setup", "file:to"]);
+    // No home is needed where the ticket is given.
+    let nobody = rig.stranger("nobody");
+    let copy = ["bus", "copy", "file:bus", "file:to", &ticket];
+    let to = rig.path().join("to");
+    for round in 1..=4 {
+        let mut child = nobody.start(&copy);
+        // At another place each time, and at any moment of a batch.
+        while count_of(&to) < round * 5 && child.try_wait().unwrap().is_none() {
+            sleep(Duration::from_millis(1));
+        }
+        let mut random = [0];
+        getrandom::fill(&mut random).unwrap();
+        sleep(Duration::from_micros(u64::from(random[0]) * 50));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let ran = nobody.run(&copy);
+    ran.expect(0, &copy);
+    assert!(!nobody.home().exists());
+    assert_eq!(items_of(&to), carried_of(&rig.path().join("bus")));
+    assert_eq!(nobody.done(&copy), "s  0 items  0 bytes");
+}
+
+#[test]
+fn a_server_that_goes_away_and_comes_back_does_not_end_a_copy() {
+    let (rig, mut server) = (Rig::small(), Server::start());
+    let url = server.url("plant");
+    let (alice, _) = laden(&rig, 24);
+    alice.done(&["bus", "setup", &url]);
+    let copy = ["bus", "copy", "file:bus", &url];
+    let child = alice.start(&copy);
+    sleep(Duration::from_millis(400));
+    server.kill();
+    server.restart();
+    let ran = Ran::of(child.wait_with_output().unwrap());
+    ran.expect(0, &copy);
+    alice.done(&["bus", "setup", "file:back"]);
+    alice.done(&["bus", "copy", &url, "file:back", "s"]);
+    let (first, last) = (
+        carried_of(&rig.path().join("bus")),
+        items_of(&rig.path().join("back")),
+    );
+    assert_eq!(last.len(), first.len());
+    assert!(last == first, "the same items at the same places");
+}
+
+#[test]
+fn a_wrong_password_is_refused_and_a_full_bus_says_so() {
+    let config = "accounts { A: { jetstream: { max_file: 1000000 }, \
+                  users: [ { user: plant, password: hush } ] } }";
+    let (rig, server) = (Rig::small(), Server::start_with(config));
+    let url = server.url("plant");
+    let (alice, _) = laden(&rig, 6);
+    let say = |password: &str| {
+        let text = format!("[\"{url}\"]\nuser = \"plant\"\npassword = \"{password}\"\n");
+        std::fs::write(alice.home().join("servers.toml"), text).unwrap();
+    };
+    let (setup, copy) = (["bus", "setup", &url], ["bus", "copy", "file:bus", &url]);
+    say("wrong-one");
+    for command in [&setup[..], &copy] {
+        let said = alice.refused(5, command);
+        assert!(!said.contains("wrong-one"), "{said}");
+    }
+    say("hush");
+    alice.done(&setup);
+    let checked = alice.done(&["bus", "check", &url]);
+    assert!(checked.contains("the account may take"), "{checked}");
+    let said = alice.refused(5, &copy);
+    assert!(said.contains("full"), "{said}");
+}
+
+#[test]
+fn what_cannot_be_carried_is_refused_and_told() {
+    let rig = Rig::small();
+    let (alice, ticket) = rig.owner("alice", "s");
+    alice.done(&["bus", "setup", "file:to"]);
+    for (code, args, word) in [
+        (2, &["file:bus", "file:bus"][..], "one bus"),
+        (7, &["file:to", "file:bus"], "stream list"),
+        (7, &["file:to", "file:bus", "s"], "not on this bus"),
+        (7, &["file:bus", "file:to", "t"], "no such stream"),
+        (7, &["file:bus", "file:none"], "no bus yet"),
+        (7, &["file:none", "file:to", "s"], "no bus yet"),
+        (
+            2,
+            &["file:bus", "file:to", &ticket, "--switch"],
+            "by their names",
+        ),
+        (2, &["bus", "file:to"], "file:"),
+    ] {
+        let said = alice.refused(code, &[&["bus", "copy"], args].concat());
+        assert!(said.contains(word), "{args:?}: {said}");
+    }
+    assert!(!rig.path().join("none").exists());
+}
