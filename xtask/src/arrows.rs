@@ -51,7 +51,10 @@ const TABLE: &[Row] = &[
         "async-nats", "bytes", "chacha20", "ed25519-dalek", "futures-util", "getrandom", "thiserror",
         "tokio",
     ]),
-    row("sealcast-bus-postgres", &["sealcast-bus"], &["thiserror", "tokio", "tokio-postgres"]),
+    row("sealcast-bus-postgres", &["sealcast-bus"], &[
+        "base64", "getrandom", "md-5", "rustls", "rustls-native-certs", "thiserror", "tokio",
+        "tokio-postgres", "tokio-rustls",
+    ]),
     row("sealcast", &[
         "sealcast-engine", "sealcast-protocol", "sealcast-crypto", "sealcast-store", "sealcast-bus",
         "sealcast-bus-mqtt", "sealcast-bus-amqp", "sealcast-bus-nats", "sealcast-bus-postgres",

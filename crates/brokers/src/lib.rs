@@ -13,6 +13,8 @@ mod process;
 mod proxy;
 
 pub mod nats;
+#[cfg(unix)]
+pub mod postgres;
 
 pub use process::{Process, free_port};
 pub use proxy::Proxy;

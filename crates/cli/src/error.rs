@@ -409,8 +409,8 @@ fn hint_of_device(code: &str) -> Option<&'static str> {
 fn hint_of_bus(code: &str) -> Option<&'static str> {
     Some(match code {
         "bus.url" => {
-            "a bus is `file:` and a folder, such as `file:/srv/bus`, or `nats:` and a server, such as \
-             `nats://broker.example/plant`"
+            "a bus is `file:` and a folder, such as `file:/srv/bus`, or a server, such as \
+             `nats://broker.example/plant` or `postgres://db.example/fleet/plant`"
         }
         "bus.failed" => {
             "check that the bus is there and may be written; `sealcast stream list` shows where \

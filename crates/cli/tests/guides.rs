@@ -3,6 +3,14 @@
 
 use std::path::Path;
 use std::process::Command;
+#[cfg(target_os = "linux")]
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+#[cfg(target_os = "linux")]
+use sealcast_brokers::postgres::Server;
 
 /// What a guide takes for granted: the home of who reads it, with a stream, and somebody else's.
 const BEFORE: &str = "
@@ -378,4 +386,102 @@ fn the_guide_to_moving_to_another_bus_ends_as_it_says() {
     ] {
         assert!(out.contains(word), "{word}: {out}");
     }
+}
+
+/// What a reader of the guide to PostgreSQL has: a server, and the right to do everything there.
+#[cfg(target_os = "linux")]
+const ON_POSTGRES: &str = "
+cd \"$HOME\"
+export SEALCAST_HOME=home PGHOST=127.0.0.1 PGPORT=@PORT@ PGDATABASE=postgres
+sudo() { shift 2; \"$@\"; }
+";
+
+/// Ends with a revocation, a reader who asks, and a server that is killed, whose tables and files are
+/// searched.
+#[cfg(target_os = "linux")]
+const STORY_ON_POSTGRES: &str = r#"```sh
+sealcast revoke boiler "$(sealcast --home reader id)"
+sealcast pub boiler -m '88.8 C'
+sealcast --home reader read boiler || echo "exit code $?"
+sealcast stream create attic --share on-request
+sealcast --home reader join "$(sealcast ticket attic)"
+sealcast grant attic "$(sealcast --home reader id)" --from start
+sealcast pub attic -m '19.3 C'
+sealcast --home reader read attic || echo "not yet: $?"
+sealcast sub attic & answering=$!
+sealcast --home reader request attic --wait 2m
+kill $answering
+sealcast --home reader read attic
+touch @SIGNALS@/kill
+until [ -e @SIGNALS@/killed ]; do sleep 0.1; done
+sealcast --home reader read attic
+seq 2000 | sealcast pub attic -l
+sealcast --home reader read attic | wc -l
+if SEALCAST_BUS_PASSWORD=xyzzy sealcast --home reader read attic 2> refused; then exit 1; fi
+grep -q 'postgres://127.0.0.1:@PORT@/fleet/plant' refused
+if grep -q xyzzy refused; then exit 1; fi
+psql -q -c CHECKPOINT
+pg_dump --inserts fleet > dump
+grep -q 'INSERT INTO plant.items' dump
+grep -rqaF /access/ @DATA@
+for secret in '71.5 C' '88.8 C' '19.3 C' boiler attic; do
+    hex=$(printf %s "$secret" | od -An -v -tx1 | tr -d ' \n')
+    for shown in "$secret" "$(printf %s "$secret" | base64)" "$hex"; do
+        if grep -qaF "$shown" dump || grep -rqaF "$shown" @DATA@; then echo "found: $secret"; exit 1; fi
+    done
+done
+echo nothing found
+```
+"#;
+
+/// Kills a server and starts it again when a file is there to ask for it, as long as there is a server.
+#[cfg(target_os = "linux")]
+fn kill_when_asked(server: &Arc<Mutex<Server>>, signals: &Path) {
+    let (server, signals) = (Arc::downgrade(server), signals.to_owned());
+    std::thread::spawn(move || {
+        while let Some(server) = server.upgrade() {
+            if signals.join("kill").exists() {
+                let mut server = server.lock().expect("a server");
+                server.kill();
+                server.restart();
+                std::fs::write(signals.join("killed"), "").expect("a file");
+                return;
+            }
+            drop(server);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_guide_to_postgres_ends_as_it_says_and_its_server_keeps_nothing_readable() {
+    let page = include_str!("../../../docs/guides/use-postgres.md");
+    assert!(page.split_whitespace().count() <= 700, "it is short");
+    let mut server = Server::start();
+    server.write(
+        "pg_hba.conf",
+        "host all plant 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n",
+    );
+    server.stop();
+    server.restart();
+    let (port, data) = (server.port().to_string(), server.folder());
+    let data = data.parent().expect("a folder").display().to_string();
+    let signals = tempfile::tempdir().expect("a folder");
+    let server = Arc::new(Mutex::new(server));
+    kill_when_asked(&server, signals.path());
+    let typed = |text: &str| {
+        text.replace("//localhost/", &format!("//127.0.0.1:{port}/"))
+            .replace("@PORT@", &port)
+            .replace("@DATA@", &data)
+            .replace("@SIGNALS@", &signals.path().display().to_string())
+    };
+    let page = format!("{page}{STORY_ON_POSTGRES}");
+    let out = run_after(&typed(ON_POSTGRES), &typed(&page));
+    drop(server);
+    let lines = |wanted: &str| out.lines().filter(|of| *of == wanted).count();
+    assert_eq!((lines("71.5 C"), lines("88.8 C")), (2, 0), "{out}");
+    assert_eq!((lines("exit code 3"), lines("not yet: 3")), (1, 1), "{out}");
+    assert_eq!((lines("opened"), lines("2001")), (1, 1), "{out}");
+    assert_eq!((lines("nothing found"), lines("19.3 C")), (1, 2), "{out}");
 }

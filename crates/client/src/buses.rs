@@ -7,6 +7,7 @@ use sealcast_bus::{
     Bus, BusError, BusReport, BusSetup, BusUrl, FileBus, Place, ServerAddress, Standing,
 };
 use sealcast_bus_nats::NatsBus;
+use sealcast_bus_postgres::PostgresBus;
 
 use crate::error::Error;
 use crate::servers;
@@ -20,7 +21,11 @@ pub(crate) async fn open(url: &BusUrl, home: &Path) -> Result<Arc<dyn Bus>, Erro
             let options = servers::options(home, address)?;
             Arc::new(NatsBus::open(address, &options).await?)
         }
-        Place::Mqtt(address) | Place::Amqp(address) | Place::Postgres(address) => {
+        Place::Postgres(address) => {
+            let options = servers::options(home, address)?;
+            Arc::new(PostgresBus::open(address, &options).await?)
+        }
+        Place::Mqtt(address) | Place::Amqp(address) => {
             return Err(not_in_this_build(address).into());
         }
     })
@@ -49,7 +54,11 @@ pub async fn check(url: &BusUrl, home: &Path) -> Result<BusReport, Error> {
             let options = servers::options(home, address)?;
             NatsBus::check(address, &options).await?
         }
-        Place::Mqtt(address) | Place::Amqp(address) | Place::Postgres(address) => {
+        Place::Postgres(address) => {
+            let options = servers::options(home, address)?;
+            PostgresBus::check(address, &options).await?
+        }
+        Place::Mqtt(address) | Place::Amqp(address) => {
             return Err(not_in_this_build(address).into());
         }
     })
@@ -68,7 +77,11 @@ pub async fn setup(url: &BusUrl, home: &Path) -> Result<BusSetup, Error> {
             let options = servers::options(home, address)?;
             NatsBus::setup(address, &options).await?
         }
-        Place::Mqtt(address) | Place::Amqp(address) | Place::Postgres(address) => {
+        Place::Postgres(address) => {
+            let options = servers::options(home, address)?;
+            PostgresBus::setup(address, &options).await?
+        }
+        Place::Mqtt(address) | Place::Amqp(address) => {
             return Err(not_in_this_build(address).into());
         }
     })

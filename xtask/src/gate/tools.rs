@@ -14,6 +14,14 @@ const NEEDED: &[(&[&str], &str)] = &[
     (&["cc", "--version"], "build-essential"),
     (&["nats-server", "--version"], "nats-server"),
     (&["node", "--version"], "nodejs"),
+    (
+        &[
+            "sh",
+            "-c",
+            "ls /usr/lib/postgresql/*/bin/initdb || initdb --version",
+        ],
+        "postgresql",
+    ),
     (&["python3", "-c", "import ensurepip, venv"], "python3-venv"),
 ];
 

@@ -21,7 +21,7 @@ pub(crate) struct InitArgs {
     /// What you call yourself; it stays in this home
     #[arg(long, value_name = "N")]
     name: Option<Name>,
-    /// Bus that new streams use: `file:` and a folder, made when missing, or `nats://HOST/PREFIX`
+    /// Bus that new streams use: `file:` and a folder, made when missing, or a server, such as `nats://HOST/PREFIX`
     ///
     /// Where not given, `file:` on the folder `bus` in the home.
     #[arg(long, value_name = "URL")]

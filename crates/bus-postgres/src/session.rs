@@ -1,0 +1,156 @@
+//! One connection to the server, and what is asked over it.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{AsyncMessage, Client, Connection, Notification, Socket, Statement};
+
+use crate::desks::{ANSWER_TIMEOUT, in_time};
+use crate::fault::Fault;
+use crate::settings::Settings;
+use crate::tls::Secured;
+
+/// How long a connection that is given up may take to say so.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A connection that the statements of a bus are made over.
+pub(crate) struct Session {
+    pub(crate) line: Line,
+    pub(crate) statements: Statements,
+}
+
+/// A connection, which ends with this.
+pub(crate) struct Line {
+    pub(crate) client: Client,
+    _ends: oneshot::Sender<()>,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").finish_non_exhaustive()
+    }
+}
+
+/// Prepared once a connection.
+pub(crate) struct Statements {
+    pub(crate) append: Statement,
+    pub(crate) written: Statement,
+    pub(crate) clear: Statement,
+    pub(crate) read: Statement,
+    pub(crate) ends: Statement,
+    pub(crate) trim: Statement,
+    pub(crate) tell: Statement,
+    pub(crate) send: Statement,
+    pub(crate) store: Statement,
+}
+
+impl Line {
+    /// Connects; `hear` is given what the server tells by itself.
+    pub(crate) async fn open(
+        settings: &Settings,
+        hear: impl FnMut(Notification) + Send + 'static,
+    ) -> Result<Self, Fault> {
+        let (client, connection) = settings.connect().await?;
+        let (ends, ended) = oneshot::channel();
+        tokio::spawn(drive(connection, ended, hear));
+        settings.set_up(&client).await?;
+        Ok(Self {
+            client,
+            _ends: ends,
+        })
+    }
+}
+
+impl Session {
+    pub(crate) async fn open(settings: &Settings) -> Result<Self, Fault> {
+        Self::over(Line::open(settings, |_| ()).await?).await
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.line.client.is_closed()
+    }
+
+    /// The tables must be there.
+    pub(crate) async fn over(line: Line) -> Result<Self, Fault> {
+        let statements = in_time(ANSWER_TIMEOUT, Statements::prepare(&line.client)).await?;
+        Ok(Self { line, statements })
+    }
+}
+
+impl Session {
+    /// What asks, and what is asked.
+    pub(crate) fn parts(&self) -> (&Client, &Statements) {
+        (&self.line.client, &self.statements)
+    }
+
+    /// Says something on a channel, if it can be said. It goes before whatever is asked next, and
+    /// nobody waits for it.
+    pub(crate) fn hint(&self, channel: &str, says: &str) {
+        let parameters: [&(dyn ToSql + Sync); 2] = [&channel, &says];
+        let (client, statements) = self.parts();
+        let telling = client.execute(&statements.tell, &parameters);
+        // The library hands it to the connection when it is first polled.
+        let mut telling = std::pin::pin!(telling);
+        let _is_told = telling
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_ready();
+    }
+}
+
+impl Statements {
+    async fn prepare(client: &Client) -> Result<Self, Fault> {
+        use crate::sql;
+        let (append, written, clear, read, ends, trim, tell, send, store) = tokio::try_join!(
+            client.prepare(sql::APPEND),
+            client.prepare(sql::WRITTEN),
+            client.prepare(sql::CLEAR),
+            client.prepare(sql::READ),
+            client.prepare(sql::ENDS),
+            client.prepare(sql::TRIM),
+            client.prepare(sql::TELL),
+            client.prepare(sql::SEND),
+            client.prepare(sql::STORE),
+        )?;
+        Ok(Self {
+            append,
+            written,
+            clear,
+            read,
+            ends,
+            trim,
+            tell,
+            send,
+            store,
+        })
+    }
+}
+
+/// Moves bytes until the connection breaks, or is no longer wanted. What the server remarks is not
+/// heard, and so not logged.
+async fn drive(
+    mut connection: Connection<Socket, Secured>,
+    ended: oneshot::Receiver<()>,
+    mut hear: impl FnMut(Notification),
+) {
+    let moving = async {
+        while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+            if let AsyncMessage::Notification(notification) = message {
+                hear(notification);
+            }
+        }
+    };
+    let given_up = async {
+        let _is_dropped = ended.await.is_err();
+        sleep(GRACE).await;
+    };
+    tokio::select! {
+        () = moving => {}
+        () = given_up => {}
+    }
+}

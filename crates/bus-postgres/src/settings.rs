@@ -1,0 +1,129 @@
+//! How a handle comes to its server.
+
+use std::fmt;
+use std::time::Duration;
+
+use sealcast_bus::{Credentials, ServerAddress, ServerOptions};
+use tokio_postgres::config::{SslMode, TargetSessionAttrs};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Config, Connection, Socket};
+
+use crate::desks::{ANSWER_TIMEOUT, in_time};
+use crate::fault::Fault;
+use crate::tls::{Secured, Tls};
+
+/// Names that are longer would be cut by the server.
+const NAME_LEN_MAX: usize = 63;
+/// How long one address of a server is tried.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a connection is tried when nothing comes over it.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// Set for each connection, whatever the server does by itself. What waits longer for a lock of
+/// somebody else gives up, before its answer is given up here.
+const SET_UP: &str = "
+SELECT set_config('search_path', quote_ident($1), false),
+    set_config('default_transaction_isolation', 'read committed', false),
+    set_config('lock_timeout', '8s', false),
+    set_config('jit', 'off', false),
+    CASE WHEN current_setting('synchronous_commit') <> 'remote_apply'
+        THEN set_config('synchronous_commit', 'on', false) END";
+
+/// Which server, which schema, and who we are to it.
+pub(crate) struct Settings {
+    config: Config,
+    tls: Tls,
+    schema: String,
+    place: String,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Settings").field(&self.place).finish()
+    }
+}
+
+impl Settings {
+    pub(crate) fn new(address: &ServerAddress, options: &ServerOptions) -> Result<Self, Fault> {
+        if address.name().len() > NAME_LEN_MAX {
+            return Err(Fault::LongName);
+        }
+        let mut config = Config::new();
+        for server in address.servers() {
+            let (host, port) = server.rsplit_once(':').unwrap_or((server, ""));
+            config.host(host.trim_matches(['[', ']']));
+            config.port(port.parse().unwrap_or_default());
+        }
+        match &options.credentials {
+            Credentials::None => {}
+            Credentials::Password { user, password } => {
+                config.user(user).password(password);
+            }
+            Credentials::File(_) | Credentials::Token(_) => return Err(Fault::Credentials),
+        }
+        let is_secure = options.require_tls || options.certificates.is_some() || address.is_tls();
+        let tls = match is_secure {
+            true => Tls::new(options.certificates.as_deref())?,
+            false => Tls::none(),
+        };
+        config
+            .dbname(address.space().unwrap_or_default())
+            .application_name("sealcast")
+            .connect_timeout(CONNECT_TIMEOUT)
+            .keepalives_idle(KEEPALIVE)
+            // Of several servers it is the one that others follow.
+            .target_session_attrs(TargetSessionAttrs::ReadWrite)
+            .ssl_mode(match is_secure {
+                true => SslMode::Require,
+                false => SslMode::Disable,
+            });
+        Ok(Self {
+            config,
+            tls,
+            schema: address.name().to_owned(),
+            place: address.to_string(),
+        })
+    }
+
+    /// What the bus is called in errors.
+    pub(crate) fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// The schema, which is the name of the channel, too.
+    pub(crate) fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// The first of the servers that answers and can be written to.
+    pub(crate) async fn connect(&self) -> Result<(Client, Connection<Socket, Secured>), Fault> {
+        let connecting = async { Ok(self.config.connect(self.tls.clone()).await?) };
+        in_time(ANSWER_TIMEOUT, connecting).await
+    }
+
+    /// Makes a new connection one of this bus; it must be driven meanwhile.
+    pub(crate) async fn set_up(&self, client: &Client) -> Result<(), Fault> {
+        in_time(ANSWER_TIMEOUT, async {
+            let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&self.schema, Type::TEXT)];
+            client.query_typed(SET_UP, &parameters).await?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// An identifier of SQL. Names of buses have no character that would need more.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identifier_ends_where_it_should() {
+        assert_eq!(quoted("Plant-7_x"), "\"Plant-7_x\"");
+        assert_eq!(quoted("a\"; DROP"), "\"a\"\"; DROP\"");
+    }
+}

@@ -1,0 +1,91 @@
+//! How much a PostgreSQL bus takes of its server.
+
+use sealcast_brokers::postgres::Server;
+use sealcast_bus::{Bus, Offset};
+
+use crate::rig::{QUICK, open, shared, topic};
+
+fn number(text: &str) -> u64 {
+    text.trim().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_sent_does_not_stay() {
+    let server = shared();
+    let (bus, ask) = (open(&server, "sent").await, topic("ask"));
+    let left = || number(&server.sql("SELECT count(*) FROM sent.sent"));
+    // Small ones are not stored.
+    bus.send(&ask, vec![1; 5_000]).await.unwrap();
+    assert_eq!(left(), 0);
+    for _ in 0..1_100 {
+        bus.send(&ask, vec![1; 5_001]).await.unwrap();
+    }
+    assert!((1_000..=1_025).contains(&left()), "{}", left());
+    server.sql("UPDATE sent.sent SET made = now() - interval '1 hour'");
+    while left() > 0 {
+        let before = left();
+        bus.send(&ask, vec![1]).await.unwrap();
+        assert!(left() < before, "{before}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handle_has_few_connections_whatever_is_asked_of_it() {
+    let server = Server::start_with(QUICK);
+    let bus = open(&server, "x").await;
+    let mut tail = bus.tail(vec![(topic("log"), Offset(0))]);
+    let _listener = bus.listen(vec![topic("ask")]).await.unwrap();
+    let mut appending = tokio::task::JoinSet::new();
+    for number in 0..200 {
+        let (bus, log) = (bus.clone(), topic(&format!("log/{}", number % 7)));
+        appending.spawn(async move { bus.append(&log, vec![vec![7; 1_000]]).await.unwrap() });
+    }
+    while appending.join_next().await.is_some() {}
+    let connections = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'sealcast'";
+    assert!(number(&server.sql(connections)) <= 5);
+    bus.append(&topic("log"), vec![vec![1]]).await.unwrap();
+    assert_eq!(tail.next().await.unwrap().1.len(), 1);
+    drop((tail, _listener, bus));
+    while number(&server.sql(connections)) > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trim_removes_rows() {
+    let server = shared();
+    let (bus, inbox) = (open(&server, "trims").await, topic("d/1/inbox"));
+    bus.append(&inbox, vec![vec![7; 10_000]; 10]).await.unwrap();
+    let left = || number(&server.sql("SELECT count(*) FROM trims.items"));
+    bus.trim(&inbox, Offset(4)).await.unwrap();
+    assert_eq!(left(), 6);
+    bus.trim(&inbox, Offset(u64::MAX)).await.unwrap();
+    assert_eq!(left(), 0);
+    assert_eq!(number(&server.sql("SELECT count(*) FROM trims.writers")), 1);
+}
+
+/// Settings of the server, the database or the user that would break a promise.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_bus_depends_on_is_set_for_each_connection() {
+    let server = Server::start_with(
+        "fsync = off\nsynchronous_commit = off\nbytea_output = 'escape'\n\
+         default_transaction_isolation = 'serializable'\nstandard_conforming_strings = off",
+    );
+    let (bus, log) = (open(&server, "x").await, topic("a"));
+    server.sql(
+        "CREATE TABLE seen (says text);
+         CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN
+            INSERT INTO public.seen VALUES (current_setting(''synchronous_commit'')
+                || '' '' || current_setting(''transaction_isolation''));
+            RETURN NEW; END';
+         CREATE TRIGGER see BEFORE INSERT ON x.items FOR EACH ROW EXECUTE FUNCTION see();
+         CREATE SCHEMA other; CREATE TABLE other.items (); CREATE TABLE public.items ();
+         ALTER DATABASE postgres SET search_path = other, public",
+    );
+    for handle in [&bus, &open(&server, "x").await] {
+        handle.append(&log, vec![vec![1]]).await.unwrap();
+    }
+    let seen = server.sql("SELECT DISTINCT says FROM public.seen");
+    assert_eq!(seen.trim(), "on read committed");
+    assert_eq!(bus.end(&log).await.unwrap(), Offset(2));
+}

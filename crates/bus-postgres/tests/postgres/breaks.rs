@@ -1,0 +1,334 @@
+//! What a PostgreSQL bus does when its server, or the way to it, breaks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealcast_brokers::Proxy;
+use sealcast_brokers::postgres::Server;
+use sealcast_bus::{Bus, BusError, Offset, ServerOptions, Topic};
+use sealcast_bus_postgres::PostgresBus;
+use tokio::time::sleep;
+
+use crate::rig::{QUICK, address, open, shared, topic};
+
+async fn read_all(bus: &dyn Bus, topic: &Topic) -> Vec<String> {
+    let (mut payloads, mut next) = (Vec::new(), Offset(0));
+    loop {
+        let items = bus.read(topic, next, 1 << 20).await.unwrap();
+        let Some(last) = items.last() else {
+            return payloads;
+        };
+        next = Offset(last.offset.0 + 1);
+        let texts = items.into_iter();
+        payloads.extend(texts.map(|item| String::from_utf8(item.payload).unwrap()));
+    }
+}
+
+/// Follows a topic until it has so many items.
+async fn follow(bus: PostgresBus, topic: Topic, count: u64) -> Vec<String> {
+    let mut tail = bus.tail(vec![(topic, Offset(0))]);
+    let mut seen = Vec::new();
+    while (seen.len() as u64) < count {
+        // An error loses nothing: the next call goes on.
+        let Ok((_, items)) = tail.next().await else {
+            continue;
+        };
+        for item in items {
+            assert_eq!(item.offset, Offset(seen.len() as u64));
+            seen.push(String::from_utf8(item.payload).unwrap());
+        }
+    }
+    seen
+}
+
+/// Appends one item after another, which say whose they are and where they went before.
+async fn append(bus: PostgresBus, topic: Topic, writer: u64, count: u64) -> Vec<(u64, String)> {
+    let mut acknowledged = Vec::new();
+    for number in 0..count {
+        let payload = format!("{writer} {number}");
+        let first = bus.append(&topic, vec![payload.clone().into()]);
+        acknowledged.push((first.await.unwrap().0, payload));
+        // Rather often than fast: the server is to be hit while something is under way.
+        sleep(Duration::from_millis(2)).await;
+    }
+    acknowledged
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_killed_again_and_again_loses_and_doubles_nothing() {
+    const WRITERS: u64 = 4;
+    const EACH: u64 = 60;
+    let mut server = Server::start_with(QUICK);
+    let log = topic("a/log");
+    let following = tokio::spawn(follow(
+        open(&server, "x").await,
+        log.clone(),
+        WRITERS * EACH,
+    ));
+    let shared = open(&server, "x").await;
+    let mut writers = Vec::new();
+    for writer in 0..WRITERS {
+        // Two of them write over the same handle.
+        let bus = match writer {
+            0 | 1 => shared.clone(),
+            _ => open(&server, "x").await,
+        };
+        writers.push(tokio::spawn(append(bus, log.clone(), writer, EACH)));
+    }
+    for round in 1..=4 {
+        let wanted = Offset(round * WRITERS * EACH / 5);
+        while shared.end(&log).await.unwrap() < wanted {
+            sleep(Duration::from_millis(1)).await;
+        }
+        match round {
+            3 => server.stop(),
+            _ => server.kill(),
+        }
+        server.restart();
+    }
+    let mut acknowledged = Vec::new();
+    for writer in writers {
+        let written = writer.await.unwrap();
+        assert!(written.is_sorted_by_key(|(offset, _)| *offset));
+        acknowledged.extend(written);
+    }
+    acknowledged.sort();
+    let expected: Vec<String> = acknowledged.iter().map(|(_, text)| text.clone()).collect();
+    let offsets = acknowledged.iter().map(|(offset, _)| *offset);
+    assert!(offsets.eq(0..WRITERS * EACH));
+    assert_eq!(read_all(&shared, &log).await, expected);
+    assert_eq!(following.await.unwrap(), expected);
+}
+
+/// A handle behind a proxy, and one that sees the server as it is.
+struct Pair {
+    server: Arc<Server>,
+    proxy: Proxy,
+    behind: PostgresBus,
+    direct: PostgresBus,
+}
+
+impl Pair {
+    async fn start(name: &str) -> Self {
+        Self::on(shared(), name).await
+    }
+
+    async fn on(server: Arc<Server>, name: &str) -> Self {
+        let proxy = Proxy::before(server.port()).await;
+        let url = format!("postgres://127.0.0.1:{}/postgres/{name}", proxy.port());
+        let options = ServerOptions::default();
+        Self {
+            behind: PostgresBus::open(&address(&url), &options).await.unwrap(),
+            direct: open(&server, name).await,
+            proxy,
+            server,
+        }
+    }
+
+    /// Has the server store an append whose answer does not arrive.
+    async fn unanswered(&self, log: &Topic, at: Option<Offset>) -> tokio::task::JoinHandle<Sent> {
+        let end = self.direct.end(log).await.unwrap();
+        // One connection is there, and nothing need be asked before.
+        self.behind.end(log).await.unwrap();
+        self.proxy.mute();
+        let (bus, to) = (self.behind.clone(), log.clone());
+        let appending = tokio::spawn(async move {
+            let payloads = vec![b"once".to_vec()];
+            match at {
+                Some(at) => bus.append_at(&to, at, payloads).await.map(Sent::At),
+                None => bus.append(&to, payloads).await.map(Sent::From),
+            }
+            .unwrap()
+        });
+        while self.direct.end(log).await.unwrap() == end {
+            sleep(Duration::from_millis(5)).await;
+        }
+        appending
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Sent {
+    From(Offset),
+    At(bool),
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_whose_answer_is_lost_is_found_and_not_made_again() {
+    let pair = Pair::start("lost").await;
+    let log = topic("a");
+    pair.behind
+        .append(&log, vec![b"zero".to_vec()])
+        .await
+        .unwrap();
+    for round in 0..3 {
+        let appending = pair.unanswered(&log, None).await;
+        pair.proxy.renew().await;
+        assert_eq!(appending.await.unwrap(), Sent::From(Offset(1 + round)));
+    }
+    // Where the end is compared, it is not taken for another's.
+    let appending = pair.unanswered(&log, Some(Offset(4))).await;
+    pair.proxy.renew().await;
+    assert_eq!(appending.await.unwrap(), Sent::At(true));
+    let expected = ["zero", "once", "once", "once", "once"];
+    assert_eq!(read_all(&pair.direct, &log).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_whose_answer_is_lost_is_found_behind_others_and_trimmed() {
+    let pair = Pair::start("behind").await;
+    let log = topic("a");
+    for at in [None, Some(Offset(3))] {
+        let appending = pair.unanswered(&log, at).await;
+        pair.direct
+            .append(&log, vec![b"other".to_vec(); 2])
+            .await
+            .unwrap();
+        pair.direct.trim(&log, Offset(u64::MAX)).await.unwrap();
+        pair.proxy.renew().await;
+        let expected = at.map_or(Sent::From(Offset(0)), |_| Sent::At(true));
+        assert_eq!(appending.await.unwrap(), expected);
+    }
+    assert_eq!(pair.direct.end(&log).await.unwrap(), Offset(6));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_that_is_made_after_all_is_not_made_twice() {
+    let pair = Pair::on(Arc::new(Server::start_with(QUICK)), "x").await;
+    let log = topic("a");
+    pair.direct
+        .append(&log, vec![b"zero".to_vec()])
+        .await
+        .unwrap();
+    pair.behind.end(&log).await.unwrap();
+    // Somebody holds the topic, so that the append waits in the server while its connection is lost
+    // and it is made again.
+    let held = pair.server.hold("BEGIN; SELECT FROM x.topics FOR UPDATE");
+    let (bus, to) = (pair.behind.clone(), log.clone());
+    let appending = tokio::spawn(async move { bus.append(&to, vec![b"once".to_vec()]).await });
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+    for attempts in 1..=2 {
+        while pair.server.sql(waiting).trim() != attempts.to_string() {
+            sleep(Duration::from_millis(10)).await;
+        }
+        if attempts == 1 {
+            pair.proxy.renew().await;
+        }
+    }
+    drop(held);
+    assert_eq!(appending.await.unwrap().unwrap(), Offset(1));
+    // The other attempt is over, too.
+    let busy =
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%INSERT%' AND state = 'active'";
+    while pair.server.sql(busy).trim() != "1" {
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(read_all(&pair.direct, &log).await, ["zero", "once"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tail_and_a_listener_go_on_over_connections_that_break() {
+    let pair = Pair::start("going_on").await;
+    let (log, ask) = (topic("a"), topic("ask"));
+    let mut tail = pair.behind.tail(vec![(log.clone(), Offset(0))]);
+    let mut listener = pair.behind.listen(vec![ask.clone()]).await.unwrap();
+    let mut next = 0;
+    for round in 0..4 {
+        pair.direct
+            .append(&log, vec![b"told".to_vec(); 3])
+            .await
+            .unwrap();
+        // What is told now is not heard.
+        pair.proxy.mute();
+        pair.direct
+            .append(&log, vec![b"untold".to_vec(); 3])
+            .await
+            .unwrap();
+        match round % 2 {
+            0 => pair.proxy.renew().await,
+            // Nobody comes through for a moment.
+            _ => {
+                pair.proxy.cut();
+                sleep(Duration::from_millis(200)).await;
+                pair.proxy.open();
+            }
+        }
+        while next < (round + 1) * 6 {
+            // An error loses nothing: the next call goes on.
+            let Ok((_, items)) = tail.next().await else {
+                continue;
+            };
+            for item in items {
+                assert_eq!(item.offset, Offset(next));
+                next += 1;
+            }
+        }
+        let says = round.to_string().into_bytes();
+        loop {
+            pair.direct.send(&ask, says.clone()).await.unwrap();
+            let heard = tokio::time::timeout(Duration::from_millis(50), listener.next());
+            if let Ok(heard) = heard.await
+                && heard.unwrap().1 == says
+            {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_way_changes_nothing_but_the_time() {
+    let pair = Pair::start("slow").await;
+    let (log, ask) = (topic("a"), topic("ask"));
+    pair.proxy.slow(2_000, Duration::from_millis(2));
+    let mut listener = pair.behind.listen(vec![ask.clone()]).await.unwrap();
+    let mut tail = pair.behind.tail(vec![(log.clone(), Offset(0))]);
+    for number in 0..5_u8 {
+        let payload = vec![number; 40_000];
+        pair.behind
+            .append(&log, vec![payload.clone()])
+            .await
+            .unwrap();
+        pair.direct.send(&ask, payload.clone()).await.unwrap();
+        assert_eq!(listener.next().await.unwrap().1, payload);
+        let (_, items) = tail.next().await.unwrap();
+        assert_eq!((items.len(), &items[0].payload), (1, &payload));
+    }
+}
+
+/// Takes about as long as an answer is waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_on_which_nothing_comes_is_given_up() {
+    let pair = Pair::on(Arc::new(Server::start_with(QUICK)), "x").await;
+    let log = topic("a");
+    let appending = pair.unanswered(&log, None).await;
+    let of_behind = "SELECT count(*) FROM pg_stat_activity
+        WHERE application_name = 'sealcast' AND query LIKE '%INSERT INTO items%'";
+    assert_eq!(pair.server.sql(of_behind).trim(), "1");
+    while pair.server.sql(of_behind).trim() != "0" {
+        sleep(Duration::from_millis(100)).await;
+    }
+    pair.proxy.open();
+    assert_eq!(appending.await.unwrap(), Sent::From(Offset(0)));
+    assert_eq!(read_all(&pair.direct, &log).await, ["once"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_not_there_is_named_and_used_again_when_it_is() {
+    let mut server = Server::start_with(QUICK);
+    let (bus, log) = (open(&server, "x").await, topic("a"));
+    server.stop();
+    let is_named = |error: BusError| {
+        let BusError::Unreachable { place, .. } = &error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(*place, server.url("x"));
+    };
+    let address = address(&server.url("x"));
+    let opened = PostgresBus::open(&address, &ServerOptions::default()).await;
+    is_named(opened.unwrap_err());
+    is_named(bus.append(&log, vec![b"lost".to_vec()]).await.unwrap_err());
+    server.restart();
+    let first = bus.append(&log, vec![b"one".to_vec()]).await.unwrap();
+    assert_eq!(first, Offset(0));
+}

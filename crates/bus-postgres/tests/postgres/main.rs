@@ -1,0 +1,10 @@
+//! A PostgreSQL bus on the real server, which each test starts for itself.
+#![cfg(test)]
+
+mod bounds;
+mod breaks;
+mod check;
+mod conformance;
+mod rig;
+mod secrecy;
+mod strangers;
