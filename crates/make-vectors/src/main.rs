@@ -2,6 +2,11 @@
 //!
 //! `vectors/README.md` says how the files read. What is expected is written down here and not
 //! computed; `crates/vectors` reads the files back without any of this.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command prints"
+)]
 
 mod asking;
 mod bundles;
@@ -24,15 +29,35 @@ mod stores;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context as _, bail, ensure};
 use case::Case;
 
+/// The repository's top folder.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 /// Below the top folder.
 const FOLDER: &str = "vectors";
 
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let outcome = match words.as_slice() {
+        [] => write(Path::new(ROOT)),
+        ["--check"] => check(Path::new(ROOT)),
+        _ => Err(anyhow::anyhow!("it knows `--check` and nothing else")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Writes every file anew, and removes those that no generator makes any more.
-pub(crate) fn write(root: &Path) -> anyhow::Result<()> {
+fn write(root: &Path) -> anyhow::Result<()> {
     let folder = root.join(FOLDER);
     let made = made()?;
     for path in committed(&folder)?.keys() {
@@ -50,7 +75,7 @@ pub(crate) fn write(root: &Path) -> anyhow::Result<()> {
 }
 
 /// Makes every case and compares it with its file, byte for byte.
-pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
+fn check(root: &Path) -> anyhow::Result<()> {
     let (made, committed) = (made()?, committed(&root.join(FOLDER))?);
     let paths = made.keys().chain(committed.keys());
     let mut differing: Vec<&PathBuf> = paths
@@ -123,7 +148,7 @@ mod tests {
 
     #[test]
     fn the_committed_vectors_are_what_the_generators_make() {
-        check(&crate::root()).unwrap();
+        check(Path::new(ROOT)).unwrap();
     }
 
     #[test]
