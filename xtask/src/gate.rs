@@ -1,15 +1,18 @@
 //! `cargo xtask test`: every check and every test, in one command.
 
+mod built;
 mod elsewhere;
+mod testing;
 mod tools;
 
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use built::{Kind, build};
 use elsewhere::{build_for_browsers, vectors_in_python, vectors_in_webassembly};
+use testing::test;
 use tools::prepare;
 
 use crate::summary::Summary;
@@ -52,12 +55,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "examples",
-        run: |root| {
-            for example in EXAMPLES {
-                cargo(root, &["run", "-q", "-p", "sealcast", "--example", example])?;
-            }
-            Ok(None)
-        },
+        run: examples,
     },
     Step {
         name: "build for browsers",
@@ -129,26 +127,25 @@ fn doc(root: &Path) -> anyhow::Result<Option<Summary>> {
     must(cargo)
 }
 
+/// Runs those that were built with the tests: built alone, what they stand on would be built anew with
+/// other features.
+fn examples(root: &Path) -> anyhow::Result<Option<Summary>> {
+    let built = build(root)?;
+    for name in EXAMPLES {
+        let is_it = |of: &&built::Built| of.kind == Kind::Example && of.name == *name;
+        let example = built.iter().find(is_it);
+        let example = example.with_context(|| format!("there is no example {name}"))?;
+        let mut command = Command::new(&example.program);
+        command.current_dir(root);
+        must(command)?;
+    }
+    Ok(None)
+}
+
 fn must(mut command: Command) -> anyhow::Result<Option<Summary>> {
     let name = format!("{command:?}");
     let status = command.stdin(Stdio::null()).status();
     let status = status.with_context(|| format!("starting {name}"))?;
     ensure!(status.success(), "this failed: {name}");
     Ok(None)
-}
-
-/// Runs all tests, those in the docs included, and counts them as they go by.
-fn test(root: &Path) -> anyhow::Result<Option<Summary>> {
-    let mut cargo = crate::cargo(root);
-    cargo.args(["test", "--workspace", "--all-features", "--no-fail-fast"]);
-    let mut child = cargo.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-    let output = child.stdout.take().context("cargo has no output")?;
-    let mut summary = Summary::default();
-    for line in BufReader::new(output).split(b'\n') {
-        let line = line?;
-        let line = String::from_utf8_lossy(&line);
-        println!("{line}");
-        summary.add(&line);
-    }
-    Ok(Some(summary.close(child.wait()?.success())))
 }

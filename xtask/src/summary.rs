@@ -1,6 +1,7 @@
-//! Sums the results that cargo prints, one line per test binary.
+//! Sums the results that programs of tests print, a line each.
 
 use std::fmt;
+use std::ops::AddAssign;
 
 /// How many tests passed and failed.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -25,10 +26,18 @@ impl Summary {
         }
     }
 
-    /// The sum, once cargo has ended. A binary that would not build or died without a result
-    /// counts as one failure, and so does a run of no tests at all.
-    pub(crate) fn close(mut self, succeeded: bool) -> Self {
-        if self.failed == 0 && (!succeeded || self.passed == 0) {
+    /// The same, once the program that printed it has ended. One that would not build or died
+    /// without a result counts as one failure.
+    pub(crate) fn ended(mut self, succeeded: bool) -> Self {
+        if self.failed == 0 && !succeeded {
+            self.failed = 1;
+        }
+        self
+    }
+
+    /// The same; no tests at all count as one failure.
+    pub(crate) fn or_none(mut self) -> Self {
+        if self == Self::default() {
             self.failed = 1;
         }
         self
@@ -37,6 +46,13 @@ impl Summary {
     /// Whether all is well.
     pub(crate) fn all_passed(self) -> bool {
         self.failed == 0
+    }
+}
+
+impl AddAssign for Summary {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
     }
 }
 
@@ -50,10 +66,14 @@ impl fmt::Display for Summary {
 mod tests {
     use super::*;
 
-    fn sum(output: &str, succeeded: bool) -> String {
-        let mut summary = Summary::default();
-        output.lines().for_each(|line| summary.add(line));
-        summary.close(succeeded).to_string()
+    fn sum(outputs: &[(&str, bool)]) -> String {
+        let mut sum = Summary::default();
+        for (output, succeeded) in outputs {
+            let mut summary = Summary::default();
+            output.lines().for_each(|line| summary.add(line));
+            sum += summary.ended(*succeeded);
+        }
+        sum.or_none().to_string()
     }
 
     const OK: &str = "running 3 tests\ntest a ... ok\n\
@@ -63,17 +83,17 @@ mod tests {
 
     #[test]
     fn results_are_summed_over_binaries() {
-        assert_eq!(sum(&format!("{OK}{OK}"), true), "6 passed, 0 failed");
-        assert_eq!(sum(&format!("{OK}{FAILED}"), false), "7 passed, 2 failed");
+        assert_eq!(sum(&[(OK, true), (OK, true)]), "6 passed, 0 failed");
+        assert_eq!(sum(&[(OK, true), (FAILED, false)]), "7 passed, 2 failed");
     }
 
     #[test]
     fn a_binary_that_died_counts_as_a_failure() {
-        assert_eq!(sum(OK, false), "3 passed, 1 failed");
+        assert_eq!(sum(&[(OK, false), ("", true)]), "3 passed, 1 failed");
     }
 
     #[test]
     fn no_tests_at_all_is_a_failure() {
-        assert_eq!(sum("", true), "0 passed, 1 failed");
+        assert_eq!(sum(&[("", true)]), "0 passed, 1 failed");
     }
 }

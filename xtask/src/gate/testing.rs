@@ -1,0 +1,116 @@
+//! The tests: several programs at a time, so that one that waits leaves no core idle.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::thread::{self, available_parallelism};
+use std::time::Instant;
+
+use anyhow::{Context as _, anyhow};
+
+use super::built::{Built, Kind, build};
+use crate::summary::Summary;
+
+/// Programs that take longest, by the names of their targets. They begin first, so that none of them
+/// is left alone in the end.
+const LONG: &[&str] = &["cli", "sdk", "crash", "seeds", "nats", "engine"];
+
+/// Runs all tests, those in the docs included, and counts them.
+pub(super) fn test(root: &Path) -> anyhow::Result<Option<Summary>> {
+    let mut programs = build(root)?;
+    programs.retain(|of| of.kind == Kind::Test);
+    let place = |of: &Built| LONG.iter().position(|name| *name == of.name);
+    programs.sort_by_key(|of| place(of).unwrap_or(LONG.len()));
+    let output = root.join("target/output");
+    fs::create_dir_all(&output).with_context(|| format!("making {}", output.display()))?;
+    let mut summary = run_all(&programs, &output)?;
+    summary += doc_tests(root)?;
+    Ok(Some(summary.or_none()))
+}
+
+/// One more at a time than there are cores: most of them wait now and then.
+fn run_all(programs: &[Built], output: &Path) -> anyhow::Result<Summary> {
+    let waiting = Mutex::new(programs.iter());
+    let next = || waiting.lock().ok()?.next();
+    let summary = Mutex::new(Summary::default());
+    let work = || -> anyhow::Result<()> {
+        while let Some(of) = next() {
+            let ran = run(of, output).with_context(|| of.program.display().to_string())?;
+            let mut summary = summary
+                .lock()
+                .map_err(|_| anyhow!("another one panicked"))?;
+            *summary += ran.print(of);
+        }
+        Ok(())
+    };
+    let count = available_parallelism().map_or(1, usize::from) + 1;
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..count).map(|_| scope.spawn(work)).collect();
+        let ends = workers.into_iter().map(|worker| match worker.join() {
+            Ok(end) => end,
+            Err(_) => Err(anyhow!("running the tests panicked")),
+        });
+        ends.collect::<anyhow::Result<Vec<_>>>()
+    })?;
+    let summary = summary.lock().map_err(|_| anyhow!("a worker panicked"))?;
+    Ok(*summary)
+}
+
+/// What a program came to.
+struct Ran {
+    is_success: bool,
+    seconds: f64,
+    text: String,
+}
+
+/// Runs one as cargo would.
+fn run(of: &Built, output: &Path) -> anyhow::Result<Ran> {
+    let name = of.program.file_name().context("a program has a name")?;
+    let path = output.join(name);
+    let file = File::create(&path)?;
+    let begun = Instant::now();
+    let status = Command::new(&of.program)
+        .current_dir(&of.folder)
+        .env("CARGO_MANIFEST_DIR", &of.folder)
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file)
+        .status()?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let text = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
+    fs::remove_file(&path)?;
+    Ok(Ran {
+        is_success: status.success(),
+        seconds,
+        text,
+    })
+}
+
+impl Ran {
+    /// Prints all that it said in one piece, and counts it.
+    fn print(&self, of: &Built) -> Summary {
+        let Self { seconds, text, .. } = self;
+        println!("\n{}, {seconds:.1} s\n{text}", of.program.display());
+        let mut summary = Summary::default();
+        text.lines().for_each(|line| summary.add(line));
+        summary.ended(self.is_success)
+    }
+}
+
+fn doc_tests(root: &Path) -> anyhow::Result<Summary> {
+    let mut cargo = crate::cargo(root);
+    cargo.args(["test", "--workspace", "--all-features", "--no-fail-fast"]);
+    cargo.arg("--doc");
+    let mut child = cargo.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let output = child.stdout.take().context("cargo has no output")?;
+    let mut summary = Summary::default();
+    for line in BufReader::new(output).split(b'\n') {
+        let line = line?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        summary.add(&line);
+    }
+    Ok(summary.ended(child.wait()?.success()))
+}
