@@ -324,6 +324,8 @@ impl Server {
     pub(crate) async fn hint(&self, subject: String, end: u64) {
         let bytes = Bytes::copy_from_slice(&end.to_be_bytes());
         let _is_sent = self.client.publish(subject, bytes).await.is_ok();
+        // It leaves before the program may end.
+        let _has_left = self.client.flush().await.is_ok();
     }
 
     pub(crate) async fn subscribe(&self, subject: String) -> Result<Subscriber, Fault> {

@@ -1,11 +1,18 @@
 //! What others put where a NATS bus is, and how it tells them apart.
 
+use std::time::Duration;
+
 use async_nats::jetstream;
+use futures_util::StreamExt as _;
 use sealcast_brokers::nats::Server;
 use sealcast_bus::{Bus, BusError, Offset, ServerOptions, Topic};
 use sealcast_bus_nats::NatsBus;
+use tokio::time::timeout;
 
 use crate::rig::{address, open};
+
+/// How long to wait for what must come, however busy the machine is.
+const LONG: Duration = Duration::from_secs(60);
 
 fn topic(name: &str) -> Topic {
     Topic::new(name).unwrap()
@@ -221,4 +228,34 @@ async fn a_trim_frees_the_room_of_large_appends_too() {
     assert_eq!(stored().await, all / 2 + 1);
     let found = bus.read(&other, Offset(0), usize::MAX).await.unwrap();
     assert_eq!(found[0].payload, large[0]);
+}
+
+/// A command ends as soon as its append is acknowledged; whoever follows hears of it at once all the
+/// same, and not only when it next looks.
+#[test]
+fn a_writer_that_ends_at_once_has_told_of_what_it_wrote() {
+    const WRITERS: u64 = 30;
+    let server = Server::start();
+    let runtime = || tokio::runtime::Runtime::new().unwrap();
+    let listening = runtime();
+    let mut told = listening.block_on(async {
+        let client = async_nats::connect(format!("127.0.0.1:{}", server.port()));
+        let client = client.await.unwrap();
+        let told = client.subscribe("x.new.a").await.unwrap();
+        client.flush().await.unwrap();
+        told
+    });
+    for number in 0..WRITERS {
+        let writing = runtime();
+        writing.block_on(async {
+            let bus = open(&server, "x").await;
+            bus.append(&topic("a"), vec![item(number)]).await.unwrap();
+        });
+        writing.shutdown_background();
+    }
+    for number in 0..WRITERS {
+        let next = async { timeout(LONG, told.next()).await };
+        let message = listening.block_on(next).expect("it is told").unwrap();
+        assert_eq!(*message.payload, (number + 1).to_be_bytes());
+    }
 }
