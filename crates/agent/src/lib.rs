@@ -37,7 +37,8 @@ pub use config::{
     AgentConfig, Config, ConfigError, DecisionPolicy, FILE_NAME, LogFormat, LogLevel,
 };
 pub use line::{
-    DeliveryLine, LineError, StreamLine, base64_of, parked_code, reason_code, rfc3339, state_code,
+    BusState, DeliveryLine, LineError, StreamLine, base64_of, parked_code, reason_code, rfc3339,
+    state_code,
 };
 pub use requests::{Approved, PendingRequest, Requests, Wanted};
 pub use run::{Agent, StartError};

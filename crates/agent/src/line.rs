@@ -52,8 +52,20 @@ pub enum StreamLine {
     Delivery(Delivery),
     /// What the bus showed that honest devices and buses do not do: what, and what to do.
     Alarm(String, String),
+    /// The bus is away, and is waited for; or it is back.
+    Bus(BusState),
     /// The last line: why there are no more.
     End(crate::Fault),
+}
+
+/// How the bus of a stream that is followed stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BusState {
+    /// It cannot be used, and is tried again.
+    Away,
+    /// It can be used again.
+    Back,
 }
 
 /// Why a line cannot be read: it was written by another version, or altered.
@@ -77,6 +89,7 @@ struct Raw {
     waiting: Option<u64>,
     alarm: Option<String>,
     hint: Option<String>,
+    bus: Option<BusState>,
     end: Option<crate::Fault>,
 }
 
@@ -90,6 +103,9 @@ impl StreamLine {
         let raw: Raw = serde_json::from_slice(line).map_err(|_| LineError)?;
         if let Some(end) = raw.end {
             return Ok(Self::End(end));
+        }
+        if let Some(state) = raw.bus {
+            return Ok(Self::Bus(state));
         }
         if let Some(waiting) = raw.waiting {
             return Ok(Self::Waiting(waiting));

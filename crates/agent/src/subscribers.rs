@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::api::Fault;
 use crate::hub::Hub;
-use crate::line::{DeliveryLine, base64_of};
+use crate::line::{BusState, DeliveryLine, base64_of};
 
 /// Lines that wait for a subscriber who is slow to take them. When there are so many, reading waits.
 const LINES_WAITING: usize = 16;
@@ -98,6 +98,7 @@ pub(crate) async fn follow(
         lines,
         left: wanted.count,
         confirmations: wanted.confirmations,
+        is_away: false,
     };
     tokio::spawn(follower.run(subscription));
     Ok(Lines(taken))
@@ -112,6 +113,8 @@ struct Follower {
     /// How many messages it still wants, where it said so.
     left: Option<u64>,
     confirmations: Option<Confirmations>,
+    /// Whether the bus is away, and waited for.
+    is_away: bool,
 }
 
 /// Why no more is told.
@@ -127,6 +130,8 @@ enum Ending {
 enum Next {
     Delivery(Result<Delivery, Error>),
     Alarm(Alarm),
+    /// The bus is back.
+    Back(Result<(), Error>),
     Stopping,
     Gone,
 }
@@ -177,7 +182,21 @@ impl Follower {
                     let base64 = base64_of(&delivery);
                     line(&DeliveryLine::of(&delivery, base64.as_ref()))
                 }
-                Next::Delivery(Err(error)) => return Ending::Fault(Fault::of(&error)),
+                Next::Delivery(Err(error)) if error.is_bus_away() => {
+                    self.is_away = true;
+                    line(&Bus {
+                        bus: BusState::Away,
+                    })
+                }
+                Next::Back(Ok(())) => {
+                    self.is_away = false;
+                    line(&Bus {
+                        bus: BusState::Back,
+                    })
+                }
+                Next::Delivery(Err(error)) | Next::Back(Err(error)) => {
+                    return Ending::Fault(Fault::of(&error));
+                }
                 Next::Alarm(alarm) => line(&AlarmLine {
                     alarm: alarm.to_string(),
                     hint: alarm.hint(),
@@ -217,7 +236,8 @@ impl Follower {
             () = self.hub.stopping() => Next::Stopping,
             alarm = alarm(&mut self.alarms) => Next::Alarm(alarm),
             () = self.lines.closed() => Next::Gone,
-            delivery = subscription.next() => Next::Delivery(delivery),
+            back = self.stream.wait_for_bus(), if self.is_away => Next::Back(back),
+            delivery = subscription.next(), if !self.is_away => Next::Delivery(delivery),
         }
     }
 }
@@ -246,6 +266,11 @@ struct Waiting {
 struct AlarmLine {
     alarm: String,
     hint: &'static str,
+}
+
+#[derive(Serialize)]
+struct Bus {
+    bus: BusState,
 }
 
 #[derive(Serialize)]

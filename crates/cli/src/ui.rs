@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sealcast::Stream;
+use sealcast_agent::BusState;
 use serde::Serialize;
 
 use crate::error::{CommandError, Kind};
@@ -152,6 +153,18 @@ impl Ui {
         }
         say(&format!("{} {alarm}", self.paint("alarm:", "1;31")));
         self.hint(hint);
+    }
+
+    /// Says on stderr that the bus that is followed is away, or back.
+    pub(crate) fn bus_state(&self, state: BusState) {
+        let (code, says) = match state {
+            BusState::Away => ("bus.away", "the bus is away, trying again"),
+            BusState::Back => ("bus.back", "the bus is back"),
+        };
+        match self.json {
+            true => self.error(&CommandError::new(Kind::Bus, code, says)),
+            false => say(says),
+        }
     }
 
     /// A progress bar on stderr; silent where nobody would see it.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sealcast_bus::{Bus, Offset, Topic};
+use sealcast_bus::{Bus, BusUrl, FileBus, Offset, Standing, Topic};
 use sealcast_crypto::leaving_no_trace;
 use sealcast_engine::{Alarm, ControlTopic, Identity, Output, Put, Space, StreamView};
 use sealcast_protocol::{
@@ -149,6 +149,18 @@ impl Core {
 
     pub(crate) fn view(&self) -> MutexGuard<'_, StreamView> {
         lock(&self.view)
+    }
+
+    /// Whether there is a folder with a bus where the ticket says.
+    pub(crate) async fn is_folder_there(&self) -> bool {
+        let url = BusUrl::parse(self.ticket.bus()).ok();
+        match url.as_ref().map(BusUrl::place) {
+            Some(sealcast_bus::Place::File(folder)) => {
+                let report = FileBus::check(folder).await;
+                report.is_ok_and(|of| of.standing == Standing::Ready)
+            }
+            _ => false,
+        }
     }
 
     pub(crate) fn data_topic(&self) -> Result<Topic, Error> {

@@ -231,6 +231,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether it says that the bus is away for now. What failed for it may be tried again:
+    /// [`Stream::wait_for_bus`](crate::Stream::wait_for_bus) says when.
+    pub fn is_bus_away(&self) -> bool {
+        matches!(
+            self,
+            Self::Bus(BusError::Unreachable { .. } | BusError::Busy { .. })
+        )
+    }
+
     /// A stable name for programs.
     pub fn code(&self) -> &'static str {
         match self {

@@ -1,8 +1,9 @@
 //! One stream, as one device sees it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use sealcast_bus::{Bus, BusUrl};
+use sealcast_bus::{Bus, BusError, BusUrl};
 use sealcast_crypto::SecretBytes;
 use sealcast_engine::Alarm;
 use sealcast_protocol::{Interval, Name, Position, SessionKind, StreamId, Ticket};
@@ -21,6 +22,10 @@ use crate::publisher::{Published, Publisher, check_size};
 use crate::read::Reader;
 use crate::seal::{Batch, Sealer};
 use crate::subscribe::Subscription;
+
+/// Between two looks whether a bus is back, at first and at last.
+const AWAY_PAUSE: Duration = Duration::from_millis(250);
+const AWAY_PAUSE_MAX: Duration = Duration::from_secs(4);
 
 /// A stream, opened from a [`Home`](crate::Home).
 ///
@@ -75,6 +80,29 @@ impl Stream {
     /// due, for as long as it is driven.
     pub fn attend(&self) -> Attendant {
         Attendant::new(self.core.clone())
+    }
+
+    /// Waits until the bus can be used again, after something failed because it is
+    /// [away](Error::is_bus_away). Who follows the stream goes on then: nothing was lost.
+    ///
+    /// # Errors
+    ///
+    /// Fails where something else goes wrong, or where another folder has taken the place of the bus:
+    /// then the stream is to be opened anew.
+    pub async fn wait_for_bus(&self) -> Result<(), Error> {
+        let mut pause = AWAY_PAUSE;
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = AWAY_PAUSE_MAX.min(pause * 2);
+            // One that is there and that this handle cannot use is another.
+            let is_folder_there = self.core.is_folder_there().await;
+            match self.core.sync().await {
+                Ok(()) => return Ok(()),
+                Err(Error::Bus(BusError::Busy { .. })) => {}
+                Err(error) if is_folder_there || !error.is_bus_away() => return Err(error),
+                Err(_) => {}
+            }
+        }
     }
 
     /// Copies all that the bus has of the stream, and what comes, to another bus: messages stay

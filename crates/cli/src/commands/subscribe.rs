@@ -3,8 +3,10 @@ use std::future;
 use std::num::NonZeroU64;
 
 use clap::Args;
-use sealcast::{AnswerOptions, Delivery, DeviceId, Name, Parked, Position, Reason, Subscription};
-use sealcast_agent::{Messages, StreamLine};
+use sealcast::{
+    AnswerOptions, Delivery, DeviceId, Name, Parked, Position, Reason, Stream, Subscription,
+};
+use sealcast_agent::{BusState, Messages, StreamLine};
 use tokio::time::{Instant, sleep_until};
 
 use crate::agent::{self, Running};
@@ -21,7 +23,7 @@ use crate::ui::{self, Ui};
 /// is not here waits on disk, and is printed when the key has come, by this `sub` or a later one.
 /// Meanwhile it asks whoever is there for keys that are missing, and gives keys to others who ask,
 /// as far as the access log lets it. What did not open is summed up on stderr, and the exit code is
-/// 3 then. Where the agent of the home runs, it is followed through it, and no passphrase is asked
+/// 3 then. A bus that goes away while it runs is waited for, and that is said. Where the agent of the home runs, it is followed through it, and no passphrase is asked
 /// for.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -70,7 +72,7 @@ pub(crate) async fn run(
     let names = Names::of(&home)?;
     let mut printer = Printer::new(ui, names, home.user().to_string(), args.stream.to_string());
     tokio::select! {
-        followed = follow(ui, &mut subscription, &mut printer, args.count) => followed?,
+        followed = follow(ui, &stream, &mut subscription, &mut printer, args.count) => followed?,
         () = at(end) => {}
         ended = asked_to_end() => ended?,
     }
@@ -85,13 +87,22 @@ pub(crate) async fn run(
 
 async fn follow(
     ui: &Ui,
+    stream: &Stream,
     subscription: &mut Subscription,
     printer: &mut Printer<'_>,
     count: Option<NonZeroU64>,
 ) -> Result<(), CommandError> {
     let no_bar = ui.bar(None, true);
     loop {
-        let delivery = subscription.next().await?;
+        let delivery = match subscription.next().await {
+            Err(error) if error.is_bus_away() => {
+                ui.bus_state(BusState::Away);
+                stream.wait_for_bus().await?;
+                ui.bus_state(BusState::Back);
+                continue;
+            }
+            delivery => delivery?,
+        };
         printer.print(&delivery, &no_bar)?;
         ui.flush()?;
         if count.is_some_and(|count| printer.messages() >= count.get()) {
@@ -185,6 +196,7 @@ async fn follow_through(
                 }
             }
             StreamLine::Alarm(alarm, hint) => ui.alarm(&alarm, &hint),
+            StreamLine::Bus(state) => ui.bus_state(state),
             StreamLine::End(fault) => return Err(agent::ended(fault)),
         }
         ui.flush()?;

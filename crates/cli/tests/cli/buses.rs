@@ -1,5 +1,6 @@
 //! Buses that are looked at, set up, and carried from one to another.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
@@ -280,4 +281,26 @@ fn what_cannot_be_carried_is_refused_and_told() {
         assert!(said.contains(word), "{args:?}: {said}");
     }
     assert!(!rig.path().join("none").exists());
+}
+
+/// What its server does not tell at once it tells when it is asked.
+#[test]
+fn who_follows_hears_that_the_server_is_away_and_goes_on_when_it_is_back() {
+    let (rig, mut server) = (Rig::small(), Server::start());
+    let kim = rig.person("kim");
+    kim.done(&["stream", "create", "s", "--bus", &server.url("plant")]);
+    kim.done(&["pub", "s", "-m", "one"]);
+    let mut sub = kim.start(&["sub", "s", "--from", "start"]);
+    let mut said = BufReader::new(sub.stderr.take().unwrap()).lines();
+    let mut lines = BufReader::new(sub.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "one");
+    server.kill();
+    let away = said.next().unwrap().unwrap();
+    assert_eq!(away, "the bus is away, trying again");
+    server.restart();
+    assert_eq!(said.next().unwrap().unwrap(), "the bus is back");
+    kim.done(&["pub", "s", "-m", "two"]);
+    assert_eq!(lines.next().unwrap().unwrap(), "two");
+    sub.kill().unwrap();
+    sub.wait().unwrap();
 }

@@ -63,3 +63,16 @@ fn an_archive_that_cannot_be_is_told_and_nothing_else_suffers() {
     let said = kim.refused(2, &["agent", "--archive", "srv/archive"]);
     assert!(said.contains("file:"), "{said}");
 }
+
+#[test]
+fn an_agent_follows_its_home_to_another_bus() {
+    let rig = Rig::small();
+    let (kim, _) = rig.owner("kim", "s");
+    let mut serving = Serving::of_stream(&kim, &[]);
+    kim.done(&["bus", "setup", "file:to"]);
+    kim.done(&["bus", "copy", "file:bus", "file:to", "--switch"]);
+    std::fs::remove_dir_all(rig.path().join("bus")).unwrap();
+    serving.wait_for("stream attended to");
+    until(&kim, |of| of["streams"][0]["standing"] == "attended");
+    serving.stop();
+}
