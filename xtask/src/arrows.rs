@@ -45,7 +45,9 @@ const TABLE: &[Row] = &[
         "argon2", "blake2", "minicbor", "rand_core", "rusqlite", "thiserror", "zeroize",
     ]),
     row("sealcast-bus", &[], &["rusqlite", "rustix", "thiserror", "tokio"]),
-    row("sealcast-bus-mqtt", &["sealcast-bus"], &["rumqttc", "rumqttc-next", "thiserror", "tokio"]),
+    row("sealcast-bus-mqtt", &["sealcast-bus"], &[
+        "bytes", "getrandom", "rustls", "rustls-native-certs", "thiserror", "tokio", "tokio-rustls",
+    ]),
     row("sealcast-bus-amqp", &["sealcast-bus"], &["lapin", "thiserror", "tokio"]),
     row("sealcast-bus-nats", &["sealcast-bus"], &[
         "async-nats", "bytes", "chacha20", "ed25519-dalek", "futures-util", "getrandom", "thiserror",

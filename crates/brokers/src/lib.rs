@@ -12,6 +12,7 @@
 mod process;
 mod proxy;
 
+pub mod mosquitto;
 pub mod nats;
 #[cfg(unix)]
 pub mod postgres;

@@ -47,6 +47,19 @@ impl Process {
         self.child.id()
     }
 
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    ///
+    /// When that cannot be done.
+    #[cfg(unix)]
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, signal).unwrap_or_else(|error| {
+            panic!("{} cannot be told anything: {error}", self.name);
+        });
+    }
+
     /// Waits until a look finds something.
     ///
     /// # Panics

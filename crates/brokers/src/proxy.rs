@@ -21,11 +21,19 @@ enum Mode {
     Slow(usize, Duration),
 }
 
+/// What the way is like now.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    mode: Mode,
+    /// How often all connections were closed.
+    cuts: u64,
+}
+
 /// Stands between clients and their server, and is a bad way when told to.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
-    mode: Arc<watch::Sender<Mode>>,
+    way: Arc<watch::Sender<Way>>,
 }
 
 impl Proxy {
@@ -37,14 +45,17 @@ impl Proxy {
     pub async fn before(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("its address").port();
-        let mode = Arc::new(watch::channel(Mode::Open).0);
-        let modes = Arc::clone(&mode);
+        let way = Arc::new(watch::Sender::new(Way {
+            mode: Mode::Open,
+            cuts: 0,
+        }));
+        let ways = Arc::clone(&way);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass(client, server, modes.subscribe()));
+                tokio::spawn(pass(client, server, ways.subscribe()));
             }
         });
-        Self { port, mode }
+        Self { port, way }
     }
 
     /// Where it listens, on 127.0.0.1.
@@ -54,17 +65,20 @@ impl Proxy {
 
     /// From now on nothing comes back from the server, while connections look as if they were open.
     pub fn mute(&self) {
-        self.mode.send_replace(Mode::Mute);
+        self.set(Mode::Mute);
     }
 
     /// From now on at most `bytes` pass at once, and such a wait follows them.
     pub fn slow(&self, bytes: usize, wait: Duration) {
-        self.mode.send_replace(Mode::Slow(bytes.max(1), wait));
+        self.set(Mode::Slow(bytes.max(1), wait));
     }
 
     /// Closes all connections, and each that is made from now on.
     pub fn cut(&self) {
-        self.mode.send_replace(Mode::Cut);
+        self.way.send_modify(|way| {
+            way.mode = Mode::Cut;
+            way.cuts += 1;
+        });
     }
 
     /// Closes all connections, and lets new ones through.
@@ -76,12 +90,17 @@ impl Proxy {
 
     /// Lets everything through from now on, but on connections that were muted.
     pub fn open(&self) {
-        self.mode.send_replace(Mode::Open);
+        self.set(Mode::Open);
+    }
+
+    fn set(&self, mode: Mode) {
+        self.way.send_modify(|way| way.mode = mode);
     }
 }
 
-async fn pass(client: TcpStream, server: u16, mut modes: watch::Receiver<Mode>) {
-    if *modes.borrow_and_update() == Mode::Cut {
+async fn pass(client: TcpStream, server: u16, mut ways: watch::Receiver<Way>) {
+    let way = *ways.borrow_and_update();
+    if way.mode == Mode::Cut {
         return;
     }
     let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else {
@@ -89,25 +108,25 @@ async fn pass(client: TcpStream, server: u16, mut modes: watch::Receiver<Mode>) 
     };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let there = carry(from_client, to_server, modes.clone(), false);
-    let back = carry(from_server, to_client, modes.clone(), true);
+    let there = carry(from_client, to_server, ways.clone(), false);
+    let back = carry(from_server, to_client, ways.clone(), true);
     tokio::select! {
         () = there => {}
         () = back => {}
-        () = ended(modes) => {}
+        () = ended(ways, way.cuts) => {}
     }
 }
 
 /// Returns when connections are to be closed. Once a connection was muted, whatever follows closes it.
-async fn ended(mut modes: watch::Receiver<Mode>) {
+async fn ended(mut ways: watch::Receiver<Way>, cuts: u64) {
     let mut was_muted = false;
     loop {
-        let mode = *modes.borrow_and_update();
-        if mode == Mode::Cut || (was_muted && mode != Mode::Mute) {
+        let way = *ways.borrow_and_update();
+        if way.cuts != cuts || (was_muted && way.mode != Mode::Mute) {
             return;
         }
-        was_muted |= mode == Mode::Mute;
-        if modes.changed().await.is_err() {
+        was_muted |= way.mode == Mode::Mute;
+        if ways.changed().await.is_err() {
             return;
         }
     }
@@ -116,12 +135,12 @@ async fn ended(mut modes: watch::Receiver<Mode>) {
 async fn carry(
     mut from: impl tokio::io::AsyncRead + Unpin,
     mut to: impl tokio::io::AsyncWrite + Unpin,
-    modes: watch::Receiver<Mode>,
+    ways: watch::Receiver<Way>,
     is_answer: bool,
 ) {
     let mut bytes = vec![0; PIECE];
     loop {
-        let size = match *modes.borrow() {
+        let size = match ways.borrow().mode {
             Mode::Slow(size, _) => size.min(PIECE),
             Mode::Open | Mode::Mute | Mode::Cut => PIECE,
         };
@@ -129,7 +148,7 @@ async fn carry(
             Ok(count) if count > 0 => count,
             _ => return,
         };
-        let mode = *modes.borrow();
+        let mode = ways.borrow().mode;
         if let Mode::Slow(_, wait) = mode {
             sleep(wait).await;
         }

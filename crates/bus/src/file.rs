@@ -3,6 +3,7 @@
 mod check;
 mod fault;
 mod listen;
+mod mirror;
 mod place;
 mod scan;
 mod schema;
@@ -20,6 +21,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{Bus, BusError, BusFuture, Item, Limits, Listener, Offset, Tail, Topic};
 use fault::Fault;
+pub use mirror::{Arrival, ArrivalId, ArrivalPart, Mirror, Origin};
+
 use listen::FileListener;
 use place::Place;
 use scan::Readers;

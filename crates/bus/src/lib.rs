@@ -49,7 +49,7 @@ mod url;
 
 pub use bus::{Bus, BusFuture, Item, Limits, Listener, Offset, Tail};
 pub use error::BusError;
-pub use file::FileBus;
+pub use file::{Arrival, ArrivalId, ArrivalPart, FileBus, Mirror, Origin};
 pub use report::{Aspect, BusReport, BusSetup, Standing, Warning};
 pub use server_address::ServerAddress;
 pub use server_options::{Credentials, ServerOptions};

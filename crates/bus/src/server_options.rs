@@ -15,6 +15,9 @@ pub struct ServerOptions {
     /// On how many servers of a cluster what is created is kept: 1, 3 or 5; where not given, what the
     /// servers do by themselves.
     pub replicas: Option<usize>,
+    /// Whether to hand out what has passed to those who come late, on a bus whose servers keep none of
+    /// it: MQTT.
+    pub serves_history: bool,
 }
 
 /// Who we are to a server.

@@ -485,3 +485,93 @@ fn the_guide_to_postgres_ends_as_it_says_and_its_server_keeps_nothing_readable()
     assert_eq!((lines("opened"), lines("2001")), (1, 1), "{out}");
     assert_eq!((lines("nothing found"), lines("19.3 C")), (1, 2), "{out}");
 }
+
+/// What a reader of the guide to MQTT does not type: waiting for the broker and the archive.
+const ON_MQTT: [(&str, &str); 2] = [
+    (
+        "mosquitto -c mosquitto.conf &\n",
+        r#"
+broker=$!
+trap 'kill -9 $broker' EXIT
+until (exec 3<> /dev/tcp/127.0.0.1/1883) 2> /dev/null; do kill -0 $broker; done
+"#,
+    ),
+    (
+        "SEALCAST_BUS_HISTORY=serve sealcast --home archive agent &\n",
+        r#"
+archive=$!
+trap 'kill -9 $archive $broker' EXIT
+until sealcast --home archive agent status 2> /dev/null | grep -q attended; do kill -0 $archive; sleep 0.1; done
+"#,
+    ),
+];
+
+/// Ends with a revocation, a reader who asks, one who comes late again, and a broker that is stopped and
+/// whose disk is searched.
+const STORY_ON_MQTT: &str = r#"```sh
+sealcast revoke boiler "$(sealcast --home reader id)"
+sealcast pub boiler -m '88.8 C'
+sealcast --home reader read boiler || echo "exit code $?"
+sealcast stream create attic --share on-request
+sealcast --home reader join "$(sealcast ticket attic)"
+sealcast grant attic "$(sealcast --home reader id)" --from start
+sealcast pub attic -m '19.3 C'
+sealcast --home reader read attic || echo "not yet: $?"
+sealcast sub attic & answering=$!
+sealcast --home reader request attic --wait 2m
+kill $answering
+sealcast --home reader read attic
+seq 2000 | sealcast pub attic -l
+sealcast --home reader read attic | wc -l
+kill $broker
+wait $broker || true
+grep -qaF plant/log broker.db
+mosquitto -c mosquitto.conf & broker=$!
+trap 'kill -9 $archive $broker' EXIT
+until (exec 3<> /dev/tcp/127.0.0.1/1883) 2> /dev/null; do kill -0 $broker; done
+sealcast --home reader read attic | wc -l
+if SEALCAST_BUS_PASSWORD=xyzzy sealcast --home reader read attic 2> refused; then exit 1; fi
+grep -q 'mqtt://127.0.0.1:1883/plant' refused
+if grep -q xyzzy refused; then exit 1; fi
+mosquitto_sub -p 1883 -u plant -P change-me -t 'plant/#' -W 1 -F '%t %x' > retained || true
+grep -q plant/log retained
+for secret in '71.5 C' '88.8 C' '19.3 C' boiler attic; do
+    hex=$(printf %s "$secret" | od -An -tx1 | tr -d ' \n')
+    if grep -qaF -e "$secret" -e "$hex" -e "$(printf %s "$secret" | base64)" broker.db retained; then
+        echo "found: $secret"
+        exit 1
+    fi
+    if grep -rqaF -e "$secret" archive/mirrors reader/mirrors; then exit 1; fi
+done
+echo nothing found
+```
+"#;
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_guide_to_mqtt_ends_as_it_says_and_its_broker_keeps_nothing_readable() {
+    let page = include_str!("../../../docs/guides/use-mqtt.md");
+    assert!(page.split_whitespace().count() <= 700, "it is short");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = free.local_addr().expect("a port").port().to_string();
+    drop(free);
+    // As root it would become another user, who may not read what lies here.
+    let mut page = page.replace("listener 1883", "user root\nlistener 1883");
+    for (typed, waiting) in ON_MQTT {
+        assert!(page.contains(typed));
+        page = page.replace(typed, &format!("{typed}{waiting}"));
+    }
+    // Another agent may have the port that it has by itself.
+    let quiet = "printf '[agent]\\nlisten = \"off\"\\n' > archive/config.toml\n";
+    let page = page.replace(
+        "SEALCAST_BUS_HISTORY",
+        &format!("{quiet}SEALCAST_BUS_HISTORY"),
+    );
+    let page = format!("{page}{STORY_ON_MQTT}").replace("1883", &port);
+    let out = run_after(ON_NATS.0, &page);
+    let lines = |wanted: &str| out.lines().filter(|of| *of == wanted).count();
+    assert_eq!((lines("71.5 C"), lines("88.8 C")), (2, 0), "{out}");
+    assert_eq!((lines("exit code 3"), lines("not yet: 3")), (1, 1), "{out}");
+    assert_eq!((lines("opened"), lines("2001")), (1, 2), "{out}");
+    assert_eq!((lines("nothing found"), lines("19.3 C")), (1, 1), "{out}");
+}

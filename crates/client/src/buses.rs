@@ -1,16 +1,23 @@
 //! Opening, checking and setting up a bus of any kind.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sealcast_bus::{
     Bus, BusError, BusReport, BusSetup, BusUrl, FileBus, Place, ServerAddress, Standing,
 };
+use sealcast_bus_mqtt::MqttBus;
 use sealcast_bus_nats::NatsBus;
 use sealcast_bus_postgres::PostgresBus;
+use sealcast_crypto::digest;
 
 use crate::error::Error;
 use crate::servers;
+
+/// Below a home, where the mirrors are of buses that need one.
+const MIRRORS: &str = "mirrors";
+/// Names the folder of a mirror.
+const MIRROR_LABEL: &str = "sealcast.v1 mirror";
 
 /// Opens the bus that a URL names, for the home in a folder: what else there is to say to a server
 /// stands there, so that a URL can be handed on.
@@ -25,7 +32,11 @@ pub(crate) async fn open(url: &BusUrl, home: &Path) -> Result<Arc<dyn Bus>, Erro
             let options = servers::options(home, address)?;
             Arc::new(PostgresBus::open(address, &options).await?)
         }
-        Place::Mqtt(address) | Place::Amqp(address) => {
+        Place::Mqtt(address) => {
+            let options = servers::options(home, address)?;
+            Arc::new(MqttBus::open(address, &options, mirror(url, home)).await?)
+        }
+        Place::Amqp(address) => {
             return Err(not_in_this_build(address).into());
         }
     })
@@ -58,7 +69,11 @@ pub async fn check(url: &BusUrl, home: &Path) -> Result<BusReport, Error> {
             let options = servers::options(home, address)?;
             PostgresBus::check(address, &options).await?
         }
-        Place::Mqtt(address) | Place::Amqp(address) => {
+        Place::Mqtt(address) => {
+            let options = servers::options(home, address)?;
+            MqttBus::check(address, &options).await?
+        }
+        Place::Amqp(address) => {
             return Err(not_in_this_build(address).into());
         }
     })
@@ -81,10 +96,22 @@ pub async fn setup(url: &BusUrl, home: &Path) -> Result<BusSetup, Error> {
             let options = servers::options(home, address)?;
             PostgresBus::setup(address, &options).await?
         }
-        Place::Mqtt(address) | Place::Amqp(address) => {
+        Place::Mqtt(address) => {
+            let options = servers::options(home, address)?;
+            MqttBus::setup(address, &options).await?
+        }
+        Place::Amqp(address) => {
             return Err(not_in_this_build(address).into());
         }
     })
+}
+
+/// The folder of the mirror of a bus: one for each bus of a home.
+fn mirror(url: &BusUrl, home: &Path) -> PathBuf {
+    let name = digest(MIRROR_LABEL, &[url.to_string().as_bytes()]);
+    let digits = name.as_bytes().iter().take(16);
+    let digits: String = digits.map(|byte| format!("{byte:02x}")).collect();
+    home.join(MIRRORS).join(digits)
 }
 
 fn not_in_this_build(address: &ServerAddress) -> BusError {

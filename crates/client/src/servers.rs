@@ -90,7 +90,7 @@ struct Said {
     replicas: Option<usize>,
 }
 
-const TEXTS: [&str; 8] = [
+const TEXTS: [&str; 9] = [
     "user",
     "password",
     "password_file",
@@ -99,6 +99,7 @@ const TEXTS: [&str; 8] = [
     "credentials",
     "ca",
     "tls",
+    "history",
 ];
 
 type Section = BTreeMap<Spanned<String>, Spanned<Value>>;
@@ -190,6 +191,10 @@ impl Said {
         if self.texts.get("tls").is_some_and(|tls| tls != "require") {
             return Err("`tls` may be \"require\", and nothing else");
         }
+        let history = self.texts.get("history");
+        if history.is_some_and(|history| history != "serve") {
+            return Err("`history` may be \"serve\", and nothing else");
+        }
         match self.replicas {
             None | Some(1 | 3 | 5) => Ok(()),
             Some(_) => Err("`replicas` may be 1, 3 or 5"),
@@ -201,6 +206,7 @@ impl Said {
         let mut options = ServerOptions::default();
         options.require_tls = self.has("tls");
         options.replicas = self.replicas;
+        options.serves_history = self.has("history");
         options.certificates = self.texts.remove("ca").map(|path| home.join(path));
         if let Some(path) = self.texts.remove("credentials") {
             options.credentials = Credentials::File(home.join(path));
@@ -273,6 +279,7 @@ mod tests {
             ca = "/ca.pem"
             tls = "require"
             replicas = 3
+            history = "serve"
             ["postgres://h/db"]
             user = "kim"
             password = "other"
@@ -286,6 +293,7 @@ mod tests {
         assert_eq!(shown(&first.credentials), "kim:hush");
         assert_eq!(first.certificates, Some("/ca.pem".into()));
         assert_eq!((first.require_tls, first.replicas), (true, Some(3)));
+        assert!(first.serves_history && !of("nats://h/q").serves_history);
         assert_eq!(
             shown(&of("postgres://h/db/sealcast").credentials),
             "kim:other"
@@ -326,6 +334,7 @@ mod tests {
             ),
             ("[\"nats://h/p\"]\ntls = \"no\"", 1, "`tls`"),
             ("[\"nats://h/p\"]\nreplicas = 2", 1, "`replicas`"),
+            ("[\"mqtt://h/p\"]\nhistory = \"all\"", 1, "`history`"),
             ("[\"nats://hush@h/p\"]", 1, "credentials in it"),
             ("[\"file:bus\"]", 1, "a folder has no servers"),
             ("[\"nats://H/p\"]\n[\"nats://h/p\"]", 2, "named twice"),

@@ -12,6 +12,7 @@ use crate::summary::Summary;
 /// Commands that work where a Debian package is installed, and that package.
 const NEEDED: &[(&[&str], &str)] = &[
     (&["cc", "--version"], "build-essential"),
+    (&["sh", "-c", "command -v mosquitto"], "mosquitto"),
     (&["nats-server", "--version"], "nats-server"),
     (&["node", "--version"], "nodejs"),
     (

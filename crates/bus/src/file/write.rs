@@ -6,6 +6,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::fault::{Fault, Kind};
+use super::mirror::{self, Arrival, ArrivalId, ArrivalPart};
 use super::place::Place;
 use super::scan;
 use super::schema;
@@ -36,6 +37,10 @@ pub(super) enum Action {
     Trim(Offset),
     /// Sends to those who listen.
     Send(Vec<u8>),
+    /// Appends what arrived in a mirror, unless it is there.
+    TakeIn(Arrival),
+    KeepPart(ArrivalPart),
+    DropParts(ArrivalId),
 }
 
 impl Change {
@@ -44,6 +49,9 @@ impl Change {
             Action::Append { payloads, .. } => payloads.iter().map(Vec::len).sum(),
             Action::Trim(_) => 0,
             Action::Send(payload) => payload.len(),
+            Action::TakeIn(arrival) => arrival.payloads.iter().map(Vec::len).sum(),
+            Action::KeepPart(part) => part.bytes.len(),
+            Action::DropParts(_) => 0,
         }
     }
 }
@@ -155,10 +163,17 @@ fn make(connection: &Connection, change: &Change) -> Result<Option<Offset>, Faul
         }
         Action::Trim(before) => trim(connection, &change.topic, *before).map(|()| None),
         Action::Send(payload) => sent::insert(connection, &change.topic, payload).map(|()| None),
+        Action::TakeIn(arrival) => mirror::take_in(connection, arrival).map(Some),
+        Action::KeepPart(part) => mirror::keep_part(connection, part).map(|()| None),
+        Action::DropParts(id) => mirror::drop_parts(connection, &change.topic, id).map(|()| None),
     }
 }
 
-fn insert(connection: &Connection, topic: &Topic, payloads: &[Vec<u8>]) -> Result<Offset, Fault> {
+pub(super) fn insert(
+    connection: &Connection,
+    topic: &Topic,
+    payloads: &[Vec<u8>],
+) -> Result<Offset, Fault> {
     let count = i64::try_from(payloads.len()).map_err(|_| Fault::Exhausted)?;
     let (topic, end): (i64, i64) = connection
         .prepare_cached(

@@ -1,0 +1,138 @@
+//! Appending to a log and trimming it, on the broker and in the mirror.
+
+use bytes::Bytes;
+use sealcast_bus::{Arrival, Bus as _, BusError, Offset, Topic};
+use tokio::time::timeout;
+
+use crate::fault::Fault;
+use crate::home::Home;
+use crate::line::Line;
+use crate::link::{Link, PATIENCE, empty};
+use crate::message::{Append, MessageId, Names, PACKED_MAX, PART_MAX, PartOf, cut, is_live};
+use crate::packet::Publish;
+
+/// Arrivals that are looked up at once.
+const ORIGINS: u32 = 256;
+
+/// Has the broker take an append, and then puts it in the mirror, unless it has come back by then.
+pub(crate) async fn append(
+    home: &Home,
+    line: &Line,
+    topic: Topic,
+    payloads: Vec<Vec<u8>>,
+) -> Result<Offset, BusError> {
+    let packed = Append::packed_len(&payloads);
+    if packed > PACKED_MAX {
+        return Err(BusError::TooLarge {
+            size: packed,
+            limit: PACKED_MAX,
+        });
+    }
+    let stamp = match is_live(&topic) {
+        true => 0,
+        false => home.mirror.bus().end(&topic).await?.0,
+    };
+    let append = Append { stamp, payloads };
+    let id = line.next_id();
+    let all = messages(&line.names, &line.link, (&topic, id), append.encode(), 0).await;
+    let mut all = all.map_err(|fault| line.fault(fault))?;
+    let published = match all.len() {
+        1 => line.link.publish(all.remove(0)).await.map(drop),
+        _ => publish_at_once(line, all).await,
+    };
+    published.map_err(|fault| line.fault(fault))?;
+    let arrival = Arrival {
+        topic,
+        id: id.into(),
+        stamp,
+        payloads: append.payloads,
+        is_own: true,
+    };
+    let offsets = home.mirror.take_in(vec![arrival]).await?;
+    Ok(offsets.first().copied().unwrap_or_default())
+}
+
+/// The messages that an append travels in: one, or parts where the broker takes no more at once.
+/// Before each, so many bytes are to have room.
+pub(crate) async fn messages(
+    names: &Names,
+    link: &Link,
+    (topic, id): (&Topic, MessageId),
+    whole: Bytes,
+    before: usize,
+) -> Result<Vec<Publish>, Fault> {
+    let is_retained = !is_live(topic);
+    let longest = names.part(
+        topic,
+        id,
+        PartOf {
+            number: u32::MAX,
+            count: u32::MAX,
+        },
+    );
+    let room = link.payload_max(&longest).await?.min(PART_MAX);
+    let room = room.saturating_sub(before);
+    if whole.len() <= room {
+        return Ok(vec![Publish {
+            topic: names.log(topic, id),
+            payload: whole,
+            is_retained,
+        }]);
+    }
+    let parts = cut(&whole, room);
+    let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
+    let part = |(number, payload)| Publish {
+        topic: names.part(topic, id, PartOf { number, count }),
+        payload,
+        is_retained,
+    };
+    Ok((0..).zip(parts).map(part).collect())
+}
+
+async fn publish_at_once(line: &Line, all: Vec<Publish>) -> Result<(), Fault> {
+    let publishing = async {
+        let mut flying = Vec::with_capacity(all.len());
+        for publish in all {
+            flying.push(line.link.set_out(publish).await?);
+        }
+        for flying in flying {
+            flying.landed().await?;
+        }
+        Ok(())
+    };
+    let published = timeout(PATIENCE, publishing).await;
+    published.map_err(|_| Fault::Late).flatten()
+}
+
+/// Clears what the broker has retained of items that are to go, and then removes them from the mirror.
+pub(crate) async fn trim(
+    home: &Home,
+    line: &Line,
+    topic: Topic,
+    before: Offset,
+) -> Result<(), BusError> {
+    let mirror = home.mirror.bus();
+    if !is_live(&topic) {
+        let first = mirror.read(&topic, Offset(0), 0).await?;
+        let mut at = match first.first() {
+            Some(item) => item.offset,
+            None => mirror.end(&topic).await?,
+        };
+        'topic: loop {
+            let origins = home.mirror.origins(&topic, at, ORIGINS).await?;
+            for origin in &origins {
+                if origin.behind > before {
+                    break 'topic;
+                }
+                at = origin.behind;
+                let name = line.names.log(&topic, origin.id.into());
+                let cleared = line.link.publish(empty(name, true)).await;
+                cleared.map_err(|fault| line.fault(fault))?;
+            }
+            if origins.is_empty() {
+                break;
+            }
+        }
+    }
+    mirror.trim(&topic, before).await
+}

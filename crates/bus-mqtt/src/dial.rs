@@ -1,0 +1,288 @@
+//! How a connection to the broker comes to be.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use sealcast_bus::{Credentials, ServerAddress, ServerOptions};
+use tokio::io::{
+    AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf,
+};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::fault::Fault;
+use crate::message::PART_MAX;
+use crate::packet::{
+    Connect, Garbled, OTHER_VERSION, OTHER_VERSION_THREE, Packet, Version, Welcome, decode,
+    id_of_publish, put_connect, split_head,
+};
+
+/// How long one attempt to connect may take.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// The broker gives a client up that it has heard nothing of for one and a half times as long.
+const KEEP_ALIVE: u16 = 20;
+/// Messages that the broker may have on their way to us.
+const RECEIVE_MAX: u16 = 1_024;
+/// Whatever comes in a larger packet was not written by a bus.
+const PACKET_MAX: usize = PART_MAX + (4 << 10);
+/// A broker that takes less cannot carry what is sent on ephemeral topics.
+const TAKEN_MIN: u32 = 96 << 10;
+/// The bytes at the start of a message in which its acknowledgement's number is found.
+const START_MAX: usize = 2 + u16::MAX as usize + 2;
+const READ_BYTES: usize = 64 << 10;
+
+/// Whatever a connection runs over.
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
+/// Who to connect to, and as whom.
+#[derive(Clone)]
+pub(crate) struct Dial {
+    servers: Vec<String>,
+    tls: Option<TlsConnector>,
+    login: Option<(String, String)>,
+    /// Whether the broker was found to speak 3.1.1 and no more.
+    is_three: Arc<AtomicBool>,
+}
+
+/// A connection on which the broker has let us in.
+pub(crate) struct Connection {
+    pub(crate) version: Version,
+    pub(crate) welcome: Welcome,
+    pub(crate) reader: PacketReader,
+    pub(crate) writer: WriteHalf<Box<dyn Wire>>,
+}
+
+/// What comes over a connection.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    Packet(Packet),
+    /// A packet that is too large to be of a bus; it was passed over. A message may want to be
+    /// acknowledged all the same.
+    Oversized(Option<u16>),
+}
+
+impl Dial {
+    pub(crate) fn new(address: &ServerAddress, options: &ServerOptions) -> Result<Self, Fault> {
+        let login = match &options.credentials {
+            Credentials::None => None,
+            Credentials::Password { user, password } => Some((user.clone(), password.clone())),
+            Credentials::File(_) | Credentials::Token(_) => return Err(Fault::Credentials),
+        };
+        let is_tls = address.is_tls() || options.require_tls || options.certificates.is_some();
+        let tls = match is_tls {
+            true => Some(connector(options)?),
+            false => None,
+        };
+        Ok(Self {
+            servers: address.servers().to_vec(),
+            tls,
+            login,
+            is_three: Arc::default(),
+        })
+    }
+
+    /// Whether nothing is said without TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Connects as a client whose session the broker keeps for some seconds after the connection is
+    /// gone; for 0 it has none before.
+    pub(crate) async fn connect(&self, client: &str, kept_for: u32) -> Result<Connection, Fault> {
+        let attempt = async |version| {
+            let connecting = self.connect_as(version, client, kept_for);
+            let connected = timeout(DIAL_TIMEOUT, connecting).await;
+            connected.map_err(|_| Fault::Late).flatten()
+        };
+        if self.is_three.load(Ordering::Relaxed) {
+            return attempt(Version::Three).await;
+        }
+        match attempt(Version::Five).await {
+            // Brokers that know nothing of MQTT 5 say so, or hang up.
+            Err(Fault::Turned(OTHER_VERSION | OTHER_VERSION_THREE) | Fault::Closed) => {
+                let connection = attempt(Version::Three).await?;
+                self.is_three.store(true, Ordering::Relaxed);
+                Ok(connection)
+            }
+            attempted => attempted,
+        }
+    }
+
+    async fn connect_as(
+        &self,
+        version: Version,
+        client: &str,
+        kept_for: u32,
+    ) -> Result<Connection, Fault> {
+        let wire = self.wire().await?;
+        let (reader, mut writer) = tokio::io::split(wire);
+        let connect = Connect {
+            client: client.to_owned(),
+            kept_for,
+            keep_alive: KEEP_ALIVE,
+            receive_max: RECEIVE_MAX,
+            packet_max: u32::try_from(PACKET_MAX).unwrap_or(u32::MAX),
+            login: self.login.clone(),
+        };
+        let mut bytes = BytesMut::new();
+        put_connect(version, &connect, &mut bytes);
+        writer.write_all(&bytes).await.map_err(Fault::no_answer)?;
+        writer.flush().await.map_err(Fault::no_answer)?;
+        let mut reader = PacketReader {
+            version,
+            wire: reader,
+            bytes: BytesMut::new(),
+        };
+        let welcome = match reader.next().await? {
+            Incoming::Packet(Packet::Welcome(welcome)) => welcome,
+            Incoming::Packet(Packet::Turned(code)) => return Err(Fault::Turned(code)),
+            Incoming::Packet(_) | Incoming::Oversized(_) => return Err(Garbled.into()),
+        };
+        check(&welcome)?;
+        Ok(Connection {
+            version,
+            welcome,
+            reader,
+            writer,
+        })
+    }
+
+    /// Connects to the first server that takes the connection.
+    async fn wire(&self) -> Result<Box<dyn Wire>, Fault> {
+        let mut fault = Fault::Closed;
+        for server in &self.servers {
+            match self.wire_to(server).await {
+                Ok(wire) => return Ok(wire),
+                Err(met) => fault = met,
+            }
+        }
+        Err(fault)
+    }
+
+    async fn wire_to(&self, server: &str) -> Result<Box<dyn Wire>, Fault> {
+        let stream = TcpStream::connect(server).await;
+        let stream = stream.map_err(Fault::no_answer)?;
+        stream.set_nodelay(true).map_err(Fault::no_answer)?;
+        Ok(match &self.tls {
+            None => Box::new(stream),
+            Some(connector) => {
+                let secured = connector.connect(server_name(server)?, stream).await;
+                Box::new(secured.map_err(Fault::no_answer)?)
+            }
+        })
+    }
+}
+
+/// Whether a bus can be on such a broker.
+fn check(welcome: &Welcome) -> Result<(), Fault> {
+    if !welcome.takes_acknowledged {
+        return Err(Fault::Lacks("acknowledges no messages"));
+    }
+    if !welcome.takes_retained {
+        return Err(Fault::Lacks("retains no messages"));
+    }
+    if welcome.packet_max < TAKEN_MIN {
+        return Err(Fault::Lacks("takes no packets of 96 KiB"));
+    }
+    Ok(())
+}
+
+fn server_name(server: &str) -> Result<ServerName<'static>, Fault> {
+    let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    ServerName::try_from(host.to_owned()).map_err(|_| Fault::ServerName)
+}
+
+fn connector(options: &ServerOptions) -> Result<TlsConnector, Fault> {
+    let mut roots = RootCertStore::empty();
+    match &options.certificates {
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+        Some(path) => {
+            let unusable = |cause: Arc<dyn std::error::Error + Send + Sync>| {
+                let path = path.clone();
+                Fault::Certificates { path, cause }
+            };
+            let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+            let certificates: Vec<_> = read.map_err(|error| unusable(Arc::new(error)))?;
+            for certificate in certificates {
+                let added = roots.add(certificate);
+                added.map_err(|error| unusable(Arc::new(error)))?;
+            }
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider);
+    let config = config.with_safe_default_protocol_versions();
+    let config = config.map_err(Fault::no_answer)?;
+    let config = config.with_root_certificates(roots).with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// Reads one packet after the other.
+pub(crate) struct PacketReader {
+    version: Version,
+    wire: ReadHalf<Box<dyn Wire>>,
+    bytes: BytesMut,
+}
+
+impl PacketReader {
+    pub(crate) async fn next(&mut self) -> Result<Incoming, Fault> {
+        loop {
+            if let Some((first, head, length)) = split_head(&self.bytes)? {
+                if length > PACKET_MAX {
+                    return self.pass_over(first, head, length).await;
+                }
+                if self.bytes.len() >= head + length {
+                    self.bytes.advance(head);
+                    let body: Bytes = self.bytes.split_to(length).freeze();
+                    return Ok(Incoming::Packet(decode(self.version, first, body)?));
+                }
+                self.bytes.reserve(head + length - self.bytes.len());
+            }
+            self.fill().await?;
+        }
+    }
+
+    async fn fill(&mut self) -> Result<(), Fault> {
+        self.bytes.reserve(READ_BYTES);
+        match self.wire.read_buf(&mut self.bytes).await {
+            Ok(0) => Err(Fault::Closed),
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Err(Fault::Closed),
+            Err(error) => Err(Fault::no_answer(error)),
+        }
+    }
+
+    async fn pass_over(
+        &mut self,
+        first: u8,
+        head: usize,
+        length: usize,
+    ) -> Result<Incoming, Fault> {
+        while self.bytes.len() < head + length.min(START_MAX) {
+            self.fill().await?;
+        }
+        let id = id_of_publish(first, &self.bytes[head..]);
+        let mut left = head + length;
+        loop {
+            let count = left.min(self.bytes.len());
+            self.bytes.advance(count);
+            left -= count;
+            if left == 0 {
+                return Ok(Incoming::Oversized(id));
+            }
+            self.fill().await?;
+        }
+    }
+}

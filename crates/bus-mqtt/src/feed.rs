@@ -1,0 +1,467 @@
+//! Taking into the mirror what the broker brings: one process of a home does it for all.
+
+mod asking;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealcast_bus::{Arrival, ArrivalId, ArrivalPart, BusError, Topic};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::dial::Dial;
+use crate::fault::Fault;
+use crate::home::{Home, text};
+use crate::link::{Client, Event, Link, Receipt, jittered};
+use crate::message::{
+    Append, MessageId, Names, PACKED_MAX, PartOf, has_live, is_live, put_sent, take_sent, uncut,
+};
+use crate::packet::Publish;
+use crate::past::{self, Desk};
+use crate::put_back::{Shown, put_back};
+use asking::{Asked, Step};
+
+/// How often a process looks whether the one that feeds has ended.
+const TAKE_OVER: Duration = Duration::from_millis(500);
+/// How long the broker keeps what comes for a home of which no process runs.
+const KEPT_FOR: u32 = 7 * 24 * 60 * 60;
+/// Messages, and bytes of them, that are taken in at once.
+const BATCH: usize = 1_024;
+const BATCH_BYTES: usize = 4 << 20;
+/// Bytes of retained messages that are put in order before they are taken in.
+const HELD_BYTES_MAX: usize = 64 << 20;
+/// Between two attempts to write to the mirror.
+const MIRROR_PAUSE: Duration = Duration::from_millis(500);
+
+/// Feeds the mirror of a home whenever no other process does.
+///
+/// `is_archive`: whether it hands out all that it has to homes that come late.
+pub(crate) async fn attend(
+    home: Arc<Home>,
+    names: Names,
+    dial: Dial,
+    is_archive: bool,
+) -> Infallible {
+    loop {
+        if let Some(_lock) = home.lock_feed() {
+            // What went wrong is met by whoever waits for the mirror.
+            let _fault = feed(&home, &names, dial.clone(), is_archive).await;
+        }
+        sleep(jittered(TAKE_OVER)).await;
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum FeedFault {
+    #[error(transparent)]
+    Broker(#[from] Fault),
+    #[error(transparent)]
+    Mirror(#[from] BusError),
+}
+
+async fn feed(
+    home: &Arc<Home>,
+    names: &Names,
+    dial: Dial,
+    is_archive: bool,
+) -> Result<Infallible, FeedFault> {
+    let (followed, next) = home.followed().await?;
+    let is_settled = home.is_settled().await?;
+    let mut wanted = home.tail_followed(next)?;
+    let (events_tx, mut events) = mpsc::unbounded_channel();
+    let (steps_tx, mut steps) = mpsc::unbounded_channel();
+    let client = Client {
+        id: format!("sc{}", home.name),
+        kept_for: KEPT_FOR,
+    };
+    // No more than the broker may send unacknowledged ever waits here.
+    let on_event = move |event| drop(events_tx.send(event));
+    let link = Arc::new(Link::open(dial, client, on_event).await?);
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(Fault::no_answer)?;
+    let mut feeder = Feeder {
+        home: Arc::clone(home),
+        names: names.clone(),
+        link,
+        writer: u64::from_be_bytes(bytes),
+        followed,
+        is_settled,
+        is_first: true,
+        arrived: Vec::new(),
+        arrived_bytes: 0,
+        survey: None,
+        surveys: 0,
+        fences: Vec::new(),
+        parted: Vec::new(),
+        steps: steps_tx,
+        asked: None,
+        questions: 0,
+        desk: Desk::new(is_archive),
+    };
+    loop {
+        let given_up_at = feeder.asked.as_ref().map(|asked| asked.until);
+        tokio::select! {
+            event = events.recv() => {
+                feeder.handle(event.ok_or(Fault::Closed)?).await?;
+                for _ in 0..BATCH {
+                    if feeder.arrived_bytes >= BATCH_BYTES {
+                        break;
+                    }
+                    let Ok(event) = events.try_recv() else { break };
+                    feeder.handle(event).await?;
+                }
+                feeder.take_in().await?;
+            }
+            step = steps.recv() => match step {
+                Some(step) => feeder.step(step).await?,
+                None => return Err(Fault::Closed.into()),
+            },
+            () = sleep_until(given_up_at.unwrap_or_else(Instant::now)), if given_up_at.is_some() => {
+                feeder.finish().await?;
+            }
+            items = wanted.next() => {
+                let scopes = items?.1.into_iter().filter_map(text);
+                let new: BTreeSet<_> = scopes.filter(|of| !feeder.followed.contains(of)).collect();
+                feeder.followed.extend(new.iter().cloned());
+                feeder.survey(&new, true).await?;
+            }
+        }
+    }
+}
+
+struct Feeder {
+    home: Arc<Home>,
+    names: Names,
+    link: Arc<Link>,
+    writer: u64,
+    followed: BTreeSet<String>,
+    /// As the home's folder has it.
+    is_settled: bool,
+    is_first: bool,
+    /// What came and is not in the mirror yet, in order.
+    arrived: Vec<(Arrival, Option<Receipt>)>,
+    arrived_bytes: usize,
+    /// While the broker hands out what it has retained.
+    survey: Option<Survey>,
+    surveys: u64,
+    /// Who waits for its end to be told how far the mirror is.
+    fences: Vec<MessageId>,
+    /// What came whole in parts, which are of no use once it is in the mirror.
+    parted: Vec<(Topic, ArrivalId)>,
+    /// Told what tasks of this feeder have come to.
+    steps: mpsc::UnboundedSender<Step>,
+    /// While others are asked for what had passed.
+    asked: Option<Asked>,
+    questions: u64,
+    /// Where others are answered.
+    desk: Desk,
+}
+
+/// All that the broker has retained of some scopes, as it comes, in no order.
+#[derive(Debug, Default)]
+struct Survey {
+    /// The question whose answer comes behind all of it.
+    number: u64,
+    scopes: BTreeSet<String>,
+    /// Scopes of whose data something may have passed, and how long ago at most.
+    ages: BTreeMap<String, u64>,
+    held: Vec<(MessageId, Arrival)>,
+    held_bytes: usize,
+    shown: Shown,
+}
+
+impl Feeder {
+    async fn handle(&mut self, event: Event) -> Result<(), FeedFault> {
+        match event {
+            Event::Up { has_session } => {
+                let is_first = std::mem::replace(&mut self.is_first, false);
+                // What waits there comes again over this connection.
+                self.asked = None;
+                // Over a connection that broke, the broker may have been put back to an older state.
+                let all = self.followed.clone();
+                if is_first && has_session && self.is_settled {
+                    self.take_questions(&all);
+                    return Ok(());
+                }
+                self.survey(&all, false).await
+            }
+            Event::Message { publish, receipt } => self.message(publish, receipt).await,
+        }
+    }
+
+    /// Subscribes to scopes, and begins to hold what is retained of them.
+    async fn survey(&mut self, scopes: &BTreeSet<String>, is_new: bool) -> Result<(), FeedFault> {
+        let mut ages = BTreeMap::new();
+        for scope in scopes.iter().filter(|scope| has_live(scope)) {
+            let age = match is_new {
+                true => u64::MAX,
+                false => past::age_of(&self.home, scope).await?,
+            };
+            ages.insert(scope.clone(), age);
+        }
+        // What is held is acknowledged before it is in the mirror; should this process end, the next
+        // has to ask for it again.
+        self.home.set_settled(false).await?;
+        self.is_settled = false;
+        self.surveys += 1;
+        let survey = self.survey.get_or_insert_default();
+        survey.number = self.surveys;
+        survey.scopes.extend(scopes.iter().cloned());
+        survey.ages.extend(ages);
+        let mut filters: Vec<_> = scopes.iter().map(|of| self.names.scope(of)).collect();
+        filters.extend(self.question_filters(scopes));
+        filters.extend([self.names.fence(), self.names.past()]);
+        let id = MessageId {
+            writer: self.writer,
+            number: self.surveys,
+        };
+        let question = Publish {
+            topic: self.names.fence(),
+            payload: put_sent(id, b""),
+            is_retained: false,
+        };
+        let link = Arc::clone(&self.link);
+        tokio::spawn(async move {
+            // Where the connection breaks, the next one begins anew.
+            if link.subscribe(filters).await.is_ok() {
+                let _asked = link.publish(question).await;
+            }
+        });
+        Ok(())
+    }
+
+    /// Where others ask for what had passed in some scopes.
+    fn question_filters(&self, scopes: &BTreeSet<String>) -> Vec<String> {
+        let mut filters = Vec::new();
+        for scope in scopes.iter().filter(|scope| has_live(scope)) {
+            filters.push(self.names.again(scope));
+            if self.desk.is_archive() {
+                filters.push(self.names.ask(scope));
+            }
+        }
+        filters
+    }
+
+    /// Subscribes to questions: the process before may not have been that of an archive.
+    fn take_questions(&self, scopes: &BTreeSet<String>) {
+        let (link, filters) = (Arc::clone(&self.link), self.question_filters(scopes));
+        // Where the connection breaks, there is a survey.
+        tokio::spawn(async move { link.subscribe(filters).await.is_ok() });
+    }
+
+    async fn message(&mut self, publish: Publish, receipt: Receipt) -> Result<(), FeedFault> {
+        if publish.topic == self.names.fence() {
+            if let Some((id, _)) = take_sent(&publish.payload) {
+                self.take_in().await?;
+                self.fence(id).await?;
+            }
+            self.link.acknowledge(receipt).await;
+            return Ok(());
+        }
+        if publish.topic == self.names.past() {
+            return self.answered(publish, receipt).await;
+        }
+        if let Some((scope, is_to_archives)) = self.names.parse_question(&publish.topic) {
+            if self.followed.contains(&scope) {
+                let (names, link) = (self.names.clone(), Arc::clone(&self.link));
+                self.desk.answer(
+                    Arc::clone(&self.home),
+                    (names, link),
+                    scope,
+                    &publish.payload,
+                    is_to_archives,
+                );
+            }
+            self.link.acknowledge(receipt).await;
+            return Ok(());
+        }
+        self.log(publish, receipt, false).await
+    }
+
+    /// Takes a message of a log, which came by itself or was handed out by who kept it.
+    async fn log(
+        &mut self,
+        publish: Publish,
+        receipt: Receipt,
+        is_past: bool,
+    ) -> Result<(), FeedFault> {
+        let bytes = publish.payload.len();
+        let found = self.names.parse_log(&publish.topic);
+        let arrived = match found {
+            Some((topic, id, part)) if bytes > 0 && (!is_past || is_live(&topic)) => {
+                if let Some(survey) = &mut self.survey {
+                    survey.shown.note(&topic, id, part);
+                }
+                let append = match part {
+                    None => Append::decode(&publish.payload).ok(),
+                    Some(part) => self.part(&topic, (id, part), &publish).await?,
+                };
+                append.map(|append| (topic, id, append))
+            }
+            // Cleared, or not of a bus.
+            Some(_) | None => None,
+        };
+        match arrived {
+            Some((topic, id, append)) => {
+                let arrival = Arrival {
+                    topic,
+                    id: id.into(),
+                    stamp: append.stamp,
+                    payloads: append.payloads,
+                    is_own: false,
+                };
+                self.arrive(arrival, (bytes, is_past), receipt).await
+            }
+            None => {
+                self.link.acknowledge(receipt).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Keeps a part; returns the whole when it was the last.
+    async fn part(
+        &mut self,
+        topic: &Topic,
+        (id, part): (MessageId, PartOf),
+        publish: &Publish,
+    ) -> Result<Option<Append>, FeedFault> {
+        let Ok(piece) = uncut(&publish.payload) else {
+            return Ok(None);
+        };
+        let part = ArrivalPart {
+            topic: topic.clone(),
+            id: id.into(),
+            number: part.number,
+            count: part.count,
+            bytes: piece.to_vec(),
+        };
+        let Some(whole) = self.home.mirror.keep_part(part).await? else {
+            return Ok(None);
+        };
+        let append = match whole.len() <= PACKED_MAX + 16 {
+            true => Append::decode(&whole).ok(),
+            false => None,
+        };
+        self.parted.push((topic.clone(), id.into()));
+        Ok(append)
+    }
+
+    async fn arrive(
+        &mut self,
+        arrival: Arrival,
+        (bytes, is_past): (usize, bool),
+        receipt: Receipt,
+    ) -> Result<(), FeedFault> {
+        let is_live = is_live(&arrival.topic);
+        if let Some(survey) = &mut self.survey
+            && !is_live
+        {
+            survey.held.push((arrival.id.into(), arrival));
+            survey.held_bytes += bytes;
+            let is_full = survey.held_bytes >= HELD_BYTES_MAX;
+            self.link.acknowledge(receipt).await;
+            if is_full {
+                self.release().await?;
+            }
+            return Ok(());
+        }
+        if let Some(asked) = &mut self.asked
+            && !is_past
+        {
+            asked.later.push((arrival, Some(receipt)));
+            return Ok(());
+        }
+        self.arrived.push((arrival, Some(receipt)));
+        self.arrived_bytes += bytes;
+        Ok(())
+    }
+
+    /// Puts what came in the mirror, and then acknowledges it.
+    async fn take_in(&mut self) -> Result<(), FeedFault> {
+        if self.arrived.is_empty() {
+            return Ok(());
+        }
+        self.arrived_bytes = 0;
+        let (arrivals, receipts): (Vec<_>, Vec<_>) = self.arrived.drain(..).unzip();
+        self.home.take_in(arrivals, MIRROR_PAUSE).await?;
+        for (topic, id) in std::mem::take(&mut self.parted) {
+            self.home.mirror.drop_parts(&topic, id).await?;
+        }
+        for receipt in receipts.into_iter().flatten() {
+            self.link.acknowledge(receipt).await;
+        }
+        Ok(())
+    }
+
+    /// Takes in what is held, in the order in which its writers placed it.
+    async fn release(&mut self) -> Result<(), FeedFault> {
+        let Some(survey) = &mut self.survey else {
+            return Ok(());
+        };
+        survey.held_bytes = 0;
+        let mut held = std::mem::take(&mut survey.held);
+        held.sort_by(|(a, of_a), (b, of_b)| {
+            (&of_a.topic, of_a.stamp, a).cmp(&(&of_b.topic, of_b.stamp, b))
+        });
+        for (_, arrival) in held {
+            self.arrived.push((arrival, None));
+        }
+        self.take_in().await
+    }
+
+    /// The mirror has all that came before a question.
+    async fn fence(&mut self, id: MessageId) -> Result<(), FeedFault> {
+        if id.writer != self.writer {
+            match self.survey.is_some() {
+                true => self.fences.push(id),
+                false => self.answer(id),
+            }
+            return Ok(());
+        }
+        if self.survey.as_ref().is_none_or(|of| of.number != id.number) {
+            return Ok(());
+        }
+        self.release().await?;
+        let ages = self.survey.as_ref().map(|of| of.ages.clone());
+        match ages.filter(|ages| !ages.is_empty()) {
+            Some(ages) => {
+                self.ask(ages);
+                Ok(())
+            }
+            None => self.finish().await,
+        }
+    }
+
+    fn answer(&self, id: MessageId) {
+        let answer = Publish {
+            topic: self.names.fenced(id.writer),
+            payload: put_sent(id, b""),
+            is_retained: false,
+        };
+        let link = Arc::clone(&self.link);
+        // Whoever gets no answer asks again.
+        tokio::spawn(async move { link.publish(answer).await.is_ok() });
+    }
+
+    /// Publishes again what this home wrote and the broker has not shown.
+    fn put_back(&self, survey: Survey) {
+        let (home, names) = (Arc::clone(&self.home), self.names.clone());
+        let (link, steps) = (Arc::clone(&self.link), self.steps.clone());
+        tokio::spawn(async move {
+            let Survey {
+                number,
+                scopes,
+                shown,
+                ..
+            } = survey;
+            let all_there = put_back(&home, &names, &link, &scopes, &shown).await;
+            // Where that failed, the next survey finds out what is still missing.
+            if all_there.is_ok() {
+                let _is_told = steps.send(Step::PutBack(number)).is_ok();
+            }
+        });
+    }
+}

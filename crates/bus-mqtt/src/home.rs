@@ -1,0 +1,268 @@
+//! What the handles of one home share: its mirror, and what of the bus it follows.
+
+use std::collections::BTreeSet;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sealcast_bus::{Arrival, Bus as _, BusError, FileBus, Item, Mirror, Offset, Tail, Topic};
+use tokio::time::{sleep, timeout};
+
+use crate::fault::Fault;
+use crate::link::PATIENCE;
+
+/// Bytes that are read of what the home keeps of itself at once.
+const READ_BYTES: usize = 1 << 20;
+
+/// The folder of a mirror.
+#[derive(Debug)]
+pub(crate) struct Home {
+    /// The logs.
+    pub(crate) mirror: Mirror,
+    /// What is said among the processes of the home; see `spec/bus-mqtt.md`, section 8.
+    own: FileBus,
+    /// By which name the broker knows it.
+    pub(crate) name: String,
+    folder: PathBuf,
+    known: Mutex<Known>,
+}
+
+/// Which scopes are in the mirror, as far as this handle has read of it.
+#[derive(Debug, Default)]
+struct Known {
+    ready: BTreeSet<String>,
+    next: Offset,
+}
+
+/// Kept by the one process that feeds the mirror.
+#[derive(Debug)]
+pub(crate) struct FeedLock(#[expect(dead_code, reason = "the lock ends with the file")] File);
+
+impl Home {
+    pub(crate) async fn open(folder: &Path) -> Result<Self, BusError> {
+        let mirror = Mirror::open(folder.join("logs")).await?;
+        let own = FileBus::open(folder.join("own")).await?;
+        let name = name_of(&own).await?;
+        Ok(Self {
+            mirror,
+            own,
+            name,
+            folder: folder.to_owned(),
+            known: Mutex::default(),
+        })
+    }
+
+    /// Takes the lock of who feeds the mirror, unless another has it.
+    pub(crate) fn lock_feed(&self) -> Option<FeedLock> {
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(self.folder.join("feeding"))
+            .ok()?;
+        match file.try_lock() {
+            Ok(()) => Some(FeedLock(file)),
+            Err(TryLockError::WouldBlock | TryLockError::Error(_)) => None,
+        }
+    }
+
+    /// The scopes that are followed, and where the next is written.
+    pub(crate) async fn followed(&self) -> Result<(BTreeSet<String>, Offset), BusError> {
+        let (items, end) = self.read_own("follow", Offset(0)).await?;
+        Ok((items.into_iter().filter_map(text).collect(), end))
+    }
+
+    /// Waits for scopes that come to be followed.
+    pub(crate) fn tail_followed(&self, from: Offset) -> Result<Box<dyn Tail>, BusError> {
+        Ok(self.own.tail(vec![(own_topic("follow")?, from)]))
+    }
+
+    /// Notes that scopes are in the mirror.
+    pub(crate) async fn set_ready(&self, scopes: &BTreeSet<String>) -> Result<(), BusError> {
+        let payloads = scopes.iter().map(|scope| scope.clone().into_bytes());
+        let ready = own_topic("ready")?;
+        self.own.append(&ready, payloads.collect()).await?;
+        Ok(())
+    }
+
+    /// Whether all that the broker had retained has been taken in since it last had no session for
+    /// this home.
+    pub(crate) async fn is_settled(&self) -> Result<bool, BusError> {
+        let settled = own_topic("settled")?;
+        let last = self.own.end(&settled).await?.0.checked_sub(1);
+        let items = match last {
+            Some(last) => self.own.read(&settled, Offset(last), 1).await?,
+            None => Vec::new(),
+        };
+        Ok(items.first().is_some_and(|item| item.payload == [1]))
+    }
+
+    pub(crate) async fn set_settled(&self, is_settled: bool) -> Result<(), BusError> {
+        let settled = own_topic("settled")?;
+        let payload = vec![u8::from(is_settled)];
+        let at = self.own.append(&settled, vec![payload]).await?;
+        self.own.trim(&settled, at).await
+    }
+
+    /// Sees to it that scopes are followed, and waits until they are in the mirror.
+    pub(crate) async fn follow(
+        &self,
+        scopes: &BTreeSet<String>,
+        place: &str,
+    ) -> Result<(), BusError> {
+        if self.lacking(scopes).is_empty() {
+            return Ok(());
+        }
+        self.read_ready().await?;
+        let lacking = self.lacking(scopes);
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        let (followed, _) = self.followed().await?;
+        let new = lacking.difference(&followed);
+        let new: Vec<_> = new.map(|scope| scope.clone().into_bytes()).collect();
+        self.own.append(&own_topic("follow")?, new).await?;
+        let from = self.lock().next;
+        let mut tail = self.own.tail(vec![(own_topic("ready")?, from)]);
+        let waiting = async {
+            while !self.lacking(scopes).is_empty() {
+                let (_, items) = tail.next().await?;
+                self.note_ready(items);
+            }
+            Ok(())
+        };
+        match timeout(PATIENCE, waiting).await {
+            Ok(followed) => followed,
+            Err(_) => Err(Fault::Late.at(place)),
+        }
+    }
+
+    /// Takes in what arrived. While the mirror is full or busy, it waits.
+    pub(crate) async fn take_in(
+        &self,
+        arrivals: Vec<Arrival>,
+        pause: Duration,
+    ) -> Result<(), BusError> {
+        loop {
+            match self.mirror.take_in(arrivals.clone()).await {
+                Err(BusError::Full { .. } | BusError::Busy { .. }) => sleep(pause).await,
+                taken_in => return taken_in.map(drop),
+            }
+        }
+    }
+
+    fn lacking(&self, scopes: &BTreeSet<String>) -> BTreeSet<String> {
+        scopes.difference(&self.lock().ready).cloned().collect()
+    }
+
+    async fn read_ready(&self) -> Result<(), BusError> {
+        let from = self.lock().next;
+        let ready = own_topic("ready")?;
+        let mut next = from;
+        loop {
+            let items = self.own.read(&ready, next, READ_BYTES).await?;
+            let Some(last) = items.last() else {
+                return Ok(());
+            };
+            next = Offset(last.offset.0.saturating_add(1));
+            self.note_ready(items);
+        }
+    }
+
+    fn note_ready(&self, items: Vec<Item>) {
+        let mut known = self.lock();
+        if let Some(last) = items.last() {
+            known.next = known.next.max(Offset(last.offset.0.saturating_add(1)));
+        }
+        known.ready.extend(items.into_iter().filter_map(text));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn read_own(&self, name: &str, from: Offset) -> Result<(Vec<Item>, Offset), BusError> {
+        let topic = own_topic(name)?;
+        let (mut all, mut next) = (Vec::new(), from);
+        loop {
+            let items = self.own.read(&topic, next, READ_BYTES).await?;
+            let Some(last) = items.last() else {
+                return Ok((all, next));
+            };
+            next = Offset(last.offset.0.saturating_add(1));
+            all.extend(items);
+        }
+    }
+}
+
+/// The name of a scope.
+pub(crate) fn text(item: Item) -> Option<String> {
+    String::from_utf8(item.payload).ok()
+}
+
+fn own_topic(name: &str) -> Result<Topic, BusError> {
+    Topic::new(name).map_err(|error| BusError::Backend(Box::new(error)))
+}
+
+/// The name of the home, which is drawn once.
+async fn name_of(own: &FileBus) -> Result<String, BusError> {
+    let topic = own_topic("home")?;
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| BusError::Backend(Box::new(error)))?;
+    let drawn = format!("{:016x}", u64::from_be_bytes(bytes));
+    // Another process may be the first.
+    own.append_at(&topic, Offset(0), vec![drawn.clone().into_bytes()])
+        .await?;
+    let first = own.read(&topic, Offset(0), 1).await?.into_iter().next();
+    Ok(first.and_then(text).unwrap_or(drawn))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_process_of_a_home_feeds_and_all_have_one_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = Home::open(folder.path()).await.unwrap();
+        let two = Home::open(folder.path()).await.unwrap();
+        assert_eq!(one.name, two.name);
+        let lock = one.lock_feed().unwrap();
+        assert!(two.lock_feed().is_none());
+        drop(lock);
+        assert!(two.lock_feed().is_some());
+    }
+
+    #[tokio::test]
+    async fn what_is_followed_is_waited_for_until_somebody_has_it_ready() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = Home::open(folder.path()).await.unwrap();
+        let two = Home::open(folder.path()).await.unwrap();
+        let scopes = BTreeSet::from(["a/+".to_owned(), "s/1f/#".to_owned()]);
+        let feeding = async {
+            let mut tail = two.tail_followed(Offset(0)).unwrap();
+            let mut wanted = BTreeSet::new();
+            while wanted.len() < 2 {
+                wanted.extend(tail.next().await.unwrap().1.into_iter().filter_map(text));
+            }
+            assert_eq!(wanted, scopes);
+            two.set_ready(&wanted).await.unwrap();
+        };
+        let (followed, ()) = tokio::join!(one.follow(&scopes, "x"), feeding);
+        followed.unwrap();
+        two.follow(&scopes, "x").await.unwrap();
+        assert_eq!(two.followed().await.unwrap(), (scopes, Offset(2)));
+    }
+
+    #[tokio::test]
+    async fn a_home_is_unsettled_until_it_says_otherwise() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path()).await.unwrap();
+        assert!(!home.is_settled().await.unwrap());
+        for is_settled in [true, false, true] {
+            home.set_settled(is_settled).await.unwrap();
+            assert_eq!(home.is_settled().await.unwrap(), is_settled);
+        }
+    }
+}

@@ -1,0 +1,463 @@
+//! One client of the broker: a task that keeps a connection, makes it anew when it breaks, and sends
+//! again what was not acknowledged.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::dial::{Connection, Dial, Incoming, PacketReader};
+use crate::fault::Fault;
+use crate::packet::{
+    Packet, Publish, REFUSED, Version, Welcome, overhead, put_goodbye, put_ping, put_publish,
+    put_publish_done, put_subscribe, put_unsubscribe,
+};
+
+/// How long a call goes on while nobody answers.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two attempts to connect, at first and at last.
+const RECONNECT: Duration = Duration::from_millis(50);
+const RECONNECT_MAX: Duration = Duration::from_secs(5);
+/// How often the broker is asked whether it is there, and how long it may be silent.
+const PING: Duration = Duration::from_secs(5);
+const SILENCE_MAX: Duration = Duration::from_secs(12);
+/// How long the connection may take no bytes.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Messages that are on their way to the broker, and the bytes of them beyond which no more set out.
+const FLIGHT_MAX: usize = 512;
+const FLIGHT_BYTES_MAX: usize = 4 << 20;
+/// Commands and packets that wait; whoever has more of them waits, too.
+const COMMANDS_WAITING_MAX: usize = 256;
+const PACKETS_WAITING_MAX: usize = 256;
+/// Commands and packets that are dealt with before what they led to is written.
+const BURST: usize = 128;
+/// Filters in one packet.
+const FILTERS_MAX: usize = 64;
+
+/// How a client looks to the broker.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    pub(crate) id: String,
+    /// How many seconds its session lasts without a connection; without any, its subscriptions are
+    /// made again with each.
+    pub(crate) kept_for: u32,
+}
+
+/// Something that happened on a connection.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// There is a new one, and the broker has kept the session or not.
+    Up { has_session: bool },
+    /// A message came. Where the session lasts it has to be [acknowledged](Link::acknowledge).
+    Message { publish: Publish, receipt: Receipt },
+}
+
+/// By what a message is acknowledged: its number, and the count of connections when it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Receipt {
+    connection: u64,
+    id: u16,
+}
+
+/// What the broker takes, while there is a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken {
+    /// The most bytes of a packet.
+    pub(crate) packet_max: usize,
+}
+
+enum Command {
+    Publish(Publish, Done),
+    Subscribe(Vec<String>, oneshot::Sender<Result<(), Fault>>),
+    Unsubscribe(Vec<String>),
+    Acknowledge(Receipt),
+}
+
+/// Told by the broker's code for what became of it.
+type Done = oneshot::Sender<Result<u8, Fault>>;
+
+/// A client of the broker, as its users see it. Dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Link {
+    commands: mpsc::Sender<Command>,
+    taken: watch::Receiver<Option<Taken>>,
+    task: JoinHandle<()>,
+}
+
+impl Link {
+    /// Connects, and keeps being connected. `on_event` is told in order, and must not take long.
+    pub(crate) async fn open(
+        dial: Dial,
+        client: Client,
+        on_event: impl FnMut(Event) + Send + 'static,
+    ) -> Result<Self, Fault> {
+        let connection = dial.connect(&client.id, client.kept_for).await?;
+        let (commands, waiting) = mpsc::channel(COMMANDS_WAITING_MAX);
+        let (taken_tx, taken) = watch::channel(None);
+        let runner = Runner {
+            dial,
+            client,
+            commands: waiting,
+            taken: taken_tx,
+            on_event: Box::new(on_event),
+            connections: 0,
+            next_id: 1,
+            flight: VecDeque::new(),
+            flight_bytes: 0,
+            asked: BTreeMap::new(),
+            filters: BTreeSet::new(),
+            heard_at: Instant::now(),
+        };
+        let task = tokio::spawn(runner.run(connection));
+        Ok(Self {
+            commands,
+            taken,
+            task,
+        })
+    }
+
+    /// Publishes, and returns the broker's code when it has taken the message.
+    pub(crate) async fn publish(&self, publish: Publish) -> Result<u8, Fault> {
+        let publishing = async { self.set_out(publish).await?.landed().await };
+        let published = timeout(PATIENCE, publishing).await;
+        published.map_err(|_| Fault::Late).flatten()
+    }
+
+    /// Publishes behind what was published before, and returns what tells when the broker has taken
+    /// the message.
+    pub(crate) async fn set_out(&self, publish: Publish) -> Result<Flying, Fault> {
+        let (done, outcome) = oneshot::channel();
+        let sent = self.commands.send(Command::Publish(publish, done)).await;
+        sent.map_err(|_| Fault::Closed)?;
+        Ok(Flying(outcome))
+    }
+
+    /// Subscribes, and returns when the broker has done so. Where the session does not last, it is
+    /// done again with each new connection.
+    pub(crate) async fn subscribe(&self, filters: Vec<String>) -> Result<(), Fault> {
+        let subscribing = async {
+            for some in filters.chunks(FILTERS_MAX) {
+                loop {
+                    let (done, outcome) = oneshot::channel();
+                    let command = Command::Subscribe(some.to_vec(), done);
+                    let sent = self.commands.send(command).await;
+                    sent.map_err(|_| Fault::Closed)?;
+                    // Without an answer the connection broke.
+                    if let Ok(answered) = outcome.await {
+                        answered?;
+                        break;
+                    }
+                }
+            }
+            Ok(())
+        };
+        let subscribed = timeout(PATIENCE, subscribing).await;
+        subscribed.map_err(|_| Fault::Late).flatten()
+    }
+
+    /// Unsubscribes; nobody waits for it.
+    pub(crate) fn unsubscribe(&self, filters: Vec<String>) {
+        // Where too much waits, what comes is passed over by whoever hears it.
+        let _is_sent = self.commands.try_send(Command::Unsubscribe(filters));
+    }
+
+    /// Says that a message was dealt with.
+    pub(crate) async fn acknowledge(&self, receipt: Receipt) {
+        let _is_sent = self.commands.send(Command::Acknowledge(receipt)).await;
+    }
+
+    /// The most bytes of the payload of a message on a topic.
+    pub(crate) async fn payload_max(&self, topic: &str) -> Result<usize, Fault> {
+        let mut taken = self.taken.clone();
+        let known = timeout(PATIENCE, taken.wait_for(Option::is_some)).await;
+        let known = known.map_err(|_| Fault::Late)?;
+        let known = known.map_err(|_| Fault::Closed)?;
+        let packet_max = known.as_ref().map_or(0, |taken| taken.packet_max);
+        Ok(packet_max.saturating_sub(overhead(topic)))
+    }
+}
+
+/// A message on its way to the broker. Where this is dropped, it is not sent again.
+#[derive(Debug)]
+pub(crate) struct Flying(oneshot::Receiver<Result<u8, Fault>>);
+
+impl Flying {
+    /// The broker's code when it has taken it.
+    pub(crate) async fn landed(self) -> Result<u8, Fault> {
+        self.0.await.map_err(|_| Fault::Closed)?
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A message that is on its way, or is to be again.
+struct Flight {
+    id: u16,
+    publish: Publish,
+    done: Done,
+    /// The connection over which it was sent last.
+    connection: u64,
+}
+
+struct Runner {
+    dial: Dial,
+    client: Client,
+    commands: mpsc::Receiver<Command>,
+    taken: watch::Sender<Option<Taken>>,
+    on_event: Box<dyn FnMut(Event) + Send>,
+    /// How many connections there were.
+    connections: u64,
+    next_id: u16,
+    flight: VecDeque<Flight>,
+    flight_bytes: usize,
+    /// Who waits for subscriptions.
+    asked: BTreeMap<u16, oneshot::Sender<Result<(), Fault>>>,
+    /// What is subscribed to with each connection.
+    filters: BTreeSet<String>,
+    heard_at: Instant,
+}
+
+impl Runner {
+    async fn run(mut self, mut connection: Connection) {
+        loop {
+            let _fault = self.serve(connection).await;
+            self.asked.clear();
+            // Nobody waits for these any more.
+            self.flight.retain(|of| !of.done.is_closed());
+            let mut pause = RECONNECT;
+            connection = loop {
+                let dialled = self.dial.connect(&self.client.id, self.client.kept_for);
+                if let Ok(connection) = dialled.await {
+                    break connection;
+                }
+                sleep(jittered(pause)).await;
+                pause = RECONNECT_MAX.min(pause * 2);
+            };
+        }
+    }
+
+    /// Uses a connection until it breaks.
+    async fn serve(&mut self, connection: Connection) -> Result<(), Fault> {
+        let Connection {
+            version,
+            welcome,
+            reader,
+            mut writer,
+        } = connection;
+        let (packets_tx, mut packets) = mpsc::channel(PACKETS_WAITING_MAX);
+        // Reads on while the other side is slow to take what is written.
+        let _reading = Reading(tokio::spawn(read_all(reader, packets_tx)));
+        let mut out = BytesMut::new();
+        self.begin(version, welcome, &mut out);
+        let flight_max = FLIGHT_MAX.min(usize::from(welcome.receive_max));
+        let mut ping_at = Instant::now() + PING;
+        loop {
+            if !out.is_empty() {
+                let writing = async {
+                    writer.write_all(&out).await?;
+                    writer.flush().await
+                };
+                let written = timeout(WRITE_TIMEOUT, writing).await;
+                written
+                    .map_err(|_| Fault::Late)?
+                    .map_err(Fault::no_answer)?;
+                out.clear();
+            }
+            let has_room = self.flight.len() < flight_max && self.flight_bytes < FLIGHT_BYTES_MAX;
+            tokio::select! {
+                packet = packets.recv() => {
+                    self.take(packet.unwrap_or(Err(Fault::Closed))?, &mut out)?;
+                    for _ in 0..BURST {
+                        let Ok(packet) = packets.try_recv() else { break };
+                        self.take(packet?, &mut out)?;
+                    }
+                }
+                command = self.commands.recv(), if has_room => {
+                    let Some(command) = command else {
+                        put_goodbye(&mut out);
+                        return writer.write_all(&out).await.map_err(Fault::no_answer);
+                    };
+                    self.obey(version, command, &mut out);
+                    for _ in 0..BURST {
+                        if self.flight.len() >= flight_max || out.len() >= FLIGHT_BYTES_MAX {
+                            break;
+                        }
+                        let Ok(command) = self.commands.try_recv() else { break };
+                        self.obey(version, command, &mut out);
+                    }
+                }
+                () = sleep_until(ping_at) => {
+                    if self.heard_at.elapsed() > SILENCE_MAX {
+                        return Err(Fault::Late);
+                    }
+                    put_ping(&mut out);
+                    ping_at = Instant::now() + PING;
+                }
+            }
+        }
+    }
+
+    /// Subscribes, and sends again what was not acknowledged.
+    fn begin(&mut self, version: Version, welcome: Welcome, out: &mut BytesMut) {
+        self.connections += 1;
+        self.heard_at = Instant::now();
+        let packet_max = usize::try_from(welcome.packet_max).unwrap_or(usize::MAX);
+        self.taken.send_replace(Some(Taken { packet_max }));
+        let filters: Vec<_> = self.filters.iter().cloned().collect();
+        for some in filters.chunks(FILTERS_MAX) {
+            let id = self.draw_id();
+            put_subscribe(version, id, some, out);
+        }
+        for of in &mut self.flight {
+            // To a broker that does not know the session, it is another message.
+            let is_again = welcome.has_session && of.connection > 0;
+            put_publish(version, (of.id, is_again), &of.publish, out);
+            of.connection = self.connections;
+        }
+        self.flight_bytes = self.flight.iter().map(|of| of.publish.payload.len()).sum();
+        let has_session = welcome.has_session;
+        (self.on_event)(Event::Up { has_session });
+    }
+
+    fn obey(&mut self, version: Version, command: Command, out: &mut BytesMut) {
+        match command {
+            Command::Publish(publish, done) => {
+                if done.is_closed() {
+                    return;
+                }
+                let id = self.draw_id();
+                put_publish(version, (id, false), &publish, out);
+                self.flight_bytes += publish.payload.len();
+                self.flight.push_back(Flight {
+                    id,
+                    publish,
+                    done,
+                    connection: self.connections,
+                });
+            }
+            Command::Subscribe(filters, done) => {
+                let id = self.draw_id();
+                put_subscribe(version, id, &filters, out);
+                if self.client.kept_for == 0 {
+                    self.filters.extend(filters);
+                }
+                self.asked.insert(id, done);
+            }
+            Command::Unsubscribe(filters) => {
+                let id = self.draw_id();
+                put_unsubscribe(version, id, &filters, out);
+                self.filters.retain(|filter| !filters.contains(filter));
+            }
+            // The broker sends what another connection brought over this one, too.
+            Command::Acknowledge(receipt) => {
+                if receipt.connection == self.connections {
+                    put_publish_done(receipt.id, out);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, incoming: Incoming, out: &mut BytesMut) -> Result<(), Fault> {
+        self.heard_at = Instant::now();
+        match incoming {
+            Incoming::Packet(Packet::Publish(publish, Some(id))) => {
+                let connection = self.connections;
+                if self.client.kept_for == 0 {
+                    put_publish_done(id, out);
+                }
+                let receipt = Receipt { connection, id };
+                (self.on_event)(Event::Message { publish, receipt });
+            }
+            // What need not be acknowledged was not published by a bus.
+            Incoming::Packet(Packet::Publish(_, None)) | Incoming::Oversized(None) => {}
+            Incoming::Oversized(Some(id)) => put_publish_done(id, out),
+            Incoming::Packet(Packet::PublishDone { id, code }) => self.land(id, code),
+            Incoming::Packet(Packet::SubscribeDone { id, is_refused }) => {
+                let outcome = match is_refused {
+                    true => Err(Fault::Refused(0x87)),
+                    false => Ok(()),
+                };
+                if let Some(done) = self.asked.remove(&id) {
+                    // Whoever asked may have left.
+                    let _is_told = done.send(outcome).is_ok();
+                }
+            }
+            Incoming::Packet(Packet::Goodbye(code)) => return Err(Fault::Goodbye(code)),
+            Incoming::Packet(
+                Packet::Pong | Packet::UnsubscribeDone | Packet::Welcome(_) | Packet::Turned(_),
+            ) => {}
+        }
+        Ok(())
+    }
+
+    /// A message has arrived.
+    fn land(&mut self, id: u16, code: u8) {
+        let Some(index) = self.flight.iter().position(|of| of.id == id) else {
+            return;
+        };
+        if let Some(landed) = self.flight.remove(index) {
+            self.flight_bytes -= landed.publish.payload.len();
+            let outcome = match code < REFUSED {
+                true => Ok(code),
+                false => Err(Fault::Refused(code)),
+            };
+            // Whoever asked may have left.
+            let _is_told = landed.done.send(outcome).is_ok();
+        }
+    }
+
+    fn draw_id(&mut self) -> u16 {
+        loop {
+            let id = self.next_id;
+            self.next_id = self.next_id.checked_add(1).unwrap_or(1);
+            let is_used = self.flight.iter().any(|of| of.id == id) || self.asked.contains_key(&id);
+            if !is_used {
+                return id;
+            }
+        }
+    }
+}
+
+/// Ends with what it reads for.
+struct Reading(JoinHandle<()>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn read_all(mut reader: PacketReader, packets: mpsc::Sender<Result<Incoming, Fault>>) {
+    loop {
+        let next = reader.next().await;
+        let is_over = next.is_err();
+        if packets.send(next).await.is_err() || is_over {
+            return;
+        }
+    }
+}
+
+/// A duration of three to five quarters of `about`, so that many who wait do not come at once.
+pub(crate) fn jittered(about: Duration) -> Duration {
+    let mut byte = [128];
+    // Without randomness it is the duration itself.
+    let _is_drawn = getrandom::fill(&mut byte).is_ok();
+    about * (384 + u32::from(byte[0])) / 512
+}
+
+/// A message that has to be taken note of but holds nothing.
+pub(crate) fn empty(topic: String, is_retained: bool) -> Publish {
+    Publish {
+        topic,
+        payload: Bytes::new(),
+        is_retained,
+    }
+}

@@ -1,0 +1,413 @@
+//! What one append looks like on the broker: spec/bus-mqtt.md, section 3.
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use sealcast_bus::{ArrivalId, Topic};
+
+/// What every message begins with, whatever its version.
+const MAGIC: [u8; 3] = *b"SCM";
+/// The version that this program writes.
+pub(crate) const VERSION: u8 = 1;
+/// The most bytes of an append with the table of its lengths.
+pub(crate) const PACKED_MAX: usize = 32 << 20;
+/// The most bytes of a part, whatever the broker takes.
+pub(crate) const PART_MAX: usize = 512 << 10;
+/// The most parts of a message.
+pub(crate) const PARTS_MAX: u32 = 4_096;
+/// Bytes before those of a part.
+const PART_HEAD: usize = 4;
+
+/// What a message holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Append {
+    /// Where its writer saw the topic end, by which late-comers order what they find.
+    pub(crate) stamp: u64,
+    pub(crate) payloads: Vec<Vec<u8>>,
+}
+
+/// Why the bytes of a message cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Odd;
+
+impl Append {
+    /// How many bytes it takes, with its lengths.
+    pub(crate) fn packed_len(payloads: &[Vec<u8>]) -> usize {
+        let lens = payloads.iter().map(Vec::len);
+        lens.fold(4 * payloads.len(), usize::saturating_add)
+    }
+
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut bytes = BytesMut::with_capacity(16 + Self::packed_len(&self.payloads));
+        bytes.put_slice(&MAGIC);
+        bytes.put_u8(VERSION);
+        bytes.put_u64(self.stamp);
+        for payload in &self.payloads {
+            // Within the limit of an append.
+            bytes.put_u32(u32::try_from(payload.len()).unwrap_or(u32::MAX));
+            bytes.put_slice(payload);
+        }
+        bytes.freeze()
+    }
+
+    pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self, Odd> {
+        take_head(&mut bytes)?;
+        let stamp = bytes.try_get_u64().map_err(|_| Odd)?;
+        let mut payloads = Vec::new();
+        while !bytes.is_empty() {
+            let length = bytes.try_get_u32().map_err(|_| Odd)?;
+            let length = usize::try_from(length).map_err(|_| Odd)?;
+            let (payload, rest) = bytes.split_at_checked(length).ok_or(Odd)?;
+            payloads.push(payload.to_vec());
+            bytes = rest;
+        }
+        match payloads.is_empty() {
+            true => Err(Odd),
+            false => Ok(Self { stamp, payloads }),
+        }
+    }
+}
+
+fn take_head(bytes: &mut &[u8]) -> Result<(), Odd> {
+    let (magic, rest) = bytes.split_at_checked(MAGIC.len() + 1).ok_or(Odd)?;
+    *bytes = rest;
+    match magic.strip_prefix(&MAGIC) {
+        Some([VERSION]) => Ok(()),
+        Some(_) | None => Err(Odd),
+    }
+}
+
+/// Cuts an encoded append in parts of `part_max` bytes at most.
+pub(crate) fn cut(whole: &Bytes, part_max: usize) -> Vec<Bytes> {
+    let room = part_max.saturating_sub(PART_HEAD).max(1);
+    let part = |start| {
+        let piece = whole.slice(start..whole.len().min(start + room));
+        let mut bytes = BytesMut::with_capacity(PART_HEAD + piece.len());
+        bytes.put_slice(&MAGIC);
+        bytes.put_u8(VERSION);
+        bytes.put_slice(&piece);
+        bytes.freeze()
+    };
+    (0..whole.len()).step_by(room).map(part).collect()
+}
+
+/// What a part holds.
+pub(crate) fn uncut(mut bytes: &[u8]) -> Result<&[u8], Odd> {
+    take_head(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// What tells one message from all others of a topic: who wrote it, and how many that one had written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct MessageId {
+    pub(crate) writer: u64,
+    pub(crate) number: u64,
+}
+
+impl From<MessageId> for ArrivalId {
+    fn from(id: MessageId) -> Self {
+        (u128::from(id.writer) << 64 | u128::from(id.number)).to_be_bytes()
+    }
+}
+
+impl From<ArrivalId> for MessageId {
+    fn from(bytes: ArrivalId) -> Self {
+        let both = u128::from_be_bytes(bytes);
+        let low = |of: u128| u64::try_from(of & u128::from(u64::MAX)).unwrap_or_default();
+        Self {
+            writer: low(both >> 64),
+            number: low(both),
+        }
+    }
+}
+
+/// Which part of a message, and of how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PartOf {
+    pub(crate) number: u32,
+    pub(crate) count: u32,
+}
+
+/// The topics of the broker, in which a bus lies.
+#[derive(Clone, Debug)]
+pub(crate) struct Names {
+    prefix: String,
+    /// The name of the home, by which its handles find each other.
+    home: String,
+}
+
+impl Names {
+    pub(crate) fn new(prefix: &str, home: &str) -> Self {
+        Self {
+            prefix: prefix.to_owned(),
+            home: home.to_owned(),
+        }
+    }
+
+    pub(crate) fn log(&self, topic: &Topic, id: MessageId) -> String {
+        let MessageId { writer, number } = id;
+        format!("{}/log/{topic}/@{writer:016x}.{number:x}", self.prefix)
+    }
+
+    pub(crate) fn part(&self, topic: &Topic, id: MessageId, part: PartOf) -> String {
+        let PartOf { number, count } = part;
+        format!("{}.{number:x}.{count:x}", self.log(topic, id))
+    }
+
+    /// What of a bus a message is, by the topic that it came on.
+    pub(crate) fn parse_log(&self, name: &str) -> Option<(Topic, MessageId, Option<PartOf>)> {
+        let rest = name.strip_prefix(&self.prefix)?.strip_prefix("/log/")?;
+        let (topic, id) = rest.rsplit_once("/@")?;
+        let topic = Topic::new(topic).ok()?;
+        let mut fields = id.split('.');
+        let writer = hex(fields.next()?).filter(|_| id.find('.') == Some(16))?;
+        let number = hex(fields.next()?)?;
+        let id = MessageId { writer, number };
+        let part = match (fields.next(), fields.next(), fields.next()) {
+            (None, _, _) => None,
+            (Some(number), Some(count), None) => Some(PartOf {
+                number: u32::try_from(hex(number)?).ok()?,
+                count: u32::try_from(hex(count)?).ok()?,
+            }),
+            _ => return None,
+        };
+        let in_range = |part: PartOf| part.number < part.count && part.count <= PARTS_MAX;
+        part.is_none_or(in_range).then_some((topic, id, part))
+    }
+
+    /// The filter for what lies in a scope.
+    pub(crate) fn scope(&self, scope: &str) -> String {
+        format!("{}/log/{scope}", self.prefix)
+    }
+
+    /// Where archives are asked for what has passed in a scope.
+    pub(crate) fn ask(&self, scope: &str) -> String {
+        format!("{}/past/ask/{}", self.prefix, stem(scope))
+    }
+
+    /// Where all are asked for what they wrote there lately.
+    pub(crate) fn again(&self, scope: &str) -> String {
+        format!("{}/past/again/{}", self.prefix, stem(scope))
+    }
+
+    /// For which scope something is asked on a topic, and whether of archives alone.
+    pub(crate) fn parse_question(&self, name: &str) -> Option<(String, bool)> {
+        let rest = name.strip_prefix(&self.prefix)?.strip_prefix("/past/")?;
+        let (kind, stem) = rest.split_once('/')?;
+        match kind {
+            "ask" => Some((format!("{stem}/#"), true)),
+            "again" => Some((format!("{stem}/#"), false)),
+            _ => None,
+        }
+    }
+
+    /// Where this home is answered.
+    pub(crate) fn past(&self) -> String {
+        self.past_of(&self.home)
+    }
+
+    /// Where a home is answered.
+    pub(crate) fn past_of(&self, home: &str) -> String {
+        format!("{}/past/for/{home}", self.prefix)
+    }
+
+    /// An ephemeral topic.
+    pub(crate) fn now(&self, topic: &Topic) -> String {
+        format!("{}/now/{topic}", self.prefix)
+    }
+
+    /// Where handles of this home ask how far the mirror is.
+    pub(crate) fn fence(&self) -> String {
+        format!("{}/home/{}/fence", self.prefix, self.home)
+    }
+
+    /// Where one of them is told.
+    pub(crate) fn fenced(&self, writer: u64) -> String {
+        format!("{}/home/{}/fenced/{writer:016x}", self.prefix, self.home)
+    }
+
+    /// Where one of them writes to itself.
+    pub(crate) fn echo(&self, writer: u64) -> String {
+        format!("{}/home/{}/echo/{writer:016x}", self.prefix, self.home)
+    }
+}
+
+/// A number as it stands in names, and in no other way.
+fn hex(digits: &str) -> Option<u64> {
+    let is_plain = digits
+        .bytes()
+        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let number = u64::from_str_radix(digits, 16).ok();
+    number.filter(|_| is_plain)
+}
+
+/// What a home follows for the sake of a topic: all logs of a stream, a user or a device at once, and
+/// else the topic alone.
+pub(crate) fn scope(topic: &Topic) -> String {
+    let mut segments = topic.as_ref().split('/');
+    match (segments.next(), segments.next(), segments.next()) {
+        (Some(kind), Some(whose), Some(_)) => format!("{kind}/{whose}/#"),
+        _ => format!("{topic}/+"),
+    }
+}
+
+/// How the names of all topics of a scope begin.
+pub(crate) fn topics_start(scope: &str) -> &str {
+    match scope.strip_suffix("/+") {
+        Some(topic) => topic,
+        None => scope.trim_end_matches('#'),
+    }
+}
+
+/// A scope of several topics without its wildcard.
+fn stem(scope: &str) -> &str {
+    scope.trim_end_matches(['#', '/'])
+}
+
+/// Whether a scope may have logs with messages that are not retained.
+pub(crate) fn has_live(scope: &str) -> bool {
+    scope.starts_with("s/") && scope.ends_with("/#")
+}
+
+/// Whether a log has messages that are not retained: the data of a stream.
+pub(crate) fn is_live(topic: &Topic) -> bool {
+    let mut segments = topic.as_ref().split('/');
+    (segments.next(), segments.nth(1)) == (Some("s"), Some("data"))
+}
+
+/// What is sent on an ephemeral topic: who sent it, how many that one had sent, and the payload.
+pub(crate) fn put_sent(id: MessageId, payload: &[u8]) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(16 + payload.len());
+    bytes.put_u64(id.writer);
+    bytes.put_u64(id.number);
+    bytes.put_slice(payload);
+    bytes.freeze()
+}
+
+pub(crate) fn take_sent(mut bytes: &[u8]) -> Option<(MessageId, &[u8])> {
+    let writer = bytes.try_get_u64().ok()?;
+    let number = bytes.try_get_u64().ok()?;
+    Some((MessageId { writer, number }, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic(name: &str) -> Topic {
+        Topic::new(name).unwrap()
+    }
+
+    fn append() -> Append {
+        Append {
+            stamp: 5,
+            payloads: vec![b"a".to_vec(), b"bc".to_vec()],
+        }
+    }
+
+    const ID: MessageId = MessageId {
+        writer: 0xabcd,
+        number: 26,
+    };
+
+    /// The worked example of the specification.
+    #[test]
+    fn an_append_is_what_the_specification_shows() {
+        let mut expected = b"SCM\x01".to_vec();
+        expected.extend(b"\0\0\0\0\0\0\0\x05");
+        expected.extend(b"\0\0\0\x01a\0\0\0\x02bc");
+        let encoded = append().encode();
+        assert_eq!(encoded, expected);
+        assert_eq!(Append::decode(&encoded), Ok(append()));
+        let names = Names::new("p", "h");
+        let name = "p/log/s/1f/keys/@000000000000abcd.1a";
+        assert_eq!(names.log(&topic("s/1f/keys"), ID), name);
+        assert_eq!(names.parse_log(name), Some((topic("s/1f/keys"), ID, None)));
+        assert_eq!(MessageId::from(ArrivalId::from(ID)), ID);
+    }
+
+    #[test]
+    fn what_is_not_an_append_is_refused() {
+        let whole = append().encode();
+        for end in 0..whole.len() {
+            let is_shorter = Append::decode(&whole[..end]);
+            // Only where a payload ends it is one, with fewer payloads.
+            assert_eq!(is_shorter.is_ok(), end == 17, "{end}");
+        }
+        for (at, byte) in [(0, b'X'), (3, 2), (12, 0xff)] {
+            let mut bytes = whole.to_vec();
+            bytes[at] = byte;
+            assert_eq!(Append::decode(&bytes), Err(Odd));
+        }
+    }
+
+    #[test]
+    fn parts_hold_the_whole() {
+        let payloads = vec![vec![7; 1_000], vec![8; 24]];
+        let whole = Append { stamp: 0, payloads }.encode();
+        let parts = cut(&whole, 100);
+        assert!(parts.iter().all(|part| part.len() <= 100));
+        let pieces: Vec<_> = parts.iter().map(|part| uncut(part).unwrap()).collect();
+        assert_eq!(pieces.concat(), whole);
+        assert_eq!(uncut(b"SC"), Err(Odd));
+    }
+
+    #[test]
+    fn names_are_read_as_they_are_written_and_in_no_other_way() {
+        let names = Names::new("p", "h");
+        let part = PartOf {
+            number: 2,
+            count: 17,
+        };
+        for name in ["a", ".", "s/1f/data/kitchen", "a/~/b"] {
+            let on = names.part(&topic(name), ID, part);
+            assert_eq!(names.parse_log(&on), Some((topic(name), ID, Some(part))));
+        }
+        for odd in [
+            "p/log/a",
+            "p/log/a/@",
+            "p/log/a/@000000000000abcd",
+            "p/log/a/@abcd.1a",
+            "p/log/a/@000000000000abcd.",
+            "p/log/a/@000000000000ABCD.1a",
+            "p/log/a/@000000000000abcd.+1",
+            "p/log/a/@000000000000abcd.1.2",
+            "p/log/a/@000000000000abcd.1.2.2",
+            "p/log/a/@000000000000abcd.1.2.1001",
+            "p/log/a/@000000000000abcd.1.2.3.4",
+            "p/log//@000000000000abcd.1",
+            "p/log/é/@000000000000abcd.1",
+            "q/log/a/@000000000000abcd.1",
+            "p/now/a/@000000000000abcd.1",
+        ] {
+            assert_eq!(names.parse_log(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_home_follows_streams_users_and_devices_as_a_whole() {
+        for (name, expected, live) in [
+            ("a", "a/+", false),
+            ("a/b", "a/b/+", false),
+            ("s/1f/keys", "s/1f/#", false),
+            ("s/1f/access/d", "s/1f/#", false),
+            ("s/1f/data", "s/1f/#", true),
+            ("s/1f/data/kitchen/temp", "s/1f/#", true),
+            ("s/1f/database", "s/1f/#", false),
+            ("u/2e/devices", "u/2e/#", false),
+            ("u/2e/data", "u/2e/#", false),
+        ] {
+            assert_eq!(scope(&topic(name)), expected);
+            assert_eq!(is_live(&topic(name)), live, "{name}");
+        }
+        let names = Names::new("p", "h");
+        let scope = "s/1f/#".to_owned();
+        for (question, is_to_archives) in [(names.ask(&scope), true), (names.again(&scope), false)]
+        {
+            let found = names.parse_question(&question);
+            assert_eq!(found, Some((scope.clone(), is_to_archives)));
+        }
+        assert_eq!(names.parse_question(&names.past()), None);
+        assert!(has_live(&scope) && !has_live("u/2e/#") && !has_live("s/+"));
+        assert_eq!(topics_start("s/1f/#"), "s/1f/");
+        assert_eq!(topics_start("a/+"), "a");
+    }
+}

@@ -1,0 +1,214 @@
+//! What an MQTT bus does when its broker, or the way to it, breaks.
+
+use std::time::Duration;
+
+use sealcast_brokers::Proxy;
+use sealcast_brokers::mosquitto::Server;
+use sealcast_bus::{Bus, BusError, Offset, ServerOptions, Topic};
+use sealcast_bus_mqtt::MqttBus;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
+
+use crate::rig::{Home, address, all, numbered, open_at, put, sorted, topic, wait_for};
+
+fn url(proxy: &Proxy) -> String {
+    format!("mqtt://127.0.0.1:{}/x", proxy.port())
+}
+
+/// Appends, and again when it is told that this may not have been done.
+async fn append_surely(bus: &MqttBus, log: &Topic, texts: &[String]) {
+    for text in texts {
+        while bus
+            .append(log, vec![text.clone().into_bytes()])
+            .await
+            .is_err()
+        {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_is_killed_again_and_again_has_all_entries_in_the_end() {
+    const ENTRIES: usize = 60;
+    let mut server = Server::start();
+    let (writer, reader) = (Home::on(&server, "x").await, Home::on(&server, "x").await);
+    let log = topic("s/1f/keys");
+    let following = tokio::spawn({
+        let (bus, log) = (reader.bus.clone(), log.clone());
+        async move { wait_for(&bus, &log, ENTRIES).await }
+    });
+    let writing = tokio::spawn({
+        let (bus, log) = (writer.bus.clone(), log.clone());
+        async move {
+            for text in numbered("entry", ENTRIES) {
+                put(&bus, &log, text).await;
+            }
+        }
+    });
+    for round in 1..=3 {
+        // It keeps some of it for the first time, and then loses what came since.
+        wait_for(&writer.bus, &log, round * 15).await;
+        if round == 1 {
+            server.save();
+        }
+        sleep(Duration::from_millis(round as u64 * 3)).await;
+        server.kill();
+        server.restart();
+    }
+    writing.await.unwrap();
+    let expected = numbered("entry", ENTRIES);
+    assert_eq!(all(&writer.bus, &log).await, expected);
+    // Nothing comes twice.
+    assert_eq!(sorted(following.await.unwrap()), expected);
+    assert_eq!(all(&reader.bus, &log).await.len(), ENTRIES);
+    let late = Home::on(&server, "x").await;
+    assert_eq!(sorted(wait_for(&late.bus, &log, ENTRIES).await), expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_break_lose_and_double_nothing() {
+    let server = Server::start();
+    let proxy = Proxy::before(server.port()).await;
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let writer = open_at(&url(&proxy), folders[0].path()).await;
+    let reader = open_at(&url(&proxy), folders[1].path()).await;
+    let log = topic("s/1f/data");
+    reader.end(&log).await.unwrap();
+    let all_texts = numbered("text", 60);
+    for (round, texts) in all_texts.chunks(10).enumerate() {
+        let breaking = async {
+            sleep(Duration::from_millis(round as u64 % 4)).await;
+            match round % 3 {
+                0 => proxy.renew().await,
+                1 => {
+                    proxy.mute();
+                    sleep(Duration::from_millis(20)).await;
+                    proxy.renew().await;
+                }
+                _ => proxy.slow(700, Duration::from_millis(2)),
+            }
+        };
+        let writing = async {
+            for text in texts {
+                put(&writer, &log, text).await;
+            }
+        };
+        tokio::join!(writing, breaking);
+        proxy.open();
+    }
+    assert_eq!(wait_for(&reader, &log, 60).await, all_texts);
+    assert_eq!(reader.end(&log).await.unwrap(), Offset(60));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_appends_come_whole_over_connections_that_break() {
+    let server = Server::start();
+    let proxy = Proxy::before(server.port()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let writer = open_at(&url(&proxy), folder.path()).await;
+    let reader = Home::on(&server, "x").await;
+    for log in [topic("s/1f/keys"), topic("s/1f/data")] {
+        reader.bus.end(&log).await.unwrap();
+        let payload = |number: u64| vec![number as u8; (3 << 20) + 17];
+        for number in 0..3 {
+            let breaking = async {
+                sleep(Duration::from_millis(number * 4)).await;
+                proxy.renew().await;
+            };
+            let appending = writer.append(&log, vec![payload(number), b"end".to_vec()]);
+            let (first, ()) = tokio::join!(appending, breaking);
+            assert_eq!(first.unwrap(), Offset(2 * number));
+        }
+        for number in 0..3 {
+            let items = reader.bus.read(&log, Offset(2 * number), 1).await.unwrap();
+            assert_eq!(items[0].payload, payload(number));
+        }
+        assert_eq!(reader.bus.end(&log).await.unwrap(), Offset(6));
+    }
+    let late = Home::on(&server, "x").await;
+    let keys = topic("s/1f/keys");
+    assert_eq!(late.bus.end(&keys).await.unwrap(), Offset(6));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appends_by_many_at_once_are_on_their_way_together() {
+    let server = Server::start();
+    let proxy = Proxy::before(server.port()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let bus = open_at(&url(&proxy), folder.path()).await;
+    let log = topic("s/1f/data");
+    bus.end(&log).await.unwrap();
+    // Nothing is answered while all of them set out.
+    proxy.mute();
+    let texts = numbered("text", 200);
+    let appending: Vec<_> = texts
+        .iter()
+        .map(|text| {
+            let (bus, log, text) = (bus.clone(), log.clone(), text.clone());
+            tokio::spawn(async move { append_surely(&bus, &log, &[text]).await })
+        })
+        .collect();
+    let reader = Home::on(&server, "x").await;
+    let _ = reader.bus.end(&log).await.unwrap();
+    proxy.renew().await;
+    for appended in appending {
+        appended.await.unwrap();
+    }
+    assert_eq!(sorted(all(&bus, &log).await), texts);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_is_not_there_is_named() {
+    let mut server = Server::start();
+    server.kill();
+    let folder = tempfile::tempdir().unwrap();
+    let options = ServerOptions::default();
+    let opened = MqttBus::open(&address(&server.url("x")), &options, folder.path()).await;
+    let error = opened.unwrap_err();
+    let BusError::Unreachable { place, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(*place, server.url("x"));
+}
+
+/// Stands before a broker and turns away who speaks MQTT 5, as those do that know nothing of it.
+async fn without_five(server: u16, says: &'static [u8]) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut start = vec![0; 4 << 10];
+                let count = client.read(&mut start).await.unwrap();
+                // Behind the head and the name of the protocol.
+                if start[8] == 5 {
+                    client.write_all(says).await.unwrap();
+                    return;
+                }
+                let mut server = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
+                server.write_all(&start[..count]).await.unwrap();
+                copy_bidirectional(&mut client, &mut server).await.ok();
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_knows_no_mqtt_5_is_spoken_to_in_3_1_1() {
+    let server = Server::start();
+    let log = topic("s/1f/keys");
+    for (count, says) in [(1, &b"\x20\x02\x00\x01"[..]), (2, b"")] {
+        let port = without_five(server.port(), says).await;
+        let folder = tempfile::tempdir().unwrap();
+        for half in 0..2 {
+            let bus = open_at(&format!("mqtt://127.0.0.1:{port}/x"), folder.path()).await;
+            put(&bus, &log, format!("{count} {half}")).await;
+            let mut listener = bus.listen(vec![topic("ask")]).await.unwrap();
+            bus.send(&topic("ask"), b"who?".to_vec()).await.unwrap();
+            assert_eq!(listener.next().await.unwrap().1, b"who?");
+        }
+    }
+    let five = Home::on(&server, "x").await;
+    assert_eq!(all(&five.bus, &log).await, ["1 0", "1 1", "2 0", "2 1"]);
+}

@@ -1,0 +1,12 @@
+//! An MQTT bus on the real broker, which each test starts for itself.
+#![cfg(test)]
+
+mod breaks;
+mod check;
+mod conformance;
+mod homes;
+mod past;
+mod processes;
+mod rig;
+mod secrecy;
+mod strangers;

@@ -1,0 +1,169 @@
+//! What others publish where an MQTT bus is, and how it tells them apart.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use sealcast_brokers::mosquitto::Server;
+use sealcast_bus::{Bus, Limits, Offset};
+
+use crate::rig::{Home, all, numbered, put, topic, wait_for};
+
+/// Somebody else's client of the same broker.
+struct Stranger(u16);
+
+impl Stranger {
+    fn publish(&self, on: &str, file: &Path, is_retained: bool) {
+        let mut command = Command::new("mosquitto_pub");
+        command.args(["-h", "127.0.0.1", "-q", "1", "-p", &self.0.to_string()]);
+        command.args(["-t", on, "-f"]).arg(file);
+        if is_retained {
+            command.arg("-r");
+        }
+        let done = command.output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+    }
+
+    fn say(&self, on: &str, bytes: &[u8], is_retained: bool) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        self.publish(on, file.path(), is_retained);
+    }
+
+    /// What is retained, by topic.
+    fn retained(&self, below: &str) -> Vec<(String, Vec<u8>)> {
+        let output = Command::new("mosquitto_sub")
+            .args(["-h", "127.0.0.1", "-p", &self.0.to_string(), "-W", "2"])
+            .args(["--retained-only", "-F", "%t %x", "-t", below])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines = text.lines().map(|line| line.split_once(' ').unwrap());
+        lines.map(|(on, hex)| (on.to_owned(), unhex(hex))).collect()
+    }
+}
+
+fn unhex(hex: &str) -> Vec<u8> {
+    let pairs = hex.as_bytes().chunks(2);
+    let pairs = pairs.map(|pair| std::str::from_utf8(pair).unwrap());
+    pairs
+        .map(|pair| u8::from_str_radix(pair, 16).unwrap())
+        .collect()
+}
+
+fn append(payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&b"SCM\x01\0\0\0\0\0\0\0\0"[..], &length, payload].concat()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_of_a_bus_is_passed_over_and_the_rest_goes_on() {
+    let server = Server::start();
+    let home = Home::on(&server, "x").await;
+    let stranger = Stranger(server.port());
+    let (log, data) = (topic("s/1f/keys"), topic("s/1f/data"));
+    let mut listener = home.bus.listen(vec![topic("ask")]).await.unwrap();
+    let garbage = [
+        vec![],
+        b"hello, is anybody there?".to_vec(),
+        b"SCM\x02 and so on, of a later version".to_vec(),
+        b"SCM\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff".to_vec(),
+        vec![0xff; 3 << 20],
+    ];
+    let id = "@00000000000000ff.1";
+    for (round, bytes) in garbage.iter().enumerate() {
+        for on in [
+            format!("x/log/s/1f/keys/{id}"),
+            format!("x/log/s/1f/data/{id}"),
+            format!("x/log/s/1f/data/{id}.0.2"),
+            format!("x/log/s/1f/data/{id}.1.1"),
+            "x/log/s/1f/data/here".into(),
+            "x/log/s/1f/é/@00000000000000ff.1".into(),
+            "x/now/ask".into(),
+            "x/home/z/fence".into(),
+        ] {
+            stranger.say(&on, bytes, on.contains("keys"));
+        }
+        for of in [&log, &data] {
+            put(&home.bus, of, round).await;
+        }
+    }
+    let expected: Vec<_> = (0..garbage.len()).map(|round| round.to_string()).collect();
+    for of in [&log, &data] {
+        assert_eq!(all(&home.bus, of).await, expected);
+    }
+    home.bus
+        .send(&topic("ask"), b"who?".to_vec())
+        .await
+        .unwrap();
+    let mut heard = listener.next().await.unwrap().1;
+    while heard != b"who?" {
+        assert!(heard.len() <= Limits::SENT_MAX);
+        heard = listener.next().await.unwrap().1;
+    }
+    let late = Home::on(&server, "x").await;
+    assert_eq!(all(&late.bus, &log).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_is_played_again_is_there_once_and_a_forged_one_hides_none() {
+    let server = Server::start();
+    let (home, reader) = (Home::on(&server, "x").await, Home::on(&server, "x").await);
+    let stranger = Stranger(server.port());
+    let log = topic("s/1f/keys");
+    reader.bus.end(&log).await.unwrap();
+    put(&home.bus, &log, "entry 0").await;
+    let retained = stranger.retained("x/log/s/1f/keys/+");
+    let [(first, bytes)] = &retained[..] else {
+        panic!("{retained:?}");
+    };
+    for is_retained in [false, true, false] {
+        stranger.say(first, bytes, is_retained);
+    }
+    // The name that the next message will have.
+    let (before, number) = first.rsplit_once('.').unwrap();
+    let number = u64::from_str_radix(number, 16).unwrap();
+    for ahead in 1..40 {
+        let next = format!("{before}.{:x}", number + ahead);
+        stranger.say(&next, &append(b"forged"), false);
+    }
+    for text in numbered("entry", 4) {
+        put(&home.bus, &log, text).await;
+    }
+    for bus in [&home.bus, &reader.bus] {
+        let found = all(bus, &log).await;
+        let of = |text: &str| found.iter().filter(|of| of.starts_with(text)).count();
+        assert_eq!((of("entry 0"), of("entry 00"), of("forged")), (5, 4, 39));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_somebody_cleared_is_put_back_by_who_wrote_it() {
+    let server = Server::start();
+    let proxy = sealcast_brokers::Proxy::before(server.port()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("mqtt://127.0.0.1:{}/x", proxy.port());
+    let writer = crate::rig::open_at(&url, folder.path()).await;
+    let stranger = Stranger(server.port());
+    let log = topic("s/1f/keys");
+    for text in numbered("entry", 5) {
+        put(&writer, &log, text).await;
+    }
+    // One that does not fit in one message.
+    let large = vec![vec![b'x'; 1 << 20], b"large".to_vec()];
+    writer.append(&log, large).await.unwrap();
+    let retained = stranger.retained("x/log/#");
+    assert_eq!(retained.len(), 5 + 3);
+    for (on, _) in &retained[2..7] {
+        stranger.say(on, b"", true);
+    }
+    let cleared = Home::on(&server, "x").await;
+    assert!(all(&cleared.bus, &log).await.len() < 7);
+    // It looks when its connection is made anew.
+    proxy.renew().await;
+    assert_eq!(writer.end(&log).await.unwrap(), Offset(7));
+    let found = wait_for(&cleared.bus, &log, 7).await;
+    let entries = found.iter().filter(|text| text.starts_with("entry"));
+    assert_eq!(entries.count(), 5);
+    assert_eq!(found.iter().map(String::len).max(), Some(1 << 20));
+}

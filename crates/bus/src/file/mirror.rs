@@ -1,0 +1,494 @@
+//! A file bus that takes in what another bus brings, each message once.
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, OptionalExtension};
+use tokio::sync::oneshot;
+
+use super::fault::Fault;
+use super::write::{self, Action, Change};
+use super::{FileBus, scan, schema};
+use crate::{Bus as _, BusError, Item, Offset, Topic};
+
+/// The tables that a mirror has besides those of a file bus; `spec/bus-mqtt.md`, section 8.
+const TABLES: &str = include_str!("../../migrations/mirror.sql");
+/// Parts that are kept, of all messages together; of more, the oldest are dropped.
+const PARTS_MAX: i64 = 4_096;
+
+/// What a message on another bus is known by.
+pub type ArrivalId = [u8; 16];
+
+/// An append that was made on another bus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Where.
+    pub topic: Topic,
+    /// What it is known by there.
+    pub id: ArrivalId,
+    /// A number by which its writer placed it.
+    pub stamp: u64,
+    /// What was appended.
+    pub payloads: Vec<Vec<u8>>,
+    /// Whether this home wrote it.
+    pub is_own: bool,
+}
+
+/// Where an arrival lies in a mirror.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// What it is known by.
+    pub id: ArrivalId,
+    /// The number by which its writer placed it.
+    pub stamp: u64,
+    /// The offset of its first item.
+    pub first: Offset,
+    /// The offset behind its last.
+    pub behind: Offset,
+    /// Whether this home wrote it.
+    pub is_own: bool,
+    /// When it was taken in, in milliseconds since the Unix epoch.
+    pub time_ms: u64,
+}
+
+/// A part of an arrival that is too large for one message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArrivalPart {
+    /// Where the whole belongs.
+    pub topic: Topic,
+    /// What the whole is known by.
+    pub id: ArrivalId,
+    /// Which part it is, from 0 on.
+    pub number: u32,
+    /// How many there are.
+    pub count: u32,
+    /// What it holds.
+    pub bytes: Vec<u8>,
+}
+
+/// A [`FileBus`] in which a home keeps what another bus brings.
+///
+/// For a bus that has no stored log, or none with one order: items lie here in the order in which
+/// this home got them, and each once, however often they come. Several processes may take in at
+/// once. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Mirror {
+    bus: FileBus,
+}
+
+impl Mirror {
+    /// Opens the mirror in `folder`; creates what is missing of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`FileBus::open`].
+    pub async fn open(folder: impl AsRef<Path>) -> Result<Self, BusError> {
+        let bus = FileBus::open(folder).await?;
+        let mirror = Self { bus };
+        let create = |connection: &mut Connection| Ok(connection.execute_batch(TABLES)?);
+        mirror.bus.readers.run(create).await?;
+        Ok(mirror)
+    }
+
+    /// What lies there, to read and to follow.
+    pub fn bus(&self) -> &FileBus {
+        &self.bus
+    }
+
+    /// Takes in arrivals in their order, and returns where the first item of each lies. One that is
+    /// there already, with the same payloads, is not taken in again.
+    ///
+    /// All that is not refused is on the disk when this returns.
+    ///
+    /// # Errors
+    ///
+    /// As [`append`](crate::Bus::append). Some of the arrivals may have been taken in then; they may
+    /// come again.
+    pub async fn take_in(&self, arrivals: Vec<Arrival>) -> Result<Vec<Offset>, BusError> {
+        let mut outcomes = Vec::with_capacity(arrivals.len());
+        for arrival in arrivals {
+            self.bus.limits().check(&arrival.payloads)?;
+            let (done, outcome) = oneshot::channel();
+            let change = Change {
+                topic: arrival.topic.clone(),
+                action: Action::TakeIn(arrival),
+                done,
+            };
+            let sent = self.bus.changes.send(change).await;
+            sent.map_err(|_| stopped())?;
+            outcomes.push(outcome);
+        }
+        let mut offsets = Vec::with_capacity(outcomes.len());
+        for outcome in outcomes {
+            let offset = outcome.await.map_err(|_| stopped())??;
+            offsets.push(offset.unwrap_or_default());
+        }
+        Ok(offsets)
+    }
+
+    /// Keeps a part. Returns the whole once all parts are there, again and again until they are
+    /// [dropped](Self::drop_parts). Parts of what this home wrote and took in are not kept.
+    ///
+    /// # Errors
+    ///
+    /// As [`append`](crate::Bus::append).
+    pub async fn keep_part(&self, part: ArrivalPart) -> Result<Option<Vec<u8>>, BusError> {
+        let (topic, id, count) = (part.topic.clone(), part.id, part.count);
+        let kept = self.bus.hand_over(topic.clone(), Action::KeepPart(part));
+        kept.await?;
+        let read = move |connection: &mut Connection| whole(connection, &topic, &id, count);
+        self.bus.readers.run(read).await
+    }
+
+    /// Drops the parts of an arrival, which was taken in or is of no use.
+    ///
+    /// # Errors
+    ///
+    /// As [`append`](crate::Bus::append).
+    pub async fn drop_parts(&self, topic: &Topic, id: ArrivalId) -> Result<(), BusError> {
+        let dropped = self.bus.hand_over(topic.clone(), Action::DropParts(id));
+        dropped.await.map(drop)
+    }
+
+    /// Where arrivals of a topic lie that have items from an offset on, in order; `count_max` at most.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the mirror cannot be read.
+    pub async fn origins(
+        &self,
+        topic: &Topic,
+        from: Offset,
+        count_max: u32,
+    ) -> Result<Vec<Origin>, BusError> {
+        let topic = topic.clone();
+        let read = move |connection: &mut Connection| origins(connection, &topic, from, count_max);
+        self.bus.readers.run(read).await
+    }
+
+    /// The topics that begin with `start`, in order.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the mirror cannot be read.
+    pub async fn topics(&self, start: &str) -> Result<Vec<Topic>, BusError> {
+        let start = start.to_owned();
+        let read = move |connection: &mut Connection| topics(connection, &start);
+        self.bus.readers.run(read).await
+    }
+}
+
+fn stopped() -> BusError {
+    BusError::Backend(Box::new(Fault::WriterStopped))
+}
+
+/// Appends what arrived, unless it is there.
+pub(super) fn take_in(connection: &Connection, arrival: &Arrival) -> Result<Offset, Fault> {
+    let topic = &arrival.topic;
+    if let Some((row, _)) = scan::topic_row(connection, topic)? {
+        let mut known = connection
+            .prepare_cached("SELECT first, behind FROM arrival WHERE topic = ?1 AND id = ?2")?;
+        let places = known.query_map((row, arrival.id), |row| Ok((row.get(0)?, row.get(1)?)))?;
+        for place in places {
+            let (first, behind): (i64, i64) = place?;
+            let first = Offset(unsigned(first)?);
+            if is_same(connection, topic, (first, unsigned(behind)?), arrival)? {
+                if arrival.is_own {
+                    connection
+                        .prepare_cached("UPDATE arrival SET own = 1 WHERE topic = ?1 AND id = ?2")?
+                        .execute((row, arrival.id))?;
+                }
+                return Ok(first);
+            }
+        }
+    }
+    let first = write::insert(connection, topic, &arrival.payloads)?;
+    let (row, end) = scan::topic_row(connection, topic)?.ok_or(Fault::OutOfRange)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = i64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(i64::MAX);
+    connection
+        .prepare_cached(
+            "INSERT INTO arrival (topic, id, first, behind, stamp, own, time) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute((
+            row,
+            arrival.id,
+            signed(first.0)?,
+            signed(end.0)?,
+            arrival.stamp.cast_signed(),
+            arrival.is_own,
+            now,
+        ))?;
+    Ok(first)
+}
+
+/// Whether what lies at a place is what arrived; what was trimmed counts as that.
+fn is_same(
+    connection: &Connection,
+    topic: &Topic,
+    (first, behind): (Offset, u64),
+    arrival: &Arrival,
+) -> Result<bool, Fault> {
+    if behind.saturating_sub(first.0) != arrival.payloads.len() as u64 {
+        return Ok(false);
+    }
+    let mut at = first;
+    while at.0 < behind {
+        let items = scan::items(connection, topic, at, usize::MAX)?;
+        if items.is_empty() {
+            return Ok(true);
+        }
+        for Item { offset, payload } in items {
+            if offset.0 >= behind {
+                return Ok(true);
+            }
+            let index = usize::try_from(offset.0 - first.0).map_err(|_| Fault::OutOfRange)?;
+            if arrival.payloads.get(index) != Some(&payload) {
+                return Ok(false);
+            }
+            at = Offset(offset.0 + 1);
+        }
+    }
+    Ok(true)
+}
+
+pub(super) fn keep_part(connection: &Connection, part: &ArrivalPart) -> Result<(), Fault> {
+    if let Some((row, _)) = scan::topic_row(connection, &part.topic)? {
+        let own = "SELECT 1 FROM arrival WHERE topic = ?1 AND id = ?2 AND own";
+        if connection.prepare_cached(own)?.exists((row, part.id))? {
+            return Ok(());
+        }
+    }
+    connection
+        .prepare_cached(
+            "INSERT OR IGNORE INTO part (topic, id, number, count, bytes) \
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute((
+            part.topic.as_ref(),
+            part.id,
+            part.number,
+            part.count,
+            &part.bytes,
+        ))?;
+    connection
+        .prepare_cached("DELETE FROM part WHERE key <= (SELECT max(key) FROM part) - ?1")?
+        .execute([PARTS_MAX])?;
+    Ok(())
+}
+
+pub(super) fn drop_parts(
+    connection: &Connection,
+    topic: &Topic,
+    id: &ArrivalId,
+) -> Result<(), Fault> {
+    connection
+        .prepare_cached("DELETE FROM part WHERE topic = ?1 AND id = ?2")?
+        .execute((topic.as_ref(), id))?;
+    Ok(())
+}
+
+fn whole(
+    connection: &Connection,
+    topic: &Topic,
+    id: &ArrivalId,
+    count: u32,
+) -> Result<Option<Vec<u8>>, Fault> {
+    let of = (topic.as_ref(), id, count);
+    let found: u32 = connection
+        .prepare_cached("SELECT count(*) FROM part WHERE topic = ?1 AND id = ?2 AND count = ?3")?
+        .query_row(of, |row| row.get(0))?;
+    if found != count || count == 0 {
+        return Ok(None);
+    }
+    let mut statement = connection.prepare_cached(
+        "SELECT bytes FROM part WHERE topic = ?1 AND id = ?2 AND count = ?3 ORDER BY number",
+    )?;
+    let mut whole = Vec::new();
+    let mut rows = statement.query(of)?;
+    while let Some(row) = rows.next()? {
+        whole.extend_from_slice(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?);
+    }
+    Ok(Some(whole))
+}
+
+fn origins(
+    connection: &Connection,
+    topic: &Topic,
+    from: Offset,
+    count_max: u32,
+) -> Result<Vec<Origin>, Fault> {
+    let row = scan::topic_row(connection, topic)?.filter(|_| from.0 <= schema::OFFSET_MAX);
+    let Some((row, _)) = row else {
+        return Ok(Vec::new());
+    };
+    // The one that holds the item at `from` may begin before it.
+    let before: Option<(i64, i64)> = connection
+        .prepare_cached(
+            "SELECT first, behind FROM arrival WHERE topic = ?1 AND first <= ?2 \
+             ORDER BY first DESC LIMIT 1",
+        )?
+        .query_row((row, signed(from.0)?), |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let from = signed(from.0)?;
+    let holding = before.filter(|(_, behind)| *behind > from);
+    let start = holding.map_or(from, |(first, _)| first);
+    let mut statement = connection.prepare_cached(
+        "SELECT id, stamp, first, behind, own, time FROM arrival \
+         WHERE topic = ?1 AND first >= ?2 ORDER BY first LIMIT ?3",
+    )?;
+    let mut rows = statement.query((row, start, count_max))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(Origin {
+            id: row.get(0)?,
+            stamp: row.get::<_, i64>(1)?.cast_unsigned(),
+            first: Offset(unsigned(row.get(2)?)?),
+            behind: Offset(unsigned(row.get(3)?)?),
+            is_own: row.get(4)?,
+            time_ms: unsigned(row.get(5)?)?,
+        });
+    }
+    Ok(found)
+}
+
+fn topics(connection: &Connection, start: &str) -> Result<Vec<Topic>, Fault> {
+    let mut statement = connection.prepare_cached(
+        "SELECT name FROM topic WHERE substr(name, 1, length(?1)) = ?1 ORDER BY name",
+    )?;
+    let names = statement.query_map([start], |row| row.get::<_, String>(0))?;
+    let topics = names.map(|name| Topic::new(&name?).map_err(|_| Fault::OutOfRange));
+    topics.collect()
+}
+
+fn signed(offset: u64) -> Result<i64, Fault> {
+    i64::try_from(offset).map_err(|_| Fault::OutOfRange)
+}
+
+fn unsigned(offset: i64) -> Result<u64, Fault> {
+    u64::try_from(offset).map_err(|_| Fault::OutOfRange)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic() -> Topic {
+        Topic::new("s/1f00/keys").unwrap()
+    }
+
+    fn arrival(id: u8, payloads: &[&str]) -> Arrival {
+        Arrival {
+            topic: topic(),
+            id: [id; 16],
+            stamp: u64::from(id),
+            payloads: payloads.iter().map(|of| of.as_bytes().to_vec()).collect(),
+            is_own: false,
+        }
+    }
+
+    async fn shown(mirror: &Mirror) -> Vec<String> {
+        let items = mirror.bus().read(&topic(), Offset(0), 1 << 20).await;
+        let text = |item: Item| String::from_utf8(item.payload).unwrap();
+        items.unwrap().into_iter().map(text).collect()
+    }
+
+    fn part(number: u32, count: u32, bytes: &[u8]) -> ArrivalPart {
+        ArrivalPart {
+            topic: topic(),
+            id: [9; 16],
+            number,
+            count,
+            bytes: bytes.to_vec(),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_arrives_again_is_there_once_for_every_handle() {
+        let folder = tempfile::tempdir().unwrap();
+        let mirrors = [
+            Mirror::open(folder.path()).await.unwrap(),
+            Mirror::open(folder.path()).await.unwrap(),
+        ];
+        let (one, two) = (arrival(1, &["a", "b"]), arrival(2, &["c"]));
+        for mirror in &mirrors {
+            let both = vec![one.clone(), two.clone(), one.clone()];
+            let offsets = mirror.take_in(both).await.unwrap();
+            assert_eq!(offsets, [Offset(0), Offset(2), Offset(0)]);
+        }
+        assert_eq!(shown(&mirrors[0]).await, ["a", "b", "c"]);
+    }
+
+    #[tokio::test]
+    async fn whoever_takes_an_id_first_does_not_keep_the_right_one_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let mirror = Mirror::open(folder.path()).await.unwrap();
+        let all = [
+            arrival(1, &["forged"]),
+            arrival(1, &["a"]),
+            arrival(1, &["a", "b"]),
+        ];
+        for _ in 0..2 {
+            let offsets = mirror.take_in(all.to_vec()).await.unwrap();
+            assert_eq!(offsets, [Offset(0), Offset(1), Offset(2)]);
+        }
+        assert_eq!(shown(&mirror).await, ["forged", "a", "a", "b"]);
+    }
+
+    #[tokio::test]
+    async fn what_was_trimmed_does_not_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let mirror = Mirror::open(folder.path()).await.unwrap();
+        let both = vec![arrival(1, &["a", "b"]), arrival(2, &["c"])];
+        mirror.take_in(both.clone()).await.unwrap();
+        for before in [1, 2, 3] {
+            mirror.bus().trim(&topic(), Offset(before)).await.unwrap();
+            let offsets = mirror.take_in(both.clone()).await.unwrap();
+            assert_eq!(offsets, [Offset(0), Offset(2)]);
+        }
+        assert_eq!(mirror.bus().end(&topic()).await.unwrap(), Offset(3));
+    }
+
+    #[tokio::test]
+    async fn it_is_known_where_arrivals_lie() {
+        let folder = tempfile::tempdir().unwrap();
+        let mirror = Mirror::open(folder.path()).await.unwrap();
+        let own = Arrival {
+            is_own: true,
+            ..arrival(2, &["c"])
+        };
+        let all = vec![arrival(1, &["a", "b"]), own, arrival(3, &["d"])];
+        mirror.take_in(all).await.unwrap();
+        let ids = async |from, count_max| {
+            let found = mirror.origins(&topic(), Offset(from), count_max).await;
+            let told = |of: &Origin| (of.id[0], of.first.0, of.behind.0, of.is_own);
+            found.unwrap().iter().map(told).collect::<Vec<_>>()
+        };
+        let (one, two, three) = ((1, 0, 2, false), (2, 2, 3, true), (3, 3, 4, false));
+        assert_eq!(ids(0, 9).await, [one, two, three]);
+        assert_eq!(ids(1, 9).await, [one, two, three]);
+        assert_eq!(ids(2, 1).await, [two]);
+        assert_eq!(ids(u64::MAX, 9).await, []);
+        assert_eq!(mirror.topics("s/1f00/").await.unwrap(), [topic()]);
+        assert_eq!(mirror.topics("s/1f01/").await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn parts_become_a_whole_in_whatever_order_they_come() {
+        let folder = tempfile::tempdir().unwrap();
+        let mirror = Mirror::open(folder.path()).await.unwrap();
+        for (number, bytes) in [(2, b"cc"), (0, b"aa"), (2, b"xx")] {
+            let kept = mirror.keep_part(part(number, 3, bytes)).await.unwrap();
+            assert_eq!(kept, None);
+        }
+        // Of another cut, somebody else's.
+        assert_eq!(mirror.keep_part(part(0, 2, b"zz")).await.unwrap(), None);
+        for _ in 0..2 {
+            let whole = mirror.keep_part(part(1, 3, b"bb")).await.unwrap();
+            assert_eq!(whole.as_deref(), Some(&b"aabbcc"[..]));
+        }
+        mirror.drop_parts(&topic(), [9; 16]).await.unwrap();
+        assert_eq!(mirror.keep_part(part(1, 3, b"bb")).await.unwrap(), None);
+    }
+}
