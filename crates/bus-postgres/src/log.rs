@@ -7,7 +7,6 @@ use tokio_postgres::types::{FromSql, ToSql};
 use crate::desks::{Ask, Turn};
 use crate::fault::Fault;
 use crate::hidden::Hidden;
-use crate::notice::Notice;
 use crate::session::Session;
 use crate::sql;
 
@@ -41,10 +40,7 @@ impl Ask for Append<'_> {
             appended => appended?,
         };
         let Some(first) = first else { return Ok(None) };
-        let first = offset(first)?;
-        let end = first.saturating_add(self.payloads.len() as u64);
-        session.hint(self.channel, &Notice::grown(self.topic, end));
-        Ok(Some(Offset(first)))
+        Ok(Some(Offset(offset(first)?)))
     }
 
     fn size(&self) -> usize {
@@ -67,7 +63,9 @@ impl Append<'_> {
         let parameters: [&(dyn ToSql + Sync); 6] =
             [&topic, &at, &payloads, &count, &writer, &turn.serial];
         let (client, statements) = session.parts();
-        let row = client.query_opt(&statements.append, &parameters).await?;
+        let appending = client.query_opt(&statements.append, &parameters);
+        let appending = session.ask_and_tell(appending, self.channel, topic);
+        let row = appending.await?;
         row.map(|row| column(&row, 0)).transpose()
     }
 

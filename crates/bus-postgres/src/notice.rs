@@ -21,10 +21,6 @@ pub(crate) enum Notice {
 }
 
 impl Notice {
-    pub(crate) fn grown(topic: &Topic, end: u64) -> String {
-        format!("grown {topic} {end}")
-    }
-
     pub(crate) fn sent(topic: &Topic, payload: &[u8]) -> String {
         format!("sent {topic} {}", BASE64.encode(payload))
     }
@@ -114,7 +110,6 @@ mod tests {
         ] {
             assert_eq!(Notice::parse(text), notice, "{text}");
         }
-        assert_eq!(Notice::grown(&topic, 7), "grown a/b 7");
         assert_eq!(Notice::sent(&topic, &[0, 255]), "sent a/b AP8=");
         assert_eq!(Notice::stored(&topic) + "12", "stored a/b 12");
         assert_eq!(Notice::mark("00ff"), "mark 00ff");

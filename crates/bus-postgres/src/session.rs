@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::task::{Context, Waker};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -44,6 +45,7 @@ pub(crate) struct Statements {
     pub(crate) read: Statement,
     pub(crate) ends: Statement,
     pub(crate) trim: Statement,
+    pub(crate) grown: Statement,
     pub(crate) tell: Statement,
     pub(crate) send: Statement,
     pub(crate) store: Statement,
@@ -88,31 +90,42 @@ impl Session {
         (&self.line.client, &self.statements)
     }
 
-    /// Says something on a channel, if it can be said. It goes before whatever is asked next, and
-    /// nobody waits for it.
-    pub(crate) fn hint(&self, channel: &str, says: &str) {
-        let parameters: [&(dyn ToSql + Sync); 2] = [&channel, &says];
+    /// Asks, and says on a channel that a topic has grown. This goes with the question, so that it has left
+    /// when the answer comes, and nobody waits for what becomes of it.
+    pub(crate) async fn ask_and_tell<T>(
+        &self,
+        asking: impl Future<Output = T>,
+        channel: &str,
+        topic: &str,
+    ) -> T {
         let (client, statements) = self.parts();
-        let telling = client.execute(&statements.tell, &parameters);
-        // The library hands it to the connection when it is first polled.
-        let mut telling = std::pin::pin!(telling);
-        let _is_told = telling
-            .as_mut()
-            .poll(&mut Context::from_waker(Waker::noop()))
-            .is_ready();
+        let parameters: [&(dyn ToSql + Sync); 2] = [&channel, &topic];
+        let mut asking = pin!(asking);
+        let mut telling = pin!(client.execute(&statements.grown, &parameters));
+        // The library hands both to the connection when they are first polled.
+        let early = poll_fn(|cx| {
+            let early = asking.as_mut().poll(cx);
+            let _is_told = telling.as_mut().poll(cx).is_ready();
+            Poll::Ready(early)
+        });
+        match early.await {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => asking.await,
+        }
     }
 }
 
 impl Statements {
     async fn prepare(client: &Client) -> Result<Self, Fault> {
         use crate::sql;
-        let (append, written, clear, read, ends, trim, tell, send, store) = tokio::try_join!(
+        let (append, written, clear, read, ends, trim, grown, tell, send, store) = tokio::try_join!(
             client.prepare(sql::APPEND),
             client.prepare(sql::WRITTEN),
             client.prepare(sql::CLEAR),
             client.prepare(sql::READ),
             client.prepare(sql::ENDS),
             client.prepare(sql::TRIM),
+            client.prepare(sql::GROWN),
             client.prepare(sql::TELL),
             client.prepare(sql::SEND),
             client.prepare(sql::STORE),
@@ -124,6 +137,7 @@ impl Statements {
             read,
             ends,
             trim,
+            grown,
             tell,
             send,
             store,

@@ -64,6 +64,13 @@ WITH topic AS (
 )
 DELETE FROM items USING topic WHERE items.topic = topic.id AND items.at < topic.trimmed";
 
+/// Says on channel `$1` where the topic `$2` ends. Nothing is stored, so that the disk need not be waited
+/// for.
+pub(crate) const GROWN: &str = "
+SELECT set_config('synchronous_commit', 'off', true),
+    pg_notify($1, 'grown ' || name || ' ' || ends)
+FROM topics WHERE name = $2";
+
 /// Says something on a channel. Nothing is stored, so that the disk need not be waited for.
 pub(crate) const TELL: &str =
     "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)";

@@ -5,6 +5,7 @@ mod bounds;
 mod breaks;
 mod check;
 mod conformance;
+mod hints;
 mod rig;
 mod secrecy;
 mod strangers;
