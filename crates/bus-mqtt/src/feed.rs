@@ -182,7 +182,7 @@ impl Feeder {
                 // Over a connection that broke, the broker may have been put back to an older state.
                 let all = self.followed.clone();
                 if is_first && has_session && self.is_settled {
-                    self.take_questions(&all);
+                    self.resume(&all);
                     return Ok(());
                 }
                 self.survey(&all, false).await
@@ -244,11 +244,15 @@ impl Feeder {
         filters
     }
 
-    /// Subscribes to questions: the process before may not have been that of an archive.
-    fn take_questions(&self, scopes: &BTreeSet<String>) {
-        let (link, filters) = (Arc::clone(&self.link), self.question_filters(scopes));
+    /// Goes on with a session: subscribes where the broker has lost that, having been put back, or where
+    /// the process before did not, not being that of an archive.
+    fn resume(&self, scopes: &BTreeSet<String>) {
+        let mut filters = self.question_filters(scopes);
+        filters.extend(scopes.iter().map(|of| self.names.scope(of)));
+        filters.extend([self.names.fence(), self.names.past()]);
+        let link = Arc::clone(&self.link);
         // Where the connection breaks, there is a survey.
-        tokio::spawn(async move { link.subscribe(filters).await.is_ok() });
+        tokio::spawn(async move { link.subscribe_anew(filters).await.is_ok() });
     }
 
     async fn message(&mut self, publish: Publish, receipt: Receipt) -> Result<(), FeedFault> {

@@ -22,6 +22,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two attempts to connect, at first and at last.
 const RECONNECT: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(5);
+/// A connection that was there for so long was no attempt.
+const LASTING: Duration = Duration::from_secs(2);
 /// How often the broker is asked whether it is there, and how long it may be silent.
 const PING: Duration = Duration::from_secs(5);
 const SILENCE_MAX: Duration = Duration::from_secs(12);
@@ -72,7 +74,12 @@ pub(crate) struct Taken {
 
 enum Command {
     Publish(Publish, Done),
-    Subscribe(Vec<String>, oneshot::Sender<Result<(), Fault>>),
+    Subscribe {
+        filters: Vec<String>,
+        /// Whether what is retained is to come where the subscription is not new, too.
+        is_for_all: bool,
+        done: oneshot::Sender<Result<(), Fault>>,
+    },
     Unsubscribe(Vec<String>),
     Acknowledge(Receipt),
 }
@@ -139,11 +146,25 @@ impl Link {
     /// Subscribes, and returns when the broker has done so. Where the session does not last, it is
     /// done again with each new connection.
     pub(crate) async fn subscribe(&self, filters: Vec<String>) -> Result<(), Fault> {
+        self.subscribe_for(filters, true).await
+    }
+
+    /// Subscribes where the broker has lost a subscription. One that speaks 3.1.1 hands out once more
+    /// what it has retained of the others, too.
+    pub(crate) async fn subscribe_anew(&self, filters: Vec<String>) -> Result<(), Fault> {
+        self.subscribe_for(filters, false).await
+    }
+
+    async fn subscribe_for(&self, filters: Vec<String>, is_for_all: bool) -> Result<(), Fault> {
         let subscribing = async {
             for some in filters.chunks(FILTERS_MAX) {
                 loop {
                     let (done, outcome) = oneshot::channel();
-                    let command = Command::Subscribe(some.to_vec(), done);
+                    let command = Command::Subscribe {
+                        filters: some.to_vec(),
+                        is_for_all,
+                        done,
+                    };
                     let sent = self.commands.send(command).await;
                     sent.map_err(|_| Fault::Closed)?;
                     // Without an answer the connection broke.
@@ -227,18 +248,24 @@ struct Runner {
 
 impl Runner {
     async fn run(mut self, mut connection: Connection) {
+        let mut pause = RECONNECT;
         loop {
+            let begun = Instant::now();
             let _fault = self.serve(connection).await;
+            // One that was closed at once may be closed again: another has the same client id.
+            pause = match begun.elapsed() < LASTING {
+                true => RECONNECT_MAX.min(pause * 2),
+                false => RECONNECT,
+            };
             self.asked.clear();
             // Nobody waits for these any more.
             self.flight.retain(|of| !of.done.is_closed());
-            let mut pause = RECONNECT;
             connection = loop {
+                sleep(jittered(pause)).await;
                 let dialled = self.dial.connect(&self.client.id, self.client.kept_for);
                 if let Ok(connection) = dialled.await {
                     break connection;
                 }
-                sleep(jittered(pause)).await;
                 pause = RECONNECT_MAX.min(pause * 2);
             };
         }
@@ -314,7 +341,7 @@ impl Runner {
         let filters: Vec<_> = self.filters.iter().cloned().collect();
         for some in filters.chunks(FILTERS_MAX) {
             let id = self.draw_id();
-            put_subscribe(version, id, some, out);
+            put_subscribe(version, (id, true), some, out);
         }
         for of in &mut self.flight {
             // To a broker that does not know the session, it is another message.
@@ -343,9 +370,13 @@ impl Runner {
                     connection: self.connections,
                 });
             }
-            Command::Subscribe(filters, done) => {
+            Command::Subscribe {
+                filters,
+                is_for_all,
+                done,
+            } => {
                 let id = self.draw_id();
-                put_subscribe(version, id, &filters, out);
+                put_subscribe(version, (id, is_for_all), &filters, out);
                 if self.client.kept_for == 0 {
                     self.filters.extend(filters);
                 }

@@ -338,7 +338,14 @@ pub(crate) fn put_publish_done(id: u16, bytes: &mut BytesMut) {
     put(bytes, 0x40, |body| body.put_u16(id));
 }
 
-pub(crate) fn put_subscribe(version: Version, id: u16, filters: &[String], bytes: &mut BytesMut) {
+/// Subscribes with QoS 1. What is retained is sent, or only where a subscription is new, which no server
+/// of MQTT 3.1.1 can be asked for.
+pub(crate) fn put_subscribe(
+    version: Version,
+    (id, is_for_all): (u16, bool),
+    filters: &[String],
+    bytes: &mut BytesMut,
+) {
     put(bytes, 0x82, |body| {
         body.put_u16(id);
         if version == Version::Five {
@@ -346,7 +353,10 @@ pub(crate) fn put_subscribe(version: Version, id: u16, filters: &[String], bytes
         }
         for filter in filters {
             put_text(body, filter);
-            body.put_u8(1);
+            body.put_u8(match version {
+                Version::Five if !is_for_all => 0x11,
+                Version::Five | Version::Three => 0x01,
+            });
         }
     });
 }
@@ -460,6 +470,20 @@ mod tests {
                 assert_eq!(found, Ok(Packet::Publish(message, Some(513))));
             }
         }
+    }
+
+    #[test]
+    fn what_is_retained_is_asked_for_again_or_not() {
+        let filters = ["a/+".to_owned()];
+        let mut bytes = BytesMut::new();
+        put_subscribe(Version::Five, (7, true), &filters, &mut bytes);
+        assert_eq!(&bytes[..], b"\x82\x09\x00\x07\x00\x00\x03a/+\x01");
+        bytes.clear();
+        put_subscribe(Version::Five, (7, false), &filters, &mut bytes);
+        assert_eq!(&bytes[..], b"\x82\x09\x00\x07\x00\x00\x03a/+\x11");
+        bytes.clear();
+        put_subscribe(Version::Three, (7, false), &filters, &mut bytes);
+        assert_eq!(&bytes[..], b"\x82\x08\x00\x07\x00\x03a/+\x01");
     }
 
     #[test]

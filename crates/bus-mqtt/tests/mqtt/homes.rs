@@ -85,6 +85,25 @@ async fn what_passed_while_a_home_was_away_waits_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_forgot_what_a_home_follows_is_told_again() {
+    let mut server = Server::start();
+    let writer = Home::on(&server, "x").await;
+    let reader = Home::on(&server, "x").await;
+    let (one, two) = (topic("s/1f/keys"), topic("s/2f/keys"));
+    reader.bus.end(&one).await.unwrap();
+    server.save();
+    // This is lost, and nobody of the home is there to see it.
+    reader.bus.end(&two).await.unwrap();
+    let Home { folder, bus } = reader;
+    drop(bus);
+    server.kill();
+    server.restart();
+    let bus = open(&server, "x", folder.path()).await;
+    put(&writer.bus, &two, "new").await;
+    assert_eq!(wait_for(&bus, &two, 1).await, ["new"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_inbox_was_trimmed_of_is_gone_from_the_broker_and_does_not_come_back() {
     let server = Server::start();
     let owner = Home::on(&server, "x").await;

@@ -1,11 +1,13 @@
 //! Handles of buses on brokers of tests.
 
 use std::path::Path;
+use std::time::Duration;
 
 use sealcast_brokers::mosquitto::Server;
 use sealcast_bus::{Bus, BusUrl, Offset, ServerAddress, ServerOptions, Topic};
 use sealcast_bus_mqtt::MqttBus;
 use tempfile::TempDir;
+use tokio::time::timeout;
 
 /// A home with a handle of its bus.
 pub(crate) struct Home {
@@ -66,8 +68,16 @@ pub(crate) async fn all(bus: &dyn Bus, topic: &Topic) -> Vec<String> {
     }
 }
 
+/// How long something may take before it counts as hung.
+const HUNG_AFTER: Duration = Duration::from_secs(180);
+
 /// Waits until a home has so many items of a topic, and returns them.
 pub(crate) async fn wait_for(bus: &dyn Bus, topic: &Topic, count: usize) -> Vec<String> {
+    let waited = timeout(HUNG_AFTER, follow(bus, topic, count)).await;
+    waited.expect("it does not hang")
+}
+
+async fn follow(bus: &dyn Bus, topic: &Topic, count: usize) -> Vec<String> {
     let mut tail = bus.tail(vec![(topic.clone(), Offset(0))]);
     let mut texts = Vec::new();
     while texts.len() < count {
