@@ -170,6 +170,24 @@ fn streams_are_carried_to_a_server_and_back_and_readers_go_on() {
     assert_eq!(alice.problems().len(), 1, "its keys are here alone");
 }
 
+/// Of several kinds, one after another.
+#[test]
+fn a_stream_is_carried_from_one_kind_of_bus_to_another_and_stays_what_it_is() {
+    let rig = Rig::small();
+    let (nats, postgres) = (Server::start(), sealcast_brokers::postgres::Server::start());
+    let (alice, _) = rig.owner("alice", "s");
+    alice.done_with(&["pub", "s", "-l"], b"one\ntwo\nthree\n");
+    let first = carried_of(&rig.path().join("bus"));
+    let mut from = "file:bus".to_owned();
+    for to in [postgres.url("plant"), nats.url("plant"), "file:back".into()] {
+        alice.done(&["bus", "setup", &to]);
+        alice.done(&["bus", "copy", &from, &to, "--switch"]);
+        assert_eq!(alice.done(&["read", "s"]), "one\ntwo\nthree");
+        from = to;
+    }
+    assert!(carried_of(&rig.path().join("back")) == first);
+}
+
 /// A bus with more on it than is copied at once: rubbish, as anybody may write who may write there.
 fn laden(rig: &Rig, count: usize) -> (Person, String) {
     let (alice, ticket) = rig.owner("alice", "s");
@@ -256,6 +274,19 @@ fn a_wrong_password_is_refused_and_a_full_bus_says_so() {
     assert!(checked.contains("the account may take"), "{checked}");
     let said = alice.refused(5, &copy);
     assert!(said.contains("full"), "{said}");
+}
+
+/// As one does whose switch was killed behind its last stream.
+#[test]
+fn a_home_without_streams_is_switched_too() {
+    let rig = Rig::small();
+    let (alice, kim) = (rig.owner("alice", "s").0, rig.person("kim"));
+    alice.done(&["bus", "setup", "file:to"]);
+    kim.done(&["bus", "copy", "file:bus", "file:to", "--switch"]);
+    kim.done(&["stream", "create", "t"]);
+    let (_, streams) = kim.json(&["stream", "list"]);
+    assert!(streams[0]["bus"].as_str().unwrap().ends_with("/to"));
+    kim.refused(7, &["bus", "copy", "file:bus", "file:to", "--switch"]);
 }
 
 #[test]

@@ -118,7 +118,8 @@ fn wanted(
         for of in home.streams_on(from)? {
             wanted.push((of.name.clone(), home.ticket(&of.name)?));
         }
-        if wanted.is_empty() {
+        // A home without any may make new ones there.
+        if wanted.is_empty() && !(args.switch && home.bus() == from) {
             let says = format!("no stream of this home is on that bus: {from}");
             let error = CommandError::new(Kind::Missing, "stream.unknown", says);
             return Err(error.with_hint("`sealcast stream list` shows where they are"));
@@ -200,6 +201,9 @@ fn say_what_remains(ui: &Ui, from: &BusUrl, to: &BusUrl, carried: &[Carried], sw
         return;
     }
     ui.talk("All of it is on TO, and this home uses TO from now on. Start `sub` and `pub` anew.");
+    if carried.is_empty() {
+        return;
+    }
     ui.hint("others join again, with the ticket that `sealcast ticket STREAM` prints now");
     let names = carried.iter().map(|of| of.name.as_str());
     let names = names.collect::<Vec<_>>().join(" ");
