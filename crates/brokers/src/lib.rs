@@ -1,5 +1,5 @@
 //! Real servers for tests and benchmarks: each on a free port of this machine, with data of its own,
-//! and ended with the value that stands for it. And a bad way to a server, to be put before it.
+//! and ended with the value that stands for it, or with the process. And a bad way to a server, to be put before it.
 //!
 //! A server that is not installed is a panic that says what to install. All that is here panics where
 //! it cannot do what it is told: it is for tests.

@@ -9,16 +9,24 @@ const LOOK: Duration = Duration::from_millis(10);
 /// Looks until something counts as not happening.
 const LOOKS: u32 = 12_000;
 
-/// A program that runs until this is dropped.
+/// Waits until this process has ended, however it did; then it ends another one, and removes its folder.
+const GUARD: &str = "read -r _; kill -9 \"$1\"; [ -z \"$2\" ] || rm -rf \"$2\"";
+/// How the names of folders begin that are to be removed.
+const TEMPORARY: &str = ".tmp";
+
+/// A program that runs until this is dropped, or until this process ends: what is static is never
+/// dropped, and neither is anything of a test that was killed.
 #[derive(Debug)]
 pub struct Process {
     name: String,
     child: Child,
+    guard: Child,
     log: PathBuf,
 }
 
 impl Process {
-    /// Starts a program, of Debian's package `package`, with what it prints in the file `log`.
+    /// Starts a program, of Debian's package `package`, with what it prints in the file `log`, in the
+    /// temporary folder with all that it has.
     ///
     /// # Panics
     ///
@@ -37,6 +45,7 @@ impl Process {
         });
         Self {
             name,
+            guard: guard(&child, log.parent()),
             child,
             log: log.to_owned(),
         }
@@ -124,9 +133,27 @@ impl Process {
     }
 
     fn end(&mut self) {
-        let _is_killed = self.child.kill().is_ok();
-        let _is_gone = self.child.wait().is_ok();
+        // First the guard: once the child is gone, its id may be somebody else's.
+        for child in [&mut self.guard, &mut self.child] {
+            let _is_killed = child.kill().is_ok();
+            let _is_gone = child.wait().is_ok();
+        }
     }
+}
+
+/// Its standard input is a pipe, which nobody writes to and the system closes.
+fn guard(child: &Child, folder: Option<&Path>) -> Child {
+    let name = folder.and_then(|folder| folder.file_name()?.to_str());
+    let is_temporary = name.is_some_and(|name| name.starts_with(TEMPORARY));
+    let folder = folder.filter(|_| is_temporary).unwrap_or(Path::new(""));
+    let mut command = Command::new("sh");
+    command.args(["-c", GUARD, "guard"]);
+    command.arg(child.id().to_string()).arg(folder);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.spawn().expect("a shell")
 }
 
 impl Drop for Process {

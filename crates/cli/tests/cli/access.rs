@@ -1,6 +1,18 @@
 //! Who may read what: grants, revocations, rekey, rotate, tickets.
 
+use crate::kinds::on_every_bus;
 use crate::rig::{Person, Rig};
+
+on_every_bus![
+    a_grant_from_now_leaves_the_past_shut_also_across_a_rekey,
+    after_a_revocation_nothing_new_opens_and_what_was_given_still_does,
+    an_interval_that_has_ended_opens_nothing_later,
+    rotate_prints_a_cut_between_what_was_and_what_comes,
+    a_user_who_has_not_joined_gets_the_keys_later,
+    a_publisher_publishes_in_its_own_lane,
+    an_admin_grants_on,
+    anyone_reads_a_public_stream,
+];
 
 fn joined(rig: &Rig, name: &str, ticket: &str) -> Person {
     let person = rig.person(name);
@@ -79,11 +91,9 @@ fn a_grant_prints_its_id_and_the_interval_that_took_effect() {
     assert_eq!(who.iter().filter(|line| line["role"] == "owner").count(), 1);
 }
 
-#[test]
-fn a_grant_from_now_leaves_the_past_shut_also_across_a_rekey() {
-    let rig = Rig::new();
+fn a_grant_from_now_leaves_the_past_shut_also_across_a_rekey(rig: &Rig) {
     let (alice, ticket) = rig.owner("alice", "s");
-    let bob = joined(&rig, "bob", &ticket);
+    let bob = joined(rig, "bob", &ticket);
     alice.done(&["pub", "s", "-m", "before"]);
     alice.done(&["grant", "s", &bob.id()]);
     alice.done(&["pub", "s", "-m", "after"]);
@@ -93,11 +103,9 @@ fn a_grant_from_now_leaves_the_past_shut_also_across_a_rekey() {
     assert_eq!(bob.count("sealed", &["read", "s"]), 1);
 }
 
-#[test]
-fn after_a_revocation_nothing_new_opens_and_what_was_given_still_does() {
-    let rig = Rig::new();
+fn after_a_revocation_nothing_new_opens_and_what_was_given_still_does(rig: &Rig) {
     let (alice, ticket) = rig.owner("alice", "s");
-    let bob = joined(&rig, "bob", &ticket);
+    let bob = joined(rig, "bob", &ticket);
     alice.done(&["contact", "add", "bob", &bob.id()]);
     alice.done(&["grant", "s", "bob", "--from", "start"]);
     alice.done(&["pub", "s", "-m", "given"]);
@@ -128,11 +136,9 @@ fn one_grant_is_revoked_by_the_first_letters_of_its_id() {
     assert_eq!(bob.opened(&["read", "s"]), [""; 0]);
 }
 
-#[test]
-fn an_interval_that_has_ended_opens_nothing_later() {
-    let rig = Rig::new();
+fn an_interval_that_has_ended_opens_nothing_later(rig: &Rig) {
     let (alice, ticket) = rig.owner("alice", "s");
-    let bob = joined(&rig, "bob", &ticket);
+    let bob = joined(rig, "bob", &ticket);
     alice.done(&["pub", "s", "-m", "within"]);
     alice.done(&["grant", "s", &bob.id(), "--from", "start", "--until", "now"]);
     alice.done(&["pub", "s", "-m", "after"]);
@@ -141,12 +147,10 @@ fn an_interval_that_has_ended_opens_nothing_later() {
     assert!(who.iter().any(|line| line["state"] == "ended"), "{who:?}");
 }
 
-#[test]
-fn rotate_prints_a_cut_between_what_was_and_what_comes() {
-    let rig = Rig::new();
+fn rotate_prints_a_cut_between_what_was_and_what_comes(rig: &Rig) {
     let (alice, ticket) = rig.owner("alice", "s");
-    let bob = joined(&rig, "bob", &ticket);
-    let eve = joined(&rig, "eve", &ticket);
+    let bob = joined(rig, "bob", &ticket);
+    let eve = joined(rig, "eve", &ticket);
     alice.done(&["grant", "s", &eve.id(), "--from", "start"]);
     alice.done(&["pub", "s", "-m", "before"]);
     let cut = alice.done(&["rotate", "s"]);
@@ -158,9 +162,7 @@ fn rotate_prints_a_cut_between_what_was_and_what_comes() {
     assert_eq!(alice.opened(&["read", "s", "--until", &cut]), ["before"]);
 }
 
-#[test]
-fn a_user_who_has_not_joined_gets_the_keys_later() {
-    let rig = Rig::new();
+fn a_user_who_has_not_joined_gets_the_keys_later(rig: &Rig) {
     let (alice, ticket) = rig.owner("alice", "s");
     alice.done(&["pub", "s", "-m", "early"]);
     let bob = rig.person("bob");
@@ -199,11 +201,9 @@ fn who_may_not_grant_or_publish_is_told_so() {
     }
 }
 
-#[test]
-fn a_publisher_publishes_in_its_own_lane() {
-    let rig = Rig::new();
+fn a_publisher_publishes_in_its_own_lane(rig: &Rig) {
     let (alice, ticket) = rig.owner("alice", "chat");
-    let bob = joined(&rig, "bob", &ticket);
+    let bob = joined(rig, "bob", &ticket);
     let roles = ["--role", "reader,publisher", "--from", "start"];
     alice.done(&[&["grant", "chat", &bob.id()][..], &roles].concat());
     alice.done(&["pub", "chat", "-m", "hello"]);
@@ -218,25 +218,22 @@ fn a_publisher_publishes_in_its_own_lane() {
     assert_eq!(lines[1]["publisher"], bob.id().as_str());
 }
 
-#[test]
-fn an_admin_grants_on() {
-    let rig = Rig::new();
+fn an_admin_grants_on(rig: &Rig) {
     let (alice, ticket) = rig.owner("alice", "s");
-    let bob = joined(&rig, "bob", &ticket);
-    let eve = joined(&rig, "eve", &ticket);
+    let bob = joined(rig, "bob", &ticket);
+    let eve = joined(rig, "eve", &ticket);
     alice.done(&["pub", "s", "-m", "x"]);
     alice.done(&["grant", "s", &bob.id(), "--role", "admin"]);
     bob.done(&["grant", "s", &eve.id(), "--from", "start"]);
     assert_eq!(eve.opened(&["read", "s"]), ["x"]);
 }
 
-#[test]
-fn anyone_reads_a_public_stream() {
-    let rig = Rig::new();
+fn anyone_reads_a_public_stream(rig: &Rig) {
     let alice = rig.person("alice");
     let ticket = alice.done(&["stream", "create", "weather", "--public"]);
+    rig.have_kept(&ticket);
     alice.done(&["pub", "weather", "-m", "sun"]);
-    let bob = joined(&rig, "bob", &ticket);
+    let bob = joined(rig, "bob", &ticket);
     let ran = bob.run(&["read", "weather"]);
     assert_eq!(ran.expect(0, &["read"]), "sun");
 }

@@ -4,13 +4,24 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Child;
 use std::time::Duration;
 
+use crate::kinds::on_every_bus;
 use crate::rig::{Person, Rig};
+
+on_every_bus![
+    a_request_opens_by_what_another_process_answers,
+    a_publisher_of_lines_answers_while_it_runs,
+    a_follower_asks_by_itself_and_prints_messages_as_they_open,
+];
+
+#[cfg(target_os = "linux")]
+on_every_bus![an_agent_answers_and_a_program_may_decide_beyond_the_log];
 
 /// An owner whose stream gives keys on request, and a reader with a grant and no key.
 fn late_reader(rig: &Rig) -> (Person, Person) {
     let alice = rig.person("alice");
     let create = ["stream", "create", "s", "--share", "on-request"];
     let ticket = alice.done(&create);
+    rig.have_kept(&ticket);
     let bob = rig.person("bob");
     bob.done(&["join", &ticket]);
     alice.done(&["grant", "s", &bob.id(), "--from", "start"]);
@@ -34,10 +45,8 @@ fn end(mut child: Child) {
 
 const LONG: &str = "10m";
 
-#[test]
-fn a_request_opens_by_what_another_process_answers() {
-    let rig = Rig::small();
-    let (alice, bob) = late_reader(&rig);
+fn a_request_opens_by_what_another_process_answers(rig: &Rig) {
+    let (alice, bob) = late_reader(rig);
     let sub = answering(&alice);
     let args = ["request", "s", "--wait", LONG];
     assert_eq!(bob.done(&args), "opened");
@@ -51,10 +60,8 @@ fn a_request_opens_by_what_another_process_answers() {
     );
 }
 
-#[test]
-fn a_publisher_of_lines_answers_while_it_runs() {
-    let rig = Rig::small();
-    let (alice, bob) = late_reader(&rig);
+fn a_publisher_of_lines_answers_while_it_runs(rig: &Rig) {
+    let (alice, bob) = late_reader(rig);
     let mut publisher = alice.start(&["pub", "s", "-l", "--acks"]);
     let mut stdin = publisher.stdin.take().unwrap();
     stdin.write_all(b"two\n").unwrap();
@@ -66,10 +73,8 @@ fn a_publisher_of_lines_answers_while_it_runs() {
     assert!(publisher.wait().unwrap().success());
 }
 
-#[test]
-fn a_follower_asks_by_itself_and_prints_messages_as_they_open() {
-    let rig = Rig::small();
-    let (alice, bob) = late_reader(&rig);
+fn a_follower_asks_by_itself_and_prints_messages_as_they_open(rig: &Rig) {
+    let (alice, bob) = late_reader(rig);
     let answers = answering(&alice);
     let mut sub = bob.start(&["sub", "s", "--from", "start", "--json", "--count", "3"]);
     let mut lines = BufReader::new(sub.stdout.take().unwrap()).lines();
@@ -133,10 +138,8 @@ fn another_process_answers_when_one_is_killed_between_its_claim_and_its_answer()
 }
 
 #[cfg(target_os = "linux")]
-#[test]
-fn an_agent_answers_and_a_program_may_decide_beyond_the_log() {
-    let rig = Rig::small();
-    let (alice, bob) = late_reader(&rig);
+fn an_agent_answers_and_a_program_may_decide_beyond_the_log(rig: &Rig) {
+    let (alice, bob) = late_reader(rig);
     let config = b"[agent]\nlisten = \"off\"\n[decisions]\npolicy = \"exec\"\nexec = [\"/bin/echo\", \"yes\"]\n";
     let config = rig.file("exec.toml", config);
     let mut serving = crate::agent::Serving::start(&alice, &["--config", &config]);

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use sealcast_crash::Chance;
 
+use crate::kinds::on_every_bus;
 use crate::rig::{Person, Ran, Rig};
+
+on_every_bus![a_device_is_added_reads_the_history_and_opens_nothing_once_it_is_revoked];
 
 /// A folder where a device begins to wait, and the code that it shows.
 fn begin(rig: &Rig, name: &str, args: &[&str]) -> (Person, String) {
@@ -38,7 +41,7 @@ fn added(child: Child) -> String {
 
 /// Adds a device that is there as long as it takes.
 pub(crate) fn add(rig: &Rig, owner: &Person, name: &str) -> Person {
-    let (phone, code) = begin(rig, name, &["--bus", "file:bus"]);
+    let (phone, code) = begin(rig, name, &["--bus", rig.bus_url()]);
     let (child, shown) = wait(&phone);
     assert_eq!(shown, code);
     // Not as an argument, where others could see it.
@@ -48,12 +51,10 @@ pub(crate) fn add(rig: &Rig, owner: &Person, name: &str) -> Person {
     phone
 }
 
-#[test]
-fn a_device_is_added_reads_the_history_and_opens_nothing_once_it_is_revoked() {
-    let rig = Rig::new();
+fn a_device_is_added_reads_the_history_and_opens_nothing_once_it_is_revoked(rig: &Rig) {
     let (alice, _) = rig.owner("alice", "boiler");
     alice.done(&["pub", "boiler", "-m", "one"]);
-    let phone = add(&rig, &alice, "phone");
+    let phone = add(rig, &alice, "phone");
     assert_eq!(phone.opened(&["read", "boiler"]), ["one"]);
     phone.done(&["pub", "boiler", "-m", "two"]);
     assert_eq!(alice.opened(&["read", "boiler"]), ["one", "two"]);

@@ -17,6 +17,7 @@ mod inspect;
 mod keys;
 #[cfg(unix)]
 mod kills;
+mod kinds;
 #[cfg(target_os = "linux")]
 mod memory;
 mod messages;

@@ -3,7 +3,13 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 
+use crate::kinds::on_every_bus;
 use crate::rig::{Person, Rig};
+
+on_every_bus![
+    many_lines_come_back_in_order,
+    what_is_stored_is_told_at_once_and_outlives_the_program,
+];
 
 /// Publishes and reads back what comes out, newline included.
 fn there_and_back(kim: &Person, args: &[&str], input: &[u8]) -> Vec<u8> {
@@ -72,9 +78,7 @@ fn no_lines_publish_nothing() {
     assert_eq!(kim.done(&["read", "s"]), "");
 }
 
-#[test]
-fn many_lines_come_back_in_order() {
-    let rig = Rig::new();
+fn many_lines_come_back_in_order(rig: &Rig) {
     let (kim, _) = rig.owner("kim", "s");
     let lines: String = (0..20_000).map(|n| format!("record {n}\n")).collect();
     let told = kim.run_with(&["pub", "s", "-l", "--json"], lines.as_bytes());
@@ -296,9 +300,7 @@ fn an_altered_message_is_rejected_and_the_rest_is_read() {
     );
 }
 
-#[test]
-fn what_is_stored_is_told_at_once_and_outlives_the_program() {
-    let rig = Rig::new();
+fn what_is_stored_is_told_at_once_and_outlives_the_program(rig: &Rig) {
     let (kim, _) = rig.owner("kim", "s");
     let mut publisher = kim.start(&["pub", "s", "-l", "--acks"]);
     let mut stdin = publisher.stdin.take().unwrap();

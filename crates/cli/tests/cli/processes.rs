@@ -5,11 +5,19 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Child;
 use std::thread;
 
+use crate::kinds::on_every_bus;
 use crate::rig::Rig;
 
-#[test]
-fn two_publishers_of_one_home_lose_and_corrupt_nothing() {
-    let rig = Rig::new();
+on_every_bus![
+    two_publishers_of_one_home_lose_and_corrupt_nothing,
+    messages_published_one_by_one_by_many_processes_all_arrive,
+    one_process_follows_what_another_of_the_same_home_publishes,
+    a_grant_reaches_one_who_follows_already,
+    what_waits_is_printed_by_a_later_sub_once_it_is_granted,
+    a_line_of_json_says_what_waits_and_what_waited,
+];
+
+fn two_publishers_of_one_home_lose_and_corrupt_nothing(rig: &Rig) {
     let (kim, _) = rig.owner("kim", "s");
     let feed = |mut child: Child, name: &'static str| {
         thread::spawn(move || {
@@ -40,9 +48,7 @@ fn two_publishers_of_one_home_lose_and_corrupt_nothing() {
     kim.done(&["doctor"]);
 }
 
-#[test]
-fn messages_published_one_by_one_by_many_processes_all_arrive() {
-    let rig = Rig::new();
+fn messages_published_one_by_one_by_many_processes_all_arrive(rig: &Rig) {
     let (kim, _) = rig.owner("kim", "s");
     let children: Vec<Child> = (0..6)
         .map(|n| kim.start(&["pub", "s", "-m", &format!("m{n}")]))
@@ -61,9 +67,7 @@ fn messages_published_one_by_one_by_many_processes_all_arrive() {
     assert_eq!(kim.count("fork", &["read", "s"]), 0);
 }
 
-#[test]
-fn one_process_follows_what_another_of_the_same_home_publishes() {
-    let rig = Rig::new();
+fn one_process_follows_what_another_of_the_same_home_publishes(rig: &Rig) {
     let (kim, _) = rig.owner("kim", "s");
     kim.done(&["pub", "s", "-m", "before"]);
     let mut sub = kim.start(&["sub", "s", "--from", "start", "--count", "3"]);
@@ -93,9 +97,7 @@ fn following_ends_after_a_while_and_tells_what_stayed_sealed() {
     assert!(said.contains("1 message sealed"), "{said}");
 }
 
-#[test]
-fn a_grant_reaches_one_who_follows_already() {
-    let rig = Rig::new();
+fn a_grant_reaches_one_who_follows_already(rig: &Rig) {
     let (alice, ticket) = rig.owner("alice", "s");
     let bob = rig.person("bob");
     bob.done(&["join", &ticket]);
@@ -117,9 +119,7 @@ fn a_grant_reaches_one_who_follows_already() {
 }
 
 /// What waits is told to the person, survives the program, and is printed when its key has come.
-#[test]
-fn what_waits_is_printed_by_a_later_sub_once_it_is_granted() {
-    let rig = Rig::new();
+fn what_waits_is_printed_by_a_later_sub_once_it_is_granted(rig: &Rig) {
     let (alice, ticket) = rig.owner("alice", "s");
     let bob = rig.person("bob");
     bob.done(&["join", &ticket]);
@@ -157,9 +157,7 @@ fn what_waits_is_printed_by_a_later_sub_once_it_is_granted() {
     assert_eq!(bob.done(&["sub", "s", "--for", "0s"]), "");
 }
 
-#[test]
-fn a_line_of_json_says_what_waits_and_what_waited() {
-    let rig = Rig::new();
+fn a_line_of_json_says_what_waits_and_what_waited(rig: &Rig) {
     let (alice, ticket) = rig.owner("alice", "s");
     let bob = rig.person("bob");
     bob.done(&["join", &ticket]);

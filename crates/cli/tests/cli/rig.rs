@@ -3,11 +3,17 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+#[cfg(target_os = "linux")]
+use std::sync::Mutex;
 use std::thread;
 
 use rusqlite::{Connection, params};
 use serde_json::Value;
 use tempfile::TempDir;
+
+#[cfg(target_os = "linux")]
+use crate::agent::Serving;
+use crate::kinds::{EmptyBus, Kind};
 
 /// An age key of the tests, public and secret half.
 pub(crate) const KEY: (&str, &str) = (
@@ -20,9 +26,20 @@ pub(crate) const OTHER_KEY: (&str, &str) = (
     "AGE-SECRET-KEY-1HSSRRQNPQFLZTCJYMCDJU3A6NL0FZPH2SPG4QRDMPQWNH34EFTLSFMUSRP",
 );
 
-/// The scratch folder; the shared bus is `bus` in it.
+/// The scratch folder, and the shared bus; one of files is `bus` in it.
 pub(crate) struct Rig {
+    // Ended before the folder is removed.
+    #[cfg(target_os = "linux")]
+    keeper: Mutex<Option<Keeper>>,
     dir: TempDir,
+    bus: EmptyBus,
+}
+
+/// Somebody without a grant, whose agent keeps what a bus forgets.
+#[cfg(target_os = "linux")]
+struct Keeper {
+    person: Person,
+    agent: Serving,
 }
 
 /// Somebody with a home.
@@ -30,6 +47,7 @@ pub(crate) struct Person {
     folder: PathBuf,
     home: PathBuf,
     passphrase_file: Option<String>,
+    environment: Vec<(&'static str, String)>,
 }
 
 /// What a command came to.
@@ -42,19 +60,43 @@ pub(crate) struct Ran {
 
 impl Rig {
     pub(crate) fn new() -> Self {
-        Self {
-            dir: tempfile::tempdir().unwrap(),
-        }
+        Self::in_folder(tempfile::tempdir().unwrap(), Kind::File)
     }
 
     /// A small one that may lie in memory, where waiting for the disk takes no time.
     pub(crate) fn small() -> Self {
+        Self::on(Kind::File)
+    }
+
+    /// The same with a bus of some kind.
+    pub(crate) fn on(kind: Kind) -> Self {
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
-        Self { dir: dir.unwrap() }
+        Self::in_folder(dir.unwrap(), kind)
+    }
+
+    fn in_folder(dir: TempDir, kind: Kind) -> Self {
+        Self {
+            dir,
+            bus: EmptyBus::of(kind),
+            #[cfg(target_os = "linux")]
+            keeper: Mutex::default(),
+        }
+    }
+
+    /// The URL of the shared bus, as the people have it.
+    pub(crate) fn bus_url(&self) -> &str {
+        &self.bus.url
     }
 
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Removes the bus where it is a folder. A server goes on for others.
+    pub(crate) fn take_bus_away(&self) {
+        if self.bus_url().starts_with("file:") {
+            std::fs::remove_dir_all(self.path().join("bus")).unwrap();
+        }
     }
 
     /// Somebody whose home is not made yet.
@@ -63,6 +105,7 @@ impl Rig {
             folder: self.path().to_owned(),
             home: self.path().join(name),
             passphrase_file: None,
+            environment: self.bus.environment.clone(),
         }
     }
 
@@ -74,7 +117,7 @@ impl Rig {
             "--name",
             name,
             "--bus",
-            "file:bus",
+            self.bus_url(),
             "--no-passphrase",
         ]);
         person
@@ -84,7 +127,25 @@ impl Rig {
     pub(crate) fn owner(&self, name: &str, stream: &str) -> (Person, String) {
         let owner = self.person(name);
         let ticket = owner.done(&["stream", "create", stream]);
+        self.have_kept(&ticket);
         (owner, ticket)
+    }
+
+    /// Where the bus needs somebody for it, what is published in a stream from now on is kept.
+    pub(crate) fn have_kept(&self, ticket: &str) {
+        #[cfg(target_os = "linux")]
+        if self.bus.needs_keeper {
+            let mut keeper = self.keeper.lock().unwrap();
+            let keeper = keeper.get_or_insert_with(|| {
+                let mut person = self.person("keeper");
+                let serves = ("SEALCAST_BUS_HISTORY", "serve".to_owned());
+                person.environment.push(serves);
+                let agent = Serving::start(&person, &[]);
+                Keeper { person, agent }
+            });
+            keeper.person.done(&["join", ticket]);
+            keeper.agent.wait_for("stream attended to");
+        }
     }
 
     /// Appends bytes to a topic of the shared bus, as anyone can who may write there.
@@ -201,6 +262,7 @@ impl Person {
             .current_dir(&self.folder)
             .env_remove("SEALCAST_PASSPHRASE_FILE")
             .env("SEALCAST_HOME", &self.home)
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

@@ -1,11 +1,12 @@
 //! The archive.
 
 use super::*;
+use crate::kinds::on_every_bus;
 use crate::rig::Rig;
 
-#[test]
-fn an_archive_is_a_bus_from_which_a_late_reader_reads_when_the_bus_is_gone() {
-    let rig = Rig::small();
+on_every_bus![an_archive_is_a_bus_from_which_a_late_reader_reads_when_the_bus_is_gone];
+
+fn an_archive_is_a_bus_from_which_a_late_reader_reads_when_the_bus_is_gone(rig: &Rig) {
     let (alice, _) = rig.owner("alice", "s");
     let bob = rig.person("bob");
     alice.done(&["pub", "s", "-m", "one"]);
@@ -31,7 +32,7 @@ fn an_archive_is_a_bus_from_which_a_late_reader_reads_when_the_bus_is_gone() {
     );
     serving.stop();
     let ticket = alice.done(&["ticket", "s", "--bus", "file:archive"]);
-    std::fs::remove_dir_all(rig.path().join("bus")).unwrap();
+    rig.take_bus_away();
     bob.done(&["join", &ticket]);
     assert_eq!(bob.done(&["read", "s"]), "one\ntwo\nthree");
     assert_eq!(bob.count("gap", &["read", "s"]), 0);

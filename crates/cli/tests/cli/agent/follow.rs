@@ -4,7 +4,13 @@ use std::io::{BufRead as _, Write as _};
 use std::os::unix::net::UnixListener;
 
 use super::*;
+use crate::kinds::on_every_bus;
 use crate::rig::{Ran, Rig};
+
+on_every_bus![
+    several_follow_live_and_one_who_does_not_read_holds_up_nobody,
+    what_waits_for_its_key_comes_through_the_agent_when_the_key_has_come,
+];
 
 #[test]
 fn following_reads_the_same_with_an_agent_as_without() {
@@ -37,9 +43,7 @@ fn following_reads_the_same_with_an_agent_as_without() {
     }
 }
 
-#[test]
-fn several_follow_live_and_one_who_does_not_read_holds_up_nobody() {
-    let rig = Rig::small();
+fn several_follow_live_and_one_who_does_not_read_holds_up_nobody(rig: &Rig) {
     let (kim, _) = rig.owner("kim", "s");
     let serving = Serving::of_stream(&kim, &[]);
     // It takes nothing: its pipe is full after a while.
@@ -69,9 +73,7 @@ fn several_follow_live_and_one_who_does_not_read_holds_up_nobody() {
     }
 }
 
-#[test]
-fn what_waits_for_its_key_comes_through_the_agent_when_the_key_has_come() {
-    let rig = Rig::small();
+fn what_waits_for_its_key_comes_through_the_agent_when_the_key_has_come(rig: &Rig) {
     let (alice, ticket) = rig.owner("alice", "s");
     let bob = rig.person("bob");
     bob.done(&["join", &ticket]);

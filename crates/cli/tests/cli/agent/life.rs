@@ -1,7 +1,10 @@
 //! Starting and ending, and what happens to the streams in between.
 
 use super::*;
+use crate::kinds::on_every_bus;
 use crate::rig::Rig;
+
+on_every_bus![whoever_joins_after_being_granted_gets_the_keys_from_the_agent_alone];
 
 #[test]
 fn an_agent_says_how_it_is_until_it_is_told_to_end() {
@@ -135,9 +138,7 @@ fn a_bus_that_goes_away_is_told_and_taken_up_again_when_it_is_back() {
     assert_eq!(kim.done(&["read", "s"]), "still here");
 }
 
-#[test]
-fn whoever_joins_after_being_granted_gets_the_keys_from_the_agent_alone() {
-    let rig = Rig::small();
+fn whoever_joins_after_being_granted_gets_the_keys_from_the_agent_alone(rig: &Rig) {
     let (alice, ticket) = rig.owner("alice", "s");
     let bob = rig.person("bob");
     alice.done(&["pub", "s", "-m", "for bob"]);

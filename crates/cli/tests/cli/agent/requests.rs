@@ -4,7 +4,10 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
 use super::*;
+use crate::kinds::on_every_bus;
 use crate::rig::Rig;
+
+on_every_bus![a_request_waits_for_a_person_whose_yes_is_a_grant];
 
 const LONG: &str = "10m";
 
@@ -40,10 +43,8 @@ fn id(of: &Value) -> String {
     of["id"].as_str().unwrap().to_owned()
 }
 
-#[test]
-fn a_request_waits_for_a_person_whose_yes_is_a_grant() {
-    let rig = Rig::small();
-    let (alice, bob, serving) = stranger(&rig, "policy = \"ask\"");
+fn a_request_waits_for_a_person_whose_yes_is_a_grant(rig: &Rig) {
+    let (alice, bob, serving) = stranger(rig, "policy = \"ask\"");
     alice.done(&["contact", "add", "bob", &bob.id()]);
     assert!(
         alice
