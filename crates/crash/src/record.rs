@@ -166,9 +166,7 @@ impl Image {
     ///
     /// Fails when the folder cannot be written.
     pub fn restore(&self, folder: &Path) -> io::Result<()> {
-        if folder.exists() {
-            fs::remove_dir_all(folder)?;
-        }
+        remove_all(folder)?;
         for (name, bytes) in &self.0 {
             let path = folder.join(name);
             if let Some(parent) = path.parent() {
@@ -181,6 +179,19 @@ impl Image {
         }
         fs::create_dir_all(folder)
     }
+}
+
+/// Threads of what was dropped a moment ago may put a file there while the others are removed.
+fn remove_all(folder: &Path) -> io::Result<()> {
+    while folder.exists() {
+        match fs::remove_dir_all(folder) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                std::thread::yield_now();
+            }
+            done => return done,
+        }
+    }
+    Ok(())
 }
 
 /// A file: what is durable of it, and what was done since.
