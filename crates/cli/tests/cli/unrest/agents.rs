@@ -19,7 +19,14 @@ const LOOK: Duration = Duration::from_millis(5);
 #[derive(Default)]
 pub(super) struct Post {
     agents: Mutex<BTreeMap<u32, Agent>>,
-    started: Mutex<u64>,
+    coming: Mutex<Coming>,
+}
+
+/// Agents that are about to be started, and all that ever were.
+#[derive(Default)]
+struct Coming {
+    now: u64,
+    ever: u64,
 }
 
 /// An agent that was started and has not ended.
@@ -53,7 +60,7 @@ fn serve_once(
     life: Duration,
     chance: &mut Chance,
 ) -> Result<(), String> {
-    let (had_company, before) = post.company();
+    let (had_company, before) = post.announce();
     let mut running = Running::start(world, person, &["agent"]);
     let id = running.id();
     post.begin(id);
@@ -62,7 +69,7 @@ fn serve_once(
         let what = running.what.clone();
         let ended = running.meet(world, Fate::Lives)?;
         // Whoever came meanwhile is company too.
-        let had_company = had_company || post.company().1 > before + 1;
+        let had_company = had_company || post.ever() > before + 1;
         post.end(id);
         let is_refused = ended.said.contains("an agent serves this home already");
         return match ended.code {
@@ -120,15 +127,24 @@ fn live(world: &World, running: &mut Running, post: &Post, life: Duration) -> Re
 }
 
 impl Post {
-    fn begin(&self, id: u32) {
-        self.agents.lock().unwrap().insert(id, Agent::default());
-        *self.started.lock().unwrap() += 1;
+    /// Whether any agent is here or about to be, and how many ever were, before one more is started.
+    fn announce(&self) -> (bool, u64) {
+        let mut coming = self.coming.lock().unwrap();
+        let has_company = coming.now > 0 || !self.agents.lock().unwrap().is_empty();
+        let before = coming.ever;
+        coming.now += 1;
+        coming.ever += 1;
+        (has_company, before)
     }
 
-    /// Whether any agent is here, and how many were started so far.
-    fn company(&self) -> (bool, u64) {
-        let started = *self.started.lock().unwrap();
-        (!self.agents.lock().unwrap().is_empty(), started)
+    fn begin(&self, id: u32) {
+        let mut coming = self.coming.lock().unwrap();
+        self.agents.lock().unwrap().insert(id, Agent::default());
+        coming.now -= 1;
+    }
+
+    fn ever(&self) -> u64 {
+        self.coming.lock().unwrap().ever
     }
 
     fn doom(&self, id: u32) {
