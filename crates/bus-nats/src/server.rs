@@ -23,6 +23,8 @@ use crate::subject::Subjects;
 
 /// How long one request waits for its answer.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an append that is done waits until those who follow are told.
+const HINT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a call goes on asking while nobody answers: a cluster takes up to nine seconds to find
 /// another leader.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -324,8 +326,8 @@ impl Server {
     pub(crate) async fn hint(&self, subject: String, end: u64) {
         let bytes = Bytes::copy_from_slice(&end.to_be_bytes());
         let _is_sent = self.client.publish(subject, bytes).await.is_ok();
-        // It leaves before the program may end.
-        let _has_left = self.client.flush().await.is_ok();
+        // It leaves before the program may end, unless the connection has just broken.
+        let _has_left = timeout(HINT_TIMEOUT, self.client.flush()).await.is_ok();
     }
 
     pub(crate) async fn subscribe(&self, subject: String) -> Result<Subscriber, Fault> {
