@@ -15,7 +15,9 @@ use crate::summary::Summary;
 
 /// Programs that take longest, by the names of their targets. They begin first, so that none of them
 /// is left alone in the end.
-const LONG: &[&str] = &["cli", "sdk", "crash", "seeds", "nats", "engine"];
+const LONG: &[&str] = &[
+    "cli", "sdk", "crash", "seeds", "mqtt", "nats", "postgres", "engine",
+];
 
 /// Runs all tests, those in the docs included, and counts them.
 pub(super) fn test(root: &Path) -> anyhow::Result<Option<Summary>> {
