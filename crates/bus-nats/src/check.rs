@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::account::Account;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, StorageType};
-use async_nats::jetstream::{self, Context, ErrorCode};
+use async_nats::jetstream::{self, ErrorCode};
 use async_nats::{Client, ServerInfo};
+use bytes::Bytes;
 use sealcast_bus::{
     Aspect, BusError, BusReport, BusSetup, ServerAddress, ServerOptions, Standing, Topic,
 };
@@ -16,6 +16,9 @@ use crate::fault::Fault;
 use crate::log::Logs;
 use crate::subject::Subjects;
 
+/// Where the server is asked what an account may do. Its answer lacks, before 2.10, what the client library
+/// expects of it.
+const ACCOUNT_INFO: &str = "$JS.API.INFO";
 /// On how many servers of a cluster a stream is kept where nobody said.
 const REPLICAS: usize = 3;
 /// Where a cluster has fewer servers than a stream is to be kept on.
@@ -56,7 +59,7 @@ async fn look(address: &ServerAddress, options: &ServerOptions) -> Result<BusRep
     let mut report = BusReport::new(standing);
     report.round_trip = Some(answered_in);
     state_server(&mut report, &client);
-    state_account(&mut report, &context, info.as_ref()).await;
+    state_account(&mut report, &client, info.as_ref()).await;
     if let Some(info) = &info {
         state_stream(&mut report, info, &client.server_info());
     }
@@ -123,24 +126,28 @@ fn state_server(report: &mut BusReport, client: &Client) {
     }
 }
 
-async fn state_account(report: &mut BusReport, context: &Context, info: Option<&Info>) {
-    let account = context.query_account().await;
-    let taken = info.map_or(0, |info| info.state.bytes);
-    let mut says = format!("{} taken", BusReport::size(taken));
-    match account {
-        Ok(Account {
-            limits, storage, ..
-        }) => match limits.max_storage {
-            Some(limit) => {
-                let limit = BusReport::size(limit.unsigned_abs());
-                let all = BusReport::size(storage);
-                says.push_str(&format!("; the account may take {limit}, and takes {all}"));
-            }
-            None => says.push_str("; no limit for the account, and the disk cannot be seen"),
-        },
-        Err(_) => says.push_str("; what the account may take is not known"),
+async fn state_account(report: &mut BusReport, client: &Client, info: Option<&Info>) {
+    let answer = client.request(ACCOUNT_INFO, Bytes::new()).await;
+    let answer = answer.map(|answer| answer.payload).unwrap_or_default();
+    let text = String::from_utf8_lossy(&answer);
+    let taken = BusReport::size(info.map_or(0, |info| info.state.bytes));
+    let mut says = format!("{taken} taken");
+    match (number(&text, "max_storage"), number(&text, "storage")) {
+        (Some(limit), Some(all)) if limit >= 0 => {
+            let [limit, all] = [limit, all].map(|of| BusReport::size(of.unsigned_abs()));
+            says.push_str(&format!("; the account takes {all} of {limit}"));
+        }
+        (Some(_), _) => says.push_str("; no limit for the account, and the disk cannot be seen"),
+        (None, _) => says.push_str("; what the account may take is not known"),
     }
     report.state(Aspect::Room, says);
+}
+
+/// The first number that an object of JSON has under a key, however deep.
+fn number(json: &str, key: &str) -> Option<i64> {
+    let (_, behind) = json.split_once(&format!("\"{key}\":"))?;
+    let end = behind.find([',', '}'])?;
+    behind.get(..end)?.trim().parse().ok()
 }
 
 /// States what follows from how the stream was made.
@@ -298,6 +305,15 @@ async fn find_or_make(address: &ServerAddress, options: &ServerOptions) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_is_found_by_its_key() {
+        let json = r#"{"storage":7,"limits":{"max_storage":-1,"last":9}}"#;
+        for (key, found) in [("storage", 7), ("max_storage", -1), ("last", 9)] {
+            assert_eq!(number(json, key), Some(found));
+        }
+        assert_eq!(number(json, "none"), None);
+    }
 
     #[test]
     fn servers_from_2_10_on_can_be_told_to_sync() {

@@ -54,6 +54,8 @@ async fn a_bus_is_made_once_and_a_check_makes_none() {
     assert_eq!(report.unstated(), []);
     let retention = report.stated(Aspect::Retention);
     assert_eq!(retention, Some("nothing is removed by itself"));
+    let room = report.stated(Aspect::Room).unwrap();
+    assert!(room.contains("no limit for the account"), "{room}");
     let all = warnings(&report);
     for word in ["loss of power", "replicas = 3", "sees the password"] {
         assert!(all.contains(word), "{word}: {all}");

@@ -271,7 +271,10 @@ fn a_wrong_password_is_refused_and_a_full_bus_says_so() {
     say("hush");
     alice.done(&setup);
     let checked = alice.done(&["bus", "check", &url]);
-    assert!(checked.contains("the account may take"), "{checked}");
+    assert!(
+        checked.contains("the account takes 0 bytes of 976.5 KiB"),
+        "{checked}"
+    );
     let said = alice.refused(5, &copy);
     assert!(said.contains("full"), "{said}");
 }
