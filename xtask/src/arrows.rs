@@ -48,7 +48,10 @@ const TABLE: &[Row] = &[
     row("sealcast-bus-mqtt", &["sealcast-bus"], &[
         "bytes", "getrandom", "rustls", "rustls-native-certs", "thiserror", "tokio", "tokio-rustls",
     ]),
-    row("sealcast-bus-amqp", &["sealcast-bus"], &["lapin", "thiserror", "tokio"]),
+    row("sealcast-bus-amqp", &["sealcast-bus"], &[
+        "aes", "bytes", "cbc", "cms", "des", "futures-util", "getrandom", "lapin", "rc2", "rustls", "thiserror",
+        "tokio",
+    ]),
     row("sealcast-bus-nats", &["sealcast-bus"], &[
         "async-nats", "bytes", "chacha20", "ed25519-dalek", "futures-util", "getrandom", "thiserror",
         "tokio",

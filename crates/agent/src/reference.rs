@@ -31,7 +31,7 @@ const OPTIONS: &[(&str, &str, &str, &str)] = &[
         "agent",
         "archive",
         "",
-        "The bus that all streams are copied to, still sealed: `file:` and a folder that there is, below the home if relative, or `nats:` or `postgres:` and servers. Not set, nothing is copied. `--archive` goes before it.",
+        "The bus that all streams are copied to, still sealed: `file:` and a folder that there is, below the home if relative, or `amqp:`, `nats:` or `postgres:` and servers. Not set, nothing is copied. `--archive` goes before it.",
     ),
     (
         "agent",

@@ -16,6 +16,7 @@ pub mod mosquitto;
 pub mod nats;
 #[cfg(unix)]
 pub mod postgres;
+pub mod rabbitmq;
 
 pub use process::{Process, free_port};
 pub use proxy::Proxy;

@@ -1,6 +1,9 @@
 //! The commands of the guides work when they are copied.
 #![cfg(test)]
 
+#[path = "guides/rabbitmq.rs"]
+mod rabbitmq;
+
 use std::path::Path;
 use std::process::Command;
 #[cfg(target_os = "linux")]

@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sealcast_bus::{
-    Bus, BusError, BusReport, BusSetup, BusUrl, FileBus, Place, ServerAddress, Standing,
-};
+use sealcast_bus::{Bus, BusReport, BusSetup, BusUrl, FileBus, Place, Standing};
+use sealcast_bus_amqp::AmqpBus;
 use sealcast_bus_mqtt::MqttBus;
 use sealcast_bus_nats::NatsBus;
 use sealcast_bus_postgres::PostgresBus;
@@ -37,7 +36,8 @@ pub(crate) async fn open(url: &BusUrl, home: &Path) -> Result<Arc<dyn Bus>, Erro
             Arc::new(MqttBus::open(address, &options, mirror(url, home)).await?)
         }
         Place::Amqp(address) => {
-            return Err(not_in_this_build(address).into());
+            let options = servers::options(home, address)?;
+            Arc::new(AmqpBus::open(address, &options).await?)
         }
     })
 }
@@ -74,7 +74,8 @@ pub async fn check(url: &BusUrl, home: &Path) -> Result<BusReport, Error> {
             MqttBus::check(address, &options).await?
         }
         Place::Amqp(address) => {
-            return Err(not_in_this_build(address).into());
+            let options = servers::options(home, address)?;
+            AmqpBus::check(address, &options).await?
         }
     })
 }
@@ -101,7 +102,8 @@ pub async fn setup(url: &BusUrl, home: &Path) -> Result<BusSetup, Error> {
             MqttBus::setup(address, &options).await?
         }
         Place::Amqp(address) => {
-            return Err(not_in_this_build(address).into());
+            let options = servers::options(home, address)?;
+            AmqpBus::setup(address, &options).await?
         }
     })
 }
@@ -112,11 +114,4 @@ fn mirror(url: &BusUrl, home: &Path) -> PathBuf {
     let digits = name.as_bytes().iter().take(16);
     let digits: String = digits.map(|byte| format!("{byte:02x}")).collect();
     home.join(MIRRORS).join(digits)
-}
-
-fn not_in_this_build(address: &ServerAddress) -> BusError {
-    BusError::Unreachable {
-        place: address.to_string(),
-        cause: "this build has no such bus".into(),
-    }
 }

@@ -16,7 +16,7 @@ use crate::summary::Summary;
 /// Programs that take longest, by the names of their targets. They begin first, so that none of them
 /// is left alone in the end.
 const LONG: &[&str] = &[
-    "cli", "sdk", "crash", "seeds", "mqtt", "nats", "postgres", "engine",
+    "cli", "sdk", "crash", "seeds", "amqp", "mqtt", "nats", "postgres", "engine",
 ];
 
 /// Runs all tests, those in the docs included, and counts them.

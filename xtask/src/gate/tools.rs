@@ -23,6 +23,14 @@ const NEEDED: &[(&[&str], &str)] = &[
         ],
         "postgresql",
     ),
+    (
+        &[
+            "/bin/sh",
+            "-c",
+            "test -x /usr/lib/rabbitmq/bin/rabbitmq-server",
+        ],
+        "rabbitmq-server",
+    ),
     (&["python3", "-c", "import ensurepip, venv"], "python3-venv"),
 ];
 

@@ -8,6 +8,9 @@ use sealcast_agent::{
     StreamStatus,
 };
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::agent;
 use crate::context::{Context, bus_here};
@@ -132,10 +135,15 @@ fn log(config: &Config) {
         .with_ansi(false)
         .with_target(false)
         .log_internal_errors(false);
+    // Libraries would name topics and addresses.
+    let own = Targets::new().with_target("sealcast", level);
     // There is no other: this is the only place that sets one.
     let _is_set = match config.agent.log_format {
-        LogFormat::Text => log.try_init().is_ok(),
-        LogFormat::Json => log.json().flatten_event(true).try_init().is_ok(),
+        LogFormat::Text => log.finish().with(own).try_init().is_ok(),
+        LogFormat::Json => {
+            let log = log.json().flatten_event(true);
+            log.finish().with(own).try_init().is_ok()
+        }
     };
 }
 

@@ -1,0 +1,200 @@
+//! How a handle that knows nothing of a log comes to its end, or to one of its items.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::chain::{Chain, Place};
+use crate::fault::Fault;
+use crate::feed::{Delivered, Feed, Start};
+use crate::message::{Header, Record};
+use crate::scan::{Found, Log, Scan};
+use crate::server::{Desk, Hearing};
+
+/// A queue that is no longer than this is read from its beginning.
+const SHORT: u64 = 128;
+/// How long the first message of a queue may take before it is thought to be empty.
+const EMPTY_AFTER: Duration = Duration::from_millis(200);
+/// How far the search for an item goes before the queue is gone along.
+const NEAR: u64 = 24;
+
+/// At the end of a log.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) scan: Scan,
+    /// What belongs, of what was seen on the way.
+    pub(crate) found: Vec<Found>,
+}
+
+impl Log {
+    /// Comes to the end of the log, if there is one.
+    pub(crate) async fn arrive(
+        &self,
+        hearing: &Arc<Hearing>,
+        desk: &Desk,
+    ) -> Result<Option<Arrival>, Fault> {
+        if !hearing.has(&self.queue).await? {
+            return Ok(None);
+        }
+        let feed = Feed::attach(desk, &self.queue, Start::Last).await?;
+        let (feed, seen) = self.all_of(feed).await?;
+        let (first, last) = match (seen.first(), seen.last()) {
+            (Some(first), Some(last)) => (first.at, last.at),
+            _ => return Err(Fault::Odd("a queue that is not empty has nothing")),
+        };
+        if first == 0 {
+            let scan = Scan::new(self, feed, Chain::from(Place::default()));
+            return self.go_along(scan, &seen).map(Some);
+        }
+        drop(feed);
+        let place = match last < SHORT {
+            true => None,
+            false => self.place_before(desk, seen).await?,
+        };
+        let arrival = match place {
+            Some(place) => {
+                let scan = Scan::behind(self, desk, place).await?;
+                self.go_to_end(scan).await?
+            }
+            None => {
+                let scan = self.at_the_beginning(desk).await?;
+                self.go_to_end(scan).await?
+            }
+        };
+        Ok(Some(arrival))
+    }
+
+    /// Begins with the first message. Where a queue has lost its beginning, what begins there is
+    /// believed.
+    pub(crate) async fn at_the_beginning(&self, desk: &Desk) -> Result<Scan, Fault> {
+        let mut feed = Feed::attach(desk, &self.queue, Start::First).await?;
+        let first = feed.next().await?;
+        let chain = match first.at {
+            0 => Chain::from(Place::default()),
+            _ => Chain::anywhere(),
+        };
+        drop(feed);
+        let feed = Feed::attach(desk, &self.queue, Start::First).await?;
+        Ok(Scan::new(self, feed, chain))
+    }
+
+    /// Takes everything that a feed has at this moment, which is something.
+    async fn all_of(&self, mut feed: Feed) -> Result<(Feed, Vec<Delivered>), Fault> {
+        let first = match timeout(EMPTY_AFTER, feed.next()).await {
+            Ok(first) => first?,
+            // Whoever made the queue did not come to put anything in, or is about to.
+            Err(_) => {
+                let server = &self.server;
+                server.publish_opening(&self.queue, &self.topic).await?;
+                feed.next().await?
+            }
+        };
+        let mut all = vec![first];
+        loop {
+            let is_asked = feed.ask().await?;
+            while let Some(delivered) = feed.ready()? {
+                all.push(delivered);
+            }
+            if !is_asked || feed.is_at_end() {
+                return Ok((feed, all));
+            }
+        }
+    }
+
+    fn go_along(&self, mut scan: Scan, seen: &[Delivered]) -> Result<Arrival, Fault> {
+        let mut found = Vec::new();
+        for delivered in seen {
+            found.extend(scan.take(delivered)?);
+        }
+        Ok(Arrival { scan, found })
+    }
+
+    pub(crate) async fn go_to_end(&self, mut scan: Scan) -> Result<Arrival, Fault> {
+        let mut found = Vec::new();
+        let first = scan.next_delivered().await?;
+        found.extend(scan.take(&first)?);
+        match scan.catch_up(&mut found, usize::MAX).await? {
+            true => Ok(Arrival { scan, found }),
+            false => Err(Fault::no_answer("the server holds back what lies there")),
+        }
+    }
+
+    /// A place near the end: before the last message that looks like one.
+    async fn place_before(
+        &self,
+        desk: &Desk,
+        mut seen: Vec<Delivered>,
+    ) -> Result<Option<Place>, Fault> {
+        let mut step = SHORT;
+        loop {
+            let headers = seen.iter().rev().map(|delivered| self.header(delivered));
+            if let Some(header) = headers.flatten().next() {
+                return Ok(Some(Place::before(&header)));
+            }
+            let first = seen.first().map_or(0, |delivered| delivered.at);
+            let Some(start) = first.checked_sub(step).filter(|start| *start > 0) else {
+                return Ok(None);
+            };
+            step = step.saturating_mul(4);
+            let mut feed = Feed::attach(desk, &self.queue, Start::At(start)).await?;
+            seen.clear();
+            while seen.last().is_none_or(|last| last.at + 1 < first) {
+                seen.push(feed.next().await?);
+            }
+        }
+    }
+
+    /// What a message of the topic says, if it can be where it lies.
+    fn header(&self, delivered: &Delivered) -> Option<Header> {
+        match self.read(delivered) {
+            Ok(Some(Record::Message(message))) => {
+                let header = message.header;
+                header
+                    .prev
+                    .is_none_or(|prev| prev < delivered.at)
+                    .then_some(header)
+            }
+            _ => None,
+        }
+    }
+
+    /// Comes to a place from which the item at `offset` is not far; the log ends at `last`.
+    pub(crate) async fn search(&self, desk: &Desk, offset: u64, last: u64) -> Result<Scan, Fault> {
+        let (mut low, mut high) = (0, last);
+        let mut best = None;
+        while high.saturating_sub(low) > NEAR {
+            let middle = low + (high - low) / 2;
+            match self.first_from(desk, middle, high).await? {
+                Some((at, header)) if header.first <= offset => {
+                    low = at.max(middle);
+                    best = Some(Place::before(&header));
+                }
+                _ => high = middle,
+            }
+        }
+        match best {
+            Some(place) => Scan::behind(self, desk, place).await,
+            None => self.at_the_beginning(desk).await,
+        }
+    }
+
+    /// The first message from `start` on and before `until` that looks like one.
+    async fn first_from(
+        &self,
+        desk: &Desk,
+        start: u64,
+        until: u64,
+    ) -> Result<Option<(u64, Header)>, Fault> {
+        let mut feed = Feed::attach(desk, &self.queue, Start::At(start)).await?;
+        loop {
+            let delivered = feed.next().await?;
+            if delivered.at >= until {
+                return Ok(None);
+            }
+            if let Some(header) = self.header(&delivered) {
+                return Ok(Some((delivered.at, header)));
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Which messages of a queue belong to a topic: spec/bus-amqp.md, section 4.
+//!
+//! A queue gives its messages one order, the same for everybody, and takes whatever comes. A message
+//! belongs if it names the last one that belongs before it. So of two writers who meant to be next,
+//! one was, and everybody sees which.
+
+use crate::message::Header;
+
+/// Where a topic stands behind one of its messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Where in the queue that message is; nothing before the first.
+    pub(crate) last: Option<u64>,
+    /// The offset of the next item.
+    pub(crate) end: u64,
+    /// The first offset that is not trimmed.
+    pub(crate) left: u64,
+}
+
+impl Place {
+    /// Before a message that belongs, or that meant to.
+    pub(crate) fn before(header: &Header) -> Self {
+        Self {
+            last: header.prev,
+            end: header.first,
+            // Told by the message itself.
+            left: 0,
+        }
+    }
+}
+
+/// Goes along a queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Chain {
+    /// Unknown where the queue does not begin with its first message any more.
+    place: Option<Place>,
+}
+
+impl Chain {
+    /// Goes along from a place on.
+    pub(crate) fn from(place: Place) -> Self {
+        Self { place: Some(place) }
+    }
+
+    /// Goes along from somewhere: what begins there is believed.
+    pub(crate) fn anywhere() -> Self {
+        Self { place: None }
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        self.place.unwrap_or_default()
+    }
+
+    /// Says whether the next message of the queue, at `at`, belongs.
+    pub(crate) fn takes(&mut self, at: u64, header: &Header) -> bool {
+        let belongs = match self.place {
+            None => header.prev.is_none_or(|prev| prev < at),
+            Some(place) => {
+                header.prev == place.last && header.first == place.end && header.left >= place.left
+            }
+        };
+        if belongs {
+            self.place = Some(Place {
+                last: Some(at),
+                end: header.end(),
+                left: header.left,
+            });
+        }
+        belongs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(prev: impl Into<Option<u64>>, first: u64, count: u32) -> Header {
+        Header {
+            prev: prev.into(),
+            first,
+            count,
+            left: 0,
+            id: [7; 16],
+        }
+    }
+
+    #[test]
+    fn of_two_that_meant_to_be_next_the_first_is() {
+        let mut chain = Chain::from(Place::default());
+        let queue = [
+            (3, header(None, 0, 2), true),
+            (4, header(None, 0, 1), false),
+            (5, header(3, 2, 1), true),
+            // Too late, and again.
+            (6, header(3, 2, 5), false),
+            (7, header(None, 0, 2), false),
+            (9, header(5, 3, 1), true),
+        ];
+        for (at, header, belongs) in queue {
+            assert_eq!(chain.takes(at, &header), belongs, "{at}");
+        }
+        let place = Place {
+            last: Some(9),
+            end: 4,
+            left: 0,
+        };
+        assert_eq!(chain.place(), place);
+    }
+
+    #[test]
+    fn one_with_other_offsets_does_not_belong() {
+        let place = Place {
+            last: Some(3),
+            end: 10,
+            left: 4,
+        };
+        for (first, left) in [(9, 4), (11, 4), (10, 3)] {
+            let header = Header {
+                left,
+                ..header(3, first, 1)
+            };
+            assert!(!Chain::from(place).takes(5, &header));
+        }
+    }
+
+    #[test]
+    fn where_the_beginning_is_gone_the_first_is_believed() {
+        let mut chain = Chain::anywhere();
+        assert!(!chain.takes(5, &header(5, 9, 1)));
+        assert!(chain.takes(6, &header(2, 9, 1)));
+        assert!(!chain.takes(7, &header(2, 9, 1)));
+        assert!(chain.takes(8, &header(6, 10, 1)));
+    }
+}

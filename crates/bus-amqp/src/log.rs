@@ -1,0 +1,91 @@
+//! The logs of a bus: how they are read, appended to and trimmed.
+
+mod append;
+mod read;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sealcast_bus::{BusError, Offset, Topic};
+
+use crate::chain::Place;
+use crate::fault::Fault;
+use crate::known::{Head, Known, Open};
+use crate::message::{AppendId, Packed};
+use crate::scan::Found;
+use crate::server::{Attempts, Desk, Server};
+
+/// How often a log is asked for more before it is quicker to begin at its end anew.
+const ASKS_MAX: usize = 64;
+
+/// Logs on one server.
+#[derive(Debug)]
+pub(crate) struct Logs {
+    pub(crate) server: Arc<Server>,
+    known: Known,
+    /// Large payloads that were read last and not to their end: the next read goes on in them.
+    halfway: Mutex<Option<(AppendId, Packed)>>,
+}
+
+impl Logs {
+    pub(crate) fn new(server: Arc<Server>) -> Self {
+        Self {
+            known: Known::new(&server),
+            server,
+            halfway: Mutex::new(None),
+        }
+    }
+
+    pub(crate) async fn end(&self, topic: &Topic) -> Result<Offset, BusError> {
+        let open = self.known.open(topic);
+        let mut attempts = Attempts::new();
+        loop {
+            let fault = match self.place(&open).await {
+                Ok(place) => return Ok(Offset(place.end)),
+                Err(fault) => fault,
+            };
+            let waited = attempts.after(fault).await;
+            waited.map_err(|fault| self.server.fault(fault))?;
+        }
+    }
+
+    /// Where a log ends at this moment.
+    async fn place(&self, open: &Open) -> Result<Place, Fault> {
+        let mut slot = open.head.lock().await;
+        let head = self.come_to_end(open, &mut slot).await?;
+        Ok(head.map_or_else(Place::default, |head| head.scan.place()))
+    }
+
+    /// Comes to the end of a log as it is at this moment, if there is one.
+    async fn come_to_end<'a>(
+        &self,
+        open: &Open,
+        slot: &'a mut Option<Head>,
+    ) -> Result<Option<&'a mut Head>, Fault> {
+        // Only what comes to its end is put back: whoever stops waiting halfway leaves nothing.
+        if let Some(mut head) = slot.take().filter(|of| of.scan.is_up()) {
+            let mut found = Vec::new();
+            if head.scan.catch_up(&mut found, ASKS_MAX).await? {
+                head.add(found);
+                return Ok(Some(slot.insert(head)));
+            }
+        }
+        let hearing = self.server.hearing().await?;
+        let arrival = open.log.arrive(&hearing, &hearing.desk).await?;
+        *slot = arrival.map(|arrival| Head::new(arrival.scan, arrival.found));
+        Ok(slot.as_mut())
+    }
+
+    /// The payloads of a message, wherever they are.
+    async fn payloads(&self, open: &Open, desk: &Desk, found: &Found) -> Result<Packed, Fault> {
+        if let Some((id, packed)) = &*self.halfway()
+            && *id == found.header.id
+        {
+            return Ok(packed.clone());
+        }
+        open.log.payloads(desk, found).await
+    }
+
+    fn halfway(&self) -> std::sync::MutexGuard<'_, Option<(AppendId, Packed)>> {
+        self.halfway.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,270 @@
+//! Appending: one message, which belongs if no other came first. A trim is one without items.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use sealcast_bus::{BusError, Offset, Topic};
+use tokio::time::sleep;
+
+use super::Logs;
+use crate::chain::Place;
+use crate::fault::Fault;
+use crate::known::{Head, Open};
+use crate::message::{AppendId, Body, Header, Message, Part, Record, pack};
+use crate::scan::{Found, PACKED_MAX, Scan};
+use crate::server::{Attempts, jittered};
+
+/// Bytes of packed payloads that go into one message.
+const INLINE_MAX: usize = 128 << 10;
+/// Parts that are on their way at once.
+const PARTS_MAX: usize = 16;
+
+/// After so many times that others came first, an append waits before it tries again.
+const CROWDED: u32 = 3;
+const CROWD_PAUSE: Duration = Duration::from_millis(10);
+
+/// What an append puts behind the end of a topic.
+struct Addition {
+    id: AppendId,
+    count: u32,
+    /// Its packed payloads, in pieces that each fit into a message.
+    pieces: Vec<Bytes>,
+    /// Where in the queue the pieces are, or behind that, once they are there.
+    since: Option<u64>,
+    /// What is trimmed with it.
+    before: u64,
+}
+
+/// How far an append has come.
+#[derive(Default)]
+struct Progress {
+    /// It was published behind this place, and its fate is open.
+    behind: Option<Place>,
+    lost: u32,
+}
+
+impl Logs {
+    /// Appends payloads, where the topic ends at `at` if that is given; returns the first offset, or
+    /// nothing where it ends elsewhere.
+    pub(crate) async fn append(
+        &self,
+        topic: &Topic,
+        at: Option<Offset>,
+        payloads: Vec<Vec<u8>>,
+    ) -> Result<Option<Offset>, BusError> {
+        let appended = async {
+            let too_many = || Fault::Odd("more payloads than an append may have");
+            let packed = pack(&payloads).filter(|packed| packed.len() <= PACKED_MAX);
+            let packed = Bytes::from(packed.ok_or_else(too_many)?);
+            let pieces = packed.chunks(INLINE_MAX);
+            let mut addition = Addition {
+                id: new_id()?,
+                count: u32::try_from(payloads.len()).map_err(|_| too_many())?,
+                pieces: pieces.map(|piece| packed.slice_ref(piece)).collect(),
+                since: None,
+                before: 0,
+            };
+            drop(payloads);
+            let open = self.known.open(topic);
+            self.put(&open, at, &mut addition).await
+        };
+        let found = appended.await;
+        let found = found.map_err(|fault| self.server.fault(fault))?;
+        Ok(found.map(|found| Offset(found.header.first)))
+    }
+
+    pub(crate) async fn trim(&self, topic: &Topic, before: Offset) -> Result<(), BusError> {
+        let trimmed = async {
+            let open = self.known.open(topic);
+            let mut attempts = Attempts::new();
+            let place = loop {
+                match self.place(&open).await {
+                    Ok(place) => break place,
+                    Err(fault) => attempts.after(fault).await?,
+                }
+            };
+            if before.0.min(place.end) > place.left {
+                let mut addition = Addition {
+                    id: new_id()?,
+                    count: 0,
+                    pieces: Vec::new(),
+                    since: None,
+                    before: before.0,
+                };
+                self.put(&open, None, &mut addition).await?;
+            }
+            Ok(())
+        };
+        trimmed.await.map_err(|fault| self.server.fault(fault))
+    }
+
+    /// Puts a message behind the last one, unless the topic does not end at `at`.
+    async fn put(
+        &self,
+        open: &Open,
+        at: Option<Offset>,
+        addition: &mut Addition,
+    ) -> Result<Option<Found>, Fault> {
+        let mut slot = open.head.lock().await;
+        let mut attempts = Attempts::new();
+        let mut progress = Progress::default();
+        loop {
+            let tried = self
+                .try_put(open, &mut slot, at, addition, &mut progress)
+                .await;
+            let fault = match tried {
+                Ok(Some(put)) => return Ok(put),
+                Ok(None) => {
+                    progress.lost += 1;
+                    if progress.lost >= CROWDED {
+                        sleep(jittered(CROWD_PAUSE)).await;
+                    }
+                    continue;
+                }
+                Err(fault) => fault,
+            };
+            // What is remembered may be of a connection that broke.
+            *slot = None;
+            attempts.after(fault).await?;
+        }
+    }
+
+    /// Tries once. Nothing is returned where others came first, `Some(None)` where the topic does
+    /// not end at `at`.
+    async fn try_put(
+        &self,
+        open: &Open,
+        slot: &mut Option<Head>,
+        at: Option<Offset>,
+        addition: &mut Addition,
+        progress: &mut Progress,
+    ) -> Result<Option<Option<Found>>, Fault> {
+        if let Some(behind) = progress.behind {
+            let next = self.next_behind(open, slot, behind).await?;
+            if let Some(found) = next {
+                progress.behind = None;
+                return Ok((found.header.id == addition.id).then_some(Some(found)));
+            }
+        }
+        let mut head = self.head_to_write(open, slot, at).await?;
+        let place = head.scan.place();
+        if at.is_some_and(|at| at.0 != place.end) {
+            *slot = Some(head);
+            return Ok(Some(None));
+        }
+        let header = addition.header(&place)?;
+        self.publish_parts(open, &head.scan, addition).await?;
+        let message = Record::Message(Message {
+            header,
+            body: addition.body(),
+        });
+        // From here on it is not known whether it was stored, until it or another is seen.
+        progress.behind = Some(place);
+        let bytes = Bytes::from(message.encode(&open.log.topic));
+        self.server.publish(&open.log.queue, &[bytes]).await?;
+        let found = head.scan.found().await?;
+        progress.behind = None;
+        head.add([found.clone()]);
+        *slot = Some(head);
+        Ok((found.header.id == addition.id).then_some(Some(found)))
+    }
+
+    /// What came behind a place, at which an append is in doubt, if anything did.
+    async fn next_behind(
+        &self,
+        open: &Open,
+        slot: &mut Option<Head>,
+        place: Place,
+    ) -> Result<Option<Found>, Fault> {
+        let hearing = self.server.hearing().await?;
+        let scan = Scan::behind(&open.log, &hearing.desk, place).await?;
+        let arrival = open.log.go_to_end(scan).await?;
+        let next = arrival.found.first().cloned();
+        *slot = Some(Head::new(arrival.scan, arrival.found));
+        Ok(next)
+    }
+
+    /// The end of a log, which is created if it is not there. It may be older than this moment, if it
+    /// is as wanted.
+    async fn head_to_write(
+        &self,
+        open: &Open,
+        slot: &mut Option<Head>,
+        at: Option<Offset>,
+    ) -> Result<Head, Fault> {
+        if let Some(mut head) = slot.take().filter(|of| of.scan.is_up()) {
+            let mut found = Vec::new();
+            head.scan.take_ready(&mut found)?;
+            head.add(found);
+            if at.is_none_or(|at| at.0 == head.scan.place().end) {
+                return Ok(head);
+            }
+            *slot = Some(head);
+        }
+        self.come_to_end(open, slot).await?;
+        if let Some(head) = slot.take() {
+            return Ok(head);
+        }
+        let hearing = self.server.hearing().await?;
+        self.server.create(&hearing, &open.log.topic).await?;
+        self.come_to_end(open, slot).await?;
+        slot.take()
+            .ok_or_else(|| Fault::no_answer("the queue is gone"))
+    }
+
+    /// Stores the pieces of large payloads before their message, once.
+    async fn publish_parts(
+        &self,
+        open: &Open,
+        scan: &Scan,
+        addition: &mut Addition,
+    ) -> Result<(), Fault> {
+        if addition.pieces.len() <= 1 || addition.since.is_some() {
+            return Ok(());
+        }
+        let since = scan.seen();
+        let part = |(number, bytes): (u32, &Bytes)| {
+            let (id, bytes) = (addition.id, bytes.clone());
+            let part = Record::Part(Part { id, number, bytes });
+            Bytes::from(part.encode(&open.log.topic))
+        };
+        let parts: Vec<Bytes> = (0..).zip(&addition.pieces).map(part).collect();
+        for parts in parts.chunks(PARTS_MAX) {
+            self.server.publish(&open.log.queue, parts).await?;
+        }
+        addition.since = Some(since);
+        Ok(())
+    }
+}
+
+impl Addition {
+    fn header(&self, place: &Place) -> Result<Header, Fault> {
+        let full = || Fault::Odd("no more offsets are left");
+        let end = place.end.checked_add(u64::from(self.count));
+        let end = end.ok_or_else(full)?;
+        Ok(Header {
+            prev: place.last,
+            first: place.end,
+            count: self.count,
+            left: place.left.max(self.before.min(end)),
+            id: self.id,
+        })
+    }
+
+    fn body(&self) -> Body {
+        match (self.since, &self.pieces[..]) {
+            (None, []) => Body::Inline(Bytes::new()),
+            (None, [whole, ..]) => Body::Inline(whole.clone()),
+            (Some(since), parts) => Body::InParts {
+                since,
+                count: u32::try_from(parts.len()).unwrap_or(u32::MAX),
+            },
+        }
+    }
+}
+
+fn new_id() -> Result<AppendId, Fault> {
+    let mut id = AppendId::default();
+    getrandom::fill(&mut id).map_err(|_| Fault::Odd("no randomness"))?;
+    Ok(id)
+}

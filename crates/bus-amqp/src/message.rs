@@ -1,0 +1,433 @@
+//! What one append looks like on the server: spec/bus-amqp.md, section 3.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use sealcast_bus::{Item, Offset, Topic};
+
+/// What every message begins with, whatever its version.
+const MAGIC: [u8; 3] = *b"SCA";
+/// The version that this program writes.
+pub(crate) const VERSION: u8 = 1;
+const OPENING: u8 = 0;
+const INLINE: u8 = 1;
+const IN_PARTS: u8 = 2;
+const PART: u8 = 3;
+const SENT: u8 = 4;
+/// Stands for no message before this one.
+const NONE: u64 = u64::MAX;
+/// Bytes of one entry of the table of lengths.
+const LENGTH_BYTES: usize = 4;
+
+/// Names one append, so that its writer knows it again.
+pub(crate) type AppendId = [u8; 16];
+
+/// What a message says before its payloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    /// Where in the queue the last message before it that belongs to the topic is.
+    pub(crate) prev: Option<u64>,
+    /// The offset of the first of its items.
+    pub(crate) first: u64,
+    /// How many items it has.
+    pub(crate) count: u32,
+    /// The first offset of the topic that is not trimmed.
+    pub(crate) left: u64,
+    pub(crate) id: AppendId,
+}
+
+impl Header {
+    /// The offset behind its items, which ends the topic while no message follows.
+    pub(crate) fn end(&self) -> u64 {
+        self.first.saturating_add(u64::from(self.count))
+    }
+}
+
+/// Where the payloads of a message are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Body {
+    /// In the message itself, packed.
+    Inline(Bytes),
+    /// In messages of their own before it, at `since` or behind that, packed and then cut.
+    InParts { since: u64, count: u32 },
+}
+
+/// An append, or a trim, of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Message {
+    pub(crate) header: Header,
+    pub(crate) body: Body,
+}
+
+/// A piece of packed payloads that are too many for one message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) id: AppendId,
+    pub(crate) number: u32,
+    pub(crate) bytes: Bytes,
+}
+
+/// What may lie in the queue of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Record {
+    /// Says nothing: a queue that has it is not empty.
+    Opening,
+    Message(Message),
+    Part(Part),
+}
+
+/// Why bytes cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Odd {
+    /// Written by a later version of this program.
+    TooNew(u8),
+    /// Nothing that a bus writes there, or of another topic.
+    Garbled,
+}
+
+impl Record {
+    pub(crate) fn encode(&self, topic: &Topic) -> Vec<u8> {
+        let mut bytes = Vec::from(MAGIC);
+        match self {
+            Self::Opening => bytes.extend([VERSION, OPENING]),
+            Self::Part(part) => {
+                bytes.extend([VERSION, PART]);
+                bytes.extend(part.id);
+                bytes.extend(part.number.to_be_bytes());
+                bytes.extend(&part.bytes);
+            }
+            Self::Message(Message { header, body }) => {
+                let kind = match body {
+                    Body::Inline(_) => INLINE,
+                    Body::InParts { .. } => IN_PARTS,
+                };
+                bytes.extend([VERSION, kind]);
+                bytes.extend(header.prev.unwrap_or(NONE).to_be_bytes());
+                bytes.extend(header.first.to_be_bytes());
+                bytes.extend(header.count.to_be_bytes());
+                bytes.extend(header.left.to_be_bytes());
+                bytes.extend(header.id);
+                put_topic(&mut bytes, topic);
+                match body {
+                    Body::Inline(packed) => bytes.extend(packed),
+                    Body::InParts { since, count } => {
+                        bytes.extend(since.to_be_bytes());
+                        bytes.extend(count.to_be_bytes());
+                    }
+                }
+            }
+        }
+        bytes
+    }
+
+    /// Reads what lies in the queue of a topic.
+    pub(crate) fn decode(bytes: &Bytes, topic: &Topic) -> Result<Self, Odd> {
+        let (kind, mut rest) = open(bytes)?;
+        Ok(match kind {
+            OPENING if rest.is_empty() => Self::Opening,
+            PART => {
+                let (id, number) = (*take(&mut rest)?, take(&mut rest)?);
+                Self::Part(Part {
+                    id,
+                    number: u32::from_be_bytes(*number),
+                    bytes: bytes.slice_ref(rest),
+                })
+            }
+            INLINE | IN_PARTS => Self::Message(Message::decode(kind, bytes, rest, topic)?),
+            _ => return Err(Odd::Garbled),
+        })
+    }
+}
+
+impl Message {
+    fn decode(kind: u8, bytes: &Bytes, mut rest: &[u8], topic: &Topic) -> Result<Self, Odd> {
+        let prev = u64::from_be_bytes(*take(&mut rest)?);
+        let header = Header {
+            prev: (prev != NONE).then_some(prev),
+            first: u64::from_be_bytes(*take(&mut rest)?),
+            count: u32::from_be_bytes(*take(&mut rest)?),
+            left: u64::from_be_bytes(*take(&mut rest)?),
+            id: *take(&mut rest)?,
+        };
+        let in_range = header.first.checked_add(u64::from(header.count));
+        if in_range.is_none_or(|end| header.left > end) || take_topic(&mut rest)? != topic.as_ref()
+        {
+            return Err(Odd::Garbled);
+        }
+        let body = if kind == INLINE {
+            let packed = bytes.slice_ref(rest);
+            cut(header.count, &packed)?;
+            Body::Inline(packed)
+        } else {
+            let since = u64::from_be_bytes(*take(&mut rest)?);
+            let count = u32::from_be_bytes(*take(&mut rest)?);
+            if !rest.is_empty() {
+                return Err(Odd::Garbled);
+            }
+            Body::InParts { since, count }
+        };
+        Ok(Self { header, body })
+    }
+}
+
+/// What is sent on an ephemeral topic.
+pub(crate) fn encode_sent(topic: &Topic, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::from(MAGIC);
+    bytes.extend([VERSION, SENT]);
+    put_topic(&mut bytes, topic);
+    bytes.extend(payload);
+    bytes
+}
+
+/// The topic that something was sent on, and the payload.
+pub(crate) fn decode_sent(bytes: &[u8]) -> Result<(&str, &[u8]), Odd> {
+    let (kind, mut rest) = open(bytes)?;
+    if kind != SENT {
+        return Err(Odd::Garbled);
+    }
+    let topic = take_topic(&mut rest)?;
+    Ok((topic, rest))
+}
+
+fn open(bytes: &[u8]) -> Result<(u8, &[u8]), Odd> {
+    let mut rest = bytes;
+    let (magic, [version, kind]) = (*take(&mut rest)?, *take(&mut rest)?);
+    match (magic, version) {
+        (MAGIC, VERSION) => Ok((kind, rest)),
+        (MAGIC, later) if later > VERSION => Err(Odd::TooNew(later)),
+        _ => Err(Odd::Garbled),
+    }
+}
+
+fn put_topic(bytes: &mut Vec<u8>, topic: &Topic) {
+    let name: &str = topic.as_ref();
+    // A topic has 512 bytes at most.
+    bytes.extend(u16::try_from(name.len()).unwrap_or(u16::MAX).to_be_bytes());
+    bytes.extend(name.as_bytes());
+}
+
+fn take_topic<'a>(rest: &mut &'a [u8]) -> Result<&'a str, Odd> {
+    let length = u16::from_be_bytes(*take(rest)?);
+    let (name, behind) = rest.split_at_checked(length.into()).ok_or(Odd::Garbled)?;
+    *rest = behind;
+    str::from_utf8(name).map_err(|_| Odd::Garbled)
+}
+
+fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Result<&'a [u8; N], Odd> {
+    let (taken, behind) = rest.split_first_chunk().ok_or(Odd::Garbled)?;
+    *rest = behind;
+    Ok(taken)
+}
+
+/// Puts payloads behind the table of their lengths; `None` when one is longer than any may be.
+pub(crate) fn pack(payloads: &[Vec<u8>]) -> Option<Vec<u8>> {
+    let bytes = payloads.iter().map(Vec::len).sum::<usize>();
+    let mut packed = Vec::with_capacity(payloads.len() * LENGTH_BYTES + bytes);
+    for payload in payloads {
+        packed.extend(u32::try_from(payload.len()).ok()?.to_be_bytes());
+    }
+    for payload in payloads {
+        packed.extend(payload);
+    }
+    Some(packed)
+}
+
+/// Finds each of `count` payloads; they and their table take up all of `packed`.
+fn cut(count: u32, packed: &Bytes) -> Result<Vec<Range<usize>>, Odd> {
+    let count = usize::try_from(count).map_err(|_| Odd::Garbled)?;
+    let table = count.checked_mul(LENGTH_BYTES).ok_or(Odd::Garbled)?;
+    let lengths = packed.get(..table).ok_or(Odd::Garbled)?;
+    let mut ranges = Vec::with_capacity(count);
+    let mut start = table;
+    for length in lengths.as_chunks::<LENGTH_BYTES>().0 {
+        let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| Odd::Garbled)?;
+        let end = start.checked_add(length).ok_or(Odd::Garbled)?;
+        ranges.push(start..end);
+        start = end;
+    }
+    if start != packed.len() {
+        return Err(Odd::Garbled);
+    }
+    Ok(ranges)
+}
+
+/// The payloads of one append, each where it lies.
+#[derive(Clone, Debug)]
+pub(crate) struct Packed {
+    first: u64,
+    bytes: Bytes,
+    ranges: Vec<Range<usize>>,
+}
+
+impl Packed {
+    pub(crate) fn new(header: &Header, bytes: Bytes) -> Result<Self, Odd> {
+        Ok(Self {
+            first: header.first,
+            ranges: cut(header.count, &bytes)?,
+            bytes,
+        })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Adds the items from `from` on to `items` while there is room for them, or none is there yet;
+    /// says whether all found room.
+    pub(crate) fn add_to(&self, items: &mut Vec<Item>, from: u64, room: &mut usize) -> bool {
+        // In this order, for there may be no offset behind the last one.
+        let placed = self.ranges.iter().zip(self.first..);
+        for (range, offset) in placed.skip_while(|(_, offset)| *offset < from) {
+            if range.len() > *room && !items.is_empty() {
+                return false;
+            }
+            *room = room.saturating_sub(range.len());
+            let payload = self.bytes.get(range.clone()).unwrap_or_default().to_vec();
+            let offset = Offset(offset);
+            items.push(Item { offset, payload });
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic() -> Topic {
+        Topic::new("a/b").unwrap()
+    }
+
+    fn header(count: u32) -> Header {
+        Header {
+            prev: Some(7),
+            first: 5,
+            count,
+            left: 2,
+            id: [0xab; 16],
+        }
+    }
+
+    fn message(header: Header, body: Body) -> Record {
+        Record::Message(Message { header, body })
+    }
+
+    fn inline(payloads: &[Vec<u8>]) -> Record {
+        let count = u32::try_from(payloads.len()).unwrap();
+        message(header(count), Body::Inline(pack(payloads).unwrap().into()))
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Record, Odd> {
+        Record::decode(&Bytes::copy_from_slice(bytes), &topic())
+    }
+
+    /// Bytes in hexadecimal digits, with spaces for the eye.
+    fn bytes(hex: &str) -> Vec<u8> {
+        let digits: Vec<u8> = hex.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
+        let pairs = digits.chunks(2).map(|pair| str::from_utf8(pair).unwrap());
+        pairs
+            .map(|pair| u8::from_str_radix(pair, 16).unwrap())
+            .collect()
+    }
+
+    /// The worked examples of spec/bus-amqp.md.
+    #[test]
+    fn messages_are_written_and_read_as_the_spec_says() {
+        let fields = "0000000000000007 0000000000000005 00000002 0000000000000002 \
+                      abababababababababababababababab 0003 612f62";
+        let payloads = [b"a".to_vec(), b"bc".to_vec()];
+        let here = format!("534341 01 01 {fields} 00000001 00000002 61 6263");
+        let apart = format!("534341 01 02 {fields} 0000000000000008 00000002");
+        let part = Record::Part(Part {
+            id: [0xab; 16],
+            number: 1,
+            bytes: Bytes::from_static(b"c"),
+        });
+        let in_parts = Body::InParts { since: 8, count: 2 };
+        for (record, written) in [
+            (Record::Opening, "534341 01 00".to_owned()),
+            (inline(&payloads), here),
+            (message(header(2), in_parts), apart),
+            (
+                part,
+                "534341 01 03 abababababababababababababababab 00000001 63".to_owned(),
+            ),
+        ] {
+            assert_eq!(record.encode(&topic()), bytes(&written));
+            assert_eq!(decode(&bytes(&written)), Ok(record));
+        }
+        let sent = bytes("534341 01 04 0003 612f62 6869");
+        assert_eq!(encode_sent(&topic(), b"hi"), sent);
+        assert_eq!(decode_sent(&sent), Ok(("a/b", &b"hi"[..])));
+        let packed = Packed::new(&header(2), pack(&payloads).unwrap().into());
+        let (mut items, mut room) = (Vec::new(), usize::MAX);
+        assert!(packed.unwrap().add_to(&mut items, 6, &mut room));
+        let offset = Offset(6);
+        let payload = b"bc".to_vec();
+        assert_eq!(items, [Item { offset, payload }]);
+    }
+
+    #[test]
+    fn whatever_is_cut_short_too_long_or_of_another_topic_is_nothing() {
+        let payloads = [b"one".to_vec(), vec![], b"three".to_vec()];
+        let in_parts = Body::InParts { since: 0, count: 1 };
+        for record in [inline(&payloads), message(header(1), in_parts)] {
+            let mut whole = record.encode(&topic());
+            for length in 0..whole.len() {
+                assert_eq!(decode(&whole[..length]), Err(Odd::Garbled), "{length}");
+            }
+            let other = Topic::new("a/c").unwrap();
+            let elsewhere = Record::decode(&whole.clone().into(), &other);
+            assert_eq!(elsewhere, Err(Odd::Garbled));
+            whole.push(0);
+            assert_eq!(decode(&whole), Err(Odd::Garbled));
+        }
+        for odd in [
+            &b"SCA\x01\x00 "[..],
+            b"SCA\x01\x03 ",
+            b"SCA\x01\x04",
+            b"SCN\x01\x00",
+        ] {
+            assert_eq!(decode(odd), Err(Odd::Garbled));
+        }
+        for odd in [
+            &b"SCA\x01\x00"[..],
+            b"SCA\x01\x04\x00\x05a/b",
+            b"SCA\x01\x04\x00\x01\xff",
+        ] {
+            assert_eq!(decode_sent(odd), Err(Odd::Garbled));
+        }
+    }
+
+    #[test]
+    fn a_later_version_is_told_from_garbage() {
+        let mut message = inline(&[]).encode(&topic());
+        message[3] = 2;
+        assert_eq!(decode(&message), Err(Odd::TooNew(2)));
+        message[3] = 0;
+        assert_eq!(decode(&message), Err(Odd::Garbled));
+    }
+
+    #[test]
+    fn offsets_and_lengths_that_no_topic_can_have_are_garbage() {
+        let with = |first, left, count| {
+            let header = Header {
+                first,
+                left,
+                count,
+                ..header(1)
+            };
+            let body = Body::Inline(pack(&[b"a".to_vec()]).unwrap().into());
+            decode(&message(header, body).encode(&topic())).map(|_| ())
+        };
+        assert_eq!(with(5, 6, 1), Ok(()));
+        assert_eq!(with(u64::MAX - 1, 0, 1), Ok(()));
+        for (first, left, count) in [(5, 7, 1), (u64::MAX, 0, 1), (5, 2, u32::MAX), (5, 2, 0)] {
+            assert_eq!(with(first, left, count), Err(Odd::Garbled));
+        }
+        let mut lengths = inline(&[vec![1; 8]]).encode(&topic());
+        let table = lengths.len() - 12;
+        lengths[table..table + 4].copy_from_slice(&[0xff; 4]);
+        assert_eq!(decode(&lengths), Err(Odd::Garbled));
+    }
+}

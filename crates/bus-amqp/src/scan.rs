@@ -1,0 +1,310 @@
+//! Goes along the queue of a log and gives what belongs to its topic.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use sealcast_bus::Topic;
+
+use crate::chain::{Chain, Place};
+use crate::fault::Fault;
+use crate::feed::{Delivered, Feed, Start};
+use crate::message::{AppendId, Body, Header, Message, Odd, Packed, Part, Record};
+use crate::server::{Desk, Server};
+
+/// Bytes of parts that are kept until the message that they are of comes; beyond that they are fetched
+/// once more.
+const PARTS_BYTES_MAX: usize = 4 << 20;
+/// The most bytes of an append with the table of its lengths.
+pub(crate) const PACKED_MAX: usize = 128 << 20;
+
+/// The queue of a log.
+#[derive(Clone, Debug)]
+pub(crate) struct Log {
+    pub(crate) server: Arc<Server>,
+    pub(crate) topic: Topic,
+    pub(crate) queue: String,
+}
+
+/// A message that belongs where it lies.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) at: u64,
+    pub(crate) header: Header,
+    pub(crate) payloads: Payloads,
+}
+
+/// The payloads of a message.
+#[derive(Clone, Debug)]
+pub(crate) enum Payloads {
+    Here(Packed),
+    /// In the queue, from there on, in so many parts.
+    Apart {
+        since: u64,
+        count: u32,
+    },
+    /// Not as they were written.
+    Odd,
+}
+
+impl Found {
+    /// Bytes that it takes up here.
+    pub(crate) fn len(&self) -> usize {
+        match &self.payloads {
+            Payloads::Here(packed) => packed.len(),
+            Payloads::Apart { .. } | Payloads::Odd => 0,
+        }
+    }
+}
+
+impl Log {
+    pub(crate) fn new(server: &Arc<Server>, topic: &Topic) -> Self {
+        Self {
+            server: Arc::clone(server),
+            topic: topic.clone(),
+            queue: server.names.queue(topic),
+        }
+    }
+
+    /// What was delivered, if it is anything.
+    pub(crate) fn read(&self, delivered: &Delivered) -> Result<Option<Record>, Fault> {
+        match Record::decode(&delivered.bytes, &self.topic) {
+            Ok(record) => Ok(Some(record)),
+            Err(Odd::Garbled) => Ok(None),
+            Err(Odd::TooNew(version)) => Err(Fault::TooNew(version)),
+        }
+    }
+
+    /// Gets the payloads of a message, wherever they are.
+    pub(crate) async fn payloads(&self, desk: &Desk, found: &Found) -> Result<Packed, Fault> {
+        match &found.payloads {
+            Payloads::Here(packed) => Ok(packed.clone()),
+            Payloads::Odd => Err(Fault::Parts),
+            Payloads::Apart { since, count } => {
+                let wanted = self.fetch(desk, found, *since, *count).await?;
+                Packed::new(&found.header, wanted).map_err(|_| Fault::Parts)
+            }
+        }
+    }
+
+    async fn fetch(
+        &self,
+        desk: &Desk,
+        found: &Found,
+        since: u64,
+        count: u32,
+    ) -> Result<Bytes, Fault> {
+        let mut feed = Feed::attach(desk, &self.queue, Start::At(since)).await?;
+        let mut parts = Parts::of_at_most(PACKED_MAX);
+        loop {
+            let delivered = feed.next().await?;
+            if delivered.at >= found.at {
+                return Err(Fault::Parts);
+            }
+            if let Some(Record::Part(part)) = self.read(&delivered)?
+                && part.id == found.header.id
+            {
+                parts.keep(part);
+                if let Some(whole) = parts.whole(found.header.id, count) {
+                    return Ok(whole);
+                }
+            }
+        }
+    }
+}
+
+/// Parts that came last, the oldest first.
+#[derive(Debug)]
+struct Parts {
+    kept: VecDeque<Part>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl Parts {
+    fn of_at_most(bytes_max: usize) -> Self {
+        Self {
+            kept: VecDeque::new(),
+            bytes: 0,
+            bytes_max,
+        }
+    }
+
+    fn keep(&mut self, part: Part) {
+        let is_there = |of: &Part| of.id == part.id && of.number == part.number;
+        if self.kept.iter().any(is_there) {
+            return;
+        }
+        self.bytes += part.bytes.len();
+        self.kept.push_back(part);
+        while self.bytes > self.bytes_max {
+            let Some(gone) = self.kept.pop_front() else {
+                return;
+            };
+            self.bytes -= gone.bytes.len();
+        }
+    }
+
+    /// The parts of one append in their order, if all are there.
+    fn whole(&self, id: AppendId, count: u32) -> Option<Bytes> {
+        let mut parts: Vec<&Part> = self.kept.iter().filter(|part| part.id == id).collect();
+        parts.sort_by_key(|part| part.number);
+        let numbers = parts.iter().map(|part| part.number);
+        if !numbers.eq(0..count) {
+            return None;
+        }
+        let mut whole = BytesMut::new();
+        for part in parts {
+            whole.extend_from_slice(&part.bytes);
+        }
+        Some(whole.freeze())
+    }
+
+    fn forget(&mut self, id: AppendId) {
+        self.kept.retain(|part| part.id != id);
+        self.bytes = self.kept.iter().map(|part| part.bytes.len()).sum();
+    }
+}
+
+/// Goes along the queue of one log.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    log: Log,
+    feed: Feed,
+    chain: Chain,
+    parts: Parts,
+    /// Where in the queue it has come to: everything before was seen.
+    seen: u64,
+}
+
+impl Scan {
+    pub(crate) fn new(log: &Log, feed: Feed, chain: Chain) -> Self {
+        Self {
+            log: log.clone(),
+            feed,
+            chain,
+            parts: Parts::of_at_most(PARTS_BYTES_MAX),
+            seen: 0,
+        }
+    }
+
+    /// Goes on behind a place. What lies there comes first: it says that the rest was delivered.
+    pub(crate) async fn behind(log: &Log, desk: &Desk, place: Place) -> Result<Self, Fault> {
+        let start = place.last.map_or(Start::First, Start::At);
+        let feed = Feed::attach(desk, &log.queue, start).await?;
+        Ok(Self::new(log, feed, Chain::from(place)))
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.feed.is_up()
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        self.chain.place()
+    }
+
+    /// Where everything that comes lies, or behind it.
+    pub(crate) fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    /// Waits for the next message of the queue, which is known to be there.
+    pub(crate) async fn next_delivered(&mut self) -> Result<Delivered, Fault> {
+        self.feed.next().await
+    }
+
+    /// Takes the next message of the queue, and gives it if it belongs.
+    pub(crate) fn take(&mut self, delivered: &Delivered) -> Result<Option<Found>, Fault> {
+        let before = std::mem::replace(&mut self.seen, delivered.at.saturating_add(1));
+        let record = self
+            .log
+            .read(delivered)
+            .inspect_err(|_| self.seen = before)?;
+        let Message { header, body } = match record {
+            None | Some(Record::Opening) => return Ok(None),
+            Some(Record::Part(part)) => {
+                self.parts.keep(part);
+                return Ok(None);
+            }
+            Some(Record::Message(message)) => message,
+        };
+        if !self.chain.takes(delivered.at, &header) {
+            return Ok(None);
+        }
+        let packed = match &body {
+            Body::Inline(packed) => Some(packed.clone()),
+            Body::InParts { count, .. } => self.parts.whole(header.id, *count),
+        };
+        let payloads = match (packed.map(|bytes| Packed::new(&header, bytes)), body) {
+            (Some(Ok(packed)), _) => Payloads::Here(packed),
+            (None, Body::InParts { since, count }) => Payloads::Apart { since, count },
+            _ => Payloads::Odd,
+        };
+        self.parts.forget(header.id);
+        Ok(Some(Found {
+            at: delivered.at,
+            header,
+            payloads,
+        }))
+    }
+
+    /// The next message that belongs, as it comes.
+    pub(crate) fn poll_found(&mut self, context: &mut Context<'_>) -> Poll<Result<Found, Fault>> {
+        loop {
+            let Poll::Ready(delivered) = self.feed.poll_next(context)? else {
+                return Poll::Pending;
+            };
+            if let Some(found) = self.take(&delivered)? {
+                return Poll::Ready(Ok(found));
+            }
+        }
+    }
+
+    /// The next message that belongs, up to the one at `last`, which is known to be there.
+    pub(crate) async fn found_until(&mut self, last: u64) -> Result<Option<Found>, Fault> {
+        while self.seen <= last {
+            let delivered = self.feed.next().await?;
+            if let Some(found) = self.take(&delivered)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next message that belongs, which is on its way.
+    pub(crate) async fn found(&mut self) -> Result<Found, Fault> {
+        loop {
+            let delivered = self.feed.next().await?;
+            if let Some(found) = self.take(&delivered)? {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Takes what has been delivered, without asking.
+    pub(crate) fn take_ready(&mut self, found: &mut Vec<Found>) -> Result<(), Fault> {
+        while let Some(delivered) = self.feed.ready()? {
+            found.extend(self.take(&delivered)?);
+        }
+        Ok(())
+    }
+
+    /// Takes all that lies in the queue at this moment, unless that is much: says whether it did.
+    pub(crate) async fn catch_up(
+        &mut self,
+        found: &mut Vec<Found>,
+        asks_max: usize,
+    ) -> Result<bool, Fault> {
+        for _ in 0..asks_max {
+            if !self.feed.ask().await? {
+                return Ok(false);
+            }
+            self.take_ready(found)?;
+            if self.feed.is_at_end() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,473 @@
+//! The requests that are made of the server.
+//!
+//! A handle has two connections: a server that lacks memory or room takes nothing more from one that
+//! publishes, and what lies there is to be readable all the same.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use lapin::options::{
+    BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
+    QueueDeclareOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ExchangeKind};
+use sealcast_bus::{BusError, ServerAddress, ServerOptions, Topic};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::connect::Target;
+use crate::fault::Fault;
+use crate::message::{Record, encode_sent};
+use crate::name::{Names, key};
+
+/// How long one request waits for its answer.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a call goes on asking while nobody answers.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two requests of one call, at first and at last.
+const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Messages that one queue may deliver before they are taken.
+pub(crate) const CREDIT: u16 = 16;
+/// Channels of one connection that may end with an answer before another connection is made.
+const ENDED_MAX: usize = 1_000;
+/// The exchange that every server has: a message goes to the queue that its key names.
+const TO_QUEUE: &str = "";
+
+/// One server, or cluster, as one handle sees it.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) names: Names,
+    target: Target,
+    place: String,
+    /// The server to begin with when connecting.
+    turn: AtomicUsize,
+    hearing: Mutex<Option<Arc<Hearing>>>,
+    speaking: Mutex<Option<Arc<Speaking>>>,
+}
+
+/// A channel that messages are delivered on.
+#[derive(Clone, Debug)]
+pub(crate) struct Desk {
+    pub(crate) channel: Channel,
+    /// Messages that one queue may deliver before they are taken.
+    pub(crate) credit: u16,
+    /// Set when no answer came on the connection.
+    is_given_up: Arc<AtomicBool>,
+}
+
+/// The connection that reads.
+#[derive(Debug)]
+pub(crate) struct Hearing {
+    connection: Connection,
+    pub(crate) desk: Desk,
+    /// For questions whose answer may be the end of the channel.
+    asking: Mutex<Option<Channel>>,
+    /// Channels that ended with an answer. A number of a channel is not used twice, and there are few.
+    ended: AtomicUsize,
+}
+
+/// The connection that publishes.
+#[derive(Debug)]
+struct Speaking {
+    connection: Connection,
+    channel: Channel,
+    has_exchange: AtomicBool,
+}
+
+/// Tries less and less often, for a while.
+pub(crate) struct Attempts {
+    until: Instant,
+    pause: Duration,
+}
+
+impl Attempts {
+    pub(crate) fn new() -> Self {
+        Self {
+            until: Instant::now() + PATIENCE,
+            pause: PAUSE,
+        }
+    }
+
+    /// Waits before the next attempt; gives the fault back when there is to be none.
+    pub(crate) async fn after(&mut self, fault: Fault) -> Result<(), Fault> {
+        if !fault.may_pass() || Instant::now() >= self.until {
+            return Err(fault);
+        }
+        sleep(jittered(self.pause)).await;
+        self.pause = PAUSE_MAX.min(self.pause * 2);
+        Ok(())
+    }
+}
+
+/// A duration of three to five quarters of `about`, so that many who wait do not come at once.
+pub(crate) fn jittered(about: Duration) -> Duration {
+    let mut byte = [128];
+    // Without randomness it is the duration itself.
+    let _is_drawn = getrandom::fill(&mut byte).is_ok();
+    about * (384 + u32::from(byte[0])) / 512
+}
+
+/// Waits for an answer, and no longer than one takes.
+async fn answered<T>(asking: impl Future<Output = lapin::Result<T>>) -> Result<T, Fault> {
+    match timeout(ANSWER_TIMEOUT, asking).await {
+        Ok(answer) => Ok(answer?),
+        Err(late) => Err(Fault::late(late)),
+    }
+}
+
+impl Server {
+    /// Connects, and makes the exchange if it is not there.
+    pub(crate) async fn open(
+        address: &ServerAddress,
+        options: &ServerOptions,
+    ) -> Result<Arc<Self>, BusError> {
+        let server = Self::reach(address, options).await?;
+        let found = server.find_or_make().await;
+        found.map_err(|fault| server.fault(fault))?;
+        Ok(server)
+    }
+
+    /// Connects, so that whoever is wrong about the server learns it at once.
+    pub(crate) async fn reach(
+        address: &ServerAddress,
+        options: &ServerOptions,
+    ) -> Result<Arc<Self>, BusError> {
+        let place = address.to_string();
+        let opened = async {
+            let server = Self {
+                names: Names::new(address.name()),
+                target: Target::new(address, options)?,
+                place: place.clone(),
+                turn: AtomicUsize::new(0),
+                hearing: Mutex::new(None),
+                speaking: Mutex::new(None),
+            };
+            server.hearing().await?;
+            Ok(Arc::new(server))
+        };
+        opened.await.map_err(|fault: Fault| fault.at(&place))
+    }
+
+    pub(crate) fn place(&self) -> &str {
+        &self.place
+    }
+
+    pub(crate) fn fault(&self, fault: Fault) -> BusError {
+        fault.at(&self.place)
+    }
+
+    /// Makes the exchange where it is not there; says whether it did.
+    pub(crate) async fn find_or_make(&self) -> Result<bool, Fault> {
+        if self.is_there().await? {
+            return Ok(false);
+        }
+        let hearing = self.hearing().await?;
+        hearing.ear(&self.names.exchange()).await?;
+        Ok(true)
+    }
+
+    /// Whether the exchange is there.
+    pub(crate) async fn is_there(&self) -> Result<bool, Fault> {
+        let hearing = self.hearing().await?;
+        let options = ExchangeDeclareOptions {
+            passive: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        let (exchange, kind) = (self.names.exchange(), ExchangeKind::Direct);
+        let mut slot = hearing.asking.lock().await;
+        let channel = hearing.asking_on(&mut slot).await?;
+        let asked = channel.exchange_declare(exchange.into(), kind, options, FieldTable::default());
+        hearing.judge(hearing.desk.waited(asked).await)
+    }
+
+    async fn connect(&self) -> Result<Connection, Fault> {
+        self.target
+            .connect(self.turn.fetch_add(1, Ordering::Relaxed))
+            .await
+    }
+
+    /// The connection that reads, made anew where it broke.
+    pub(crate) async fn hearing(&self) -> Result<Arc<Hearing>, Fault> {
+        let mut slot = self.hearing.lock().await;
+        if let Some(hearing) = slot.as_ref().filter(|of| of.is_up()) {
+            return Ok(Arc::clone(hearing));
+        }
+        *slot = None;
+        let connection = self.connect().await?;
+        let desk = Desk::open(&connection, CREDIT, Arc::default()).await?;
+        let hearing = Arc::new(Hearing {
+            connection,
+            desk,
+            asking: Mutex::new(None),
+            ended: AtomicUsize::new(0),
+        });
+        *slot = Some(Arc::clone(&hearing));
+        Ok(hearing)
+    }
+
+    async fn speaking(&self) -> Result<Arc<Speaking>, Fault> {
+        let mut slot = self.speaking.lock().await;
+        if let Some(speaking) = slot.as_ref().filter(|of| of.is_up()) {
+            return Ok(Arc::clone(speaking));
+        }
+        *slot = None;
+        let connection = self.connect().await?;
+        let channel = answered(connection.create_channel()).await?;
+        answered(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+        let speaking = Arc::new(Speaking {
+            connection,
+            channel,
+            has_exchange: AtomicBool::new(false),
+        });
+        *slot = Some(Arc::clone(&speaking));
+        Ok(speaking)
+    }
+
+    async fn hang_up_speaking(&self, speaking: &Arc<Speaking>) {
+        let mut slot = self.speaking.lock().await;
+        slot.take_if(|of| Arc::ptr_eq(of, speaking));
+    }
+
+    /// Puts messages into the queue of a log, in this order; each lies there once this has returned.
+    pub(crate) async fn publish(&self, queue: &str, messages: &[Bytes]) -> Result<(), Fault> {
+        let speaking = self.speaking().await?;
+        let published = speaking.publish(TO_QUEUE, queue, messages, true).await;
+        self.judge(&speaking, published).await
+    }
+
+    /// Sends to whoever listens, once.
+    pub(crate) async fn send(&self, topic: &Topic, payload: &[u8]) -> Result<(), Fault> {
+        let bytes = Bytes::from(encode_sent(topic, payload));
+        let exchange = self.names.exchange();
+        let mut attempts = Attempts::new();
+        let speaking = loop {
+            match self.speaking_to_all(&exchange).await {
+                Ok(speaking) => break speaking,
+                Err(fault) => attempts.after(fault).await?,
+            }
+        };
+        let published = speaking
+            .publish(&exchange, &key(topic), &[bytes], false)
+            .await;
+        self.judge(&speaking, published).await
+    }
+
+    async fn speaking_to_all(&self, exchange: &str) -> Result<Arc<Speaking>, Fault> {
+        let speaking = self.speaking().await?;
+        if speaking.connection.status().blocked() {
+            return Err(Fault::Blocked);
+        }
+        if !speaking.has_exchange.load(Ordering::Relaxed) {
+            let declared = declare_exchange(&speaking.channel, exchange).await;
+            self.judge(&speaking, declared).await?;
+            speaking.has_exchange.store(true, Ordering::Relaxed);
+        }
+        Ok(speaking)
+    }
+
+    /// Says what became of a request on the connection that publishes, which is given up if it is not
+    /// known.
+    async fn judge<T>(
+        &self,
+        speaking: &Arc<Speaking>,
+        result: Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        match result {
+            Err(_) if speaking.connection.status().blocked() => Err(Fault::Blocked),
+            Err(fault) => {
+                self.hang_up_speaking(speaking).await;
+                Err(fault)
+            }
+            done => done,
+        }
+    }
+
+    /// Creates the queue of a log where it is not there, and sees to it that it is not empty.
+    pub(crate) async fn create(&self, hearing: &Arc<Hearing>, topic: &Topic) -> Result<(), Fault> {
+        let queue = self.names.queue(topic);
+        hearing.declare(&queue).await?;
+        self.publish_opening(&queue, topic).await
+    }
+
+    pub(crate) async fn publish_opening(&self, queue: &str, topic: &Topic) -> Result<(), Fault> {
+        let opening = Bytes::from(Record::Opening.encode(topic));
+        self.publish(queue, &[opening]).await
+    }
+}
+
+impl Desk {
+    async fn open(
+        connection: &Connection,
+        credit: u16,
+        is_given_up: Arc<AtomicBool>,
+    ) -> Result<Self, Fault> {
+        let channel = answered(connection.create_channel()).await?;
+        let desk = Self {
+            channel,
+            credit,
+            is_given_up,
+        };
+        desk.round_trip().await?;
+        Ok(desk)
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.channel.status().connected() && !self.is_given_up.load(Ordering::Relaxed)
+    }
+
+    /// Returns when the server has done all that it was told before, and what it delivered meanwhile
+    /// is here.
+    pub(crate) async fn round_trip(&self) -> Result<(), Fault> {
+        let options = BasicQosOptions::default();
+        let asked = self.channel.basic_qos(self.credit, options);
+        self.waited(asked).await?;
+        Ok(())
+    }
+
+    /// Waits for what must come, and gives the connection up if it does not.
+    pub(crate) async fn waited<T, E: Into<Fault>>(
+        &self,
+        coming: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Fault> {
+        match timeout(ANSWER_TIMEOUT, coming).await {
+            Ok(came) => came.map_err(Into::into),
+            Err(late) => {
+                self.give_up();
+                Err(Fault::late(late))
+            }
+        }
+    }
+
+    /// Lets the next request make another connection.
+    fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Hearing {
+    pub(crate) fn is_up(&self) -> bool {
+        self.connection.status().connected() && self.desk.is_up()
+    }
+
+    /// A channel of its own for somebody who follows many queues.
+    pub(crate) async fn desk_of(&self, credit: u16) -> Result<Desk, Fault> {
+        let is_given_up = Arc::clone(&self.desk.is_given_up);
+        Desk::open(&self.connection, credit, is_given_up).await
+    }
+
+    /// Whether there is a queue of a name.
+    pub(crate) async fn has(&self, queue: &str) -> Result<bool, Fault> {
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let mut slot = self.asking.lock().await;
+        let channel = self.asking_on(&mut slot).await?;
+        let asked = channel.queue_declare(queue.into(), options, FieldTable::default());
+        self.judge(self.desk.waited(asked).await)
+    }
+
+    /// Whether what was asked for is there. If not, the channel ended with the answer.
+    fn judge<T>(&self, asked: Result<T, Fault>) -> Result<bool, Fault> {
+        if asked.is_err() && self.ended.fetch_add(1, Ordering::Relaxed) >= ENDED_MAX {
+            self.desk.give_up();
+        }
+        match asked {
+            Ok(_) => Ok(true),
+            Err(Fault::Absent(_)) => Ok(false),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    async fn declare(&self, queue: &str) -> Result<(), Fault> {
+        let options = QueueDeclareOptions {
+            durable: true,
+            ..QueueDeclareOptions::default()
+        };
+        let mut arguments = FieldTable::default();
+        arguments.insert(
+            "x-queue-type".into(),
+            lapin::types::AMQPValue::LongString("stream".into()),
+        );
+        let mut slot = self.asking.lock().await;
+        let channel = self.asking_on(&mut slot).await?;
+        let asked = channel.queue_declare(queue.into(), options, arguments);
+        self.desk.waited(asked).await?;
+        Ok(())
+    }
+
+    /// A channel for one listener, with the exchange.
+    pub(crate) async fn ear(&self, exchange: &str) -> Result<Channel, Fault> {
+        let channel = self.desk.waited(self.connection.create_channel()).await?;
+        declare_exchange(&channel, exchange).await?;
+        Ok(channel)
+    }
+
+    async fn asking_on(&self, slot: &mut Option<Channel>) -> Result<Channel, Fault> {
+        if let Some(channel) = slot.as_ref().filter(|of| of.status().connected()) {
+            return Ok(channel.clone());
+        }
+        let channel = self.desk.waited(self.connection.create_channel()).await?;
+        *slot = Some(channel.clone());
+        Ok(channel)
+    }
+}
+
+async fn declare_exchange(channel: &Channel, exchange: &str) -> Result<(), Fault> {
+    let options = ExchangeDeclareOptions {
+        durable: true,
+        ..ExchangeDeclareOptions::default()
+    };
+    let arguments = FieldTable::default();
+    answered(channel.exchange_declare(exchange.into(), ExchangeKind::Direct, options, arguments))
+        .await
+}
+
+impl Speaking {
+    fn is_up(&self) -> bool {
+        self.connection.status().connected() && self.channel.status().connected()
+    }
+
+    async fn publish(
+        &self,
+        exchange: &str,
+        key: &str,
+        messages: &[Bytes],
+        must_arrive: bool,
+    ) -> Result<(), Fault> {
+        if self.connection.status().blocked() {
+            return Err(Fault::Blocked);
+        }
+        let mut confirms = Vec::with_capacity(messages.len());
+        for message in messages {
+            let options = BasicPublishOptions {
+                mandatory: must_arrive,
+                ..BasicPublishOptions::default()
+            };
+            let properties = BasicProperties::default().with_delivery_mode(2);
+            let published = self.channel.basic_publish(
+                exchange.into(),
+                key.into(),
+                options,
+                message,
+                properties,
+            );
+            confirms.push(answered(published).await?);
+        }
+        for confirm in confirms {
+            match answered(confirm).await? {
+                Confirmation::Ack(None) => {}
+                Confirmation::Ack(Some(_)) if !must_arrive => {}
+                Confirmation::Ack(Some(_)) => return Err(Fault::no_answer("the queue is gone")),
+                Confirmation::Nack(_) | Confirmation::NotRequested => {
+                    return Err(Fault::no_answer("the server did not store it"));
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,265 @@
+//! What a bus on RabbitMQ does when its server, or the way to it, breaks.
+
+use std::time::Duration;
+
+use sealcast_brokers::Proxy;
+use sealcast_brokers::rabbitmq::Server;
+use sealcast_bus::{Bus, BusError, Offset, ServerOptions, Tail, Topic};
+use sealcast_bus_amqp::AmqpBus;
+use tokio::time::sleep;
+
+use crate::rig::{address, open, read_all, shared, topic};
+
+fn payload(number: u64) -> Vec<u8> {
+    // Every seventh does not fit in one message.
+    let padding = if number % 7 == 6 { 300 << 10 } else { 100 };
+    let mut payload = format!("{number} ").into_bytes();
+    payload.resize(padding, b'.');
+    payload
+}
+
+fn numbers(payloads: &[Vec<u8>]) -> Vec<String> {
+    let number = |payload: &Vec<u8>| {
+        let text = String::from_utf8_lossy(payload).into_owned();
+        text.split(' ').next().unwrap_or_default().to_owned()
+    };
+    payloads.iter().map(number).collect()
+}
+
+/// Follows a topic until `count` items came, each once and in order.
+async fn follow(mut tail: Box<dyn Tail>, count: u64) -> Vec<Vec<u8>> {
+    let mut seen = Vec::new();
+    while (seen.len() as u64) < count {
+        // An error loses nothing: the next call goes on.
+        let Ok((_, items)) = tail.next().await else {
+            continue;
+        };
+        for item in items {
+            assert_eq!(item.offset, Offset(seen.len() as u64));
+            seen.push(item.payload);
+        }
+    }
+    seen
+}
+
+/// Appends an item at its place, if need be more often than a handle tries by itself.
+async fn append(bus: &AmqpBus, log: &Topic, number: u64) {
+    let mut is_first = true;
+    loop {
+        let appended = bus.append_at(log, Offset(number), vec![payload(number)]);
+        match appended.await {
+            Ok(true) => return,
+            // An earlier attempt, of which nothing was known.
+            Ok(false) if !is_first => return,
+            Err(BusError::Unreachable { .. }) => is_first = false,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Two writers of one log, and one of another, while the server is killed and stopped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_killed_amid_appends_loses_and_doubles_nothing() {
+    const ITEMS: u64 = 60;
+    const BATCHES: usize = 30;
+    let mut server = Server::start();
+    let (own, shared_log) = (topic("a/log"), topic("both"));
+    let (writer, follower) = (open(&server, "x").await, open(&server, "x").await);
+    let following = tokio::spawn(follow(follower.tail(vec![(own.clone(), Offset(0))]), ITEMS));
+    let (appended, mut count) = tokio::sync::watch::channel(0);
+    let (bus, to) = (writer.clone(), own.clone());
+    let writing = tokio::spawn(async move {
+        for number in 0..ITEMS {
+            append(&bus, &to, number).await;
+            appended.send_replace(number);
+        }
+    });
+    let crowd = [writer.clone(), follower].map(|bus| {
+        let to = shared_log.clone();
+        tokio::spawn(async move {
+            let mut offsets = Vec::new();
+            while offsets.len() < BATCHES {
+                let number = offsets.len() as u64;
+                // One that is not answered may be there or not, but not twice.
+                if let Ok(first) = bus.append(&to, vec![payload(number), payload(0)]).await {
+                    offsets.push(first.0);
+                }
+            }
+            offsets
+        })
+    });
+    for round in 1..=3 {
+        count.wait_for(|count| *count >= round * 15).await.unwrap();
+        // Not at a moment between two appends.
+        sleep(Duration::from_millis(round * 3)).await;
+        match round {
+            // What it knows of streams is on its disk only some moments after the first was made.
+            1 => server.stop(),
+            _ => server.kill(),
+        }
+        server.restart();
+    }
+    writing.await.unwrap();
+    let expected: Vec<Vec<u8>> = (0..ITEMS).map(payload).collect();
+    assert_eq!(numbers(&read_all(&writer, &own).await), numbers(&expected));
+    assert_eq!(numbers(&following.await.unwrap()), numbers(&expected));
+    let found = read_all(&writer, &shared_log).await;
+    let mut places = Vec::new();
+    for writer in crowd {
+        for (number, first) in (0..).zip(writer.await.unwrap()) {
+            assert_eq!(found[first as usize], payload(number));
+            assert_eq!(found[first as usize + 1], payload(0));
+            places.push(first);
+        }
+    }
+    places.sort_unstable();
+    places.dedup();
+    assert_eq!(places.len(), 2 * BATCHES);
+}
+
+/// A handle behind a proxy, and one that sees the server as it is.
+struct Pair {
+    proxy: Proxy,
+    behind: AmqpBus,
+    direct: AmqpBus,
+}
+
+impl Pair {
+    async fn start(server: &Server, prefix: &str) -> Self {
+        let proxy = Proxy::before(server.port()).await;
+        let url = format!("amqp://127.0.0.1:{}/{prefix}", proxy.port());
+        let options = ServerOptions::default();
+        Self {
+            behind: AmqpBus::open(&address(&url), &options).await.unwrap(),
+            direct: open(server, prefix).await,
+            proxy,
+        }
+    }
+
+    /// Has the server store an append whose answer does not arrive, and then does something else to
+    /// the topic before the connection is made anew.
+    async fn unanswered(&self, log: &Topic, meanwhile: impl AsyncFnOnce(&AmqpBus)) -> Offset {
+        // It knows how the topic ends, and is connected, so that the append is all that it asks for.
+        let first = self.behind.append(log, vec![b"before".to_vec()]).await;
+        let end = first.unwrap().0 + 1;
+        self.proxy.mute();
+        let bus = self.behind.clone();
+        let to = log.clone();
+        let appending = tokio::spawn(async move { bus.append(&to, vec![b"once".to_vec()]).await });
+        while self.direct.end(log).await.unwrap() == Offset(end) {
+            sleep(Duration::from_millis(5)).await;
+        }
+        meanwhile(&self.direct).await;
+        self.proxy.renew().await;
+        appending.await.unwrap().unwrap()
+    }
+}
+
+fn texts(texts: &[&str]) -> Vec<Vec<u8>> {
+    texts.iter().map(|text| text.as_bytes().to_vec()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_whose_answer_is_lost_is_found_and_not_made_again() {
+    let server = shared();
+    let pair = Pair::start(&server, "unanswered").await;
+    let log = topic("a");
+    for round in 0..2 {
+        let first = pair.unanswered(&log, async |_| {}).await;
+        assert_eq!(first, Offset(1 + 2 * round));
+    }
+    let expected = texts(&["before", "once", "before", "once"]);
+    assert_eq!(read_all(&pair.direct, &log).await, expected);
+
+    let log = topic("b");
+    let others = async |bus: &AmqpBus| {
+        bus.append(&log, texts(&["other", "other"])).await.unwrap();
+    };
+    assert_eq!(pair.unanswered(&log, others).await, Offset(1));
+    let expected = texts(&["before", "once", "other", "other"]);
+    assert_eq!(read_all(&pair.direct, &log).await, expected);
+
+    let log = topic("c");
+    let trim = async |bus: &AmqpBus| bus.trim(&log, Offset(u64::MAX)).await.unwrap();
+    assert_eq!(pair.unanswered(&log, trim).await, Offset(1));
+    assert_eq!(pair.direct.end(&log).await.unwrap(), Offset(2));
+    assert_eq!(read_all(&pair.direct, &log).await, texts(&[]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tail_goes_on_without_a_gap_over_connections_that_break() {
+    let server = shared();
+    let pair = Pair::start(&server, "tail").await;
+    let (log, ask) = (topic("a"), topic("ask"));
+    let mut tail = pair.behind.tail(vec![(log.clone(), Offset(0))]);
+    let mut listener = pair.behind.listen(vec![ask.clone()]).await.unwrap();
+    let mut next = 0;
+    for round in 0..3 {
+        pair.direct.append(&log, vec![payload(0); 3]).await.unwrap();
+        match round {
+            // What is delivered now does not arrive.
+            0 | 1 => pair.proxy.mute(),
+            _ => pair.proxy.cut(),
+        }
+        pair.direct.append(&log, vec![payload(1); 3]).await.unwrap();
+        pair.proxy.renew().await;
+        while next < (round + 1) * 6 {
+            // An error loses nothing: the next call goes on.
+            let Ok((_, items)) = tail.next().await else {
+                continue;
+            };
+            for item in items {
+                assert_eq!(item.offset, Offset(next));
+                next += 1;
+            }
+        }
+    }
+    // Who listens is heard of again by and by.
+    let (heard, mut is_heard) = tokio::sync::watch::channel(false);
+    let listening = tokio::spawn(async move {
+        assert_eq!(listener.next().await.unwrap().1, b"again");
+        heard.send_replace(true);
+    });
+    while !*is_heard.borrow_and_update() {
+        pair.direct.send(&ask, b"again".to_vec()).await.unwrap();
+        sleep(Duration::from_millis(20)).await;
+    }
+    listening.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_way_is_only_slow() {
+    let server = shared();
+    let pair = Pair::start(&server, "slow").await;
+    let log = topic("a");
+    let tail = pair.behind.tail(vec![(log.clone(), Offset(0))]);
+    let following = tokio::spawn(follow(tail, 12));
+    pair.proxy.slow(4_000, Duration::from_millis(2));
+    for number in 0..12 {
+        append(&pair.behind, &log, number).await;
+    }
+    let expected: Vec<Vec<u8>> = (0..12).map(payload).collect();
+    assert_eq!(following.await.unwrap(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_not_there_is_named() {
+    let url = format!("amqp://127.0.0.1:{}/x", sealcast_brokers::free_port());
+    let opened = AmqpBus::open(&address(&url), &ServerOptions::default()).await;
+    let error = opened.unwrap_err();
+    let BusError::Unreachable { place, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(*place, url);
+}
+
+/// A server without memory stops listening to who publishes. Who reads is answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_memory_is_full_and_can_be_read() {
+    let server = Server::start_with("vm_memory_high_watermark.absolute = 10MB");
+    let bus = open(&server, "x").await;
+    let log = topic("a");
+    let error = bus.append(&log, vec![payload(0)]).await.unwrap_err();
+    assert!(matches!(error, BusError::Full { .. }), "{error:?}");
+    assert_eq!(bus.end(&topic("b")).await.unwrap(), Offset(0));
+}

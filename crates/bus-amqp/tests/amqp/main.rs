@@ -1,0 +1,8 @@
+//! A bus on the real RabbitMQ, which the tests start for themselves.
+#![cfg(test)]
+
+mod breaks;
+mod conformance;
+mod rig;
+mod secrecy;
+mod strangers;
