@@ -95,12 +95,15 @@ mod tests {
             (6, header(3, 2, 5), false),
             (7, header(None, 0, 2), false),
             (9, header(5, 3, 1), true),
+            // One without items, and again.
+            (10, header(9, 4, 0), true),
+            (11, header(9, 4, 0), false),
         ];
         for (at, header, belongs) in queue {
             assert_eq!(chain.takes(at, &header), belongs, "{at}");
         }
         let place = Place {
-            last: Some(9),
+            last: Some(10),
             end: 4,
             left: 0,
         };
