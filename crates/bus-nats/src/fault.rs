@@ -55,13 +55,17 @@ const FULL: [ErrorCode; 5] = [
     ErrorCode::STORAGE_RESOURCES_EXCEEDED,
     ErrorCode::STREAM_STORE_FAILED,
 ];
-/// While a cluster has no leader, or a server is starting.
-const NOT_READY: [ErrorCode; 5] = [
+/// While a cluster has no leader, or a server is starting; and while it has not made up its mind about
+/// a message on the same subject, which may be the same message.
+const NOT_READY: [ErrorCode; 8] = [
     ErrorCode::CLUSTER_INCOMPLETE,
     ErrorCode::CLUSTER_NOT_AVAILABLE,
     ErrorCode::CLUSTER_NOT_LEADER,
     ErrorCode::RAFT_GENERAL,
+    ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT,
+    ErrorCode::STREAM_EXPECTED_LAST_SEQ_PER_SUBJECT_NOT_READY,
     ErrorCode::STREAM_NOT_FOUND,
+    ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT,
 ];
 const WITHOUT_JETSTREAM: [ErrorCode; 2] = [
     ErrorCode::JETSTREAM_NOT_ENABLED,

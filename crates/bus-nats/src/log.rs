@@ -1,6 +1,7 @@
 //! The logs of a bus: how they are read, appended to and trimmed.
 
 mod append;
+mod feed;
 mod known;
 mod scan;
 mod trim;
@@ -10,8 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sealcast_bus::{BusError, Item, Offset, Topic};
 
 use crate::fault::Fault;
-use crate::message::{AppendId, Body, Message, Odd, Packed};
+use crate::message::{AppendId, Message, Odd, Packed};
 use crate::server::{Server, Stored};
+use feed::Feeds;
 use known::{Known, TopicState};
 
 /// Logs on one server.
@@ -19,6 +21,7 @@ use known::{Known, TopicState};
 pub(crate) struct Logs {
     pub(crate) server: Arc<Server>,
     known: Known,
+    feeds: Arc<Feeds>,
     /// The payloads that were read last and not to their end: the next read goes on in them.
     halfway: Mutex<Option<(AppendId, Packed)>>,
 }
@@ -65,6 +68,7 @@ impl Logs {
         Self {
             server,
             known,
+            feeds: Arc::default(),
             halfway: Mutex::new(None),
         }
     }
@@ -105,7 +109,7 @@ impl Logs {
     pub(crate) async fn head(&self, topic: &Topic) -> Result<(Head, Option<Found>), BusError> {
         let state = self.known.topic(topic);
         let subject = self.server.subjects.log(topic);
-        let found = self.find_head(&state, &subject).await;
+        let found = self.find_head(topic, &state, &subject).await;
         let (head, found) = found.map_err(|fault| self.server.fault(fault))?;
         state.put_head(head);
         Ok((head, found))
@@ -113,6 +117,7 @@ impl Logs {
 
     async fn find_head(
         &self,
+        topic: &Topic,
         state: &TopicState,
         subject: &str,
     ) -> Result<(Head, Option<Found>), Fault> {
@@ -130,7 +135,7 @@ impl Logs {
             }
         }
         // Somebody else wrote there; what belongs there lies before it.
-        let head = self.walk_to_end(subject, last).await?;
+        let head = self.walk_to_end(topic, subject, last).await?;
         Ok((head, None))
     }
 
@@ -153,30 +158,6 @@ impl Logs {
             Err(Odd::Garbled) => Ok(None),
             Err(Odd::TooNew(version)) => Err(Fault::TooNew(version)),
         }
-    }
-
-    /// The payloads of a message, wherever they are.
-    async fn payloads(&self, message: &Message) -> Result<Packed, Fault> {
-        let parts = match &message.body {
-            Body::Inline(packed) => {
-                return Packed::new(&message.header, packed.clone()).map_err(|_| Fault::Parts);
-            }
-            Body::InParts(parts) => parts,
-        };
-        if let Some((id, packed)) = &*self.halfway()
-            && *id == message.header.id
-        {
-            return Ok(packed.clone());
-        }
-        let mut bytes = Vec::new();
-        for part in parts {
-            let stored = self.server.at(*part).await?.ok_or(Fault::Parts)?;
-            if bytes.len() + stored.bytes.len() > append::PACKED_MAX {
-                return Err(Fault::Parts);
-            }
-            bytes.extend_from_slice(&stored.bytes);
-        }
-        Packed::new(&message.header, bytes.into()).map_err(|_| Fault::Parts)
     }
 
     fn halfway(&self) -> std::sync::MutexGuard<'_, Option<(AppendId, Packed)>> {

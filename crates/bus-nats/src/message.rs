@@ -68,15 +68,12 @@ pub(crate) enum Odd {
 
 impl Message {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let (kind, body) = match &self.body {
-            Body::Inline(packed) => (INLINE, packed.to_vec()),
-            Body::InParts(parts) => {
-                let bytes = parts.iter().flat_map(|part| part.to_be_bytes());
-                (IN_PARTS, bytes.collect())
-            }
+        let (kind, len) = match &self.body {
+            Body::Inline(packed) => (INLINE, packed.len()),
+            Body::InParts(parts) => (IN_PARTS, parts.len() * PART_BYTES),
         };
         let header = &self.header;
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + len);
         bytes.extend(MAGIC);
         bytes.extend([VERSION, kind]);
         bytes.extend(header.prev.to_be_bytes());
@@ -84,7 +81,10 @@ impl Message {
         bytes.extend(header.count.to_be_bytes());
         bytes.extend(header.left.to_be_bytes());
         bytes.extend(header.id);
-        bytes.extend(body);
+        match &self.body {
+            Body::Inline(packed) => bytes.extend_from_slice(packed),
+            Body::InParts(parts) => bytes.extend(parts.iter().flat_map(|part| part.to_be_bytes())),
+        }
         bytes
     }
 

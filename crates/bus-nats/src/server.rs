@@ -1,6 +1,7 @@
 //! The requests that are made of the server. Each is made again for a while where nobody answers.
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use async_nats::{Client, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use sealcast_bus::BusError;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -31,9 +33,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two requests of one call, at first and at last.
 const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// Messages that are read ahead at once, and the most bytes of them.
+/// Messages that come ahead of being read, about, and the most bytes of them.
 const AHEAD_MAX: usize = 256;
 const AHEAD_BYTES_MAX: usize = 2 << 20;
+/// How long the server waits for messages to come before it is asked for them again.
+const COMING_EXPIRES: Duration = Duration::from_secs(30);
+/// How long to wait for one that is known to lie there, before it is asked for by itself.
+const COMING_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What lies at a sequence number of the stream.
 #[derive(Clone, Debug)]
@@ -80,7 +86,9 @@ impl Attempts {
 
     /// Waits before the next attempt; gives the fault back when there is to be none.
     async fn after(&mut self, fault: Fault) -> Result<(), Fault> {
-        if !fault.may_pass() || Instant::now() >= self.until {
+        // A server of a cluster that is starting says for a moment that it has no JetStream.
+        let may_pass = fault.may_pass() || matches!(fault, Fault::NoJetStream);
+        if !may_pass || Instant::now() >= self.until {
             return Err(fault);
         }
         sleep(jittered(self.pause)).await;
@@ -279,37 +287,71 @@ impl Server {
         Some(info.state.last_sequence)
     }
 
-    /// Messages of a subject from a sequence number on, several at once: as many as come; none is
-    /// not an end.
-    pub(crate) async fn ahead(&self, subject: &str, seq: u64) -> Vec<Stored> {
+    /// Messages of a subject from a sequence number on, which come without being asked for one by
+    /// one.
+    pub(crate) async fn coming(&self, subject: &str, seq: u64) -> Option<Coming> {
         let config = pull::Config {
             deliver_policy: DeliverPolicy::ByStartSequence {
                 start_sequence: seq.max(1),
             },
             ack_policy: AckPolicy::None,
             filter_subject: subject.to_owned(),
-            inactive_threshold: ANSWER_TIMEOUT,
+            inactive_threshold: 2 * COMING_EXPIRES,
             memory_storage: true,
             num_replicas: 1,
             ..pull::Config::default()
         };
-        let Ok(consumer) = self.stream.create_consumer(config).await else {
-            return Vec::new();
-        };
+        let consumer = self.stream.create_consumer(config).await.ok()?;
         let name = consumer.cached_info().name.clone();
-        let batch = consumer.fetch().max_messages(AHEAD_MAX);
-        let mut found = Vec::new();
-        if let Ok(mut messages) = batch.max_bytes(AHEAD_BYTES_MAX).messages().await {
-            while let Some(Ok(message)) = messages.next().await {
-                let Ok(info) = message.info() else { break };
-                let seq = info.stream_sequence;
-                let bytes = message.payload.clone();
-                found.push(Stored { seq, bytes });
-            }
-        }
+        // What is on its way may not be less than one message.
+        let bytes_max = AHEAD_BYTES_MAX.max(2 * self.message_max());
+        let messages = consumer
+            .stream()
+            .max_messages_per_batch(AHEAD_MAX)
+            .max_bytes_per_batch(bytes_max)
+            .expires(COMING_EXPIRES)
+            .messages();
+        let messages = messages.await.ok()?;
         let stream = self.stream.clone();
-        tokio::spawn(async move { stream.delete_consumer(&name).await });
-        found
+        Some(Coming {
+            messages,
+            name,
+            stream,
+        })
+    }
+}
+
+/// Messages that come by themselves, until this is dropped.
+pub(crate) struct Coming {
+    messages: pull::Stream,
+    name: String,
+    stream: Stream<()>,
+}
+
+impl Coming {
+    /// The next one. Nothing, where none comes in time or more will not come.
+    pub(crate) async fn next(&mut self) -> Option<Stored> {
+        let next = timeout(COMING_PATIENCE, self.messages.next()).await;
+        let message = next.ok()??.ok()?;
+        let seq = message.info().ok()?.stream_sequence;
+        let bytes = message.message.payload;
+        Some(Stored { seq, bytes })
+    }
+}
+
+impl fmt::Debug for Coming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Coming").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        // One that stays is removed by the server when nobody asks it for messages any more.
+        if let Ok(runtime) = Handle::try_current() {
+            let (stream, name) = (self.stream.clone(), std::mem::take(&mut self.name));
+            runtime.spawn(async move { stream.delete_consumer(&name).await });
+        }
     }
 }
 

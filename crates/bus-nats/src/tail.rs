@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ const BATCH_BYTES_MAX: usize = 1 << 20;
 /// How often to look whether anything was stored that nobody told of.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// By index of the topic, the end that was told of last.
+/// By index of the topic, the furthest end that was told of.
 type Hints = BTreeMap<usize, u64>;
 
 /// Follows topics of a NATS bus.
@@ -26,8 +26,8 @@ pub(crate) struct NatsTail {
     topics: Vec<Topic>,
     /// What each topic goes on with.
     positions: Vec<Offset>,
-    /// Topics that may have items.
-    ready: BTreeSet<usize>,
+    /// Topics that may have items, and the end that they have at least.
+    ready: BTreeMap<usize, u64>,
     /// The topic that is looked at first, so that each gets its turn.
     turn: usize,
     ears: Option<Ears<Hints>>,
@@ -47,7 +47,7 @@ impl NatsTail {
         let (topics, positions): (Vec<_>, Vec<_>) = positions.into_iter().unzip();
         Self {
             misses: logs.server.misses(),
-            ready: (0..topics.len()).collect(),
+            ready: all(topics.len()),
             logs,
             topics,
             positions,
@@ -69,8 +69,11 @@ impl NatsTail {
                 let (topic, from) = (&self.topics[index], self.positions[index]);
                 let items = self.logs.read(topic, from, BATCH_BYTES_MAX).await?;
                 if let Some(last) = items.last() {
-                    self.positions[index] = Offset(last.offset.0.saturating_add(1));
+                    let position = last.offset.0.saturating_add(1);
+                    self.positions[index] = Offset(position);
                     self.turn = index + 1;
+                    // Whoever adds more tells it.
+                    self.ready.retain(|of, end| *of != index || *end > position);
                     return Ok((topic.clone(), items));
                 }
                 self.ready.remove(&index);
@@ -96,7 +99,8 @@ impl NatsTail {
                     .first_chunk()
                     .map(|end| u64::from_be_bytes(*end));
                 // Whoever tells nothing readable tells that there is something.
-                hints.insert(index, end.unwrap_or(u64::MAX));
+                let told = hints.entry(index).or_default();
+                *told = end.unwrap_or(u64::MAX).max(*told);
             },
         );
         self.ears = Some(ears.await.map_err(|fault| server.fault(fault))?);
@@ -110,12 +114,16 @@ impl NatsTail {
             let position = self.positions.get(*index);
             position.is_some_and(|position| position.0 < *end)
         });
-        self.ready.extend(news.map(|(index, _)| index));
+        for (index, end) in news {
+            let known = self.ready.entry(index).or_insert(end);
+            *known = end.max(*known);
+        }
     }
 
     fn next_ready(&self) -> Option<usize> {
         let from_turn = self.ready.range(self.turn..).next();
-        from_turn.or(self.ready.first()).copied()
+        let (index, _) = from_turn.or(self.ready.first_key_value())?;
+        Some(*index)
     }
 
     /// Returns when something was told, or may have been missed.
@@ -137,8 +145,13 @@ impl NatsTail {
                 self.looked = last;
             }
         }
-        self.ready = (0..self.topics.len()).collect();
+        self.ready = all(self.topics.len());
     }
+}
+
+/// Topics of which nobody knows where they end.
+fn all(count: usize) -> BTreeMap<usize, u64> {
+    (0..count).map(|index| (index, u64::MAX)).collect()
 }
 
 impl Tail for NatsTail {

@@ -95,6 +95,7 @@ mod inspect;
 mod keys;
 mod moving;
 mod options;
+mod outbox;
 mod own_list;
 mod pairing;
 mod parking;

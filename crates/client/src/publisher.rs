@@ -1,16 +1,20 @@
 //! Publishing many records: frames fill up to 64 KiB or 20 ms, and leave in batches.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use sealcast_bus::Bus;
 use sealcast_protocol::{ENVELOPE_OVERHEAD, PAYLOAD_MAX, Position};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::core::Core;
 use crate::error::Error;
-use crate::queue::{Dead, Queue, Sealing, Sending};
-use crate::seal::{Batch, Sealer};
+use crate::queue::{Dead, Queue, Sealing, Sending, Taken};
+use crate::seal::{Batch, Leaving, Left, Sealer};
+
+/// Batches that are on their way to the bus while the next is sealed, at most.
+const ON_THEIR_WAY_MAX: usize = 4;
 
 /// What was sealed and stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +130,16 @@ impl Acks {
     }
 }
 
-/// Seals batch after batch, until no more comes or one could not be published.
+/// What was taken out of the queue, and is on its way to the bus.
+struct Sent {
+    /// Nothing, where somebody only waits for what was sent before.
+    leaving: Option<Leaving>,
+    records: u64,
+    flushes: Vec<oneshot::Sender<()>>,
+}
+
+/// Seals batch after batch, until no more comes or one could not be published. While some are on
+/// their way, the next is sealed.
 async fn seal_all(
     sealer: Sealer,
     sealing: Sealing,
@@ -137,23 +150,64 @@ async fn seal_all(
         records: 0,
         envelopes: 0,
     };
-    while let Some(taken) = sealing.next().await {
-        if !taken.parts.is_empty() {
-            let batch = Arc::new(Batch::Parts(taken.parts));
-            let left = sealer.publish_shared(batch.clone()).await?;
-            if let Some(Batch::Parts(parts)) = Arc::into_inner(batch) {
-                sealing.give_back(parts);
+    let mut on_their_way = VecDeque::new();
+    // No more comes, or why no more is sealed.
+    let mut end = None;
+    loop {
+        let has_room = end.is_none() && on_their_way.len() < ON_THEIR_WAY_MAX;
+        tokio::select! {
+            biased;
+            left = first_stored(&mut on_their_way), if !on_their_way.is_empty() => {
+                let left = left?;
+                let Some(sent) = on_their_way.pop_front() else { continue };
+                if let Some(left) = left {
+                    done.position = left.position;
+                    done.records += sent.records;
+                    done.envelopes += left.envelopes;
+                    stored.send_replace(done.records);
+                }
+                for flush in sent.flushes {
+                    let _is_awaited = flush.send(()).is_ok();
+                }
             }
-            done.position = left.position;
-            done.records += taken.records;
-            done.envelopes += left.envelopes;
-            stored.send_replace(done.records);
-        }
-        for flush in taken.flushes {
-            let _is_awaited = flush.send(()).is_ok();
+            taken = sealing.next(), if has_room => match taken {
+                Some(taken) => match seal(&sealer, &sealing, taken).await {
+                    Ok(sent) => on_their_way.push_back(sent),
+                    Err(fault) => end = Some(Err(fault)),
+                },
+                None => end = Some(Ok(())),
+            },
+            else => return end.unwrap_or(Ok(())).map(|()| done),
         }
     }
-    Ok(done)
+}
+
+/// Waits until the first of those on their way is stored. Drop this and come back at will.
+async fn first_stored(on_their_way: &mut VecDeque<Sent>) -> Result<Option<Left>, Error> {
+    match on_their_way
+        .front_mut()
+        .and_then(|first| first.leaving.as_mut())
+    {
+        Some(leaving) => leaving.stored().await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Seals what was taken out of the queue.
+async fn seal(sealer: &Sealer, sealing: &Sealing, taken: Taken) -> Result<Sent, Error> {
+    let mut leaving = None;
+    if !taken.parts.is_empty() {
+        let batch = Arc::new(Batch::Parts(taken.parts));
+        leaving = Some(sealer.seal(batch.clone()).await?);
+        if let Some(Batch::Parts(parts)) = Arc::into_inner(batch) {
+            sealing.give_back(parts);
+        }
+    }
+    Ok(Sent {
+        leaving,
+        records: taken.records,
+        flushes: taken.flushes,
+    })
 }
 
 /// The longest record that a bus takes in one envelope.

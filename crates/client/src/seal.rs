@@ -1,20 +1,22 @@
 //! Sealing: the steps between a record and the bus.
 //!
 //! A batch is sealed inside the store transaction that holds the lane; only when that is durable do
-//! its envelopes leave, in the order in which they were sealed. What the bus did not take leaves
-//! before anything later does.
+//! its envelopes leave, in the order in which they were sealed. The next batch may be sealed while
+//! they are on their way.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sealcast_crypto::{SecretBytes, leaving_no_trace};
 use sealcast_engine::{Draft, NotSealed, Publisher, Sealed};
 use sealcast_protocol::{Frame, Interval, Position, SessionId, SessionKind};
+use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 use crate::blocking::{off_thread, to_its_end};
 use crate::clock;
 use crate::core::Core;
 use crate::error::Error;
+use crate::outbox::{Outbox, Ticket};
 
 /// How often a batch is tried again after what it lacked was done.
 const TRIES_MAX: usize = 8;
@@ -59,8 +61,21 @@ pub(crate) struct Left {
 pub(crate) struct Sealer {
     pub(crate) core: Arc<Core>,
     publisher: Arc<Mutex<Publisher>>,
-    /// Sealed envelopes that the bus has not taken yet. Whoever holds this publishes.
-    unsent: Arc<tokio::sync::Mutex<Vec<Vec<u8>>>>,
+    /// Held by whoever seals, so that envelopes are put out in their order.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    outbox: Arc<Outbox>,
+}
+
+/// A batch that was sealed and is on its way to the bus. It goes on when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Leaving(JoinHandle<Result<Left, Error>>);
+
+impl Leaving {
+    /// Waits until it is stored there. A caller may stop waiting and come back, unless it was told.
+    pub(crate) async fn stored(&mut self) -> Result<Left, Error> {
+        let left = (&mut self.0).await;
+        left.map_err(|_| Error::Internal("a task ended early"))?
+    }
 }
 
 /// Why a batch was not sealed yet.
@@ -76,30 +91,39 @@ impl Sealer {
         Self {
             core,
             publisher: Arc::new(Mutex::new(publisher)),
-            unsent: Arc::default(),
+            turn: Arc::default(),
+            outbox: Arc::default(),
         }
     }
 
     /// Seals a batch and stores it on the bus. It goes on when the caller stops waiting.
     pub(crate) async fn publish(&self, batch: Batch) -> Result<Left, Error> {
-        self.publish_shared(Arc::new(batch)).await
+        self.seal(Arc::new(batch)).await?.stored().await
     }
 
-    /// As [`publish`](Self::publish), for a caller that wants the room back that a batch took.
-    pub(crate) async fn publish_shared(&self, batch: Arc<Batch>) -> Result<Left, Error> {
+    /// Seals a batch, and has it leave. It goes on when the caller stops waiting.
+    pub(crate) async fn seal(&self, batch: Arc<Batch>) -> Result<Leaving, Error> {
         let sealer = self.clone();
         to_its_end(async move {
-            let left = sealer.publish_whole(batch).await?;
-            // The batch is out. Keys that could not be handed out now stay owed.
-            let _is_shared = sealer.core.share_owed().await.is_ok();
-            Ok(left)
+            let (left, ticket) = sealer.seal_whole(batch).await?;
+            let leaves = async move {
+                let data = sealer.core.data_topic()?;
+                let core = &sealer.core;
+                sealer.outbox.send(&*core.bus, &data, ticket).await?;
+                // The batch is out. Keys that could not be handed out now stay owed.
+                let _is_shared = core.share_owed().await.is_ok();
+                Ok(left)
+            };
+            Ok(Leaving(tokio::spawn(leaves)))
         })
         .await
     }
 
-    async fn publish_whole(&self, batch: Arc<Batch>) -> Result<Left, Error> {
-        let mut unsent = self.unsent.lock().await;
-        self.send(&mut unsent).await?;
+    /// Seals a batch, and puts its envelopes behind those that are on their way.
+    async fn seal_whole(&self, batch: Arc<Batch>) -> Result<(Left, Ticket), Error> {
+        let _turn = self.turn.lock().await;
+        let data = self.core.data_topic()?;
+        self.outbox.make_room(&*self.core.bus, &data).await?;
         let mut looked_again = false;
         for _ in 0..TRIES_MAX {
             self.core.freshen().await?;
@@ -111,9 +135,8 @@ impl Sealer {
                         envelopes: sealed.envelopes.len() as u64,
                         session: batch.past_session(),
                     };
-                    unsent.extend(sealed.envelopes.into_iter().map(|sealed| sealed.bytes));
-                    self.send(&mut unsent).await?;
-                    return Ok(left);
+                    let envelopes = sealed.envelopes.into_iter().map(|sealed| sealed.bytes);
+                    return Ok((left, self.outbox.put(envelopes)));
                 }
                 Err(Lack::Stale) => self.core.sync().await?,
                 // The right may have been given just now.
@@ -168,24 +191,6 @@ impl Sealer {
         self.publisher
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Puts sealed envelopes on the bus, in appends that it takes.
-    async fn send(&self, unsent: &mut Vec<Vec<u8>>) -> Result<(), Error> {
-        let data = self.core.data_topic()?;
-        let limit = self.core.bus.limits().batch_max;
-        while !unsent.is_empty() {
-            let mut size = 0;
-            let fits = unsent.iter().take_while(|envelope| {
-                size += envelope.len();
-                size <= limit
-            });
-            let count = fits.count().max(1);
-            let append: Vec<_> = unsent.iter().take(count).cloned().collect();
-            self.core.bus.append(&data, append).await?;
-            unsent.drain(..count);
-        }
-        Ok(())
     }
 
     /// Does what a batch lacked.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use sealcast_bus::{BusError, Offset, Topic};
 use tokio::time::sleep;
 
@@ -17,6 +18,8 @@ pub(crate) const PACKED_MAX: usize = 128 << 20;
 /// Bytes of packed payloads that go into the message itself: whoever wants to know how a topic ends
 /// reads its last message.
 const INLINE_MAX: usize = 128 << 10;
+/// Parts of an append that are on their way at once.
+const PARTS_AT_ONCE: usize = 4;
 /// Room in a message for what NATS adds to it.
 const ENVELOPE_BYTES: usize = 1 << 10;
 
@@ -92,13 +95,17 @@ impl Logs {
             return Ok(Body::Inline(packed));
         }
         let subject = self.server.subjects.part(topic);
-        let mut parts = Vec::new();
-        for (number, part) in packed.chunks(room.max(1)).enumerate() {
-            let part = packed.slice_ref(part);
+        let parts = packed
+            .chunks(room.max(1))
+            .map(|part| packed.slice_ref(part));
+        let parts: Vec<Bytes> = parts.collect();
+        let stored = parts.into_iter().enumerate().map(|(number, part)| {
+            let subject = &subject;
             let id = format!("{:032x}-{number}", u128::from_be_bytes(id));
-            parts.push(self.server.publish(&subject, &id, part).await?);
-        }
-        Ok(Body::InParts(parts))
+            async move { self.server.publish(subject, &id, part).await }
+        });
+        let stored = stream::iter(stored).buffered(PARTS_AT_ONCE);
+        Ok(Body::InParts(stored.try_collect().await?))
     }
 
     /// Puts a message behind the last one, unless the topic does not end at `at`.
@@ -118,7 +125,7 @@ impl Logs {
             }
             let head = match known.take() {
                 Some(head) if at.is_none_or(|at| at.0 == head.end) => head,
-                _ => self.find_head(&state, &subject).await?.0,
+                _ => self.find_head(topic, &state, &subject).await?.0,
             };
             state.put_head(head);
             if at.is_some_and(|at| at.0 != head.end) {

@@ -33,8 +33,17 @@ pub(super) struct TopicState {
 #[derive(Debug, Default)]
 struct Seen {
     head: Option<(u64, Head)>,
-    /// By offset: the message before the one that has it.
-    places: BTreeMap<u64, u64>,
+    /// By offset.
+    places: BTreeMap<u64, Place>,
+}
+
+/// Where a read ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// The message before the one that comes next.
+    pub(super) seq: u64,
+    /// Messages that were asked for one by one on the way there.
+    pub(super) asked: usize,
 }
 
 impl Known {
@@ -80,20 +89,25 @@ impl TopicState {
         self.seen().head = None;
     }
 
-    /// The message behind which the one with an offset is, or another before it.
-    pub(super) fn place(&self, offset: u64) -> Option<u64> {
+    /// Where the message with an offset comes next, or another before it.
+    pub(super) fn place(&self, offset: u64) -> Option<Place> {
         let seen = self.seen();
-        let (_, seq) = seen.places.range(..=offset).next_back()?;
-        Some(*seq)
+        let (_, place) = seen.places.range(..=offset).next_back()?;
+        Some(*place)
     }
 
-    /// Remembers that the item at an offset is in the message behind `seq`.
-    pub(super) fn put_place(&self, offset: u64, seq: u64) {
+    /// Remembers that the item at an offset comes next in a place.
+    pub(super) fn put_place(&self, offset: u64, place: Place) {
         let mut seen = self.seen();
-        seen.places.insert(offset, seq);
+        seen.places.insert(offset, place);
         if seen.places.len() > PLACES_MAX {
             seen.places.pop_first();
         }
+    }
+
+    /// The connection that there is now, counted.
+    pub(super) fn misses(&self) -> u64 {
+        *self.misses.borrow()
     }
 
     pub(super) fn forget_places(&self) {

@@ -1,16 +1,17 @@
 //! Finding items: the messages of a subject, from the one with a certain item on.
 
-use std::collections::VecDeque;
-
+use bytes::Bytes;
 use sealcast_bus::{Item, Topic};
 
-use super::known::TopicState;
+use super::append::PACKED_MAX;
+use super::feed::Feed;
+use super::known::{Place, TopicState};
 use super::{Found, Head, Logs};
 use crate::fault::Fault;
-use crate::message::Body;
+use crate::message::{Body, Packed};
 use crate::server::Stored;
 
-/// Messages that are asked for one by one, before several are asked for at once.
+/// Messages and parts that are asked for one by one, before more come by themselves.
 const ONE_BY_ONE: usize = 3;
 
 /// How much of what is remembered a read goes by.
@@ -31,27 +32,47 @@ pub(super) struct Wanted {
     pub(super) bytes_max: usize,
 }
 
-/// Goes through the messages of a subject.
+/// Goes through the messages of a topic.
 struct Walk<'a> {
     logs: &'a Logs,
+    topic: &'a Topic,
     subject: &'a str,
     /// The last message that was looked at; the next lies behind it.
     at: u64,
     /// Whether any message was looked at.
     is_under_way: bool,
     asked: usize,
-    ahead: VecDeque<Stored>,
+    feed: Option<Feed>,
+    /// What was looked at last.
+    taken: Option<Stored>,
 }
 
 impl<'a> Walk<'a> {
-    fn behind(logs: &'a Logs, subject: &'a str, at: u64) -> Self {
+    fn behind(logs: &'a Logs, topic: &'a Topic, subject: &'a str, at: u64) -> Self {
         Self {
             logs,
+            topic,
             subject,
             at,
             is_under_way: false,
             asked: 0,
-            ahead: VecDeque::new(),
+            feed: None,
+            taken: None,
+        }
+    }
+
+    /// Begins where another walk ended.
+    fn resume(
+        logs: &'a Logs,
+        topic: &'a Topic,
+        subject: &'a str,
+        place: Place,
+        misses: u64,
+    ) -> Self {
+        Self {
+            asked: place.asked,
+            feed: logs.feeds.take(topic, place.seq, misses),
+            ..Self::behind(logs, topic, subject, place.seq)
         }
     }
 
@@ -61,19 +82,23 @@ impl<'a> Walk<'a> {
             let Some(stored) = self.next_stored().await? else {
                 return Ok(None);
             };
-            let before = std::mem::replace(&mut self.at, stored.seq);
-            let is_first = !std::mem::replace(&mut self.is_under_way, true);
             if stored.seq > last {
+                self.give_back(stored, self.at);
                 return Ok(None);
             }
-            let Some(message) = self.logs.read_message(&stored)? else {
+            let before = std::mem::replace(&mut self.at, stored.seq);
+            let is_first = !std::mem::replace(&mut self.is_under_way, true);
+            let seq = stored.seq;
+            let message = self.logs.read_message(&stored)?;
+            self.taken = Some(stored);
+            let Some(message) = message else {
                 continue;
             };
             let prev = message.header.prev;
-            let (logs, subject, seq) = (self.logs, self.subject, stored.seq);
             // Between the last one and this there is none, unless this is where the walk began.
             let belongs = prev < seq
-                && (prev >= before || (is_first && logs.is_behind(subject, prev, seq).await?));
+                && (prev >= before
+                    || (is_first && self.logs.is_behind(self.subject, prev, seq).await?));
             if belongs {
                 return Ok(Some(Found { seq, message }));
             }
@@ -82,17 +107,70 @@ impl<'a> Walk<'a> {
     }
 
     async fn next_stored(&mut self) -> Result<Option<Stored>, Fault> {
-        if let Some(stored) = self.ahead.pop_front() {
-            return Ok(Some(stored));
+        let server = &self.logs.server;
+        if self.feed.is_none() && self.asked >= ONE_BY_ONE {
+            self.feed = Feed::open(server, self.subject, self.at).await;
+            self.asked = 0;
         }
-        let (server, from) = (&self.logs.server, self.at + 1);
+        if let Some(feed) = &mut self.feed {
+            match feed.next().await {
+                Some(stored) => return Ok(Some(stored)),
+                None => self.feed = None,
+            }
+        }
         self.asked += 1;
-        if self.asked > ONE_BY_ONE {
-            self.ahead = server.ahead(self.subject, from).await.into();
+        server.next(self.subject, self.at + 1).await
+    }
+
+    /// Lets the next walk begin with a message that comes behind the one at `at`.
+    fn give_back(&mut self, stored: Stored, at: u64) {
+        if let Some(feed) = &mut self.feed {
+            feed.give_back(stored, at);
         }
-        match self.ahead.pop_front() {
-            Some(stored) => Ok(Some(stored)),
-            None => server.next(self.subject, from).await,
+    }
+
+    /// The payloads of a message, wherever they are.
+    async fn payloads(&mut self, found: &Found) -> Result<Packed, Fault> {
+        let header = &found.message.header;
+        let parts = match &found.message.body {
+            Body::Inline(packed) => {
+                return Packed::new(header, packed.clone()).map_err(|_| Fault::Parts);
+            }
+            Body::InParts(parts) => parts,
+        };
+        if let Some((id, packed)) = &*self.logs.halfway()
+            && *id == header.id
+        {
+            return Ok(packed.clone());
+        }
+        let mut bytes = Vec::new();
+        for part in parts {
+            let part = self.part(*part).await?;
+            if bytes.len() + part.len() > PACKED_MAX {
+                return Err(Fault::Parts);
+            }
+            bytes.extend_from_slice(&part);
+        }
+        Packed::new(header, bytes.into()).map_err(|_| Fault::Parts)
+    }
+
+    async fn part(&mut self, seq: u64) -> Result<Bytes, Fault> {
+        let server = &self.logs.server;
+        if let Some(feed) = &mut self.feed {
+            let subject = server.subjects.part(self.topic);
+            if let Some(bytes) = feed.part(server, &subject, seq).await {
+                return Ok(bytes);
+            }
+        }
+        self.asked += 1;
+        let stored = server.at(seq).await?.ok_or(Fault::Parts)?;
+        Ok(stored.bytes)
+    }
+
+    /// Keeps what comes by itself for the next walk.
+    fn finish(&mut self) {
+        if let Some(feed) = self.feed.take() {
+            self.logs.feeds.put(self.topic, feed);
         }
     }
 }
@@ -108,32 +186,39 @@ impl Logs {
         care: Care,
     ) -> Result<Vec<Item>, Fault> {
         let state = self.known.topic(topic);
+        let subject = self.server.subjects.log(topic);
+        let place = state.place(wanted.from);
+        let mut walk = match (care, place) {
+            (Care::Remembered, Some(place)) => {
+                Walk::resume(self, topic, &subject, place, state.misses())
+            }
+            _ => Walk::behind(self, topic, &subject, 0),
+        };
         let mut reading = Reading::new(self, &state, wanted);
-        if let Some(found) = last.filter(|_| head.first <= wanted.from) {
-            reading.add(&found).await?;
+        if let Some(found) = last.filter(|_| walk.feed.is_none() && head.first <= wanted.from) {
+            // Whoever gets what comes as it comes need not get it ahead.
+            walk.asked = 0;
+            reading.add(&mut walk, &found).await?;
             return Ok(reading.items);
         }
-        let subject = self.server.subjects.log(topic);
-        let start = match care {
-            Care::Remembered => match state.place(wanted.from) {
-                Some(seq) => seq,
-                None => self.search(&subject, head, wanted.from).await?,
-            },
-            Care::Searched => {
+        walk.at = match (care, place) {
+            (Care::Remembered, Some(place)) => place.seq,
+            (Care::Whole, _) => 0,
+            (Care::Searched, _) => {
                 state.forget_places();
                 self.search(&subject, head, wanted.from).await?
             }
-            Care::Whole => 0,
+            (Care::Remembered, None) => self.search(&subject, head, wanted.from).await?,
         };
-        let mut walk = Walk::behind(self, &subject, start);
         while let Some(found) = walk.next(head.seq).await? {
-            match reading.add(&found).await {
+            match reading.add(&mut walk, &found).await {
                 Ok(true) => {}
-                Ok(false) => return Ok(reading.items),
+                Ok(false) => break,
                 Err(fault) if reading.items.is_empty() => return Err(fault),
                 Err(_) => return Ok(reading.items),
             }
         }
+        walk.finish();
         match reading.items.is_empty() {
             true => Err(Fault::Missing {
                 expected: wanted.from,
@@ -143,8 +228,13 @@ impl Logs {
     }
 
     /// How a topic ends before messages that do not belong there.
-    pub(super) async fn walk_to_end(&self, subject: &str, last: u64) -> Result<Head, Fault> {
-        let mut walk = Walk::behind(self, subject, 0);
+    pub(super) async fn walk_to_end(
+        &self,
+        topic: &Topic,
+        subject: &str,
+        last: u64,
+    ) -> Result<Head, Fault> {
+        let mut walk = Walk::behind(self, topic, subject, 0);
         let mut head = Head::default();
         while let Some(found) = walk.next(last).await? {
             head = Head::of(&found, last);
@@ -154,8 +244,13 @@ impl Logs {
     }
 
     /// What lies below a topic's first offset that is left, in whole messages.
-    pub(super) async fn trimmed(&self, subject: &str, head: &Head) -> Result<Trimmed, Fault> {
-        let mut walk = Walk::behind(self, subject, 0);
+    pub(super) async fn trimmed(
+        &self,
+        topic: &Topic,
+        subject: &str,
+        head: &Head,
+    ) -> Result<Trimmed, Fault> {
+        let mut walk = Walk::behind(self, topic, subject, 0);
         let mut parts = Vec::new();
         while let Some(found) = walk.next(head.seq).await? {
             let is_left = found.message.header.end() > head.left;
@@ -245,7 +340,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Adds what is wanted of a message; says whether there is room for more.
-    async fn add(&mut self, found: &Found) -> Result<bool, Fault> {
+    async fn add(&mut self, walk: &mut Walk<'_>, found: &Found) -> Result<bool, Fault> {
         let header = &found.message.header;
         if header.end() <= self.next {
             return Ok(true);
@@ -255,16 +350,22 @@ impl<'a> Reading<'a> {
                 expected: self.next,
             });
         }
-        let packed = self.logs.payloads(&found.message).await?;
+        let packed = walk.payloads(found).await?;
         let is_whole = packed.add_to(&mut self.items, self.next, &mut self.room);
+        let asked = walk.asked;
         match is_whole {
             true => {
                 self.next = header.end();
-                self.state.put_place(self.next, found.seq);
+                let seq = found.seq;
+                self.state.put_place(self.next, Place { seq, asked });
                 self.logs.halfway().take_if(|(id, _)| *id == header.id);
             }
             false => {
-                self.state.put_place(header.first, header.prev);
+                let seq = header.prev;
+                self.state.put_place(header.first, Place { seq, asked });
+                if let Some(stored) = walk.taken.take() {
+                    walk.give_back(stored, seq);
+                }
                 if matches!(found.message.body, Body::InParts(_)) {
                     *self.logs.halfway() = Some((header.id, packed));
                 }

@@ -18,7 +18,7 @@ impl Logs {
     async fn trim_to(&self, topic: &Topic, before: u64) -> Result<(), Fault> {
         let head = self.put_trim(topic, before).await?;
         let subject = self.server.subjects.log(topic);
-        let trimmed = self.trimmed(&subject, &head).await?;
+        let trimmed = self.trimmed(topic, &subject, &head).await?;
         // First the parts: afterwards nothing says any more where they are.
         for part in trimmed.parts {
             self.server.delete(part).await;
