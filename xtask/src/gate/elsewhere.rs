@@ -32,7 +32,7 @@ pub(super) fn vectors_in_python(root: &Path) -> anyhow::Result<Option<Summary>> 
 
 /// The interpreter of an environment that has what `vectors/requirements.txt` names, made unless it
 /// is there already.
-fn python_with_libraries(root: &Path) -> anyhow::Result<PathBuf> {
+pub(super) fn python_with_libraries(root: &Path) -> anyhow::Result<PathBuf> {
     let wanted = fs::read_to_string(root.join("vectors/requirements.txt"))?;
     let home = root.join("target/python");
     let python = home.join("bin/python");

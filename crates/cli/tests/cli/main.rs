@@ -21,6 +21,8 @@ mod kinds;
 #[cfg(target_os = "linux")]
 mod memory;
 mod messages;
+#[cfg(unix)]
+mod nats;
 mod processes;
 mod rig;
 mod times;
