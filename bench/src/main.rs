@@ -1,11 +1,15 @@
 //! Measures what sealing, granting and carrying cost, beside baselines of the same run, writes
 //! `RESULTS.md` and `results.svg`, and fails when something is slower or larger than promised.
 //!
+//! `flood N` sends so many messages through NATS instead, checks that all arrive, and writes `FLOOD.md`.
 //! With names of sections as arguments it measures and prints these alone, and writes nothing. With
 //! `--glance` it does next to nothing of everything: figures mean nothing then, and none can fail.
 
+mod brokers;
+mod clear;
 mod clock;
 mod contest;
+mod flood;
 mod floors;
 mod grants;
 mod lane;
@@ -17,6 +21,7 @@ mod plot;
 mod program;
 mod report;
 mod scale;
+mod scene;
 mod stage;
 
 use std::fs;
@@ -37,8 +42,8 @@ pub(crate) const GLANCE: &str = "--glance";
 
 /// Each section by the name that picks it.
 const SECTIONS: &[&str] = &[
-    "singles", "frames", "large", "sizes", "bundles", "grants", "program", "pipeline", "latency",
-    "memory",
+    "singles", "frames", "large", "sizes", "bundles", "grants", "program", "brokers", "pipeline",
+    "latency", "memory",
 ];
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -63,6 +68,14 @@ fn main() -> anyhow::Result<ExitCode> {
         [name, home, passphrase, bus] if name == program::CLEAR_READ => {
             let paths = [home, passphrase, bus].map(Path::new);
             runtime.block_on(program::clear_read(paths))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        [name, messages] if name == flood::FLOOD => {
+            show(&flood::run(messages.parse()?)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        [name, arguments @ ..] if name == brokers::CLIENT => {
+            runtime.block_on(brokers::client(arguments))?;
             Ok(ExitCode::SUCCESS)
         }
         _ => measure(&runtime, &picked, scale),
@@ -114,6 +127,7 @@ fn section(
         "bundles" => grants::bundles(page, scale)?,
         "grants" => runtime.block_on(grants::through_client(page, floors, scale))?,
         "program" => program::measure(page, floors, scale)?,
+        "brokers" => brokers::measure(page, floors, scale)?,
         "pipeline" => runtime.block_on(pipeline::measure(page, scale))?,
         "latency" => return runtime.block_on(latency::measure(page, scale)),
         _ => pipeline::memory(page, scale)?,

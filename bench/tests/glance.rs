@@ -22,7 +22,8 @@ fn every_section_runs_and_is_on_the_page() {
         "Bytes on the bus",
         "A grant: one session",
         "A grant of two years",
-        "The program",
+        "The program: ",
+        "The program on NATS",
         "The library's whole pipeline",
         "From publishing to delivery",
         "Memory",
@@ -41,4 +42,14 @@ fn a_section_that_does_not_exist_is_refused() {
         .output()
         .unwrap();
     assert!(!output.status.success());
+}
+
+#[test]
+fn a_flood_of_messages_arrives_once_and_in_order_and_memory_stays_flat() {
+    let output = Command::new(env!("CARGO_BIN_EXE_sealcast-bench"))
+        .args(["flood", "100000"])
+        .output()
+        .unwrap();
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{talk}");
 }
