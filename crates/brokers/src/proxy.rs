@@ -27,6 +27,8 @@ struct Way {
     mode: Mode,
     /// How often all connections were closed.
     cuts: u64,
+    /// How often all connections fell silent.
+    hushes: u64,
 }
 
 /// Stands between clients and their server, and is a bad way when told to.
@@ -48,6 +50,7 @@ impl Proxy {
         let way = Arc::new(watch::Sender::new(Way {
             mode: Mode::Open,
             cuts: 0,
+            hushes: 0,
         }));
         let ways = Arc::clone(&way);
         tokio::spawn(async move {
@@ -71,6 +74,12 @@ impl Proxy {
     /// From now on at most `bytes` pass at once, and such a wait follows them.
     pub fn slow(&self, bytes: usize, wait: Duration) {
         self.set(Mode::Slow(bytes.max(1), wait));
+    }
+
+    /// Nothing comes over the connections that are there any more, though they look as if they were open.
+    /// New ones are let through.
+    pub fn hush(&self) {
+        self.way.send_modify(|way| way.hushes += 1);
     }
 
     /// Closes all connections, and each that is made from now on.
@@ -139,6 +148,7 @@ async fn carry(
     is_answer: bool,
 ) {
     let mut bytes = vec![0; PIECE];
+    let hushes = ways.borrow().hushes;
     loop {
         let size = match ways.borrow().mode {
             Mode::Slow(size, _) => size.min(PIECE),
@@ -148,11 +158,13 @@ async fn carry(
             Ok(count) if count > 0 => count,
             _ => return,
         };
-        let mode = ways.borrow().mode;
+        let Way {
+            mode, hushes: now, ..
+        } = *ways.borrow();
         if let Mode::Slow(_, wait) = mode {
             sleep(wait).await;
         }
-        let is_dropped = is_answer && mode == Mode::Mute;
+        let is_dropped = now != hushes || (is_answer && mode == Mode::Mute);
         if !is_dropped && to.write_all(&bytes[..count]).await.is_err() {
             return;
         }

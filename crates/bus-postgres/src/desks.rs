@@ -37,6 +37,8 @@ pub(crate) struct Desks {
 #[derive(Debug)]
 struct Desk {
     session: Option<Session>,
+    /// When an answer that the session owes is late. Whoever asked may have gone away since.
+    late_at: Option<Instant>,
     writer: [u8; 16],
     serial: i64,
     used: Instant,
@@ -70,6 +72,11 @@ pub(crate) trait Ask: Sync {
         session: &Session,
         turn: Turn,
     ) -> impl Future<Output = Result<Self::Answer, Fault>> + Send;
+
+    /// Whether an error says that nothing was done.
+    fn says_what_was_done(&self) -> bool {
+        false
+    }
 
     /// Bytes that go there or come back, about.
     fn size(&self) -> usize {
@@ -158,7 +165,15 @@ impl Desks {
         loop {
             match desk.attempt(&self.settings, ask, &mut turn).await {
                 Ok(answer) => return Ok(answer),
-                Err(fault) => attempts.after(fault).await?,
+                Err(fault) => {
+                    let after = attempts.after(fault).await;
+                    let is_unsure = turn.is_open && ask.says_what_was_done();
+                    after.map_err(|fault| match is_unsure {
+                        // The last attempt knows nothing of those that nobody answered.
+                        true => Fault::NoAnswer(Box::new(fault)),
+                        false => fault,
+                    })?;
+                }
             }
         }
     }
@@ -206,6 +221,7 @@ impl Desk {
         getrandom::fill(&mut writer).map_err(|_| Fault::Odd("no randomness"))?;
         Ok(Self {
             session: None,
+            late_at: None,
             writer,
             serial: 0,
             used: Instant::now(),
@@ -218,15 +234,25 @@ impl Desk {
         ask: &A,
         turn: &mut Turn,
     ) -> Result<A::Answer, Fault> {
-        self.session.take_if(|session| session.is_closed());
+        let is_late = self
+            .late_at
+            .is_some_and(|late_at| late_at <= Instant::now());
+        self.session
+            .take_if(|session| is_late || session.is_closed());
         let session = match self.session.take() {
             Some(session) => session,
-            None => Session::open(settings).await?,
+            None => {
+                self.late_at = None;
+                Session::open(settings).await?
+            }
         };
         let session = self.session.insert(session);
         let mib = u32::try_from(ask.size() >> 20).unwrap_or(u32::MAX);
         let patience = ANSWER_TIMEOUT + ANSWER_TIMEOUT_PER_MIB.saturating_mul(mib);
+        self.late_at.get_or_insert(Instant::now() + patience);
         let answer = in_time(patience, ask.ask(session, *turn)).await;
+        // What was asked before was answered before.
+        self.late_at = None;
         if let Err(fault) = &answer {
             turn.is_open |= fault.leaves_open();
             if !fault.spares_session() {

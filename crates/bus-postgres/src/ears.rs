@@ -78,14 +78,14 @@ impl Ears {
             topics: Mutex::new(topics),
             more: Notify::new(),
         });
-        locked(&self.heard.tails).push(Arc::downgrade(&following));
+        add(&self.heard.tails, &following);
         self.start();
         following
     }
 
     /// Hands on what a listener wants to hear, once its mark was heard.
     pub(crate) fn hear(&self, hearing: &Arc<Hearing>) {
-        locked(&self.heard.listeners).push(Arc::downgrade(hearing));
+        add(&self.heard.listeners, hearing);
         self.start();
     }
 
@@ -164,6 +164,13 @@ impl Heard {
     fn miss(&self) {
         self.misses.send_modify(|count| *count += 1);
     }
+}
+
+/// Adds one more, and forgets those that are no longer there.
+fn add<T>(all: &Mutex<Vec<Weak<T>>>, one: &Arc<T>) {
+    let mut all = locked(all);
+    all.retain(|other| other.strong_count() > 0);
+    all.push(Arc::downgrade(one));
 }
 
 /// Goes through those that are still there, and forgets the others.
@@ -322,5 +329,25 @@ impl Ear {
             Some(payload) if payload.len() <= Limits::SENT_MAX => Notice::Sent { topic, payload },
             _ => Notice::Stored { topic, id },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sealcast_bus::{BusUrl, ServerOptions};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn tails_that_are_over_are_forgotten_though_nothing_is_told() {
+        let url = BusUrl::parse("postgres://127.0.0.1:1/d/s").unwrap();
+        let settings = Settings::new(url.server().unwrap(), &ServerOptions::default());
+        let ears = Ears::new(Arc::new(settings.unwrap()));
+        let stays = ears.follow(&[Topic::new("a").unwrap()]);
+        for _ in 0..100 {
+            drop(ears.follow(&[Topic::new("b").unwrap()]));
+        }
+        assert_eq!(locked(&ears.heard.tails).len(), 2);
+        drop(stays);
     }
 }

@@ -101,7 +101,8 @@ impl From<tokio_postgres::Error> for Fault {
             return Self::NoAnswer(Box::new(error));
         };
         let code = said.code().code().to_owned();
-        let message = match code.starts_with(RAISED) {
+        // Where a function says it, it may say what it likes, and call it what it likes.
+        let message = match code.starts_with(RAISED) || said.where_().is_some() {
             true => String::new(),
             false => said.message().to_owned(),
         };

@@ -161,7 +161,9 @@ impl PostgresBus {
     async fn end_of(&self, topic: &Topic) -> Result<Offset, BusError> {
         let topics = std::slice::from_ref(topic);
         let ends = self.shared.desks.call(&Ends { topics }).await?;
-        Ok(ends.first().map(|(_, end)| *end).unwrap_or_default())
+        let end = ends.into_iter().next().map(|(_, end)| end).transpose();
+        let end = end.map_err(|fault| fault.at(self.shared.desks.place()))?;
+        Ok(end.unwrap_or_default())
     }
 }
 

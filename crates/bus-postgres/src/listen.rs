@@ -121,19 +121,14 @@ async fn begin(shared: &Shared, hearing: &Hearing) -> Result<(), BusError> {
             id: &hearing.mark,
             channel: shared.desks.settings.schema(),
         };
-        let marked = async {
-            shared.ears.opened().await;
+        let mut heard = timeout(MARK_TIMEOUT, shared.ears.opened()).await;
+        if heard.is_ok() {
             shared.desks.call(&mark).await?;
-            hearing.begun().await;
-            Ok(())
-        };
-        match timeout(MARK_TIMEOUT, marked).await {
-            Ok(begun) => return begun,
-            Err(late) => {
-                let after = attempts.after(Fault::NoAnswer(Box::new(late))).await;
-                after.map_err(|fault| fault.at(shared.desks.place()))?;
-            }
+            heard = timeout(MARK_TIMEOUT, hearing.begun()).await;
         }
+        let Err(late) = heard else { return Ok(()) };
+        let after = attempts.after(Fault::NoAnswer(Box::new(late))).await;
+        after.map_err(|fault| fault.at(shared.desks.place()))?;
     }
 }
 

@@ -43,6 +43,10 @@ impl Ask for Append<'_> {
         Ok(Some(Offset(offset(first)?)))
     }
 
+    fn says_what_was_done(&self) -> bool {
+        true
+    }
+
     fn size(&self) -> usize {
         self.payloads.iter().map(Vec::len).sum()
     }
@@ -133,23 +137,24 @@ impl Ask for Read<'_> {
     }
 }
 
-/// Says where topics end; those that nobody wrote to are left out.
+/// Says where topics end; those that nobody wrote to are left out. One whose end cannot be leaves the
+/// others as they are.
 #[derive(Debug)]
 pub(crate) struct Ends<'a> {
     pub(crate) topics: &'a [Topic],
 }
 
 impl Ask for Ends<'_> {
-    type Answer = Vec<(Topic, Offset)>;
+    type Answer = Vec<(Topic, Result<Offset, Fault>)>;
 
-    async fn ask(&self, session: &Session, _: Turn) -> Result<Vec<(Topic, Offset)>, Fault> {
+    async fn ask(&self, session: &Session, _: Turn) -> Result<Self::Answer, Fault> {
         let names: Vec<&str> = self.topics.iter().map(AsRef::as_ref).collect();
         let (client, statements) = session.parts();
         let rows = client.query(&statements.ends, &[&names]).await?;
         let ends = rows.iter().map(|row| {
             let topic = Topic::new(column(row, 0)?).map_err(|_| Fault::Altered("a name"))?;
-            let end = offset(column(row, 1)?)?;
-            Ok((topic, Offset(end)))
+            let end = offset(column(row, 1)?);
+            Ok((topic, end.map(Offset)))
         });
         ends.collect()
     }

@@ -1,6 +1,7 @@
 //! How a handle comes to its server.
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sealcast_bus::{Credentials, ServerAddress, ServerOptions};
@@ -18,6 +19,11 @@ const NAME_LEN_MAX: usize = 63;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a connection is tried when nothing comes over it.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+/// And how often again, and how many times, before it is given up. `SET_UP` has the server do the same.
+const KEEPALIVE_AGAIN: Duration = Duration::from_secs(10);
+const KEEPALIVES: u32 = 3;
+/// How long what was sent may go without a sign that it arrived.
+const ARRIVES: Duration = Duration::from_secs(60);
 
 /// Set for each connection, whatever the server does by itself. What waits longer for a lock of
 /// somebody else gives up, before its answer is given up here.
@@ -26,12 +32,19 @@ SELECT set_config('search_path', quote_ident($1), false),
     set_config('default_transaction_isolation', 'read committed', false),
     set_config('lock_timeout', '8s', false),
     set_config('jit', 'off', false),
+    set_config('tcp_keepalives_idle', '30', false),
+    set_config('tcp_keepalives_interval', '10', false),
+    set_config('tcp_keepalives_count', '3', false),
+    set_config('tcp_user_timeout', '60s', false),
     CASE WHEN current_setting('synchronous_commit') <> 'remote_apply'
         THEN set_config('synchronous_commit', 'on', false) END";
 
 /// Which server, which schema, and who we are to it.
 pub(crate) struct Settings {
-    config: Config,
+    /// One for each server, at least one.
+    servers: Vec<Config>,
+    /// Which of them was used last.
+    last: AtomicUsize,
     tls: Tls,
     schema: String,
     place: String,
@@ -49,11 +62,6 @@ impl Settings {
             return Err(Fault::LongName);
         }
         let mut config = Config::new();
-        for server in address.servers() {
-            let (host, port) = server.rsplit_once(':').unwrap_or((server, ""));
-            config.host(host.trim_matches(['[', ']']));
-            config.port(port.parse().unwrap_or_default());
-        }
         match &options.credentials {
             Credentials::None => {}
             Credentials::Password { user, password } => {
@@ -71,14 +79,25 @@ impl Settings {
             .application_name("sealcast")
             .connect_timeout(CONNECT_TIMEOUT)
             .keepalives_idle(KEEPALIVE)
+            .keepalives_interval(KEEPALIVE_AGAIN)
+            .keepalives_retries(KEEPALIVES)
+            .tcp_user_timeout(ARRIVES)
             // Of several servers it is the one that others follow.
             .target_session_attrs(TargetSessionAttrs::ReadWrite)
             .ssl_mode(match is_secure {
                 true => SslMode::Require,
                 false => SslMode::Disable,
             });
+        let servers = address.servers().iter().map(|server| {
+            let (host, port) = server.rsplit_once(':').unwrap_or((server, ""));
+            let mut config = config.clone();
+            config.host(host.trim_matches(['[', ']']));
+            config.port(port.parse().unwrap_or_default());
+            config
+        });
         Ok(Self {
-            config,
+            servers: servers.collect(),
+            last: AtomicUsize::new(0),
             tls,
             schema: address.name().to_owned(),
             place: address.to_string(),
@@ -95,10 +114,21 @@ impl Settings {
         &self.schema
     }
 
-    /// The first of the servers that answers and can be written to.
+    /// The first of the servers that answers and can be written to, beginning with the one that did last.
     pub(crate) async fn connect(&self) -> Result<(Client, Connection<Socket, Secured>), Fault> {
-        let connecting = async { Ok(self.config.connect(self.tls.clone()).await?) };
-        in_time(ANSWER_TIMEOUT, connecting).await
+        let (count, last) = (self.servers.len(), self.last.load(Ordering::Relaxed));
+        let mut fault = Fault::Odd("there is no server");
+        for index in (0..count).map(|step| (last + step) % count) {
+            let connecting = async { Ok(self.servers[index].connect(self.tls.clone()).await?) };
+            match in_time(ANSWER_TIMEOUT, connecting).await {
+                Ok(connected) => {
+                    self.last.store(index, Ordering::Relaxed);
+                    return Ok(connected);
+                }
+                Err(failed) => fault = failed,
+            }
+        }
+        Err(fault)
     }
 
     /// Makes a new connection one of this bus; it must be driven meanwhile.

@@ -25,8 +25,10 @@ SELECT first FROM topic";
 /// The constraint that an append meets that was made before.
 pub(crate) const ONCE: &str = "once";
 
-/// Where the append `$2` of writer `$1` went, if it was made.
-pub(crate) const WRITTEN: &str = "SELECT first FROM writers WHERE id = $1 AND serial = $2";
+/// Where the append `$2` of writer `$1` went, if it was made. It is written to so that the answer waits for
+/// whatever the answer to an append waits for.
+pub(crate) const WRITTEN: &str = "
+UPDATE writers SET used = now() WHERE id = $1 AND serial = $2 RETURNING first";
 
 /// Removes what lies beyond the end of a topic, where only somebody else can have put it.
 pub(crate) const CLEAR: &str = "

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sealcast_bus::{BusError, BusFuture, Item, Offset, Tail, Topic};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::Shared;
@@ -34,6 +35,17 @@ pub(crate) struct PostgresTail {
     /// Whether anything may have been stored that nobody told of.
     is_stale: bool,
     look_at: Instant,
+    /// The one thing that is asked at a time. It goes on when a call is given up, so that calls which are
+    /// given up early come to its answer, too.
+    asking: JoinSet<Answer>,
+}
+
+/// What comes of asking.
+#[derive(Debug)]
+enum Answer {
+    Ends(Result<Vec<(Topic, Offset)>, BusError>),
+    /// Of the topic with this index.
+    Items(usize, Result<Vec<Item>, BusError>),
 }
 
 impl PostgresTail {
@@ -54,6 +66,7 @@ impl PostgresTail {
             following: None,
             is_stale: true,
             look_at: Instant::now() + jittered(LOOK),
+            asking: JoinSet::new(),
         }
     }
 
@@ -63,22 +76,63 @@ impl PostgresTail {
         }
         loop {
             self.take_hints();
-            self.look().await?;
-            while let Some(index) = self.next_ready() {
+            if self.asking.is_empty() {
+                self.ask();
+            }
+            let Some(answer) = self.asking.join_next().await else {
+                self.wait().await;
+                continue;
+            };
+            // It is not given up, and does not panic, as long as this is here.
+            let answer = answer.map_err(|error| BusError::Backend(Box::new(error)))?;
+            match answer {
+                Answer::Ends(Ok(ends)) => self.take_ends(ends),
+                Answer::Ends(Err(error)) => {
+                    self.is_stale = true;
+                    return Err(error);
+                }
+                Answer::Items(index, Ok(items)) => {
+                    if let Some(last) = items.last() {
+                        self.positions[index] = Offset(last.offset.0.saturating_add(1));
+                        // There may be more.
+                        self.ready.insert(index);
+                        return Ok((self.topics[index].clone(), items));
+                    }
+                }
+                Answer::Items(index, Err(error)) => {
+                    self.ready.insert(index);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Asks how all topics end, where that is not known, or for the items of the next one that may have
+    /// any. What is told from now on is newer than the answer.
+    fn ask(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        if std::mem::take(&mut self.is_stale) {
+            let topics = self.topics.clone();
+            self.asking.spawn(async move {
+                let ends = shared.desks.call(&Ends { topics: &topics }).await;
+                // One whose end cannot be is read, which says what is wrong.
+                let known =
+                    |(topic, end): (Topic, Result<_, _>)| (topic, end.unwrap_or(Offset(u64::MAX)));
+                Answer::Ends(ends.map(|ends| ends.into_iter().map(known).collect()))
+            });
+        } else if let Some(index) = self.next_ready() {
+            let (topic, from) = (self.topics[index].clone(), self.positions[index]);
+            self.ready.remove(&index);
+            // Whatever becomes of it, the others come first then.
+            self.turn = index + 1;
+            self.asking.spawn(async move {
                 let read = Read {
-                    topic: &self.topics[index],
-                    from: self.positions[index],
+                    topic: &topic,
+                    from,
                     bytes_max: BATCH_BYTES_MAX,
                 };
-                let items = self.shared.desks.call(&read).await?;
-                if let Some(last) = items.last() {
-                    self.positions[index] = Offset(last.offset.0.saturating_add(1));
-                    self.turn = index + 1;
-                    return Ok((self.topics[index].clone(), items));
-                }
-                self.ready.remove(&index);
-            }
-            self.wait().await;
+                Answer::Items(index, shared.desks.call(&read).await)
+            });
         }
     }
 
@@ -87,7 +141,13 @@ impl PostgresTail {
         self.following.get_or_insert_with(|| ears.follow(topics))
     }
 
+    /// Takes what was told, and notices what may not have been, though there may be no time to wait for it.
     fn take_hints(&mut self) {
+        let has_missed = self.misses.has_changed().unwrap_or_default();
+        if has_missed || self.look_at <= Instant::now() {
+            self.misses.mark_unchanged();
+            self.look_soon();
+        }
         let told = self.following().take_hints();
         self.take_ends(
             told.into_iter()
@@ -104,20 +164,6 @@ impl PostgresTail {
                 self.ready.insert(index);
             }
         }
-    }
-
-    /// Asks how all topics end, where that is not known.
-    async fn look(&mut self) -> Result<(), BusError> {
-        if !self.is_stale {
-            return Ok(());
-        }
-        let ends = Ends {
-            topics: &self.topics,
-        };
-        let ends = self.shared.desks.call(&ends).await?;
-        self.is_stale = false;
-        self.take_ends(ends);
-        Ok(())
     }
 
     fn next_ready(&self) -> Option<usize> {
@@ -137,6 +183,10 @@ impl PostgresTail {
             }
             () = sleep_until(self.look_at) => {}
         }
+        self.look_soon();
+    }
+
+    fn look_soon(&mut self) {
         self.look_at = Instant::now() + jittered(LOOK);
         self.is_stale = true;
     }

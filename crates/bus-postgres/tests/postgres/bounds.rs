@@ -76,7 +76,11 @@ async fn what_a_bus_depends_on_is_set_for_each_connection() {
         "CREATE TABLE seen (says text);
          CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN
             INSERT INTO public.seen VALUES (current_setting(''synchronous_commit'')
-                || '' '' || current_setting(''transaction_isolation''));
+                || '' '' || current_setting(''transaction_isolation'')
+                || '' '' || current_setting(''tcp_keepalives_idle'')
+                || '' '' || current_setting(''tcp_keepalives_interval'')
+                || '' '' || current_setting(''tcp_keepalives_count'')
+                || '' '' || current_setting(''tcp_user_timeout''));
             RETURN NEW; END';
          CREATE TRIGGER see BEFORE INSERT ON x.items FOR EACH ROW EXECUTE FUNCTION see();
          CREATE SCHEMA other; CREATE TABLE other.items (); CREATE TABLE public.items ();
@@ -86,6 +90,6 @@ async fn what_a_bus_depends_on_is_set_for_each_connection() {
         handle.append(&log, vec![vec![1]]).await.unwrap();
     }
     let seen = server.sql("SELECT DISTINCT says FROM public.seen");
-    assert_eq!(seen.trim(), "on read committed");
+    assert_eq!(seen.trim(), "on read committed 30 10 3 60000");
     assert_eq!(bus.end(&log).await.unwrap(), Offset(2));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sealcast_brokers::Proxy;
 use sealcast_brokers::postgres::Server;
-use sealcast_bus::{Bus, BusError, Offset, ServerOptions, Topic};
+use sealcast_bus::{Bus, BusError, Item, Offset, ServerOptions, Tail, Topic};
 use sealcast_bus_postgres::PostgresBus;
 use tokio::time::sleep;
 
@@ -126,7 +126,7 @@ impl Pair {
     }
 
     /// Has the server store an append whose answer does not arrive.
-    async fn unanswered(&self, log: &Topic, at: Option<Offset>) -> tokio::task::JoinHandle<Sent> {
+    async fn unanswered(&self, log: &Topic, at: Option<Offset>) -> Appending {
         let end = self.direct.end(log).await.unwrap();
         // One connection is there, and nothing need be asked before.
         self.behind.end(log).await.unwrap();
@@ -138,7 +138,6 @@ impl Pair {
                 Some(at) => bus.append_at(&to, at, payloads).await.map(Sent::At),
                 None => bus.append(&to, payloads).await.map(Sent::From),
             }
-            .unwrap()
         });
         while self.direct.end(log).await.unwrap() == end {
             sleep(Duration::from_millis(5)).await;
@@ -146,6 +145,8 @@ impl Pair {
         appending
     }
 }
+
+type Appending = tokio::task::JoinHandle<Result<Sent, BusError>>;
 
 #[derive(Debug, PartialEq, Eq)]
 enum Sent {
@@ -164,12 +165,15 @@ async fn an_append_whose_answer_is_lost_is_found_and_not_made_again() {
     for round in 0..3 {
         let appending = pair.unanswered(&log, None).await;
         pair.proxy.renew().await;
-        assert_eq!(appending.await.unwrap(), Sent::From(Offset(1 + round)));
+        assert_eq!(
+            appending.await.unwrap().unwrap(),
+            Sent::From(Offset(1 + round))
+        );
     }
     // Where the end is compared, it is not taken for another's.
     let appending = pair.unanswered(&log, Some(Offset(4))).await;
     pair.proxy.renew().await;
-    assert_eq!(appending.await.unwrap(), Sent::At(true));
+    assert_eq!(appending.await.unwrap().unwrap(), Sent::At(true));
     let expected = ["zero", "once", "once", "once", "once"];
     assert_eq!(read_all(&pair.direct, &log).await, expected);
 }
@@ -187,9 +191,30 @@ async fn an_append_whose_answer_is_lost_is_found_behind_others_and_trimmed() {
         pair.direct.trim(&log, Offset(u64::MAX)).await.unwrap();
         pair.proxy.renew().await;
         let expected = at.map_or(Sent::From(Offset(0)), |_| Sent::At(true));
-        assert_eq!(appending.await.unwrap(), expected);
+        assert_eq!(appending.await.unwrap().unwrap(), expected);
     }
     assert_eq!(pair.direct.end(&log).await.unwrap(), Offset(6));
+}
+
+/// What refuses it the second time says nothing of the first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_whose_answer_is_lost_is_not_said_to_have_done_nothing() {
+    let pair = Pair::start("unsure").await;
+    let log = topic("a");
+    for (end, code) in (1..).zip(["53100", "42703", "57014"]) {
+        let appending = pair.unanswered(&log, None).await;
+        pair.server.sql(&format!(
+            "CREATE OR REPLACE FUNCTION unsure.no() RETURNS trigger LANGUAGE plpgsql AS
+                'BEGIN RAISE EXCEPTION SQLSTATE ''{code}''; END';
+             CREATE TRIGGER no BEFORE INSERT ON unsure.topics
+                FOR EACH ROW EXECUTE FUNCTION unsure.no()"
+        ));
+        pair.proxy.renew().await;
+        let error = appending.await.unwrap().unwrap_err();
+        assert!(matches!(error, BusError::Unreachable { .. }), "{error:?}");
+        pair.server.sql("DROP TRIGGER no ON unsure.topics");
+        assert_eq!(pair.direct.end(&log).await.unwrap(), Offset(end));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -313,7 +338,7 @@ async fn a_connection_on_which_nothing_comes_is_given_up() {
         sleep(Duration::from_millis(100)).await;
     }
     pair.proxy.open();
-    assert_eq!(appending.await.unwrap(), Sent::From(Offset(0)));
+    assert_eq!(appending.await.unwrap().unwrap(), Sent::From(Offset(0)));
     assert_eq!(read_all(&pair.direct, &log).await, ["once"]);
 }
 
@@ -335,4 +360,122 @@ async fn a_server_that_is_not_there_is_named_and_used_again_when_it_is() {
     server.restart();
     let first = bus.append(&log, vec![b"one".to_vec()]).await.unwrap();
     assert_eq!(first, Offset(0));
+}
+
+/// Calls as whoever waits for something else, too: never for long.
+async fn next_by_and_by(tail: &mut dyn Tail) -> Vec<Item> {
+    // Far more often than it takes.
+    for _ in 0..60 {
+        let next = tokio::time::timeout(Duration::from_secs(1), tail.next());
+        if let Ok(Ok((_, items))) = next.await {
+            return items;
+        }
+    }
+    panic!("the tail never comes to its item");
+}
+
+/// Takes about as long as an answer is waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tail_that_is_asked_for_moments_leaves_a_connection_on_which_nothing_comes() {
+    let pair = Pair::start("moments").await;
+    let log = topic("a");
+    pair.direct
+        .append(&log, vec![b"one".to_vec()])
+        .await
+        .unwrap();
+    pair.behind.end(&log).await.unwrap();
+    pair.proxy.hush();
+    let mut tail = pair.behind.tail(vec![(log, Offset(0))]);
+    assert_eq!(next_by_and_by(&mut *tail).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tail_that_is_asked_for_moments_brings_what_comes_slowly() {
+    let pair = Pair::start("slowly").await;
+    let log = topic("a");
+    for number in 0..2 {
+        pair.direct
+            .append(&log, vec![vec![number; 600_000]])
+            .await
+            .unwrap();
+    }
+    let mut tail = pair.behind.tail(vec![(log, Offset(1))]);
+    // An item takes three seconds.
+    pair.proxy.slow(20_000, Duration::from_millis(100));
+    let items = next_by_and_by(&mut *tail).await;
+    assert_eq!((items.len(), items[0].offset), (1, Offset(1)));
+}
+
+/// Takes about as long as an answer is waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_are_given_up_leave_a_connection_on_which_nothing_comes() {
+    let pair = Pair::start("given_up").await;
+    let log = topic("a");
+    pair.behind.end(&log).await.unwrap();
+    pair.proxy.hush();
+    for _ in 0..60 {
+        let end = tokio::time::timeout(Duration::from_secs(1), pair.behind.end(&log));
+        if end.await.is_ok() {
+            return;
+        }
+    }
+    panic!("it is asked again and again");
+}
+
+/// Takes about as long as an answer is waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listener_begins_though_nothing_comes_on_another_connection() {
+    let pair = Pair::start("begins").await;
+    let ask = topic("ask");
+    pair.behind.end(&ask).await.unwrap();
+    pair.proxy.hush();
+    let mut listener = pair.behind.listen(vec![ask.clone()]).await.unwrap();
+    pair.direct.send(&ask, b"heard".to_vec()).await.unwrap();
+    assert_eq!(listener.next().await.unwrap().1, b"heard");
+}
+
+/// Takes about as long as an answer is waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_says_nothing_does_not_keep_from_the_next() {
+    let server = shared();
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = Proxy::before(server.port()).await;
+    let url = format!(
+        "postgres://127.0.0.1:{},127.0.0.1:{}/postgres/silent",
+        silent.local_addr().unwrap().port(),
+        proxy.port()
+    );
+    let options = ServerOptions::default();
+    let bus = PostgresBus::open(&address(&url), &options).await.unwrap();
+    proxy.renew().await;
+    let first = bus.append(&topic("a"), vec![b"one".to_vec()]).await;
+    assert_eq!(first.unwrap(), Offset(0));
+}
+
+/// What was found again is not acknowledged before the standby that the server waits for has it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_that_is_found_again_waits_for_a_standby() {
+    let server = Server::start_with(QUICK);
+    let (bus, log) = (open(&server, "x").await, topic("a"));
+    server.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+    server.sql("SELECT pg_reload_conf()");
+    let to = log.clone();
+    let appending = tokio::spawn(async move { bus.append(&to, vec![b"once".to_vec()]).await });
+    let waiting = async |other: &str| loop {
+        assert!(!appending.is_finished(), "acknowledged");
+        let waiting = format!(
+            "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND pid <> {other}"
+        );
+        let waiting = server.sql(&waiting).trim().to_owned();
+        match waiting.is_empty() {
+            true => sleep(Duration::from_millis(10)).await,
+            false => return waiting,
+        }
+    };
+    let first = waiting("0").await;
+    server.sql(&format!("SELECT pg_terminate_backend({first})"));
+    waiting(&first).await;
+    server.sql("ALTER SYSTEM RESET synchronous_standby_names");
+    server.sql("SELECT pg_reload_conf()");
+    assert_eq!(appending.await.unwrap().unwrap(), Offset(0));
 }

@@ -111,6 +111,50 @@ async fn writers_that_never_wrote(server: &Server, log: &Topic) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_is_damaged_keeps_no_other_of_a_tail_waiting() {
+    let server = shared();
+    let (damaged, good) = (topic("a"), topic("b"));
+    let bus = with_items(&server, "between", &damaged, 3).await;
+    server.sql("DELETE FROM between.items WHERE at = 1");
+    let mut tail = bus.tail(vec![
+        (damaged.clone(), Offset(0)),
+        (good.clone(), Offset(0)),
+    ]);
+    for damage in ["", "UPDATE between.topics SET ends = -7 WHERE name = 'a'"] {
+        if !damage.is_empty() {
+            server.sql(damage);
+            tail = bus.tail(vec![
+                (damaged.clone(), Offset(2)),
+                (good.clone(), Offset(2)),
+            ]);
+        }
+        for _ in 0..2 {
+            bus.append(&good, vec![item(0)]).await.unwrap();
+            let mut errors = 0;
+            loop {
+                match tail.next().await {
+                    Ok((topic, _)) if topic == good => break,
+                    Ok((_, items)) => assert_eq!(items[0].offset, Offset(0)),
+                    Err(error) => {
+                        assert!(matches!(error, BusError::Damaged { .. }), "{error:?}");
+                        errors += 1;
+                        // Many more than it takes until what was told is heard.
+                        assert!(errors < 20_000, "it keeps the other waiting");
+                    }
+                }
+            }
+        }
+        // And it is told of.
+        let error = loop {
+            if let Err(error) = tail.next().await {
+                break error;
+            }
+        };
+        assert!(matches!(error, BusError::Damaged { .. }), "{error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tables_that_others_alter_or_take_away_are_told_of() {
     let server = shared();
     let log = topic("a");
@@ -169,6 +213,10 @@ async fn what_a_row_holds_is_in_no_error() {
         "CREATE FUNCTION rules.no() RETURNS trigger LANGUAGE plpgsql AS
             'BEGIN RAISE EXCEPTION ''%'', convert_from(NEW.payload, ''UTF8''); END';
          CREATE TRIGGER no BEFORE INSERT ON rules.items FOR EACH ROW EXECUTE FUNCTION rules.no()",
+        "ALTER TABLE rules.items DROP CONSTRAINT small;
+         CREATE OR REPLACE FUNCTION rules.no() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN RAISE EXCEPTION ''%'', convert_from(NEW.payload, ''UTF8'')
+                USING ERRCODE = ''23514''; END'",
     ] {
         server.sql(rule);
         let error = bus.append(&log, vec![b"word of honour".to_vec()]);
