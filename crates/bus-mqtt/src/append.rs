@@ -48,7 +48,11 @@ pub(crate) async fn append(
         payloads: append.payloads,
         is_own: true,
     };
-    let offsets = home.mirror.take_in(vec![arrival]).await?;
+    let offsets = match home.mirror.take_in(vec![arrival]).await {
+        // The broker has it, so that it may come all the same.
+        Err(BusError::Full { .. } | BusError::Busy { .. }) => return Err(line.fault(Fault::Late)),
+        taken_in => taken_in?,
+    };
     Ok(offsets.first().copied().unwrap_or_default())
 }
 

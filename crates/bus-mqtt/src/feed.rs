@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use sealcast_bus::{Arrival, ArrivalId, ArrivalPart, BusError, Topic};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::dial::Dial;
@@ -32,6 +33,10 @@ const BATCH: usize = 1_024;
 const BATCH_BYTES: usize = 4 << 20;
 /// Bytes of retained messages that are put in order before they are taken in.
 const HELD_BYTES_MAX: usize = 64 << 20;
+/// Messages that wait for what had passed before them.
+const LATER_MAX: usize = 8;
+/// How long an answer is waited for before the question is put again.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// Between two attempts to write to the mirror.
 const MIRROR_PAUSE: Duration = Duration::from_millis(500);
 
@@ -103,29 +108,26 @@ async fn feed(
     loop {
         let given_up_at = feeder.asked.as_ref().map(|asked| asked.until);
         tokio::select! {
-            event = events.recv() => {
-                feeder.handle(event.ok_or(Fault::Closed)?).await?;
-                for _ in 0..BATCH {
-                    if feeder.arrived_bytes >= BATCH_BYTES {
-                        break;
-                    }
-                    let Ok(event) = events.try_recv() else { break };
-                    feeder.handle(event).await?;
-                }
-                feeder.take_in().await?;
-            }
             step = steps.recv() => match step {
                 Some(step) => feeder.step(step).await?,
                 None => return Err(Fault::Closed.into()),
             },
+            event = events.recv() => {
+                feeder.handle(event.ok_or(Fault::Closed)?).await?;
+                feeder.handle_waiting(&mut events).await?;
+            }
             () = sleep_until(given_up_at.unwrap_or_else(Instant::now)), if given_up_at.is_some() => {
-                feeder.finish().await?;
+                // An answer may be there that is not looked at yet.
+                feeder.handle_waiting(&mut events).await?;
+                if feeder.asked.as_ref().is_some_and(|asked| asked.until <= Instant::now()) {
+                    feeder.finish().await?;
+                }
             }
             items = wanted.next() => {
                 let scopes = items?.1.into_iter().filter_map(text);
                 let new: BTreeSet<_> = scopes.filter(|of| !feeder.followed.contains(of)).collect();
                 feeder.followed.extend(new.iter().cloned());
-                feeder.survey(&new, true).await?;
+                feeder.survey(&new).await?;
             }
         }
     }
@@ -165,57 +167,106 @@ struct Survey {
     /// The question whose answer comes behind all of it.
     number: u64,
     scopes: BTreeSet<String>,
-    /// Scopes of whose data something may have passed, and how long ago at most.
-    ages: BTreeMap<String, u64>,
+    /// Scopes of whose data something may have passed, and since when; 0 for all.
+    since: BTreeMap<String, u64>,
     held: Vec<(MessageId, Arrival)>,
     held_bytes: usize,
     shown: Shown,
+    /// Subscribes, and puts the question.
+    asking: JoinSet<()>,
 }
 
 impl Feeder {
+    /// Deals with what has come, and takes it in.
+    async fn handle_waiting(
+        &mut self,
+        events: &mut mpsc::UnboundedReceiver<Event>,
+    ) -> Result<(), FeedFault> {
+        for _ in 0..BATCH {
+            if self.arrived_bytes >= BATCH_BYTES {
+                break;
+            }
+            let Ok(event) = events.try_recv() else { break };
+            self.handle(event).await?;
+        }
+        self.take_in().await
+    }
+
     async fn handle(&mut self, event: Event) -> Result<(), FeedFault> {
         match event {
             Event::Up { has_session } => {
                 let is_first = std::mem::replace(&mut self.is_first, false);
-                // What waits there comes again over this connection.
-                self.asked = None;
+                if let Some(asked) = self.asked.take() {
+                    self.arrived.extend(asked.later);
+                }
+                if let Some(survey) = &mut self.survey {
+                    survey.shown = Shown::default();
+                }
                 // Over a connection that broke, the broker may have been put back to an older state.
                 let all = self.followed.clone();
                 if is_first && has_session && self.is_settled {
                     self.resume(&all);
-                    return Ok(());
+                    // What came to be followed while nobody fed.
+                    let ready = self.home.ready().await?;
+                    let new: BTreeSet<_> = all.difference(&ready).cloned().collect();
+                    return match new.is_empty() {
+                        true => Ok(()),
+                        false => self.survey(&new).await,
+                    };
                 }
-                self.survey(&all, false).await
+                self.survey(&all).await
             }
             Event::Message { publish, receipt } => self.message(publish, receipt).await,
         }
     }
 
     /// Subscribes to scopes, and begins to hold what is retained of them.
-    async fn survey(&mut self, scopes: &BTreeSet<String>, is_new: bool) -> Result<(), FeedFault> {
-        let mut ages = BTreeMap::new();
+    async fn survey(&mut self, scopes: &BTreeSet<String>) -> Result<(), FeedFault> {
+        let ready = self.home.ready().await?;
+        let mut asked = self.home.asked().await?;
         for scope in scopes.iter().filter(|scope| has_live(scope)) {
-            let age = match is_new {
-                true => u64::MAX,
-                false => past::age_of(&self.home, scope).await?,
-            };
-            ages.insert(scope.clone(), age);
+            // What was asked for and not all answered is asked for again.
+            if !ready.contains(scope) {
+                asked.insert(scope.clone(), 0);
+            } else if !asked.contains_key(scope) {
+                let newest = past::newest_of(&self.home, scope).await?;
+                asked.insert(scope.clone(), newest);
+            }
         }
+        self.home.set_asked(&asked).await?;
         // What is held is acknowledged before it is in the mirror; should this process end, the next
         // has to ask for it again.
         self.home.set_settled(false).await?;
         self.is_settled = false;
         self.surveys += 1;
+        let number = self.surveys;
         let survey = self.survey.get_or_insert_default();
-        survey.number = self.surveys;
+        survey.number = number;
         survey.scopes.extend(scopes.iter().cloned());
-        survey.ages.extend(ages);
+        asked.retain(|scope, _| survey.scopes.contains(scope));
+        survey.since = asked;
+        // The question has to be behind what is retained of all of them.
+        let scopes = survey.scopes.clone();
+        let asking = self.put_survey(number, &scopes);
+        if let Some(survey) = &mut self.survey {
+            survey.asking = JoinSet::new();
+            survey.asking.spawn(asking);
+        }
+        Ok(())
+    }
+
+    /// Subscribes, and puts the question until somebody ends this, its answer being there.
+    fn put_survey(
+        &self,
+        number: u64,
+        scopes: &BTreeSet<String>,
+    ) -> impl Future<Output = ()> + Send + use<> {
         let mut filters: Vec<_> = scopes.iter().map(|of| self.names.scope(of)).collect();
         filters.extend(self.question_filters(scopes));
         filters.extend([self.names.fence(), self.names.past()]);
         let id = MessageId {
             writer: self.writer,
-            number: self.surveys,
+            number,
         };
         let question = Publish {
             topic: self.names.fence(),
@@ -223,13 +274,17 @@ impl Feeder {
             is_retained: false,
         };
         let link = Arc::clone(&self.link);
-        tokio::spawn(async move {
+        async move {
             // Where the connection breaks, the next one begins anew.
-            if link.subscribe(filters).await.is_ok() {
-                let _asked = link.publish(question).await;
+            while link.subscribe(filters.clone()).await.is_err() {
+                sleep(ASK_AGAIN).await;
             }
-        });
-        Ok(())
+            loop {
+                // A broker may drop it, having too much on its way to us.
+                let _asked = link.publish(question.clone()).await;
+                sleep(ASK_AGAIN).await;
+            }
+        }
     }
 
     /// Where others ask for what had passed in some scopes.
@@ -376,7 +431,12 @@ impl Feeder {
             && !is_past
         {
             asked.later.push((arrival, Some(receipt)));
-            return Ok(());
+            // A broker that waits for more acknowledgements sends no history either.
+            if asked.later.len() < LATER_MAX {
+                return Ok(());
+            }
+            self.arrived.append(&mut asked.later);
+            return self.take_in().await;
         }
         self.arrived.push((arrival, Some(receipt)));
         self.arrived_bytes += bytes;
@@ -425,17 +485,27 @@ impl Feeder {
             }
             return Ok(());
         }
-        if self.survey.as_ref().is_none_or(|of| of.number != id.number) {
+        let is_asked = self
+            .survey
+            .as_ref()
+            .is_some_and(|of| of.number == id.number);
+        let is_known = self.asked.as_ref().is_some_and(|of| of.survey == id.number);
+        // It was put more than once.
+        if !is_asked || is_known {
             return Ok(());
         }
         self.release().await?;
-        let ages = self.survey.as_ref().map(|of| of.ages.clone());
-        match ages.filter(|ages| !ages.is_empty()) {
-            Some(ages) => {
-                self.ask(ages);
+        let Some(survey) = &mut self.survey else {
+            return Ok(());
+        };
+        survey.asking.abort_all();
+        let (number, since) = (survey.number, survey.since.clone());
+        match since.is_empty() {
+            false => {
+                self.ask(number, since);
                 Ok(())
             }
-            None => self.finish().await,
+            true => self.finish().await,
         }
     }
 

@@ -1,6 +1,6 @@
 //! What the handles of one home share: its mirror, and what of the bus it follows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -86,23 +86,53 @@ impl Home {
         Ok(())
     }
 
+    /// The scopes that are in the mirror.
+    pub(crate) async fn ready(&self) -> Result<BTreeSet<String>, BusError> {
+        let (items, _) = self.read_own("ready", Offset(0)).await?;
+        Ok(items.into_iter().filter_map(text).collect())
+    }
+
+    /// The scopes of which others are asked for what had passed, and since when, in milliseconds since
+    /// the Unix epoch; until that was answered.
+    pub(crate) async fn asked(&self) -> Result<BTreeMap<String, u64>, BusError> {
+        let said = self.last_own("asked").await?.and_then(text);
+        let lines = said.iter().flat_map(|said| said.lines());
+        let fields = lines.filter_map(|line| line.split_once(' '));
+        let asked = fields.filter_map(|(since, of)| Some((of.to_owned(), since.parse().ok()?)));
+        Ok(asked.collect())
+    }
+
+    pub(crate) async fn set_asked(&self, asked: &BTreeMap<String, u64>) -> Result<(), BusError> {
+        let lines = asked.iter().map(|(of, since)| format!("{since} {of}\n"));
+        let said: String = lines.collect();
+        self.replace_own("asked", said.into_bytes()).await
+    }
+
     /// Whether all that the broker had retained has been taken in since it last had no session for
     /// this home.
     pub(crate) async fn is_settled(&self) -> Result<bool, BusError> {
-        let settled = own_topic("settled")?;
-        let last = self.own.end(&settled).await?.0.checked_sub(1);
-        let items = match last {
-            Some(last) => self.own.read(&settled, Offset(last), 1).await?,
-            None => Vec::new(),
-        };
-        Ok(items.first().is_some_and(|item| item.payload == [1]))
+        let last = self.last_own("settled").await?;
+        Ok(last.is_some_and(|item| item.payload == [1]))
     }
 
     pub(crate) async fn set_settled(&self, is_settled: bool) -> Result<(), BusError> {
-        let settled = own_topic("settled")?;
         let payload = vec![u8::from(is_settled)];
-        let at = self.own.append(&settled, vec![payload]).await?;
-        self.own.trim(&settled, at).await
+        self.replace_own("settled", payload).await
+    }
+
+    async fn last_own(&self, name: &str) -> Result<Option<Item>, BusError> {
+        let topic = own_topic(name)?;
+        let Some(last) = self.own.end(&topic).await?.0.checked_sub(1) else {
+            return Ok(None);
+        };
+        let items = self.own.read(&topic, Offset(last), 1).await?;
+        Ok(items.into_iter().next())
+    }
+
+    async fn replace_own(&self, name: &str, payload: Vec<u8>) -> Result<(), BusError> {
+        let topic = own_topic(name)?;
+        let at = self.own.append(&topic, vec![payload]).await?;
+        self.own.trim(&topic, at).await
     }
 
     /// Sees to it that scopes are followed, and waits until they are in the mirror.
@@ -263,6 +293,17 @@ mod tests {
         for is_settled in [true, false, true] {
             home.set_settled(is_settled).await.unwrap();
             assert_eq!(home.is_settled().await.unwrap(), is_settled);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_for_is_known_until_it_was_answered() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path()).await.unwrap();
+        let both = BTreeMap::from([("s/1f/#".to_owned(), 0), ("s/2e/#".to_owned(), 17)]);
+        for asked in [both, BTreeMap::new()] {
+            home.set_asked(&asked).await.unwrap();
+            assert_eq!(home.asked().await.unwrap(), asked);
         }
     }
 }

@@ -166,17 +166,17 @@ impl Cursor {
     }
 }
 
-/// How old the newest message of a scope's data is that is in the mirror, in milliseconds; as old as
-/// can be where there is none.
-pub(crate) async fn age_of(home: &Home, scope: &str) -> Result<u64, BusError> {
-    let mut newest = None;
+/// When the newest message of a scope's data came that is in the mirror, in milliseconds since the Unix
+/// epoch; 0 where there is none.
+pub(crate) async fn newest_of(home: &Home, scope: &str) -> Result<u64, BusError> {
+    let mut newest = 0;
     for topic in live_topics(home, scope).await? {
         let end = home.mirror.bus().end(&topic).await?;
         let last = Offset(end.0.saturating_sub(1));
         let found = home.mirror.origins(&topic, last, 1).await?;
-        newest = newest.max(found.first().map(|of| of.time_ms));
+        newest = newest.max(found.first().map_or(0, |of| of.time_ms));
     }
-    Ok(newest.map_or(u64::MAX, |newest| now_ms().saturating_sub(newest)))
+    Ok(newest)
 }
 
 async fn live_topics(home: &Home, scope: &str) -> Result<Vec<Topic>, BusError> {

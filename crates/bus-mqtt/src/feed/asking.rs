@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{FeedFault, Feeder};
 use crate::link::Receipt;
 use crate::packet::{NO_SUBSCRIBERS, Publish};
-use crate::past::{Answer, Question};
+use crate::past::{Answer, Question, now_ms};
 
 /// How long archives have for their first answer, and for each that follows.
 const FIRST_ANSWER: Duration = Duration::from_secs(3);
@@ -27,6 +27,8 @@ pub(super) enum Step {
 
 /// Archives that are asked for what had passed.
 pub(super) struct Asked {
+    /// For which survey.
+    pub(super) survey: u64,
     /// By number of the question, for which scope and age.
     pub(super) open: BTreeMap<u64, (String, u64)>,
     /// When no more is waited for.
@@ -37,15 +39,20 @@ pub(super) struct Asked {
 
 impl Feeder {
     /// Asks others for what had passed, each scope by a question of its own.
-    pub(super) fn ask(&mut self, ages: BTreeMap<String, u64>) {
+    pub(super) fn ask(&mut self, survey: u64, since: BTreeMap<String, u64>) {
         let later = self.asked.take().map(|asked| asked.later);
         let mut open = BTreeMap::new();
-        for (scope, age_ms) in ages {
+        for (scope, since) in since {
+            let age_ms = match since {
+                0 => u64::MAX,
+                since => now_ms().saturating_sub(since),
+            };
             self.questions += 1;
             self.put_question(self.questions, (&scope, age_ms), Bytes::new());
             open.insert(self.questions, (scope, age_ms));
         }
         self.asked = Some(Asked {
+            survey,
             open,
             until: Instant::now() + FIRST_ANSWER,
             later: later.unwrap_or_default(),
@@ -144,15 +151,25 @@ impl Feeder {
 
     /// The mirror has all that is to be had of what a survey was for.
     pub(super) async fn finish(&mut self) -> Result<(), FeedFault> {
-        self.release().await?;
-        if let Some(asked) = self.asked.take() {
-            self.arrived.extend(asked.later);
-            self.take_in().await?;
+        let asked = self.asked.take();
+        let of = asked.as_ref().map(|asked| asked.survey);
+        let number = self.survey.as_ref().map(|survey| survey.number);
+        // Another survey may have begun, whose question is not back.
+        let is_over = of.is_none() || of == number;
+        if is_over {
+            self.release().await?;
         }
-        let Some(survey) = self.survey.take() else {
+        if let Some(asked) = asked {
+            self.arrived.extend(asked.later);
+        }
+        self.take_in().await?;
+        let Some(survey) = self.survey.take_if(|_| is_over) else {
             return Ok(());
         };
         self.home.set_ready(&survey.scopes).await?;
+        let mut asked = self.home.asked().await?;
+        asked.retain(|scope, _| !survey.scopes.contains(scope));
+        self.home.set_asked(&asked).await?;
         self.put_back(survey);
         for id in std::mem::take(&mut self.fences) {
             self.answer(id);

@@ -1,7 +1,9 @@
 //! What several homes see of one bus: the same items, each in an order of its own.
 
+use std::path::Path;
+
 use sealcast_brokers::mosquitto::Server;
-use sealcast_bus::{Bus, Offset};
+use sealcast_bus::{Bus, FileBus, Offset};
 
 use crate::rig::{Home, all, numbered, open, put, sorted, topic, wait_for};
 
@@ -128,6 +130,27 @@ async fn what_an_inbox_was_trimmed_of_is_gone_from_the_broker_and_does_not_come_
     let bus = open(&server, "x", folder.path()).await;
     assert_eq!(bus.end(&inbox).await.unwrap(), Offset(7));
     assert_eq!(put(&bus, &inbox, "next").await, Offset(7));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_came_to_be_followed_while_nobody_fed_is_there_later() {
+    let server = Server::start();
+    let Home { folder, bus } = Home::on(&server, "x").await;
+    put(&bus, &topic("s/1f/keys"), "one").await;
+    wait_until_settled(folder.path()).await;
+    drop(bus);
+    // As a process does that is killed while it waits.
+    let own = FileBus::open(folder.path().join("own")).await.unwrap();
+    put(&own, &topic("follow"), "s/2f/#").await;
+    let bus = open(&server, "x", folder.path()).await;
+    assert_eq!(bus.end(&topic("s/2f/keys")).await.unwrap(), Offset(0));
+}
+
+async fn wait_until_settled(folder: &Path) {
+    let own = FileBus::open(folder.join("own")).await.unwrap();
+    let settled = topic("settled");
+    let mut tail = own.tail(vec![(settled, Offset(0))]);
+    while tail.next().await.unwrap().1.last().unwrap().payload != [1] {}
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::oneshot;
 
-use super::fault::Fault;
+use super::fault::{Fault, Kind};
 use super::write::{self, Action, Change};
 use super::{FileBus, scan, schema};
 use crate::{Bus as _, BusError, Item, Offset, Topic};
@@ -233,9 +233,15 @@ fn is_same(
     if behind.saturating_sub(first.0) != arrival.payloads.len() as u64 {
         return Ok(false);
     }
+    // No more than what it is compared with is read.
+    let bytes = arrival.payloads.iter().map(Vec::len).sum();
     let mut at = first;
     while at.0 < behind {
-        let items = scan::items(connection, topic, at, usize::MAX)?;
+        let items = match scan::items(connection, topic, at, bytes) {
+            // What cannot be read any more is not taken in a second time.
+            Err(fault) if fault.kind() == Kind::Damaged => return Ok(true),
+            items => items?,
+        };
         if items.is_empty() {
             return Ok(true);
         }
