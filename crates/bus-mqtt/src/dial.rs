@@ -26,6 +26,8 @@ use crate::packet::{
 
 /// How long one attempt to connect may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same where there are other servers to try.
+const DIAL_TIMEOUT_OF_MANY: Duration = Duration::from_secs(3);
 /// The broker gives a client up that it has heard nothing of for one and a half times as long.
 const KEEP_ALIVE: u16 = 20;
 /// Messages that the broker may have on their way to us.
@@ -98,9 +100,30 @@ impl Dial {
     /// Connects as a client whose session the broker keeps for some seconds after the connection is
     /// gone; for 0 it has none before.
     pub(crate) async fn connect(&self, client: &str, kept_for: u32) -> Result<Connection, Fault> {
+        let mut fault = Fault::Closed;
+        for server in &self.servers {
+            match self.connect_to(server, client, kept_for).await {
+                Ok(connection) => return Ok(connection),
+                Err(met) => fault = met,
+            }
+        }
+        Err(fault)
+    }
+
+    async fn connect_to(
+        &self,
+        server: &str,
+        client: &str,
+        kept_for: u32,
+    ) -> Result<Connection, Fault> {
+        // The next one has to have its turn while somebody waits.
+        let patience = match self.servers.len() {
+            1 => DIAL_TIMEOUT,
+            _ => DIAL_TIMEOUT_OF_MANY,
+        };
         let attempt = async |version| {
-            let connecting = self.connect_as(version, client, kept_for);
-            let connected = timeout(DIAL_TIMEOUT, connecting).await;
+            let connecting = self.connect_as(server, version, client, kept_for);
+            let connected = timeout(patience, connecting).await;
             connected.map_err(|_| Fault::Late).flatten()
         };
         if self.is_three.load(Ordering::Relaxed) {
@@ -119,11 +142,12 @@ impl Dial {
 
     async fn connect_as(
         &self,
+        server: &str,
         version: Version,
         client: &str,
         kept_for: u32,
     ) -> Result<Connection, Fault> {
-        let wire = self.wire().await?;
+        let wire = self.wire_to(server).await?;
         let (reader, mut writer) = tokio::io::split(wire);
         let connect = Connect {
             client: client.to_owned(),
@@ -154,18 +178,6 @@ impl Dial {
             reader,
             writer,
         })
-    }
-
-    /// Connects to the first server that takes the connection.
-    async fn wire(&self) -> Result<Box<dyn Wire>, Fault> {
-        let mut fault = Fault::Closed;
-        for server in &self.servers {
-            match self.wire_to(server).await {
-                Ok(wire) => return Ok(wire),
-                Err(met) => fault = met,
-            }
-        }
-        Err(fault)
     }
 
     async fn wire_to(&self, server: &str) -> Result<Box<dyn Wire>, Fault> {

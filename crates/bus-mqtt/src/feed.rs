@@ -350,8 +350,8 @@ impl Feeder {
         let found = self.names.parse_log(&publish.topic);
         let arrived = match found {
             Some((topic, id, part)) if bytes > 0 && (!is_past || is_live(&topic)) => {
-                if let Some(survey) = &mut self.survey {
-                    survey.shown.note(&topic, id, part);
+                if let Some(survey) = self.survey.as_mut().filter(|_| publish.is_retained) {
+                    survey.shown.note(&publish);
                 }
                 let append = match part {
                     None => Append::decode(&publish.payload).ok(),

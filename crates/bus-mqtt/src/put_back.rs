@@ -1,6 +1,7 @@
 //! Publishing again what this home wrote and the broker has lost.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher as _, RandomState};
 
 use sealcast_bus::{Bus as _, BusError, Offset, Origin, Topic};
 
@@ -8,7 +9,8 @@ use crate::append::messages;
 use crate::fault::Fault;
 use crate::home::Home;
 use crate::link::Link;
-use crate::message::{Append, MessageId, Names, PartOf, is_live, topics_start};
+use crate::message::{Append, Names, is_live, topics_start};
+use crate::packet::Publish;
 use crate::past;
 
 /// Arrivals that are looked up at once.
@@ -16,25 +18,23 @@ const ORIGINS: u32 = 256;
 /// How old messages of data topics may be that are published again.
 const AGAIN_WITHIN_MS: u64 = 10 * 60 * 1_000;
 
-/// What the broker has shown to have retained.
+/// What the broker has shown to have retained: by topic of the broker, a digest of what lies there.
 #[derive(Debug, Default)]
 pub(crate) struct Shown {
-    whole: BTreeSet<(Topic, MessageId)>,
-    parts: BTreeMap<(Topic, MessageId), BTreeSet<u32>>,
+    digests: BTreeMap<String, u64>,
+    /// Drawn anew each time, so that nobody finds what has the digest of something else.
+    state: RandomState,
 }
 
 impl Shown {
-    pub(crate) fn note(&mut self, topic: &Topic, id: MessageId, part: Option<PartOf>) {
-        let name = (topic.clone(), id);
-        if let Some(part) = part {
-            let parts = self.parts.entry(name.clone()).or_default();
-            parts.insert(part.number);
-            if parts.len() < part.count as usize {
-                return;
-            }
-            self.parts.remove(&name);
-        }
-        self.whole.insert(name);
+    pub(crate) fn note(&mut self, publish: &Publish) {
+        let digest = self.state.hash_one(&publish.payload);
+        self.digests.insert(publish.topic.clone(), digest);
+    }
+
+    fn has(&self, publish: &Publish) -> bool {
+        let digest = self.digests.get(&publish.topic);
+        digest.is_some_and(|digest| *digest == self.state.hash_one(&publish.payload))
     }
 }
 
@@ -87,19 +87,15 @@ async fn put_back_topic(
         };
         at = last.behind;
         for origin in origins {
-            let name = (topic.clone(), MessageId::from(origin.id));
-            let is_due = match is_live {
-                true => origin.time_ms >= since,
-                false => !shown.whole.contains(&name),
-            };
-            if !origin.is_own || !is_due {
+            if !origin.is_own || is_live && origin.time_ms < since {
                 continue;
             }
             let Some(append) = append_at(home, topic, &origin).await? else {
                 continue;
             };
-            let all = messages(names, link, (topic, name.1), append.encode(), 0).await?;
-            for publish in all {
+            let of = (topic, origin.id.into());
+            let all = messages(names, link, of, append.encode(), 0).await?;
+            for publish in all.into_iter().filter(|of| is_live || !shown.has(of)) {
                 link.publish(publish).await?;
             }
         }

@@ -16,6 +16,11 @@ const TABLES: &str = include_str!("../../migrations/mirror.sql");
 /// Parts that are kept, of all messages together; of more, the oldest are dropped.
 const PARTS_MAX: i64 = 4_096;
 
+/// The bytes of them beyond which the oldest are dropped, too.
+const PART_BYTES_MAX: i64 = 512 << 20;
+/// The most bytes of a whole; of what has more nothing is joined.
+const WHOLE_MAX: i64 = 64 << 20;
+
 /// What a message on another bus is known by.
 pub type ArrivalId = [u8; 16];
 
@@ -281,6 +286,12 @@ pub(super) fn keep_part(connection: &Connection, part: &ArrivalPart) -> Result<(
     connection
         .prepare_cached("DELETE FROM part WHERE key <= (SELECT max(key) FROM part) - ?1")?
         .execute([PARTS_MAX])?;
+    connection
+        .prepare_cached(
+            "DELETE FROM part WHERE key <= (SELECT max(key) FROM (SELECT key, \
+             sum(length(bytes)) OVER (ORDER BY key DESC) AS behind FROM part) WHERE behind > ?1)",
+        )?
+        .execute([PART_BYTES_MAX])?;
     Ok(())
 }
 
@@ -302,10 +313,13 @@ fn whole(
     count: u32,
 ) -> Result<Option<Vec<u8>>, Fault> {
     let of = (topic.as_ref(), id, count);
-    let found: u32 = connection
-        .prepare_cached("SELECT count(*) FROM part WHERE topic = ?1 AND id = ?2 AND count = ?3")?
-        .query_row(of, |row| row.get(0))?;
-    if found != count || count == 0 {
+    let (found, bytes): (u32, i64) = connection
+        .prepare_cached(
+            "SELECT count(*), coalesce(sum(length(bytes)), 0) FROM part \
+             WHERE topic = ?1 AND id = ?2 AND count = ?3",
+        )?
+        .query_row(of, |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if found != count || count == 0 || bytes > WHOLE_MAX {
         return Ok(None);
     }
     let mut statement = connection.prepare_cached(
