@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use crate::{Process, free_port};
 
 const PROGRAM: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+const CONTROL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
 const PACKAGE: &str = "rabbitmq-server";
 
 /// A server, which ends when this is dropped. It lets `guest` in, with the password `guest`.
@@ -90,7 +91,8 @@ impl Server {
         command.env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", only_here);
         command
             .env("HOME", folder)
-            .env("RABBITMQ_NODENAME", format!("bus{}@localhost", self.port))
+            .env("RABBITMQ_NODENAME", self.node())
+            .env("ERL_CRASH_DUMP", folder.join("crash"))
             .env("RABBITMQ_DIST_PORT", self.distribution_port.to_string())
             .env("RABBITMQ_CONFIG_FILE", folder.join("rabbitmq.conf"))
             .env("RABBITMQ_MNESIA_BASE", self.data())
@@ -106,6 +108,28 @@ impl Server {
             printed.contains("completed with").then_some(())
         });
         self.process = Some(process);
+    }
+
+    /// Has it do what `rabbitmqctl` does with these arguments.
+    ///
+    /// # Panics
+    ///
+    /// When it does not.
+    pub fn control(&self, arguments: &[&str]) {
+        let mut command = Command::new(CONTROL);
+        command
+            .args(arguments)
+            .env("HOME", self.folder.path())
+            .env("RABBITMQ_NODENAME", self.node())
+            .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
+            .env("ERL_CRASH_DUMP", self.folder.path().join("crash"))
+            .env("ERL_EPMD_PORT", self.names.port.to_string());
+        let done = command.output().expect("Debian's package rabbitmq-server");
+        assert!(done.status.success(), "{done:?}");
+    }
+
+    fn node(&self) -> String {
+        format!("bus{}@localhost", self.port)
     }
 
     /// Where it listens, on 127.0.0.1.

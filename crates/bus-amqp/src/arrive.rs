@@ -8,8 +8,9 @@ use tokio::time::timeout;
 use crate::chain::{Chain, Place};
 use crate::fault::Fault;
 use crate::feed::{Delivered, Feed, Start};
+use crate::known::Recent;
 use crate::message::{Header, Record};
-use crate::scan::{Found, Log, Scan};
+use crate::scan::{Log, Scan};
 use crate::server::{Desk, Hearing};
 
 /// A queue that is no longer than this is read from its beginning.
@@ -24,7 +25,7 @@ const NEAR: u64 = 24;
 pub(crate) struct Arrival {
     pub(crate) scan: Scan,
     /// What belongs, of what was seen on the way.
-    pub(crate) found: Vec<Found>,
+    pub(crate) recent: Recent,
 }
 
 impl Log {
@@ -37,20 +38,17 @@ impl Log {
         if !hearing.has(&self.queue).await? {
             return Ok(None);
         }
-        let feed = Feed::attach(desk, &self.queue, Start::Last).await?;
-        let (feed, seen) = self.all_of(feed).await?;
-        let (first, last) = match (seen.first(), seen.last()) {
-            (Some(first), Some(last)) => (first.at, last.at),
-            _ => return Err(Fault::Odd("a queue that is not empty has nothing")),
-        };
-        if first == 0 {
+        let mut feed = Feed::attach(desk, &self.queue, Start::Last).await?;
+        let first = self.first_of(&mut feed).await?;
+        if first.at == 0 {
             let scan = Scan::new(self, feed, Chain::from(Place::default()));
-            return self.go_along(scan, &seen).map(Some);
+            return self.go_on_to_end(scan, &first).await.map(Some);
         }
-        drop(feed);
-        let place = match last < SHORT {
-            true => None,
-            false => self.place_before(desk, seen).await?,
+        let (last, header) = self.look_through(feed, &first).await?;
+        let place = match (header, last < SHORT) {
+            (_, true) => None,
+            (Some(header), false) => Some(Place::before(&header)),
+            (None, false) => self.place_before(desk, first.at).await?,
         };
         let arrival = match place {
             Some(place) => {
@@ -79,69 +77,72 @@ impl Log {
         Ok(Scan::new(self, feed, chain))
     }
 
-    /// Takes everything that a feed has at this moment, which is something.
-    async fn all_of(&self, mut feed: Feed) -> Result<(Feed, Vec<Delivered>), Fault> {
-        let first = match timeout(EMPTY_AFTER, feed.next()).await {
-            Ok(first) => first?,
+    /// The first message that a feed has, which is something.
+    async fn first_of(&self, feed: &mut Feed) -> Result<Delivered, Fault> {
+        match timeout(EMPTY_AFTER, feed.next()).await {
+            Ok(first) => first,
             // Whoever made the queue did not come to put anything in, or is about to.
             Err(_) => {
                 let server = &self.server;
                 server.publish_opening(&self.queue, &self.topic).await?;
-                feed.next().await?
+                feed.next().await
             }
-        };
-        let mut all = vec![first];
+        }
+    }
+
+    /// Where the last message is that a feed has at this moment, and the last that looks like one.
+    async fn look_through(
+        &self,
+        mut feed: Feed,
+        first: &Delivered,
+    ) -> Result<(u64, Option<Header>), Fault> {
+        let (mut last, mut header) = (first.at, self.header(first));
         loop {
             let is_asked = feed.ask().await?;
             while let Some(delivered) = feed.ready()? {
-                all.push(delivered);
+                last = delivered.at;
+                header = self.header(&delivered).or(header);
             }
             if !is_asked || feed.is_at_end() {
-                return Ok((feed, all));
+                return Ok((last, header));
             }
         }
-    }
-
-    fn go_along(&self, mut scan: Scan, seen: &[Delivered]) -> Result<Arrival, Fault> {
-        let mut found = Vec::new();
-        for delivered in seen {
-            found.extend(scan.take(delivered)?);
-        }
-        Ok(Arrival { scan, found })
     }
 
     pub(crate) async fn go_to_end(&self, mut scan: Scan) -> Result<Arrival, Fault> {
-        let mut found = Vec::new();
         let first = scan.next_delivered().await?;
-        found.extend(scan.take(&first)?);
-        match scan.catch_up(&mut found, usize::MAX).await? {
-            true => Ok(Arrival { scan, found }),
+        self.go_on_to_end(scan, &first).await
+    }
+
+    async fn go_on_to_end(&self, mut scan: Scan, first: &Delivered) -> Result<Arrival, Fault> {
+        let mut recent = Recent::default();
+        recent.extend(scan.take(first)?);
+        match scan.catch_up(&mut recent, usize::MAX).await? {
+            true => Ok(Arrival { scan, recent }),
             false => Err(Fault::no_answer("the server holds back what lies there")),
         }
     }
 
-    /// A place near the end: before the last message that looks like one.
-    async fn place_before(
-        &self,
-        desk: &Desk,
-        mut seen: Vec<Delivered>,
-    ) -> Result<Option<Place>, Fault> {
+    /// A place near the end: before the last message ahead of `first` that looks like one.
+    async fn place_before(&self, desk: &Desk, mut first: u64) -> Result<Option<Place>, Fault> {
         let mut step = SHORT;
         loop {
-            let headers = seen.iter().rev().map(|delivered| self.header(delivered));
-            if let Some(header) = headers.flatten().next() {
-                return Ok(Some(Place::before(&header)));
-            }
-            let first = seen.first().map_or(0, |delivered| delivered.at);
             let Some(start) = first.checked_sub(step).filter(|start| *start > 0) else {
                 return Ok(None);
             };
             step = step.saturating_mul(4);
             let mut feed = Feed::attach(desk, &self.queue, Start::At(start)).await?;
-            seen.clear();
-            while seen.last().is_none_or(|last| last.at + 1 < first) {
-                seen.push(feed.next().await?);
+            let mut header = None;
+            let mut at = start;
+            while at < first {
+                let delivered = feed.next().await?;
+                at = delivered.at.saturating_add(1);
+                header = self.header(&delivered).or(header);
             }
+            if let Some(header) = header {
+                return Ok(Some(Place::before(&header)));
+            }
+            first = start;
         }
     }
 

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use sealcast_bus::Topic;
 use tokio::sync::Mutex;
 
+use crate::arrive::Arrival;
+use crate::message::Header;
 use crate::scan::{Found, Log, Scan};
 use crate::server::Server;
 
@@ -42,8 +44,15 @@ pub(crate) struct Open {
 #[derive(Debug)]
 pub(crate) struct Head {
     pub(crate) scan: Scan,
-    /// The last messages that belong.
-    recent: VecDeque<Found>,
+    pub(crate) recent: Recent,
+}
+
+/// The last messages that belong, of those that were seen.
+#[derive(Debug, Default)]
+pub(crate) struct Recent {
+    /// The first that was seen, which may not be kept any more.
+    first: Option<Header>,
+    kept: VecDeque<Found>,
     bytes: usize,
 }
 
@@ -91,40 +100,79 @@ impl Known {
     }
 }
 
-impl Head {
-    pub(crate) fn new(scan: Scan, found: Vec<Found>) -> Self {
-        let mut head = Self {
-            scan,
-            recent: VecDeque::new(),
-            bytes: 0,
-        };
-        head.add(found);
-        head
+impl From<Arrival> for Head {
+    fn from(arrival: Arrival) -> Self {
+        let Arrival { scan, recent } = arrival;
+        Self { scan, recent }
     }
+}
 
-    pub(crate) fn add(&mut self, found: impl IntoIterator<Item = Found>) {
+impl Extend<Found> for Recent {
+    fn extend<T: IntoIterator<Item = Found>>(&mut self, found: T) {
         for found in found {
+            self.first.get_or_insert(found.header);
             self.bytes += found.len();
-            self.recent.push_back(found);
-            while self.bytes > RECENT_BYTES_MAX || self.recent.len() > RECENT_MAX {
-                let Some(gone) = self.recent.pop_front() else {
+            self.kept.push_back(found);
+            while self.bytes > RECENT_BYTES_MAX || self.kept.len() > RECENT_MAX {
+                let Some(gone) = self.kept.pop_front() else {
                     break;
                 };
                 self.bytes -= gone.len();
             }
         }
     }
+}
+
+impl Recent {
+    pub(crate) fn first(&self) -> Option<Header> {
+        self.first
+    }
 
     /// The messages from the one with an item on, if they are all kept.
-    pub(crate) fn recent_from(&self, offset: u64) -> Option<Vec<Found>> {
-        let oldest = self.recent.front()?;
+    pub(crate) fn from(&self, offset: u64) -> Option<Vec<Found>> {
+        let oldest = self.kept.front()?;
         if oldest.header.first > offset {
             return None;
         }
-        let from = self
-            .recent
-            .iter()
-            .skip_while(|of| of.header.end() <= offset);
+        let from = self.kept.iter().skip_while(|of| of.header.end() <= offset);
         Some(from.cloned().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::message::{Packed, pack};
+    use crate::scan::Payloads;
+
+    fn found(first: u64, size: usize) -> Found {
+        let header = Header {
+            prev: first.checked_sub(1),
+            first,
+            count: 1,
+            left: 0,
+            id: [7; 16],
+        };
+        let packed = Bytes::from(pack(&[vec![0; size]]).unwrap());
+        Found {
+            at: first,
+            header,
+            payloads: Payloads::Here(Packed::new(&header, packed).unwrap()),
+        }
+    }
+
+    #[test]
+    fn only_the_last_messages_are_kept_and_the_first_is_known() {
+        for (size, kept) in [(0, RECENT_MAX), (100 << 10, 2)] {
+            let mut recent = Recent::default();
+            recent.extend((0..1_000).map(|first| found(first, size)));
+            assert_eq!(recent.first().map(|header| header.first), Some(0));
+            assert_eq!(recent.kept.len(), kept);
+            assert!(recent.from(0).is_none());
+            let last: Vec<u64> = recent.from(998).unwrap().iter().map(|of| of.at).collect();
+            assert_eq!(last, [998, 999]);
+        }
     }
 }

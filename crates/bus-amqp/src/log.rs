@@ -10,7 +10,7 @@ use sealcast_bus::{BusError, Offset, Topic};
 use crate::chain::Place;
 use crate::fault::Fault;
 use crate::known::{Head, Known, Open};
-use crate::message::{AppendId, Packed};
+use crate::message::Packed;
 use crate::scan::Found;
 use crate::server::{Attempts, Desk, Server};
 
@@ -23,7 +23,14 @@ pub(crate) struct Logs {
     pub(crate) server: Arc<Server>,
     known: Known,
     /// Large payloads that were read last and not to their end: the next read goes on in them.
-    halfway: Mutex<Option<(AppendId, Packed)>>,
+    halfway: Mutex<Option<Halfway>>,
+}
+
+#[derive(Debug)]
+struct Halfway {
+    topic: Topic,
+    at: u64,
+    packed: Packed,
 }
 
 impl Logs {
@@ -62,30 +69,35 @@ impl Logs {
         slot: &'a mut Option<Head>,
     ) -> Result<Option<&'a mut Head>, Fault> {
         // Only what comes to its end is put back: whoever stops waiting halfway leaves nothing.
-        if let Some(mut head) = slot.take().filter(|of| of.scan.is_up()) {
-            let mut found = Vec::new();
-            if head.scan.catch_up(&mut found, ASKS_MAX).await? {
-                head.add(found);
-                return Ok(Some(slot.insert(head)));
-            }
+        if let Some(mut head) = slot.take().filter(|of| of.scan.is_up())
+            && head.scan.catch_up(&mut head.recent, ASKS_MAX).await?
+        {
+            return Ok(Some(slot.insert(head)));
         }
         let hearing = self.server.hearing().await?;
         let arrival = open.log.arrive(&hearing, &hearing.desk).await?;
-        *slot = arrival.map(|arrival| Head::new(arrival.scan, arrival.found));
+        *slot = arrival.map(Head::from);
         Ok(slot.as_mut())
     }
 
     /// The payloads of a message, wherever they are.
     async fn payloads(&self, open: &Open, desk: &Desk, found: &Found) -> Result<Packed, Fault> {
-        if let Some((id, packed)) = &*self.halfway()
-            && *id == found.header.id
+        if let Some(halfway) = &*self.halfway()
+            && halfway.is_of(&open.log.topic, found.at)
         {
-            return Ok(packed.clone());
+            return Ok(halfway.packed.clone());
         }
         open.log.payloads(desk, found).await
     }
 
-    fn halfway(&self) -> std::sync::MutexGuard<'_, Option<(AppendId, Packed)>> {
+    fn halfway(&self) -> std::sync::MutexGuard<'_, Option<Halfway>> {
         self.halfway.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Halfway {
+    /// Whether it is the message that lies there. An id may be there twice, if somebody wants it so.
+    fn is_of(&self, topic: &Topic, at: u64) -> bool {
+        self.topic == *topic && self.at == at
     }
 }

@@ -10,12 +10,15 @@ use sealcast_bus::Topic;
 use crate::chain::{Chain, Place};
 use crate::fault::Fault;
 use crate::feed::{Delivered, Feed, Start};
+use crate::known::Recent;
 use crate::message::{AppendId, Body, Header, Message, Odd, Packed, Part, Record};
 use crate::server::{Desk, Server};
 
 /// Bytes of parts that are kept until the message that they are of comes; beyond that they are fetched
 /// once more.
 const PARTS_BYTES_MAX: usize = 4 << 20;
+/// Parts that an append may have, and that are kept.
+const PARTS_MAX: usize = 1_024;
 /// The most bytes of an append with the table of its lengths.
 pub(crate) const PACKED_MAX: usize = 128 << 20;
 
@@ -104,6 +107,7 @@ impl Log {
             }
             if let Some(Record::Part(part)) = self.read(&delivered)?
                 && part.id == found.header.id
+                && part.number < count
             {
                 parts.keep(part);
                 if let Some(whole) = parts.whole(found.header.id, count) {
@@ -138,7 +142,7 @@ impl Parts {
         }
         self.bytes += part.bytes.len();
         self.kept.push_back(part);
-        while self.bytes > self.bytes_max {
+        while self.bytes > self.bytes_max || self.kept.len() > PARTS_MAX {
             let Some(gone) = self.kept.pop_front() else {
                 return;
             };
@@ -232,21 +236,31 @@ impl Scan {
         if !self.chain.takes(delivered.at, &header) {
             return Ok(None);
         }
-        let packed = match &body {
-            Body::Inline(packed) => Some(packed.clone()),
-            Body::InParts { count, .. } => self.parts.whole(header.id, *count),
-        };
-        let payloads = match (packed.map(|bytes| Packed::new(&header, bytes)), body) {
-            (Some(Ok(packed)), _) => Payloads::Here(packed),
-            (None, Body::InParts { since, count }) => Payloads::Apart { since, count },
-            _ => Payloads::Odd,
-        };
+        let payloads = self.payloads_of(delivered.at, &header, body);
         self.parts.forget(header.id);
         Ok(Some(Found {
             at: delivered.at,
             header,
             payloads,
         }))
+    }
+
+    fn payloads_of(&self, at: u64, header: &Header, body: Body) -> Payloads {
+        let packed = match body {
+            Body::Inline(packed) => packed,
+            Body::InParts { since, count } => {
+                // Nothing is waited for that cannot be there.
+                let is_possible = usize::try_from(count).is_ok_and(|count| count <= PARTS_MAX);
+                if since >= at || !is_possible {
+                    return Payloads::Odd;
+                }
+                match self.parts.whole(header.id, count) {
+                    Some(packed) => packed,
+                    None => return Payloads::Apart { since, count },
+                }
+            }
+        };
+        Packed::new(header, packed).map_or(Payloads::Odd, Payloads::Here)
     }
 
     /// The next message that belongs, as it comes.
@@ -283,9 +297,9 @@ impl Scan {
     }
 
     /// Takes what has been delivered, without asking.
-    pub(crate) fn take_ready(&mut self, found: &mut Vec<Found>) -> Result<(), Fault> {
+    pub(crate) fn take_ready(&mut self, recent: &mut Recent) -> Result<(), Fault> {
         while let Some(delivered) = self.feed.ready()? {
-            found.extend(self.take(&delivered)?);
+            recent.extend(self.take(&delivered)?);
         }
         Ok(())
     }
@@ -293,18 +307,49 @@ impl Scan {
     /// Takes all that lies in the queue at this moment, unless that is much: says whether it did.
     pub(crate) async fn catch_up(
         &mut self,
-        found: &mut Vec<Found>,
+        recent: &mut Recent,
         asks_max: usize,
     ) -> Result<bool, Fault> {
         for _ in 0..asks_max {
             if !self.feed.ask().await? {
                 return Ok(false);
             }
-            self.take_ready(found)?;
+            self.take_ready(recent)?;
             if self.feed.is_at_end() {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(id: u8, number: u32, bytes: &'static [u8]) -> Part {
+        Part {
+            id: [id; 16],
+            number,
+            bytes: Bytes::from_static(bytes),
+        }
+    }
+
+    #[test]
+    fn parts_take_up_little_however_many_and_small_they_are() {
+        let mut parts = Parts::of_at_most(8);
+        parts.keep(part(1, 0, b"gone"));
+        for number in 0..2_000 {
+            parts.keep(part(2, number, b""));
+        }
+        assert!(parts.kept.len() <= PARTS_MAX);
+        parts.keep(part(3, 1, b"last"));
+        parts.keep(part(3, 0, b"own "));
+        parts.keep(part(3, 0, b"not"));
+        assert_eq!(
+            parts.whole([3; 16], 2),
+            Some(Bytes::from_static(b"own last"))
+        );
+        assert_eq!(parts.whole([1; 16], 1), None);
     }
 }

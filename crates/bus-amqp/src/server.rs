@@ -239,6 +239,14 @@ impl Server {
         self.judge(&speaking, published).await
     }
 
+    /// Fails where nothing would be taken, so that nothing is sent that may be stored later.
+    pub(crate) async fn check_room(&self) -> Result<(), Fault> {
+        match self.speaking().await?.connection.status().blocked() {
+            true => Err(Fault::Blocked),
+            false => Ok(()),
+        }
+    }
+
     /// Sends to whoever listens, once.
     pub(crate) async fn send(&self, topic: &Topic, payload: &[u8]) -> Result<(), Fault> {
         let bytes = Bytes::from(encode_sent(topic, payload));

@@ -128,9 +128,10 @@ impl AmqpTail {
                     let Some(follow) = self.follows.get_mut(index) else {
                         continue;
                     };
+                    // Whatever comes of it, others are looked at before it is again.
+                    self.turn = index + 1;
                     let batch = follow.batch(&self.server, &self.desk).await?;
                     if !batch.is_empty() {
-                        self.turn = index + 1;
                         return Ok((follow.log.topic.clone(), batch));
                     }
                 }
@@ -169,6 +170,11 @@ impl AmqpTail {
     }
 
     fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        // First, for there may always be something of those that are open. Of a task that panicked
+        // nothing more comes.
+        if let Poll::Ready(Some(Ok((index, opened)))) = self.opening.poll_join_next(context) {
+            return Poll::Ready(Event::Opened(index, opened));
+        }
         let count = self.follows.len();
         for index in (0..count).map(|index| (self.turn + index) % count) {
             let Some(follow) = self.follows.get_mut(index) else {
@@ -178,11 +184,7 @@ impl AmqpTail {
                 return Poll::Ready(Event::Came(index, came));
             }
         }
-        match self.opening.poll_join_next(context) {
-            Poll::Ready(Some(Ok((index, opened)))) => Poll::Ready(Event::Opened(index, opened)),
-            // A task that panicked: nothing more comes of it.
-            Poll::Ready(Some(Err(_)) | None) | Poll::Pending => Poll::Pending,
-        }
+        Poll::Pending
     }
 }
 
@@ -210,7 +212,8 @@ impl Follow {
         let (mut items, mut room) = (Vec::new(), BATCH_BYTES_MAX);
         while let Some(found) = self.waiting.front_mut() {
             if found.header.end() > self.position {
-                if matches!(found.payloads, Payloads::Apart { .. }) && !items.is_empty() {
+                // What is here is not lost to what may fail.
+                if !matches!(found.payloads, Payloads::Here(_)) && !items.is_empty() {
                     break;
                 }
                 let packed = fetch(&self.log, server, desk, found).await?;
@@ -288,13 +291,15 @@ async fn try_open(log: &Log, desk: &OwnDesk, position: u64) -> Result<Opened, Fa
     };
     let place = arrival.scan.place();
     let position = position.max(place.left);
-    let is_seen = |found: &Found| found.header.first <= position;
-    if position >= place.end || arrival.found.first().is_some_and(is_seen) {
-        let waiting = arrival.found.into_iter();
+    let waiting = match arrival.recent.from(position) {
+        None if position >= place.end => Some(Vec::new()),
+        waiting => waiting,
+    };
+    if let Some(waiting) = waiting {
         return Ok(Opened {
             position,
             scan: arrival.scan,
-            waiting: waiting.filter(|of| of.header.end() > position).collect(),
+            waiting: waiting.into(),
         });
     }
     drop(arrival.scan);

@@ -11,7 +11,7 @@ use crate::chain::Place;
 use crate::fault::Fault;
 use crate::known::{Head, Open};
 use crate::message::{AppendId, Body, Header, Message, Part, Record, pack};
-use crate::scan::{Found, PACKED_MAX, Scan};
+use crate::scan::{PACKED_MAX, Scan};
 use crate::server::{Attempts, jittered};
 
 /// Bytes of packed payloads that go into one message.
@@ -70,7 +70,7 @@ impl Logs {
         };
         let found = appended.await;
         let found = found.map_err(|fault| self.server.fault(fault))?;
-        Ok(found.map(|found| Offset(found.header.first)))
+        Ok(found.map(|header| Offset(header.first)))
     }
 
     pub(crate) async fn trim(&self, topic: &Topic, before: Offset) -> Result<(), BusError> {
@@ -104,17 +104,18 @@ impl Logs {
         open: &Open,
         at: Option<Offset>,
         addition: &mut Addition,
-    ) -> Result<Option<Found>, Fault> {
-        let mut slot = open.head.lock().await;
+    ) -> Result<Option<Header>, Fault> {
         let mut attempts = Attempts::new();
         let mut progress = Progress::default();
         loop {
+            let mut slot = open.head.lock().await;
             let tried = self
                 .try_put(open, &mut slot, at, addition, &mut progress)
                 .await;
             let fault = match tried {
                 Ok(Some(put)) => return Ok(put),
                 Ok(None) => {
+                    drop(slot);
                     progress.lost += 1;
                     if progress.lost >= CROWDED {
                         sleep(jittered(CROWD_PAUSE)).await;
@@ -125,7 +126,10 @@ impl Logs {
             };
             // What is remembered may be of a connection that broke.
             *slot = None;
-            attempts.after(fault).await?;
+            // Others may read while this waits.
+            drop(slot);
+            let waited = attempts.after(fault).await;
+            waited.map_err(|fault| progress.judge(fault))?;
         }
     }
 
@@ -138,16 +142,24 @@ impl Logs {
         at: Option<Offset>,
         addition: &mut Addition,
         progress: &mut Progress,
-    ) -> Result<Option<Option<Found>>, Fault> {
+    ) -> Result<Option<Option<Header>>, Fault> {
         if let Some(behind) = progress.behind {
             let next = self.next_behind(open, slot, behind).await?;
-            if let Some(found) = next {
+            if let Some(header) = next {
                 progress.behind = None;
-                return Ok((found.header.id == addition.id).then_some(Some(found)));
+                return Ok((header.id == addition.id).then_some(Some(header)));
             }
         }
         let mut head = self.head_to_write(open, slot, at).await?;
         let place = head.scan.place();
+        if progress
+            .behind
+            .is_some_and(|behind| behind.last != place.last)
+        {
+            // Stored a moment ago: what lies behind that place is to be seen first.
+            *slot = Some(head);
+            return Ok(None);
+        }
         if at.is_some_and(|at| at.0 != place.end) {
             *slot = Some(head);
             return Ok(Some(None));
@@ -158,15 +170,17 @@ impl Logs {
             header,
             body: addition.body(),
         });
+        self.server.check_room().await?;
         // From here on it is not known whether it was stored, until it or another is seen.
         progress.behind = Some(place);
         let bytes = Bytes::from(message.encode(&open.log.topic));
         self.server.publish(&open.log.queue, &[bytes]).await?;
         let found = head.scan.found().await?;
         progress.behind = None;
-        head.add([found.clone()]);
+        let header = found.header;
+        head.recent.extend([found]);
         *slot = Some(head);
-        Ok((found.header.id == addition.id).then_some(Some(found)))
+        Ok((header.id == addition.id).then_some(Some(header)))
     }
 
     /// What came behind a place, at which an append is in doubt, if anything did.
@@ -175,12 +189,12 @@ impl Logs {
         open: &Open,
         slot: &mut Option<Head>,
         place: Place,
-    ) -> Result<Option<Found>, Fault> {
+    ) -> Result<Option<Header>, Fault> {
         let hearing = self.server.hearing().await?;
         let scan = Scan::behind(&open.log, &hearing.desk, place).await?;
         let arrival = open.log.go_to_end(scan).await?;
-        let next = arrival.found.first().cloned();
-        *slot = Some(Head::new(arrival.scan, arrival.found));
+        let next = arrival.recent.first();
+        *slot = Some(Head::from(arrival));
         Ok(next)
     }
 
@@ -193,9 +207,7 @@ impl Logs {
         at: Option<Offset>,
     ) -> Result<Head, Fault> {
         if let Some(mut head) = slot.take().filter(|of| of.scan.is_up()) {
-            let mut found = Vec::new();
-            head.scan.take_ready(&mut found)?;
-            head.add(found);
+            head.scan.take_ready(&mut head.recent)?;
             if at.is_none_or(|at| at.0 == head.scan.place().end) {
                 return Ok(head);
             }
@@ -234,6 +246,16 @@ impl Logs {
         }
         addition.since = Some(since);
         Ok(())
+    }
+}
+
+impl Progress {
+    /// Nothing can be said of an append whose fate is open: the server may store it yet.
+    fn judge(&self, fault: Fault) -> Fault {
+        if self.behind.is_none() || matches!(fault, Fault::NoAnswer(_)) {
+            return fault;
+        }
+        Fault::NoAnswer(Box::new(fault))
     }
 }
 

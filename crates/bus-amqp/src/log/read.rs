@@ -2,10 +2,10 @@
 
 use sealcast_bus::{BusError, Item, Offset, Topic};
 
-use super::Logs;
+use super::{Halfway, Logs};
 use crate::fault::Fault;
 use crate::known::{Open, Reading};
-use crate::message::{AppendId, Packed};
+use crate::message::Packed;
 use crate::scan::{Found, Payloads};
 use crate::server::{Attempts, Desk};
 
@@ -56,7 +56,7 @@ impl Logs {
         let Some(last) = place.last.filter(|_| from < place.end) else {
             return Ok(Vec::new());
         };
-        let recent = head.recent_from(from);
+        let recent = head.recent.from(from);
         drop(slot);
         let wanted = Wanted {
             from,
@@ -180,17 +180,20 @@ impl Logs {
             .last()
             .map_or(*next, |last| last.offset.0.saturating_add(1));
         if matches!(found.payloads, Payloads::Apart { .. }) {
-            self.keep_halfway(header.id, (!is_whole).then_some(packed));
+            self.keep_halfway(&open.log.topic, found.at, (!is_whole).then_some(packed));
         }
         Ok(is_whole)
     }
 
-    fn keep_halfway(&self, id: AppendId, packed: Option<Packed>) {
+    fn keep_halfway(&self, topic: &Topic, at: u64, packed: Option<Packed>) {
         let mut halfway = self.halfway();
         match packed {
-            Some(packed) => *halfway = Some((id, packed)),
+            Some(packed) => {
+                let topic = topic.clone();
+                *halfway = Some(Halfway { topic, at, packed });
+            }
             None => {
-                halfway.take_if(|(of, _)| *of == id);
+                halfway.take_if(|of| of.is_of(topic, at));
             }
         }
     }

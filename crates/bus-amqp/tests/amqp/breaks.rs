@@ -253,13 +253,38 @@ async fn a_server_that_is_not_there_is_named() {
     assert_eq!(*place, url);
 }
 
-/// A server without memory stops listening to who publishes. Who reads is answered.
+/// A server without memory stops listening to who publishes, and stores what it was sent once it has
+/// memory again. Who reads is answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_without_memory_is_full_and_can_be_read() {
-    let server = Server::start_with("vm_memory_high_watermark.absolute = 10MB");
+    let server = Server::start();
     let bus = open(&server, "x").await;
-    let log = topic("a");
-    let error = bus.append(&log, vec![payload(0)]).await.unwrap_err();
-    assert!(matches!(error, BusError::Full { .. }), "{error:?}");
+    let (log, fresh) = (topic("a"), topic("fresh"));
+    bus.append(&log, texts(&["before"])).await.unwrap();
+    server.control(&["set_vm_memory_high_watermark", "absolute", "10MB"]);
+    let append = |to: &Topic, text| {
+        let (bus, to, payloads) = (bus.clone(), to.clone(), texts(&[text]));
+        tokio::spawn(async move { bus.append(&to, payloads).await })
+    };
+    // One was sent; of the other, only what makes its log.
+    let appending = [append(&log, "late"), append(&fresh, "never")];
+    assert_eq!(read_all(&bus, &log).await, texts(&["before"]));
     assert_eq!(bus.end(&topic("b")).await.unwrap(), Offset(0));
+    assert!(!appending[0].is_finished());
+    let [late, never] = appending;
+    let error = late.await.unwrap().unwrap_err();
+    assert!(matches!(error, BusError::Unreachable { .. }), "{error:?}");
+    let error = never.await.unwrap().unwrap_err();
+    assert!(matches!(error, BusError::Full { .. }), "{error:?}");
+    // It is known by now that nothing would be taken.
+    let error = bus.append(&log, texts(&["never"])).await.unwrap_err();
+    assert!(matches!(error, BusError::Full { .. }), "{error:?}");
+    server.control(&["set_vm_memory_high_watermark", "0.9"]);
+    while bus.end(&log).await.unwrap() == Offset(1) {
+        sleep(Duration::from_millis(20)).await;
+    }
+    bus.append(&log, texts(&["after"])).await.unwrap();
+    let expected = texts(&["before", "late", "after"]);
+    assert_eq!(read_all(&bus, &log).await, expected);
+    assert_eq!(bus.end(&fresh).await.unwrap(), Offset(0));
 }

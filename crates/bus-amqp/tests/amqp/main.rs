@@ -3,6 +3,7 @@
 
 mod breaks;
 mod conformance;
+mod forged;
 mod rig;
 mod secrecy;
 mod strangers;

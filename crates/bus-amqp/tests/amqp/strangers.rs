@@ -1,6 +1,7 @@
 //! What others put where a bus on RabbitMQ is, and how it tells them apart.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::StreamExt as _;
 use lapin::options::{
@@ -8,25 +9,25 @@ use lapin::options::{
     ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer};
 use sealcast_brokers::rabbitmq::Server;
 use sealcast_bus::{Bus, BusError, Offset, Topic};
 use sealcast_bus_amqp::AmqpBus;
 
 use crate::rig::{open, read_all, shared, topic};
 
-fn item(number: u64) -> Vec<u8> {
+pub(crate) fn item(number: u64) -> Vec<u8> {
     format!("item {number}").into_bytes()
 }
 
 /// Somebody else's client of the same server.
-struct Stranger {
+pub(crate) struct Stranger {
     _connection: Connection,
     channel: Channel,
 }
 
 impl Stranger {
-    async fn at(server: &Server) -> Self {
+    pub(crate) async fn at(server: &Server) -> Self {
         let url = format!("amqp://guest:guest@127.0.0.1:{}/%2f", server.port());
         let connection = Connection::connect(&url, ConnectionProperties::default());
         let connection = connection.await.unwrap();
@@ -51,13 +52,12 @@ impl Stranger {
         published.await.unwrap().await.unwrap();
     }
 
-    async fn put(&self, queue: &str, payload: &[u8]) {
+    pub(crate) async fn put(&self, queue: &str, payload: &[u8]) {
         self.publish("", queue, payload, FieldTable::default())
             .await;
     }
 
-    /// The first messages of a queue.
-    async fn take(&self, queue: &str, count: usize) -> Vec<Vec<u8>> {
+    async fn consume(&self, queue: &str) -> Consumer {
         let mut arguments = FieldTable::default();
         arguments.insert(
             "x-stream-offset".into(),
@@ -67,7 +67,12 @@ impl Stranger {
         let consuming = self
             .channel
             .basic_consume(queue.into(), "".into(), options, arguments);
-        let mut consumer = consuming.await.unwrap();
+        consuming.await.unwrap()
+    }
+
+    /// The first messages of a queue.
+    pub(crate) async fn take(&self, queue: &str, count: usize) -> Vec<Vec<u8>> {
+        let mut consumer = self.consume(queue).await;
         let mut taken = Vec::new();
         while taken.len() < count {
             let delivery = consumer.next().await.unwrap().unwrap();
@@ -75,6 +80,37 @@ impl Stranger {
             taken.push(delivery.data);
         }
         taken
+    }
+
+    /// All messages of a queue, and where they are.
+    pub(crate) async fn all(&self, queue: &str) -> Vec<(u64, Vec<u8>)> {
+        // What is put last says where the end is.
+        static MARKS: AtomicU64 = AtomicU64::new(0);
+        let mark = format!("mark {}", MARKS.fetch_add(1, Ordering::Relaxed));
+        self.put(queue, mark.as_bytes()).await;
+        let mut consumer = self.consume(queue).await;
+        let mut all = Vec::new();
+        loop {
+            let delivery = consumer.next().await.unwrap().unwrap();
+            delivery.ack(BasicAckOptions::default()).await.unwrap();
+            if delivery.data == mark.as_bytes() {
+                return all;
+            }
+            let headers = delivery.properties.headers().as_ref().unwrap();
+            let Some(AMQPValue::LongLongInt(at)) = headers.inner().get("x-stream-offset") else {
+                panic!("{headers:?}")
+            };
+            all.push((u64::try_from(*at).unwrap(), delivery.data));
+        }
+    }
+
+    /// The last append of a queue, and where it is.
+    pub(crate) async fn last_append(&self, queue: &str) -> (u64, Vec<u8>) {
+        let is_append = |(_, bytes): &(u64, Vec<u8>)| {
+            bytes.starts_with(b"SCA\x01\x01") || bytes.starts_with(b"SCA\x01\x02")
+        };
+        let all = self.all(queue).await;
+        all.into_iter().rfind(is_append).unwrap()
     }
 }
 
