@@ -66,6 +66,10 @@ impl From<lapin::Error> for Fault {
         match reply(&error) {
             // Whatever else it does not find is not there at this moment.
             Some((NOT_FOUND, said)) if said.starts_with("NOT_FOUND - no ") => Self::Absent(error),
+            // A stream that was created a moment ago, and is not everywhere yet.
+            Some((PRECONDITION_FAILED, said)) if said.contains("does not have a replica") => {
+                Self::NoAnswer(Box::new(error))
+            }
             Some((PRECONDITION_FAILED, said)) if said.contains("inequivalent arg") => {
                 Self::Foreign(error)
             }
