@@ -4,11 +4,12 @@
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sealcast_brokers::{mosquitto, nats, postgres};
+use sealcast_brokers::{mosquitto, nats, postgres, rabbitmq};
 
 /// What can carry a bus.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
+    Amqp,
     File,
     Mqtt,
     Nats,
@@ -28,6 +29,7 @@ pub(crate) struct EmptyBus {
 impl EmptyBus {
     pub(crate) fn of(kind: Kind) -> Self {
         let url = match kind {
+            Kind::Amqp => RABBITMQ.url(&fresh_name()),
             Kind::File => "file:bus".to_owned(),
             Kind::Mqtt => MOSQUITTO.url(&fresh_name()),
             Kind::Nats => NATS.url(&fresh_name()),
@@ -45,6 +47,7 @@ impl EmptyBus {
 static MOSQUITTO: LazyLock<mosquitto::Server> = LazyLock::new(mosquitto::Server::start);
 static NATS: LazyLock<nats::Server> = LazyLock::new(nats::Server::start);
 static POSTGRES: LazyLock<postgres::Server> = LazyLock::new(postgres::Server::start);
+static RABBITMQ: LazyLock<rabbitmq::Server> = LazyLock::new(rabbitmq::Server::start);
 
 fn fresh_name() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -61,6 +64,11 @@ macro_rules! on_every_bus {
             #[test]
             fn on_a_file() {
                 super::$scenario(&Rig::on(Kind::File));
+            }
+
+            #[test]
+            fn on_amqp() {
+                super::$scenario(&Rig::on(Kind::Amqp));
             }
 
             #[cfg(target_os = "linux")]
