@@ -6,7 +6,7 @@ use std::process::Child;
 use std::thread;
 
 use crate::kinds::on_every_bus;
-use crate::rig::Rig;
+use crate::rig::{Ran, Rig};
 
 on_every_bus![
     two_publishers_of_one_home_lose_and_corrupt_nothing,
@@ -26,12 +26,14 @@ fn two_publishers_of_one_home_lose_and_corrupt_nothing(rig: &Rig) {
                 writeln!(stdin, "{name} {n}").unwrap();
             }
             drop(stdin);
-            child.wait().unwrap()
+            let ran = Ran::of(child.wait_with_output().unwrap());
+            ran.expect(0, &["pub", "s", "-l"]);
         })
     };
     let one = feed(kim.start(&["pub", "s", "-l"]), "one");
     let two = feed(kim.start(&["pub", "s", "-l"]), "two");
-    assert!(one.join().unwrap().success() && two.join().unwrap().success());
+    one.join().unwrap();
+    two.join().unwrap();
     let mut read: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     for text in kim.opened(&["read", "s"]) {
         let (name, number) = text.split_once(' ').unwrap();
