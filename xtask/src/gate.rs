@@ -4,6 +4,7 @@ mod built;
 mod elsewhere;
 mod testing;
 mod tools;
+mod watched;
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -1,16 +1,17 @@
 //! The tests: several programs at a time, so that one that waits leaves no core idle.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::thread::{self, available_parallelism};
-use std::time::Instant;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 
 use super::built::{Built, Kind, build};
+use super::watched::{self, Ran};
 use crate::summary::Summary;
 
 /// Programs that take longest, by the names of their targets. They begin first, so that none of them
@@ -18,6 +19,10 @@ use crate::summary::Summary;
 const LONG: &[&str] = &[
     "cli", "sdk", "crash", "seeds", "amqp", "mqtt", "nats", "postgres", "engine",
 ];
+
+/// A program of tests says something whenever one of them ends, or has gone on for a minute; some of
+/// them are long on a slow machine.
+const SILENCE: Duration = Duration::from_secs(600);
 
 /// Runs all tests, those in the docs included, and counts them.
 pub(super) fn test(root: &Path) -> anyhow::Result<Option<Summary>> {
@@ -43,7 +48,7 @@ fn run_all(programs: &[Built], output: &Path) -> anyhow::Result<Summary> {
             let mut summary = summary
                 .lock()
                 .map_err(|_| anyhow!("another one panicked"))?;
-            *summary += ran.print(of);
+            *summary += print(of, &ran);
         }
         Ok(())
     };
@@ -60,45 +65,24 @@ fn run_all(programs: &[Built], output: &Path) -> anyhow::Result<Summary> {
     Ok(*summary)
 }
 
-/// What a program came to.
-struct Ran {
-    is_success: bool,
-    seconds: f64,
-    text: String,
-}
-
 /// Runs one as cargo would.
 fn run(of: &Built, output: &Path) -> anyhow::Result<Ran> {
     let name = of.program.file_name().context("a program has a name")?;
-    let path = output.join(name);
-    let file = File::create(&path)?;
-    let begun = Instant::now();
-    let status = Command::new(&of.program)
-        .current_dir(&of.folder)
-        .env("CARGO_MANIFEST_DIR", &of.folder)
-        .stdin(Stdio::null())
-        .stdout(file.try_clone()?)
-        .stderr(file)
-        .status()?;
-    let seconds = begun.elapsed().as_secs_f64();
-    let text = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
-    fs::remove_file(&path)?;
-    Ok(Ran {
-        is_success: status.success(),
-        seconds,
-        text,
-    })
+    println!("begins: {}", of.program.display());
+    let mut command = Command::new(&of.program);
+    command.current_dir(&of.folder);
+    command.env("CARGO_MANIFEST_DIR", &of.folder);
+    watched::run(command, &output.join(name), SILENCE)
 }
 
-impl Ran {
-    /// Prints all that it said in one piece, and counts it.
-    fn print(&self, of: &Built) -> Summary {
-        let Self { seconds, text, .. } = self;
-        println!("\n{}, {seconds:.1} s\n{text}", of.program.display());
-        let mut summary = Summary::default();
-        text.lines().for_each(|line| summary.add(line));
-        summary.ended(self.is_success)
-    }
+/// Prints all that one said in one piece, and counts it.
+fn print(of: &Built, ran: &Ran) -> Summary {
+    let Ran { time, text, .. } = ran;
+    let seconds = time.as_secs_f64();
+    println!("\n{}, {seconds:.1} s\n{text}", of.program.display());
+    let mut summary = Summary::default();
+    text.lines().for_each(|line| summary.add(line));
+    summary.ended(ran.is_success)
 }
 
 fn doc_tests(root: &Path) -> anyhow::Result<Summary> {
