@@ -18,6 +18,8 @@ const NEWER: &str = concat!(
 const LOOK: Duration = Duration::from_millis(50);
 /// Servers of a cluster.
 const SIZE: usize = 3;
+/// Within which a cluster is ready, unless something is wrong.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A server with JetStream, which ends when this is dropped.
 #[derive(Debug)]
@@ -79,26 +81,11 @@ impl Server {
         let mut server = Self {
             program: program.to_owned(),
             folder,
-            port: 0,
+            port: free_port(),
             process: None,
         };
-        server.run("-1");
+        server.restart();
         server
-    }
-
-    fn run(&mut self, port: &str) {
-        let ports = tempfile::tempdir().expect("a folder");
-        let mut command = Command::new(&self.program);
-        command.args(["-a", "127.0.0.1", "-p", port, "--ports_file_dir"]);
-        command
-            .arg(ports.path())
-            .arg("-c")
-            .arg(self.folder.path().join("server.conf"));
-        let log = self.folder.path().join("log");
-        let mut process = Process::start(command, "nats-server", &log);
-        // It writes a file when it is ready.
-        self.port = process.wait_until(|| port_below(ports.path()));
-        self.process = Some(process);
     }
 
     /// Ends it at once, with SIGKILL.
@@ -122,7 +109,19 @@ impl Server {
     ///
     /// When it does not start.
     pub fn restart(&mut self) {
-        self.run(&self.port.to_string());
+        let ready = tempfile::tempdir().expect("a folder");
+        let mut command = Command::new(&self.program);
+        command.args(["-a", "127.0.0.1", "-p", &self.port.to_string()]);
+        command.arg("--ports_file_dir").arg(ready.path());
+        command
+            .arg("-c")
+            .arg(self.folder.path().join("server.conf"));
+        let log = self.folder.path().join("log");
+        let mut process = Process::start(command, "nats-server", &log);
+        // It writes a file when it is ready.
+        let is_ready = || std::fs::read_dir(ready.path()).ok()?.next().map(drop);
+        process.wait_until(is_ready);
+        self.process = Some(process);
     }
 
     /// Where it listens, on 127.0.0.1.
@@ -183,6 +182,10 @@ impl Cluster {
     }
 
     /// Makes the stream of a bus, on all of them, once they have found each other.
+    ///
+    /// # Panics
+    ///
+    /// When they do not.
     pub async fn make_stream(&self, name: &str) {
         let [first, ..] = &self.servers[..] else {
             return;
@@ -195,32 +198,46 @@ impl Cluster {
             discard: jetstream::stream::DiscardPolicy::New,
             ..Default::default()
         };
-        loop {
-            let url = format!("127.0.0.1:{}", first.port);
-            if let Ok(client) = async_nats::connect(url).await
-                && jetstream::new(client)
-                    .create_stream(config.clone())
-                    .await
-                    .is_ok()
-            {
-                return;
-            }
-            tokio::time::sleep(LOOK).await;
-        }
+        let make = async || {
+            let client = async_nats::connect(format!("127.0.0.1:{}", first.port)).await;
+            let context = jetstream::new(client.ok()?);
+            context.create_stream(config.clone()).await.ok().map(drop)
+        };
+        found(make, "the servers do not find each other").await;
     }
 
     /// Which of them leads a stream; asked until one does.
+    ///
+    /// # Panics
+    ///
+    /// When none comes to.
     pub async fn leader(&self, stream: &str) -> usize {
-        loop {
+        let ask = async || {
             for server in &self.servers {
                 let leader = server.says_who_leads(stream).await;
                 if let Some(leader) = leader.filter(|index| *index < SIZE) {
-                    return leader;
+                    return Some(leader);
                 }
+            }
+            None
+        };
+        found(ask, "no server leads").await
+    }
+}
+
+/// What a look finds that is repeated until it finds something.
+async fn found<T>(look: impl AsyncFn() -> Option<T>, otherwise: &str) -> T {
+    let looking = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
             }
             tokio::time::sleep(LOOK).await;
         }
-    }
+    };
+    tokio::time::timeout(PATIENCE, looking)
+        .await
+        .expect(otherwise)
 }
 
 impl Server {
@@ -231,16 +248,4 @@ impl Server {
         let leader = stream.cached_info().cluster.as_ref()?.leader.clone()?;
         leader.strip_prefix('n')?.parse().ok()
     }
-}
-
-fn port_below(folder: &Path) -> Option<u16> {
-    let files = std::fs::read_dir(folder).ok()?;
-    let texts = files.filter_map(|file| std::fs::read_to_string(file.ok()?.path()).ok());
-    texts.filter_map(|text| port_in(&text)).next()
-}
-
-/// The port of the first `nats://HOST:PORT` or `tls://HOST:PORT` in a text that is whole.
-fn port_in(text: &str) -> Option<u16> {
-    let (_, rest) = text.split_once("://127.0.0.1:")?;
-    rest.split_once('"')?.0.parse().ok()
 }

@@ -1,6 +1,9 @@
-use std::net::TcpListener;
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::{TcpListener, UdpSocket};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -162,12 +165,42 @@ impl Drop for Process {
     }
 }
 
-/// A port of this machine that is free at this moment.
+/// Ports that the system gives to nobody by itself. From the others it takes those of outgoing connections: while
+/// a server is restarted one of these could take its port, or a client that tries to reach it reach itself.
+const PORTS: Range<u16> = 10_000..30_000;
+
+/// A port of this machine that is free, and that no other call gets as long as this process lives, in
+/// whichever process: its number stays taken for datagrams, which no server here uses.
 ///
 /// # Panics
 ///
 /// When there is none.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").port()
+    static TAKEN: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
+    let [low, high, ..] = RandomState::new().hash_one(()).to_ne_bytes();
+    let begin = usize::from(u16::from_ne_bytes([low, high])) % PORTS.len();
+    for port in PORTS.cycle().skip(begin).take(PORTS.len()) {
+        let Ok(mark) = UdpSocket::bind(("127.0.0.1", port)) else {
+            continue;
+        };
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            TAKEN.lock().expect("no panic before").push(mark);
+            return port;
+        }
+    }
+    panic!("no port of {PORTS:?} is free");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn no_port_is_given_twice() {
+        let ports: HashSet<u16> = (0..100).map(|_| free_port()).collect();
+        assert_eq!(ports.len(), 100);
+        assert!(ports.iter().all(|port| PORTS.contains(port)));
+    }
 }

@@ -170,9 +170,7 @@ fn the_guide_to_running_the_agent_ends_as_it_says() {
     let page = include_str!("../../../docs/guides/run-the-agent.md");
     assert!(page.split_whitespace().count() <= 600, "it is short");
     // Another agent may have the port that it has by itself.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = free.local_addr().expect("a port").port().to_string();
-    drop(free);
+    let port = sealcast_brokers::free_port().to_string();
     let page = page.replace("9464", &port).replace(
         "\n[agent]\n",
         &format!("\n[agent]\nlisten = \"127.0.0.1:{port}\"\n"),
@@ -209,9 +207,7 @@ cat \"$HOME/journal\"
 fn the_guide_to_answering_from_a_program_ends_as_it_says() {
     let page = include_str!("../../../docs/guides/answer-requests-from-a-program.md");
     assert!(page.split_whitespace().count() <= 600, "it is short");
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = free.local_addr().expect("a port").port().to_string();
-    drop(free);
+    let port = sealcast_brokers::free_port().to_string();
     let waiting = [
         (
             "agent",
@@ -353,9 +349,7 @@ echo nothing found
 fn the_guide_to_nats_ends_as_it_says_and_its_server_keeps_nothing_readable() {
     let page = include_str!("../../../docs/guides/use-nats.md");
     assert!(page.split_whitespace().count() <= 700, "it is short");
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = free.local_addr().expect("a port").port().to_string();
-    drop(free);
+    let port = sealcast_brokers::free_port().to_string();
     let (before, started) = ON_NATS;
     let start = "nats-server -c nats.conf &\n";
     assert!(page.contains(start));
@@ -555,9 +549,7 @@ echo nothing found
 fn the_guide_to_mqtt_ends_as_it_says_and_its_broker_keeps_nothing_readable() {
     let page = include_str!("../../../docs/guides/use-mqtt.md");
     assert!(page.split_whitespace().count() <= 700, "it is short");
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = free.local_addr().expect("a port").port().to_string();
-    drop(free);
+    let port = sealcast_brokers::free_port().to_string();
     // As root it would become another user, who may not read what lies here.
     let mut page = page.replace("listener 1883", "user root\nlistener 1883");
     for (typed, waiting) in ON_MQTT {
