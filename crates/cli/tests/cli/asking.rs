@@ -123,9 +123,10 @@ fn another_process_answers_when_one_is_killed_between_its_claim_and_its_answer()
     // No answer gets through as long as this is there.
     let inbox = format!("d/{}/inbox", id[0]["device"].as_str().unwrap());
     rig.refuse(&inbox);
-    let asks = bob.start(&["request", "s", "--wait", LONG]);
+    let mut asks = bob.start(&["request", "s", "--wait", LONG]);
     // What was asked, and that the publisher, whose turn comes first, is about to answer.
     while rig.sent() < 2 {
+        assert!(asks.try_wait().unwrap().is_none(), "nobody is about to");
         std::thread::sleep(Duration::from_millis(5));
     }
     end(victim);

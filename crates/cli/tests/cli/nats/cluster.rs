@@ -32,6 +32,15 @@ fn feed(mut stdin: ChildStdin, ends: &AtomicBool) -> u64 {
     number
 }
 
+/// Has the feeding end with this, so that a failure does not wait for it.
+struct Feeding<'a>(&'a AtomicBool);
+
+impl Drop for Feeding<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Lines as they come out: each is the next one.
 struct Lines {
     from: BufReader<ChildStdout>,
@@ -80,7 +89,8 @@ fn a_cluster_of_which_servers_end_loses_and_doubles_nothing() {
     let stdin = publisher.stdin.take().unwrap();
     let ends = AtomicBool::new(false);
     let written = thread::scope(|scope| {
-        let feeding = scope.spawn(|| feed(stdin, &ends));
+        let feeding = Feeding(&ends);
+        let fed = scope.spawn(|| feed(stdin, &ends));
         followed.take(MORE);
         let leader = kill_leader(&runtime, &mut cluster);
         // The other two go on alone.
@@ -92,8 +102,8 @@ fn a_cluster_of_which_servers_end_loses_and_doubles_nothing() {
             cluster.servers()[index].restart();
         }
         followed.take(MORE);
-        ends.store(true, Ordering::Relaxed);
-        feeding.join().unwrap()
+        drop(feeding);
+        fed.join().unwrap()
     });
     let published = publisher.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&published.stderr);
