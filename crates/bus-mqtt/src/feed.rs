@@ -14,15 +14,15 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::dial::Dial;
 use crate::fault::Fault;
-use crate::home::{Home, text};
+use crate::home::{Home, Mark, text};
 use crate::link::{Client, Event, Link, Receipt, jittered};
 use crate::message::{
     Append, MessageId, Names, PACKED_MAX, PartOf, has_live, is_live, put_sent, take_sent, uncut,
 };
 use crate::packet::Publish;
 use crate::past::{self, Desk};
-use crate::put_back::{Shown, put_back};
-use asking::{Asked, Step};
+use crate::put_back::{PutBackFault, Shown, put_back};
+use asking::{Asking, Step};
 
 /// How often a process looks whether the one that feeds has ended.
 const TAKE_OVER: Duration = Duration::from_millis(500);
@@ -35,6 +35,9 @@ const BATCH_BYTES: usize = 4 << 20;
 const HELD_BYTES_MAX: usize = 64 << 20;
 /// Messages that wait for what had passed before them.
 const LATER_MAX: usize = 8;
+/// How long after a survey a process that begins to feed takes it that others have nothing that the
+/// broker lost meanwhile.
+const SURE_FOR_MS: u64 = 60 * 1_000;
 /// How long an answer is waited for before the question is put again.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// Between two attempts to write to the mirror.
@@ -73,7 +76,6 @@ async fn feed(
     is_archive: bool,
 ) -> Result<Infallible, FeedFault> {
     let (followed, next) = home.followed().await?;
-    let is_settled = home.is_settled().await?;
     let mut wanted = home.tail_followed(next)?;
     let (events_tx, mut events) = mpsc::unbounded_channel();
     let (steps_tx, mut steps) = mpsc::unbounded_channel();
@@ -92,21 +94,23 @@ async fn feed(
         link,
         writer: u64::from_be_bytes(bytes),
         followed,
-        is_settled,
-        is_first: true,
+        ready: home.ready().await?,
+        asked: home.asked().await?,
+        connections: 0,
         arrived: Vec::new(),
         arrived_bytes: 0,
         survey: None,
         surveys: 0,
         fences: Vec::new(),
         parted: Vec::new(),
+        tasks: JoinSet::new(),
         steps: steps_tx,
-        asked: None,
-        questions: 0,
+        asking: Asking::default(),
+        answered: BTreeSet::new(),
         desk: Desk::new(is_archive),
     };
     loop {
-        let given_up_at = feeder.asked.as_ref().map(|asked| asked.until);
+        let given_up_at = feeder.asking.given_up_at();
         tokio::select! {
             step = steps.recv() => match step {
                 Some(step) => feeder.step(step).await?,
@@ -119,9 +123,7 @@ async fn feed(
             () = sleep_until(given_up_at.unwrap_or_else(Instant::now)), if given_up_at.is_some() => {
                 // An answer may be there that is not looked at yet.
                 feeder.handle_waiting(&mut events).await?;
-                if feeder.asked.as_ref().is_some_and(|asked| asked.until <= Instant::now()) {
-                    feeder.finish().await?;
-                }
+                feeder.give_up();
             }
             items = wanted.next() => {
                 let scopes = items?.1.into_iter().filter_map(text);
@@ -130,6 +132,11 @@ async fn feed(
                 feeder.survey(&new).await?;
             }
         }
+        while let Ok(step) = steps.try_recv() {
+            feeder.step(step).await?;
+        }
+        while feeder.tasks.try_join_next().is_some() {}
+        feeder.make_ready().await?;
     }
 }
 
@@ -139,9 +146,11 @@ struct Feeder {
     link: Arc<Link>,
     writer: u64,
     followed: BTreeSet<String>,
-    /// As the home's folder has it.
-    is_settled: bool,
-    is_first: bool,
+    /// As the home's folder has them.
+    ready: BTreeSet<String>,
+    asked: BTreeMap<String, u64>,
+    /// How many connections there were.
+    connections: u64,
     /// What came and is not in the mirror yet, in order.
     arrived: Vec<(Arrival, Option<Receipt>)>,
     arrived_bytes: usize,
@@ -152,11 +161,14 @@ struct Feeder {
     fences: Vec<MessageId>,
     /// What came whole in parts, which are of no use once it is in the mirror.
     parted: Vec<(Topic, ArrivalId)>,
-    /// Told what tasks of this feeder have come to.
+    /// What it has others do; ends with it.
+    tasks: JoinSet<()>,
+    /// Told what they have come to.
     steps: mpsc::UnboundedSender<Step>,
-    /// While others are asked for what had passed.
-    asked: Option<Asked>,
-    questions: u64,
+    /// Whom is asked for what had passed.
+    asking: Asking,
+    /// Scopes of which the mirror has all that is to be had, once it has what arrived.
+    answered: BTreeSet<String>,
     /// Where others are answered.
     desk: Desk,
 }
@@ -167,8 +179,14 @@ struct Survey {
     /// The question whose answer comes behind all of it.
     number: u64,
     scopes: BTreeSet<String>,
-    /// Scopes of whose data something may have passed, and since when; 0 for all.
-    since: BTreeMap<String, u64>,
+    /// Scopes of which something may have passed since others were asked last, as far as the broker may
+    /// have gone back.
+    doubtful: BTreeSet<String>,
+    /// What lies there if the broker has not gone back since, and whether it does.
+    mark: Option<Mark>,
+    is_marked: bool,
+    /// Whether it is of all that is followed.
+    is_whole: bool,
     held: Vec<(MessageId, Arrival)>,
     held_bytes: usize,
     shown: Shown,
@@ -194,63 +212,67 @@ impl Feeder {
 
     async fn handle(&mut self, event: Event) -> Result<(), FeedFault> {
         match event {
-            Event::Up { has_session } => {
-                let is_first = std::mem::replace(&mut self.is_first, false);
-                if let Some(asked) = self.asked.take() {
-                    self.arrived.extend(asked.later);
-                }
-                if let Some(survey) = &mut self.survey {
-                    survey.shown = Shown::default();
-                }
-                // Over a connection that broke, the broker may have been put back to an older state.
-                let all = self.followed.clone();
-                if is_first && has_session && self.is_settled {
-                    self.resume(&all);
-                    // What came to be followed while nobody fed.
-                    let ready = self.home.ready().await?;
-                    let new: BTreeSet<_> = all.difference(&ready).cloned().collect();
-                    return match new.is_empty() {
-                        true => Ok(()),
-                        false => self.survey(&new).await,
-                    };
-                }
-                self.survey(&all).await
-            }
+            Event::Up { has_session } => self.up(has_session).await,
             Event::Message { publish, receipt } => self.message(publish, receipt).await,
         }
     }
 
-    /// Subscribes to scopes, and begins to hold what is retained of them.
-    async fn survey(&mut self, scopes: &BTreeSet<String>) -> Result<(), FeedFault> {
-        let ready = self.home.ready().await?;
-        let mut asked = self.home.asked().await?;
-        for scope in scopes.iter().filter(|scope| has_live(scope)) {
-            // What was asked for and not all answered is asked for again.
-            if !ready.contains(scope) {
-                asked.insert(scope.clone(), 0);
-            } else if !asked.contains_key(scope) {
+    /// There is a connection. The broker may have been put back to an older state, while nobody of the
+    /// home was there to see it, too.
+    async fn up(&mut self, has_session: bool) -> Result<(), FeedFault> {
+        self.connections += 1;
+        self.arrived.append(&mut self.asking.end());
+        let mark = match has_session {
+            true => self.home.mark().await?,
+            false => None,
+        };
+        let survey = self.survey.get_or_insert_default();
+        survey.shown = Shown::default();
+        survey.is_marked = false;
+        survey.is_whole = true;
+        survey.mark = mark;
+        survey.doubtful.clear();
+        let mut asked = self.asked.clone();
+        for scope in self.ready.iter().filter(|scope| has_live(scope)) {
+            if !asked.contains_key(scope) {
                 let newest = past::newest_of(&self.home, scope).await?;
                 asked.insert(scope.clone(), newest);
+                if self.connections == 1 {
+                    survey.doubtful.insert(scope.clone());
+                }
             }
         }
-        self.home.set_asked(&asked).await?;
-        // What is held is acknowledged before it is in the mirror; should this process end, the next
-        // has to ask for it again.
-        self.home.set_settled(false).await?;
-        self.is_settled = false;
+        self.note_asked(asked).await?;
+        self.survey(&self.followed.clone()).await
+    }
+
+    /// Subscribes to scopes, and begins to hold what is retained of them.
+    async fn survey(&mut self, scopes: &BTreeSet<String>) -> Result<(), FeedFault> {
+        let mut asked = self.asked.clone();
+        for scope in scopes.difference(&self.ready).filter(|of| has_live(of)) {
+            asked.insert(scope.clone(), 0);
+        }
+        self.note_asked(asked).await?;
         self.surveys += 1;
         let number = self.surveys;
         let survey = self.survey.get_or_insert_default();
         survey.number = number;
         survey.scopes.extend(scopes.iter().cloned());
-        asked.retain(|scope, _| survey.scopes.contains(scope));
-        survey.since = asked;
         // The question has to be behind what is retained of all of them.
         let scopes = survey.scopes.clone();
         let asking = self.put_survey(number, &scopes);
         if let Some(survey) = &mut self.survey {
             survey.asking = JoinSet::new();
             survey.asking.spawn(asking);
+        }
+        Ok(())
+    }
+
+    /// Notes of which scopes others have to be asked until that was answered.
+    async fn note_asked(&mut self, asked: BTreeMap<String, u64>) -> Result<(), FeedFault> {
+        if asked != self.asked {
+            self.home.set_asked(&asked).await?;
+            self.asked = asked;
         }
         Ok(())
     }
@@ -263,7 +285,7 @@ impl Feeder {
     ) -> impl Future<Output = ()> + Send + use<> {
         let mut filters: Vec<_> = scopes.iter().map(|of| self.names.scope(of)).collect();
         filters.extend(self.question_filters(scopes));
-        filters.extend([self.names.fence(), self.names.past()]);
+        filters.extend([self.names.fence(), self.names.past(), self.names.mark()]);
         let id = MessageId {
             writer: self.writer,
             number,
@@ -299,22 +321,19 @@ impl Feeder {
         filters
     }
 
-    /// Goes on with a session: subscribes where the broker has lost that, having been put back, or where
-    /// the process before did not, not being that of an archive.
-    fn resume(&self, scopes: &BTreeSet<String>) {
-        let mut filters = self.question_filters(scopes);
-        filters.extend(scopes.iter().map(|of| self.names.scope(of)));
-        filters.extend([self.names.fence(), self.names.past()]);
-        let link = Arc::clone(&self.link);
-        // Where the connection breaks, there is a survey.
-        tokio::spawn(async move { link.subscribe_anew(filters).await.is_ok() });
-    }
-
     async fn message(&mut self, publish: Publish, receipt: Receipt) -> Result<(), FeedFault> {
         if publish.topic == self.names.fence() {
             if let Some((id, _)) = take_sent(&publish.payload) {
                 self.take_in().await?;
                 self.fence(id).await?;
+            }
+            self.link.acknowledge(receipt).await;
+            return Ok(());
+        }
+        if publish.topic == self.names.mark() {
+            if let Some(survey) = self.survey.as_mut().filter(|_| publish.is_retained) {
+                let id = take_sent(&publish.payload).map(|(id, _)| id);
+                survey.is_marked = survey.mark.is_some_and(|mark| Some(mark.id) == id);
             }
             self.link.acknowledge(receipt).await;
             return Ok(());
@@ -325,13 +344,12 @@ impl Feeder {
         if let Some((scope, is_to_archives)) = self.names.parse_question(&publish.topic) {
             if self.followed.contains(&scope) {
                 let (names, link) = (self.names.clone(), Arc::clone(&self.link));
-                self.desk.answer(
-                    Arc::clone(&self.home),
-                    (names, link),
-                    scope,
-                    &publish.payload,
-                    is_to_archives,
-                );
+                let home = Arc::clone(&self.home);
+                let question = (&publish.payload, is_to_archives);
+                let answering = self.desk.answer(home, (names, link), scope, question);
+                if let Some(answering) = answering {
+                    self.tasks.spawn(answering);
+                }
             }
             self.link.acknowledge(receipt).await;
             return Ok(());
@@ -427,15 +445,14 @@ impl Feeder {
             }
             return Ok(());
         }
-        if let Some(asked) = &mut self.asked
-            && !is_past
-        {
-            asked.later.push((arrival, Some(receipt)));
+        if self.asking.is_waited_for() && !is_past {
+            let later = &mut self.asking.later;
+            later.push((arrival, Some(receipt)));
             // A broker that waits for more acknowledgements sends no history either.
-            if asked.later.len() < LATER_MAX {
+            if later.len() < LATER_MAX {
                 return Ok(());
             }
-            self.arrived.append(&mut asked.later);
+            self.arrived.append(later);
             return self.take_in().await;
         }
         self.arrived.push((arrival, Some(receipt)));
@@ -476,40 +493,61 @@ impl Feeder {
         self.take_in().await
     }
 
-    /// The mirror has all that came before a question.
+    /// Says that the mirror has all that came before a question.
     async fn fence(&mut self, id: MessageId) -> Result<(), FeedFault> {
         if id.writer != self.writer {
             match self.survey.is_some() {
                 true => self.fences.push(id),
-                false => self.answer(id),
+                false => {
+                    self.arrived.append(&mut self.asking.later);
+                    self.take_in().await?;
+                    self.answer(id);
+                }
             }
             return Ok(());
         }
-        let is_asked = self
+        // It was put more than once.
+        if self
             .survey
             .as_ref()
-            .is_some_and(|of| of.number == id.number);
-        let is_known = self.asked.as_ref().is_some_and(|of| of.survey == id.number);
-        // It was put more than once.
-        if !is_asked || is_known {
-            return Ok(());
+            .is_some_and(|of| of.number == id.number)
+        {
+            self.release().await?;
+            return self.shown().await;
         }
-        self.release().await?;
-        let Some(survey) = &mut self.survey else {
+        Ok(())
+    }
+
+    /// The mirror has all that the broker has retained of the scopes of a survey.
+    async fn shown(&mut self) -> Result<(), FeedFault> {
+        let Some(mut survey) = self.survey.take() else {
             return Ok(());
         };
         survey.asking.abort_all();
-        let (number, since) = (survey.number, survey.since.clone());
-        match since.is_empty() {
-            false => {
-                self.ask(number, since);
-                Ok(())
-            }
-            true => self.finish().await,
+        let mark = survey.mark.filter(|_| survey.is_marked);
+        let now = past::now_ms();
+        let is_recent = |mark: Mark| (mark.time_ms..=mark.time_ms + SURE_FOR_MS).contains(&now);
+        let mut asked = self.asked.clone();
+        if mark.is_some_and(is_recent) {
+            asked.retain(|scope, _| !survey.doubtful.contains(scope));
         }
+        self.note_asked(asked).await?;
+        for scope in &survey.scopes {
+            match self.asked.get(scope) {
+                Some(since) => self.ask(scope.clone(), *since),
+                None => drop(self.answered.insert(scope.clone())),
+            }
+        }
+        self.put_back(survey, mark.map_or(0, |mark| mark.time_ms));
+        self.arrived.append(&mut self.asking.later);
+        self.take_in().await?;
+        for id in std::mem::take(&mut self.fences) {
+            self.answer(id);
+        }
+        Ok(())
     }
 
-    fn answer(&self, id: MessageId) {
+    fn answer(&mut self, id: MessageId) {
         let answer = Publish {
             topic: self.names.fenced(id.writer),
             payload: put_sent(id, b""),
@@ -517,25 +555,36 @@ impl Feeder {
         };
         let link = Arc::clone(&self.link);
         // Whoever gets no answer asks again.
-        tokio::spawn(async move { link.publish(answer).await.is_ok() });
+        self.tasks
+            .spawn(async move { drop(link.publish(answer).await) });
     }
 
-    /// Publishes again what this home wrote and the broker has not shown.
-    fn put_back(&self, survey: Survey) {
+    /// Publishes again what this home wrote and the broker has not shown, and then leaves a mark.
+    /// `since`: what was written to data topics before that, the broker has.
+    fn put_back(&mut self, survey: Survey, since: u64) {
         let (home, names) = (Arc::clone(&self.home), self.names.clone());
         let (link, steps) = (Arc::clone(&self.link), self.steps.clone());
-        tokio::spawn(async move {
-            let Survey {
-                number,
-                scopes,
-                shown,
-                ..
-            } = survey;
-            let all_there = put_back(&home, &names, &link, &scopes, &shown).await;
-            // Where that failed, the next survey finds out what is still missing.
-            if all_there.is_ok() {
-                let _is_told = steps.send(Step::PutBack(number)).is_ok();
+        let time_ms = past::now_ms();
+        let id = MessageId {
+            writer: self.writer,
+            number: self.connections,
+        };
+        let putting = async move {
+            let Survey { scopes, shown, .. } = survey;
+            put_back(&home, (&names, &link), &scopes, &shown, since).await?;
+            if !survey.is_whole {
+                return Ok(());
             }
-        });
+            let mark = Publish {
+                topic: names.mark(),
+                payload: put_sent(id, b""),
+                is_retained: true,
+            };
+            link.publish(mark).await?;
+            let _is_told = steps.send(Step::Marked(Mark { id, time_ms })).is_ok();
+            Ok::<_, PutBackFault>(())
+        };
+        // Where that failed, the next survey finds out what is still missing.
+        self.tasks.spawn(async move { drop(putting.await) });
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::fault::Fault;
 use crate::link::PATIENCE;
+use crate::message::{MessageId, put_sent, take_sent};
 
 /// Bytes that are read of what the home keeps of itself at once.
 const READ_BYTES: usize = 1 << 20;
@@ -33,6 +34,27 @@ pub(crate) struct Home {
 struct Known {
     ready: BTreeSet<String>,
     next: Offset,
+}
+
+/// What a home leaves at the broker when it has dealt with all that the broker had lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) id: MessageId,
+    /// What this home had written by then the broker has taken before it; in milliseconds since the Unix
+    /// epoch.
+    pub(crate) time_ms: u64,
+}
+
+impl Mark {
+    fn encode(self) -> Vec<u8> {
+        put_sent(self.id, &self.time_ms.to_be_bytes()).into()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (id, time) = take_sent(bytes)?;
+        let time_ms = u64::from_be_bytes(time.try_into().ok()?);
+        Some(Self { id, time_ms })
+    }
 }
 
 /// Kept by the one process that feeds the mirror.
@@ -108,16 +130,14 @@ impl Home {
         self.replace_own("asked", said.into_bytes()).await
     }
 
-    /// Whether all that the broker had retained has been taken in since it last had no session for
-    /// this home.
-    pub(crate) async fn is_settled(&self) -> Result<bool, BusError> {
-        let last = self.last_own("settled").await?;
-        Ok(last.is_some_and(|item| item.payload == [1]))
+    /// What it last left at the broker to tell by whether the broker went back.
+    pub(crate) async fn mark(&self) -> Result<Option<Mark>, BusError> {
+        let said = self.last_own("mark").await?;
+        Ok(said.and_then(|item| Mark::decode(&item.payload)))
     }
 
-    pub(crate) async fn set_settled(&self, is_settled: bool) -> Result<(), BusError> {
-        let payload = vec![u8::from(is_settled)];
-        self.replace_own("settled", payload).await
+    pub(crate) async fn set_mark(&self, mark: Mark) -> Result<(), BusError> {
+        self.replace_own("mark", mark.encode()).await
     }
 
     async fn last_own(&self, name: &str) -> Result<Option<Item>, BusError> {
@@ -286,13 +306,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_home_is_unsettled_until_it_says_otherwise() {
+    async fn a_home_knows_the_last_mark_that_it_left() {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::open(folder.path()).await.unwrap();
-        assert!(!home.is_settled().await.unwrap());
-        for is_settled in [true, false, true] {
-            home.set_settled(is_settled).await.unwrap();
-            assert_eq!(home.is_settled().await.unwrap(), is_settled);
+        assert_eq!(home.mark().await.unwrap(), None);
+        for number in 1..3 {
+            let id = MessageId { writer: 7, number };
+            let mark = Mark { id, time_ms: 99 };
+            home.set_mark(mark).await.unwrap();
+            assert_eq!(home.mark().await.unwrap(), Some(mark));
         }
     }
 

@@ -76,8 +76,6 @@ enum Command {
     Publish(Publish, Done),
     Subscribe {
         filters: Vec<String>,
-        /// Whether what is retained is to come where the subscription is not new, too.
-        is_for_all: bool,
         done: oneshot::Sender<Result<(), Fault>>,
     },
     Unsubscribe(Vec<String>),
@@ -143,26 +141,16 @@ impl Link {
         Ok(Flying(outcome))
     }
 
-    /// Subscribes, and returns when the broker has done so. Where the session does not last, it is
-    /// done again with each new connection.
+    /// Subscribes, and returns when the broker has done so; what is retained comes, also where the
+    /// subscription is not new. Where the session does not last, it is done again with each new
+    /// connection.
     pub(crate) async fn subscribe(&self, filters: Vec<String>) -> Result<(), Fault> {
-        self.subscribe_for(filters, true).await
-    }
-
-    /// Subscribes where the broker has lost a subscription. One that speaks 3.1.1 hands out once more
-    /// what it has retained of the others, too.
-    pub(crate) async fn subscribe_anew(&self, filters: Vec<String>) -> Result<(), Fault> {
-        self.subscribe_for(filters, false).await
-    }
-
-    async fn subscribe_for(&self, filters: Vec<String>, is_for_all: bool) -> Result<(), Fault> {
         let subscribing = async {
             for some in filters.chunks(FILTERS_MAX) {
                 loop {
                     let (done, outcome) = oneshot::channel();
                     let command = Command::Subscribe {
                         filters: some.to_vec(),
-                        is_for_all,
                         done,
                     };
                     let sent = self.commands.send(command).await;
@@ -341,7 +329,7 @@ impl Runner {
         let filters: Vec<_> = self.filters.iter().cloned().collect();
         for some in filters.chunks(FILTERS_MAX) {
             let id = self.draw_id();
-            put_subscribe(version, (id, true), some, out);
+            put_subscribe(version, id, some, out);
         }
         for of in &mut self.flight {
             // To a broker that does not know the session, it is another message.
@@ -370,13 +358,9 @@ impl Runner {
                     connection: self.connections,
                 });
             }
-            Command::Subscribe {
-                filters,
-                is_for_all,
-                done,
-            } => {
+            Command::Subscribe { filters, done } => {
                 let id = self.draw_id();
-                put_subscribe(version, (id, is_for_all), &filters, out);
+                put_subscribe(version, id, &filters, out);
                 if self.client.kept_for == 0 {
                     self.filters.extend(filters);
                 }

@@ -224,6 +224,11 @@ impl Names {
         format!("{}/home/{}/fenced/{writer:016x}", self.prefix, self.home)
     }
 
+    /// What this home leaves there, to tell later whether the broker went back.
+    pub(crate) fn mark(&self) -> String {
+        format!("{}/home/{}/mark", self.prefix, self.home)
+    }
+
     /// Where one of them writes to itself.
     pub(crate) fn echo(&self, writer: u64) -> String {
         format!("{}/home/{}/echo/{writer:016x}", self.prefix, self.home)

@@ -338,14 +338,8 @@ pub(crate) fn put_publish_done(id: u16, bytes: &mut BytesMut) {
     put(bytes, 0x40, |body| body.put_u16(id));
 }
 
-/// Subscribes with QoS 1. What is retained is sent, or only where a subscription is new, which no server
-/// of MQTT 3.1.1 can be asked for.
-pub(crate) fn put_subscribe(
-    version: Version,
-    (id, is_for_all): (u16, bool),
-    filters: &[String],
-    bytes: &mut BytesMut,
-) {
+/// Subscribes with QoS 1. What is retained is sent, also where the subscription is not new.
+pub(crate) fn put_subscribe(version: Version, id: u16, filters: &[String], bytes: &mut BytesMut) {
     put(bytes, 0x82, |body| {
         body.put_u16(id);
         if version == Version::Five {
@@ -353,10 +347,7 @@ pub(crate) fn put_subscribe(
         }
         for filter in filters {
             put_text(body, filter);
-            body.put_u8(match version {
-                Version::Five if !is_for_all => 0x11,
-                Version::Five | Version::Three => 0x01,
-            });
+            body.put_u8(0x01);
         }
     });
 }
@@ -473,16 +464,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_retained_is_asked_for_again_or_not() {
+    fn what_is_retained_is_asked_for_with_each_subscription() {
         let filters = ["a/+".to_owned()];
         let mut bytes = BytesMut::new();
-        put_subscribe(Version::Five, (7, true), &filters, &mut bytes);
+        put_subscribe(Version::Five, 7, &filters, &mut bytes);
         assert_eq!(&bytes[..], b"\x82\x09\x00\x07\x00\x00\x03a/+\x01");
         bytes.clear();
-        put_subscribe(Version::Five, (7, false), &filters, &mut bytes);
-        assert_eq!(&bytes[..], b"\x82\x09\x00\x07\x00\x00\x03a/+\x11");
-        bytes.clear();
-        put_subscribe(Version::Three, (7, false), &filters, &mut bytes);
+        put_subscribe(Version::Three, 7, &filters, &mut bytes);
         assert_eq!(&bytes[..], b"\x82\x08\x00\x07\x00\x03a/+\x01");
     }
 

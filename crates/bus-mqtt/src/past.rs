@@ -211,25 +211,21 @@ impl Desk {
         self.is_archive
     }
 
-    /// Begins to answer. Of more than can wait, none is answered: whoever asked goes on without.
+    /// What answers a question. Of more than can wait, none is answered: whoever asked goes on without.
     pub(crate) fn answer(
         &self,
         home: Arc<Home>,
         (names, link): (Names, Arc<Link>),
         scope: String,
-        question: &Bytes,
-        is_to_archives: bool,
-    ) {
-        let question = Question::decode(question).filter(|of| of.home != home.name);
-        let place = Arc::clone(&self.waiting).try_acquire_owned();
-        let (Some(question), Ok(place)) = (question, place) else {
-            return;
-        };
+        (question, is_to_archives): (&Bytes, bool),
+    ) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let question = Question::decode(question).filter(|of| of.home != home.name)?;
+        let place = Arc::clone(&self.waiting).try_acquire_owned().ok()?;
         if is_to_archives && !self.is_archive {
-            return;
+            return None;
         }
         let at_once = Arc::clone(&self.at_once);
-        tokio::spawn(async move {
+        Some(async move {
             let _turn = at_once.acquire().await;
             let page = Page {
                 home,
@@ -241,7 +237,7 @@ impl Desk {
             // Whoever asked has waited long enough by then.
             let _answered = page.hand_out(&scope).await;
             drop(place);
-        });
+        })
     }
 }
 

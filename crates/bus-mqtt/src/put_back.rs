@@ -39,18 +39,19 @@ impl Shown {
 }
 
 /// Publishes what the broker has not shown of what this home wrote to logs that are retained, and again
-/// what it wrote lately to others.
+/// what it wrote lately to others; `since`: not before that, in milliseconds since the Unix epoch.
 pub(crate) async fn put_back(
     home: &Home,
-    names: &Names,
-    link: &Link,
+    (names, link): (&Names, &Link),
     scopes: &BTreeSet<String>,
     shown: &Shown,
+    since: u64,
 ) -> Result<(), PutBackFault> {
+    let since = since.max(past::now_ms().saturating_sub(AGAIN_WITHIN_MS));
     for scope in scopes {
         for topic in home.mirror.topics(topics_start(scope)).await? {
             if crate::message::scope(&topic) == *scope {
-                put_back_topic(home, names, link, &topic, shown).await?;
+                put_back_topic(home, (names, link), &topic, shown, since).await?;
             }
         }
     }
@@ -68,13 +69,12 @@ pub(crate) enum PutBackFault {
 
 async fn put_back_topic(
     home: &Home,
-    names: &Names,
-    link: &Link,
+    (names, link): (&Names, &Link),
     topic: &Topic,
     shown: &Shown,
+    since: u64,
 ) -> Result<(), PutBackFault> {
     let is_live = is_live(topic);
-    let since = past::now_ms().saturating_sub(AGAIN_WITHIN_MS);
     let mut at = Offset(0);
     if is_live {
         let end = home.mirror.bus().end(topic).await?;

@@ -1,6 +1,6 @@
 //! What a survey ends with: others are asked for what had passed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use sealcast_bus::Arrival;
 use tokio::time::Instant;
 
 use super::{FeedFault, Feeder};
+use crate::home::Mark;
 use crate::link::Receipt;
 use crate::packet::{NO_SUBSCRIBERS, Publish};
 use crate::past::{Answer, Question, now_ms};
@@ -20,46 +21,69 @@ const NEXT_ANSWER: Duration = Duration::from_secs(10);
 /// What a task has come to.
 pub(super) enum Step {
     /// What the broker lacked at a survey is there again.
-    PutBack(u64),
+    Marked(Mark),
     /// There is no archive that a question would be answered by.
     NobodyHas(u64),
 }
 
-/// Archives that are asked for what had passed.
-pub(super) struct Asked {
-    /// For which survey.
-    pub(super) survey: u64,
-    /// By number of the question, for which scope and age.
-    pub(super) open: BTreeMap<u64, (String, u64)>,
-    /// When no more is waited for.
-    pub(super) until: Instant,
+/// Who is asked for what had passed.
+#[derive(Default)]
+pub(super) struct Asking {
+    /// By its number, each question that is not answered.
+    open: BTreeMap<u64, Open>,
+    /// How many there were.
+    count: u64,
     /// What comes meanwhile, and lies behind what had passed.
     pub(super) later: Vec<(Arrival, Option<Receipt>)>,
 }
 
-impl Feeder {
-    /// Asks others for what had passed, each scope by a question of its own.
-    pub(super) fn ask(&mut self, survey: u64, since: BTreeMap<String, u64>) {
-        let later = self.asked.take().map(|asked| asked.later);
-        let mut open = BTreeMap::new();
-        for (scope, since) in since {
-            let age_ms = match since {
-                0 => u64::MAX,
-                since => now_ms().saturating_sub(since),
-            };
-            self.questions += 1;
-            self.put_question(self.questions, (&scope, age_ms), Bytes::new());
-            open.insert(self.questions, (scope, age_ms));
-        }
-        self.asked = Some(Asked {
-            survey,
-            open,
-            until: Instant::now() + FIRST_ANSWER,
-            later: later.unwrap_or_default(),
-        });
+/// A question for what had passed in a scope.
+struct Open {
+    scope: String,
+    age_ms: u64,
+    /// When no more is waited for.
+    until: Instant,
+}
+
+impl Asking {
+    pub(super) fn is_waited_for(&self) -> bool {
+        !self.open.is_empty()
     }
 
-    fn put_question(&self, number: u64, (scope, age_ms): (&str, u64), cursor: Bytes) {
+    /// When the next question counts as answered.
+    pub(super) fn given_up_at(&self) -> Option<Instant> {
+        self.open.values().map(|open| open.until).min()
+    }
+
+    /// Asks nobody any more; returns what was held for that.
+    pub(super) fn end(&mut self) -> Vec<(Arrival, Option<Receipt>)> {
+        self.open.clear();
+        std::mem::take(&mut self.later)
+    }
+}
+
+impl Feeder {
+    /// Asks others for what had passed in a scope; `since`: in milliseconds since the Unix epoch, 0 for
+    /// all.
+    pub(super) fn ask(&mut self, scope: String, since: u64) {
+        let age_ms = match since {
+            0 => u64::MAX,
+            since => now_ms().saturating_sub(since),
+        };
+        self.asking.open.retain(|_, open| open.scope != scope);
+        self.asking.count += 1;
+        let number = self.asking.count;
+        self.put_question(number, (&scope, age_ms), Bytes::new());
+        let until = Instant::now() + FIRST_ANSWER;
+        let open = Open {
+            scope,
+            age_ms,
+            until,
+        };
+        self.asking.open.insert(number, open);
+    }
+
+    fn put_question(&mut self, number: u64, (scope, age_ms): (&str, u64), cursor: Bytes) {
         let is_first = cursor.is_empty();
         let question = Question {
             home: self.home.name.clone(),
@@ -75,7 +99,7 @@ impl Feeder {
         let (to_all, to_archives) = (self.names.again(scope), self.names.ask(scope));
         let (to_all, to_archives) = (publish(to_all), publish(to_archives));
         let (link, steps) = (Arc::clone(&self.link), self.steps.clone());
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             if is_first {
                 // What comes of it is taken in whenever it comes.
                 let _asked = link.publish(to_all).await;
@@ -95,10 +119,15 @@ impl Feeder {
         publish: Publish,
         receipt: Receipt,
     ) -> Result<(), FeedFault> {
-        let (number, answer) = match Answer::decode(&publish.payload) {
-            Some((_, Answer::Message { name, payload })) => {
-                if let Some(asked) = &mut self.asked {
-                    asked.until = Instant::now() + NEXT_ANSWER;
+        let Some((number, answer)) = Answer::decode(&publish.payload) else {
+            self.link.acknowledge(receipt).await;
+            return Ok(());
+        };
+        let open = self.asking.open.get_mut(&number);
+        match answer {
+            Answer::Message { name, payload } => {
+                if let Some(open) = open {
+                    open.until = Instant::now() + NEXT_ANSWER;
                 }
                 let message = Publish {
                     topic: name,
@@ -107,73 +136,67 @@ impl Feeder {
                 };
                 return self.log(message, receipt, true).await;
             }
-            Some(told) => told,
-            None => {
-                self.link.acknowledge(receipt).await;
-                return Ok(());
-            }
-        };
-        self.link.acknowledge(receipt).await;
-        let Some(asked) = &mut self.asked else {
-            return Ok(());
-        };
-        match answer {
             Answer::More(cursor) => {
-                if let Some((scope, age_ms)) = asked.open.get(&number).cloned() {
-                    asked.until = Instant::now() + NEXT_ANSWER;
+                if let Some(open) = open {
+                    open.until = Instant::now() + NEXT_ANSWER;
+                    let (scope, age_ms) = (open.scope.clone(), open.age_ms);
                     self.put_question(number, (&scope, age_ms), cursor);
                 }
-                Ok(())
             }
-            Answer::Done | Answer::Message { .. } => self.step(Step::NobodyHas(number)).await,
+            Answer::Done => self.nobody_has(number),
         }
+        self.link.acknowledge(receipt).await;
+        Ok(())
     }
 
     pub(super) async fn step(&mut self, step: Step) -> Result<(), FeedFault> {
         match step {
-            // Unless another survey has begun.
-            Step::PutBack(number) if number == self.surveys => {
-                self.home.set_settled(true).await?;
-                self.is_settled = true;
+            // Unless it is of another connection, which begins with another survey.
+            Step::Marked(mark) if mark.id.number == self.connections => {
+                self.home.set_mark(mark).await?;
             }
-            Step::PutBack(_) => {}
-            Step::NobodyHas(number) => {
-                if let Some(asked) = &mut self.asked
-                    && asked.open.remove(&number).is_some()
-                    && asked.open.is_empty()
-                {
-                    self.finish().await?;
-                }
-            }
+            Step::Marked(_) => {}
+            Step::NobodyHas(number) => self.nobody_has(number),
         }
         Ok(())
     }
 
-    /// The mirror has all that is to be had of what a survey was for.
-    pub(super) async fn finish(&mut self) -> Result<(), FeedFault> {
-        let asked = self.asked.take();
-        let of = asked.as_ref().map(|asked| asked.survey);
-        let number = self.survey.as_ref().map(|survey| survey.number);
-        // Another survey may have begun, whose question is not back.
-        let is_over = of.is_none() || of == number;
-        if is_over {
-            self.release().await?;
+    /// A question is answered.
+    fn nobody_has(&mut self, number: u64) {
+        if let Some(open) = self.asking.open.remove(&number) {
+            self.answered.insert(open.scope);
         }
-        if let Some(asked) = asked {
-            self.arrived.extend(asked.later);
+    }
+
+    /// Takes questions for answered that nobody has answered for too long.
+    pub(super) fn give_up(&mut self) {
+        let now = Instant::now();
+        self.asking.open.retain(|_, open| {
+            let is_waited_for = open.until > now;
+            if !is_waited_for {
+                self.answered.insert(open.scope.clone());
+            }
+            is_waited_for
+        });
+    }
+
+    /// Says of scopes that the mirror has all that is to be had of them.
+    pub(super) async fn make_ready(&mut self) -> Result<(), FeedFault> {
+        if !self.asking.is_waited_for() {
+            self.arrived.append(&mut self.asking.later);
         }
         self.take_in().await?;
-        let Some(survey) = self.survey.take_if(|_| is_over) else {
+        if self.answered.is_empty() {
             return Ok(());
-        };
-        self.home.set_ready(&survey.scopes).await?;
-        let mut asked = self.home.asked().await?;
-        asked.retain(|scope, _| !survey.scopes.contains(scope));
-        self.home.set_asked(&asked).await?;
-        self.put_back(survey);
-        for id in std::mem::take(&mut self.fences) {
-            self.answer(id);
         }
-        Ok(())
+        let answered = std::mem::take(&mut self.answered);
+        let new: BTreeSet<_> = answered.difference(&self.ready).cloned().collect();
+        if !new.is_empty() {
+            self.home.set_ready(&new).await?;
+            self.ready.extend(new);
+        }
+        let mut asked = self.asked.clone();
+        asked.retain(|scope, _| !answered.contains(scope));
+        self.note_asked(asked).await
     }
 }

@@ -1,9 +1,11 @@
 //! What passed before a home came is handed out by who kept it.
 
 use sealcast_brokers::mosquitto::Server;
-use sealcast_bus::{Bus, Offset};
+use sealcast_bus::{Bus, FileBus, Offset};
 
-use crate::rig::{Home, all, numbered, open, open_archive, put, sorted, topic, wait_for};
+use crate::rig::{
+    Home, all, numbered, open, open_archive, put, sorted, topic, wait_for, wait_until_marked,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_home_has_all_messages_from_an_archive() {
@@ -70,4 +72,74 @@ async fn what_a_killed_broker_lost_is_sent_again_by_who_wrote_it_and_nothing_com
     assert_eq!(sorted(following.await.unwrap()), texts);
     assert_eq!(reader.bus.end(&data).await.unwrap(), Offset(60));
     assert_eq!(all(&writer.bus, &data).await, texts);
+}
+
+/// Of each log that is kept and each that is not, what was written before and after the broker saved.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_broker_lost_is_put_back_by_who_stayed_and_by_who_starts_anew() {
+    let mut server = Server::start();
+    let logs = [topic("s/1f/keys"), topic("s/1f/data")];
+    let (stays, leaves, away) = (
+        Home::on(&server, "x").await,
+        Home::on(&server, "x").await,
+        Home::on(&server, "x").await,
+    );
+    for log in &logs {
+        away.bus.end(log).await.unwrap();
+        put(&stays.bus, log, "before, stays").await;
+        put(&leaves.bus, log, "before, leaves").await;
+        assert_eq!(all(&away.bus, log).await.len(), 2);
+    }
+    wait_until_marked(leaves.folder.path()).await;
+    let Home { folder, bus } = away;
+    drop(bus);
+    server.save();
+    for log in &logs {
+        put(&stays.bus, log, "after, stays").await;
+        put(&leaves.bus, log, "after, leaves").await;
+    }
+    let of_leaves = leaves.folder;
+    drop(leaves.bus);
+    server.kill();
+    server.restart();
+    let _leaves = open(&server, "x", of_leaves.path()).await;
+    let away = open(&server, "x", folder.path()).await;
+    for log in &logs {
+        let found = sorted(wait_for(&away, log, 4).await);
+        let expected = [
+            "after, leaves",
+            "after, stays",
+            "before, leaves",
+            "before, stays",
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(away.end(log).await.unwrap(), Offset(4));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_broker_lost_for_a_home_that_was_away_it_gets_from_an_archive() {
+    let mut server = Server::start();
+    let data = topic("s/1f/data");
+    let folder = tempfile::tempdir().unwrap();
+    let archive = open_archive(&server, "x", folder.path()).await;
+    archive.end(&data).await.unwrap();
+    let (writer, away) = (Home::on(&server, "x").await, Home::on(&server, "x").await);
+    put(&writer.bus, &data, "before").await;
+    wait_for(&away.bus, &data, 1).await;
+    let Home { folder, bus } = away;
+    drop(bus);
+    server.save();
+    put(&writer.bus, &data, "after").await;
+    wait_for(&archive, &data, 2).await;
+    // Nobody who wrote it is there to send it again.
+    drop(writer);
+    server.kill();
+    server.restart();
+    // It was away for longer than it takes the others to have nothing for it.
+    let own = FileBus::open(folder.path().join("own")).await.unwrap();
+    wait_until_marked(folder.path()).await;
+    own.append(&topic("mark"), vec![vec![0; 24]]).await.unwrap();
+    let away = open(&server, "x", folder.path()).await;
+    assert_eq!(wait_for(&away, &data, 2).await, ["before", "after"]);
 }

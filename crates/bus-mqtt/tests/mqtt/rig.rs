@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use sealcast_brokers::mosquitto::Server;
-use sealcast_bus::{Bus, BusUrl, Offset, ServerAddress, ServerOptions, Topic};
+use sealcast_bus::{Bus, BusUrl, FileBus, Offset, ServerAddress, ServerOptions, Topic};
 use sealcast_bus_mqtt::MqttBus;
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -91,6 +91,14 @@ async fn follow(bus: &dyn Bus, topic: &Topic, count: usize) -> Vec<String> {
         }
     }
     texts
+}
+
+/// Waits until a home has dealt with what its broker had lost when it came.
+pub(crate) async fn wait_until_marked(folder: &Path) {
+    let own = FileBus::open(folder.join("own")).await.unwrap();
+    let mut tail = own.tail(vec![(topic("mark"), Offset(0))]);
+    let marked = timeout(HUNG_AFTER, tail.next()).await;
+    marked.expect("a home leaves a mark").unwrap();
 }
 
 pub(crate) fn sorted(mut texts: Vec<String>) -> Vec<String> {
