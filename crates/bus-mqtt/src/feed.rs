@@ -1,6 +1,7 @@
 //! Taking into the mirror what the broker brings: one process of a home does it for all.
 
 mod asking;
+mod survey;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -14,15 +15,15 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::dial::Dial;
 use crate::fault::Fault;
-use crate::home::{Home, Mark, text};
-use crate::link::{Client, Event, Link, Receipt, jittered};
+use crate::home::{Home, text};
+use crate::link::{Client, Event, Link, Receipt, draw, jittered};
 use crate::message::{
-    Append, MessageId, Names, PACKED_MAX, PartOf, has_live, is_live, put_sent, take_sent, uncut,
+    Append, MessageId, Names, PACKED_MAX, PartOf, is_live, put_sent, take_sent, uncut,
 };
 use crate::packet::Publish;
-use crate::past::{self, Desk};
-use crate::put_back::{PutBackFault, Shown, put_back};
+use crate::past::Desk;
 use asking::{Asking, Step};
+use survey::Survey;
 
 /// How often a process looks whether the one that feeds has ended.
 const TAKE_OVER: Duration = Duration::from_millis(500);
@@ -35,9 +36,8 @@ const BATCH_BYTES: usize = 4 << 20;
 const HELD_BYTES_MAX: usize = 64 << 20;
 /// Messages that wait for what had passed before them.
 const LATER_MAX: usize = 8;
-/// How long after a survey a process that begins to feed takes it that others have nothing that the
-/// broker lost meanwhile.
-const SURE_FOR_MS: u64 = 60 * 1_000;
+/// Questions how far the mirror is that wait for that; of more, each is put again.
+const FENCES_MAX: usize = 4_096;
 /// How long an answer is waited for before the question is put again.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// Between two attempts to write to the mirror.
@@ -86,13 +86,12 @@ async fn feed(
     // No more than the broker may send unacknowledged ever waits here.
     let on_event = move |event| drop(events_tx.send(event));
     let link = Arc::new(Link::open(dial, client, on_event).await?);
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(Fault::no_answer)?;
+    let (writer, question) = (draw()?, draw()?);
     let mut feeder = Feeder {
         home: Arc::clone(home),
         names: names.clone(),
         link,
-        writer: u64::from_be_bytes(bytes),
+        writer,
         followed,
         ready: home.ready().await?,
         asked: home.asked().await?,
@@ -105,7 +104,7 @@ async fn feed(
         parted: Vec::new(),
         tasks: JoinSet::new(),
         steps: steps_tx,
-        asking: Asking::default(),
+        asking: Asking::starting_at(question),
         answered: BTreeSet::new(),
         desk: Desk::new(is_archive),
     };
@@ -173,27 +172,6 @@ struct Feeder {
     desk: Desk,
 }
 
-/// All that the broker has retained of some scopes, as it comes, in no order.
-#[derive(Debug, Default)]
-struct Survey {
-    /// The question whose answer comes behind all of it.
-    number: u64,
-    scopes: BTreeSet<String>,
-    /// Scopes of which something may have passed since others were asked last, as far as the broker may
-    /// have gone back.
-    doubtful: BTreeSet<String>,
-    /// What lies there if the broker has not gone back since, and whether it does.
-    mark: Option<Mark>,
-    is_marked: bool,
-    /// Whether it is of all that is followed.
-    is_whole: bool,
-    held: Vec<(MessageId, Arrival)>,
-    held_bytes: usize,
-    shown: Shown,
-    /// Subscribes, and puts the question.
-    asking: JoinSet<()>,
-}
-
 impl Feeder {
     /// Deals with what has come, and takes it in.
     async fn handle_waiting(
@@ -215,110 +193,6 @@ impl Feeder {
             Event::Up { has_session } => self.up(has_session).await,
             Event::Message { publish, receipt } => self.message(publish, receipt).await,
         }
-    }
-
-    /// There is a connection. The broker may have been put back to an older state, while nobody of the
-    /// home was there to see it, too.
-    async fn up(&mut self, has_session: bool) -> Result<(), FeedFault> {
-        self.connections += 1;
-        self.arrived.append(&mut self.asking.end());
-        let mark = match has_session {
-            true => self.home.mark().await?,
-            false => None,
-        };
-        let survey = self.survey.get_or_insert_default();
-        survey.shown = Shown::default();
-        survey.is_marked = false;
-        survey.is_whole = true;
-        survey.mark = mark;
-        survey.doubtful.clear();
-        let mut asked = self.asked.clone();
-        for scope in self.ready.iter().filter(|scope| has_live(scope)) {
-            if !asked.contains_key(scope) {
-                let newest = past::newest_of(&self.home, scope).await?;
-                asked.insert(scope.clone(), newest);
-                if self.connections == 1 {
-                    survey.doubtful.insert(scope.clone());
-                }
-            }
-        }
-        self.note_asked(asked).await?;
-        self.survey(&self.followed.clone()).await
-    }
-
-    /// Subscribes to scopes, and begins to hold what is retained of them.
-    async fn survey(&mut self, scopes: &BTreeSet<String>) -> Result<(), FeedFault> {
-        let mut asked = self.asked.clone();
-        for scope in scopes.difference(&self.ready).filter(|of| has_live(of)) {
-            asked.insert(scope.clone(), 0);
-        }
-        self.note_asked(asked).await?;
-        self.surveys += 1;
-        let number = self.surveys;
-        let survey = self.survey.get_or_insert_default();
-        survey.number = number;
-        survey.scopes.extend(scopes.iter().cloned());
-        // The question has to be behind what is retained of all of them.
-        let scopes = survey.scopes.clone();
-        let asking = self.put_survey(number, &scopes);
-        if let Some(survey) = &mut self.survey {
-            survey.asking = JoinSet::new();
-            survey.asking.spawn(asking);
-        }
-        Ok(())
-    }
-
-    /// Notes of which scopes others have to be asked until that was answered.
-    async fn note_asked(&mut self, asked: BTreeMap<String, u64>) -> Result<(), FeedFault> {
-        if asked != self.asked {
-            self.home.set_asked(&asked).await?;
-            self.asked = asked;
-        }
-        Ok(())
-    }
-
-    /// Subscribes, and puts the question until somebody ends this, its answer being there.
-    fn put_survey(
-        &self,
-        number: u64,
-        scopes: &BTreeSet<String>,
-    ) -> impl Future<Output = ()> + Send + use<> {
-        let mut filters: Vec<_> = scopes.iter().map(|of| self.names.scope(of)).collect();
-        filters.extend(self.question_filters(scopes));
-        filters.extend([self.names.fence(), self.names.past(), self.names.mark()]);
-        let id = MessageId {
-            writer: self.writer,
-            number,
-        };
-        let question = Publish {
-            topic: self.names.fence(),
-            payload: put_sent(id, b""),
-            is_retained: false,
-        };
-        let link = Arc::clone(&self.link);
-        async move {
-            // Where the connection breaks, the next one begins anew.
-            while link.subscribe(filters.clone()).await.is_err() {
-                sleep(ASK_AGAIN).await;
-            }
-            loop {
-                // A broker may drop it, having too much on its way to us.
-                let _asked = link.publish(question.clone()).await;
-                sleep(ASK_AGAIN).await;
-            }
-        }
-    }
-
-    /// Where others ask for what had passed in some scopes.
-    fn question_filters(&self, scopes: &BTreeSet<String>) -> Vec<String> {
-        let mut filters = Vec::new();
-        for scope in scopes.iter().filter(|scope| has_live(scope)) {
-            filters.push(self.names.again(scope));
-            if self.desk.is_archive() {
-                filters.push(self.names.ask(scope));
-            }
-        }
-        filters
     }
 
     async fn message(&mut self, publish: Publish, receipt: Receipt) -> Result<(), FeedFault> {
@@ -477,32 +351,15 @@ impl Feeder {
         Ok(())
     }
 
-    /// Takes in what is held, in the order in which its writers placed it.
-    async fn release(&mut self) -> Result<(), FeedFault> {
-        let Some(survey) = &mut self.survey else {
-            return Ok(());
-        };
-        survey.held_bytes = 0;
-        let mut held = std::mem::take(&mut survey.held);
-        held.sort_by(|(a, of_a), (b, of_b)| {
-            (&of_a.topic, of_a.stamp, a).cmp(&(&of_b.topic, of_b.stamp, b))
-        });
-        for (_, arrival) in held {
-            self.arrived.push((arrival, None));
-        }
-        self.take_in().await
-    }
-
     /// Says that the mirror has all that came before a question.
     async fn fence(&mut self, id: MessageId) -> Result<(), FeedFault> {
         if id.writer != self.writer {
-            match self.survey.is_some() {
-                true => self.fences.push(id),
-                false => {
-                    self.arrived.append(&mut self.asking.later);
-                    self.take_in().await?;
-                    self.answer(id);
-                }
+            if self.survey.is_none() {
+                self.arrived.append(&mut self.asking.later);
+                self.take_in().await?;
+                self.answer(id);
+            } else if self.fences.len() < FENCES_MAX {
+                self.fences.push(id);
             }
             return Ok(());
         }
@@ -518,35 +375,6 @@ impl Feeder {
         Ok(())
     }
 
-    /// The mirror has all that the broker has retained of the scopes of a survey.
-    async fn shown(&mut self) -> Result<(), FeedFault> {
-        let Some(mut survey) = self.survey.take() else {
-            return Ok(());
-        };
-        survey.asking.abort_all();
-        let mark = survey.mark.filter(|_| survey.is_marked);
-        let now = past::now_ms();
-        let is_recent = |mark: Mark| (mark.time_ms..=mark.time_ms + SURE_FOR_MS).contains(&now);
-        let mut asked = self.asked.clone();
-        if mark.is_some_and(is_recent) {
-            asked.retain(|scope, _| !survey.doubtful.contains(scope));
-        }
-        self.note_asked(asked).await?;
-        for scope in &survey.scopes {
-            match self.asked.get(scope) {
-                Some(since) => self.ask(scope.clone(), *since),
-                None => drop(self.answered.insert(scope.clone())),
-            }
-        }
-        self.put_back(survey, mark.map_or(0, |mark| mark.time_ms));
-        self.arrived.append(&mut self.asking.later);
-        self.take_in().await?;
-        for id in std::mem::take(&mut self.fences) {
-            self.answer(id);
-        }
-        Ok(())
-    }
-
     fn answer(&mut self, id: MessageId) {
         let answer = Publish {
             topic: self.names.fenced(id.writer),
@@ -557,34 +385,5 @@ impl Feeder {
         // Whoever gets no answer asks again.
         self.tasks
             .spawn(async move { drop(link.publish(answer).await) });
-    }
-
-    /// Publishes again what this home wrote and the broker has not shown, and then leaves a mark.
-    /// `since`: what was written to data topics before that, the broker has.
-    fn put_back(&mut self, survey: Survey, since: u64) {
-        let (home, names) = (Arc::clone(&self.home), self.names.clone());
-        let (link, steps) = (Arc::clone(&self.link), self.steps.clone());
-        let time_ms = past::now_ms();
-        let id = MessageId {
-            writer: self.writer,
-            number: self.connections,
-        };
-        let putting = async move {
-            let Survey { scopes, shown, .. } = survey;
-            put_back(&home, (&names, &link), &scopes, &shown, since).await?;
-            if !survey.is_whole {
-                return Ok(());
-            }
-            let mark = Publish {
-                topic: names.mark(),
-                payload: put_sent(id, b""),
-                is_retained: true,
-            };
-            link.publish(mark).await?;
-            let _is_told = steps.send(Step::Marked(Mark { id, time_ms })).is_ok();
-            Ok::<_, PutBackFault>(())
-        };
-        // Where that failed, the next survey finds out what is still missing.
-        self.tasks.spawn(async move { drop(putting.await) });
     }
 }

@@ -1,25 +1,26 @@
 //! How one handle talks to the broker: it publishes, asks how far the mirror is, and listens.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::future;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use sealcast_bus::{BusError, BusFuture, Limits, Listener, Topic};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout};
 
 use crate::dial::Dial;
 use crate::fault::Fault;
-use crate::link::{Client, Event, Link, PATIENCE};
+use crate::link::{Client, Event, Link, PATIENCE, draw};
 use crate::message::{MessageId, Names, put_sent, take_sent};
 use crate::packet::Publish;
 
 /// Payloads that wait for a listener that is late; of more, the oldest are dropped.
 const WAITING_MAX: usize = 4 * Limits::SENT_WAITING_MIN;
-/// Senders of which a listener knows what it heard of them.
-const SENDERS_MAX: usize = 4_096;
+/// Payloads of which a listener knows that it heard them.
+const HEARD_MAX: usize = 16_384;
 /// How long an answer is waited for before the question is put again.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
@@ -36,10 +37,10 @@ pub(crate) struct Line {
 }
 
 /// What came over the connection.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Heard {
-    fenced: watch::Sender<u64>,
-    echoed: watch::Sender<u64>,
+    /// By the number of a question, who waits until it comes back.
+    asked: Mutex<BTreeMap<u64, oneshot::Sender<()>>>,
     ears: Mutex<Ears>,
 }
 
@@ -49,8 +50,9 @@ type Ears = BTreeMap<String, Vec<Weak<Ear>>>;
 /// One listener.
 #[derive(Debug)]
 struct Ear {
-    /// It hears what comes behind this echo.
+    /// It hears what comes behind the echo of this number.
     since: u64,
+    has_begun: AtomicBool,
     kept: Mutex<Kept>,
     more: Notify,
 }
@@ -58,20 +60,17 @@ struct Ear {
 #[derive(Debug, Default)]
 struct Kept {
     waiting: VecDeque<(String, Vec<u8>)>,
-    /// By sender and topic, the last of its numbers that was heard.
-    last: BTreeMap<(u64, String), u64>,
+    /// Digests of what was heard last, the oldest first.
+    heard: VecDeque<u64>,
+    known: HashSet<u64>,
+    /// Drawn anew for each, so that nobody finds what has the digest of something else.
+    state: RandomState,
 }
 
 impl Line {
     pub(crate) async fn open(dial: Dial, names: Names, place: String) -> Result<Self, Fault> {
-        let mut bytes = [0; 8];
-        getrandom::fill(&mut bytes).map_err(Fault::no_answer)?;
-        let writer = u64::from_be_bytes(bytes);
-        let heard = Arc::new(Heard {
-            fenced: watch::Sender::new(0),
-            echoed: watch::Sender::new(0),
-            ears: Mutex::default(),
-        });
+        let writer = draw()?;
+        let heard = Arc::new(Heard::default());
         let client = Client {
             id: format!("sc{writer:016x}"),
             kept_for: 0,
@@ -85,13 +84,10 @@ impl Line {
                     return;
                 };
                 if publish.topic == fenced {
-                    hears
-                        .fenced
-                        .send_modify(|last| *last = id.number.max(*last));
+                    hears.answer(id.number);
                 } else if publish.topic == echo {
-                    hears
-                        .echoed
-                        .send_modify(|last| *last = id.number.max(*last));
+                    hears.begin(id.number);
+                    hears.answer(id.number);
                 } else {
                     hears.tell(&publish.topic, id, payload);
                 }
@@ -119,37 +115,32 @@ impl Line {
 
     /// A name for the next message of this handle.
     pub(crate) fn next_id(&self) -> MessageId {
-        MessageId {
-            writer: self.writer,
-            number: self.numbers.fetch_add(1, Ordering::Relaxed) + 1,
-        }
+        self.numbered(self.numbers.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    fn numbered(&self, number: u64) -> MessageId {
+        let writer = self.writer;
+        MessageId { writer, number }
     }
 
     /// Returns when the mirror has all that the broker had taken when this was called.
     pub(crate) async fn fence(&self) -> Result<(), BusError> {
-        let fenced = self.heard.fenced.subscribe();
-        let fence = self.ask(self.names.fence(), self.next_id(), fenced);
-        fence.await.map_err(|fault| self.fault(fault))
+        let fencing = async { self.ask(self.names.fence(), draw()?).await };
+        fencing.await.map_err(|fault| self.fault(fault))
     }
 
-    /// Publishes a question until its number, or a later one, has come back.
-    async fn ask(
-        &self,
-        topic: String,
-        id: MessageId,
-        mut answers: watch::Receiver<u64>,
-    ) -> Result<(), Fault> {
+    /// Publishes a question until its number, which nobody guesses, has come back.
+    async fn ask(&self, topic: String, number: u64) -> Result<(), Fault> {
+        let mut asked = self.heard.ask(number);
+        let question = Publish {
+            topic,
+            payload: put_sent(self.numbered(number), b""),
+            is_retained: false,
+        };
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
-            self.link
-                .publish(Publish {
-                    topic: topic.clone(),
-                    payload: put_sent(id, b""),
-                    is_retained: false,
-                })
-                .await?;
-            let answered = answers.wait_for(|last| *last >= id.number);
-            if timeout(ASK_AGAIN, answered).await.is_ok() {
+            self.link.publish(question.clone()).await?;
+            if timeout(ASK_AGAIN, &mut asked.answer).await.is_ok() {
                 return Ok(());
             }
         }
@@ -167,17 +158,59 @@ impl Line {
     }
 }
 
+/// Somebody who waits for an answer, until this is dropped.
+struct Asked<'a> {
+    heard: &'a Heard,
+    number: u64,
+    answer: oneshot::Receiver<()>,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.heard.asked().remove(&self.number);
+    }
+}
+
 impl Heard {
     fn ears(&self) -> MutexGuard<'_, Ears> {
         self.ears.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn asked(&self) -> MutexGuard<'_, BTreeMap<u64, oneshot::Sender<()>>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask(&self, number: u64) -> Asked<'_> {
+        let (answered, answer) = oneshot::channel();
+        self.asked().insert(number, answered);
+        Asked {
+            heard: self,
+            number,
+            answer,
+        }
+    }
+
+    fn answer(&self, number: u64) {
+        if let Some(asked) = self.asked().remove(&number) {
+            // Whoever asked may have left.
+            let _is_told = asked.send(()).is_ok();
+        }
+    }
+
+    /// What comes from now on is heard by who listens since then.
+    fn begin(&self, number: u64) {
+        let ears = self.ears();
+        let all = ears.values().flatten().filter_map(Weak::upgrade);
+        for ear in all.filter(|ear| ear.since == number) {
+            ear.has_begun.store(true, Ordering::Relaxed);
+        }
+    }
+
     fn tell(&self, topic: &str, id: MessageId, payload: &[u8]) {
-        let echoed = *self.echoed.borrow();
         let ears = self.ears();
         let listening = ears.get(topic).into_iter().flatten();
         for ear in listening.filter_map(Weak::upgrade) {
-            if ear.since <= echoed && payload.len() <= Limits::SENT_MAX {
+            if ear.has_begun.load(Ordering::Relaxed) && payload.len() <= Limits::SENT_MAX {
                 ear.hear(topic, id, payload);
             }
         }
@@ -191,15 +224,19 @@ impl Ear {
 
     fn hear(&self, topic: &str, id: MessageId, payload: &[u8]) {
         let mut kept = self.kept();
-        if kept.last.len() >= SENDERS_MAX {
-            kept.last.pop_first();
-        }
-        let last = kept.last.entry((id.writer, topic.to_owned())).or_default();
+        // By its bytes, too: whoever guesses a number keeps nobody from being heard.
+        let whole = (topic, id.writer, id.number, payload);
+        let digest = kept.state.hash_one(whole);
         // It was sent again over another connection.
-        if id.number <= *last {
+        if !kept.known.insert(digest) {
             return;
         }
-        *last = id.number;
+        kept.heard.push_back(digest);
+        if kept.heard.len() > HEARD_MAX
+            && let Some(oldest) = kept.heard.pop_front()
+        {
+            kept.known.remove(&oldest);
+        }
         if kept.waiting.len() >= WAITING_MAX {
             kept.waiting.pop_front();
         }
@@ -224,10 +261,11 @@ impl MqttListener {
             .into_iter()
             .map(|topic| (line.names.now(&topic), topic));
         let topics: BTreeMap<_, _> = named.collect();
-        let id = line.next_id();
+        let since = draw().map_err(|fault| line.fault(fault))?;
         let listener = Self {
             ear: Arc::new(Ear {
-                since: id.number,
+                since,
+                has_begun: AtomicBool::new(false),
                 kept: Mutex::default(),
                 more: Notify::new(),
             }),
@@ -247,8 +285,7 @@ impl MqttListener {
         // What was on its way before is behind us when a message to ourselves has come back.
         let begun = async {
             line.link.subscribe(filters).await?;
-            let echoed = line.heard.echoed.subscribe();
-            line.ask(line.names.echo(line.writer), id, echoed).await
+            line.ask(line.names.echo(line.writer), since).await
         };
         begun.await.map_err(|fault| line.fault(fault))?;
         Ok(listener)

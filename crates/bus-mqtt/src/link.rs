@@ -460,6 +460,13 @@ async fn read_all(mut reader: PacketReader, packets: mpsc::Sender<Result<Incomin
     }
 }
 
+/// A number that nobody guesses.
+pub(crate) fn draw() -> Result<u64, Fault> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(Fault::no_answer)?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
 /// A duration of three to five quarters of `about`, so that many who wait do not come at once.
 pub(crate) fn jittered(about: Duration) -> Duration {
     let mut byte = [128];

@@ -46,10 +46,10 @@ pub(crate) struct Question {
 pub(crate) enum Answer {
     /// A message as it was published, and on which topic.
     Message { name: String, payload: Bytes },
-    /// The page is over, and more follows behind a place.
-    More(Bytes),
-    /// All was handed out.
-    Done,
+    /// The page of a home is over, and more follows behind a place, which begins with its name.
+    More { home: String, cursor: Bytes },
+    /// A home has handed out all.
+    Done { home: String },
 }
 
 const MESSAGE: u8 = 0;
@@ -100,11 +100,14 @@ impl Answer {
                 bytes.put_slice(name.as_bytes());
                 bytes.put_slice(payload);
             }
-            Self::More(cursor) => {
+            Self::More { cursor, .. } => {
                 bytes.put_u8(MORE);
                 bytes.put_slice(cursor);
             }
-            Self::Done => bytes.put_u8(DONE),
+            Self::Done { home } => {
+                bytes.put_u8(DONE);
+                bytes.put_slice(home.as_bytes());
+            }
         }
         bytes.freeze()
     }
@@ -122,8 +125,13 @@ impl Answer {
                     payload: rest,
                 }
             }
-            MORE => Self::More(rest),
-            DONE => Self::Done,
+            MORE => Self::More {
+                home: home_name(rest.get(..HOME_BYTES)?)?,
+                cursor: rest,
+            },
+            DONE => Self::Done {
+                home: home_name(&rest).filter(|_| rest.len() == HOME_BYTES)?,
+            },
             _ => return None,
         };
         Some((number, answer))
@@ -270,7 +278,14 @@ impl Page {
             }
         }
         if self.is_archive {
-            let last = more.map_or(Answer::Done, |at| Answer::More(at.encode(&self.home.name)));
+            let home = self.home.name.clone();
+            let last = match more {
+                Some(at) => Answer::More {
+                    cursor: at.encode(&home),
+                    home,
+                },
+                None => Answer::Done { home },
+            };
             flying.push(self.say(&last).await?);
         }
         for flying in flying {
@@ -297,6 +312,11 @@ impl Page {
             if !self.is_archive {
                 let end = self.home.mirror.bus().end(&topic).await?;
                 at = at.max(Offset(end.0.saturating_sub(PAGE)));
+            }
+            // What was trimmed is no longer there to be handed out.
+            match self.home.mirror.bus().read(&topic, at, 0).await?.first() {
+                Some(first) => at = first.offset,
+                None => continue,
             }
             loop {
                 let origins = self.home.mirror.origins(&topic, at, ORIGINS).await?;
@@ -350,14 +370,20 @@ mod tests {
             name: "p/log/a/@0.1".into(),
             payload: Bytes::from_static(b"x"),
         };
-        for answer in [
-            message,
-            Answer::More(Bytes::from_static(b"c")),
-            Answer::Done,
-        ] {
+        let home = "0123456789abcdef".to_owned();
+        let more = Answer::More {
+            home: home.clone(),
+            cursor: Bytes::from_static(b"0123456789abcdefc"),
+        };
+        for answer in [message, more, Answer::Done { home }] {
             let bytes = answer.encode(9);
             assert_eq!(Answer::decode(&bytes), Some((9, answer)));
             assert_eq!(Answer::decode(&bytes.slice(..8)), None);
+        }
+        // Whose is it?
+        for odd in [&b"\x01"[..], b"\x02", b"\x02xyz", b"\x020123456789abcdef0"] {
+            let odd = [&[0; 8], odd].concat();
+            assert_eq!(Answer::decode(&odd.into()), None);
         }
         assert_eq!(
             Answer::decode(&Bytes::from_static(b"\0\0\0\0\0\0\0\x01\x09")),

@@ -17,6 +17,12 @@ use crate::past::{Answer, Question, now_ms};
 /// How long archives have for their first answer, and for each that follows.
 const FIRST_ANSWER: Duration = Duration::from_secs(3);
 const NEXT_ANSWER: Duration = Duration::from_secs(10);
+/// How long others have when one has said that this was all.
+const OTHERS: Duration = Duration::from_secs(1);
+/// How long answers may keep a home waiting.
+const WAITED_MAX: Duration = Duration::from_secs(600);
+/// Archives that may have more for one question.
+const ARCHIVES_MAX: usize = 16;
 
 /// What a task has come to.
 pub(super) enum Step {
@@ -27,12 +33,11 @@ pub(super) enum Step {
 }
 
 /// Who is asked for what had passed.
-#[derive(Default)]
 pub(super) struct Asking {
-    /// By its number, each question that is not answered.
+    /// By its number.
     open: BTreeMap<u64, Open>,
-    /// How many there were.
-    count: u64,
+    /// Of the next question.
+    number: u64,
     /// What comes meanwhile, and lies behind what had passed.
     pub(super) later: Vec<(Arrival, Option<Receipt>)>,
 }
@@ -41,18 +46,60 @@ pub(super) struct Asking {
 struct Open {
     scope: String,
     age_ms: u64,
-    /// When no more is waited for.
-    until: Instant,
+    begun: Instant,
+    /// When the last answer came.
+    heard: Option<Instant>,
+    /// Archives that have more.
+    midway: BTreeSet<String>,
+    /// Whether one has said that this was all.
+    is_done: bool,
+    /// Whether nothing is waited for any more; what still comes is taken in.
+    is_over: bool,
+}
+
+impl Open {
+    fn new(scope: String, age_ms: u64) -> Self {
+        Self {
+            scope,
+            age_ms,
+            begun: Instant::now(),
+            heard: None,
+            midway: BTreeSet::new(),
+            is_done: false,
+            is_over: false,
+        }
+    }
+
+    /// When the mirror counts as having all; once it does, when nobody is expected to go on any more.
+    fn until(&self) -> Instant {
+        let heard = self.heard.unwrap_or(self.begun);
+        let until = match self.heard {
+            _ if self.is_over => return heard + NEXT_ANSWER,
+            None => self.begun + FIRST_ANSWER,
+            Some(_) if self.is_done && self.midway.is_empty() => heard + OTHERS,
+            Some(_) => heard + NEXT_ANSWER,
+        };
+        until.min(self.begun + WAITED_MAX)
+    }
 }
 
 impl Asking {
+    /// `number`: of the first question, which strangers should not guess.
+    pub(super) fn starting_at(number: u64) -> Self {
+        Self {
+            open: BTreeMap::new(),
+            number,
+            later: Vec::new(),
+        }
+    }
+
     pub(super) fn is_waited_for(&self) -> bool {
-        !self.open.is_empty()
+        self.open.values().any(|open| !open.is_over)
     }
 
     /// When the next question counts as answered.
     pub(super) fn given_up_at(&self) -> Option<Instant> {
-        self.open.values().map(|open| open.until).min()
+        self.open.values().map(Open::until).min()
     }
 
     /// Asks nobody any more; returns what was held for that.
@@ -71,16 +118,10 @@ impl Feeder {
             since => now_ms().saturating_sub(since),
         };
         self.asking.open.retain(|_, open| open.scope != scope);
-        self.asking.count += 1;
-        let number = self.asking.count;
+        self.asking.number = self.asking.number.wrapping_add(1);
+        let number = self.asking.number;
         self.put_question(number, (&scope, age_ms), Bytes::new());
-        let until = Instant::now() + FIRST_ANSWER;
-        let open = Open {
-            scope,
-            age_ms,
-            until,
-        };
-        self.asking.open.insert(number, open);
+        self.asking.open.insert(number, Open::new(scope, age_ms));
     }
 
     fn put_question(&mut self, number: u64, (scope, age_ms): (&str, u64), cursor: Bytes) {
@@ -124,10 +165,10 @@ impl Feeder {
             return Ok(());
         };
         let open = self.asking.open.get_mut(&number);
-        match answer {
-            Answer::Message { name, payload } => {
+        match (answer, open) {
+            (Answer::Message { name, payload }, open) => {
                 if let Some(open) = open {
-                    open.until = Instant::now() + NEXT_ANSWER;
+                    open.heard = Some(Instant::now());
                 }
                 let message = Publish {
                     topic: name,
@@ -136,14 +177,22 @@ impl Feeder {
                 };
                 return self.log(message, receipt, true).await;
             }
-            Answer::More(cursor) => {
-                if let Some(open) = open {
-                    open.until = Instant::now() + NEXT_ANSWER;
+            (Answer::More { home, cursor }, Some(open)) => {
+                let is_known = open.midway.contains(&home);
+                if is_known || open.midway.len() < ARCHIVES_MAX {
+                    open.heard = Some(Instant::now());
+                    open.midway.insert(home);
                     let (scope, age_ms) = (open.scope.clone(), open.age_ms);
                     self.put_question(number, (&scope, age_ms), cursor);
                 }
             }
-            Answer::Done => self.nobody_has(number),
+            (Answer::Done { home }, Some(open)) => {
+                open.heard = Some(Instant::now());
+                open.midway.remove(&home);
+                open.is_done = true;
+            }
+            // Nobody asked for that.
+            (Answer::More { .. } | Answer::Done { .. }, None) => {}
         }
         self.link.acknowledge(receipt).await;
         Ok(())
@@ -156,27 +205,28 @@ impl Feeder {
                 self.home.set_mark(mark).await?;
             }
             Step::Marked(_) => {}
-            Step::NobodyHas(number) => self.nobody_has(number),
+            Step::NobodyHas(number) => {
+                if let Some(open) = self.asking.open.remove(&number) {
+                    self.answered.insert(open.scope);
+                }
+            }
         }
         Ok(())
-    }
-
-    /// A question is answered.
-    fn nobody_has(&mut self, number: u64) {
-        if let Some(open) = self.asking.open.remove(&number) {
-            self.answered.insert(open.scope);
-        }
     }
 
     /// Takes questions for answered that nobody has answered for too long.
     pub(super) fn give_up(&mut self) {
         let now = Instant::now();
         self.asking.open.retain(|_, open| {
-            let is_waited_for = open.until > now;
-            if !is_waited_for {
-                self.answered.insert(open.scope.clone());
+            if open.until() > now {
+                return true;
             }
-            is_waited_for
+            if open.is_over {
+                return false;
+            }
+            open.is_over = true;
+            self.answered.insert(open.scope.clone());
+            true
         });
     }
 
@@ -198,5 +248,31 @@ impl Feeder {
         let mut asked = self.asked.clone();
         asked.retain(|scope, _| !answered.contains(scope));
         self.note_asked(asked).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open() -> Open {
+        Open::new("s/1f/#".into(), u64::MAX)
+    }
+
+    #[test]
+    fn all_who_have_more_are_waited_for_and_nobody_for_ever() {
+        let mut open = open();
+        assert_eq!(open.until(), open.begun + FIRST_ANSWER);
+        let heard = open.begun + FIRST_ANSWER;
+        open.heard = Some(heard);
+        assert_eq!(open.until(), heard + NEXT_ANSWER);
+        // One has more, and another has said that this was all.
+        open.midway.insert("0123456789abcdef".into());
+        open.is_done = true;
+        assert_eq!(open.until(), heard + NEXT_ANSWER);
+        open.midway.clear();
+        assert_eq!(open.until(), heard + OTHERS);
+        open.heard = Some(open.begun + WAITED_MAX * 2);
+        assert_eq!(open.until(), open.begun + WAITED_MAX);
     }
 }

@@ -49,6 +49,30 @@ async fn a_late_home_has_all_messages_from_an_archive() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_several_archives_the_one_with_more_is_not_cut_short() {
+    let server = Server::start();
+    let data = topic("s/1f/data");
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let short = open_archive(&server, "x", folders[0].path()).await;
+    let long = open_archive(&server, "x", folders[1].path()).await;
+    short.end(&data).await.unwrap();
+    long.end(&data).await.unwrap();
+    let writer = Home::on(&server, "x").await;
+    let texts = numbered("text", 700);
+    for some in texts.chunks(35) {
+        let payloads = some.iter().map(|text| text.clone().into_bytes());
+        writer.bus.append(&data, payloads.collect()).await.unwrap();
+    }
+    drop(writer);
+    for archive in [&short, &long] {
+        wait_for(archive, &data, texts.len()).await;
+    }
+    short.trim(&data, Offset(690)).await.unwrap();
+    let late = Home::on(&server, "x").await;
+    assert_eq!(sorted(wait_for(&late.bus, &data, 700).await), texts);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_killed_broker_lost_is_sent_again_by_who_wrote_it_and_nothing_comes_twice() {
     let mut server = Server::start();
     let (writer, reader) = (Home::on(&server, "x").await, Home::on(&server, "x").await);

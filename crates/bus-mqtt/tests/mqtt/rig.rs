@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use sealcast_brokers::mosquitto::Server;
-use sealcast_bus::{Bus, BusUrl, FileBus, Offset, ServerAddress, ServerOptions, Topic};
+use sealcast_bus::{Bus, BusUrl, FileBus, Listener, Offset, ServerAddress, ServerOptions, Topic};
 use sealcast_bus_mqtt::MqttBus;
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -99,6 +99,13 @@ pub(crate) async fn wait_until_marked(folder: &Path) {
     let mut tail = own.tail(vec![(topic("mark"), Offset(0))]);
     let marked = timeout(HUNG_AFTER, tail.next()).await;
     marked.expect("a home leaves a mark").unwrap();
+}
+
+/// What a listener hears next.
+pub(crate) async fn hear(listener: &mut dyn Listener) -> String {
+    let heard = timeout(HUNG_AFTER, listener.next()).await;
+    let (_, payload) = heard.expect("it hears something").unwrap();
+    String::from_utf8_lossy(&payload).into_owned()
 }
 
 pub(crate) fn sorted(mut texts: Vec<String>) -> Vec<String> {

@@ -1,12 +1,13 @@
 //! What others publish where an MQTT bus is, and how it tells them apart.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use sealcast_brokers::mosquitto::Server;
-use sealcast_bus::{Bus, Limits, Offset};
+use sealcast_bus::{Bus, FileBus, Limits, Offset};
 
-use crate::rig::{Home, all, numbered, put, topic, wait_for};
+use crate::rig::{Home, all, hear, numbered, put, topic, wait_for};
 
 /// Somebody else's client of the same broker.
 struct Stranger(u16);
@@ -29,6 +30,39 @@ impl Stranger {
         self.publish(on, file.path(), is_retained);
     }
 
+    /// Publishes the same again and again until that is dropped.
+    fn repeat(&self, on: &str, file: &Path) -> Ended {
+        let mut command = Command::new("mosquitto_pub");
+        command.args(["-h", "127.0.0.1", "-q", "1", "-p", &self.0.to_string()]);
+        command.args(["--repeat", "1000000", "--repeat-delay", "0.2", "-t", on]);
+        Ended(command.arg("-f").arg(file).spawn().unwrap())
+    }
+
+    /// Subscribes until that is dropped.
+    fn listen(&self, on: &str) -> (Ended, impl Iterator<Item = Vec<u8>> + use<>) {
+        let mut child = Command::new("stdbuf")
+            .args([
+                "-oL",
+                "mosquitto_sub",
+                "-h",
+                "127.0.0.1",
+                "-p",
+                &self.0.to_string(),
+                "-d",
+            ])
+            .args(["-F", "heard %x", "-t", on])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut lines = lines.map(|line| line.unwrap());
+        let begun = lines.find(|line| line.contains("SUBACK"));
+        assert!(begun.is_some(), "it subscribes");
+        let heard = lines.filter_map(|line| line.strip_prefix("heard ").map(unhex));
+        (Ended(child), heard)
+    }
+
     /// What is retained, by topic.
     fn retained(&self, below: &str) -> Vec<(String, Vec<u8>)> {
         let output = Command::new("mosquitto_sub")
@@ -40,6 +74,16 @@ impl Stranger {
         let text = String::from_utf8(output.stdout).unwrap();
         let lines = text.lines().map(|line| line.split_once(' ').unwrap());
         lines.map(|(on, hex)| (on.to_owned(), unhex(hex))).collect()
+    }
+}
+
+/// A program that ends with this.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
     }
 }
 
@@ -167,4 +211,49 @@ async fn what_somebody_cleared_or_wrote_over_is_put_back_by_who_wrote_it() {
     let entries = found.iter().filter(|text| text.starts_with("entry"));
     assert_eq!(entries.count(), 5);
     assert_eq!(found.iter().map(String::len).max(), Some(1 << 20));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forged_number_keeps_nobody_from_being_heard() {
+    let server = Server::start();
+    let (one, two) = (Home::on(&server, "x").await, Home::on(&server, "x").await);
+    let stranger = Stranger(server.port());
+    let ask = topic("s/1f/ask");
+    let mut listener = two.bus.listen(vec![ask.clone()]).await.unwrap();
+    let (_listening, mut overheard) = stranger.listen("x/now/#");
+    one.bus.send(&ask, b"first".to_vec()).await.unwrap();
+    assert_eq!(hear(&mut *listener).await, "first");
+    let first = overheard.next().unwrap();
+    let number = u64::from_be_bytes(first[8..16].try_into().unwrap());
+    let forged = |number: u64, text: &[u8]| [&first[..8], &number.to_be_bytes(), text].concat();
+    let (high, next) = (forged(u64::MAX, b"high"), forged(number + 1, b"next"));
+    // What was heard once is not heard again.
+    for bytes in [&first, &high, &next, &high, &first] {
+        stranger.say("x/now/s/1f/ask", bytes, false);
+    }
+    one.bus.send(&ask, b"second".to_vec()).await.unwrap();
+    for expected in ["high", "next", "second"] {
+        assert_eq!(hear(&mut *listener).await, expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forged_answers_keep_nobody_waiting() {
+    let server = Server::start();
+    let home = Home::on(&server, "x").await;
+    let stranger = Stranger(server.port());
+    let own = FileBus::open(home.folder.path().join("own")).await.unwrap();
+    let name = all(&own, &topic("home")).await.remove(0);
+    // Somebody is asked, and says nothing.
+    let _asked = stranger.listen("x/past/ask/#");
+    let on = "x/log/s/1f/data/@00000000000000ff.1";
+    let length = u16::try_from(on.len()).unwrap().to_be_bytes();
+    let answer = [&1_u64.to_be_bytes()[..], b"\0", &length, on.as_bytes()].concat();
+    let answer = [answer, append(b"forged")].concat();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), answer).unwrap();
+    let _answering = stranger.repeat(&format!("x/past/for/{name}"), file.path());
+    let data = topic("s/1f/data");
+    assert_eq!(wait_for(&home.bus, &data, 1).await, ["forged"]);
+    assert_eq!(home.bus.end(&data).await.unwrap(), Offset(1));
 }
