@@ -21,10 +21,15 @@ mod trims;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
 use crate::{Bus, BusError, Item, Offset, Topic};
 
 /// How long one case may take before it counts as hung.
-const CASE_TIMEOUT: Duration = Duration::from_secs(180);
+const CASE_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long it waits for the next thing that is to come.
+const NEXT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Runs every case, each on an empty bus of its own.
 ///
@@ -103,7 +108,7 @@ impl<P, B: Bus + 'static, F: AsyncFn() -> P, O: AsyncFn(&P) -> B> Suite<F, O> {
             bus: Arc::new((self.open)(&place).await),
             other: Arc::new((self.open)(&place).await),
         };
-        let failure = match tokio::time::timeout(CASE_TIMEOUT, case(&rig)).await {
+        let failure = match timeout(CASE_TIMEOUT, case(&rig)).await {
             Ok(outcome) => outcome.err().map(|failure| failure.0),
             Err(_) => Some("hung".into()),
         };
@@ -159,6 +164,38 @@ fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Outcome {
     } else {
         Err(Failure(otherwise()))
     }
+}
+
+/// Waits for what is to come next; says what has come where that does not.
+async fn in_time<T>(
+    coming: impl Future<Output = Result<T, BusError>>,
+    has_come: impl FnOnce() -> String,
+) -> Outcome<T> {
+    match timeout(NEXT_TIMEOUT, coming).await {
+        Ok(came) => Ok(came?),
+        Err(_) => Err(Failure(format!("nothing more comes after {}", has_come()))),
+    }
+}
+
+/// Takes what comes of tasks that write; the first that fails is the failure.
+async fn joined<T: 'static>(
+    writers: &mut JoinSet<Outcome<T>>,
+    mut take: impl FnMut(T) -> Outcome,
+) -> Outcome {
+    while let Some(done) = writers.join_next().await {
+        take(done.map_err(|error| Failure(error.to_string()))??)?;
+    }
+    Ok(())
+}
+
+/// Follows what is written meanwhile. Where writing fails, nothing is waited for any more.
+async fn followed(
+    writing: impl Future<Output = Outcome> + Send + 'static,
+    following: impl Future<Output = Outcome>,
+) -> Outcome {
+    let mut writers = JoinSet::new();
+    writers.spawn(writing);
+    tokio::try_join!(joined(&mut writers, Ok), following).map(drop)
 }
 
 fn topic(name: &str) -> Outcome<Topic> {

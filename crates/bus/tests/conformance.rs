@@ -26,6 +26,7 @@ fn each_broken_bus_is_caught_by_the_case_meant_for_it() {
         (Fault::EndIsIgnored, "append at the end"),
         (Fault::TailRepeats, "tail before append"),
         (Fault::TailLosesWhenCancelled, "tail cancelled"),
+        (Fault::FailsOnce, "thousand topics"),
         (Fault::TrimsNothing, "trim"),
         (Fault::TrimsTooMuch, "trim"),
         (Fault::TrimStopsAtTheEnd, "trim of all"),
@@ -42,6 +43,9 @@ fn each_broken_bus_is_caught_by_the_case_meant_for_it() {
         let message = panic_of(fault);
         let named = format!("case `{case}`");
         assert!(message.contains(&named), "{fault:?} gave: {message}");
+        // What fails is told at once, and nothing is waited for that cannot come.
+        let is_told = !message.contains("nothing more comes") && !message.contains("hung");
+        assert!(is_told, "{fault:?} gave: {message}");
     }
 }
 
@@ -87,6 +91,7 @@ enum Fault {
     EndIsIgnored,
     TailRepeats,
     TailLosesWhenCancelled,
+    FailsOnce,
     TrimsNothing,
     TrimsTooMuch,
     TrimStopsAtTheEnd,
@@ -99,6 +104,12 @@ enum Fault {
     ForgetsTheLate,
     ListenerLosesWhenCancelled,
     SendsAnything,
+}
+
+fn busy() -> BusError {
+    BusError::Busy {
+        place: "nowhere".into(),
+    }
 }
 
 #[derive(Debug)]
@@ -139,6 +150,9 @@ impl Bus for Broken {
             payloads.push(vec![]);
         }
         Box::pin(async move {
+            if self.is(Fault::FailsOnce) && topic.as_ref() == "many/500" {
+                return Err(busy());
+            }
             let limits = Limits::new(PAYLOAD_MAX, BATCH_MAX);
             if !self.is(Fault::OneByOne) {
                 limits.check(&payloads)?;
@@ -177,9 +191,7 @@ impl Bus for Broken {
         Box::pin(async move {
             let end = self.bus.end(&topic).await?;
             if self.is(Fault::UnknownTopicFails) && end == Offset(0) {
-                return Err(BusError::Busy {
-                    place: "nowhere".into(),
-                });
+                return Err(busy());
             }
             Ok(end)
         })

@@ -3,7 +3,9 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::{Failure, Outcome, Rig, ensure, numbered, read_all, same, same_payloads, topic};
+use super::{
+    Failure, Outcome, Rig, ensure, joined, numbered, read_all, same, same_payloads, topic,
+};
 use crate::{Bus, BusError, Offset, Topic};
 
 pub(super) async fn unknown_topic(rig: &Rig) -> Outcome {
@@ -236,8 +238,7 @@ pub(super) async fn concurrent_appends(rig: &Rig) -> Outcome {
         writers.spawn(append_batches(bus, topic.clone(), writer, BATCHES));
     }
     let mut expected = BTreeMap::new();
-    while let Some(done) = writers.join_next().await {
-        let batches = done.map_err(|error| Failure(error.to_string()))??;
+    joined(&mut writers, |batches| {
         let offsets: Vec<u64> = batches.iter().map(|(first, _)| *first).collect();
         ensure(offsets.is_sorted(), || {
             "a writer's appends changed order".into()
@@ -252,7 +253,9 @@ pub(super) async fn concurrent_appends(rig: &Rig) -> Outcome {
                 &before,
             )?;
         }
-    }
+        Ok(())
+    })
+    .await?;
     let found: BTreeMap<u64, Vec<u8>> = (0..).zip(read_all(&*rig.bus, &topic, 0).await?).collect();
     same("items", &found, &expected)
 }
@@ -264,7 +267,7 @@ async fn append_batches(
     topic: Topic,
     writer: u64,
     batches: u64,
-) -> Result<Vec<Placed>, BusError> {
+) -> Outcome<Vec<Placed>> {
     let mut placed = Vec::new();
     for batch in 0..batches {
         let payloads = numbered(&format!("writer {writer} batch {batch}"), 0..1 + batch % 5);

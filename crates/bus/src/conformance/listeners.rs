@@ -3,8 +3,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-use super::{Failure, Outcome, Rig, ensure, numbered, read_all, same, same_payloads, take, topic};
+use super::{
+    Failure, Outcome, Rig, ensure, followed, in_time, joined, numbered, read_all, same,
+    same_payloads, take, topic,
+};
 use crate::{Bus, BusError, Limits, Listener, Offset, Topic};
 
 async fn send_all(bus: &dyn Bus, topic: &Topic, payloads: &[Vec<u8>]) -> Outcome {
@@ -18,12 +22,16 @@ async fn send_all(bus: &dyn Bus, topic: &Topic, payloads: &[Vec<u8>]) -> Outcome
 async fn hears(listener: &mut dyn Listener, topic: &Topic, payloads: &[Vec<u8>]) -> Outcome {
     let mut heard = Vec::new();
     for _ in payloads {
-        let (on, payload) = listener.next().await?;
+        let (on, payload) = next(listener, heard.len()).await?;
         heard.push(payload);
         same_payloads("heard", &heard, payloads.get(..heard.len()).unwrap_or(&[]))?;
         same("topic", &on, topic)?;
     }
     Ok(())
+}
+
+async fn next(listener: &mut dyn Listener, heard: usize) -> Outcome<(Topic, Vec<u8>)> {
+    in_time(listener.next(), || format!("{heard} payloads")).await
 }
 
 /// Whoever listens hears, on both handles, byte for byte.
@@ -74,7 +82,8 @@ pub(super) async fn kinds_apart(rig: &Rig) -> Outcome {
     hears(&mut *listener, &topic, &numbered("sent", 0..4)).await?;
     let (mut next, mut payloads) = (Offset(0), Vec::new());
     while next < Offset(3) {
-        next = take(next, tail.next().await?.1, &mut payloads)?;
+        let (_, items) = in_time(tail.next(), || format!("{next} items")).await?;
+        next = take(next, items, &mut payloads)?;
     }
     same_payloads("of the tail", &payloads, &numbered("item", 0..3))?;
     rig.bus.trim(&topic, Offset(3)).await?;
@@ -101,8 +110,8 @@ pub(super) async fn several_topics(rig: &Rig) -> Outcome {
             }
         }
         let mut heard = Vec::new();
-        for _ in &expected {
-            heard.push(listener.next().await?);
+        for number in 0..expected.len() {
+            heard.push(next(&mut *listener, number).await?);
         }
         // There is no order between topics.
         heard.sort();
@@ -123,33 +132,38 @@ pub(super) async fn order_of_senders(rig: &Rig) -> Outcome {
     for bus in [&rig.bus, &rig.other, &rig.other] {
         listeners.push(bus.listen(vec![topic.clone()]).await?);
     }
-    let mut senders = JoinSet::new();
-    for sender in 0..SENDERS {
-        let even = sender % 2 == 0;
-        let bus = Arc::clone(if even { &rig.bus } else { &rig.other });
-        let payloads = numbered(&format!("{sender}:"), 0..EACH);
-        let topic = topic.clone();
-        senders.spawn(async move { send_all(&*bus, &topic, &payloads).await });
-    }
-    for listener in &mut listeners {
-        let mut heard: BTreeMap<Vec<u8>, Vec<Vec<u8>>> = BTreeMap::new();
-        for _ in 0..SENDERS * EACH {
-            let (_, payload) = listener.next().await?;
-            let sender = payload.split(|byte| *byte == b':').next().unwrap_or(&[]);
-            heard.entry(sender.to_vec()).or_default().push(payload);
-        }
+    let (near, far) = (Arc::clone(&rig.bus), Arc::clone(&rig.other));
+    let sending = async move {
+        let mut senders = JoinSet::new();
         for sender in 0..SENDERS {
-            let name = sender.to_string().into_bytes();
-            let of = heard.remove(&name).unwrap_or_default();
-            same_payloads(
-                "of a sender",
-                &of,
-                &numbered(&format!("{sender}:"), 0..EACH),
-            )?;
+            let bus = Arc::clone(if sender % 2 == 0 { &near } else { &far });
+            let payloads = numbered(&format!("{sender}:"), 0..EACH);
+            let topic = topic.clone();
+            senders.spawn(async move { send_all(&*bus, &topic, &payloads).await });
         }
+        joined(&mut senders, Ok).await
+    };
+    followed(sending, async {
+        for listener in &mut listeners {
+            hears_each(&mut **listener, SENDERS, EACH).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Checks that so many from each of some senders are heard, those of each in their order.
+async fn hears_each(listener: &mut dyn Listener, senders: u64, each: u64) -> Outcome {
+    let mut heard: BTreeMap<Vec<u8>, Vec<Vec<u8>>> = BTreeMap::new();
+    for number in 0..senders * each {
+        let (_, payload) = next(listener, number as usize).await?;
+        let sender = payload.split(|byte| *byte == b':').next().unwrap_or(&[]);
+        heard.entry(sender.to_vec()).or_default().push(payload);
     }
-    while let Some(done) = senders.join_next().await {
-        done.map_err(|error| Failure(error.to_string()))??;
+    for sender in 0..senders {
+        let of = heard.remove(sender.to_string().as_bytes());
+        let expected = numbered(&format!("{sender}:"), 0..each);
+        same_payloads("of a sender", &of.unwrap_or_default(), &expected)?;
     }
     Ok(())
 }
@@ -172,16 +186,16 @@ pub(super) async fn cancelled(rig: &Rig) -> Outcome {
     for number in 0..SENT {
         send_all(&*rig.other, &topic, &numbered("sent", number..number + 1)).await?;
         let patience = Duration::from_micros(number * 17 % 1_500);
-        if let Ok(one) = tokio::time::timeout(patience, listener.next()).await {
+        if let Ok(one) = timeout(patience, listener.next()).await {
             heard.push(one?.1);
         }
     }
     // Comes after all the others.
     rig.other.send(&topic, b"last".to_vec()).await?;
-    let mut one = listener.next().await?.1;
+    let mut one = next(&mut *listener, heard.len()).await?.1;
     while one != b"last" {
         heard.push(one);
-        one = listener.next().await?.1;
+        one = next(&mut *listener, heard.len()).await?.1;
     }
     same_payloads("heard", &heard, &numbered("sent", 0..SENT))
 }
@@ -193,23 +207,32 @@ pub(super) async fn beside_a_tail(rig: &Rig) -> Outcome {
     let mut tail = rig.bus.tail(vec![(log.clone(), Offset(0))]);
     let mut listener = rig.bus.listen(vec![ask.clone()]).await?;
     let other = Arc::clone(&rig.other);
-    let writer = tokio::spawn(async move {
+    let writing = async move {
         for number in 0..EACH {
             other
                 .append(&log, numbered("item", number..number + 1))
                 .await?;
             send_all(&*other, &ask, &numbered("sent", number..number + 1)).await?;
         }
-        Outcome::Ok(())
-    });
+        Ok(())
+    };
     let (mut next, mut items, mut heard) = (Offset(0), Vec::new(), Vec::new());
-    while next < Offset(EACH) || heard.len() < EACH as usize {
-        tokio::select! {
-            batch = tail.next() => next = take(next, batch?.1, &mut items)?,
-            one = listener.next() => heard.push(one?.1),
+    followed(writing, async {
+        while next < Offset(EACH) || heard.len() < EACH as usize {
+            let coming = async {
+                tokio::select! {
+                    batch = tail.next() => Ok((batch?.1, None)),
+                    one = listener.next() => Ok((vec![], Some(one?.1))),
+                }
+            };
+            let has_come = || format!("{} items and {} payloads", items.len(), heard.len());
+            let (batch, one) = in_time(coming, has_come).await?;
+            next = take(next, batch, &mut items)?;
+            heard.extend(one);
         }
-    }
-    writer.await.map_err(|error| Failure(error.to_string()))??;
+        Ok(())
+    })
+    .await?;
     same_payloads("items", &items, &numbered("item", 0..EACH))?;
     same_payloads("heard", &heard, &numbered("sent", 0..EACH))
 }
@@ -219,7 +242,7 @@ pub(super) async fn nobody(rig: &Rig) -> Outcome {
     let topic = topic("never/heard")?;
     send_all(&*rig.bus, &topic, &numbered("sent", 0..3)).await?;
     let mut left = rig.bus.listen(vec![topic.clone()]).await?;
-    let next = tokio::time::timeout(Duration::from_millis(1), left.next()).await;
+    let next = timeout(Duration::from_millis(1), left.next()).await;
     ensure(next.is_err(), || format!("heard {next:?}"))?;
     drop(left);
     let many = 2 * Limits::SENT_WAITING_MIN as u64;

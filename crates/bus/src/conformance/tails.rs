@@ -2,10 +2,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{Failure, Outcome, Rig, ensure, numbered, same, same_payloads, take, topic};
+use super::{
+    Failure, Outcome, Rig, ensure, followed, in_time, joined, numbered, same, same_payloads, take,
+    topic,
+};
 use crate::{Bus, Offset, Tail, Topic};
+
+/// Appends that are under way at once where there are many: more than an adapter begins with at once.
+const AT_ONCE: usize = 250;
 
 /// What a tail brought, by topic.
 #[derive(Default)]
@@ -23,7 +30,7 @@ impl Seen {
 
     /// Waits for one batch and checks that it goes on where the last one ended.
     async fn add_next(&mut self, tail: &mut dyn Tail) -> Outcome<Topic> {
-        let batch = tail.next().await?;
+        let batch = in_time(tail.next(), || format!("{} items", self.count())).await?;
         self.add(batch)
     }
 
@@ -56,16 +63,15 @@ pub(super) async fn before_append(rig: &Rig) -> Outcome {
     let mut tail = rig.bus.tail(positions);
     let (near, far) = (Arc::clone(&rig.bus), Arc::clone(&rig.other));
     let writing = topic.clone();
-    let writer = tokio::spawn(async move {
+    let writing = async move {
         for number in 0..50 {
             let bus = if number % 2 == 0 { &near } else { &far };
             bus.append(&writing, numbered("item", number..number + 1))
                 .await?;
         }
-        Outcome::Ok(())
-    });
-    follow(&mut *tail, &mut seen, 50).await?;
-    writer.await.map_err(|error| Failure(error.to_string()))??;
+        Ok(())
+    };
+    followed(writing, follow(&mut *tail, &mut seen, 50)).await?;
     same_payloads("payloads", seen.payloads(&topic), &numbered("item", 0..50))?;
     // Whatever came twice would come before this one.
     rig.other.append(&topic, numbered("item", 50..51)).await?;
@@ -143,7 +149,7 @@ pub(super) async fn in_turns(rig: &Rig) -> Outcome {
     rig.bus.append(&busy, numbered("busy", 0..10)).await?;
     rig.bus.append(&quiet, numbered("quiet", 0..1)).await?;
     for number in 0..20 {
-        let (topic, _) = tail.next().await?;
+        let (topic, _) = in_time(tail.next(), || format!("{number} batches")).await?;
         if topic == quiet {
             return Ok(());
         }
@@ -190,20 +196,24 @@ pub(super) async fn thousand_topics(rig: &Rig) -> Outcome {
         .collect();
     let mut seen = Seen::starting_at(&positions);
     let mut tail = rig.other.tail(positions);
-    let mut writers = JoinSet::new();
-    for topic in topics.clone() {
-        let bus = Arc::clone(&rig.bus);
-        let payloads = numbered(topic.as_ref(), 0..2);
-        writers.spawn(async move { bus.append(&topic, payloads).await });
-    }
-    follow(&mut *tail, &mut seen, 2_000).await?;
-    while let Some(done) = writers.join_next().await {
-        let first = done.map_err(|error| Failure(error.to_string()))??;
-        same("offset", &first, &Offset(0))?;
-    }
+    let writing = append_to_each(Arc::clone(&rig.bus), topics.clone());
+    followed(writing, follow(&mut *tail, &mut seen, 2_000)).await?;
     for topic in &topics {
         let expected = numbered(topic.as_ref(), 0..2);
         same_payloads("payloads", seen.payloads(topic), &expected)?;
     }
     Ok(())
+}
+
+async fn append_to_each(bus: Arc<dyn Bus>, topics: Vec<Topic>) -> Outcome {
+    let turns = Arc::new(Semaphore::new(AT_ONCE));
+    let mut writers = JoinSet::new();
+    for topic in topics {
+        let (bus, turns) = (Arc::clone(&bus), Arc::clone(&turns));
+        writers.spawn(async move {
+            let _turn = turns.acquire().await;
+            Ok(bus.append(&topic, numbered(topic.as_ref(), 0..2)).await?)
+        });
+    }
+    joined(&mut writers, |first| same("offset", &first, &Offset(0))).await
 }

@@ -1,4 +1,4 @@
-use super::{Outcome, Rig, ensure, numbered, read_all, same, same_payloads, topic};
+use super::{Outcome, Rig, ensure, in_time, numbered, read_all, same, same_payloads, topic};
 use crate::{Bus, Item, Offset, Topic};
 
 async fn shows(bus: &dyn Bus, topic: &Topic, from: u64, until: u64) -> Outcome {
@@ -87,7 +87,7 @@ pub(super) async fn under_a_tail(rig: &Rig) -> Outcome {
         let last = numbered("item", end - 1..end);
         rig.bus.append(&topic, last).await?;
         while next < end {
-            let (_, items) = early.next().await?;
+            let (_, items) = in_time(early.next(), || format!("{next} items")).await?;
             for Item { offset, payload } in items {
                 ensure(
                     offset.0 == next || (next..=before).contains(&offset.0),
@@ -98,7 +98,7 @@ pub(super) async fn under_a_tail(rig: &Rig) -> Outcome {
             }
         }
         let mut late = rig.other.tail(vec![(topic.clone(), Offset(0))]);
-        let (_, items) = late.next().await?;
+        let (_, items) = in_time(late.next(), || "nothing".into()).await?;
         let first = items.first().map(|item| item.offset);
         same("first of a new tail", &first, &Some(Offset(before)))?;
     }
