@@ -8,7 +8,7 @@ use sealcast_bus::{Bus, BusError, Offset, ServerOptions, Tail, Topic};
 use sealcast_bus_amqp::AmqpBus;
 use tokio::time::sleep;
 
-use crate::rig::{address, open, read_all, shared, topic};
+use crate::rig::{address, open, read_all, shared, topic, within};
 
 fn payload(number: u64) -> Vec<u8> {
     // Every seventh does not fit in one message.
@@ -89,7 +89,8 @@ async fn a_server_that_is_killed_amid_appends_loses_and_doubles_nothing() {
         })
     });
     for round in 1..=3 {
-        count.wait_for(|count| *count >= round * 15).await.unwrap();
+        let reached = count.wait_for(|count| *count >= round * 15);
+        within("a quarter of the appends", reached).await.unwrap();
         // Not at a moment between two appends.
         sleep(Duration::from_millis(round * 3)).await;
         match round {
@@ -99,18 +100,21 @@ async fn a_server_that_is_killed_amid_appends_loses_and_doubles_nothing() {
         }
         server.restart();
     }
-    writing.await.unwrap();
+    within("the writer", writing).await.unwrap();
     let expected: Vec<Vec<u8>> = (0..ITEMS).map(payload).collect();
     assert_eq!(numbers(&read_all(&writer, &own).await), numbers(&expected));
-    assert_eq!(numbers(&following.await.unwrap()), numbers(&expected));
+    let followed = within("the follower", following).await.unwrap();
+    assert_eq!(numbers(&followed), numbers(&expected));
+    let mut placed = Vec::new();
+    for writer in crowd {
+        placed.extend((0..).zip(within("the crowd", writer).await.unwrap()));
+    }
     let found = read_all(&writer, &shared_log).await;
     let mut places = Vec::new();
-    for writer in crowd {
-        for (number, first) in (0..).zip(writer.await.unwrap()) {
-            assert_eq!(found[first as usize], payload(number));
-            assert_eq!(found[first as usize + 1], payload(0));
-            places.push(first);
-        }
+    for (number, first) in placed {
+        assert_eq!(found[first as usize], payload(number));
+        assert_eq!(found[first as usize + 1], payload(0));
+        places.push(first);
     }
     places.sort_unstable();
     places.dedup();
@@ -146,12 +150,15 @@ impl Pair {
         let bus = self.behind.clone();
         let to = log.clone();
         let appending = tokio::spawn(async move { bus.append(&to, vec![b"once".to_vec()]).await });
-        while self.direct.end(log).await.unwrap() == Offset(end) {
-            sleep(Duration::from_millis(5)).await;
-        }
+        within("the append to be stored", async {
+            while self.direct.end(log).await.unwrap() == Offset(end) {
+                sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
         meanwhile(&self.direct).await;
         self.proxy.renew().await;
-        appending.await.unwrap().unwrap()
+        within("the answer", appending).await.unwrap().unwrap()
     }
 }
 
@@ -205,7 +212,7 @@ async fn a_tail_goes_on_without_a_gap_over_connections_that_break() {
         pair.proxy.renew().await;
         while next < (round + 1) * 6 {
             // An error loses nothing: the next call goes on.
-            let Ok((_, items)) = tail.next().await else {
+            let Ok((_, items)) = within("the next items", tail.next()).await else {
                 continue;
             };
             for item in items {
@@ -220,10 +227,13 @@ async fn a_tail_goes_on_without_a_gap_over_connections_that_break() {
         assert_eq!(listener.next().await.unwrap().1, b"again");
         heard.send_replace(true);
     });
-    while !*is_heard.borrow_and_update() {
-        pair.direct.send(&ask, b"again".to_vec()).await.unwrap();
-        sleep(Duration::from_millis(20)).await;
-    }
+    within("the listener", async {
+        while !*is_heard.borrow_and_update() && !listening.is_finished() {
+            pair.direct.send(&ask, b"again".to_vec()).await.unwrap();
+            sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
     listening.await.unwrap();
 }
 
@@ -239,7 +249,7 @@ async fn a_slow_way_is_only_slow() {
         append(&pair.behind, &log, number).await;
     }
     let expected: Vec<Vec<u8>> = (0..12).map(payload).collect();
-    assert_eq!(following.await.unwrap(), expected);
+    assert_eq!(within("the follower", following).await.unwrap(), expected);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -280,9 +290,12 @@ async fn a_server_without_memory_is_full_and_can_be_read() {
     let error = bus.append(&log, texts(&["never"])).await.unwrap_err();
     assert!(matches!(error, BusError::Full { .. }), "{error:?}");
     server.control(&["set_vm_memory_high_watermark", "0.9"]);
-    while bus.end(&log).await.unwrap() == Offset(1) {
-        sleep(Duration::from_millis(20)).await;
-    }
+    within("what was sent to be stored", async {
+        while bus.end(&log).await.unwrap() == Offset(1) {
+            sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
     bus.append(&log, texts(&["after"])).await.unwrap();
     let expected = texts(&["before", "late", "after"]);
     assert_eq!(read_all(&bus, &log).await, expected);

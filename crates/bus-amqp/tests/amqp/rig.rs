@@ -1,11 +1,16 @@
 //! A server for all tests that leave it as it is, each with a prefix of its own.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use sealcast_brokers::rabbitmq::Server;
 use sealcast_bus::Bus;
 use sealcast_bus::{BusUrl, Offset, ServerAddress, ServerOptions, Topic};
 use sealcast_bus_amqp::AmqpBus;
+use tokio::time::timeout;
+
+/// How long something may take that must come, on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
 
@@ -46,4 +51,12 @@ pub(crate) async fn read_all(bus: &dyn Bus, topic: &Topic) -> Vec<Vec<u8>> {
         next = Offset(last.offset.0 + 1);
         payloads.extend(items.into_iter().map(|item| item.payload));
     }
+}
+
+/// Waits for what must come.
+pub(crate) async fn within<T>(what: &str, coming: impl Future<Output = T>) -> T {
+    let Ok(came) = timeout(PATIENCE, coming).await else {
+        panic!("waited for {what}");
+    };
+    came
 }
