@@ -50,17 +50,28 @@ impl Log {
             (Some(header), false) => Some(Place::before(&header)),
             (None, false) => self.place_before(desk, first.at).await?,
         };
-        let arrival = match place {
-            Some(place) => {
-                let scan = Scan::behind(self, desk, place).await?;
-                self.go_to_end(scan).await?
+        let scan = self.believed_or_beginning(desk, place).await?;
+        self.go_to_end(scan).await.map(Some)
+    }
+
+    /// Goes on behind a place that a message told, if what lies there bears that out.
+    async fn believed_or_beginning(
+        &self,
+        desk: &Desk,
+        place: Option<Place>,
+    ) -> Result<Scan, Fault> {
+        if let Some(place) = place
+            && place.last.is_some()
+        {
+            let mut scan = Scan::behind(self, desk, place).await?;
+            let there = scan.next_delivered().await?;
+            let is_end = |header: Header| header.end() == place.end;
+            if Some(there.at) == place.last && self.header(&there).is_some_and(is_end) {
+                scan.take(&there)?;
+                return Ok(scan);
             }
-            None => {
-                let scan = self.at_the_beginning(desk).await?;
-                self.go_to_end(scan).await?
-            }
-        };
-        Ok(Some(arrival))
+        }
+        self.at_the_beginning(desk).await
     }
 
     /// Begins with the first message. Where a queue has lost its beginning, what begins there is
@@ -149,11 +160,11 @@ impl Log {
     /// What a message of the topic says, if it can be where it lies.
     fn header(&self, delivered: &Delivered) -> Option<Header> {
         match self.read(delivered) {
-            Ok(Some(Record::Message(message))) => {
+            Some(Record::Message(message)) => {
                 let header = message.header;
                 header
                     .prev
-                    .is_none_or(|prev| prev < delivered.at)
+                    .map_or(header.first == 0, |prev| prev < delivered.at)
                     .then_some(header)
             }
             _ => None,
@@ -174,10 +185,7 @@ impl Log {
                 _ => high = middle,
             }
         }
-        match best {
-            Some(place) => Scan::behind(self, desk, place).await,
-            None => self.at_the_beginning(desk).await,
-        }
+        self.believed_or_beginning(desk, best).await
     }
 
     /// The first message from `start` on and before `until` that looks like one.

@@ -52,13 +52,18 @@ impl Chain {
     }
 
     /// Says whether the next message of the queue, at `at`, belongs.
-    pub(crate) fn takes(&mut self, at: u64, header: &Header) -> bool {
-        let belongs = match self.place {
+    pub(crate) fn fits(&self, at: u64, header: &Header) -> bool {
+        match self.place {
             None => header.prev.is_none_or(|prev| prev < at),
             Some(place) => {
                 header.prev == place.last && header.first == place.end && header.left >= place.left
             }
-        };
+        }
+    }
+
+    /// Says the same, and goes on behind the message if it does.
+    pub(crate) fn takes(&mut self, at: u64, header: &Header) -> bool {
+        let belongs = self.fits(at, header);
         if belongs {
             self.place = Some(Place {
                 last: Some(at),

@@ -79,8 +79,8 @@ pub(crate) enum Record {
 /// Why bytes cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Odd {
-    /// Written by a later version of this program.
-    TooNew(u8),
+    /// Written by a later version of this program, which leaves these fields where they are.
+    TooNew { version: u8, header: Header },
     /// Nothing that a bus writes there, or of another topic.
     Garbled,
 }
@@ -122,7 +122,11 @@ impl Record {
 
     /// Reads what lies in the queue of a topic.
     pub(crate) fn decode(bytes: &Bytes, topic: &Topic) -> Result<Self, Odd> {
-        let (kind, mut rest) = open(bytes)?;
+        let (version, kind, mut rest) = open(bytes)?;
+        if version > VERSION {
+            let header = Header::decode(&mut rest, topic)?;
+            return Err(Odd::TooNew { version, header });
+        }
         Ok(match kind {
             OPENING if rest.is_empty() => Self::Opening,
             PART => {
@@ -139,21 +143,28 @@ impl Record {
     }
 }
 
-impl Message {
-    fn decode(kind: u8, bytes: &Bytes, mut rest: &[u8], topic: &Topic) -> Result<Self, Odd> {
-        let prev = u64::from_be_bytes(*take(&mut rest)?);
-        let header = Header {
+impl Header {
+    /// Reads what a message begins with, and the name of the topic.
+    fn decode(rest: &mut &[u8], topic: &Topic) -> Result<Self, Odd> {
+        let prev = u64::from_be_bytes(*take(rest)?);
+        let header = Self {
             prev: (prev != NONE).then_some(prev),
-            first: u64::from_be_bytes(*take(&mut rest)?),
-            count: u32::from_be_bytes(*take(&mut rest)?),
-            left: u64::from_be_bytes(*take(&mut rest)?),
-            id: *take(&mut rest)?,
+            first: u64::from_be_bytes(*take(rest)?),
+            count: u32::from_be_bytes(*take(rest)?),
+            left: u64::from_be_bytes(*take(rest)?),
+            id: *take(rest)?,
         };
         let in_range = header.first.checked_add(u64::from(header.count));
-        if in_range.is_none_or(|end| header.left > end) || take_topic(&mut rest)? != topic.as_ref()
-        {
+        if in_range.is_none_or(|end| header.left > end) || take_topic(rest)? != topic.as_ref() {
             return Err(Odd::Garbled);
         }
+        Ok(header)
+    }
+}
+
+impl Message {
+    fn decode(kind: u8, bytes: &Bytes, mut rest: &[u8], topic: &Topic) -> Result<Self, Odd> {
+        let header = Header::decode(&mut rest, topic)?;
         let body = if kind == INLINE {
             let packed = bytes.slice_ref(rest);
             cut(header.count, &packed)?;
@@ -181,21 +192,21 @@ pub(crate) fn encode_sent(topic: &Topic, payload: &[u8]) -> Vec<u8> {
 
 /// The topic that something was sent on, and the payload.
 pub(crate) fn decode_sent(bytes: &[u8]) -> Result<(&str, &[u8]), Odd> {
-    let (kind, mut rest) = open(bytes)?;
-    if kind != SENT {
+    let (version, kind, mut rest) = open(bytes)?;
+    if version > VERSION || kind != SENT {
         return Err(Odd::Garbled);
     }
     let topic = take_topic(&mut rest)?;
     Ok((topic, rest))
 }
 
-fn open(bytes: &[u8]) -> Result<(u8, &[u8]), Odd> {
+/// The version, if it is this one or a later one, and the kind of a message.
+fn open(bytes: &[u8]) -> Result<(u8, u8, &[u8]), Odd> {
     let mut rest = bytes;
     let (magic, [version, kind]) = (*take(&mut rest)?, *take(&mut rest)?);
-    match (magic, version) {
-        (MAGIC, VERSION) => Ok((kind, rest)),
-        (MAGIC, later) if later > VERSION => Err(Odd::TooNew(later)),
-        _ => Err(Odd::Garbled),
+    match magic == MAGIC && version >= VERSION {
+        true => Ok((version, kind, rest)),
+        false => Err(Odd::Garbled),
     }
 }
 
@@ -403,7 +414,11 @@ mod tests {
     fn a_later_version_is_told_from_garbage() {
         let mut message = inline(&[]).encode(&topic());
         message[3] = 2;
-        assert_eq!(decode(&message), Err(Odd::TooNew(2)));
+        message[4] = 0xff;
+        let (version, header) = (2, header(0));
+        assert_eq!(decode(&message), Err(Odd::TooNew { version, header }));
+        // One that names no topic is not in the way.
+        assert_eq!(decode(&message[..message.len() - 1]), Err(Odd::Garbled));
         message[3] = 0;
         assert_eq!(decode(&message), Err(Odd::Garbled));
     }

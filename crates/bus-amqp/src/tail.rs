@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use crate::fault::Fault;
+use crate::message::Packed;
 use crate::scan::{Found, Log, Payloads, Scan};
 use crate::server::{Attempts, CREDIT, Desk, Hearing, Server};
 
@@ -43,6 +44,8 @@ struct Follow {
     scan: Option<Scan>,
     /// Messages that came and were not handed on to their end.
     waiting: VecDeque<Found>,
+    /// Gets the payloads of the first of them, which goes on when nobody waits for it.
+    fetching: JoinSet<Result<Packed, Fault>>,
     /// What came behind them in place of another.
     broken: Option<Fault>,
 }
@@ -93,6 +96,7 @@ impl AmqpTail {
             position: from.0,
             scan: None,
             waiting: VecDeque::new(),
+            fetching: JoinSet::new(),
             broken: None,
         };
         let follows: Vec<Follow> = positions.into_iter().map(follow).collect();
@@ -130,7 +134,7 @@ impl AmqpTail {
                     };
                     // Whatever comes of it, others are looked at before it is again.
                     self.turn = index + 1;
-                    let batch = follow.batch(&self.server, &self.desk).await?;
+                    let batch = follow.batch(&self.desk).await?;
                     if !batch.is_empty() {
                         return Ok((follow.log.topic.clone(), batch));
                     }
@@ -208,7 +212,7 @@ impl Follow {
     }
 
     /// The next items of what waits.
-    async fn batch(&mut self, server: &Server, desk: &OwnDesk) -> Result<Vec<Item>, Fault> {
+    async fn batch(&mut self, desk: &Arc<OwnDesk>) -> Result<Vec<Item>, Fault> {
         let (mut items, mut room) = (Vec::new(), BATCH_BYTES_MAX);
         while let Some(found) = self.waiting.front_mut() {
             if found.header.end() > self.position {
@@ -216,7 +220,19 @@ impl Follow {
                 if !matches!(found.payloads, Payloads::Here(_)) && !items.is_empty() {
                     break;
                 }
-                let packed = fetch(&self.log, server, desk, found).await?;
+                let packed = match &found.payloads {
+                    Payloads::Here(packed) => packed.clone(),
+                    Payloads::Odd => return Err(Fault::Parts),
+                    Payloads::Apart { .. } => {
+                        if self.fetching.is_empty() {
+                            let fetched = fetch(self.log.clone(), Arc::clone(desk), found.clone());
+                            self.fetching.spawn(fetched);
+                        }
+                        let fetched = self.fetching.join_next().await;
+                        let is_gone = || Fault::no_answer("what asked for it ended");
+                        fetched.ok_or_else(is_gone)?.map_err(|_| is_gone())??
+                    }
+                };
                 let is_whole = packed.add_to(&mut items, self.position, &mut room);
                 if let Some(last) = items.last() {
                     self.position = last.offset.0.saturating_add(1);
@@ -245,20 +261,12 @@ impl Follow {
     }
 }
 
-async fn fetch(
-    log: &Log,
-    server: &Server,
-    desk: &OwnDesk,
-    found: &Found,
-) -> Result<crate::message::Packed, Fault> {
-    if let Payloads::Here(packed) = &found.payloads {
-        return Ok(packed.clone());
-    }
+async fn fetch(log: Log, desk: Arc<OwnDesk>, found: Found) -> Result<Packed, Fault> {
     let mut attempts = Attempts::new();
     loop {
         let fetched = async {
-            let desk = desk.on(&*server.hearing().await?).await?;
-            log.payloads(&desk, found).await
+            let desk = desk.on(&*log.server.hearing().await?).await?;
+            log.payloads(&desk, &found).await
         };
         match fetched.await {
             Ok(packed) => return Ok(packed),

@@ -6,7 +6,7 @@ use sealcast_brokers::Proxy;
 use sealcast_brokers::rabbitmq::Server;
 use sealcast_bus::{Bus, BusError, Offset, ServerOptions, Tail, Topic};
 use sealcast_bus_amqp::AmqpBus;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::rig::{address, open, read_all, shared, topic, within};
 
@@ -250,6 +250,26 @@ async fn a_slow_way_is_only_slow() {
     }
     let expected: Vec<Vec<u8>> = (0..12).map(payload).collect();
     assert_eq!(within("the follower", following).await.unwrap(), expected);
+}
+
+/// A large item comes however little patience whoever follows has with each call.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tail_that_is_asked_again_and_again_comes_on() {
+    let server = shared();
+    let pair = Pair::start(&server, "impatient").await;
+    let log = topic("a");
+    let large = vec![1; 6 << 20];
+    pair.direct.append(&log, vec![large.clone()]).await.unwrap();
+    let mut tail = pair.behind.tail(vec![(log, Offset(0))]);
+    pair.proxy.slow(8_000, Duration::from_millis(2));
+    for _ in 0..200 {
+        if let Ok(came) = timeout(Duration::from_millis(300), tail.next()).await {
+            let (_, items) = came.unwrap();
+            assert!(items.len() == 1 && items[0].payload == large);
+            return;
+        }
+    }
+    panic!("it did not come");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

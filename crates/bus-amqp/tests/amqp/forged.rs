@@ -142,3 +142,34 @@ async fn an_id_that_was_seen_is_not_enough() {
     assert!(matches!(read, Err(BusError::Damaged { .. })), "{read:?}");
     assert_eq!(read_all(&first, &log).await, payloads);
 }
+
+/// Whoever comes anew does not take the word of a message that nothing bears out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_false_end_is_not_believed() {
+    let server = shared();
+    let bus = open(&server, "split").await;
+    let log = topic("a");
+    let stranger = Stranger::at(&server).await;
+    // So many that nobody begins at the beginning.
+    for number in 0..150 {
+        bus.append(&log, vec![item(number)]).await.unwrap();
+    }
+    let (last, _) = stranger.last_append("split.log.a").await;
+    for (prev, end) in [(u64::MAX, 150), (last, 151), (0, 152)] {
+        let forged = Forged {
+            prev,
+            first: 1_000_000,
+            count: 0,
+            id: ID,
+            since: 0,
+            parts: 0,
+        };
+        stranger.put("split.log.a", &forged.encode(&log)).await;
+        let fresh = open(&server, "split").await;
+        let appended = fresh.append(&log, vec![item(end)]).await.unwrap();
+        assert_eq!(appended, Offset(end));
+        let items = bus.read(&log, Offset(end), 1 << 20).await.unwrap();
+        assert!(is_item(&items, end), "{items:?}");
+        assert_eq!(bus.end(&log).await.unwrap(), Offset(end + 1));
+    }
+}

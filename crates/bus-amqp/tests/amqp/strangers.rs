@@ -322,7 +322,17 @@ async fn a_later_format_and_foreign_queues_are_refused() {
     let (log, foreign) = (topic("a"), topic("foreign"));
     bus.append(&log, vec![item(0)]).await.unwrap();
     let stranger = Stranger::at(&server).await;
-    stranger.put("later.log.a", b"SCA\x02 and so on").await;
+    // What is not where it would belong is in nobody's way.
+    let (at, mut later) = stranger.last_append("later.log.a").await;
+    later[3] = 2;
+    for passed_over in [&b"SCA\x02 and so on"[..], &later] {
+        stranger.put("later.log.a", passed_over).await;
+    }
+    let fresh = open(&server, "later").await;
+    assert_eq!(fresh.end(&log).await.unwrap(), Offset(1));
+    later[5..13].copy_from_slice(&at.to_be_bytes());
+    later[13..21].copy_from_slice(&1_u64.to_be_bytes());
+    stranger.put("later.log.a", &later).await;
     let fresh = open(&server, "later").await;
     let error = fresh.append(&log, vec![item(1)]).await.unwrap_err();
     let is_told = matches!(
