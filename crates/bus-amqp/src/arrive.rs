@@ -1,22 +1,17 @@
 //! How a handle that knows nothing of a log comes to its end, or to one of its items.
 
 use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::time::timeout;
 
 use crate::chain::{Chain, Place};
 use crate::fault::Fault;
 use crate::feed::{Delivered, Feed, Start};
 use crate::known::Recent;
 use crate::message::{Header, Record};
-use crate::scan::{Log, Scan};
+use crate::scan::{Log, Scan, left_out};
 use crate::server::{Desk, Hearing};
 
 /// A queue that is no longer than this is read from its beginning.
 const SHORT: u64 = 128;
-/// How long the first message of a queue may take before it is thought to be empty.
-const EMPTY_AFTER: Duration = Duration::from_millis(200);
 /// How far the search for an item goes before the queue is gone along.
 const NEAR: u64 = 24;
 
@@ -29,17 +24,26 @@ pub(crate) struct Arrival {
 }
 
 impl Log {
-    /// Comes to the end of the log, if there is one.
+    /// Comes to the end of the log, if there is one, or if one may be created.
     pub(crate) async fn arrive(
         &self,
         hearing: &Arc<Hearing>,
         desk: &Desk,
+        may_create: bool,
     ) -> Result<Option<Arrival>, Fault> {
-        if !hearing.has(&self.queue).await? {
-            return Ok(None);
+        let messages = match hearing.messages(&self.queue).await? {
+            None if !may_create => return Ok(None),
+            None => {
+                hearing.declare(&self.queue).await?;
+                0
+            }
+            Some(messages) => messages,
+        };
+        if messages == 0 {
+            self.server.scout(&self.queue, &self.topic).await?;
         }
         let mut feed = Feed::attach(desk, &self.queue, Start::Last).await?;
-        let first = self.first_of(&mut feed).await?;
+        let first = feed.next().await?;
         if first.at == 0 {
             let scan = Scan::new(self, feed, Chain::from(Place::default()));
             return self.go_on_to_end(scan, &first).await.map(Some);
@@ -81,24 +85,16 @@ impl Log {
         let first = feed.next().await?;
         let chain = match first.at {
             0 => Chain::from(Place::default()),
-            _ => Chain::anywhere(),
-        };
-        drop(feed);
-        let feed = Feed::attach(desk, &self.queue, Start::First).await?;
-        Ok(Scan::new(self, feed, chain))
-    }
-
-    /// The first message that a feed has, which is something.
-    async fn first_of(&self, feed: &mut Feed) -> Result<Delivered, Fault> {
-        match timeout(EMPTY_AFTER, feed.next()).await {
-            Ok(first) => first,
-            // Whoever made the queue did not come to put anything in, or is about to.
-            Err(_) => {
-                let server = &self.server;
-                server.publish_opening(&self.queue, &self.topic).await?;
-                feed.next().await
+            at => {
+                let mut again = Feed::attach(desk, &self.queue, Start::First).await?;
+                if again.next().await?.at != at {
+                    return Err(left_out());
+                }
+                Chain::anywhere()
             }
-        }
+        };
+        feed.put_back(first);
+        Ok(Scan::new(self, feed, chain))
     }
 
     /// Where the last message is that a feed has at this moment, and the last that looks like one.
@@ -143,12 +139,11 @@ impl Log {
             };
             step = step.saturating_mul(4);
             let mut feed = Feed::attach(desk, &self.queue, Start::At(start)).await?;
+            let mut delivered = feed.next().await?;
             let mut header = None;
-            let mut at = start;
-            while at < first {
-                let delivered = feed.next().await?;
-                at = delivered.at.saturating_add(1);
+            while delivered.at < first {
                 header = self.header(&delivered).or(header);
+                delivered = feed.next().await?;
             }
             if let Some(header) = header {
                 return Ok(Some(Place::before(&header)));

@@ -47,6 +47,12 @@ impl Chain {
         Self { place: None }
     }
 
+    /// Where in the queue it goes on, if that is known: with the last message that belongs, or with the
+    /// very first.
+    pub(crate) fn start(&self) -> Option<u64> {
+        self.place.map(|place| place.last.unwrap_or(0))
+    }
+
     pub(crate) fn place(&self) -> Place {
         self.place.unwrap_or_default()
     }

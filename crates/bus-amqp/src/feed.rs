@@ -4,18 +4,23 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, Stream as _};
 use lapin::Consumer;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions};
 use lapin::types::{AMQPValue, FieldTable};
+use tokio::time::timeout;
 
 use crate::fault::Fault;
-use crate::server::Desk;
+use crate::server::{ANSWER_TIMEOUT, Desk};
 
 /// Where in a queue its delivery is to begin, and where a message is.
 const OFFSET: &str = "x-stream-offset";
+
+/// How long the first message may take before it is asked for once more.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where a delivery begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,12 +50,31 @@ pub(crate) struct Feed {
     kept: VecDeque<u64>,
     /// The next message is there or behind it.
     next: u64,
+    /// What came and comes once more.
+    back: Option<Delivered>,
     /// What the server had delivered, at most, when it last answered, without having been told.
     open: usize,
 }
 
 impl Feed {
+    /// Begins somewhere with a message, which is known to be there, or behind it.
+    ///
+    /// A server may deliver before it says that it will, and what comes then is lost: so what comes first
+    /// may be a later one, and whoever needs the very first has to look where it lies.
     pub(crate) async fn attach(desk: &Desk, queue: &str, start: Start) -> Result<Self, Fault> {
+        // Where everything was lost, nothing comes.
+        for patience in [FIRST_TIMEOUT, ANSWER_TIMEOUT] {
+            let mut feed = Self::consume(desk, queue, start).await?;
+            let first = poll_fn(|context| feed.poll_next(context));
+            if let Ok(first) = timeout(patience, first).await {
+                feed.back = Some(first?);
+                return Ok(feed);
+            }
+        }
+        Err(Fault::no_answer("the server delivers nothing"))
+    }
+
+    async fn consume(desk: &Desk, queue: &str, start: Start) -> Result<Self, Fault> {
         let mut arguments = FieldTable::default();
         let offset = match start {
             Start::First => AMQPValue::LongString("first".into()),
@@ -76,6 +100,7 @@ impl Feed {
             consumer,
             kept: VecDeque::new(),
             open: 0,
+            back: None,
             next: match start {
                 Start::At(at) => at,
                 Start::First | Start::Last => 0,
@@ -93,6 +118,9 @@ impl Feed {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Result<Delivered, Fault>> {
+        if let Some(back) = self.back.take() {
+            return Poll::Ready(Ok(back));
+        }
         loop {
             let consumer = Pin::new(&mut self.consumer);
             let delivery = match consumer.poll_next(context) {
@@ -129,6 +157,11 @@ impl Feed {
         let desk = self.desk.clone();
         desk.waited(poll_fn(|context| self.poll_next(context)))
             .await
+    }
+
+    /// Has a message come once more.
+    pub(crate) fn put_back(&mut self, delivered: Delivered) {
+        self.back = Some(delivered);
     }
 
     /// The next message, if it has been delivered.

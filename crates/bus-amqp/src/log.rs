@@ -3,17 +3,23 @@
 mod append;
 mod read;
 
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sealcast_bus::{BusError, Offset, Topic};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
 use crate::chain::Place;
 use crate::fault::Fault;
 use crate::known::{Head, Known, Open};
 use crate::message::Packed;
 use crate::scan::Found;
-use crate::server::{Attempts, Desk, Server};
+use crate::server::{Attempts, Desk, PATIENCE, Server};
 
+/// Logs whose ends are looked for at once: a server that is asked for more answers none in time.
+const BEGINNING_MAX: usize = 16;
 /// How often a log is asked for more before it is quicker to begin at its end anew.
 const ASKS_MAX: usize = 64;
 
@@ -22,6 +28,9 @@ const ASKS_MAX: usize = 64;
 pub(crate) struct Logs {
     pub(crate) server: Arc<Server>,
     known: Known,
+    beginning: Semaphore,
+    /// Ends that were found, so that who waits for a turn knows that the server answers.
+    begun: AtomicU64,
     /// Large payloads that were read last and not to their end: the next read goes on in them.
     halfway: Mutex<Option<Halfway>>,
 }
@@ -38,6 +47,8 @@ impl Logs {
         Self {
             known: Known::new(&server),
             server,
+            beginning: Semaphore::new(BEGINNING_MAX),
+            begun: AtomicU64::new(0),
             halfway: Mutex::new(None),
         }
     }
@@ -74,10 +85,33 @@ impl Logs {
         {
             return Ok(Some(slot.insert(head)));
         }
-        let hearing = self.server.hearing().await?;
-        let arrival = open.log.arrive(&hearing, &hearing.desk).await?;
-        *slot = arrival.map(Head::from);
+        *slot = self.begin(open, false).await?;
         Ok(slot.as_mut())
+    }
+
+    /// Looks for the end of a log, which may be created if it is not there.
+    async fn begin(&self, open: &Open, may_create: bool) -> Result<Option<Head>, Fault> {
+        let _turn = self.turn().await?;
+        let hearing = self.server.hearing().await?;
+        let arriving = open.log.arrive(&hearing, &hearing.desk, may_create);
+        let arrival = arriving.await?;
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        Ok(arrival.map(Head::from))
+    }
+
+    /// Waits for a turn, for as long as others have theirs.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, Fault> {
+        let mut turn = pin!(self.beginning.acquire());
+        loop {
+            let begun = self.begun.load(Ordering::Relaxed);
+            match timeout(PATIENCE, &mut turn).await {
+                Ok(turn) => return turn.map_err(|error| Fault::NoAnswer(Box::new(error))),
+                Err(late) if self.begun.load(Ordering::Relaxed) == begun => {
+                    return Err(Fault::late(late));
+                }
+                Err(_) => {}
+            }
+        }
     }
 
     /// The payloads of a message, wherever they are.

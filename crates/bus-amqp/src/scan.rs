@@ -81,7 +81,11 @@ impl Log {
             Payloads::Here(packed) => Ok(packed.clone()),
             Payloads::Odd => Err(Fault::Parts),
             Payloads::Apart { since, count } => {
-                let wanted = self.fetch(desk, found, *since, *count).await?;
+                let wanted = match self.fetch(desk, found, *since, *count).await {
+                    // Something may have been left out.
+                    Err(Fault::Parts) => self.fetch(desk, found, *since, *count).await?,
+                    fetched => fetched?,
+                };
                 Packed::new(&found.header, wanted).map_err(|_| Fault::Parts)
             }
         }
@@ -112,6 +116,11 @@ impl Log {
             }
         }
     }
+}
+
+/// What a server delivered is not all that there is.
+pub(crate) fn left_out() -> Fault {
+    Fault::no_answer("the server left something out")
 }
 
 /// Parts that came last, the oldest first.
@@ -216,6 +225,10 @@ impl Scan {
 
     /// Takes the next message of the queue, and gives it if it belongs.
     pub(crate) fn take(&mut self, delivered: &Delivered) -> Result<Option<Found>, Fault> {
+        let is_first = self.seen == 0;
+        if is_first && self.chain.start().is_some_and(|at| at != delivered.at) {
+            return Err(left_out());
+        }
         let record = match Record::decode(&delivered.bytes, &self.log.topic) {
             // In the way only where it belongs.
             Err(Odd::TooNew { version, header }) if self.chain.fits(delivered.at, &header) => {

@@ -1,7 +1,7 @@
 //! The requests that are made of the server.
 //!
 //! A handle has two connections: a server that lacks memory or room takes nothing more from one that
-//! publishes, and what lies there is to be readable all the same.
+//! publishes, and what lies there is to be readable all the same. A third is for what may end it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -25,8 +25,10 @@ use crate::name::{Names, key};
 
 /// How long one request waits for its answer.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an opening waits until the server says that it is there.
+const SCOUT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a call goes on asking while nobody answers.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two requests of one call, at first and at last.
 const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -47,6 +49,8 @@ pub(crate) struct Server {
     turn: AtomicUsize,
     hearing: Mutex<Option<Arc<Hearing>>>,
     speaking: Mutex<Option<Arc<Speaking>>>,
+    /// For queues that may be about to be created.
+    scouting: Mutex<Option<Arc<Speaking>>>,
 }
 
 /// A channel that messages are delivered on.
@@ -80,21 +84,24 @@ struct Speaking {
 
 /// Tries less and less often, for a while.
 pub(crate) struct Attempts {
-    until: Instant,
+    /// Known once one has failed: what waited for its turn before may be asked for as long.
+    until: Option<Instant>,
     pause: Duration,
 }
 
 impl Attempts {
     pub(crate) fn new() -> Self {
         Self {
-            until: Instant::now() + PATIENCE,
+            until: None,
             pause: PAUSE,
         }
     }
 
     /// Waits before the next attempt; gives the fault back when there is to be none.
     pub(crate) async fn after(&mut self, fault: Fault) -> Result<(), Fault> {
-        if !fault.may_pass() || Instant::now() >= self.until {
+        let now = Instant::now();
+        let until = *self.until.get_or_insert(now + PATIENCE);
+        if !fault.may_pass() || now >= until {
             return Err(fault);
         }
         sleep(jittered(self.pause)).await;
@@ -145,6 +152,7 @@ impl Server {
                 turn: AtomicUsize::new(0),
                 hearing: Mutex::new(None),
                 speaking: Mutex::new(None),
+                scouting: Mutex::new(None),
             };
             server.hearing().await?;
             Ok(Arc::new(server))
@@ -181,7 +189,8 @@ impl Server {
         let mut slot = hearing.asking.lock().await;
         let channel = hearing.asking_on(&mut slot).await?;
         let asked = channel.exchange_declare(exchange.into(), kind, options, FieldTable::default());
-        hearing.judge(hearing.desk.waited(asked).await)
+        let found = hearing.judge(hearing.desk.waited(asked).await)?;
+        Ok(found.is_some())
     }
 
     async fn connect(&self) -> Result<Connection, Fault> {
@@ -210,7 +219,14 @@ impl Server {
     }
 
     async fn speaking(&self) -> Result<Arc<Speaking>, Fault> {
-        let mut slot = self.speaking.lock().await;
+        self.speaking_on(&self.speaking).await
+    }
+
+    async fn speaking_on(
+        &self,
+        slot: &Mutex<Option<Arc<Speaking>>>,
+    ) -> Result<Arc<Speaking>, Fault> {
+        let mut slot = slot.lock().await;
         if let Some(speaking) = slot.as_ref().filter(|of| of.is_up()) {
             return Ok(Arc::clone(speaking));
         }
@@ -227,16 +243,22 @@ impl Server {
         Ok(speaking)
     }
 
-    async fn hang_up_speaking(&self, speaking: &Arc<Speaking>) {
-        let mut slot = self.speaking.lock().await;
-        slot.take_if(|of| Arc::ptr_eq(of, speaking));
-    }
-
     /// Puts messages into the queue of a log, in this order; each lies there once this has returned.
     pub(crate) async fn publish(&self, queue: &str, messages: &[Bytes]) -> Result<(), Fault> {
         let speaking = self.speaking().await?;
         let published = speaking.publish(TO_QUEUE, queue, messages, true).await;
-        self.judge(&speaking, published).await
+        judge(&self.speaking, &speaking, published).await
+    }
+
+    /// Puts an opening into a queue, and so learns that it is whole. A server that is about to create
+    /// one ends connections that use it, or never tells them of what comes: so this has its own.
+    pub(crate) async fn scout(&self, queue: &str, topic: &Topic) -> Result<(), Fault> {
+        let scouting = self.speaking_on(&self.scouting).await?;
+        let opening = [Bytes::from(Record::Opening.encode(topic))];
+        let published = scouting.publish(TO_QUEUE, queue, &opening, true);
+        let published = timeout(SCOUT_TIMEOUT, published).await;
+        let published = published.unwrap_or_else(|late| Err(Fault::late(late)));
+        judge(&self.scouting, &scouting, published).await
     }
 
     /// Fails where nothing would be taken, so that nothing is sent that may be stored later.
@@ -261,7 +283,7 @@ impl Server {
         let published = speaking
             .publish(&exchange, &key(topic), &[bytes], false)
             .await;
-        self.judge(&speaking, published).await
+        judge(&self.speaking, &speaking, published).await
     }
 
     async fn speaking_to_all(&self, exchange: &str) -> Result<Arc<Speaking>, Fault> {
@@ -271,39 +293,27 @@ impl Server {
         }
         if !speaking.has_exchange.load(Ordering::Relaxed) {
             let declared = declare_exchange(&speaking.channel, exchange).await;
-            self.judge(&speaking, declared).await?;
+            judge(&self.speaking, &speaking, declared).await?;
             speaking.has_exchange.store(true, Ordering::Relaxed);
         }
         Ok(speaking)
     }
+}
 
-    /// Says what became of a request on the connection that publishes, which is given up if it is not
-    /// known.
-    async fn judge<T>(
-        &self,
-        speaking: &Arc<Speaking>,
-        result: Result<T, Fault>,
-    ) -> Result<T, Fault> {
-        match result {
-            Err(_) if speaking.connection.status().blocked() => Err(Fault::Blocked),
-            Err(fault) => {
-                self.hang_up_speaking(speaking).await;
-                Err(fault)
-            }
-            done => done,
+/// Says what became of a request on a connection that publishes, which is given up if it is not known.
+async fn judge<T>(
+    slot: &Mutex<Option<Arc<Speaking>>>,
+    speaking: &Arc<Speaking>,
+    result: Result<T, Fault>,
+) -> Result<T, Fault> {
+    match result {
+        Err(_) if speaking.connection.status().blocked() => Err(Fault::Blocked),
+        Err(fault) => {
+            let mut slot = slot.lock().await;
+            slot.take_if(|of| Arc::ptr_eq(of, speaking));
+            Err(fault)
         }
-    }
-
-    /// Creates the queue of a log where it is not there, and sees to it that it is not empty.
-    pub(crate) async fn create(&self, hearing: &Arc<Hearing>, topic: &Topic) -> Result<(), Fault> {
-        let queue = self.names.queue(topic);
-        hearing.declare(&queue).await?;
-        self.publish_opening(&queue, topic).await
-    }
-
-    pub(crate) async fn publish_opening(&self, queue: &str, topic: &Topic) -> Result<(), Fault> {
-        let opening = Bytes::from(Record::Opening.encode(topic));
-        self.publish(queue, &[opening]).await
+        done => done,
     }
 }
 
@@ -367,8 +377,9 @@ impl Hearing {
         Desk::open(&self.connection, credit, is_given_up).await
     }
 
-    /// Whether there is a queue of a name.
-    pub(crate) async fn has(&self, queue: &str) -> Result<bool, Fault> {
+    /// How many messages a queue has, if it is there. Of what came in the last seconds the server may not
+    /// know yet.
+    pub(crate) async fn messages(&self, queue: &str) -> Result<Option<u32>, Fault> {
         let options = QueueDeclareOptions {
             passive: true,
             ..QueueDeclareOptions::default()
@@ -376,22 +387,24 @@ impl Hearing {
         let mut slot = self.asking.lock().await;
         let channel = self.asking_on(&mut slot).await?;
         let asked = channel.queue_declare(queue.into(), options, FieldTable::default());
-        self.judge(self.desk.waited(asked).await)
+        let found = self.judge(self.desk.waited(asked).await)?;
+        Ok(found.map(|queue| queue.message_count()))
     }
 
-    /// Whether what was asked for is there. If not, the channel ended with the answer.
-    fn judge<T>(&self, asked: Result<T, Fault>) -> Result<bool, Fault> {
+    /// What was asked for, if it is there. If not, the channel ended with the answer.
+    fn judge<T>(&self, asked: Result<T, Fault>) -> Result<Option<T>, Fault> {
         if asked.is_err() && self.ended.fetch_add(1, Ordering::Relaxed) >= ENDED_MAX {
             self.desk.give_up();
         }
         match asked {
-            Ok(_) => Ok(true),
-            Err(Fault::Absent(_)) => Ok(false),
+            Ok(found) => Ok(Some(found)),
+            Err(Fault::Absent(_)) => Ok(None),
             Err(fault) => Err(fault),
         }
     }
 
-    async fn declare(&self, queue: &str) -> Result<(), Fault> {
+    /// Creates the queue of a log.
+    pub(crate) async fn declare(&self, queue: &str) -> Result<(), Fault> {
         let options = QueueDeclareOptions {
             durable: true,
             ..QueueDeclareOptions::default()

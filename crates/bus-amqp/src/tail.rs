@@ -289,14 +289,8 @@ async fn open(log: &Log, desk: &OwnDesk, position: u64) -> Result<Box<Opened>, F
 async fn try_open(log: &Log, desk: &OwnDesk, position: u64) -> Result<Opened, Fault> {
     let hearing = log.server.hearing().await?;
     let desk = desk.on(&hearing).await?;
-    let arrival = match log.arrive(&hearing, &desk).await? {
-        Some(arrival) => arrival,
-        None => {
-            log.server.create(&hearing, &log.topic).await?;
-            let arrival = log.arrive(&hearing, &desk).await?;
-            arrival.ok_or_else(|| Fault::no_answer("the queue is gone"))?
-        }
-    };
+    let arrival = log.arrive(&hearing, &desk, true).await?;
+    let arrival = arrival.ok_or_else(|| Fault::no_answer("the queue is gone"))?;
     let place = arrival.scan.place();
     let position = position.max(place.left);
     let waiting = match arrival.recent.from(position) {

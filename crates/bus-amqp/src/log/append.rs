@@ -213,13 +213,12 @@ impl Logs {
             }
             *slot = Some(head);
         }
-        self.come_to_end(open, slot).await?;
-        if let Some(head) = slot.take() {
-            return Ok(head);
+        if slot.is_some() {
+            self.come_to_end(open, slot).await?;
         }
-        let hearing = self.server.hearing().await?;
-        self.server.create(&hearing, &open.log.topic).await?;
-        self.come_to_end(open, slot).await?;
+        if slot.is_none() {
+            *slot = self.begin(open, true).await?;
+        }
         slot.take()
             .ok_or_else(|| Fault::no_answer("the queue is gone"))
     }

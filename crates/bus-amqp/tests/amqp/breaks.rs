@@ -121,6 +121,42 @@ async fn a_server_that_is_killed_amid_appends_loses_and_doubles_nothing() {
     assert_eq!(places.len(), 2 * BATCHES);
 }
 
+/// Whoever follows a log while another creates it misses nothing, and neither does who listens beside
+/// that: a server ends connections that use what it is about to create.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_may_be_followed_while_it_is_created() {
+    const LOGS: u64 = 40;
+    const ITEMS: u64 = 20;
+    let server = shared();
+    let (near, far) = (open(&server, "young").await, open(&server, "young").await);
+    let ask = topic("ask");
+    let mut listener = near.listen(vec![ask.clone()]).await.unwrap();
+    for round in 0..LOGS {
+        let log = topic(&format!("log/{round}"));
+        let following = async {
+            let items = follow(near.tail(vec![(log.clone(), Offset(0))]), ITEMS);
+            within("the follower", items).await
+        };
+        let writing = async {
+            for number in 0..ITEMS {
+                far.append(&log, vec![text(number)]).await.unwrap();
+                far.send(&ask, text(number)).await.unwrap();
+            }
+        };
+        let (items, ()) = tokio::join!(following, writing);
+        let expected: Vec<Vec<u8>> = (0..ITEMS).map(text).collect();
+        assert_eq!(items, expected);
+        for number in 0..ITEMS {
+            let heard = within("what was sent", listener.next()).await;
+            assert_eq!(heard.unwrap().1, text(number));
+        }
+    }
+}
+
+fn text(number: u64) -> Vec<u8> {
+    number.to_string().into_bytes()
+}
+
 /// A handle behind a proxy, and one that sees the server as it is.
 struct Pair {
     proxy: Proxy,
