@@ -94,8 +94,8 @@ const TABLE: &[Row] = &[
         "anyhow", "curve25519-dalek", "rand_core", "sha2",
     ]),
     row("sealcast-fuzz", &[
-        "sealcast", "sealcast-agent", "sealcast-bus", "sealcast-crypto", "sealcast-engine",
-        "sealcast-protocol", "sealcast-store",
+        "sealcast", "sealcast-agent", "sealcast-bus", "sealcast-bus-mqtt", "sealcast-crypto",
+        "sealcast-engine", "sealcast-protocol", "sealcast-store",
     ], &["arbitrary", "peak_alloc", "rand_core", "rusqlite", "serde_json", "tempfile", "tokio"]),
     row("sealcast-crash", &[], &["rusqlite"]),
     row("sealcast-brokers", &[], &["async-nats", "rustix", "tempfile", "tokio"]),

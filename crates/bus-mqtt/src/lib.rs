@@ -26,6 +26,9 @@ mod check;
 mod dial;
 mod fault;
 mod feed;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod home;
 mod line;
 mod link;

@@ -60,6 +60,11 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ("bus_url", "absolute", "file:///var/bus"),
     ("bus_url", "local", "file://localhost/var/bus"),
     ("bus_url", "elsewhere", "mqtts://broker.example:8883"),
+    (
+        "bus_url",
+        "users-topics",
+        "mqtt://broker.example/plant?topics=plant/#&retain=plant/+/state",
+    ),
     ("bus_url", "topic", "s/1f00/data/kitchen"),
     ("config", "whole", CONFIG),
     (
@@ -83,6 +88,23 @@ const TEXTS: &[(&str, &str, &str)] = &[
         "recipient",
         "age1cy0su9fwf3gf9mw868g5yut09p6nytfmmnktexz2ya5uqg9vl9sss4euqm",
     ),
+];
+
+/// Packets as a broker sends them, of MQTT 5 where nothing else is said.
+const PACKETS: &[(&str, &[u8])] = &[
+    ("welcome-three", b"\x20\x02\x01\x00"),
+    (
+        "welcome",
+        b"\x20\x1c\x00\x00\x19\x21\x00\x14\x1f\x00\x01w\x27\x00\x00\x10\x00\x26\x00\x01a\x00\x00\x12\x00\x00\x24\x01\x25\x00",
+    ),
+    ("turned", b"\x20\x03\x00\x84\x00"),
+    ("message", b"\x33\x0a\x00\x03a/b\x00\x07\x00xy"),
+    ("message-three", b"\x32\x09\x00\x03a/b\x00\x07xy"),
+    ("message-unacknowledged", b"\x30\x08\x00\x03a/b\x00xy"),
+    ("published", b"\x40\x04\x00\x07\x10\x00"),
+    ("subscribed", b"\x90\x05\x00\x01\x00\x01\x80"),
+    ("pong", b"\xd0\x00"),
+    ("goodbye", b"\xe0\x02\x8e\x00"),
 ];
 
 /// Targets that read decisions.
@@ -122,13 +144,18 @@ pub fn examples() -> Vec<(&'static str, String, Vec<u8>)> {
         ("missing", MISSING),
     ];
     let stories = stories.map(|(name, bytes)| ("asking", name.to_owned(), bytes.to_vec()));
+    let item = [&b"\x80\0\x07plant/7"[..], &[1; 200]].concat();
+    let item = ("envelope", "with-topic".to_owned(), item);
     let welcome = ("welcome", "whole".to_owned(), welcome());
+    let packets = PACKETS.iter();
+    let packets = packets.map(|(name, of)| ("mqtt_packet", (*name).to_owned(), of.to_vec()));
     texts
         .chain(drawn)
         .chain(kept)
         .chain(paired)
         .chain(stories)
-        .chain([welcome])
+        .chain(packets)
+        .chain([item, welcome])
         .collect()
 }
 
