@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tries the cases of digests, signatures, the key tree, messages, frames, envelopes and exports.
+"""Tries the cases of digests, signatures, the key tree, messages, frames, envelopes, items and exports.
 
     pip install -r requirements.txt && python3 check.py
 
@@ -363,6 +363,21 @@ def try_envelope(given):
     return fields + [("hash", own_hash), ("plaintext", plaintext)]
 
 
+def try_item(given):
+    item = given.bytes("item")
+    if item[:1] != b"\x80":
+        return [("topic", b""), ("envelope", item)]
+    length, at = take(item, 1, 2)
+    topic, at = take(item, at, int.from_bytes(length, "big"))
+    try:
+        text = topic.decode()
+    except UnicodeDecodeError:
+        raise Refused("malformed") from None
+    if not 0 < len(topic) <= 1024 or any(c in "+#" or ord(c) < 32 or 127 <= ord(c) < 160 for c in text):
+        raise Refused("malformed")
+    return [("topic", topic), ("envelope", item[at:])]
+
+
 def try_export(given):
     plaintext = given.bytes("plaintext")
     major, version, _ = take_head(plaintext, take_head(plaintext, 0)[2])
@@ -421,7 +436,7 @@ def check(area, text):
     must((came, made) == (expect, wanted), "not %s, there came %s %s" % (expect, came, made))
 
 
-AREAS = "bulk-digest cover digest envelope export frame message signature tree".split()
+AREAS = "bulk-digest cover digest envelope export frame item message signature tree".split()
 
 
 def main():

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use sealcast::{Delivery, Parked, Payload, Position, Reason, State};
+use sealcast::{DataTopic, Delivery, Parked, Payload, Position, Reason, State};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -15,6 +15,8 @@ pub struct DeliveryLine<'a> {
     publisher: Option<String>,
     device: Option<String>,
     seq: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,
@@ -34,6 +36,7 @@ impl<'a> DeliveryLine<'a> {
             publisher: delivery.publisher.map(|user| user.to_string()),
             device: delivery.device.map(|device| device.to_string()),
             seq: delivery.seq,
+            topic: delivery.topic.as_ref().map(DataTopic::as_str),
             state: state_code(delivery.state),
             text: text_of(delivery),
             base64: base64.map(|text| text.as_str()),
@@ -81,6 +84,7 @@ struct Raw {
     publisher: Option<String>,
     device: Option<String>,
     seq: Option<u32>,
+    topic: Option<String>,
     state: Option<String>,
     text: Option<String>,
     base64: Option<String>,
@@ -141,6 +145,7 @@ impl Raw {
             publisher: self.publisher.map(|id| id.parse()).transpose().ok()?,
             device: self.device.map(|id| id.parse()).transpose().ok()?,
             seq: self.seq,
+            topic: self.topic.map(|topic| topic.parse()).transpose().ok()?,
             state,
             payload: payload.map(Payload::from),
             reason,
@@ -275,6 +280,7 @@ mod tests {
             publisher: Some(UserId([1; 32])),
             device: Some(DeviceId([2; 16])),
             seq: Some(7),
+            topic: None,
             state,
             payload: payload.map(|of| Payload::from(of.to_vec())),
             reason,
@@ -329,6 +335,10 @@ mod tests {
             delivery(State::Opened, Some(b""), None),
             delivery(State::Opened, Some(b"\xff\x00"), None),
             delivery(State::Gap, None, Some(Reason::Missing(3))),
+            Delivery {
+                topic: "plant/7 \"a\"".parse().ok(),
+                ..delivery(State::Opened, Some(b"21.5 C"), None)
+            },
             Delivery {
                 publisher: None,
                 device: None,

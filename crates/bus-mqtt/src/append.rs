@@ -10,6 +10,7 @@ use crate::line::Line;
 use crate::link::{Link, PATIENCE, empty};
 use crate::message::{Append, MessageId, Names, PACKED_MAX, PART_MAX, PartOf, cut, is_live};
 use crate::packet::Publish;
+use crate::users;
 
 /// Arrivals that are looked up at once.
 const ORIGINS: u32 = 256;
@@ -27,6 +28,9 @@ pub(crate) async fn append(
             size: packed,
             limit: PACKED_MAX,
         });
+    }
+    if is_live(&topic) && users::has_any(&line.names, &payloads) {
+        return users::append(home, line, topic, payloads).await;
     }
     let stamp = match is_live(&topic) {
         true => 0,
@@ -93,7 +97,7 @@ pub(crate) async fn messages(
     Ok((0..).zip(parts).map(part).collect())
 }
 
-async fn publish_at_once(line: &Line, all: Vec<Publish>) -> Result<(), Fault> {
+pub(crate) async fn publish_at_once(line: &Line, all: Vec<Publish>) -> Result<(), Fault> {
     let publishing = async {
         let mut flying = Vec::with_capacity(all.len());
         for publish in all {

@@ -2,6 +2,7 @@
 
 mod asking;
 mod survey;
+mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -24,6 +25,7 @@ use crate::packet::Publish;
 use crate::past::Desk;
 use asking::{Asking, Step};
 use survey::Survey;
+use users::Unasked;
 
 /// How often a process looks whether the one that feeds has ended.
 const TAKE_OVER: Duration = Duration::from_millis(500);
@@ -83,8 +85,12 @@ async fn feed(
         id: format!("sc{}", home.name),
         kept_for: KEPT_FOR,
     };
-    // No more than the broker may send unacknowledged ever waits here.
-    let on_event = move |event| drop(events_tx.send(event));
+    // Besides no more than the broker may send unacknowledged ever waits here.
+    let unasked = Unasked::default();
+    let on_event = {
+        let unasked = unasked.clone();
+        move |event| drop(unasked.admits(&event).then(|| events_tx.send(event)))
+    };
     let link = Arc::new(Link::open(dial, client, on_event).await?);
     let (writer, question) = (draw()?, draw()?);
     let mut feeder = Feeder {
@@ -107,6 +113,7 @@ async fn feed(
         asking: Asking::starting_at(question),
         answered: BTreeSet::new(),
         desk: Desk::new(is_archive),
+        unasked,
     };
     loop {
         let given_up_at = feeder.asking.given_up_at();
@@ -170,6 +177,7 @@ struct Feeder {
     answered: BTreeSet<String>,
     /// Where others are answered.
     desk: Desk,
+    unasked: Unasked,
 }
 
 impl Feeder {
@@ -189,6 +197,7 @@ impl Feeder {
     }
 
     async fn handle(&mut self, event: Event) -> Result<(), FeedFault> {
+        self.unasked.handled(&event);
         match event {
             Event::Up { has_session } => self.up(has_session).await,
             Event::Message { publish, receipt } => self.message(publish, receipt).await,
@@ -196,6 +205,13 @@ impl Feeder {
     }
 
     async fn message(&mut self, publish: Publish, receipt: Receipt) -> Result<(), FeedFault> {
+        if let Some(item) = self.names.users_item(&publish) {
+            return self.users_item(item, receipt).await;
+        }
+        // It was not published by a bus.
+        if receipt.is_none() {
+            return Ok(());
+        }
         if publish.topic == self.names.fence() {
             if let Some((id, _)) = take_sent(&publish.payload) {
                 self.take_in().await?;

@@ -37,6 +37,7 @@ mod packet;
 mod past;
 mod put_back;
 mod tail;
+mod users;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -103,6 +104,7 @@ impl MqttBus {
         let dial = Dial::new(address, options).map_err(|fault| fault.at(&place))?;
         let home = Arc::new(Home::open(folder.as_ref()).await?);
         let names = Names::new(address.name(), &home.name);
+        let names = names.with_users(address.users_topics().cloned());
         let line = Line::open(dial.clone(), names.clone(), place.clone()).await;
         let line = Arc::new(line.map_err(|fault| fault.at(&place))?);
         let feeding = feed::attend(Arc::clone(&home), names, dial, options.serves_history);

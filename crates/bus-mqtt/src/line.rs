@@ -79,6 +79,8 @@ impl Line {
         let mine = vec![fenced.clone(), echo.clone()];
         let on_event = move |event| match event {
             Event::Up { .. } => {}
+            // It was not published by a bus.
+            Event::Message { receipt, .. } if receipt.is_none() => {}
             Event::Message { publish, .. } => {
                 let Some((id, payload)) = take_sent(&publish.payload) else {
                     return;

@@ -65,6 +65,19 @@ pub(crate) struct Receipt {
     id: u16,
 }
 
+impl Receipt {
+    /// Of a message that wants no acknowledgement. Connections are counted from 1 on.
+    pub(crate) const NONE: Self = Self {
+        connection: 0,
+        id: 0,
+    };
+
+    /// Whether the broker sent the message without waiting for an acknowledgement, as no bus asks it to.
+    pub(crate) fn is_none(self) -> bool {
+        self == Self::NONE
+    }
+}
+
 /// What the broker takes, while there is a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Taken {
@@ -391,8 +404,11 @@ impl Runner {
                 let receipt = Receipt { connection, id };
                 (self.on_event)(Event::Message { publish, receipt });
             }
-            // What need not be acknowledged was not published by a bus.
-            Incoming::Packet(Packet::Publish(_, None)) | Incoming::Oversized(None) => {}
+            Incoming::Packet(Packet::Publish(publish, None)) => {
+                let receipt = Receipt::NONE;
+                (self.on_event)(Event::Message { publish, receipt });
+            }
+            Incoming::Oversized(None) => {}
             Incoming::Oversized(Some(id)) => put_publish_done(id, out),
             Incoming::Packet(Packet::PublishDone { id, code }) => self.land(id, code),
             Incoming::Packet(Packet::SubscribeDone { id, is_refused }) => {

@@ -1,7 +1,7 @@
 //! What one append looks like on the broker: spec/bus-mqtt.md, section 3.
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use sealcast_bus::{ArrivalId, Topic};
+use sealcast_bus::{ArrivalId, Topic, UsersTopics};
 
 /// What every message begins with, whatever its version.
 const MAGIC: [u8; 3] = *b"SCM";
@@ -132,6 +132,8 @@ pub(crate) struct Names {
     prefix: String,
     /// The name of the home, by which its handles find each other.
     home: String,
+    /// Where messages of streams travel under names that the broker's users have for them.
+    pub(crate) users: Option<UsersTopics>,
 }
 
 impl Names {
@@ -139,7 +141,12 @@ impl Names {
         Self {
             prefix: prefix.to_owned(),
             home: home.to_owned(),
+            users: None,
         }
+    }
+
+    pub(crate) fn with_users(self, users: Option<UsersTopics>) -> Self {
+        Self { users, ..self }
     }
 
     pub(crate) fn log(&self, topic: &Topic, id: MessageId) -> String {

@@ -46,6 +46,7 @@ mod server_address;
 mod server_options;
 mod topic;
 mod url;
+mod users_topics;
 
 pub use bus::{Bus, BusFuture, Item, Limits, Listener, Offset, Tail};
 pub use error::BusError;
@@ -55,3 +56,4 @@ pub use server_address::ServerAddress;
 pub use server_options::{Credentials, ServerOptions};
 pub use topic::{Topic, TopicError};
 pub use url::{BusUrl, BusUrlError, Place};
+pub use users_topics::{TopicFilter, TopicFilterError, TopicItem, UsersTopics};

@@ -1,11 +1,13 @@
 use std::fmt;
 
-use crate::BusUrlError;
+use crate::{BusUrlError, UsersTopics};
 
 /// The name where a URL has none.
 const NAME: &str = "sealcast";
 const NAME_LEN_MAX: usize = 64;
 const SERVERS_MAX: usize = 16;
+/// Before topics of a broker that its users have for messages.
+const TOPICS: &str = "?topics=";
 
 /// Where a bus on servers is: servers that hold the same, and a name that tells it from others on them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -14,6 +16,7 @@ pub struct ServerAddress {
     servers: Vec<String>,
     space: Option<String>,
     name: String,
+    users: Option<UsersTopics>,
 }
 
 /// How the URLs of one kind of server begin, and what they may have behind the servers.
@@ -80,12 +83,19 @@ impl ServerAddress {
         let servers = authority.split(',').map(|text| server(text, scheme.port));
         let servers = servers.collect::<Option<Vec<_>>>();
         let servers = servers.filter(|servers| servers.len() <= SERVERS_MAX);
+        let (path, users) = match path.split_once(TOPICS) {
+            Some((path, users)) if scheme.kind == Kind::Mqtt => (path, Some(users)),
+            Some(_) | None => (path, None),
+        };
         let (space, name) = names(&scheme.space, path).ok_or(BusUrlError::Name)?;
+        let users = users.map(|text| UsersTopics::parse(text, name));
+        let users = users.transpose().map_err(|_| BusUrlError::Topics)?;
         Ok(Some(Self {
             scheme,
             servers: servers.ok_or(BusUrlError::Server)?,
             space: space.map(str::to_owned),
             name: name.to_owned(),
+            users,
         }))
     }
 
@@ -110,6 +120,11 @@ impl ServerAddress {
         self.space.as_deref()
     }
 
+    /// The topics of the broker on which messages travel, where they are topics of its users' own.
+    pub fn users_topics(&self) -> Option<&UsersTopics> {
+        self.users.as_ref()
+    }
+
     /// Whether the scheme says that nothing is said without TLS.
     pub fn is_tls(&self) -> bool {
         self.scheme.is_tls
@@ -128,7 +143,11 @@ impl fmt::Display for ServerAddress {
         if let Some(space) = &self.space {
             write!(f, "{space}/")?;
         }
-        f.write_str(&self.name)
+        f.write_str(&self.name)?;
+        match &self.users {
+            Some(users) => write!(f, "{TOPICS}{users}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -299,6 +318,43 @@ mod tests {
             "amqp://h/v/",
             "mqtt://h/a/b",
             "mqtt://h/#",
+        ] {
+            assert_eq!(address(text), Err(BusUrlError::Name), "{text}");
+        }
+    }
+    #[test]
+    fn a_broker_may_have_topics_of_its_users_for_messages() {
+        for (text, topics, printed) in [
+            (
+                "mqtt://h/p?topics=plant/+/t",
+                "plant/+/t",
+                "mqtt://h/p?topics=plant/+/t",
+            ),
+            ("mqtts://h/?topics=/#", "/#", "mqtts://h/sealcast?topics=/#"),
+            (
+                "mqtt://h/p?topics=a b/#&retain=a b/?topics=",
+                "a b/#&retain=a b/?topics=",
+                "mqtt://h/p?topics=a b/#&retain=a b/?topics=",
+            ),
+        ] {
+            let found = address(text).unwrap();
+            assert_eq!(found.users_topics().unwrap().to_string(), topics);
+            assert_eq!(found.to_string(), printed);
+            assert_eq!(address(printed), Ok(found));
+        }
+        for text in [
+            "mqtt://h/p?topics=",
+            "mqtt://h/p?topics=a#",
+            "mqtt://h/p?topics=a&retain=",
+            "mqtt://h/p?topics=p/#",
+            "mqtt://h/p?topics=#",
+        ] {
+            assert_eq!(address(text), Err(BusUrlError::Topics), "{text}");
+        }
+        for text in [
+            "mqtt://h/p?x",
+            "nats://h/p?topics=a",
+            "mqtt://h/p/?topics=a",
         ] {
             assert_eq!(address(text), Err(BusUrlError::Name), "{text}");
         }

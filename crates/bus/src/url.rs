@@ -171,6 +171,11 @@ pub enum BusUrlError {
     /// PostgreSQL's begins with the database.
     #[error("bus url has no usable name behind its servers")]
     Name,
+    /// What follows `?topics=` is no filter for topics of a broker, or one for those of the bus itself. `+`
+    /// and `#` stand for whole levels, not the first, and `#` for the last; a second filter may follow
+    /// behind `&retain=`.
+    #[error("bus url has no usable topics behind `?topics=`")]
+    Topics,
     /// The path cannot be written as text.
     #[error("path of a file bus is not UTF-8")]
     NotUtf8,

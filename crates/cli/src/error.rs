@@ -309,7 +309,8 @@ fn kind_of(code: &str) -> Kind {
         "device.revoked" | "device.no-root" | "device.list-forked" | "device.list" => {
             Kind::NotAllowed
         }
-        "message.too-large" | "backfill.time" | "interval.empty" | "interval.admin" => Kind::Usage,
+        "message.too-large" | "message.topic" | "backfill.time" => Kind::Usage,
+        "interval.empty" | "interval.admin" => Kind::Usage,
         "home.wrong-passphrase" | "home.key-file" | "home.half-made" | "home.folder" => Kind::Store,
         "store.failed" => Kind::Store,
         "bus.failed" | "bus.unusable" | "bus.rolled-back" | "access.incomplete" => Kind::Bus,
@@ -343,6 +344,9 @@ fn hint_of(code: &str) -> Option<&'static str> {
         "access.not-allowed" => "`sealcast who STREAM` shows who may do what",
         "clock.behind" => "set the clock of this machine; `sealcast doctor` says more",
         "message.too-large" => "split it; the lines of a text can go as records: `sealcast pub -l`",
+        "message.topic" => {
+            "`sealcast stream list --json` shows the bus of the stream, with its topics"
+        }
         "backfill.time" => {
             "each line is a time, a tab and the payload; times ascend, and all are past"
         }

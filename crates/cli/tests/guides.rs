@@ -3,6 +3,8 @@
 
 #[path = "guides/rabbitmq.rs"]
 mod rabbitmq;
+#[path = "guides/topics.rs"]
+mod topics;
 
 use std::path::Path;
 use std::process::Command;

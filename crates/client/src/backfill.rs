@@ -6,7 +6,7 @@ use sealcast_protocol::{Position, SessionId};
 use zeroize::Zeroizing;
 
 use crate::error::Error;
-use crate::publisher::{Published, check_size};
+use crate::publisher::Published;
 use crate::seal::{Batch, Past, Sealer};
 
 /// Records that are sealed in one store transaction, at most.
@@ -59,7 +59,7 @@ impl Backfill {
         if self.has_failed {
             return Err(Error::PublisherEnded);
         }
-        check_size(&*self.sealer.core.bus, payload.len())?;
+        self.sealer.check_size(payload.len())?;
         if time < self.last || time >= self.until {
             return Err(Error::BackfillTime);
         }

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sealcast_bus::{Bus, BusUrl, FileBus, Offset, Standing, Topic};
+use sealcast_bus::{Bus, BusUrl, FileBus, Offset, ServerAddress, Standing, Topic};
 use sealcast_crypto::leaving_no_trace;
 use sealcast_engine::{Alarm, ControlTopic, Identity, Output, Put, Space, StreamView};
 use sealcast_protocol::{
-    DeviceId, LogBody, LogEntry, Name, Position, SessionId, StreamId, StreamTopics, Ticket,
-    Unverified, UserId,
+    DataTopic, DeviceId, LogBody, LogEntry, Name, Position, SessionId, StreamId, StreamTopics,
+    Ticket, Unverified, UserId,
 };
 
 use crate::asking::AskingSlot;
@@ -160,6 +160,16 @@ impl Core {
                 report.is_ok_and(|of| of.standing == Standing::Ready)
             }
             _ => false,
+        }
+    }
+
+    /// Whether a message may be published on a topic below the stream.
+    pub(crate) fn check_topic(&self, topic: &DataTopic) -> Result<(), Error> {
+        let url = BusUrl::parse(self.ticket.bus()).map_err(Error::BusUrl)?;
+        let users = url.server().and_then(ServerAddress::users_topics);
+        match users.filter(|users| !users.has(topic.as_str())) {
+            Some(users) => Err(Error::OtherTopic(users.filter().to_string())),
+            None => Ok(()),
         }
     }
 

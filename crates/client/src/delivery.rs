@@ -5,7 +5,7 @@ use std::ops::Deref;
 
 use sealcast_crypto::SecretBytes;
 use sealcast_engine::{Cause, Event, Notice, OpenedRecord, Parked, Refusal};
-use sealcast_protocol::{DeviceId, Header, Position, UserId};
+use sealcast_protocol::{DataTopic, DeviceId, Header, Position, UserId};
 
 /// One record, or one thing to know about the stream, in the order of the bus; what was parked comes
 /// late.
@@ -19,6 +19,8 @@ pub struct Delivery {
     pub device: Option<DeviceId>,
     /// The envelope's number within one run of the publisher. Records of a frame share it.
     pub seq: Option<u32>,
+    /// On which topic below the stream it was published, told of what was opened.
+    pub topic: Option<DataTopic>,
     /// What became of it.
     pub state: State,
     /// The payload, exactly when `state` is [`State::Opened`].
@@ -152,6 +154,7 @@ impl fmt::Debug for Delivery {
             .field("publisher", &self.publisher)
             .field("device", &self.device)
             .field("seq", &self.seq)
+            .field("topic", &self.topic)
             .field("state", &self.state)
             .field("payload_len", &self.payload.as_ref().map(|of| of.len()))
             .field("reason", &self.reason)
@@ -166,11 +169,13 @@ impl Delivery {
             Event::Opened {
                 header,
                 user,
+                topic,
                 time,
                 payload,
                 parked,
             } => Self {
                 time,
+                topic,
                 payload: Some(Payload(payload)),
                 parked,
                 ..Self::about(Some(header), Some(user), State::Opened, None)
@@ -224,6 +229,7 @@ impl Delivery {
             publisher: Some(*opened.user),
             device: Some(opened.header.device),
             seq: Some(opened.header.seq),
+            topic: opened.topic.cloned(),
             state: State::Opened,
             payload: Some(Payload::from(opened.record.payload.to_vec())),
             reason: None,
@@ -242,6 +248,7 @@ impl Delivery {
             publisher,
             device: header.map(|header| header.device),
             seq: header.map(|header| header.seq),
+            topic: None,
             state,
             payload: None,
             reason,

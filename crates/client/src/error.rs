@@ -84,6 +84,10 @@ pub enum Error {
         /// Bytes that fit.
         limit: usize,
     },
+    /// The stream's bus is a broker on which its messages have topics of the users' own, and this is none
+    /// of them; publish on one that matches. Nothing was sent.
+    #[error("the topic is none of those that the bus has for messages: {0}")]
+    OtherTopic(String),
     /// A backfill's times must ascend and lie in the past; sort the records.
     #[error("backfill times must ascend and lie in the past")]
     BackfillTime,
@@ -264,6 +268,7 @@ impl Error {
             Self::LogIncomplete(_) => "access.incomplete",
             Self::ClockBehind { .. } => "clock.behind",
             Self::TooLarge { .. } => "message.too-large",
+            Self::OtherTopic(_) => "message.topic",
             Self::BackfillTime => "backfill.time",
             Self::PublisherEnded => "publisher.ended",
             Self::EmptyInterval => "interval.empty",

@@ -1,8 +1,9 @@
 //! What bytes are, as far as it shows without keys.
 
 use sealcast_protocol::{
-    Bundle, DecodeError, DeviceId, EnvelopeHash, EnvelopeView, InstanceId, ListEntry, LogEntry,
-    Position, SessionId, SessionRecord, StreamId, Ticket, TicketError, Unverified, UserId,
+    Bundle, DataItem, DecodeError, DeviceId, EnvelopeHash, EnvelopeView, InstanceId, ListEntry,
+    LogEntry, Position, SessionId, SessionRecord, StreamId, Ticket, TicketError, Unverified,
+    UserId,
 };
 
 use crate::sealed_file::{FileNeeds, SealedFile};
@@ -241,12 +242,12 @@ impl Stream {
     /// What this stream says to an envelope, by what is known of it here; `None` where the bytes are
     /// none. Whether it would be delivered is more than that: read the stream for it.
     pub fn judge_envelope(&self, bytes: &[u8]) -> Option<EnvelopeJudgement> {
-        let envelope = EnvelopeView::parse(bytes).ok()?;
+        let envelope = DataItem::parse(bytes).ok()?;
         let (header, stream) = (*envelope.header(), self.id());
         let view = self.core.view();
         let user = view.user_of(&header.device);
         let key = user.and_then(|user| view.sign_key(&user, &header.device));
-        let bound = envelope.bind(&stream, b"");
+        let bound = envelope.bind(&stream);
         Some(EnvelopeJudgement {
             hash: bound.hash(),
             user,

@@ -143,14 +143,14 @@ pub use publisher::{Acks, Published, Publisher};
 pub use read::Reader;
 pub use sealcast_bus::{
     Aspect, BusError, BusReport, BusSetup, BusUrl, BusUrlError, Place, ServerAddress, Standing,
-    Warning,
+    TopicFilter, UsersTopics, Warning,
 };
 pub use sealcast_crypto::SecretBytes;
 pub use sealcast_engine::{Alarm, ControlTopic, End as RequestEnd, Parked, ParkingLimits};
 pub use sealcast_protocol::{
-    CodeError, DecodeError, DeviceId, EnvelopeHash, IdError, InstanceId, Interval,
-    LogHash as GrantId, Name, NameError, PairingCode, Position, RefusalReason, RequestId, Roles,
-    SessionId, Sharing, StreamId, Ticket, TicketError, UserId, WrongRoot,
+    CodeError, DataTopic, DataTopicError, DecodeError, DeviceId, EnvelopeHash, IdError, InstanceId,
+    Interval, LogHash as GrantId, Name, NameError, PairingCode, Position, RefusalReason, RequestId,
+    Roles, SessionId, Sharing, StreamId, Ticket, TicketError, UserId, WrongRoot,
 };
 pub use sealcast_store::{KeyFileError, StoreError};
 pub use sealed_file::{

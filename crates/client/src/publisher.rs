@@ -3,8 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use sealcast_bus::Bus;
-use sealcast_protocol::{ENVELOPE_OVERHEAD, PAYLOAD_MAX, Position};
+use sealcast_protocol::Position;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -55,7 +54,7 @@ impl Publisher {
         let (sending, sealing) = Queue::ends();
         let (tell_stored, stored) = watch::channel(0);
         let core = sealer.core.clone();
-        let limit = payload_max(&*core.bus);
+        let limit = sealer.payload_max();
         let worker = tokio::spawn(seal_all(sealer, sealing, tell_stored));
         Self {
             core,
@@ -208,20 +207,4 @@ async fn seal(sealer: &Sealer, sealing: &Sealing, taken: Taken) -> Result<Sent, 
         records: taken.records,
         flushes: taken.flushes,
     })
-}
-
-/// The longest record that a bus takes in one envelope.
-fn payload_max(bus: &dyn Bus) -> usize {
-    bus.limits()
-        .payload_max
-        .saturating_sub(ENVELOPE_OVERHEAD)
-        .min(PAYLOAD_MAX)
-}
-
-pub(crate) fn check_size(bus: &dyn Bus, size: usize) -> Result<(), Error> {
-    let limit = payload_max(bus);
-    match size > limit {
-        true => Err(Error::TooLarge { size, limit }),
-        false => Ok(()),
-    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use sealcast_bus::Offset;
 use sealcast_engine::{Alarm, ControlTopic, Space};
-use sealcast_protocol::{CardList, EnvelopeView, ListEntry, Position, SessionRecord, Unverified};
+use sealcast_protocol::{CardList, DataItem, ListEntry, Position, SessionRecord, Unverified};
 
 use crate::blocking::off_thread;
 use crate::core::{Core, Reading};
@@ -211,7 +211,7 @@ impl Core {
 
     /// Where an item lies, if it is a live envelope above a position that this device signed.
     fn sealed_above(&self, mark: Position, item: &[u8]) -> Option<Position> {
-        let envelope = EnvelopeView::parse(item).ok()?;
+        let envelope = DataItem::parse(item).ok()?;
         let header = *envelope.header();
         let is_own = header.device == self.identity().device();
         if !is_own || header.flags.backfill || header.position <= mark {
@@ -219,7 +219,7 @@ impl Core {
         }
         let stream = self.id();
         let key = self.identity().signing().verifying_key();
-        let bound = envelope.bind(&stream, b"");
+        let bound = envelope.bind(&stream);
         bound.verify(&key).is_ok().then_some(header.position)
     }
 }

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sealcast_crypto::{SecretBytes, leaving_no_trace};
 use sealcast_engine::{Draft, NotSealed, Publisher, Sealed};
-use sealcast_protocol::{Frame, Interval, Position, SessionId, SessionKind};
+use sealcast_protocol::{
+    DataTopic, ENVELOPE_OVERHEAD, Frame, Interval, PAYLOAD_MAX, Position, SessionId, SessionKind,
+};
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
@@ -64,6 +66,8 @@ pub(crate) struct Sealer {
     /// Held by whoever seals, so that envelopes are put out in their order.
     turn: Arc<tokio::sync::Mutex<()>>,
     outbox: Arc<Outbox>,
+    /// Where below the stream it publishes; older data lies in the stream itself.
+    topic: Option<DataTopic>,
 }
 
 /// A batch that was sealed and is on its way to the bus. It goes on when this is dropped.
@@ -93,6 +97,31 @@ impl Sealer {
             publisher: Arc::new(Mutex::new(publisher)),
             turn: Arc::default(),
             outbox: Arc::default(),
+            topic: None,
+        }
+    }
+
+    /// The same run, publishing on a topic below the stream.
+    pub(crate) fn on(&self, topic: &DataTopic) -> Self {
+        Self {
+            topic: Some(topic.clone()),
+            ..self.clone()
+        }
+    }
+
+    /// The longest record that the bus takes in one envelope.
+    pub(crate) fn payload_max(&self) -> usize {
+        let besides = self.topic.as_ref().map_or(0, DataTopic::overhead);
+        let taken = self.core.bus.limits().payload_max;
+        let room = taken.saturating_sub(ENVELOPE_OVERHEAD + besides);
+        room.min(PAYLOAD_MAX)
+    }
+
+    pub(crate) fn check_size(&self, size: usize) -> Result<(), Error> {
+        let limit = self.payload_max();
+        match size > limit {
+            true => Err(Error::TooLarge { size, limit }),
+            false => Ok(()),
         }
     }
 
@@ -164,13 +193,15 @@ impl Sealer {
                 if !core.may_seal() {
                     return Ok(Err(Lack::Stale));
                 }
+                let topic = sealer.topic.as_ref();
                 let sealed = match &*batch {
                     Batch::Single(payload) => {
-                        publisher.seal(now, lane, &view, &[Draft::Single(payload.expose())])
+                        let drafts = [Draft::Single(payload.expose())];
+                        publisher.seal_on(topic, now, lane, &view, &drafts)
                     }
                     Batch::Parts(parts) => {
                         let drafts: Vec<_> = parts.iter().map(Part::draft).collect();
-                        publisher.seal(now, lane, &view, &drafts)
+                        publisher.seal_on(topic, now, lane, &view, &drafts)
                     }
                     Batch::Past(past) => match batch.past_session() {
                         Some(session) => publisher.seal_past(lane, &view, session, &past.records),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sealcast_bus::{Bus, BusError, BusUrl};
 use sealcast_crypto::SecretBytes;
 use sealcast_engine::Alarm;
-use sealcast_protocol::{Interval, Name, Position, SessionKind, StreamId, Ticket};
+use sealcast_protocol::{DataTopic, Interval, Name, Position, SessionKind, StreamId, Ticket};
 
 use crate::archive::Archive;
 use crate::asking::{AnswerOptions, Answering};
@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::home::Inner;
 use crate::options::SubscribeOptions;
 use crate::parking::{self, ParkedState};
-use crate::publisher::{Published, Publisher, check_size};
+use crate::publisher::{Published, Publisher};
 use crate::read::Reader;
 use crate::seal::{Batch, Sealer};
 use crate::subscribe::Subscription;
@@ -134,14 +134,19 @@ impl Stream {
     /// failed after the message was sealed, it leaves before the next one that is published through
     /// this handle, and readers are told a gap if there is none.
     pub async fn publish(&self, payload: &[u8]) -> Result<Published, Error> {
-        check_size(&*self.core.bus, payload.len())?;
-        let payload = SecretBytes::from(payload.to_vec());
-        let left = self.sealer.publish(Batch::Single(payload)).await?;
-        Ok(Published {
-            position: left.position,
-            records: 1,
-            envelopes: left.envelopes,
-        })
+        publish(&self.sealer, payload).await
+    }
+
+    /// As [`publish`](Self::publish), on a topic below the stream, which everybody on the bus may
+    /// read and which is bound into the message: on another topic it does not open. Where the bus
+    /// lies on a broker whose users have topics of their own for it, it is published there.
+    ///
+    /// # Errors
+    ///
+    /// As [`publish`](Self::publish), and where these topics do not include this one.
+    pub async fn publish_on(&self, topic: &DataTopic, payload: &[u8]) -> Result<Published, Error> {
+        self.core.check_topic(topic)?;
+        publish(&self.sealer.on(topic), payload).await
     }
 
     /// Starts publishing many records, sealed in frames of up to 64 KiB or 20 ms. Must be called on
@@ -153,6 +158,18 @@ impl Stream {
     pub async fn publisher(&self) -> Result<Publisher, Error> {
         self.check_right().await?;
         Ok(Publisher::start(self.sealer.clone()))
+    }
+
+    /// As [`publisher`](Self::publisher), on a topic below the stream, as
+    /// [`publish_on`](Self::publish_on) has it.
+    ///
+    /// # Errors
+    ///
+    /// As [`publisher`](Self::publisher), and where the bus has no such topic.
+    pub async fn publisher_on(&self, topic: &DataTopic) -> Result<Publisher, Error> {
+        self.core.check_topic(topic)?;
+        self.check_right().await?;
+        Ok(Publisher::start(self.sealer.on(topic)))
     }
 
     /// Starts bringing in older data, sealed at the past times that the caller states.
@@ -269,4 +286,15 @@ impl Stream {
             false => Err(Error::NotAllowed("only who publishes has a lane to cut")),
         }
     }
+}
+
+async fn publish(sealer: &Sealer, payload: &[u8]) -> Result<Published, Error> {
+    sealer.check_size(payload.len())?;
+    let payload = SecretBytes::from(payload.to_vec());
+    let left = sealer.publish(Batch::Single(payload)).await?;
+    Ok(Published {
+        position: left.position,
+        records: 1,
+        envelopes: left.envelopes,
+    })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sealcast_bus::{Item, Offset, Tail, Topic};
 use sealcast_engine::{Alarm, CLOCK_BEHIND_MS_MAX, Mode, Space, Tracker};
-use sealcast_protocol::{DeviceId, EnvelopeHash, EnvelopeView, Interval, Position};
+use sealcast_protocol::{DataItem, DeviceId, EnvelopeHash, Interval, Position};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -318,7 +318,7 @@ impl Subscription {
         }
         if !self.is_turn_of_parked {
             let is_later = |item: &Vec<u8>| {
-                let envelope = EnvelopeView::parse(item);
+                let envelope = DataItem::parse(item);
                 envelope.is_ok_and(|of| self.lot.is_due(&of.header().device))
             };
             let inbox = std::mem::take(&mut self.inbox).into_iter();
@@ -360,7 +360,7 @@ impl Subscription {
         let mut lacking = BTreeSet::new();
         {
             let view = self.scan.core.view();
-            let parsed = self.inbox.iter().map(|item| EnvelopeView::parse(item));
+            let parsed = self.inbox.iter().map(|item| DataItem::parse(item));
             for envelope in parsed.flatten() {
                 let of = envelope.header();
                 let is_announced = view.record(&of.session, &of.device).is_some();

@@ -4,7 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use sealcast_crypto::SecretBytes;
-use sealcast_protocol::{Header, OpenFrame, Record, UserId};
+use sealcast_protocol::{DataTopic, Header, OpenFrame, Record, UserId};
 
 use crate::parking::{Parked, Unopened};
 use crate::read::Event;
@@ -32,6 +32,7 @@ enum Queued {
 struct Frame {
     header: Header,
     user: UserId,
+    topic: Option<DataTopic>,
     records: OpenFrame,
     parked: Parked,
 }
@@ -43,6 +44,8 @@ pub struct OpenedRecord<'a> {
     pub header: &'a Header,
     /// Who sealed it.
     pub user: &'a UserId,
+    /// On which topic below the stream.
+    pub topic: Option<&'a DataTopic>,
     /// The record.
     pub record: Record<'a>,
     /// Whether the envelope waited for its key.
@@ -61,6 +64,7 @@ impl Events {
             return Some(Event::Opened {
                 header: *opened.header,
                 user: *opened.user,
+                topic: opened.topic.cloned(),
                 time: opened.record.time,
                 payload: SecretBytes::from(opened.record.payload.to_vec()),
                 parked: opened.parked,
@@ -86,6 +90,7 @@ impl Events {
         Some(OpenedRecord {
             header: &frame.header,
             user: &frame.user,
+            topic: frame.topic.as_ref(),
             record: frame.records.next_record()?,
             parked: frame.parked,
         })
@@ -156,7 +161,7 @@ impl Events {
 
     pub(crate) fn push_frame(
         &mut self,
-        header: Header,
+        (header, topic): (Header, Option<DataTopic>),
         user: UserId,
         records: OpenFrame,
         parked: Parked,
@@ -164,6 +169,7 @@ impl Events {
         self.queue.push_back(Queued::Frame(Frame {
             header,
             user,
+            topic,
             records,
             parked,
         }));

@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use sealcast_crypto::Verifier;
-use sealcast_protocol::{DeviceId, EnvelopeHash, EnvelopeView, LIST_MAX, SessionId, StreamId};
+use sealcast_protocol::{DataItem, DeviceId, EnvelopeHash, LIST_MAX, SessionId, StreamId};
 
 use crate::read::accept;
 use crate::view::StreamView;
@@ -44,10 +44,10 @@ impl Lineage {
 
     /// Takes in one item of the data topic. A `prev` is believed through the hash that names it.
     pub fn observe(&mut self, stream: &StreamId, bytes: &[u8]) {
-        if let Ok(envelope) = EnvelopeView::parse(bytes)
+        if let Ok(envelope) = DataItem::parse(bytes)
             && let Some(of) = self.devices.get_mut(&envelope.header().device)
         {
-            let hash = envelope.hash(stream, b"");
+            let hash = envelope.hash(stream);
             of.before.insert(hash, envelope.header().prev);
             if let Some(session) = of.tips.get_mut(&hash) {
                 *session = Some(envelope.header().session);
@@ -167,7 +167,7 @@ impl Tips {
 
     /// Takes in one item of the data topic. One that came before changes nothing.
     pub fn observe(&mut self, view: &StreamView, bytes: &[u8]) {
-        let Ok(envelope) = EnvelopeView::parse(bytes) else {
+        let Ok(envelope) = DataItem::parse(bytes) else {
             return;
         };
         let header = *envelope.header();

@@ -6,9 +6,9 @@ use core::fmt;
 use rand_core::CryptoRng;
 use sealcast_crypto::{Cover, SessionRoot, SigningKey, Walker, WrapKey};
 use sealcast_protocol::{
-    DecodeError, DeviceId, EnvelopeHash, Flags, Frame, Header, InstanceId, LogHash, Position,
-    SealedEnvelope, SessionId, SessionKind, SessionRecord, StreamId, Suite, UserId, Verified,
-    WRAPS_MAX, seal, seal_frame, sign, wrap_root,
+    DataTopic, DecodeError, DeviceId, EnvelopeHash, Flags, Frame, Header, InstanceId, LogHash,
+    Position, SealedEnvelope, SessionId, SessionKind, SessionRecord, StreamId, Suite, UserId,
+    Verified, WRAPS_MAX, seal, seal_frame, sign, wrap_root,
 };
 
 use crate::identity::Identity;
@@ -65,7 +65,7 @@ impl fmt::Debug for Draft<'_> {
 #[derive(Debug)]
 #[must_use]
 pub struct Sealed {
-    /// The envelopes, in order.
+    /// The envelopes, in order, each behind its topic where it has one.
     pub envelopes: Vec<SealedEnvelope>,
     /// Where the last one was sealed.
     pub position: Position,
@@ -146,6 +146,22 @@ impl Publisher {
         view: &StreamView,
         drafts: &[Draft<'_>],
     ) -> Result<Sealed, NotSealed> {
+        self.seal_on(None, now, lane, view, drafts)
+    }
+
+    /// As [`seal`](Self::seal), on a topic below the stream, which is bound into each envelope.
+    ///
+    /// # Errors
+    ///
+    /// As [`seal`](Self::seal).
+    pub fn seal_on(
+        &mut self,
+        topic: Option<&DataTopic>,
+        now: Position,
+        lane: &mut Lane,
+        view: &StreamView,
+        drafts: &[Draft<'_>],
+    ) -> Result<Sealed, NotSealed> {
         let position = self.position(now, lane, view)?;
         let session = self.ready(now, position, lane, view)?;
         let flags = Flags {
@@ -153,7 +169,7 @@ impl Publisher {
             backfill: false,
         };
         let at = drafts.iter().map(|draft| (position, draft));
-        let sealed = self.seal_all(lane, view, session, flags, at)?;
+        let sealed = self.seal_all((lane, view), topic, session, flags, at)?;
         if !sealed.envelopes.is_empty() {
             lane.seal_at(position);
         }
@@ -204,7 +220,7 @@ impl Publisher {
             .map(|(at, payload)| (*at, Draft::Single(payload.as_ref())))
             .collect();
         let at = drafts.iter().map(|(at, draft)| (*at, draft));
-        let sealed = self.seal_all(lane, view, session, flags, at)?;
+        let sealed = self.seal_all((lane, view), None, session, flags, at)?;
         lane.last = sealed.prev.unwrap_or(lane.last);
         Ok(sealed)
     }
@@ -298,8 +314,8 @@ impl Publisher {
 
     fn seal_all<'d>(
         &mut self,
-        lane: &Lane,
-        view: &StreamView,
+        (lane, view): (&Lane, &StreamView),
+        topic: Option<&DataTopic>,
         session: SessionId,
         flags: Flags,
         drafts: impl Iterator<Item = (Position, &'d Draft<'d>)>,
@@ -328,11 +344,15 @@ impl Publisher {
                 prev: sealed.prev.unwrap_or(lane.last),
             };
             let (signing, stream) = (&self.signing, &self.stream);
+            let on = topic.map_or(&b""[..], |of| of.as_str().as_bytes());
             let envelope = match draft {
-                Draft::Single(payload) => seal(&leaf, signing, stream, b"", &header, payload),
-                Draft::Frame(frame) => seal_frame(&leaf, signing, stream, b"", &header, frame),
+                Draft::Single(payload) => seal(&leaf, signing, stream, on, &header, payload),
+                Draft::Frame(frame) => seal_frame(&leaf, signing, stream, on, &header, frame),
             };
-            let envelope = envelope.map_err(|_| NotSealed::OutOfRange)?;
+            let mut envelope = envelope.map_err(|_| NotSealed::OutOfRange)?;
+            if let Some(topic) = topic {
+                envelope.bytes = topic.item(&envelope.bytes);
+            }
             sealed.seq = sealed.seq.checked_add(1).ok_or(NotSealed::Exhausted)?;
             sealed.prev = Some(envelope.hash);
             sealed.position = position;

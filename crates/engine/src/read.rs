@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 
 use sealcast_crypto::{SecretBytes, Verifier};
 use sealcast_protocol::{
-    DeviceId, EnvelopeHash, EnvelopeView, Header, Interval, OpenFrame, Position, PublishRight,
-    SessionId, SessionKind, SessionRecord, StreamId, UserId, VerifiedEnvelope,
+    DataItem, DataTopic, DeviceId, EnvelopeHash, Header, Interval, OpenFrame, Position,
+    PublishRight, SessionId, SessionKind, SessionRecord, StreamId, UserId, VerifiedEnvelope,
 };
 
 use crate::candidates::{KeyRing, Outcome};
@@ -62,6 +62,8 @@ pub enum Event {
         header: Header,
         /// Who sealed it.
         user: UserId,
+        /// On which topic below the stream.
+        topic: Option<DataTopic>,
         /// The record's own time.
         time: Position,
         /// What it says.
@@ -187,7 +189,7 @@ impl Reader {
     /// Notes an item that came before live reading started, so that it is known when it comes again
     /// and others may follow it.
     pub fn pass(&mut self, view: &StreamView, bytes: &[u8]) {
-        if let Ok(envelope) = EnvelopeView::parse(bytes) {
+        if let Ok(envelope) = DataItem::parse(bytes) {
             self.pass_by(view, &envelope);
         }
     }
@@ -195,7 +197,7 @@ impl Reader {
     /// Takes in one item of the data topic. One that is refused for what the view does not know
     /// (sender, right, session) may be handed in again when the control topics were read on.
     pub fn handle(&mut self, view: &StreamView, bytes: &[u8]) {
-        let Ok(envelope) = EnvelopeView::parse(bytes) else {
+        let Ok(envelope) = DataItem::parse(bytes) else {
             self.reject(None, None, Refusal::Malformed, Vec::new());
             return;
         };
@@ -257,10 +259,10 @@ impl Reader {
     }
 
     /// Notes an envelope outside the interval. Whoever is not known keeps nothing busy here.
-    fn pass_by(&mut self, view: &StreamView, envelope: &EnvelopeView<'_>) {
+    fn pass_by(&mut self, view: &StreamView, envelope: &DataItem<'_>) {
         let header = *envelope.header();
         if view.user_of(&header.device).is_some() {
-            let hash = envelope.hash(&view.stream(), b"");
+            let hash = envelope.hash(&view.stream());
             self.tracker(&header.device).pass_by(&header, hash);
         }
     }
@@ -282,7 +284,7 @@ impl Reader {
         let header = *envelope.header();
         let gone = match self.note(user, &header, envelope.hash(), accepted.at) {
             Order::Fresh(gone) => {
-                self.open(view, user, envelope, bytes);
+                self.open(view, accepted, bytes);
                 gone
             }
             Order::Old(gone) => gone,
@@ -309,13 +311,8 @@ impl Reader {
         }
     }
 
-    fn open(
-        &mut self,
-        view: &StreamView,
-        user: UserId,
-        envelope: &VerifiedEnvelope<'_>,
-        bytes: &[u8],
-    ) {
+    fn open(&mut self, view: &StreamView, accepted: &Accepted<'_>, bytes: &[u8]) {
+        let (user, envelope) = (accepted.user, &accepted.envelope);
         let header = *envelope.header();
         let (cause, givers) = match self.keys.open(view, envelope) {
             Outcome::NoKey => {
@@ -337,7 +334,12 @@ impl Reader {
             }
             Outcome::Opened(plaintext, liars) => {
                 self.tell_liars(header.session, liars);
-                self.deliver(header, user, plaintext, Parked::No);
+                self.deliver(
+                    (header, accepted.topic.clone()),
+                    user,
+                    plaintext,
+                    Parked::No,
+                );
                 let number = match self.parked.is_empty() {
                     true => None,
                     false => self.parked.remove(&envelope.hash()),
@@ -373,12 +375,19 @@ impl Reader {
         }
     }
 
-    fn deliver(&mut self, header: Header, user: UserId, plaintext: SecretBytes, parked: Parked) {
+    fn deliver(
+        &mut self,
+        (header, topic): (Header, Option<DataTopic>),
+        user: UserId,
+        plaintext: SecretBytes,
+        parked: Parked,
+    ) {
         if !header.flags.frame {
             let time = header.position;
             self.events.push(Event::Opened {
                 header,
                 user,
+                topic,
                 time,
                 payload: plaintext,
                 parked,
@@ -386,7 +395,9 @@ impl Reader {
             return;
         }
         match OpenFrame::decode(plaintext, header.position) {
-            Ok(records) => self.events.push_frame(header, user, records, parked),
+            Ok(records) => self
+                .events
+                .push_frame((header, topic), user, records, parked),
             Err(_) => self.events.push(Event::Rejected {
                 header: Some(header),
                 user: Some(user),
@@ -424,6 +435,7 @@ pub(crate) struct Accepted<'a> {
     pub(crate) user: UserId,
     /// When it was sealed by its publisher's clock.
     pub(crate) at: Position,
+    pub(crate) topic: Option<DataTopic>,
     pub(crate) envelope: VerifiedEnvelope<'a>,
 }
 
@@ -431,7 +443,7 @@ pub(crate) struct Accepted<'a> {
 pub(crate) fn accept<'a>(
     view: &StreamView,
     stream: &'a StreamId,
-    envelope: EnvelopeView<'a>,
+    envelope: DataItem<'a>,
     allowed: &Allowed,
     verifier: &mut Verifier,
 ) -> Result<Accepted<'a>, (Option<UserId>, Refusal)> {
@@ -457,7 +469,8 @@ pub(crate) fn accept<'a>(
     if right == PublishRight::Missing || at >= device.expires {
         return Err(refuse(Refusal::NotEntitled));
     }
-    let bound = envelope.bind(stream, b"");
+    let topic = envelope.topic();
+    let bound = envelope.bind(stream);
     let hash = bound.hash();
     let verified = bound
         .verify_by(verifier, &device.sign_key)
@@ -478,6 +491,7 @@ pub(crate) fn accept<'a>(
         true => Ok(Accepted {
             user,
             at,
+            topic,
             envelope: verified,
         }),
         false => Err(refuse(Refusal::WrongSession)),

@@ -1,9 +1,11 @@
 //! Envelopes and frames.
 
+use sealcast_bus::TopicItem;
 use sealcast_crypto::{Cover, SessionRoot, Walker};
 use sealcast_protocol::{
-    DecodeError, DeviceId, ENVELOPE_OVERHEAD, EnvelopeHash, EnvelopeView, Flags, Frame, Header,
-    InstanceId, OpenFrame, Position, Records, SessionId, StreamId, Suite, seal,
+    DataItem, DataTopic, DecodeError, DeviceId, ENVELOPE_OVERHEAD, EnvelopeHash, EnvelopeView,
+    Flags, Frame, Header, InstanceId, OpenFrame, Position, Records, SessionId, StreamId, Suite,
+    seal,
 };
 
 use crate::signed::own_key;
@@ -12,8 +14,22 @@ const STREAM: StreamId = StreamId([1; 32]);
 /// Where the position begins in a header.
 const POSITION_AT: usize = 20;
 
+/// What lies in a data log. A bus and a reader find the same topic in it, or none.
+fn item(bytes: &[u8]) {
+    let split = DataItem::split(bytes);
+    let found = split.ok().filter(|(topic, _)| !topic.is_empty());
+    let on_bus = TopicItem::parse(bytes).map(|of| (of.topic, of.payload));
+    assert_eq!(found, on_bus);
+    if let Some((topic, payload)) = found {
+        let topic: Option<DataTopic> = topic.parse().ok();
+        let again = topic.map(|topic| topic.item(payload));
+        assert_eq!(again.as_deref(), Some(bytes), "an item has one spelling");
+    }
+}
+
 /// An envelope as it lies on a bus.
 pub(crate) fn envelope(bytes: &[u8]) {
+    item(bytes);
     let view = match EnvelopeView::parse(bytes) {
         Ok(view) => view,
         Err(error) => return named(error, bytes),

@@ -15,6 +15,7 @@ mod cast;
 mod devices;
 mod envelopes;
 mod exports;
+mod items;
 mod keys;
 mod letters;
 mod log;
@@ -101,6 +102,7 @@ fn made() -> anyhow::Result<BTreeMap<PathBuf, String>> {
         keys::cases()?,
         points::cases(),
         envelopes::cases()?,
+        items::cases(),
         names::cases(),
         devices::cases()?,
         pairing::cases()?,

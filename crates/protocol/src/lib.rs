@@ -43,6 +43,7 @@ pub use v1::export::{
 };
 pub use v1::fallback::{FALLBACK_PERIOD_MS, FALLBACK_PERIODS, FallbackKey};
 pub use v1::frame::{FRAME_RECORDS_MAX, Frame, OpenFrame, PushError, Record, Records};
+pub use v1::item::{DataItem, DataTopic, DataTopicError};
 pub use v1::log_entry::{
     DeviceTarget, DeviceTips, Genesis, Grant, LIST_MAX, LaneMode, LogBody, LogEntry, Revoke, Roles,
     Settings, Sharing, Targets,

@@ -2,7 +2,8 @@
 
 use sealcast_crypto::{Cover, SigningKey, StoreKey, VerifyingKey, Walker, delimited};
 use sealcast_protocol::{
-    DeviceId, EnvelopeView, Export, KeyExport, Position, Records, StreamId, Ticket, UserId, seal,
+    DataItem, DataTopic, DeviceId, EnvelopeView, Export, KeyExport, Position, Records, StreamId,
+    Ticket, UserId, seal,
 };
 
 use crate::case::{Given, Lines, Outcome, hex, must, named};
@@ -119,6 +120,18 @@ pub(crate) fn frames(given: &mut Given) -> Outcome {
             let payload = hex(record.payload);
             lines.text("record", format!("{} {payload}", record.time.0).trim_end())
         })
+        .done()
+}
+
+pub(crate) fn items(given: &mut Given) -> Outcome {
+    let item = given.bytes("item")?;
+    let (topic, envelope) = DataItem::split(&item).map_err(|error| named(DECODE)(&error))?;
+    if let Ok(topic) = topic.parse::<DataTopic>() {
+        must(topic.item(envelope) == item, "an item has one spelling")?;
+    }
+    Lines::default()
+        .text("topic", hex(topic.as_bytes()))
+        .text("envelope", hex(envelope))
         .done()
 }
 

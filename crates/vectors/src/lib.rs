@@ -36,6 +36,7 @@ const READERS: &[(&str, Read)] = &[
     ("fallback-key", control::fallback_key),
     ("frame", formats::frames),
     ("id", formats::ids),
+    ("item", formats::items),
     #[cfg(not(target_family = "wasm"))]
     ("key-file", locked::key_file),
     ("log-state", logs::state),

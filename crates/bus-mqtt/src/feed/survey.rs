@@ -112,6 +112,9 @@ impl Feeder {
     ) -> impl Future<Output = ()> + Send + use<> {
         let mut filters: Vec<_> = scopes.iter().map(|of| self.names.scope(of)).collect();
         filters.extend(self.question_filters(scopes));
+        if scopes.iter().any(|scope| has_live(scope)) {
+            filters.extend(self.names.users_filter());
+        }
         filters.extend([self.names.fence(), self.names.past(), self.names.mark()]);
         let id = MessageId {
             writer: self.writer,

@@ -10,3 +10,4 @@ mod processes;
 mod rig;
 mod secrecy;
 mod strangers;
+mod users;

@@ -3,7 +3,9 @@ use std::path::PathBuf;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
-use sealcast::{EnvelopeFacts, EnvelopeJudgement, FileNeeds, Name, Sight, Stream, inspect};
+use sealcast::{
+    DataTopic, EnvelopeFacts, EnvelopeJudgement, FileNeeds, Name, Sight, Stream, inspect,
+};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -27,6 +29,7 @@ const HEAD_LEN_MAX: u64 = 48 << 20;
 Examples:
   sealcast inspect envelope.bin
   sealcast inspect --stream boiler < envelope.bin
+  sealcast inspect --stream plant --topic plant/7/temperature < envelope.bin
   sealcast inspect home.age --json")]
 pub(crate) struct InspectArgs {
     /// The file; standard input where not given
@@ -34,6 +37,9 @@ pub(crate) struct InspectArgs {
     /// Check hash and signature against this stream
     #[arg(long, value_name = "STREAM")]
     stream: Option<Name>,
+    /// The topic on which it came, which it is bound to
+    #[arg(long, value_name = "TOPIC", requires = "stream")]
+    topic: Option<DataTopic>,
 }
 
 /// Facts, in the order in which they are shown.
@@ -61,7 +67,9 @@ pub(crate) async fn run(
     let facts = match (&sight, &args.stream) {
         (Sight::Envelope(of), Some(name)) => {
             let (home, stream) = context.stream(ui, name).await?;
-            judged(envelope(of), &Names::of(&home)?, &stream, &bytes)
+            let item = args.topic.as_ref().map(|topic| topic.item(&bytes));
+            let item = item.as_ref().unwrap_or(&bytes);
+            judged(envelope(of), &Names::of(&home)?, &stream, item)
         }
         (_, Some(_)) => {
             return Err(CommandError::usage("this is not an envelope of any stream")

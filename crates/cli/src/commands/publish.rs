@@ -3,7 +3,9 @@ use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
 use clap::Args;
-use sealcast::{Acks, AnswerOptions, Backfill, Name, Published, Publisher, SecretBytes, Stream};
+use sealcast::{
+    Acks, AnswerOptions, Backfill, DataTopic, Name, Published, Publisher, SecretBytes, Stream,
+};
 use serde::Serialize;
 use tokio::sync::Notify;
 
@@ -23,6 +25,7 @@ use crate::ui::{Ui, count};
 Examples:
   sealcast pub boiler -m '61.4 C'
   sealcast pub boiler -f photo.jpg
+  sealcast pub plant -t plant/7/temperature -m '61.4 C'
   tail -F boiler.log | sealcast pub boiler -l
   sealcast pub boiler -l --acks < today.log
   sealcast pub boiler -l --backfill < history.tsv")]
@@ -47,6 +50,13 @@ pub(crate) struct PubArgs {
     /// gives keys to others who ask, as far as the access log lets it.
     #[arg(short, long, group = "source")]
     lines: bool,
+    /// Publish on this topic below the stream, such as `plant/7/temperature`
+    ///
+    /// Everybody on the bus may read the topic. It is bound into each message, so that nobody can move
+    /// one to another topic; `read` and `sub` tell it with `--json`. On a broker where messages of the
+    /// stream have topics of the users' own, it is published there.
+    #[arg(short, long, value_name = "TOPIC", conflicts_with = "backfill")]
+    topic: Option<DataTopic>,
     /// Bring older data in: each line is a time, a tab and the payload
     ///
     /// Times are dates (midnight UTC) or RFC 3339. They ascend, and all are past. Each record is
@@ -81,9 +91,12 @@ pub(crate) async fn run(ui: &Ui, context: &Context, args: &PubArgs) -> Result<()
     };
     let (_home, stream) = context.stream(ui, &args.stream).await?;
     let published = match payload {
-        Some(payload) => Some(stream.publish(payload.expose()).await?),
+        Some(payload) => Some(match &args.topic {
+            Some(topic) => stream.publish_on(topic, payload.expose()).await?,
+            None => stream.publish(payload.expose()).await?,
+        }),
         None if args.backfill => Some(backfill(ui, &stream).await?),
-        None => lines(ui, &stream, args.acks).await?,
+        None => lines(ui, &stream, args).await?,
     };
     tell(ui, &args.stream, published)?;
     ui.alarms(&stream);
@@ -108,11 +121,14 @@ fn message(ui: &Ui, args: &PubArgs) -> Result<SecretBytes, CommandError> {
 async fn lines(
     ui: &Ui,
     stream: &Stream,
-    tells_acks: bool,
+    args: &PubArgs,
 ) -> Result<Option<Published>, CommandError> {
-    let publisher = stream.publisher().await?;
+    let publisher = match &args.topic {
+        Some(topic) => stream.publisher_on(topic).await?,
+        None => stream.publisher().await?,
+    };
     let _answering = stream.answer(AnswerOptions::default()).await?;
-    let acks = tells_acks.then(|| publisher.acks());
+    let acks = args.acks.then(|| publisher.acks());
     let has_no_reader = Notify::new();
     let (published, told) = tokio::join!(
         feed(ui, publisher, &has_no_reader),

@@ -296,6 +296,7 @@ fn delivery(secret: &[u8; 32]) -> Delivery {
         publisher: None,
         device: None,
         seq: None,
+        topic: None,
         state: State::Opened,
         payload: Some(Payload::from(secret.to_vec())),
         reason: None,

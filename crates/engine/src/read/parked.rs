@@ -3,7 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use sealcast_protocol::{EnvelopeHash, EnvelopeView, UserId};
+use sealcast_protocol::{DataItem, EnvelopeHash, UserId};
 
 use super::{Event, Order, Reader, Refusal, accept, tell_gone};
 use crate::candidates::Outcome;
@@ -52,7 +52,7 @@ impl Reader {
     /// Judges a parked envelope once more, all but its order, which was judged when it came. Where
     /// it still waits, nothing is told.
     pub fn reopen(&mut self, view: &StreamView, number: u64, bytes: &[u8]) -> Reopened {
-        let Ok(envelope) = EnvelopeView::parse(bytes) else {
+        let Ok(envelope) = DataItem::parse(bytes) else {
             return Reopened::NotYet;
         };
         let reopened = self.judge_again(view, envelope);
@@ -62,8 +62,9 @@ impl Reader {
         reopened
     }
 
-    fn judge_again(&mut self, view: &StreamView, envelope: EnvelopeView<'_>) -> Reopened {
+    fn judge_again(&mut self, view: &StreamView, envelope: DataItem<'_>) -> Reopened {
         let (stream, header) = (view.stream(), *envelope.header());
+        let topic = envelope.topic();
         let reject = |user, refusal| Event::Rejected {
             header: Some(header),
             user,
@@ -90,7 +91,7 @@ impl Reader {
             }
             Outcome::Opened(plaintext, liars) => {
                 self.tell_liars(header.session, liars);
-                self.deliver(header, user, plaintext, Parked::Waited);
+                self.deliver((header, topic), user, plaintext, Parked::Waited);
             }
         }
         Reopened::Done
@@ -123,12 +124,12 @@ impl Reader {
         &mut self,
         view: &StreamView,
         user: UserId,
-        envelope: &EnvelopeView<'_>,
+        envelope: &DataItem<'_>,
         (cause, refusal): (Cause, Refusal),
         bytes: &[u8],
     ) {
         let (stream, header) = (view.stream(), *envelope.header());
-        let bound = envelope.bind(&stream, b"");
+        let bound = envelope.bind(&stream);
         let hash = bound.hash();
         let key = view.sign_key(&user, &header.device);
         let is_signed = key.is_some_and(|key| bound.verify_by(&mut self.verifier, &key).is_ok());

@@ -16,4 +16,5 @@ mod rig;
 mod rights;
 mod rng;
 mod tamper;
+mod topics;
 mod withheld;

@@ -99,9 +99,10 @@ pub struct Header {
     pub device: DeviceId,
     /// The run of the publishing process.
     pub instance: InstanceId,
-    /// Counts the envelopes of the instance on this stream and topic, from 0.
+    /// Counts the envelopes of the instance on this stream, from 0.
     pub seq: u32,
-    /// The envelope before this one on this stream and topic; [`EnvelopeHash::NONE`] for none.
+    /// The envelope before this one on this stream, whatever its topic; [`EnvelopeHash::NONE`] for
+    /// none.
     pub prev: EnvelopeHash,
 }
 
@@ -235,7 +236,7 @@ impl<'a> EnvelopeView<'a> {
 
     /// Binds the envelope to the stream and topic it came from; hashes all of it.
     ///
-    /// `topic` is what follows the stream's own topic on the bus, and empty if nothing does.
+    /// `topic` is the one that its item names, and empty if it names none.
     pub fn bind(self, stream: &'a StreamId, topic: &'a [u8]) -> BoundEnvelope<'a> {
         let context = MessageContext {
             stream: &stream.0,

@@ -8,6 +8,7 @@ pub(crate) mod envelope;
 pub(crate) mod export;
 pub(crate) mod fallback;
 pub(crate) mod frame;
+pub(crate) mod item;
 pub(crate) mod log_clock;
 pub(crate) mod log_entry;
 pub(crate) mod log_graph;

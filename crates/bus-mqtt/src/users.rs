@@ -1,0 +1,191 @@
+//! Messages of streams on topics that the broker's users have for them: spec/bus-mqtt.md, section 11.
+
+use sealcast_bus::{Arrival, ArrivalId, BusError, Offset, Topic, TopicItem};
+
+use crate::append::{messages, publish_at_once};
+use crate::fault::Fault;
+use crate::home::Home;
+use crate::line::Line;
+use crate::message::{Append, Names, PART_MAX, has_live};
+use crate::packet::Publish;
+
+/// FNV-1a, 128 bits.
+const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+const PRIME: u128 = 0x0100_0000_0000_0000_0000_013b;
+
+/// What an item is known by that came on a topic of the users. Others can be made that are known by the
+/// same; a mirror looks at what they hold.
+pub(crate) fn id_of(item: &[u8]) -> ArrivalId {
+    let step = |hash: u128, byte: &u8| (hash ^ u128::from(*byte)).wrapping_mul(PRIME);
+    item.iter().fold(BASIS, step).to_be_bytes()
+}
+
+impl Names {
+    /// What the broker is asked for to have the messages of the users' topics.
+    pub(crate) fn users_filter(&self) -> Option<String> {
+        let users = self.users.as_ref();
+        users.map(|users| users.filter().to_string())
+    }
+
+    /// Whether a topic is one of the users'. What is below the prefix never is: no filter takes it.
+    fn is_users(&self, topic: &str) -> bool {
+        let users = self.users.as_ref();
+        users.is_some_and(|users| users.has(topic))
+    }
+
+    /// The message in which an item travels on the users' topic that it says; nothing where it goes
+    /// below the prefix.
+    fn users_message(&self, item: &[u8]) -> Option<Publish> {
+        let TopicItem { topic, payload } = TopicItem::parse(item)?;
+        if payload.is_empty() || payload.len() > PART_MAX || !self.is_users(topic) {
+            return None;
+        }
+        let users = self.users.as_ref();
+        Some(Publish {
+            topic: topic.to_owned(),
+            payload: payload.to_vec().into(),
+            is_retained: users.is_some_and(|users| users.retains(topic)),
+        })
+    }
+
+    /// The item that a message on a topic of the users is. An empty one clears what was retained.
+    pub(crate) fn users_item(&self, publish: &Publish) -> Option<Vec<u8>> {
+        let item = TopicItem {
+            topic: &publish.topic,
+            payload: &publish.payload,
+        };
+        let is_item = !publish.payload.is_empty() && self.is_users(&publish.topic);
+        item.encode().filter(|_| is_item)
+    }
+}
+
+/// Whether any of the payloads travels on a topic of the users.
+pub(crate) fn has_any(names: &Names, payloads: &[Vec<u8>]) -> bool {
+    let mut payloads = payloads.iter();
+    names.users.is_some() && payloads.any(|item| names.users_message(item).is_some())
+}
+
+/// The data logs of the streams that are followed.
+pub(crate) fn data_logs<'a>(
+    followed: impl IntoIterator<Item = &'a String>,
+) -> impl Iterator<Item = Topic> {
+    let streams = followed.into_iter().filter(|scope| has_live(scope));
+    streams.filter_map(|scope| Topic::new(&scope.replace('#', "data")).ok())
+}
+
+/// As [`append`](crate::append::append), each payload in a message of its own.
+pub(crate) async fn append(
+    home: &Home,
+    line: &Line,
+    topic: Topic,
+    payloads: Vec<Vec<u8>>,
+) -> Result<Offset, BusError> {
+    let (mut all, mut arrivals) = (Vec::new(), Vec::new());
+    for payload in payloads {
+        let mut publish = line.names.users_message(&payload);
+        if let Some(of) = &publish {
+            let room = line.link.payload_max(&of.topic).await;
+            let room = room.map_err(|fault| line.fault(fault))?;
+            publish.take_if(|of| of.payload.len() > room);
+        }
+        let id = match publish {
+            Some(publish) => {
+                all.push(publish);
+                id_of(&payload)
+            }
+            None => {
+                let id = line.next_id();
+                let append = Append {
+                    stamp: 0,
+                    payloads: vec![payload.clone()],
+                };
+                let of = (&topic, id);
+                let some = messages(&line.names, &line.link, of, append.encode(), 0).await;
+                all.extend(some.map_err(|fault| line.fault(fault))?);
+                id.into()
+            }
+        };
+        arrivals.push(Arrival {
+            topic: topic.clone(),
+            id,
+            stamp: 0,
+            payloads: vec![payload],
+            is_own: true,
+        });
+    }
+    let published = publish_at_once(line, all).await;
+    published.map_err(|fault| line.fault(fault))?;
+    let offsets = match home.mirror.take_in(arrivals).await {
+        // The broker has it, so that it may come all the same.
+        Err(BusError::Full { .. } | BusError::Busy { .. }) => return Err(line.fault(Fault::Late)),
+        taken_in => taken_in?,
+    };
+    Ok(offsets.first().copied().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use sealcast_bus::BusUrl;
+
+    use super::*;
+
+    fn names(url: &str) -> Names {
+        let url = BusUrl::parse(url).unwrap();
+        let users = url.server().unwrap().users_topics().cloned();
+        Names::new("p", "h").with_users(users)
+    }
+
+    fn item(topic: &str, payload: &[u8]) -> Vec<u8> {
+        TopicItem { topic, payload }.encode().unwrap()
+    }
+
+    /// The worked example of the specification, and the test vectors of FNV-1a for no bytes and `a`.
+    #[test]
+    fn an_item_is_known_by_what_the_specification_shows() {
+        let id = |item: &[u8]| u128::from_be_bytes(id_of(item));
+        assert_eq!(id(b""), BASIS);
+        assert_eq!(id(b"a"), 0xd228_cb69_6f1a_8caf_7891_2b70_4e4a_8964);
+    }
+
+    #[test]
+    fn an_item_travels_on_the_topic_that_it_says_where_that_is_the_users() {
+        let names = names("mqtt://h/p?topics=plant/#&retain=plant/+/state");
+        let found = names.users_message(&item("plant/7/state", b"x")).unwrap();
+        assert_eq!(
+            (&*found.topic, &found.payload[..]),
+            ("plant/7/state", &b"x"[..])
+        );
+        assert!(found.is_retained);
+        let back = names.users_item(&found);
+        assert_eq!(back, Some(item("plant/7/state", b"x")));
+        let live = names.users_message(&item("plant/7/t", b"x")).unwrap();
+        assert!(!live.is_retained);
+        for below in ["p", "p/log/s/1f/keys", "$SYS/x", "other/t"] {
+            assert_eq!(names.users_message(&item(below, b"x")), None, "{below}");
+        }
+        assert_eq!(names.users_message(b"x"), None);
+        assert_eq!(names.users_message(&item("plant", b"")), None);
+        let large = vec![0; PART_MAX + 1];
+        assert_eq!(names.users_message(&item("plant", &large)), None);
+    }
+
+    #[test]
+    fn a_bus_without_topics_of_the_users_has_no_such_message() {
+        let names = names("mqtt://h/p");
+        assert!(!has_any(&names, &[item("plant", b"x")]));
+        assert_eq!(names.users_filter(), None);
+        let publish = Publish {
+            topic: "plant".into(),
+            payload: b"x".to_vec().into(),
+            is_retained: false,
+        };
+        assert_eq!(names.users_item(&publish), None);
+    }
+
+    #[test]
+    fn what_comes_is_of_the_streams_that_are_followed() {
+        let followed = ["s/1f/#", "u/2e/#", "a/+", "s/3d/#"].map(str::to_owned);
+        let logs: Vec<_> = data_logs(&followed).map(|log| log.to_string()).collect();
+        assert_eq!(logs, ["s/1f/data", "s/3d/data"]);
+    }
+}

@@ -1,0 +1,254 @@
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// The first byte of an item that says on which topic it came; `spec/bus.md`, section 14.
+const WITH_TOPIC: u8 = 0x80;
+/// The most bytes of a topic, and of a filter.
+const TOPIC_MAX: usize = 1024;
+const FILTER_MAX: usize = 256;
+const RETAINED: &str = "&retain=";
+
+/// A filter for topics: `+` stands for one level, and `#` at the end for all that follow.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TopicFilter(Arc<str>);
+
+impl TopicFilter {
+    /// Whether a topic matches.
+    pub fn matches(&self, topic: &str) -> bool {
+        // What a broker has for itself matches no filter that begins with a wildcard.
+        let is_hidden = topic.starts_with('$') && self.0.starts_with(['+', '#']);
+        let (mut filter, mut levels) = (self.0.split('/'), topic.split('/'));
+        loop {
+            match (filter.next(), levels.next()) {
+                (Some("#"), _) => return !is_hidden,
+                (Some("+"), Some(_)) => {}
+                (Some(one), Some(other)) if one == other => {}
+                (None, None) => return !is_hidden,
+                _ => return false,
+            }
+        }
+    }
+}
+
+impl FromStr for TopicFilter {
+    type Err = TopicFilterError;
+
+    fn from_str(text: &str) -> Result<Self, TopicFilterError> {
+        let mut levels = text.split('/').rev();
+        let last = levels.next().unwrap_or_default();
+        let is_level = |level: &str| level == "+" || !level.contains(['+', '#']);
+        let is_filter = (last == "#" || is_level(last)) && levels.all(is_level);
+        let is_plain = !text.starts_with('$') && !text.contains(char::is_control);
+        let has_length = (1..=FILTER_MAX).contains(&text.len());
+        match is_filter && is_plain && has_length {
+            true => Ok(Self(text.into())),
+            false => Err(TopicFilterError),
+        }
+    }
+}
+
+impl fmt::Display for TopicFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Not a filter for topics: `+` and `#` stand for whole levels, `#` for the last, and none begins with `$`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`+` and `#` stand for whole levels of a topic filter, and `#` for the last")]
+pub struct TopicFilterError;
+
+/// Topics of a broker on which the messages of a stream travel under the names that the broker's users
+/// have for them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UsersTopics {
+    filter: TopicFilter,
+    retained: Option<TopicFilter>,
+}
+
+impl UsersTopics {
+    /// Reads `FILTER`, or `FILTER&retain=FILTER`. The first matches nothing that is below `name`, where
+    /// all else of the bus is.
+    pub(crate) fn parse(text: &str, name: &str) -> Result<Self, TopicFilterError> {
+        let (filter, retained) = match text.split_once(RETAINED) {
+            Some((filter, retained)) => (filter, Some(retained.parse()?)),
+            None => (text, None),
+        };
+        let first = filter.split('/').next();
+        match first.is_some_and(|level| ["+", "#", name].contains(&level)) {
+            true => Err(TopicFilterError),
+            false => Ok(Self {
+                filter: filter.parse()?,
+                retained,
+            }),
+        }
+    }
+
+    /// What the broker is asked for to have them all.
+    pub fn filter(&self) -> &TopicFilter {
+        &self.filter
+    }
+
+    /// Whether messages travel on a topic.
+    pub fn has(&self, topic: &str) -> bool {
+        self.filter.matches(topic)
+    }
+
+    /// Whether the broker is told to keep the last message of a topic for those who come later.
+    pub fn retains(&self, topic: &str) -> bool {
+        self.retained.as_ref().is_some_and(|of| of.matches(topic))
+    }
+}
+
+/// As it stands in a URL.
+impl fmt::Display for UsersTopics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.filter.fmt(f)?;
+        match &self.retained {
+            Some(retained) => write!(f, "{RETAINED}{retained}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An item of a data log that says on which topic of a broker it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicItem<'a> {
+    /// The topic.
+    pub topic: &'a str,
+    /// What came there.
+    pub payload: &'a [u8],
+}
+
+impl<'a> TopicItem<'a> {
+    /// Takes an item apart; nothing where it says no topic.
+    pub fn parse(item: &'a [u8]) -> Option<Self> {
+        let (len, rest) = item.strip_prefix(&[WITH_TOPIC])?.split_first_chunk()?;
+        let (topic, payload) = rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
+        let topic = std::str::from_utf8(topic).ok()?;
+        is_topic(topic).then_some(Self { topic, payload })
+    }
+
+    /// Puts it together; nothing where the topic is none that an item can say.
+    pub fn encode(&self) -> Option<Vec<u8>> {
+        let len = u16::try_from(self.topic.len()).ok()?;
+        let parts = [
+            &[WITH_TOPIC][..],
+            &len.to_be_bytes(),
+            self.topic.as_bytes(),
+            self.payload,
+        ];
+        is_topic(self.topic).then(|| parts.concat())
+    }
+}
+
+fn is_topic(text: &str) -> bool {
+    let is_odd = |of: char| matches!(of, '+' | '#') || of.is_control();
+    (1..=TOPIC_MAX).contains(&text.len()) && !text.contains(is_odd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(filter: &str, topic: &str) -> bool {
+        filter.parse::<TopicFilter>().unwrap().matches(topic)
+    }
+
+    #[test]
+    fn a_filter_takes_the_topics_that_mqtt_says() {
+        for (filter, topics) in [
+            ("plant/#", &["plant", "plant/7", "plant/7/t", "plant/"][..]),
+            ("plant/+/t", &["plant/7/t", "plant//t"]),
+            ("+/t", &["plant/t", "/t"]),
+            ("#", &["plant", "/", "a/b"]),
+            ("plant/t", &["plant/t"]),
+            ("/+", &["/t"]),
+        ] {
+            for topic in topics {
+                assert!(matches(filter, topic), "{filter} takes {topic}");
+            }
+        }
+        for (filter, topics) in [
+            ("plant/#", &["plants", "other/plant", "$SYS/plant"][..]),
+            ("plant/+/t", &["plant/t", "plant/7/8/t", "plant/7/t/x"]),
+            ("+", &["plant/t", "/t", "$SYS"]),
+            ("#", &["$SYS/uptime"]),
+            ("plant/t", &["plant/T", "plant/t/", "plant"]),
+        ] {
+            for topic in topics {
+                assert!(!matches(filter, topic), "{filter} does not take {topic}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_texts_are_no_filters() {
+        let long = "x".repeat(FILTER_MAX + 1);
+        for odd in [
+            "",
+            "a#",
+            "#/a",
+            "a/#/b",
+            "a+/b",
+            "a\nb",
+            "$share/g/a",
+            &long,
+        ] {
+            assert_eq!(odd.parse::<TopicFilter>(), Err(TopicFilterError), "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_retained_has_a_filter_of_its_own() {
+        let users = UsersTopics::parse("plant/#&retain=plant/+/state", "p").unwrap();
+        assert_eq!(users.to_string(), "plant/#&retain=plant/+/state");
+        assert!(users.has("plant/7/t") && !users.retains("plant/7/t"));
+        assert!(users.retains("plant/7/state"));
+        let none = UsersTopics::parse("plant/#", "p").unwrap();
+        assert!(!none.retains("plant/7/state") && none.filter().to_string() == "plant/#");
+        for odd in [
+            "",
+            "&retain=a",
+            "a&retain=",
+            "a&retain=b#",
+            "#",
+            "+/a",
+            "p",
+            "p/#",
+        ] {
+            assert!(UsersTopics::parse(odd, "p").is_err(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn an_item_says_on_which_topic_it_came() {
+        let item = TopicItem {
+            topic: "plant/7",
+            payload: b"rest",
+        };
+        let bytes = item.encode().unwrap();
+        assert_eq!(bytes, b"\x80\0\x07plant/7rest");
+        assert_eq!(TopicItem::parse(&bytes), Some(item));
+        for odd in [
+            &b""[..],
+            b"rest",
+            b"\x80\0",
+            b"\x80\0\0x",
+            b"\x80\0\x02a",
+            b"\x80\0\x01#",
+        ] {
+            assert_eq!(TopicItem::parse(odd), None, "{odd:?}");
+        }
+        let topic = &*"x".repeat(TOPIC_MAX + 1);
+        assert_eq!(
+            TopicItem {
+                topic,
+                payload: b""
+            }
+            .encode(),
+            None
+        );
+    }
+}
