@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -14,7 +14,7 @@ use tokio::io::{
     AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf,
 };
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::fault::Fault;
@@ -31,7 +31,7 @@ const DIAL_TIMEOUT_OF_MANY: Duration = Duration::from_secs(3);
 /// The broker gives a client up that it has heard nothing of for one and a half times as long.
 const KEEP_ALIVE: u16 = 20;
 /// Messages that the broker may have on their way to us.
-const RECEIVE_MAX: u16 = 1_024;
+const RECEIVE_MAX: u16 = u16::MAX;
 /// Whatever comes in a larger packet was not written by a bus.
 const PACKET_MAX: usize = PART_MAX + (4 << 10);
 /// A broker that takes less cannot carry what is sent on ephemeral topics.
@@ -165,6 +165,7 @@ impl Dial {
             version,
             wire: reader,
             bytes: BytesMut::new(),
+            pulse: Arc::new(Pulse::new()),
         };
         let welcome = match reader.next().await? {
             Incoming::Packet(Packet::Welcome(welcome)) => welcome,
@@ -246,6 +247,33 @@ pub(crate) struct PacketReader {
     version: Version,
     wire: ReadHalf<Box<dyn Wire>>,
     bytes: BytesMut,
+    pub(crate) pulse: Arc<Pulse>,
+}
+
+/// When something was last heard over a connection.
+#[derive(Debug)]
+pub(crate) struct Pulse {
+    begun: Instant,
+    beat_ms: AtomicU64,
+}
+
+impl Pulse {
+    fn new() -> Self {
+        Self {
+            begun: Instant::now(),
+            beat_ms: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn beat(&self) {
+        let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.beat_ms.store(now, Ordering::Relaxed);
+    }
+
+    pub(crate) fn silence(&self) -> Duration {
+        let beat = Duration::from_millis(self.beat_ms.load(Ordering::Relaxed));
+        self.begun.elapsed().saturating_sub(beat)
+    }
 }
 
 impl PacketReader {
@@ -270,7 +298,10 @@ impl PacketReader {
         self.bytes.reserve(READ_BYTES);
         match self.wire.read_buf(&mut self.bytes).await {
             Ok(0) => Err(Fault::Closed),
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                self.pulse.beat();
+                Ok(())
+            }
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Err(Fault::Closed),
             Err(error) => Err(Fault::no_answer(error)),
         }

@@ -85,7 +85,7 @@ async fn feed(
         id: format!("sc{}", home.name),
         kept_for: KEPT_FOR,
     };
-    // Besides no more than the broker may send unacknowledged ever waits here.
+    // What waits here is bounded by the room that each message holds.
     let unasked = Unasked::default();
     let on_event = {
         let unasked = unasked.clone();
@@ -200,7 +200,14 @@ impl Feeder {
         self.unasked.handled(&event);
         match event {
             Event::Up { has_session } => self.up(has_session).await,
-            Event::Message { publish, receipt } => self.message(publish, receipt).await,
+            Event::Message {
+                publish,
+                receipt,
+                held,
+            } => {
+                drop(held);
+                self.message(publish, receipt).await
+            }
         }
     }
 
@@ -217,7 +224,7 @@ impl Feeder {
                 self.take_in().await?;
                 self.fence(id).await?;
             }
-            self.link.acknowledge(receipt).await;
+            self.link.acknowledge(receipt);
             return Ok(());
         }
         if publish.topic == self.names.mark() {
@@ -225,7 +232,7 @@ impl Feeder {
                 let id = take_sent(&publish.payload).map(|(id, _)| id);
                 survey.is_marked = survey.mark.is_some_and(|mark| Some(mark.id) == id);
             }
-            self.link.acknowledge(receipt).await;
+            self.link.acknowledge(receipt);
             return Ok(());
         }
         if publish.topic == self.names.past() {
@@ -241,7 +248,7 @@ impl Feeder {
                     self.tasks.spawn(answering);
                 }
             }
-            self.link.acknowledge(receipt).await;
+            self.link.acknowledge(receipt);
             return Ok(());
         }
         self.log(publish, receipt, false).await
@@ -282,7 +289,7 @@ impl Feeder {
                 self.arrive(arrival, (bytes, is_past), receipt).await
             }
             None => {
-                self.link.acknowledge(receipt).await;
+                self.link.acknowledge(receipt);
                 Ok(())
             }
         }
@@ -329,7 +336,7 @@ impl Feeder {
             survey.held.push((arrival.id.into(), arrival));
             survey.held_bytes += bytes;
             let is_full = survey.held_bytes >= HELD_BYTES_MAX;
-            self.link.acknowledge(receipt).await;
+            self.link.acknowledge(receipt);
             if is_full {
                 self.release().await?;
             }
@@ -362,7 +369,7 @@ impl Feeder {
             self.home.mirror.drop_parts(&topic, id).await?;
         }
         for receipt in receipts.into_iter().flatten() {
-            self.link.acknowledge(receipt).await;
+            self.link.acknowledge(receipt);
         }
         Ok(())
     }

@@ -2,15 +2,16 @@
 //! again what was not acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use tokio::io::AsyncWriteExt as _;
-use tokio::sync::{mpsc, oneshot, watch};
+use bytes::{Buf as _, Bytes, BytesMut};
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::dial::{Connection, Dial, Incoming, PacketReader};
+use crate::dial::{Connection, Dial, Incoming, PacketReader, Pulse};
 use crate::fault::Fault;
 use crate::packet::{
     Packet, Publish, REFUSED, Version, Welcome, overhead, put_goodbye, put_ping, put_publish,
@@ -35,6 +36,12 @@ const FLIGHT_BYTES_MAX: usize = 4 << 20;
 /// Commands and packets that wait; whoever has more of them waits, too.
 const COMMANDS_WAITING_MAX: usize = 256;
 const PACKETS_WAITING_MAX: usize = 256;
+/// Bytes of messages that wait to set out, and of those that came and are not dealt with; beyond that
+/// whoever has more waits, and the connection is not read.
+const OUT_BYTES_MAX: usize = 8 << 20;
+const IN_BYTES_MAX: usize = 16 << 20;
+/// What a message takes besides its payload, about.
+const MESSAGE_COST: usize = 512;
 /// Commands and packets that are dealt with before what they led to is written.
 const BURST: usize = 128;
 /// Filters in one packet.
@@ -55,7 +62,28 @@ pub(crate) enum Event {
     /// There is a new one, and the broker has kept the session or not.
     Up { has_session: bool },
     /// A message came. Where the session lasts it has to be [acknowledged](Link::acknowledge).
-    Message { publish: Publish, receipt: Receipt },
+    Message {
+        publish: Publish,
+        receipt: Receipt,
+        held: Held,
+    },
+}
+
+/// Room in memory that a message takes until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Held(#[expect(dead_code, reason = "the room is given back with it")] Permit);
+
+#[cfg(test)]
+impl Held {
+    pub(crate) const NONE: Self = Self(None);
+}
+
+type Permit = Option<OwnedSemaphorePermit>;
+
+/// Waits for room; there is always some for one message alone.
+async fn hold(room: &Arc<Semaphore>, bytes: usize) -> Held {
+    let count = u32::try_from(bytes + MESSAGE_COST).unwrap_or(u32::MAX);
+    Held(Arc::clone(room).acquire_many_owned(count).await.ok())
 }
 
 /// By what a message is acknowledged: its number, and the count of connections when it came.
@@ -86,13 +114,12 @@ pub(crate) struct Taken {
 }
 
 enum Command {
-    Publish(Publish, Done),
+    Publish(Publish, Done, Held),
     Subscribe {
         filters: Vec<String>,
         done: oneshot::Sender<Result<(), Fault>>,
     },
     Unsubscribe(Vec<String>),
-    Acknowledge(Receipt),
 }
 
 /// Told by the broker's code for what became of it.
@@ -102,6 +129,9 @@ type Done = oneshot::Sender<Result<u8, Fault>>;
 #[derive(Debug)]
 pub(crate) struct Link {
     commands: mpsc::Sender<Command>,
+    room: Arc<Semaphore>,
+    /// There are never more of these than messages that came.
+    receipts: mpsc::UnboundedSender<Receipt>,
     taken: watch::Receiver<Option<Taken>>,
     task: JoinHandle<()>,
 }
@@ -115,11 +145,13 @@ impl Link {
     ) -> Result<Self, Fault> {
         let connection = dial.connect(&client.id, client.kept_for).await?;
         let (commands, waiting) = mpsc::channel(COMMANDS_WAITING_MAX);
+        let (receipts, dealt_with) = mpsc::unbounded_channel();
         let (taken_tx, taken) = watch::channel(None);
         let runner = Runner {
             dial,
             client,
             commands: waiting,
+            receipts: dealt_with,
             taken: taken_tx,
             on_event: Box::new(on_event),
             connections: 0,
@@ -128,11 +160,12 @@ impl Link {
             flight_bytes: 0,
             asked: BTreeMap::new(),
             filters: BTreeSet::new(),
-            heard_at: Instant::now(),
         };
         let task = tokio::spawn(runner.run(connection));
         Ok(Self {
             commands,
+            room: Arc::new(Semaphore::new(OUT_BYTES_MAX)),
+            receipts,
             taken,
             task,
         })
@@ -149,7 +182,9 @@ impl Link {
     /// the message.
     pub(crate) async fn set_out(&self, publish: Publish) -> Result<Flying, Fault> {
         let (done, outcome) = oneshot::channel();
-        let sent = self.commands.send(Command::Publish(publish, done)).await;
+        let held = hold(&self.room, publish.payload.len()).await;
+        let command = Command::Publish(publish, done, held);
+        let sent = self.commands.send(command).await;
         sent.map_err(|_| Fault::Closed)?;
         Ok(Flying(outcome))
     }
@@ -188,8 +223,8 @@ impl Link {
     }
 
     /// Says that a message was dealt with.
-    pub(crate) async fn acknowledge(&self, receipt: Receipt) {
-        let _is_sent = self.commands.send(Command::Acknowledge(receipt)).await;
+    pub(crate) fn acknowledge(&self, receipt: Receipt) {
+        let _is_sent = self.receipts.send(receipt).is_ok();
     }
 
     /// The most bytes of the payload of a message on a topic.
@@ -233,6 +268,8 @@ struct Runner {
     dial: Dial,
     client: Client,
     commands: mpsc::Receiver<Command>,
+    /// Apart, since they have their turn also while no more messages may set out.
+    receipts: mpsc::UnboundedReceiver<Receipt>,
     taken: watch::Sender<Option<Taken>>,
     on_event: Box<dyn FnMut(Event) + Send>,
     /// How many connections there were.
@@ -244,7 +281,6 @@ struct Runner {
     asked: BTreeMap<u16, oneshot::Sender<Result<(), Fault>>>,
     /// What is subscribed to with each connection.
     filters: BTreeSet<String>,
-    heard_at: Instant,
 }
 
 impl Runner {
@@ -280,6 +316,7 @@ impl Runner {
             reader,
             mut writer,
         } = connection;
+        let pulse = Arc::clone(&reader.pulse);
         let (packets_tx, mut packets) = mpsc::channel(PACKETS_WAITING_MAX);
         // Reads on while the other side is slow to take what is written.
         let _reading = Reading(tokio::spawn(read_all(reader, packets_tx)));
@@ -288,17 +325,7 @@ impl Runner {
         let flight_max = FLIGHT_MAX.min(usize::from(welcome.receive_max));
         let mut ping_at = Instant::now() + PING;
         loop {
-            if !out.is_empty() {
-                let writing = async {
-                    writer.write_all(&out).await?;
-                    writer.flush().await
-                };
-                let written = timeout(WRITE_TIMEOUT, writing).await;
-                written
-                    .map_err(|_| Fault::Late)?
-                    .map_err(Fault::no_answer)?;
-                out.clear();
-            }
+            write_out(&mut writer, &mut out, &pulse).await?;
             let has_room = self.flight.len() < flight_max && self.flight_bytes < FLIGHT_BYTES_MAX;
             tokio::select! {
                 packet = packets.recv() => {
@@ -306,6 +333,12 @@ impl Runner {
                     for _ in 0..BURST {
                         let Ok(packet) = packets.try_recv() else { break };
                         self.take(packet?, &mut out)?;
+                    }
+                }
+                Some(receipt) = self.receipts.recv() => {
+                    self.acknowledge(receipt, &mut out);
+                    while let Ok(receipt) = self.receipts.try_recv() {
+                        self.acknowledge(receipt, &mut out);
                     }
                 }
                 command = self.commands.recv(), if has_room => {
@@ -323,7 +356,7 @@ impl Runner {
                     }
                 }
                 () = sleep_until(ping_at) => {
-                    if self.heard_at.elapsed() > SILENCE_MAX {
+                    if pulse.silence() > SILENCE_MAX {
                         return Err(Fault::Late);
                     }
                     put_ping(&mut out);
@@ -336,7 +369,6 @@ impl Runner {
     /// Subscribes, and sends again what was not acknowledged.
     fn begin(&mut self, version: Version, welcome: Welcome, out: &mut BytesMut) {
         self.connections += 1;
-        self.heard_at = Instant::now();
         let packet_max = usize::try_from(welcome.packet_max).unwrap_or(usize::MAX);
         self.taken.send_replace(Some(Taken { packet_max }));
         let filters: Vec<_> = self.filters.iter().cloned().collect();
@@ -357,7 +389,7 @@ impl Runner {
 
     fn obey(&mut self, version: Version, command: Command, out: &mut BytesMut) {
         match command {
-            Command::Publish(publish, done) => {
+            Command::Publish(publish, done, _held) => {
                 if done.is_closed() {
                     return;
                 }
@@ -384,17 +416,17 @@ impl Runner {
                 put_unsubscribe(version, id, &filters, out);
                 self.filters.retain(|filter| !filters.contains(filter));
             }
-            // The broker sends what another connection brought over this one, too.
-            Command::Acknowledge(receipt) => {
-                if receipt.connection == self.connections {
-                    put_publish_done(receipt.id, out);
-                }
-            }
         }
     }
 
-    fn take(&mut self, incoming: Incoming, out: &mut BytesMut) -> Result<(), Fault> {
-        self.heard_at = Instant::now();
+    fn acknowledge(&self, receipt: Receipt, out: &mut BytesMut) {
+        // The broker sends what another connection brought over this one, too.
+        if receipt.connection == self.connections {
+            put_publish_done(receipt.id, out);
+        }
+    }
+
+    fn take(&mut self, (incoming, held): Came, out: &mut BytesMut) -> Result<(), Fault> {
         match incoming {
             Incoming::Packet(Packet::Publish(publish, Some(id))) => {
                 let connection = self.connections;
@@ -402,11 +434,18 @@ impl Runner {
                     put_publish_done(id, out);
                 }
                 let receipt = Receipt { connection, id };
-                (self.on_event)(Event::Message { publish, receipt });
+                (self.on_event)(Event::Message {
+                    publish,
+                    receipt,
+                    held,
+                });
             }
             Incoming::Packet(Packet::Publish(publish, None)) => {
-                let receipt = Receipt::NONE;
-                (self.on_event)(Event::Message { publish, receipt });
+                (self.on_event)(Event::Message {
+                    publish,
+                    receipt: Receipt::NONE,
+                    held,
+                });
             }
             Incoming::Oversized(None) => {}
             Incoming::Oversized(Some(id)) => put_publish_done(id, out),
@@ -466,14 +505,63 @@ impl Drop for Reading {
     }
 }
 
-async fn read_all(mut reader: PacketReader, packets: mpsc::Sender<Result<Incoming, Fault>>) {
+type Came = (Incoming, Held);
+
+async fn read_all(mut reader: PacketReader, packets: mpsc::Sender<Result<Came, Fault>>) {
+    let room = Arc::new(Semaphore::new(IN_BYTES_MAX));
     loop {
-        let next = reader.next().await;
-        let is_over = next.is_err();
-        if packets.send(next).await.is_err() || is_over {
+        let came = match reader.next().await {
+            Ok(incoming) => {
+                let held = hold_message(&incoming, &room, &reader.pulse).await;
+                Ok((incoming, held))
+            }
+            Err(fault) => Err(fault),
+        };
+        let is_over = came.is_err();
+        if packets.send(came).await.is_err() || is_over {
             return;
         }
     }
+}
+
+/// Waits until there is room for a message. The broker is not silent meanwhile: it is not listened to.
+async fn hold_message(incoming: &Incoming, room: &Arc<Semaphore>, pulse: &Pulse) -> Held {
+    let Incoming::Packet(Packet::Publish(publish, _)) = incoming else {
+        return Held(None);
+    };
+    let bytes = publish.payload.len() + publish.topic.len();
+    loop {
+        if let Ok(held) = timeout(PING, hold(room, bytes)).await {
+            pulse.beat();
+            return held;
+        }
+        pulse.beat();
+    }
+}
+
+/// Writes all; fails when no bytes are taken for too long, however long all of them take.
+async fn write_out(
+    writer: &mut (impl AsyncWrite + Unpin),
+    out: &mut BytesMut,
+    pulse: &Pulse,
+) -> Result<(), Fault> {
+    let mut is_first = true;
+    while !out.is_empty() {
+        let written = timeout(WRITE_TIMEOUT, writer.write(out)).await;
+        match written
+            .map_err(|_| Fault::Late)?
+            .map_err(Fault::no_answer)?
+        {
+            0 => return Err(Fault::Closed),
+            count => out.advance(count),
+        }
+        // What had to be waited for, somebody has taken.
+        if !std::mem::replace(&mut is_first, false) {
+            pulse.beat();
+        }
+    }
+    let flushed = timeout(WRITE_TIMEOUT, writer.flush()).await;
+    flushed.map_err(|_| Fault::Late)?.map_err(Fault::no_answer)
 }
 
 /// A number that nobody guesses.
@@ -499,3 +587,6 @@ pub(crate) fn empty(topic: String, is_retained: bool) -> Publish {
         is_retained,
     }
 }
+
+#[cfg(test)]
+mod tests;

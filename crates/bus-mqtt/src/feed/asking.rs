@@ -161,7 +161,7 @@ impl Feeder {
         receipt: Receipt,
     ) -> Result<(), FeedFault> {
         let Some((number, answer)) = Answer::decode(&publish.payload) else {
-            self.link.acknowledge(receipt).await;
+            self.link.acknowledge(receipt);
             return Ok(());
         };
         let open = self.asking.open.get_mut(&number);
@@ -194,7 +194,7 @@ impl Feeder {
             // Nobody asked for that.
             (Answer::More { .. } | Answer::Done { .. }, None) => {}
         }
-        self.link.acknowledge(receipt).await;
+        self.link.acknowledge(receipt);
         Ok(())
     }
 

@@ -51,7 +51,7 @@ impl Feeder {
     ) -> Result<(), FeedFault> {
         let mut logs: Vec<_> = data_logs(&self.followed).collect();
         let Some(last) = logs.pop() else {
-            self.link.acknowledge(receipt).await;
+            self.link.acknowledge(receipt);
             return Ok(());
         };
         let (id, bytes) = (id_of(&item), item.len());
@@ -73,6 +73,7 @@ impl Feeder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::Held;
     use crate::packet::Publish;
 
     #[test]
@@ -84,6 +85,7 @@ mod tests {
                 is_retained: false,
             },
             receipt: Receipt::NONE,
+            held: Held::NONE,
         };
         let unasked = Unasked::default();
         for _ in 0..UNASKED_MAX {
