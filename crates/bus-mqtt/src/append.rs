@@ -121,11 +121,7 @@ pub(crate) async fn trim(
 ) -> Result<(), BusError> {
     let mirror = home.mirror.bus();
     if !is_live(&topic) {
-        let first = mirror.read(&topic, Offset(0), 0).await?;
-        let mut at = match first.first() {
-            Some(item) => item.offset,
-            None => mirror.end(&topic).await?,
-        };
+        let mut at = home.first_of(&topic).await?;
         'topic: loop {
             let origins = home.mirror.origins(&topic, at, ORIGINS).await?;
             for origin in &origins {

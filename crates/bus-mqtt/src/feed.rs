@@ -19,12 +19,12 @@ use crate::fault::Fault;
 use crate::home::{Home, text};
 use crate::link::{Client, Event, Link, Receipt, draw, jittered};
 use crate::message::{
-    Append, MessageId, Names, PACKED_MAX, PartOf, is_live, put_sent, take_sent, uncut,
+    Append, MessageId, Names, PACKED_MAX, PartOf, is_inbox, is_live, put_sent, take_sent, uncut,
 };
 use crate::packet::Publish;
 use crate::past::Desk;
 use asking::{Asking, Step};
-use survey::Survey;
+use survey::{Survey, Trace};
 use users::Unasked;
 
 /// How often a process looks whether the one that feeds has ended.
@@ -274,6 +274,12 @@ impl Feeder {
                 };
                 append.map(|append| (topic, id, append))
             }
+            // The owner of an inbox has taken it, or somebody says so.
+            Some((topic, id, None)) if bytes == 0 && is_inbox(&topic) => {
+                self.take_in().await?;
+                self.home.mirror.disown(&topic, id.into()).await?;
+                None
+            }
             // Cleared, or not of a bus.
             Some(_) | None => None,
         };
@@ -364,7 +370,9 @@ impl Feeder {
         }
         self.arrived_bytes = 0;
         let (arrivals, receipts): (Vec<_>, Vec<_>) = self.arrived.drain(..).unzip();
-        self.home.take_in(arrivals, MIRROR_PAUSE).await?;
+        let traces: Vec<_> = arrivals.iter().map(Trace::of).collect();
+        let offsets = self.home.take_in(arrivals, MIRROR_PAUSE).await?;
+        self.clear_trimmed(traces, offsets).await?;
         for (topic, id) in std::mem::take(&mut self.parted) {
             self.home.mirror.drop_parts(&topic, id).await?;
         }

@@ -188,17 +188,26 @@ impl Home {
         }
     }
 
-    /// Takes in what arrived. While the mirror is full or busy, it waits.
+    /// Takes in what arrived, and returns where it lies. While the mirror is full or busy, it waits.
     pub(crate) async fn take_in(
         &self,
         arrivals: Vec<Arrival>,
         pause: Duration,
-    ) -> Result<(), BusError> {
+    ) -> Result<Vec<Offset>, BusError> {
         loop {
             match self.mirror.take_in(arrivals.clone()).await {
                 Err(BusError::Full { .. } | BusError::Busy { .. }) => sleep(pause).await,
-                taken_in => return taken_in.map(drop),
+                taken_in => return taken_in,
             }
+        }
+    }
+
+    /// The offset behind all that was trimmed of a topic.
+    pub(crate) async fn first_of(&self, topic: &Topic) -> Result<Offset, BusError> {
+        let mirror = self.mirror.bus();
+        match mirror.read(topic, Offset(0), 0).await?.first() {
+            Some(item) => Ok(item.offset),
+            None => mirror.end(topic).await,
         }
     }
 

@@ -285,6 +285,11 @@ pub(crate) fn is_live(topic: &Topic) -> bool {
     (segments.next(), segments.nth(1)) == (Some("s"), Some("data"))
 }
 
+/// Whether a log is for a device alone, which trims what it has taken.
+pub(crate) fn is_inbox(topic: &Topic) -> bool {
+    topic.as_ref().starts_with("d/")
+}
+
 /// What is sent on an ephemeral topic: who sent it, how many that one had sent, and the payload.
 pub(crate) fn put_sent(id: MessageId, payload: &[u8]) -> Bytes {
     let mut bytes = BytesMut::with_capacity(16 + payload.len());

@@ -314,10 +314,7 @@ impl Page {
                 at = at.max(Offset(end.0.saturating_sub(PAGE)));
             }
             // What was trimmed is no longer there to be handed out.
-            match self.home.mirror.bus().read(&topic, at, 0).await?.first() {
-                Some(first) => at = first.offset,
-                None => continue,
-            }
+            at = at.max(self.home.first_of(&topic).await?);
             loop {
                 let origins = self.home.mirror.origins(&topic, at, ORIGINS).await?;
                 let Some(last) = origins.last() else { break };

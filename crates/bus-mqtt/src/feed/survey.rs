@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use sealcast_bus::Arrival;
+use sealcast_bus::{Arrival, ArrivalId, Offset, Topic};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::asking::Step;
 use super::{ASK_AGAIN, FeedFault, Feeder};
 use crate::home::Mark;
-use crate::message::{MessageId, has_live, put_sent};
+use crate::link::empty;
+use crate::message::{MessageId, has_live, is_live, put_sent};
 use crate::packet::Publish;
 use crate::past;
 use crate::put_back::{PutBackFault, Shown, put_back};
@@ -40,7 +41,51 @@ pub(super) struct Survey {
     asking: JoinSet<()>,
 }
 
+/// By what an arrival that the broker retains is known there; nothing of those that it does not.
+pub(super) struct Trace(Option<(Topic, ArrivalId, usize)>);
+
+impl Trace {
+    pub(super) fn of(arrival: &Arrival) -> Self {
+        let is_retained = !is_live(&arrival.topic);
+        let trace = || (arrival.topic.clone(), arrival.id, arrival.payloads.len());
+        Self(is_retained.then(trace))
+    }
+}
+
 impl Feeder {
+    /// Clears what the home had trimmed, with all of its items, and somebody has put there again.
+    pub(super) async fn clear_trimmed(
+        &mut self,
+        traces: Vec<Trace>,
+        offsets: Vec<Offset>,
+    ) -> Result<(), FeedFault> {
+        let mut firsts = BTreeMap::new();
+        let mut names = Vec::new();
+        for (trace, at) in traces.into_iter().zip(offsets) {
+            let Some((topic, id, count)) = trace.0 else {
+                continue;
+            };
+            if !firsts.contains_key(&topic) {
+                let first = self.home.first_of(&topic).await?;
+                firsts.insert(topic.clone(), first);
+            }
+            let behind = Offset(at.0.saturating_add(count as u64));
+            if firsts.get(&topic).is_some_and(|first| behind <= *first) {
+                names.push(self.names.log(&topic, id.into()));
+            }
+        }
+        if !names.is_empty() {
+            let link = Arc::clone(&self.link);
+            self.tasks.spawn(async move {
+                for name in names {
+                    // Where that fails, it comes again with the next connection.
+                    let _cleared = link.publish(empty(name, true)).await;
+                }
+            });
+        }
+        Ok(())
+    }
+
     /// There is a connection. The broker may have been put back to an older state, while nobody of the
     /// home was there to see it, too.
     pub(super) async fn up(&mut self, has_session: bool) -> Result<(), FeedFault> {

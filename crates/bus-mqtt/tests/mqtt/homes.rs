@@ -134,11 +134,31 @@ async fn what_an_inbox_was_trimmed_of_is_gone_from_the_broker_and_does_not_come_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_its_owner_took_out_of_an_inbox_is_not_put_back_by_who_wrote_it() {
+    let server = Server::start();
+    let (owner, writer) = (Home::on(&server, "x").await, Home::on(&server, "x").await);
+    let inbox = topic("d/3d/inbox");
+    for text in numbered("for you", 3) {
+        put(&writer.bus, &inbox, text).await;
+    }
+    wait_until_marked(writer.folder.path(), Offset(0)).await;
+    assert_eq!(owner.bus.end(&inbox).await.unwrap(), Offset(3));
+    let Home { folder, bus } = writer;
+    drop(bus);
+    owner.bus.trim(&inbox, Offset(2)).await.unwrap();
+    drop(owner);
+    let _writer = open(&server, "x", folder.path()).await;
+    wait_until_marked(folder.path(), Offset(1)).await;
+    let late = Home::on(&server, "x").await;
+    assert_eq!(all(&late.bus, &inbox).await, ["for you 002"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_came_to_be_followed_while_nobody_fed_is_there_later() {
     let server = Server::start();
     let Home { folder, bus } = Home::on(&server, "x").await;
     put(&bus, &topic("s/1f/keys"), "one").await;
-    wait_until_marked(folder.path()).await;
+    wait_until_marked(folder.path(), Offset(0)).await;
     drop(bus);
     // As a process does that is killed while it waits.
     let own = FileBus::open(folder.path().join("own")).await.unwrap();

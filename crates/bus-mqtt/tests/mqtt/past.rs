@@ -114,7 +114,7 @@ async fn what_a_killed_broker_lost_is_put_back_by_who_stayed_and_by_who_starts_a
         put(&leaves.bus, log, "before, leaves").await;
         assert_eq!(all(&away.bus, log).await.len(), 2);
     }
-    wait_until_marked(leaves.folder.path()).await;
+    wait_until_marked(leaves.folder.path(), Offset(0)).await;
     let Home { folder, bus } = away;
     drop(bus);
     server.save();
@@ -162,7 +162,7 @@ async fn what_a_broker_lost_for_a_home_that_was_away_it_gets_from_an_archive() {
     server.restart();
     // It was away for longer than it takes the others to have nothing for it.
     let own = FileBus::open(folder.path().join("own")).await.unwrap();
-    wait_until_marked(folder.path()).await;
+    wait_until_marked(folder.path(), Offset(0)).await;
     own.append(&topic("mark"), vec![vec![0; 24]]).await.unwrap();
     let away = open(&server, "x", folder.path()).await;
     assert_eq!(wait_for(&away, &data, 2).await, ["before", "after"]);

@@ -93,10 +93,10 @@ async fn follow(bus: &dyn Bus, topic: &Topic, count: usize) -> Vec<String> {
     texts
 }
 
-/// Waits until a home has dealt with what its broker had lost when it came.
-pub(crate) async fn wait_until_marked(folder: &Path) {
+/// Waits until a home has dealt with what its broker had lost when it came, which it notes from an offset on.
+pub(crate) async fn wait_until_marked(folder: &Path, from: Offset) {
     let own = FileBus::open(folder.join("own")).await.unwrap();
-    let mut tail = own.tail(vec![(topic("mark"), Offset(0))]);
+    let mut tail = own.tail(vec![(topic("mark"), from)]);
     let marked = timeout(HUNG_AFTER, tail.next()).await;
     marked.expect("a home leaves a mark").unwrap();
 }

@@ -214,6 +214,29 @@ async fn what_somebody_cleared_or_wrote_over_is_put_back_by_who_wrote_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_trimmed_does_not_stay_where_somebody_puts_it_again() {
+    let server = Server::start();
+    let (owner, writer) = (Home::on(&server, "x").await, Home::on(&server, "x").await);
+    let stranger = Stranger(server.port());
+    let inbox = topic("d/3d/inbox");
+    for text in numbered("for you", 3) {
+        put(&writer.bus, &inbox, text).await;
+    }
+    assert_eq!(owner.bus.end(&inbox).await.unwrap(), Offset(3));
+    let retained = stranger.retained("x/log/d/#");
+    owner.bus.trim(&inbox, Offset(2)).await.unwrap();
+    for (on, bytes) in &retained {
+        stranger.say(on, bytes, true);
+    }
+    // It is cleared again by the owner, who has what it did not trim.
+    let mut looks = 0;
+    while stranger.retained("x/log/d/#") != retained[2..] {
+        looks += 1;
+        assert!(looks < 60, "it is cleared");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_forged_number_keeps_nobody_from_being_heard() {
     let server = Server::start();
     let (one, two) = (Home::on(&server, "x").await, Home::on(&server, "x").await);

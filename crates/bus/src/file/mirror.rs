@@ -155,6 +155,16 @@ impl Mirror {
         dropped.await.map(drop)
     }
 
+    /// Takes an arrival for one that this home did not write, as far as it is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`append`](crate::Bus::append).
+    pub async fn disown(&self, topic: &Topic, id: ArrivalId) -> Result<(), BusError> {
+        let disowned = self.bus.hand_over(topic.clone(), Action::Disown(id));
+        disowned.await.map(drop)
+    }
+
     /// Where arrivals of a topic lie that have items from an offset on, in order; `count_max` at most.
     ///
     /// # Errors
@@ -303,6 +313,15 @@ pub(super) fn drop_parts(
     connection
         .prepare_cached("DELETE FROM part WHERE topic = ?1 AND id = ?2")?
         .execute((topic.as_ref(), id))?;
+    Ok(())
+}
+
+pub(super) fn disown(connection: &Connection, topic: &Topic, id: &ArrivalId) -> Result<(), Fault> {
+    if let Some((row, _)) = scan::topic_row(connection, topic)? {
+        connection
+            .prepare_cached("UPDATE arrival SET own = 0 WHERE topic = ?1 AND id = ?2")?
+            .execute((row, id))?;
+    }
     Ok(())
 }
 
@@ -490,6 +509,8 @@ mod tests {
         assert_eq!(ids(1, 9).await, [one, two, three]);
         assert_eq!(ids(2, 1).await, [two]);
         assert_eq!(ids(u64::MAX, 9).await, []);
+        mirror.disown(&topic(), [2; 16]).await.unwrap();
+        assert_eq!(ids(2, 1).await, [(2, 2, 3, false)]);
         assert_eq!(mirror.topics("s/1f00/").await.unwrap(), [topic()]);
         assert_eq!(mirror.topics("s/1f01/").await.unwrap(), []);
     }

@@ -41,6 +41,7 @@ pub(super) enum Action {
     TakeIn(Arrival),
     KeepPart(ArrivalPart),
     DropParts(ArrivalId),
+    Disown(ArrivalId),
 }
 
 impl Change {
@@ -51,7 +52,7 @@ impl Change {
             Action::Send(payload) => payload.len(),
             Action::TakeIn(arrival) => arrival.payloads.iter().map(Vec::len).sum(),
             Action::KeepPart(part) => part.bytes.len(),
-            Action::DropParts(_) => 0,
+            Action::DropParts(_) | Action::Disown(_) => 0,
         }
     }
 }
@@ -166,6 +167,7 @@ fn make(connection: &Connection, change: &Change) -> Result<Option<Offset>, Faul
         Action::TakeIn(arrival) => mirror::take_in(connection, arrival).map(Some),
         Action::KeepPart(part) => mirror::keep_part(connection, part).map(|()| None),
         Action::DropParts(id) => mirror::drop_parts(connection, &change.topic, id).map(|()| None),
+        Action::Disown(id) => mirror::disown(connection, &change.topic, id).map(|()| None),
     }
 }
 
