@@ -67,6 +67,11 @@ pub(crate) enum Odd {
 }
 
 impl Message {
+    /// Whether it holds its payloads itself.
+    pub(crate) fn is_inline(&self) -> bool {
+        matches!(self.body, Body::Inline(_))
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let (kind, len) = match &self.body {
             Body::Inline(packed) => (INLINE, packed.len()),

@@ -35,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Messages that come ahead of being read, about, and the most bytes of them.
 const AHEAD_MAX: usize = 256;
-const AHEAD_BYTES_MAX: usize = 2 << 20;
+const AHEAD_BYTES_MAX: usize = 4 << 20;
 /// How long the server waits for messages to come before it is asked for them again.
 const COMING_EXPIRES: Duration = Duration::from_secs(30);
 /// How long to wait for one that is known to lie there, before it is asked for by itself.

@@ -19,7 +19,7 @@ pub(crate) const PACKED_MAX: usize = 128 << 20;
 /// reads its last message.
 const INLINE_MAX: usize = 128 << 10;
 /// Parts of an append that are on their way at once.
-const PARTS_AT_ONCE: usize = 4;
+const PARTS_AT_ONCE: usize = 8;
 /// Room in a message for what NATS adds to it.
 const ENVELOPE_BYTES: usize = 1 << 10;
 

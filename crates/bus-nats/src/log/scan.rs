@@ -143,15 +143,20 @@ impl<'a> Walk<'a> {
         {
             return Ok(packed.clone());
         }
-        let mut bytes = Vec::new();
+        let (mut taken, mut bytes) = (Vec::with_capacity(parts.len()), 0);
         for part in parts {
             let part = self.part(*part).await?;
-            if bytes.len() + part.len() > PACKED_MAX {
+            bytes += part.len();
+            if bytes > PACKED_MAX {
                 return Err(Fault::Parts);
             }
-            bytes.extend_from_slice(&part);
+            taken.push(part);
         }
-        Packed::new(header, bytes.into()).map_err(|_| Fault::Parts)
+        let bytes = match taken.as_slice() {
+            [whole] => whole.clone(),
+            parts => parts.concat().into(),
+        };
+        Packed::new(header, bytes).map_err(|_| Fault::Parts)
     }
 
     async fn part(&mut self, seq: u64) -> Result<Bytes, Fault> {
@@ -195,8 +200,12 @@ impl Logs {
             _ => Walk::behind(self, topic, &subject, 0),
         };
         let mut reading = Reading::new(self, &state, wanted);
-        if let Some(found) = last.filter(|_| walk.feed.is_none() && head.first <= wanted.from) {
-            // Whoever gets what comes as it comes need not get it ahead.
+        // Whoever gets what comes as it comes need not get it ahead, unless that is a lot.
+        let is_at_once = |of: &Found| {
+            let is_next = place.is_some_and(|place| place.seq == of.message.header.prev);
+            head.first <= wanted.from && (of.message.is_inline() || !is_next)
+        };
+        if let Some(found) = last.filter(|of| walk.feed.is_none() && is_at_once(of)) {
             walk.asked = 0;
             reading.add(&mut walk, &found).await?;
             return Ok(reading.items);

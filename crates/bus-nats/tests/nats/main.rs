@@ -5,6 +5,7 @@ mod breaks;
 mod check;
 mod cluster;
 mod conformance;
+mod following;
 mod rig;
 mod secrecy;
 mod strangers;

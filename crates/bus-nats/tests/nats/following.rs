@@ -1,0 +1,54 @@
+//! What comes by itself to whoever follows.
+
+use std::time::Duration;
+
+use sealcast_brokers::nats::Server;
+use sealcast_bus::{Bus as _, Offset, Tail, Topic};
+use tokio::time::timeout;
+
+use crate::rig::open;
+
+/// For what must come.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The payloads of an append, large or small, that nobody takes for another's.
+fn payloads(number: u8) -> Vec<Vec<u8>> {
+    // Most do not fit in one message.
+    let size = if number % 4 == 3 { 100 } else { 500 << 10 };
+    (0..3).map(|at| vec![number * 3 + at; size]).collect()
+}
+
+/// Takes what a tail has up to an offset, and checks it.
+async fn follow(tail: &mut dyn Tail, next: &mut u64, end: u64) {
+    while *next < end {
+        let came = timeout(PATIENCE, tail.next()).await;
+        let (_, items) = came.expect("what was appended comes").unwrap();
+        for item in items {
+            assert_eq!(item.offset, Offset(*next));
+            let number = u8::try_from(*next / 3).unwrap();
+            let wanted = &payloads(number)[(*next % 3) as usize];
+            assert!(item.payload == *wanted, "another item at {next}");
+            *next += 1;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_appends_come_whole_and_in_order_one_by_one_and_many_at_once() {
+    let server = Server::start();
+    let (writer, reader) = (open(&server, "bus").await, open(&server, "bus").await);
+    let topic = Topic::new("a").unwrap();
+    let mut tail = reader.tail(vec![(topic.clone(), Offset(0))]);
+    let mut next = 0;
+    for number in 0..8 {
+        writer.append(&topic, payloads(number)).await.unwrap();
+        follow(&mut *tail, &mut next, u64::from(number + 1) * 3).await;
+    }
+    for number in 8..16 {
+        writer.append(&topic, payloads(number)).await.unwrap();
+    }
+    follow(&mut *tail, &mut next, 16 * 3).await;
+    // What lies behind a small one, and is asked for alone, is found, too.
+    let last = reader.read(&topic, Offset(next - 1), 1).await.unwrap();
+    assert_eq!(last[0].offset, Offset(next - 1));
+}
