@@ -3,13 +3,15 @@ use std::future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::Message;
 use sealcast_bus::{BusError, BusFuture, Item, Offset, Tail, Topic};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::ears::Ears;
 use crate::log::Logs;
-use crate::server::jittered;
+use crate::server::{Server, jittered};
 
 /// Payload bytes of one batch, unless one item alone is larger.
 const BATCH_BYTES_MAX: usize = 1 << 20;
@@ -35,6 +37,19 @@ pub(crate) struct NatsTail {
     look_at: Instant,
     /// The stream's last message at the last look.
     looked: Option<u64>,
+    /// The one thing that is asked at a time. It goes on when a call is given up, so that calls which are
+    /// given up early come to its answer, too.
+    asking: JoinSet<Answer>,
+}
+
+/// What comes of asking.
+#[derive(Debug)]
+enum Answer {
+    Ears(Result<Ears<Hints>, BusError>),
+    /// Of the topic with this index, which was to end there at least.
+    Items(usize, u64, Result<Vec<Item>, BusError>),
+    /// The stream's last message.
+    Last(Option<u64>),
 }
 
 impl NatsTail {
@@ -55,6 +70,7 @@ impl NatsTail {
             ears: None,
             look_at: Instant::now() + jittered(LOOK),
             looked: None,
+            asking: JoinSet::new(),
         }
     }
 
@@ -63,48 +79,58 @@ impl NatsTail {
             return future::pending().await;
         }
         loop {
-            self.listen().await?;
             self.take_hints();
-            while let Some(index) = self.next_ready() {
-                let (topic, from) = (&self.topics[index], self.positions[index]);
-                let items = self.logs.read(topic, from, BATCH_BYTES_MAX).await?;
-                if let Some(last) = items.last() {
-                    let position = last.offset.0.saturating_add(1);
-                    self.positions[index] = Offset(position);
-                    self.turn = index + 1;
-                    // Whoever adds more tells it.
-                    self.ready.retain(|of, end| *of != index || *end > position);
-                    return Ok((topic.clone(), items));
-                }
-                self.ready.remove(&index);
+            if self.asking.is_empty() {
+                self.ask();
             }
-            self.wait().await;
+            let Some(answer) = self.asking.join_next().await else {
+                self.wait().await;
+                continue;
+            };
+            // It is not given up, and does not panic, as long as this is here.
+            let answer = answer.map_err(|error| BusError::Backend(Box::new(error)))?;
+            match answer {
+                Answer::Ears(ears) => self.ears = Some(ears?),
+                Answer::Last(last) => self.compare(last),
+                Answer::Items(index, end, Ok(items)) => {
+                    if let Some(last) = items.last() {
+                        let position = last.offset.0.saturating_add(1);
+                        self.positions[index] = Offset(position);
+                        // Whoever adds more tells it.
+                        if end > position {
+                            self.expect(index, end);
+                        }
+                        return Ok((self.topics[index].clone(), items));
+                    }
+                }
+                Answer::Items(index, end, Err(error)) => {
+                    self.expect(index, end);
+                    return Err(error);
+                }
+            }
         }
     }
 
-    /// Begins to listen, once. What is stored from now on is told.
-    async fn listen(&mut self) -> Result<(), BusError> {
-        if self.ears.is_some() {
-            return Ok(());
+    /// Asks for the items of the next topic that may have any, or looks whether there is anything new, where it is
+    /// time to. Before all else it begins to listen, once: what is stored from then on is told.
+    fn ask(&mut self) {
+        let logs = Arc::clone(&self.logs);
+        if self.ears.is_none() {
+            let topics = self.topics.clone();
+            self.asking
+                .spawn(async move { Answer::Ears(listen(&logs.server, &topics).await) });
+        } else if let Some((index, end)) = self.take_ready() {
+            let (topic, from) = (self.topics[index].clone(), self.positions[index]);
+            // Whatever becomes of it, the others come first then.
+            self.turn = index + 1;
+            self.asking.spawn(async move {
+                Answer::Items(index, end, logs.read(&topic, from, BATCH_BYTES_MAX).await)
+            });
+        } else if self.look_at <= Instant::now() {
+            self.look_at = Instant::now() + jittered(LOOK);
+            self.asking
+                .spawn(async move { Answer::Last(logs.server.last_sequence().await) });
         }
-        let server = &self.logs.server;
-        let subject = |topic: &Topic| server.subjects.new_end(topic);
-        let ears = Ears::open(
-            server,
-            &self.topics,
-            subject,
-            |hints: &mut Hints, index, message| {
-                let end = message
-                    .payload
-                    .first_chunk()
-                    .map(|end| u64::from_be_bytes(*end));
-                // Whoever tells nothing readable tells that there is something.
-                let told = hints.entry(index).or_default();
-                *told = end.unwrap_or(u64::MAX).max(*told);
-            },
-        );
-        self.ears = Some(ears.await.map_err(|fault| server.fault(fault))?);
-        Ok(())
     }
 
     fn take_hints(&mut self) {
@@ -114,39 +140,60 @@ impl NatsTail {
             let position = self.positions.get(*index);
             position.is_some_and(|position| position.0 < *end)
         });
-        for (index, end) in news {
-            let known = self.ready.entry(index).or_insert(end);
-            *known = end.max(*known);
+        for (index, end) in news.collect::<Hints>() {
+            self.expect(index, end);
         }
     }
 
-    fn next_ready(&self) -> Option<usize> {
-        let from_turn = self.ready.range(self.turn..).next();
-        let (index, _) = from_turn.or(self.ready.first_key_value())?;
-        Some(*index)
+    /// Has a topic looked at, which ends there at least.
+    fn expect(&mut self, index: usize, end: u64) {
+        let known = self.ready.entry(index).or_insert(end);
+        *known = end.max(*known);
     }
 
-    /// Returns when something was told, or may have been missed.
+    fn take_ready(&mut self) -> Option<(usize, u64)> {
+        let from_turn = self.ready.range(self.turn..).next();
+        let (index, _) = from_turn.or(self.ready.first_key_value())?;
+        let index = *index;
+        self.ready.remove_entry(&index)
+    }
+
+    /// Has all topics looked at, where anything was stored since the last look.
+    fn compare(&mut self, last: Option<u64>) {
+        if last.is_none() || last != self.looked {
+            self.ready = all(self.topics.len());
+        }
+        self.looked = last;
+    }
+
+    /// Returns when something was told, or may have been missed, or it is time to look.
     async fn wait(&mut self) {
         let Some(ears) = &self.ears else { return };
         tokio::select! {
-            () = ears.more() => return,
+            () = ears.more() => {}
             missed = self.misses.changed() => {
                 if missed.is_err() {
                     return future::pending().await;
                 }
+                self.ready = all(self.topics.len());
             }
-            () = sleep_until(self.look_at) => {
-                let last = self.logs.server.last_sequence().await;
-                self.look_at = Instant::now() + jittered(LOOK);
-                if last.is_some() && last == self.looked {
-                    return;
-                }
-                self.looked = last;
-            }
+            () = sleep_until(self.look_at) => {}
         }
-        self.ready = all(self.topics.len());
     }
+}
+
+/// Keeps the ends that are told of.
+async fn listen(server: &Server, topics: &[Topic]) -> Result<Ears<Hints>, BusError> {
+    let subject = |topic: &Topic| server.subjects.new_end(topic);
+    let keep = |hints: &mut Hints, index, message: Message| {
+        let end = message.payload.first_chunk();
+        let end = end.map(|end| u64::from_be_bytes(*end));
+        // Whoever tells nothing readable tells that there is something.
+        let told = hints.entry(index).or_default();
+        *told = end.unwrap_or(u64::MAX).max(*told);
+    };
+    let ears = Ears::open(server, topics, subject, keep).await;
+    ears.map_err(|fault| server.fault(fault))
 }
 
 /// Topics of which nobody knows where they end.

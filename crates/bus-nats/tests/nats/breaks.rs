@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use sealcast_brokers::Proxy;
 use sealcast_brokers::nats::Server;
-use sealcast_bus::{Bus, BusError, Offset, ServerOptions, Topic};
+use sealcast_bus::{Bus, BusError, Item, Offset, ServerOptions, Tail, Topic};
 use sealcast_bus_nats::NatsBus;
 use tokio::time::sleep;
 
-use crate::rig::{address, open};
+use crate::rig::{address, open, within};
 
 fn topic(name: &str) -> Topic {
     Topic::new(name).unwrap()
@@ -74,16 +74,18 @@ async fn a_server_that_is_killed_again_and_again_loses_and_doubles_nothing() {
         writer
     });
     for round in 1..=4 {
-        count.wait_for(|count| *count >= round * 12).await.unwrap();
+        let counted = count.wait_for(|count| *count >= round * 12);
+        within("twelve items more", counted).await.unwrap();
         // Not at a moment between two appends.
         sleep(Duration::from_millis(round * 3)).await;
         server.kill();
         server.restart();
     }
-    let writer = writing.await.unwrap();
+    let writer = within("the end of the writer", writing).await.unwrap();
+    let followed = within("all items", following).await.unwrap();
     let expected: Vec<Vec<u8>> = (0..ITEMS).map(payload).collect();
     assert_eq!(numbers(&read_all(&writer, &log).await), numbers(&expected));
-    assert_eq!(numbers(&following.await.unwrap()), numbers(&expected));
+    assert_eq!(numbers(&followed), numbers(&expected));
 }
 
 /// A handle behind a proxy, and one that sees the server as it is.
@@ -121,12 +123,15 @@ impl Pair {
         let bus = self.behind.clone();
         let to = log.clone();
         let appending = tokio::spawn(async move { bus.append(&to, vec![b"once".to_vec()]).await });
-        while self.direct.end(log).await.unwrap() == end {
-            sleep(Duration::from_millis(5)).await;
-        }
+        let stored = async {
+            while self.direct.end(log).await.unwrap() == end {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        within("the append on the server", stored).await;
         meanwhile(&self.direct).await;
         self.proxy.renew().await;
-        appending.await.unwrap()
+        within("the answer", appending).await.unwrap()
     }
 }
 
@@ -189,7 +194,7 @@ async fn a_tail_goes_on_without_a_gap_over_connections_that_break() {
         pair.proxy.renew().await;
         while next < (round + 1) * 6 {
             // An error loses nothing: the next call goes on.
-            let Ok((_, items)) = tail.next().await else {
+            let Ok((_, items)) = within("the next items", tail.next()).await else {
                 continue;
             };
             for item in items {
@@ -198,6 +203,45 @@ async fn a_tail_goes_on_without_a_gap_over_connections_that_break() {
             }
         }
     }
+}
+
+/// Calls as whoever waits for something else, too: never for long.
+async fn next_by_and_by(tail: &mut dyn Tail) -> Vec<Item> {
+    let calling = async {
+        loop {
+            let next = tokio::time::timeout(Duration::from_millis(200), tail.next());
+            if let Ok(Ok((_, items))) = next.await {
+                return items;
+            }
+        }
+    };
+    within("the next items, by and by", calling).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tail_that_is_asked_for_moments_brings_what_comes_slowly() {
+    let pair = Pair::start().await;
+    let log = topic("a");
+    for number in 0..2 {
+        pair.direct
+            .append(&log, vec![vec![number; 200_000]])
+            .await
+            .unwrap();
+    }
+    let mut tail = pair.behind.tail(vec![(log.clone(), Offset(1))]);
+    // An item takes more than a second, which is far more than a call waits and far less than an answer
+    // may take.
+    pair.proxy.slow(20_000, Duration::from_millis(80));
+    let items = next_by_and_by(&mut *tail).await;
+    assert_eq!((items.len(), items[0].offset), (1, Offset(1)));
+    // And the next one comes behind a silence.
+    pair.proxy.mute();
+    pair.direct.append(&log, vec![payload(2)]).await.unwrap();
+    let next = tokio::time::timeout(Duration::from_millis(200), tail.next());
+    assert!(!matches!(next.await, Ok(Ok(_))), "nothing comes through");
+    pair.proxy.open();
+    let items = next_by_and_by(&mut *tail).await;
+    assert_eq!((items.len(), items[0].offset), (1, Offset(2)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,17 +8,20 @@ use sealcast_bus_nats::NatsBus;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::rig::address;
+use crate::rig::{address, within};
 
 /// Sets up the bus, once the servers have found each other; without a word it is kept on three.
 async fn set_up(cluster: &Cluster) {
     let (address, options) = (address(&cluster.url("x")), ServerOptions::default());
-    let setup = loop {
-        match NatsBus::setup(&address, &options).await {
-            Ok(setup) => break setup,
-            Err(_) => sleep(Duration::from_millis(100)).await,
+    let making = async {
+        loop {
+            match NatsBus::setup(&address, &options).await {
+                Ok(setup) => return setup,
+                Err(_) => sleep(Duration::from_millis(100)).await,
+            }
         }
     };
+    let setup = within("a cluster that makes a bus", making).await;
     assert_eq!(setup.made, ["the stream `x`, on 3 servers"]);
     let report = NatsBus::check(&address, &options).await;
     let report = report.unwrap();
@@ -30,12 +33,15 @@ async fn set_up(cluster: &Cluster) {
 
 async fn open(cluster: &Cluster) -> NatsBus {
     let options = ServerOptions::default();
-    loop {
-        match NatsBus::open(&address(&cluster.url("x")), &options).await {
-            Ok(bus) => return bus,
-            Err(_) => sleep(Duration::from_millis(100)).await,
+    let opening = async {
+        loop {
+            match NatsBus::open(&address(&cluster.url("x")), &options).await {
+                Ok(bus) => return bus,
+                Err(_) => sleep(Duration::from_millis(100)).await,
+            }
         }
-    }
+    };
+    within("a handle", opening).await
 }
 
 /// Appends until it is told to end; tells how many items are acknowledged.
@@ -89,7 +95,8 @@ async fn a_cluster_whose_servers_are_killed_and_restarted_loses_and_doubles_noth
     let following = tokio::spawn(follow(follower, log.clone(), total));
     let mut more = async || {
         let reached = *count.borrow() + 50;
-        *count.wait_for(|count| *count >= reached).await.unwrap()
+        let counted = count.wait_for(|count| *count >= reached);
+        *within("fifty items more", counted).await.unwrap()
     };
     more().await;
     let leader = cluster.leader("x").await;
@@ -104,13 +111,20 @@ async fn a_cluster_whose_servers_are_killed_and_restarted_loses_and_doubles_noth
     }
     more().await;
     end.send_replace(true);
-    writing.await.unwrap();
+    within("the end of the writer", writing).await.unwrap();
     let written = *count.borrow();
     tell_total.send_replace(Some(written));
-    following.await.unwrap();
+    within("what was written, to who follows", following)
+        .await
+        .unwrap();
 
-    // And again while somebody reads what there is.
-    let reader = open(&cluster).await;
+    let reading = read_on(&mut cluster, &log, written);
+    within("what was written, to who reads", reading).await;
+}
+
+/// Kills the leader while somebody reads what there is.
+async fn read_on(cluster: &mut Cluster, log: &Topic, written: u64) {
+    let reader = open(cluster).await;
     let mut seen = 0;
     let mut is_killed = false;
     while seen < written {
@@ -119,7 +133,7 @@ async fn a_cluster_whose_servers_are_killed_and_restarted_loses_and_doubles_noth
             cluster.servers()[leader].kill();
         }
         let bytes_max = usize::try_from(written / 4).unwrap();
-        match reader.read(&log, Offset(seen), bytes_max).await {
+        match reader.read(log, Offset(seen), bytes_max).await {
             Ok(items) => {
                 for item in items {
                     assert_eq!(item, numbered(seen));

@@ -1,6 +1,8 @@
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{ChildStdin, ChildStdout};
+use std::process::{Child, ChildStdin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -12,8 +14,70 @@ use super::Cast;
 const BURST: u64 = 20;
 const REST: Duration = Duration::from_millis(10);
 
+/// How long to wait for what must come, however busy the machine is.
+const WITHIN: Duration = Duration::from_secs(180);
+
 fn line(number: u64) -> String {
     format!("{number:.<1000}")
+}
+
+/// A program that ends with this, at the latest.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _is_killed = self.0.kill().is_ok() && self.0.wait().is_ok();
+    }
+}
+
+impl Running {
+    /// Waits until it has ended well.
+    fn end(mut self) {
+        let looks = WITHIN.as_millis() / REST.as_millis();
+        let mut ended = (0..looks).filter_map(|_| {
+            thread::sleep(REST);
+            self.0.try_wait().unwrap()
+        });
+        let status = ended.next().expect("it does not end");
+        let mut said = String::new();
+        let stderr = self.0.stderr.take().unwrap();
+        for line in BufReader::new(stderr).lines() {
+            said += &line.unwrap();
+        }
+        assert!(status.success(), "{said}");
+    }
+}
+
+/// Somebody who publishes numbered lines.
+struct Feeding {
+    ends: Arc<AtomicBool>,
+    count: Receiver<u64>,
+    publisher: Running,
+}
+
+impl Feeding {
+    fn start(mut publisher: Child) -> Self {
+        let stdin = publisher.stdin.take().unwrap();
+        let ends = Arc::new(AtomicBool::new(false));
+        let (sender, count) = channel();
+        let is_over = Arc::clone(&ends);
+        thread::spawn(move || sender.send(feed(stdin, &is_over)));
+        Self {
+            ends,
+            count,
+            publisher: Running(publisher),
+        }
+    }
+
+    /// Has it end; how many lines there were.
+    fn end(self) -> u64 {
+        self.ends.store(true, Ordering::Relaxed);
+        let count = self.count.recv_timeout(WITHIN);
+        let count = count.expect("the publisher takes no lines");
+        self.publisher.end();
+        count
+    }
 }
 
 /// Writes numbered lines until it is told to end; how many there were.
@@ -32,34 +96,37 @@ fn feed(mut stdin: ChildStdin, ends: &AtomicBool) -> u64 {
     number
 }
 
-/// Has the feeding end with this, so that a failure does not wait for it.
-struct Feeding<'a>(&'a AtomicBool);
-
-impl Drop for Feeding<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Lines as they come out: each is the next one.
+/// Lines as a program prints them: each is the next one.
 struct Lines {
-    from: BufReader<ChildStdout>,
+    from: Receiver<String>,
     seen: u64,
+    reader: Running,
 }
 
 impl Lines {
-    fn of(from: Option<ChildStdout>) -> Self {
+    fn of(mut reader: Child) -> Self {
+        let stdout = reader.stdout.take().unwrap();
+        // None is read before it is wanted, so that the program is held up.
+        let (sender, from) = sync_channel(0);
+        thread::spawn(move || {
+            let lines = BufReader::new(stdout).lines();
+            // Nobody may want them any more.
+            lines
+                .map_while(Result::ok)
+                .all(|line| sender.send(line).is_ok())
+        });
         Self {
-            from: BufReader::new(from.unwrap()),
+            from,
             seen: 0,
+            reader: Running(reader),
         }
     }
 
     fn take(&mut self, count: u64) {
         for _ in 0..count {
-            let mut text = String::new();
-            self.from.read_line(&mut text).unwrap();
-            assert_eq!(text.trim_end(), line(self.seen));
+            let text = self.from.recv_timeout(WITHIN);
+            let text = text.unwrap_or_else(|_| panic!("no line {}", self.seen));
+            assert_eq!(text, line(self.seen));
             self.seen += 1;
         }
     }
@@ -83,40 +150,27 @@ fn a_cluster_of_which_servers_end_loses_and_doubles_nothing() {
         alice,
         bob,
     } = Cast::on(&cluster.url("x"));
-    let mut sub = bob.start(&["sub", "s", "--from", "start"]);
-    let mut followed = Lines::of(sub.stdout.take());
-    let mut publisher = alice.start(&["pub", "s", "-l"]);
-    let stdin = publisher.stdin.take().unwrap();
-    let ends = AtomicBool::new(false);
-    let written = thread::scope(|scope| {
-        let feeding = Feeding(&ends);
-        let fed = scope.spawn(|| feed(stdin, &ends));
+    let mut followed = Lines::of(bob.start(&["sub", "s", "--from", "start"]));
+    let feeding = Feeding::start(alice.start(&["pub", "s", "-l"]));
+    followed.take(MORE);
+    let leader = kill_leader(&runtime, &mut cluster);
+    // The other two go on alone.
+    followed.take(4 * MORE);
+    cluster.servers()[leader].restart();
+    for index in 0..3 {
         followed.take(MORE);
-        let leader = kill_leader(&runtime, &mut cluster);
-        // The other two go on alone.
-        followed.take(4 * MORE);
-        cluster.servers()[leader].restart();
-        for index in 0..3 {
-            followed.take(MORE);
-            cluster.servers()[index].stop();
-            cluster.servers()[index].restart();
-        }
-        followed.take(MORE);
-        drop(feeding);
-        fed.join().unwrap()
-    });
-    let published = publisher.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&published.stderr);
-    assert!(published.status.success(), "{said}");
+        cluster.servers()[index].stop();
+        cluster.servers()[index].restart();
+    }
+    followed.take(MORE);
+    let written = feeding.end();
     followed.take(written - followed.seen);
-    sub.kill().unwrap();
-    sub.wait().unwrap();
+    drop(followed);
 
     // And again while somebody reads, who is held up by how slowly it is taken from him.
-    let mut read = bob.start(&["read", "s"]);
-    let mut lines = Lines::of(read.stdout.take());
+    let mut lines = Lines::of(bob.start(&["read", "s"]));
     lines.take(1);
     kill_leader(&runtime, &mut cluster);
     lines.take(written - 1);
-    assert!(read.wait().unwrap().success());
+    lines.reader.end();
 }
