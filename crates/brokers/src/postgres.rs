@@ -47,16 +47,7 @@ impl Server {
     ///
     /// When it does not start.
     pub fn start_with(config: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let is_root = getuid().is_root();
-        let owner = is_root.then(|| (number(&["-u", USER]), number(&["-g", USER])));
-        let mut server = Self {
-            folder,
-            port: 0,
-            owner,
-            process: None,
-        };
-        server.own(server.folder.path());
+        let mut server = Self::in_folder();
         let mut initdb = server.command("initdb");
         initdb.args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C"]);
         initdb.args(["--username", &said("id", &["-un"]), "-D"]);
@@ -66,6 +57,36 @@ impl Server {
         server.write("postgresql.conf", &format!("{always}{config}\n"));
         server.port = free_port();
         server.run();
+        server
+    }
+
+    /// Starts one that follows another, and can be read.
+    ///
+    /// # Panics
+    ///
+    /// When it does not start.
+    pub fn standby_of(primary: &Self) -> Self {
+        let mut server = Self::in_folder();
+        let mut backup = server.command("pg_basebackup");
+        backup.args(["-h", "127.0.0.1", "-p", &primary.port.to_string()]);
+        backup.args(["-U", &said("id", &["-un"]), "--write-recovery-conf"]);
+        backup.args(["--checkpoint=fast", "--no-sync", "-D"]);
+        let done = backup.arg(server.folder()).output().expect("pg_basebackup");
+        assert!(done.status.success(), "pg_basebackup: {done:?}");
+        server.port = free_port();
+        server.run();
+        server
+    }
+
+    fn in_folder() -> Self {
+        let is_root = getuid().is_root();
+        let server = Self {
+            folder: tempfile::tempdir().expect("a folder"),
+            port: 0,
+            owner: is_root.then(|| (number(&["-u", USER]), number(&["-g", USER]))),
+            process: None,
+        };
+        server.own(server.folder.path());
         server
     }
 

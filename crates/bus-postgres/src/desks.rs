@@ -250,9 +250,14 @@ impl Desk {
         let mib = u32::try_from(ask.size() >> 20).unwrap_or(u32::MAX);
         let patience = ANSWER_TIMEOUT + ANSWER_TIMEOUT_PER_MIB.saturating_mul(mib);
         self.late_at.get_or_insert(Instant::now() + patience);
-        let answer = in_time(patience, ask.ask(session, *turn)).await;
+        let warnings = session.line.warnings();
+        let mut answer = in_time(patience, ask.ask(session, *turn)).await;
         // What was asked before was answered before.
         self.late_at = None;
+        // Whoever has a server stop waiting for its standby gets an answer like any other.
+        if ask.says_what_was_done() && answer.is_ok() && session.line.warnings() != warnings {
+            answer = Err(Fault::Warned);
+        }
         if let Err(fault) = &answer {
             turn.is_open |= fault.leaves_open();
             if !fault.spares_session() {

@@ -20,6 +20,9 @@ pub(crate) enum Fault {
     /// What was sent may have been heard, so that it is not sent again.
     #[error("the connection broke while it was sent")]
     Interrupted,
+    /// It is done, and what the answer was to wait for may not have come.
+    #[error("the server warned that something did not go as it should")]
+    Warned,
     #[error("a schema of that name is there, and it is not that of a bus")]
     ForeignSchema,
     #[error("the schema is there, and this user may not use it")]
@@ -64,11 +67,15 @@ impl fmt::Display for Said {
 
 /// The server ends, starts, gives way to another one or has no connection left; or two were in each
 /// other's way; or somebody kept a lock.
-const MAY_PASS: [&str; 8] = [
-    "57P01", "57P02", "57P03", "53300", "25006", "40001", "40P01", "55P03",
+const MAY_PASS: [&str; 9] = [
+    "57P01", "57P02", "57P03", "57P05", "53300", "25006", "40001", "40P01", "55P03",
 ];
-/// The server ends or starts, or has no connection left.
-const STARTING: [&str; 4] = ["57P01", "57P02", "57P03", "53300"];
+/// The server ends or starts, ends a session that it found idle, or has no connection left.
+const STARTING: [&str; 5] = ["57P01", "57P02", "57P03", "57P05", "53300"];
+/// Class of errors that say that a connection broke, as those do who stand between.
+const BROKEN: &str = "08";
+/// What the server calls corrupted.
+const CORRUPTED: [&str; 2] = ["XX001", "XX002"];
 /// What is not there, or not for this user.
 const NOT_THERE: [&str; 5] = ["42501", "42939", "42P01", "3D000", "3F000"];
 /// Class of errors that functions of somebody else raise, with whatever text.
@@ -85,11 +92,14 @@ impl Said {
         match code {
             "53100" => BusError::Full { place },
             "55P03" | "57014" => BusError::Busy { place },
-            _ if NOT_THERE.contains(&code) || MAY_PASS.contains(&code) || cause.is_of("28") => {
+            _ if NOT_THERE.contains(&code) || MAY_PASS.contains(&code) => {
                 BusError::Unreachable { place, cause }
             }
+            _ if cause.is_of("28") || cause.is_of(BROKEN) => BusError::Unreachable { place, cause },
             "0A000" => BusError::Damaged { place, cause },
-            _ if cause.is_of("42") || cause.is_of("XX") => BusError::Damaged { place, cause },
+            _ if cause.is_of("42") || CORRUPTED.contains(&code) => {
+                BusError::Damaged { place, cause }
+            }
             _ => BusError::Backend(cause),
         }
     }
@@ -117,7 +127,7 @@ impl From<tokio_postgres::Error> for Fault {
 impl Fault {
     /// Whether the same request may do better in a moment.
     pub(crate) fn may_pass(&self) -> bool {
-        matches!(self, Self::NoAnswer(_)) || self.is_said(&MAY_PASS)
+        self.is_unanswered() || self.is_said(&MAY_PASS)
     }
 
     /// Whether a server is there that will let us in soon.
@@ -127,7 +137,12 @@ impl Fault {
 
     /// Whether the statement may have been done nevertheless.
     pub(crate) fn leaves_open(&self) -> bool {
-        matches!(self, Self::NoAnswer(_)) || self.is_said(&STARTING)
+        self.is_unanswered() || self.is_said(&STARTING)
+    }
+
+    fn is_unanswered(&self) -> bool {
+        matches!(self, Self::NoAnswer(_) | Self::Warned)
+            || matches!(self, Self::Refused(said) if said.is_of(BROKEN))
     }
 
     fn is_said(&self, codes: &[&str]) -> bool {
@@ -160,6 +175,7 @@ impl Fault {
             Self::NoAnswer(cause) => BusError::Unreachable { place, cause },
             Self::Refused(said) => said.at(place),
             Self::Interrupted
+            | Self::Warned
             | Self::ForeignSchema
             | Self::Forbidden
             | Self::LongName
@@ -186,19 +202,23 @@ impl Fault {
 mod tests {
     use super::*;
 
-    fn said(code: &str) -> BusError {
-        let said = Said {
+    fn refused(code: &str) -> Fault {
+        Fault::Refused(Said {
             code: code.into(),
             message: "no".into(),
             constraint: None,
-        };
-        Fault::Refused(said).at("there")
+        })
+    }
+
+    fn said(code: &str) -> BusError {
+        refused(code).at("there")
     }
 
     #[test]
     fn what_a_server_says_is_told_by_its_code() {
         for code in [
-            "42501", "28P01", "28000", "3D000", "42P01", "57P03", "53300",
+            "42501", "28P01", "28000", "3D000", "42P01", "57P03", "57P05", "53300", "08P01",
+            "08006",
         ] {
             let is_told = matches!(said(code), BusError::Unreachable { .. });
             assert!(is_told, "{code}");
@@ -209,10 +229,24 @@ mod tests {
         for code in ["55P03", "57014"] {
             assert!(matches!(said(code), BusError::Busy { .. }), "{code}");
         }
-        for code in ["53200", "22003", "23514", "P0001", "99999"] {
+        for code in ["53200", "22003", "23514", "P0001", "XX000", "99999"] {
             assert!(matches!(said(code), BusError::Backend(_)), "{code}");
         }
         assert!(matches!(said("53100"), BusError::Full { .. }));
+    }
+
+    #[test]
+    fn what_a_session_that_was_ended_did_is_open_and_is_tried_again() {
+        for code in ["57P01", "57P05", "08P01", "08006"] {
+            let fault = refused(code);
+            assert!(fault.may_pass() && fault.leaves_open(), "{code}");
+        }
+        for code in ["40001", "25006"] {
+            let fault = refused(code);
+            assert!(fault.may_pass() && !fault.leaves_open(), "{code}");
+        }
+        let fault = refused("53100");
+        assert!(!fault.may_pass() && !fault.leaves_open());
     }
 
     #[test]

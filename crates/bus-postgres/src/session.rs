@@ -3,11 +3,14 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::sleep;
+use tokio_postgres::error::{DbError, Severity};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{AsyncMessage, Client, Connection, Notification, Socket, Statement};
 
@@ -28,6 +31,8 @@ pub(crate) struct Session {
 /// A connection, which ends with this.
 pub(crate) struct Line {
     pub(crate) client: Client,
+    /// Counts what the server warned of.
+    warnings: Arc<AtomicU64>,
     _ends: oneshot::Sender<()>,
 }
 
@@ -59,12 +64,19 @@ impl Line {
     ) -> Result<Self, Fault> {
         let (client, connection) = settings.connect().await?;
         let (ends, ended) = oneshot::channel();
-        tokio::spawn(drive(connection, ended, hear));
+        let warnings = Arc::default();
+        tokio::spawn(drive(connection, ended, hear, Arc::clone(&warnings)));
         settings.set_up(&client).await?;
         Ok(Self {
             client,
+            warnings,
             _ends: ends,
         })
+    }
+
+    /// How often the server warned of something. What it warns of comes before the answer.
+    pub(crate) fn warnings(&self) -> u64 {
+        self.warnings.load(Ordering::Relaxed)
     }
 }
 
@@ -145,16 +157,21 @@ impl Statements {
     }
 }
 
-/// Moves bytes until the connection breaks, or is no longer wanted. What the server remarks is not
-/// heard, and so not logged.
+/// Moves bytes until the connection breaks, or is no longer wanted. What the server remarks is counted where
+/// it is a warning, and not logged.
 async fn drive(
     mut connection: Connection<Socket, Secured>,
     ended: oneshot::Receiver<()>,
     mut hear: impl FnMut(Notification),
+    warnings: Arc<AtomicU64>,
 ) {
     let moving = async {
         while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
-            if let AsyncMessage::Notification(notification) = message {
+            if let AsyncMessage::Notice(remark) = &message
+                && is_warning(remark)
+            {
+                warnings.fetch_add(1, Ordering::Relaxed);
+            } else if let AsyncMessage::Notification(notification) = message {
                 hear(notification);
             }
         }
@@ -167,4 +184,9 @@ async fn drive(
         () = moving => {}
         () = given_up => {}
     }
+}
+
+/// Whether the server warns of what it does itself, and not a function in the database of anything.
+fn is_warning(remark: &DbError) -> bool {
+    remark.parsed_severity() == Some(Severity::Warning) && remark.where_().is_none()
 }

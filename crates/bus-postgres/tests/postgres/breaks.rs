@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use sealcast_brokers::Proxy;
 use sealcast_brokers::postgres::Server;
-use sealcast_bus::{Bus, BusError, Item, Offset, ServerOptions, Tail, Topic};
+use sealcast_bus::{Aspect, Bus, BusError, Item, Offset, ServerOptions, Tail, Topic};
 use sealcast_bus_postgres::PostgresBus;
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::rig::{QUICK, address, open, shared, topic};
+use crate::rig::{QUICK, address, open, shared, topic, within};
 
 async fn read_all(bus: &dyn Bus, topic: &Topic) -> Vec<String> {
     let (mut payloads, mut next) = (Vec::new(), Offset(0));
@@ -146,7 +147,7 @@ impl Pair {
     }
 }
 
-type Appending = tokio::task::JoinHandle<Result<Sent, BusError>>;
+type Appending = JoinHandle<Result<Sent, BusError>>;
 
 #[derive(Debug, PartialEq, Eq)]
 enum Sent {
@@ -459,23 +460,96 @@ async fn an_append_that_is_found_again_waits_for_a_standby() {
     let (bus, log) = (open(&server, "x").await, topic("a"));
     server.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
     server.sql("SELECT pg_reload_conf()");
-    let to = log.clone();
-    let appending = tokio::spawn(async move { bus.append(&to, vec![b"once".to_vec()]).await });
-    let waiting = async |other: &str| loop {
-        assert!(!appending.is_finished(), "acknowledged");
-        let waiting = format!(
-            "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND pid <> {other}"
-        );
-        let waiting = server.sql(&waiting).trim().to_owned();
-        match waiting.is_empty() {
-            true => sleep(Duration::from_millis(10)).await,
-            false => return waiting,
+    let waiting = async |appending: &JoinHandle<_>, other: &str| {
+        while !appending.is_finished() {
+            let waiting = format!(
+                "SELECT pid FROM pg_stat_activity
+                    WHERE wait_event = 'SyncRep' AND pid <> {other} LIMIT 1"
+            );
+            let waiting = server.sql(&waiting).trim().to_owned();
+            if !waiting.is_empty() {
+                return Some(waiting);
+            }
+            sleep(Duration::from_millis(10)).await;
         }
+        None
     };
-    let first = waiting("0").await;
-    server.sql(&format!("SELECT pg_terminate_backend({first})"));
-    waiting(&first).await;
+    // The server takes over a moment later what it was told to wait for.
+    let mut first = 0;
+    let (appending, mut last) = loop {
+        let (bus, to) = (bus.clone(), log.clone());
+        let appending = tokio::spawn(async move { bus.append(&to, vec![b"once".to_vec()]).await });
+        let waits = waiting(&appending, "0");
+        if let Some(last) = within("who waits for a standby", waits).await {
+            break (appending, last);
+        }
+        first += 1;
+    };
+    // Who is told to wait no longer says so, and answers as if it had come to its end.
+    for ends in [
+        "pg_cancel_backend",
+        "pg_terminate_backend",
+        "pg_cancel_backend",
+    ] {
+        server.sql(&format!("SELECT {ends}({last})"));
+        let waits = within("who waits again", waiting(&appending, &last)).await;
+        last = waits.expect("it waits, and is not acknowledged");
+    }
     server.sql("ALTER SYSTEM RESET synchronous_standby_names");
     server.sql("SELECT pg_reload_conf()");
-    assert_eq!(appending.await.unwrap().unwrap(), Offset(0));
+    let appended = within("the answer", appending).await.unwrap();
+    assert_eq!(appended.unwrap(), Offset(first));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_that_takes_over_has_what_was_acknowledged() {
+    const WRITERS: u64 = 3;
+    const EACH: u64 = 40;
+    let mut primary = Server::start_with(QUICK);
+    let standby = Server::standby_of(&primary);
+    primary.sql("ALTER SYSTEM SET synchronous_standby_names = '*'");
+    primary.sql("SELECT pg_reload_conf()");
+    let follows = async {
+        let follows = "SELECT sync_state FROM pg_stat_replication";
+        while primary.sql(follows).trim() != "sync" {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within("a standby that is waited for", follows).await;
+    // The one that cannot be written to comes first.
+    let servers = [&standby, &primary].map(|of| format!("127.0.0.1:{}", of.port()));
+    let address = address(&format!("postgres://{}/postgres/x", servers.join(",")));
+    let options = ServerOptions::default();
+    let log = topic("a/log");
+    let bus = PostgresBus::open(&address, &options).await.unwrap();
+    let report = PostgresBus::check(&address, &options).await.unwrap();
+    let cluster = report.stated(Aspect::Cluster).unwrap();
+    assert!(cluster.contains("waits for `*`"), "{cluster}");
+    let following = tokio::spawn(follow(bus.clone(), log.clone(), WRITERS * EACH));
+    let mut writers = Vec::new();
+    for writer in 0..WRITERS {
+        let bus = PostgresBus::open(&address, &options).await.unwrap();
+        writers.push(tokio::spawn(append(bus, log.clone(), writer, EACH)));
+    }
+    let third = async {
+        while bus.end(&log).await.unwrap() < Offset(WRITERS * EACH / 3) {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    within("a third of the items", third).await;
+    primary.kill();
+    standby.sql("SELECT pg_promote()");
+    let mut acknowledged = Vec::new();
+    for writer in writers {
+        let written = within("the end of a writer", writer).await.unwrap();
+        assert!(written.is_sorted_by_key(|(offset, _)| *offset));
+        acknowledged.extend(written);
+    }
+    acknowledged.sort();
+    let offsets = acknowledged.iter().map(|(offset, _)| *offset);
+    assert!(offsets.eq(0..WRITERS * EACH), "{acknowledged:?}");
+    let expected: Vec<String> = acknowledged.into_iter().map(|(_, text)| text).collect();
+    assert_eq!(read_all(&bus, &log).await, expected);
+    let followed = within("all items, to who follows", following).await;
+    assert_eq!(followed.unwrap(), expected);
 }

@@ -1,10 +1,12 @@
 //! Buses on a server that a test started.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use sealcast_brokers::postgres::Server;
 use sealcast_bus::{BusUrl, ServerAddress, ServerOptions, Topic};
 use sealcast_bus_postgres::PostgresBus;
+use tokio::time::timeout;
 
 /// Of a server whose disk nobody will take away.
 pub(crate) const QUICK: &str = "fsync = off";
@@ -34,4 +36,13 @@ pub(crate) async fn open(server: &Server, name: &str) -> PostgresBus {
 
 pub(crate) fn topic(name: &str) -> Topic {
     Topic::new(name).unwrap()
+}
+
+/// How long to wait for what must come, however busy the machine is.
+const WITHIN: Duration = Duration::from_secs(180);
+
+/// Waits for something, and not for ever.
+pub(crate) async fn within<T>(what: &str, awaited: impl Future<Output = T>) -> T {
+    let came = timeout(WITHIN, awaited).await;
+    came.unwrap_or_else(|_| panic!("it never comes: {what}"))
 }
