@@ -357,3 +357,32 @@ async fn a_server_without_memory_is_full_and_can_be_read() {
     assert_eq!(read_all(&bus, &log).await, expected);
     assert_eq!(bus.end(&fresh).await.unwrap(), Offset(0));
 }
+
+/// Each on a connection of its own, and none knows anything of the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_many_append_who_begin_a_log_at_once_is_all_there() {
+    const WRITERS: u64 = 6;
+    const ROUNDS: u64 = 8;
+    let server = shared();
+    for round in 0..ROUNDS {
+        let log = topic(&format!("begun/{round}"));
+        let mut writers = Vec::new();
+        for number in 0..WRITERS {
+            let bus = open(&server, "begun").await;
+            let log = log.clone();
+            writers.push(tokio::spawn(async move {
+                let at = bus.append(&log, vec![payload(number)]).await.unwrap();
+                (at.0, number)
+            }));
+        }
+        let mut places = Vec::new();
+        for writer in writers {
+            places.push(writer.await.unwrap());
+        }
+        places.sort_unstable();
+        let reader = open(&server, "begun").await;
+        let found = numbers(&read_all(&reader, &log).await);
+        let expected: Vec<String> = places.iter().map(|of| of.1.to_string()).collect();
+        assert_eq!(found, expected, "round {round}");
+    }
+}
