@@ -1,49 +1,65 @@
 //! The real program on real servers, beside a client of each that seals nothing.
 
+mod amqp;
+mod clear;
+mod delay;
+mod mqtt;
 mod nats;
+mod postgres;
+mod round;
 
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
-
-use anyhow::{Context as _, bail, ensure};
+use sealcast_brokers::mosquitto::Server as MosquittoServer;
 use sealcast_brokers::nats::Server as NatsServer;
+use sealcast_brokers::postgres::Server as PostgresServer;
+use sealcast_brokers::rabbitmq::Server as RabbitmqServer;
 
-use crate::clear::{Framing, Printing};
+pub(crate) use clear::{CLIENT, EACH, client, publish_each};
+pub(crate) use delay::measure as measure_delay;
+
 use crate::contest::Spread;
 use crate::floors::Floors;
 use crate::program::ratio;
 use crate::report::Page;
 use crate::scale::Scale;
-use crate::scene::{Scene, Took, watch};
-
-/// The arguments that make this program a client that seals nothing.
-pub(crate) const CLIENT: &str = "clear-client";
+use crate::scene::{Scene, Took};
+use round::Contestant;
 
 /// Bytes of a line, its newline left out.
 const LINE: usize = 256;
-/// Frames of a client that are on their way at once, about.
+/// Messages of a client that are on their way at once, about.
 const WAITING_MAX: usize = 64;
-/// How long a follower has to begin.
-const SETTLE: Duration = Duration::from_secs(1);
 /// Of the rate of the client alone.
 const RATE_MIN: f64 = 0.85;
+/// The same where each line travels by itself.
+const EACH_RATE_MIN: f64 = 0.7;
 
 /// A kind of server.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Broker {
     Nats,
     /// One that acknowledges what is on the disk.
     NatsSyncing,
+    Postgres,
+    Rabbitmq,
+    Mosquitto,
 }
 
-const BROKERS: [Broker; 2] = [Broker::Nats, Broker::NatsSyncing];
+const BROKERS: [Broker; 5] = [
+    Broker::Nats,
+    Broker::NatsSyncing,
+    Broker::Postgres,
+    Broker::Rabbitmq,
+    Broker::Mosquitto,
+];
 
 impl Broker {
     fn name(self) -> &'static str {
         match self {
             Self::Nats => "NATS",
             Self::NatsSyncing => "NATS that syncs always",
+            Self::Postgres => "PostgreSQL",
+            Self::Rabbitmq => "RabbitMQ",
+            Self::Mosquitto => "mosquitto",
         }
     }
 
@@ -52,13 +68,57 @@ impl Broker {
         match self {
             Self::Nats => "nats",
             Self::NatsSyncing => "nats-syncing",
+            Self::Postgres => "postgres",
+            Self::Rabbitmq => "rabbitmq",
+            Self::Mosquitto => "mosquitto",
+        }
+    }
+
+    /// What is compared on it; the first is the baseline.
+    fn ways(self) -> &'static [Way] {
+        match self {
+            Self::Nats | Self::NatsSyncing => &[Way::Frames, Way::Packed, Way::Sealed],
+            Self::Postgres | Self::Rabbitmq | Self::Mosquitto => &[Way::Frames, Way::Sealed],
+        }
+    }
+
+    /// Whether it has what passed before anybody followed.
+    fn has_past(self) -> bool {
+        self != Self::Mosquitto
+    }
+
+    /// How the client in clear does it.
+    fn says(self) -> &'static str {
+        match self {
+            Self::Nats | Self::NatsSyncing => {
+                "The client in clear is the library that the project of NATS offers: each frame of \
+                 64 KiB in a message, or as many in one as the server takes, with up to 64 frames on \
+                 their way."
+            }
+            Self::Postgres => {
+                "The client in clear is the driver alone: the frames of 2 MiB are the rows of one \
+                 statement, two statements are on their way at once, and rows are read as they come \
+                 of one query."
+            }
+            Self::Rabbitmq => {
+                "The client in clear is the client of AMQP alone, on a stream queue: each frame of 64 \
+                 KiB in a persistent message with a confirm, with up to 64 on their way."
+            }
+            Self::Mosquitto => {
+                "The client in clear is a socket and no more: each frame of 64 KiB in a message of QoS \
+                 1, with up to 64 on their way. It keeps nothing, while a home keeps what it publishes \
+                 and what comes in its mirror, on the disk."
+            }
         }
     }
 }
 
-/// A server that runs, for one round.
+/// A server that runs.
 enum Running {
     Nats(NatsServer),
+    Postgres(PostgresServer),
+    Rabbitmq(RabbitmqServer),
+    Mosquitto(MosquittoServer),
 }
 
 impl Running {
@@ -66,21 +126,40 @@ impl Running {
         match broker {
             Broker::Nats => Self::Nats(NatsServer::start()),
             Broker::NatsSyncing => Self::Nats(NatsServer::start_syncing("")),
+            Broker::Postgres => Self::Postgres(PostgresServer::start()),
+            Broker::Rabbitmq => Self::Rabbitmq(RabbitmqServer::start()),
+            Broker::Mosquitto => Self::Mosquitto(MosquittoServer::start()),
         }
     }
 
-    fn bus(&self) -> String {
+    fn bus(&self, name: &str) -> String {
         match self {
-            Self::Nats(server) => server.url("bench"),
+            Self::Nats(server) => server.url(name),
+            Self::Postgres(server) => server.url(name),
+            Self::Rabbitmq(server) => server.url(name),
+            Self::Mosquitto(server) => server.url(name),
         }
     }
 
-    /// What its own client calls it.
-    fn url(&self) -> String {
-        match self {
+    /// Where a client in clear finds it, and under which name it keeps its messages.
+    fn place(&self, name: &str) -> Place {
+        let url = match self {
             Self::Nats(server) => format!("nats://127.0.0.1:{}", server.port()),
-        }
+            Self::Postgres(server) => {
+                format!("postgres://127.0.0.1:{}/postgres", server.port())
+            }
+            Self::Rabbitmq(server) => format!("amqp://guest:guest@127.0.0.1:{}/%2f", server.port()),
+            Self::Mosquitto(server) => format!("127.0.0.1:{}", server.port()),
+        };
+        let name = format!("clear_{name}");
+        Place { url, name }
     }
+}
+
+/// Where a client in clear has its messages.
+struct Place {
+    url: String,
+    name: String,
 }
 
 /// How something is published and read.
@@ -91,20 +170,36 @@ enum Way {
     /// By one that puts as many in a message as the server takes.
     Packed,
     Sealed,
+    /// By one that puts each line in a message of its own.
+    Each,
+    SealedEach,
 }
 
-const WAYS: [Way; 3] = [Way::Frames, Way::Packed, Way::Sealed];
-
 impl Way {
-    fn client(self) -> &'static str {
+    const ALL: [Self; 5] = [
+        Self::Frames,
+        Self::Packed,
+        Self::Sealed,
+        Self::Each,
+        Self::SealedEach,
+    ];
+
+    fn word(self) -> &'static str {
         match self {
+            Self::Frames => "frames",
             Self::Packed => "packed",
-            Self::Frames | Self::Sealed => "frames",
+            Self::Sealed => "sealed",
+            Self::Each => "each",
+            Self::SealedEach => "sealed-each",
         }
+    }
+
+    fn is_sealed(self) -> bool {
+        matches!(self, Self::Sealed | Self::SealedEach)
     }
 }
 
-/// Publishing, reading and following; seconds on the wall and of CPU in each round.
+/// Publishing, reading or following; seconds on the wall and of CPU in each round.
 #[derive(Default)]
 struct Job {
     wall: Vec<f64>,
@@ -119,7 +214,8 @@ impl Job {
         self.memory = self.memory.max(took.memory);
     }
 
-    fn row(&self, page: &mut Page, name: &str, baseline: &Self, megabytes: f64) {
+    fn row(&self, page: &mut Page, name: &str, baseline: &Self, lines: u64) {
+        let megabytes = lines as f64 * LINE as f64 / 1e6;
         let rate = self.wall.iter().map(|seconds| megabytes / seconds);
         page.row(&[
             &name,
@@ -132,196 +228,141 @@ impl Job {
     }
 }
 
-/// What is measured on one server.
+/// What one way took.
 #[derive(Default)]
 struct Jobs {
-    publish: [Job; WAYS.len()],
-    read: [Job; WAYS.len()],
-    follow: [Job; WAYS.len()],
+    publish: Job,
+    read: Job,
+    follow: Job,
 }
 
 pub(crate) fn measure(page: &mut Page, floors: &mut Floors, scale: Scale) -> anyhow::Result<()> {
-    for broker in BROKERS {
-        let mut jobs = Jobs::default();
-        for number in 0..scale.long_rounds {
-            round(broker, scale, number, &mut jobs)?;
-        }
-        tell(page, floors, broker, lines(scale), &jobs);
+    let lines = scale.lines / 2;
+    for broker in brokers(scale) {
+        let jobs = contest(broker, broker.ways(), lines, scale)?;
+        tell(page, floors, broker, lines, &jobs);
     }
+    let (broker, lines) = (Broker::Mosquitto, scale.lines / 20);
+    let jobs = contest(broker, &[Way::Each, Way::SealedEach], lines, scale)?;
+    tell_each(page, floors, broker, lines, &jobs);
     Ok(())
 }
 
-fn lines(scale: Scale) -> u64 {
-    scale.lines / 2
+/// All of them; for a glance, one of each kind.
+fn brokers(scale: Scale) -> impl Iterator<Item = Broker> {
+    let all = BROKERS.into_iter();
+    all.filter(move |of| !scale.is_glance || *of != Broker::NatsSyncing)
 }
 
-/// All do everything, each with a server of its own; another one is first in every round.
-fn round(broker: Broker, scale: Scale, number: usize, jobs: &mut Jobs) -> anyhow::Result<()> {
-    let lines = lines(scale);
-    for turn in 0..WAYS.len() {
-        let turn = (turn + number) % WAYS.len();
-        let way = WAYS[turn];
+/// All ways do everything in every round, on a server that starts afresh for it; another one is first
+/// each time.
+fn contest(broker: Broker, ways: &[Way], lines: u64, scale: Scale) -> anyhow::Result<Vec<Jobs>> {
+    let mut jobs: Vec<_> = ways.iter().map(|_| Jobs::default()).collect();
+    for number in 0..scale.long_rounds {
         let server = Running::start(broker);
-        let scene = Scene::set(Some(&server.bus()), lines, LINE, scale.is_glance)?;
-        let contestant = Contestant {
-            broker,
-            server,
-            scene,
-            lines,
-            way,
-        };
-        jobs.publish[turn].note(&contestant.publish()?);
-        jobs.read[turn].note(&contestant.read()?);
-        let server = Running::start(broker);
-        let scene = Scene::set(Some(&server.bus()), lines, LINE, scale.is_glance)?;
-        let contestant = Contestant {
-            server,
-            scene,
-            ..contestant
-        };
-        jobs.follow[turn].note(&contestant.follow()?);
-    }
-    Ok(())
-}
-
-/// One way of publishing and reading on a server of its own.
-struct Contestant {
-    broker: Broker,
-    server: Running,
-    scene: Scene,
-    lines: u64,
-    way: Way,
-}
-
-impl Contestant {
-    fn publish(&self) -> anyhow::Result<Took> {
-        watch(self.publishing(), self.scene.lines()?)
-    }
-
-    fn read(&self) -> anyhow::Result<Took> {
-        let reading = match self.way {
-            Way::Sealed => self.scene.command("bob", &["read", "kitchen"]),
-            Way::Frames | Way::Packed => self.client("read"),
-        };
-        self.all(watch(reading, Stdio::null())?)
-    }
-
-    /// Publishes while another process follows: from the first line on its way in to the last one
-    /// out.
-    fn follow(&self) -> anyhow::Result<Took> {
-        let following = match self.way {
-            Way::Sealed => {
-                let count = self.lines.to_string();
-                let arguments = ["sub", "kitchen", "--from", "start", "--count", &count];
-                self.scene.command("bob", &arguments)
+        for turn in 0..ways.len() {
+            let turn = (turn + number) % ways.len();
+            let (way, jobs) = (ways[turn], &mut jobs[turn]);
+            let contestant = |name: &str| {
+                let name = format!("{name}{turn}");
+                let bus = server.bus(&name);
+                let scene = Scene::set(Some(&bus), lines, LINE, scale.is_glance)?;
+                Ok::<_, anyhow::Error>(Contestant {
+                    broker,
+                    place: server.place(&name),
+                    scene,
+                    lines,
+                    way,
+                })
+            };
+            if broker.has_past() {
+                let contestant = contestant("past")?;
+                jobs.publish.note(&contestant.publish()?);
+                jobs.read.note(&contestant.read()?);
+            } else {
+                jobs.publish.note(&contestant("alone")?.publish()?);
             }
-            Way::Frames | Way::Packed => self.client("read"),
-        };
-        let following = thread::spawn(move || watch(following, Stdio::null()));
-        thread::sleep(SETTLE);
-        let begun = Instant::now();
-        self.publish()?;
-        let followed = following.join();
-        let mut took = followed.map_err(|_| anyhow::anyhow!("following failed"))??;
-        took.wall = begun.elapsed();
-        self.all(took)
-    }
-
-    fn all(&self, took: Took) -> anyhow::Result<Took> {
-        let expected = self.lines * (LINE as u64 + 1);
-        ensure!(took.stdout == expected, "{} bytes came", took.stdout);
-        Ok(took)
-    }
-
-    fn publishing(&self) -> Command {
-        match self.way {
-            Way::Sealed => self.scene.command("alice", &["pub", "kitchen", "-l"]),
-            Way::Frames | Way::Packed => self.client("publish"),
+            jobs.follow.note(&contestant("live")?.follow()?);
         }
     }
-
-    /// This program as a client that seals nothing. It opens a home, too, as everybody does.
-    fn client(&self, what: &str) -> Command {
-        let home = if what == "publish" { "alice" } else { "bob" };
-        let mut command = Command::new(std::env::current_exe().unwrap_or_default());
-        command.args([CLIENT, what, self.broker.word(), &self.server.url()]);
-        command.args([self.way.client(), &self.lines.to_string()]);
-        command.args([home, "passphrase"].map(|name| self.scene.path(name)));
-        command
-    }
+    Ok(jobs)
 }
 
-fn tell(page: &mut Page, floors: &mut Floors, broker: Broker, lines: u64, jobs: &Jobs) {
+const COLUMNS: [&str; 6] = [
+    "all lines",
+    "s on the wall",
+    "MB a second",
+    "times the rate",
+    "CPU s",
+    "resident MiB at most",
+];
+
+fn tell(page: &mut Page, floors: &mut Floors, broker: Broker, lines: u64, jobs: &[Jobs]) {
     let name = broker.name();
     page.heading(&format!(
         "The program on {name}: {lines} lines of {LINE} bytes"
     ));
-    page.head(&[
-        "all lines",
-        "s on the wall",
-        "MB a second",
-        "times the rate",
-        "CPU s",
-        "resident MiB at most",
-    ]);
-    let megabytes = lines as f64 * LINE as f64 / 1e6;
-    for (what, does, jobs) in [
-        ("`pub -l`", "publishes", &jobs.publish),
-        ("`read`", "reads", &jobs.read),
-        ("`pub -l` and `sub` at once", "does both", &jobs.follow),
-    ] {
-        let [frames, packed, sealed] = jobs;
-        let client = |how: &str| format!("a client {does} in clear, {how}");
-        frames.row(page, &client("a frame a message"), frames, megabytes);
-        packed.row(page, &client("frames packed"), frames, megabytes);
-        sealed.row(page, what, frames, megabytes);
-        let measured = ratio(&frames.wall, &sealed.wall).median;
-        floors.at_least(
-            &format!("{what} on {name}, rate beside clear"),
-            RATE_MIN,
-            measured,
-        );
+    page.head(&COLUMNS);
+    type Pick = fn(&Jobs) -> &Job;
+    let kinds: [(&str, &str, Pick); 3] = [
+        ("`pub -l`", "publishes", |of| &of.publish),
+        ("`read`", "reads", |of| &of.read),
+        ("`pub -l` and `sub` at once", "does both", |of| &of.follow),
+    ];
+    for (what, does, pick) in kinds {
+        let Some(baseline) = jobs.first().map(pick).filter(|of| !of.wall.is_empty()) else {
+            continue;
+        };
+        for (way, of) in broker.ways().iter().zip(jobs) {
+            let name = match way {
+                Way::Packed => format!("a client {does} in clear, frames packed"),
+                Way::Sealed => what.to_owned(),
+                Way::Frames | Way::Each | Way::SealedEach => {
+                    format!("a client {does} in clear, a frame a message")
+                }
+            };
+            pick(of).row(page, &name, baseline, lines);
+        }
+        if let Some(sealed) = jobs.last() {
+            let measured = ratio(&baseline.wall, &pick(sealed).wall).median;
+            let promise = format!("{what} on {name}, rate beside clear");
+            floors.at_least(&promise, RATE_MIN, measured);
+        }
     }
     page.paragraph(&format!(
-        "The client in clear is the library that the project of {name} offers, with the same frames of \
-         64 KiB, each in a message, or as many in one as the server takes; up to {WAITING_MAX} are on \
-         their way, and each message is acknowledged as those of sealcast are. What is promised is \
-         promised beside the first. The client opens the same home, reads the same lines and \
-         prints them. All share this machine's cores with the server, which starts afresh for each. \
-         CPU and memory are those of the client, and of the follower where there are two."
+        "{} Each message is acknowledged as those of sealcast are, and what is promised is promised \
+         beside the first. The client opens the same home, reads the same lines and prints them. All \
+         share this machine's cores with the server, which starts afresh in each round. CPU and memory \
+         are those of the client, and of the follower where there are two.",
+        broker.says()
     ));
 }
 
-/// Does what the arguments say, and seals nothing: what, where, how many lines, and a home to be
-/// opened.
-pub(crate) async fn client(arguments: &[String]) -> anyhow::Result<()> {
-    let [what, broker, url, how, lines, home, passphrase] = arguments else {
-        bail!("seven words are needed");
-    };
-    let is_packed = how == Way::Packed.client();
-    crate::program::open_home(home.as_ref(), passphrase.as_ref()).await?;
-    let is_it = |of: &Broker| of.word() == broker.as_str();
-    let broker = BROKERS.into_iter().find(is_it).context("no such broker")?;
-    match (broker, what.as_str()) {
-        (Broker::Nats | Broker::NatsSyncing, "publish") => {
-            let mut publisher = nats::Publisher::open(url, is_packed).await?;
-            let mut lines = Framing::of_stdin();
-            while let Some(batch) = lines.next()? {
-                publisher.send(&batch).await?;
-            }
-            publisher.finish().await
-        }
-        (Broker::Nats | Broker::NatsSyncing, _) => {
-            let mut reader = nats::Reader::open(url).await?;
-            let (mut left, mut out) = (lines.parse::<u64>()?, Printing::new()?);
-            while left > 0 {
-                for frame in reader.next().await?.frames() {
-                    left = left.saturating_sub(out.print(frame)?);
-                }
-            }
-            out.finish()
-        }
+fn tell_each(page: &mut Page, floors: &mut Floors, broker: Broker, lines: u64, jobs: &[Jobs]) {
+    let name = broker.name();
+    page.heading(&format!(
+        "Each by itself on {name}: {lines} messages of {LINE} bytes"
+    ));
+    page.head(&COLUMNS);
+    let [clear, sealed] = jobs else { return };
+    for (what, clear, sealed) in [
+        ("publishing", &clear.publish, &sealed.publish),
+        (
+            "publishing and following at once",
+            &clear.follow,
+            &sealed.follow,
+        ),
+    ] {
+        clear.row(page, &format!("{what}, in clear"), clear, lines);
+        sealed.row(page, &format!("{what}, sealed"), clear, lines);
     }
+    let measured = ratio(&clear.publish.wall, &sealed.publish.wall).median;
+    let promise = format!("publishing each by itself on {name}, rate beside clear");
+    floors.at_least(&promise, EACH_RATE_MIN, measured);
+    page.paragraph(&format!(
+        "Each message is in a PUBLISH of its own, with up to {WAITING_MAX} on their way. Sealed, it is an \
+         envelope of its own with a signature, which the library's `publish` seals."
+    ));
 }
 
 /// Frames in messages of at most so many bytes, each behind its length.
@@ -332,7 +373,7 @@ fn packed(batch: &[Vec<u8>], message_max: usize) -> Vec<Vec<u8>> {
         let message = match messages.last_mut() {
             Some(last) if last.len() + needed <= message_max => last,
             _ => {
-                messages.push(Vec::with_capacity(message_max));
+                messages.push(Vec::with_capacity(message_max.max(needed)));
                 match messages.last_mut() {
                     Some(last) => last,
                     None => continue,
@@ -343,19 +384,4 @@ fn packed(batch: &[Vec<u8>], message_max: usize) -> Vec<Vec<u8>> {
         message.extend(frame);
     }
     messages
-}
-
-/// A message that came.
-struct Taking(Vec<u8>);
-
-impl Taking {
-    fn frames(&self) -> impl Iterator<Item = &[u8]> {
-        let mut rest = self.0.as_slice();
-        std::iter::from_fn(move || {
-            let (length, behind) = rest.split_first_chunk()?;
-            let (frame, behind) = behind.split_at_checked(u32::from_be_bytes(*length) as usize)?;
-            rest = behind;
-            Some(frame)
-        })
-    }
 }

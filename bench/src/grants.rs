@@ -207,7 +207,7 @@ struct Granting {
 
 /// The clock stands still: how many nodes a cover has follows from when its session began.
 async fn grant_over(at: Position, records: u64, sessions: usize) -> anyhow::Result<Granting> {
-    let stage = Stage::set_by(Clock::new(move || at)).await?;
+    let stage = Stage::set_by(Clock::new(move || at), None).await?;
     for _ in 1..sessions {
         stage.alice.rekey().await?;
     }

@@ -13,15 +13,24 @@ use crate::stage::Stage;
 /// Records a second, and for how many seconds.
 const RATES: [(u32, f64); 3] = [(1, 30.0), (100, 12.0), (10_000, 6.0)];
 /// What does not come within this is lost.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How records leave.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(crate) enum Way {
     /// Each at once, in an envelope of its own.
     Single,
     /// In frames, as `pub -l` sends them.
     Framed,
+}
+
+impl Way {
+    pub(crate) fn says(self) -> &'static str {
+        match self {
+            Self::Single => "each at once",
+            Self::Framed => "in frames",
+        }
+    }
 }
 
 /// Latencies of one way at one rate, in milliseconds, ascending.
@@ -34,7 +43,7 @@ pub(crate) struct Tail {
 }
 
 impl Tail {
-    fn of(name: String, mut latencies: Vec<f64>) -> Self {
+    pub(crate) fn of(name: String, mut latencies: Vec<f64>) -> Self {
         latencies.sort_unstable_by(f64::total_cmp);
         let count = latencies.len();
         let at = |percent: usize| {
@@ -56,14 +65,14 @@ pub(crate) async fn measure(page: &mut Page, scale: Scale) -> anyhow::Result<Vec
     // At one a second nobody is in anybody's way.
     let (rate, seconds) = RATES[0];
     let (single, framed) = tokio::join!(
-        run(Way::Single, rate, scale.seconds(seconds)),
-        run(Way::Framed, rate, scale.seconds(seconds)),
+        run_on_file(Way::Single, rate, scale.seconds(seconds)),
+        run_on_file(Way::Framed, rate, scale.seconds(seconds)),
     );
     tails.extend([single?, framed?]);
     for (rate, seconds) in RATES.into_iter().skip(1) {
         for way in [Way::Single, Way::Framed] {
             if way == Way::Framed || rate <= 100 {
-                tails.push(run(way, rate, scale.seconds(seconds)).await?);
+                tails.push(run_on_file(way, rate, scale.seconds(seconds)).await?);
             }
         }
     }
@@ -88,8 +97,17 @@ pub(crate) async fn measure(page: &mut Page, scale: Scale) -> anyhow::Result<Vec
     Ok(tails)
 }
 
-async fn run(way: Way, rate: u32, lasting: Duration) -> anyhow::Result<Tail> {
-    let stage = Stage::set().await?;
+async fn run_on_file(way: Way, rate: u32, lasting: Duration) -> anyhow::Result<Tail> {
+    run(&Stage::set().await?, way, rate, lasting).await
+}
+
+/// Publishes and follows on a stage where nothing was published.
+pub(crate) async fn run(
+    stage: &Stage,
+    way: Way,
+    rate: u32,
+    lasting: Duration,
+) -> anyhow::Result<Tail> {
     stage.grant(Bound::Now, Position::END).await?;
     stage.bob.sync().await?;
     let count = (lasting.as_secs_f64() * f64::from(rate)).ceil().max(2.0) as u32;
@@ -110,11 +128,15 @@ async fn run(way: Way, rate: u32, lasting: Duration) -> anyhow::Result<Tail> {
         latencies.push(late.as_secs_f64() * 1_000.0);
     }
     sending.await??;
-    let how = match way {
-        Way::Single => "each at once",
-        Way::Framed => "in frames",
-    };
-    Ok(Tail::of(format!("{rate} a second, {how}"), latencies))
+    let name = format!("{rate} a second, {}", way.says());
+    Ok(Tail::of(name, latencies))
+}
+
+/// A record that says its number.
+pub(crate) fn record(number: u32) -> [u8; 100] {
+    let mut record = [42; 100];
+    record[..4].copy_from_slice(&number.to_le_bytes());
+    record
 }
 
 async fn send(
@@ -123,11 +145,6 @@ async fn send(
     count: u32,
     due: impl Fn(u32) -> Instant,
 ) -> anyhow::Result<()> {
-    let record = |number: u32| {
-        let mut record = [42; 100];
-        record[..4].copy_from_slice(&number.to_le_bytes());
-        record
-    };
     if way == Way::Framed {
         let mut publisher = stream.publisher().await?;
         for number in 0..count {

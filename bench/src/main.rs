@@ -2,7 +2,7 @@
 //! `RESULTS.md` and `results.svg`, and fails when something is slower or larger than promised.
 //!
 //! `flood N` sends so many messages through NATS instead, checks that all arrive, and writes `FLOOD.md`.
-//! With names of sections as arguments it measures and prints these alone, and writes nothing. With
+//! `--help` says how it is called. With names of sections as arguments it measures and prints these alone, and writes nothing. With
 //! `--glance` it does next to nothing of everything: figures mean nothing then, and none can fail.
 
 mod brokers;
@@ -40,10 +40,12 @@ const PICTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/results.svg");
 /// The argument for next to nothing.
 pub(crate) const GLANCE: &str = "--glance";
 
+const HELP: &str = "--help";
+
 /// Each section by the name that picks it.
 const SECTIONS: &[&str] = &[
-    "singles", "frames", "large", "sizes", "bundles", "grants", "program", "brokers", "pipeline",
-    "latency", "memory",
+    "singles", "frames", "large", "sizes", "bundles", "grants", "program", "brokers", "delay",
+    "pipeline", "latency", "memory",
 ];
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -76,6 +78,15 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         [name, arguments @ ..] if name == brokers::CLIENT => {
             runtime.block_on(brokers::client(arguments))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        [name, home, passphrase] if name == brokers::EACH => {
+            let paths = [home, passphrase].map(Path::new);
+            runtime.block_on(brokers::publish_each(paths[0], paths[1]))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        [name] if name == HELP => {
+            show(&help());
             Ok(ExitCode::SUCCESS)
         }
         _ => measure(&runtime, &picked, scale),
@@ -128,6 +139,7 @@ fn section(
         "grants" => runtime.block_on(grants::through_client(page, floors, scale))?,
         "program" => program::measure(page, floors, scale)?,
         "brokers" => brokers::measure(page, floors, scale)?,
+        "delay" => runtime.block_on(brokers::measure_delay(page, scale))?,
         "pipeline" => runtime.block_on(pipeline::measure(page, scale))?,
         "latency" => return runtime.block_on(latency::measure(page, scale)),
         _ => pipeline::memory(page, scale)?,
@@ -141,6 +153,18 @@ fn section(
 )]
 fn show(text: &str) {
     println!("{text}");
+}
+
+fn help() -> String {
+    format!(
+        "{COMMAND}\n    measures everything, and writes `RESULTS.md` and `results.svg`\n\
+         {COMMAND} -- SECTION...\n    measures these and prints them: {}\n    `brokers` and `delay` \
+         start NATS, PostgreSQL, RabbitMQ and mosquitto, which `cargo xtask tools` installs\n\
+         {COMMAND} -- {GLANCE} [SECTION...]\n    does next to nothing of it; no figure means anything\n\
+         {COMMAND} -- {} N\n    sends N messages through NATS and checks that all arrive",
+        SECTIONS.join(" "),
+        flood::FLOOD
+    )
 }
 
 fn introduce(page: &mut Page) {

@@ -1,4 +1,4 @@
-//! Two people and a stream on a `file:` bus, in a folder that is removed at the end.
+//! Two people and a stream on a bus, which is a `file:` one by itself, in a folder that is removed at the end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -74,12 +74,16 @@ impl Bus for Counted {
 
 impl Stage {
     pub(crate) async fn set() -> anyhow::Result<Self> {
-        Self::set_by(Clock::system()).await
+        Self::set_by(Clock::system(), None).await
     }
 
-    pub(crate) async fn set_by(clock: Clock) -> anyhow::Result<Self> {
+    /// On another bus than one in the folder, where one is given.
+    pub(crate) async fn set_by(clock: Clock, bus: Option<BusUrl>) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let bus = BusUrl::file(&folder.path().join("bus"))?;
+        let bus = match bus {
+            Some(bus) => bus,
+            None => BusUrl::file(&folder.path().join("bus"))?,
+        };
         let options = || InitOptions {
             name: None,
             bus: Some(bus.clone()),

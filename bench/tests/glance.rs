@@ -23,7 +23,12 @@ fn every_section_runs_and_is_on_the_page() {
         "A grant: one session",
         "A grant of two years",
         "The program: ",
-        "The program on NATS",
+        "The program on NATS: ",
+        "The program on PostgreSQL",
+        "The program on RabbitMQ",
+        "The program on mosquitto",
+        "Each by itself on mosquitto",
+        "What sealing adds",
         "The library's whole pipeline",
         "From publishing to delivery",
         "Memory",
@@ -32,6 +37,19 @@ fn every_section_runs_and_is_on_the_page() {
             page.contains(&format!("\n## {heading}")),
             "{heading}\n{page}"
         );
+    }
+}
+
+#[test]
+fn help_names_every_section_and_measures_nothing() {
+    let output = Command::new(env!("CARGO_BIN_EXE_sealcast-bench"))
+        .arg("--help")
+        .output()
+        .unwrap();
+    let page = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success());
+    for word in ["--glance", "flood N", "brokers", "delay", "memory"] {
+        assert!(page.contains(word), "{word}\n{page}");
     }
 }
 

@@ -101,8 +101,8 @@ const TABLE: &[Row] = &[
     row("sealcast-brokers", &[], &["async-nats", "rustix", "tempfile", "tokio"]),
     row("sealcast-traces", &[], &["base64", "rustix"]),
     row("sealcast-bench", EVERY, &[
-        "anyhow", "async-nats", "aws-lc-rs", "futures-util", "getrandom", "rand_core", "rustix", "tempfile",
-        "tokio", "vodozemac",
+        "anyhow", "async-nats", "aws-lc-rs", "futures-util", "getrandom", "lapin", "rand_core", "rustix", "tempfile",
+        "tokio", "tokio-postgres", "vodozemac",
     ]),
     // It is built before anything else is, and so stands on nothing of ours.
     row("xtask", &[], &["anyhow", "serde_json"]),

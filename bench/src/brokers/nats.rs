@@ -11,17 +11,16 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
 use async_nats::jetstream::{self, Context};
 use futures_util::StreamExt as _;
 
-use super::{Taking, WAITING_MAX};
+use super::{Place, WAITING_MAX};
 use crate::clear::FRAME_BYTES;
 
 /// What NATS adds to a message, and some room.
 const ENVELOPE_BYTES: usize = 1 << 10;
-const STREAM: &str = "clear";
-const SUBJECT: &str = "clear.data";
 
 /// Stores frames, each in a message or as many as the server takes, with several on their way.
 pub(crate) struct Publisher {
     context: Context,
+    subject: String,
     message_max: usize,
     waiting: VecDeque<(usize, PublishAckFuture)>,
     /// Bytes that are on their way.
@@ -29,29 +28,33 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    pub(crate) async fn open(url: &str, is_packed: bool) -> anyhow::Result<Self> {
-        let client = async_nats::connect(url).await?;
+    pub(crate) async fn open(place: &Place, is_packed: bool) -> anyhow::Result<Self> {
+        let client = async_nats::connect(&place.url).await?;
         let message_max = match is_packed {
             true => client.max_payload() - ENVELOPE_BYTES,
             false => 0,
         };
         let context = jetstream::new(client);
-        context.get_or_create_stream(config()).await?;
+        context.get_or_create_stream(config(place)).await?;
         Ok(Self {
             context,
+            subject: subject(place),
             message_max,
             waiting: VecDeque::new(),
             bytes: 0,
         })
     }
 
-    pub(crate) async fn send(&mut self, batch: &[Vec<u8>]) -> anyhow::Result<()> {
-        for message in super::packed(batch, self.message_max) {
+    pub(crate) async fn send(&mut self, batch: Vec<Vec<u8>>) -> anyhow::Result<()> {
+        for message in super::packed(&batch, self.message_max) {
             while self.bytes >= WAITING_MAX * FRAME_BYTES {
                 self.one_less().await?;
             }
             let size = message.len();
-            let published = self.context.publish(SUBJECT, message.into()).await?;
+            let published = self
+                .context
+                .publish(self.subject.clone(), message.into())
+                .await?;
             self.waiting.push_back((size, published));
             self.bytes += size;
         }
@@ -80,9 +83,9 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub(crate) async fn open(url: &str) -> anyhow::Result<Self> {
-        let context = jetstream::new(async_nats::connect(url).await?);
-        let stream = context.get_or_create_stream(config()).await?;
+    pub(crate) async fn open(place: &Place) -> anyhow::Result<Self> {
+        let context = jetstream::new(async_nats::connect(&place.url).await?);
+        let stream = context.get_or_create_stream(config(place)).await?;
         let config = OrderedConfig {
             deliver_policy: DeliverPolicy::All,
             max_bytes: 8 << 20,
@@ -95,16 +98,20 @@ impl Reader {
         Ok(Self { messages })
     }
 
-    pub(crate) async fn next(&mut self) -> anyhow::Result<Taking> {
+    pub(crate) async fn next(&mut self) -> anyhow::Result<Vec<u8>> {
         let message = self.messages.next().await.context("the messages end")??;
-        Ok(Taking(message.message.payload.to_vec()))
+        Ok(message.message.payload.to_vec())
     }
 }
 
-fn config() -> Config {
+fn subject(place: &Place) -> String {
+    format!("{}.data", place.name)
+}
+
+fn config(place: &Place) -> Config {
     Config {
-        name: STREAM.into(),
-        subjects: vec![SUBJECT.into()],
+        name: place.name.clone(),
+        subjects: vec![subject(place)],
         storage: StorageType::File,
         discard: DiscardPolicy::New,
         ..Config::default()
