@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
+use std::process::Child;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -9,7 +10,11 @@ use rusqlite::{Connection, OpenFlags};
 use sealcast_brokers::nats::Server;
 use serde_json::Value;
 
+use crate::kinds::on_every_bus;
 use crate::rig::{Person, Ran, Rig};
+
+/// How often is looked for what must come before it counts as not coming.
+const LOOKS: u32 = 20_000;
 
 /// Every item of a file bus, with its topic and offset.
 fn items_of(folder: &Path) -> Vec<(String, i64, Vec<u8>)> {
@@ -26,6 +31,16 @@ fn carried_of(folder: &Path) -> Vec<(String, i64, Vec<u8>)> {
     let mut items = items_of(folder);
     items.retain(|(topic, ..)| !topic.starts_with("d/"));
     items
+}
+
+/// How many bytes the files in a folder have, while others write there.
+fn room_of(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    let sizes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(about) if about.is_dir() => room_of(&entry.path()),
+        about => about.map_or(0, |about| about.len()),
+    });
+    sizes.sum()
 }
 
 /// How many items a file bus has at this moment, while others write to it.
@@ -108,49 +123,60 @@ fn a_check_says_what_is_there_by_its_exit_code_and_makes_nothing() {
     assert!(!kim.home().exists());
 }
 
-/// From a folder to a server and back, with readers who go on, and one who comes later.
-#[test]
-fn streams_are_carried_to_a_server_and_back_and_readers_go_on() {
-    let (rig, server) = (Rig::small(), Server::start());
-    let url = server.url("plant");
-    let (alice, ticket) = rig.owner("alice", "s");
-    let (bob, carol) = (rig.person("bob"), rig.person("carol"));
+on_every_bus![streams_are_carried_there_and_back_and_readers_go_on];
+
+/// From a folder to another bus and back, with a copy each way that is killed, readers who go on, and one
+/// who comes later.
+fn streams_are_carried_there_and_back_and_readers_go_on(rig: &Rig) {
+    let there = match rig.bus_url() {
+        "file:bus" => "file:there",
+        url => url,
+    };
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| at_the_first(rig, name));
+    let ticket = alice.done(&["stream", "create", "s"]);
     alice.done(&["pub", "s", "-m", "one"]);
     bob.done(&["join", &ticket]);
     alice.done(&["grant", "s", &bob.id(), "--from", "start"]);
-    assert_eq!(bob.done(&["read", "s"]), "one");
-
-    let said = alice.refused(7, &["bus", "copy", "file:bus", &url]);
-    assert!(said.contains("sealcast bus setup"), "{said}");
-    alice.done(&["bus", "setup", &url]);
-    let (code, lines) = alice.json(&["bus", "copy", "file:bus", &url]);
-    assert_eq!((code, &lines[0]["items"]), (0, &7.into()), "{lines:?}");
+    assert_eq!(bob.opened(&["read", "s"]), ["one"]);
+    // More than is copied at once.
+    for number in 0..5 {
+        rig.append(&alice.data_topic(), &vec![number; 400_000]);
+    }
+    alice.done(&["bus", "setup", there]);
+    let copy = ["bus", "copy", "file:bus", there];
+    kill_soon(alice.start(&copy));
+    alice.done(&copy);
+    let (code, lines) = alice.json(&copy);
+    assert_eq!((code, &lines[0]["items"]), (0, &0.into()), "{lines:?}");
     alice.done(&["pub", "s", "-m", "two"]);
-    let ran = alice.run(&["bus", "copy", "file:bus", &url, "--switch"]);
-    assert!(ran.expect(0, &[]).starts_with("s  1 item "), "{ran:?}");
+    let ran = alice.run(&[&copy[..], &["--switch"]].concat());
+    assert!(ran.expect(0, &copy).starts_with("s  1 item "), "{ran:?}");
     assert!(ran.stderr.contains("this home uses TO"), "{ran:?}");
     let (_, streams) = alice.json(&["stream", "list"]);
-    assert_eq!(streams[0]["bus"], url.as_str());
+    assert!(streams[0]["bus"].as_str().unwrap().ends_with(&there[5..]));
+    rig.have_served(&alice);
 
     // Bob is still where it was, with what was published there; then he follows.
-    assert_eq!(bob.done(&["read", "s"]), "one\ntwo");
+    assert_eq!(bob.opened(&["read", "s"]), ["one", "two"]);
     let ticket = alice.done(&["ticket", "s"]);
     bob.done(&["join", &ticket]);
     alice.done(&["pub", "s", "-m", "three"]);
-    assert_eq!(bob.done(&["read", "s"]), "one\ntwo\nthree");
+    assert_eq!(bob.opened(&["read", "s"]), ["one", "two", "three"]);
     carol.done(&["join", &ticket]);
     alice.done(&["grant", "s", &carol.id(), "--from", "start"]);
-    assert_eq!(carol.done(&["read", "s"]), "one\ntwo\nthree");
+    assert_eq!(carol.opened(&["read", "s"]), ["one", "two", "three"]);
     assert_eq!(carol.count("gap", &["read", "s"]), 0);
 
     alice.done(&["bus", "setup", "file:back"]);
-    alice.done(&["bus", "copy", &url, "file:back", "--switch"]);
-    drop(server);
+    let copy = ["bus", "copy", there, "file:back"];
+    kill_soon(alice.start(&copy));
+    alice.done(&[&copy[..], &["--switch"]].concat());
     let ticket = alice.done(&["ticket", "s"]);
     alice.done(&["pub", "s", "-m", "four"]);
     for reader in [&bob, &carol] {
         reader.done(&["join", &ticket]);
-        assert_eq!(reader.done(&["read", "s"]), "one\ntwo\nthree\nfour");
+        let all = reader.opened(&["read", "s"]);
+        assert_eq!(all, ["one", "two", "three", "four"]);
         assert_eq!(reader.problems(), [""; 0]);
     }
     // What was there from the beginning lies there as it lay on the first bus.
@@ -170,22 +196,27 @@ fn streams_are_carried_to_a_server_and_back_and_readers_go_on() {
     assert_eq!(alice.problems().len(), 1, "its keys are here alone");
 }
 
-/// Of several kinds, one after another.
-#[test]
-fn a_stream_is_carried_from_one_kind_of_bus_to_another_and_stays_what_it_is() {
-    let rig = Rig::small();
-    let (nats, postgres) = (Server::start(), sealcast_brokers::postgres::Server::start());
-    let (alice, _) = rig.owner("alice", "s");
-    alice.done_with(&["pub", "s", "-l"], b"one\ntwo\nthree\n");
-    let first = carried_of(&rig.path().join("bus"));
-    let mut from = "file:bus".to_owned();
-    for to in [postgres.url("plant"), nats.url("plant"), "file:back".into()] {
-        alice.done(&["bus", "setup", &to]);
-        alice.done(&["bus", "copy", &from, &to, "--switch"]);
-        assert_eq!(alice.done(&["read", "s"]), "one\ntwo\nthree");
-        from = to;
-    }
-    assert!(carried_of(&rig.path().join("back")) == first);
+/// Somebody with a home on a bus in a folder, whatever the rig's is.
+fn at_the_first(rig: &Rig, name: &str) -> Person {
+    let person = rig.stranger(name);
+    person.done(&[
+        "init",
+        "--name",
+        name,
+        "--bus",
+        "file:bus",
+        "--no-passphrase",
+    ]);
+    person
+}
+
+/// Ends a program at any moment, which may be behind its end.
+fn kill_soon(mut child: Child) {
+    let mut random = [0];
+    getrandom::fill(&mut random).unwrap();
+    sleep(Duration::from_millis(u64::from(random[0]) * 2));
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 /// A bus with more on it than is copied at once: rubbish, as anybody may write who may write there.
@@ -235,8 +266,12 @@ fn a_server_that_goes_away_and_comes_back_does_not_end_a_copy() {
     let (alice, _) = laden(&rig, 24);
     alice.done(&["bus", "setup", &url]);
     let copy = ["bus", "copy", "file:bus", &url];
-    let child = alice.start(&copy);
-    sleep(Duration::from_millis(400));
+    let mut child = alice.start(&copy);
+    let mut looks = 0..LOOKS;
+    while room_of(server.folder()) < 2 << 20 && child.try_wait().unwrap().is_none() {
+        assert!(looks.next().is_some(), "nothing comes to the server");
+        sleep(Duration::from_millis(5));
+    }
     server.kill();
     server.restart();
     let ran = Ran::of(child.wait_with_output().unwrap());

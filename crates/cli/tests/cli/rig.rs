@@ -35,7 +35,7 @@ pub(crate) struct Rig {
     bus: EmptyBus,
 }
 
-/// Somebody without a grant, whose agent keeps what a bus forgets.
+/// Somebody, in most tests without a grant, whose agent keeps what a bus forgets.
 #[cfg(target_os = "linux")]
 struct Keeper {
     person: Person,
@@ -43,6 +43,7 @@ struct Keeper {
 }
 
 /// Somebody with a home.
+#[derive(Clone)]
 pub(crate) struct Person {
     folder: PathBuf,
     home: PathBuf,
@@ -56,6 +57,16 @@ pub(crate) struct Ran {
     pub(crate) code: i32,
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: String,
+}
+
+#[cfg(target_os = "linux")]
+impl Keeper {
+    fn start(mut person: Person) -> Self {
+        let serves = ("SEALCAST_BUS_HISTORY", "serve".to_owned());
+        person.environment.push(serves);
+        let agent = Serving::start(&person, &[]);
+        Self { person, agent }
+    }
 }
 
 impl Rig {
@@ -136,15 +147,19 @@ impl Rig {
         #[cfg(target_os = "linux")]
         if self.bus.needs_keeper {
             let mut keeper = self.keeper.lock().unwrap();
-            let keeper = keeper.get_or_insert_with(|| {
-                let mut person = self.person("keeper");
-                let serves = ("SEALCAST_BUS_HISTORY", "serve".to_owned());
-                person.environment.push(serves);
-                let agent = Serving::start(&person, &[]);
-                Keeper { person, agent }
-            });
+            let keeper = keeper.get_or_insert_with(|| Keeper::start(self.person("keeper")));
             keeper.person.done(&["join", ticket]);
             keeper.agent.wait_for("stream attended to");
+        }
+    }
+
+    /// Where the bus needs somebody for it, somebody hands out from now on what there was of their streams.
+    pub(crate) fn have_served(&self, person: &Person) {
+        #[cfg(target_os = "linux")]
+        if self.bus.needs_keeper {
+            let mut keeper = Keeper::start(person.clone());
+            keeper.agent.wait_for("stream attended to");
+            *self.keeper.lock().unwrap() = Some(keeper);
         }
     }
 
