@@ -20,3 +20,9 @@ pub mod rabbitmq;
 
 pub use process::{Process, free_port};
 pub use proxy::Proxy;
+
+/// A Python with the clients of brokers that `vectors/requirements.txt` names, made by `cargo xtask tools`.
+pub const PYTHON: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../target/python/bin/python"
+);

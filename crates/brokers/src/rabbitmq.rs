@@ -110,12 +110,12 @@ impl Server {
         self.process = Some(process);
     }
 
-    /// Has it do what `rabbitmqctl` does with these arguments.
+    /// Has it do what `rabbitmqctl` does with these arguments, and says what that prints.
     ///
     /// # Panics
     ///
     /// When it does not.
-    pub fn control(&self, arguments: &[&str]) {
+    pub fn control(&self, arguments: &[&str]) -> String {
         let mut command = Command::new(CONTROL);
         command
             .args(arguments)
@@ -126,6 +126,7 @@ impl Server {
             .env("ERL_EPMD_PORT", self.names.port.to_string());
         let done = command.output().expect("Debian's package rabbitmq-server");
         assert!(done.status.success(), "{done:?}");
+        String::from_utf8_lossy(&done.stdout).into_owned()
     }
 
     fn node(&self) -> String {

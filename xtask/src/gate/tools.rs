@@ -15,6 +15,10 @@ use crate::summary::Summary;
 const NEEDED: &[(&[&str], &str)] = &[
     (&["cc", "--version"], "build-essential"),
     (&["sh", "-c", "command -v mosquitto"], "mosquitto"),
+    (
+        &["sh", "-c", "command -v mosquitto_pub"],
+        "mosquitto-clients",
+    ),
     (&["nats-server", "--version"], "nats-server"),
     (&["node", "--version"], "nodejs"),
     (

@@ -44,10 +44,10 @@ impl EmptyBus {
 }
 
 /// One server of a kind for all tests of this program, with which it ends; names keep their buses apart.
-static MOSQUITTO: LazyLock<mosquitto::Server> = LazyLock::new(mosquitto::Server::start);
-static NATS: LazyLock<nats::Server> = LazyLock::new(nats::Server::start);
-static POSTGRES: LazyLock<postgres::Server> = LazyLock::new(postgres::Server::start);
-static RABBITMQ: LazyLock<rabbitmq::Server> = LazyLock::new(rabbitmq::Server::start);
+pub(crate) static MOSQUITTO: LazyLock<mosquitto::Server> = LazyLock::new(mosquitto::Server::start);
+pub(crate) static NATS: LazyLock<nats::Server> = LazyLock::new(nats::Server::start);
+pub(crate) static POSTGRES: LazyLock<postgres::Server> = LazyLock::new(postgres::Server::start);
+pub(crate) static RABBITMQ: LazyLock<rabbitmq::Server> = LazyLock::new(rabbitmq::Server::start);
 
 fn fresh_name() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);

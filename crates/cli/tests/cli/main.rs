@@ -11,6 +11,8 @@ mod copies;
 mod demo;
 #[cfg(unix)]
 mod devices;
+#[cfg(unix)]
+mod foreign;
 mod full_disk;
 mod homes;
 mod inspect;

@@ -1,0 +1,97 @@
+"""A client of RabbitMQ that is no bus: `with_pika.py look|attack PORT PREFIX QUEUE...`."""
+
+import os
+import struct
+import sys
+
+import pika
+
+NONE = 2**64 - 1
+GARBAGE = [b"hello?", b"", b"\xff" * 900_000]
+
+
+def publish(channel, queue, body):
+    channel.basic_publish("", queue, body, pika.BasicProperties(delivery_mode=2), True)
+
+
+def everything(connection, queue):
+    """All that a stream queue holds: stream offset and bytes, up to a marker of our own."""
+    marker = os.urandom(16)
+    channel = connection.channel()
+    channel.confirm_delivery()
+    publish(channel, queue, marker)
+    channel.basic_qos(prefetch_count=100)
+    held = []
+    begin = {"x-stream-offset": "first"}
+    for method, properties, body in channel.consume(queue, arguments=begin):
+        channel.basic_ack(method.delivery_tag)
+        if body == marker:
+            break
+        held.append((properties.headers["x-stream-offset"], body))
+    channel.close()
+    return held
+
+
+def header(body):
+    """Of an append: prev, first, count and left (spec/bus-amqp.md, section 3)."""
+    is_append = body[:5] in (b"SCA\x01\x01", b"SCA\x01\x02") and len(body) >= 51
+    return struct.unpack_from(">QQIQ", body, 5) if is_append else None
+
+
+def payloads(body):
+    """Those that lie in an append itself."""
+    if body[:5] != b"SCA\x01\x01" or not (of := header(body)):
+        return []
+    (name,) = struct.unpack_from(">H", body, 49)
+    table = 51 + name
+    at, found = table + 4 * of[2], []
+    for length in struct.unpack_from(f">{of[2]}I", body, table):
+        found.append(body[at : at + length])
+        at += length
+    return found
+
+
+def appended(held, topic, items):
+    """An append like those of everybody who may write there, behind the last that belongs."""
+    last, end, left = NONE, 0, 0
+    for at, body in held:
+        of = header(body)
+        if of and (of[0], of[1]) == (last, end) and of[3] >= left:
+            last, end, left = at, of[1] + of[2], of[3]
+    name = topic.encode()
+    fields = struct.pack(">QQIQ", last, end, len(items), left) + os.urandom(16)
+    lengths = struct.pack(f">{len(items)}I", *map(len, items))
+    named = struct.pack(">H", len(name)) + name
+    return b"SCA\x01\x01" + fields + named + lengths + b"".join(items)
+
+
+def attack(connection, prefix, queue):
+    """Garbage, what is too large, what was there before, and that in another order."""
+    held = everything(connection, queue)
+    topic = queue.removeprefix(f"{prefix}.log.")
+    items = [item for _, body in held for item in payloads(body)]
+    items = items[::-1][:8] + [b"garbage", b"", b"S" * 300_000]
+    channel = connection.channel()
+    channel.confirm_delivery()
+    publish(channel, queue, appended(held, topic, items))
+    for _, body in held[:-5:-1]:
+        publish(channel, queue, body)
+    for garbage in GARBAGE:
+        publish(channel, queue, garbage)
+        channel.basic_publish(f"{prefix}.now", topic, garbage)
+    channel.close()
+
+
+def main(what, port, prefix, *queues):
+    parameters = pika.ConnectionParameters("127.0.0.1", int(port))
+    connection = pika.BlockingConnection(parameters)
+    for queue in queues:
+        if what == "attack":
+            attack(connection, prefix, queue)
+        else:
+            for _, body in everything(connection, queue):
+                print(queue, body.hex())
+    connection.close()
+
+
+main(*sys.argv[1:])
