@@ -23,6 +23,7 @@ fn sealed_on(world: &mut World, on: &str, text: &str) -> Vec<u8> {
     sealed.envelopes[0].bytes.clone()
 }
 
+/// fault 4
 #[test]
 fn an_envelope_opens_on_its_own_topic_and_on_no_other() {
     let mut world = World::new(70);
