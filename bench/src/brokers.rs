@@ -8,6 +8,7 @@ mod nats;
 mod postgres;
 mod round;
 
+use anyhow::Context as _;
 use sealcast_brokers::mosquitto::Server as MosquittoServer;
 use sealcast_brokers::nats::Server as NatsServer;
 use sealcast_brokers::postgres::Server as PostgresServer;
@@ -72,6 +73,11 @@ impl Broker {
             Self::Rabbitmq => "rabbitmq",
             Self::Mosquitto => "mosquitto",
         }
+    }
+
+    fn of(word: &str) -> anyhow::Result<Self> {
+        let broker = BROKERS.into_iter().find(|of| of.word() == word);
+        broker.with_context(|| format!("no server `{word}`"))
     }
 
     /// What is compared on it; the first is the baseline.
@@ -236,22 +242,45 @@ struct Jobs {
     follow: Job,
 }
 
-pub(crate) fn measure(page: &mut Page, floors: &mut Floors, scale: Scale) -> anyhow::Result<()> {
-    let lines = scale.lines / 2;
-    for broker in brokers(scale) {
-        let jobs = contest(broker, broker.ways(), lines, scale)?;
-        tell(page, floors, broker, lines, &jobs);
+impl Jobs {
+    /// Says what the last round took.
+    fn tell(&self, what: &str) {
+        let last = |of: &Job| {
+            of.wall
+                .last()
+                .map_or_else(|| "-".to_owned(), |s| format!("{s:.2} s"))
+        };
+        let [publish, read, follow] = [&self.publish, &self.read, &self.follow].map(last);
+        crate::tell(&format!(
+            "{what}: publishing {publish}, reading {read}, both {follow}"
+        ));
     }
+}
+
+/// Whole frames on the server with this word.
+pub(crate) fn measure(
+    word: &str,
+    page: &mut Page,
+    floors: &mut Floors,
+    scale: Scale,
+) -> anyhow::Result<()> {
+    let broker = Broker::of(word)?;
+    let lines = scale.lines / 2;
+    let jobs = contest(broker, broker.ways(), lines, scale)?;
+    tell(page, floors, broker, lines, &jobs);
+    Ok(())
+}
+
+/// Each message by itself, where it costs most.
+pub(crate) fn measure_each(
+    page: &mut Page,
+    floors: &mut Floors,
+    scale: Scale,
+) -> anyhow::Result<()> {
     let (broker, lines) = (Broker::Mosquitto, scale.lines / 20);
     let jobs = contest(broker, &[Way::Each, Way::SealedEach], lines, scale)?;
     tell_each(page, floors, broker, lines, &jobs);
     Ok(())
-}
-
-/// All of them; for a glance, one of each kind.
-fn brokers(scale: Scale) -> impl Iterator<Item = Broker> {
-    let all = BROKERS.into_iter();
-    all.filter(move |of| !scale.is_glance || *of != Broker::NatsSyncing)
 }
 
 /// All ways do everything in every round, on a server that starts afresh for it; another one is first
@@ -283,6 +312,11 @@ fn contest(broker: Broker, ways: &[Way], lines: u64, scale: Scale) -> anyhow::Re
                 jobs.publish.note(&contestant("alone")?.publish()?);
             }
             jobs.follow.note(&contestant("live")?.follow()?);
+            jobs.tell(&format!(
+                "{}, round {number}, {}",
+                broker.name(),
+                way.word()
+            ));
         }
     }
     Ok(jobs)

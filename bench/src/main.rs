@@ -1,5 +1,6 @@
 //! Measures what sealing, granting and carrying cost, beside baselines of the same run, writes
-//! `RESULTS.md` and `results.svg`, and fails when something is slower or larger than promised.
+//! `RESULTS.md` and `results.svg`, and fails when something is slower or larger than promised. Each
+//! section is shown as soon as it is measured; how far the longer ones are is told on standard error.
 //!
 //! `flood N` sends so many messages through NATS instead, checks that all arrive, and writes `FLOOD.md`.
 //! `--help` says how it is called. With names of sections as arguments it measures and prints these alone, and writes nothing. With
@@ -44,8 +45,23 @@ const HELP: &str = "--help";
 
 /// Each section by the name that picks it.
 const SECTIONS: &[&str] = &[
-    "singles", "frames", "large", "sizes", "bundles", "grants", "program", "brokers", "delay",
-    "pipeline", "latency", "memory",
+    "singles",
+    "frames",
+    "large",
+    "sizes",
+    "bundles",
+    "grants",
+    "program",
+    "nats",
+    "nats-syncing",
+    "postgres",
+    "rabbitmq",
+    "mosquitto",
+    "each",
+    "delay",
+    "pipeline",
+    "latency",
+    "memory",
 ];
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -98,24 +114,24 @@ fn measure(runtime: &Runtime, picked: &[String], scale: Scale) -> anyhow::Result
     if let Some(other) = picked.iter().find(|name| !is_known(name)) {
         anyhow::bail!("no section `{other}`; there are: {}", SECTIONS.join(" "));
     }
-    let (mut body, mut floors, mut tails) = (Page::default(), Floors::default(), Vec::new());
+    let mut head = Page::default();
+    introduce(&mut head);
+    show(head.text());
+    let (mut body, mut floors, mut tails) = (String::new(), Floors::default(), Vec::new());
     for name in SECTIONS
         .iter()
         .filter(|name| picked.is_empty() || picked.iter().any(|of| of == *name))
     {
-        tails.extend(section(runtime, name, &mut body, &mut floors, scale)?);
+        let mut page = Page::default();
+        tails.extend(section(runtime, name, &mut page, &mut floors, scale)?);
+        show(page.text());
+        body.push_str(page.text());
     }
-    let mut page = Page::default();
-    introduce(&mut page);
-    if picked.is_empty() {
-        page.paragraph("![What is promised and what was measured](results.svg)");
-    }
-    let text = [page.text(), &floors.table(), body.text()].concat();
-    let picture = plot::svg(&floors, &tails);
-    show(&text);
+    show(&floors.table());
     if picked.is_empty() && !scale.is_glance {
-        fs::write(RESULTS, text)?;
-        fs::write(PICTURE, picture)?;
+        head.paragraph("![What is promised and what was measured](results.svg)");
+        fs::write(RESULTS, [head.text(), &floors.table(), &body].concat())?;
+        fs::write(PICTURE, plot::svg(&floors, &tails))?;
     }
     Ok(match scale.is_glance || floors.all_hold() {
         true => ExitCode::SUCCESS,
@@ -138,11 +154,12 @@ fn section(
         "bundles" => grants::bundles(page, scale)?,
         "grants" => runtime.block_on(grants::through_client(page, floors, scale))?,
         "program" => program::measure(page, floors, scale)?,
-        "brokers" => brokers::measure(page, floors, scale)?,
+        "each" => brokers::measure_each(page, floors, scale)?,
         "delay" => runtime.block_on(brokers::measure_delay(page, scale))?,
         "pipeline" => runtime.block_on(pipeline::measure(page, scale))?,
         "latency" => return runtime.block_on(latency::measure(page, scale)),
-        _ => pipeline::memory(page, scale)?,
+        "memory" => pipeline::memory(page, scale)?,
+        broker => brokers::measure(broker, page, floors, scale)?,
     }
     Ok(Vec::new())
 }
@@ -155,11 +172,21 @@ fn show(text: &str) {
     println!("{text}");
 }
 
+/// Says how far a section is that takes long.
+#[expect(
+    clippy::print_stderr,
+    reason = "a program for the terminal says how far it is"
+)]
+pub(crate) fn tell(progress: &str) {
+    eprintln!("{progress}");
+}
+
 fn help() -> String {
     format!(
         "{COMMAND}\n    measures everything, and writes `RESULTS.md` and `results.svg`\n\
-         {COMMAND} -- SECTION...\n    measures these and prints them: {}\n    `brokers` and `delay` \
-         start NATS, PostgreSQL, RabbitMQ and mosquitto, which `cargo xtask tools` installs\n\
+         {COMMAND} -- SECTION...\n    measures these and prints them: {}\n    those named after a \
+         server, `each` and `delay` start NATS, PostgreSQL, RabbitMQ and mosquitto, which `cargo \
+         xtask tools` installs\n\
          {COMMAND} -- {GLANCE} [SECTION...]\n    does next to nothing of it; no figure means anything\n\
          {COMMAND} -- {} N\n    sends N messages through NATS and checks that all arrive",
         SECTIONS.join(" "),

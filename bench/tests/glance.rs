@@ -24,6 +24,7 @@ fn every_section_runs_and_is_on_the_page() {
         "A grant of two years",
         "The program: ",
         "The program on NATS: ",
+        "The program on NATS that syncs always: ",
         "The program on PostgreSQL",
         "The program on RabbitMQ",
         "The program on mosquitto",
@@ -48,7 +49,7 @@ fn help_names_every_section_and_measures_nothing() {
         .unwrap();
     let page = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success());
-    for word in ["--glance", "flood N", "brokers", "delay", "memory"] {
+    for word in ["--glance", "flood N", "nats-syncing", "delay", "memory"] {
         assert!(page.contains(word), "{word}\n{page}");
     }
 }

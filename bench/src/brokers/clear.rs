@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use sealcast::Stream;
 use tokio::task::JoinSet;
 
-use super::{BROKERS, Broker, Place, WAITING_MAX, Way, amqp, mqtt, nats, postgres};
+use super::{Broker, Place, WAITING_MAX, Way, amqp, mqtt, nats, postgres};
 use crate::clear::{Framing, Printing, lines_of_stdin};
 
 /// The arguments that make this program a client that seals nothing.
@@ -109,8 +109,7 @@ pub(crate) async fn client(arguments: &[String]) -> anyhow::Result<()> {
         bail!("eight words are needed");
     };
     crate::program::open_home(home.as_ref(), passphrase.as_ref()).await?;
-    let broker = BROKERS.into_iter().find(|of| of.word() == broker.as_str());
-    let broker = broker.context("no such broker")?;
+    let broker = Broker::of(broker)?;
     let way = Way::ALL.into_iter().find(|of| of.word() == way.as_str());
     let way = way.context("no such way")?;
     let place = Place {

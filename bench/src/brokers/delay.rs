@@ -29,7 +29,7 @@ pub(crate) async fn measure(page: &mut Page, scale: Scale) -> anyhow::Result<()>
         "added to the 99th",
     ]);
     let lasting = scale.seconds(SECONDS);
-    // What is different about the others is in a glance at the section above.
+    // What is different about the others is in a glance at the sections above.
     let count = if scale.is_glance { 1 } else { BROKERS.len() };
     for broker in BROKERS.into_iter().take(count) {
         let server = tokio::task::spawn_blocking(move || Running::start(broker)).await?;
