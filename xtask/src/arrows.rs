@@ -44,7 +44,7 @@ const TABLE: &[Row] = &[
     row("sealcast-store", &["sealcast-engine", "sealcast-protocol", "sealcast-crypto"], &[
         "argon2", "blake2", "minicbor", "rand_core", "rusqlite", "thiserror", "zeroize",
     ]),
-    row("sealcast-bus", &[], &["rusqlite", "rustix", "thiserror", "tokio"]),
+    row("sealcast-bus", &[], &["bytes", "getrandom", "rusqlite", "rustix", "thiserror", "tokio"]),
     row("sealcast-bus-mqtt", &["sealcast-bus"], &[
         "bytes", "getrandom", "rustls", "rustls-native-certs", "thiserror", "tokio", "tokio-rustls",
     ]),

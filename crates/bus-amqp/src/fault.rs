@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use lapin::ErrorKind;
-use sealcast_bus::BusError;
+use sealcast_bus::{BusError, MayPass};
 
 use crate::message;
 
@@ -81,6 +81,12 @@ impl From<lapin::Error> for Fault {
     }
 }
 
+impl MayPass for Fault {
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::NoAnswer(_) | Self::Absent(_) | Self::Blocked)
+    }
+}
+
 impl Fault {
     /// Nobody answered in the time there is.
     pub(crate) fn late(error: tokio::time::error::Elapsed) -> Self {
@@ -89,11 +95,6 @@ impl Fault {
 
     pub(crate) fn no_answer(says: &'static str) -> Self {
         Self::NoAnswer(says.into())
-    }
-
-    /// Whether the same request may do better in a moment.
-    pub(crate) fn may_pass(&self) -> bool {
-        matches!(self, Self::NoAnswer(_) | Self::Absent(_) | Self::Blocked)
     }
 
     pub(crate) fn at(self, place: &str) -> BusError {

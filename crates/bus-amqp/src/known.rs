@@ -144,7 +144,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::message::{Packed, pack};
+    use sealcast_bus::Packed;
+
     use crate::scan::Payloads;
 
     fn found(first: u64, size: usize) -> Found {
@@ -155,11 +156,11 @@ mod tests {
             left: 0,
             id: [7; 16],
         };
-        let packed = Bytes::from(pack(&[vec![0; size]]).unwrap());
+        let packed = Bytes::from(Packed::pack(&[vec![0; size]]).unwrap());
         Found {
             at: first,
             header,
-            payloads: Payloads::Here(Packed::new(&header, packed).unwrap()),
+            payloads: Payloads::Here(header.packed(packed).unwrap()),
         }
     }
 

@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use lapin::Consumer;
 use lapin::options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use sealcast_bus::{BusError, BusFuture, Limits, Listener, Topic};
+use sealcast_bus::{Attempts, BusError, BusFuture, Limits, Listener, Topic, jittered};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use crate::fault::Fault;
 use crate::message::decode_sent;
 use crate::name::key;
-use crate::server::{Attempts, Server, jittered};
+use crate::server::Server;
 
 /// Payloads that wait for a listener that is late, here and on the server; of more, the oldest are
 /// dropped.

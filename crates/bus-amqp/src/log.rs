@@ -7,16 +7,15 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sealcast_bus::{BusError, Offset, Topic};
+use sealcast_bus::{Attempts, BusError, Offset, Packed, Topic};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use crate::chain::Place;
 use crate::fault::Fault;
 use crate::known::{Head, Known, Open};
-use crate::message::Packed;
 use crate::scan::Found;
-use crate::server::{Attempts, Desk, PATIENCE, Server};
+use crate::server::{Desk, Server};
 
 /// Logs whose ends are looked for at once: a server that is asked for more answers none in time.
 const BEGINNING_MAX: usize = 16;
@@ -104,7 +103,7 @@ impl Logs {
         let mut turn = pin!(self.beginning.acquire());
         loop {
             let begun = self.begun.load(Ordering::Relaxed);
-            match timeout(PATIENCE, &mut turn).await {
+            match timeout(Attempts::PATIENCE, &mut turn).await {
                 Ok(turn) => return turn.map_err(|error| Fault::NoAnswer(Box::new(error))),
                 Err(late) if self.begun.load(Ordering::Relaxed) == begun => {
                     return Err(Fault::late(late));

@@ -1,9 +1,7 @@
 //! What one append looks like on the server: spec/bus-amqp.md, section 3.
 
-use std::ops::Range;
-
 use bytes::Bytes;
-use sealcast_bus::{Item, Offset, Topic};
+use sealcast_bus::{Offset, Packed, Topic};
 
 /// What every message begins with, whatever its version.
 const MAGIC: [u8; 3] = *b"SCA";
@@ -16,8 +14,6 @@ const PART: u8 = 3;
 const SENT: u8 = 4;
 /// Stands for no message before this one.
 const NONE: u64 = u64::MAX;
-/// Bytes of one entry of the table of lengths.
-const LENGTH_BYTES: usize = 4;
 
 /// Names one append, so that its writer knows it again.
 pub(crate) type AppendId = [u8; 16];
@@ -40,6 +36,11 @@ impl Header {
     /// The offset behind its items, which ends the topic while no message follows.
     pub(crate) fn end(&self) -> u64 {
         self.first.saturating_add(u64::from(self.count))
+    }
+
+    /// Its payloads, each where it lies.
+    pub(crate) fn packed(&self, bytes: Bytes) -> Option<Packed> {
+        Packed::new(Offset(self.first), self.count, bytes)
     }
 }
 
@@ -167,7 +168,7 @@ impl Message {
         let header = Header::decode(&mut rest, topic)?;
         let body = if kind == INLINE {
             let packed = bytes.slice_ref(rest);
-            cut(header.count, &packed)?;
+            header.packed(packed.clone()).ok_or(Odd::Garbled)?;
             Body::Inline(packed)
         } else {
             let since = u64::from_be_bytes(*take(&mut rest)?);
@@ -230,77 +231,6 @@ fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Result<&'a [u8; N], Odd> {
     Ok(taken)
 }
 
-/// Puts payloads behind the table of their lengths; `None` when one is longer than any may be.
-pub(crate) fn pack(payloads: &[Vec<u8>]) -> Option<Vec<u8>> {
-    let bytes = payloads.iter().map(Vec::len).sum::<usize>();
-    let mut packed = Vec::with_capacity(payloads.len() * LENGTH_BYTES + bytes);
-    for payload in payloads {
-        packed.extend(u32::try_from(payload.len()).ok()?.to_be_bytes());
-    }
-    for payload in payloads {
-        packed.extend(payload);
-    }
-    Some(packed)
-}
-
-/// Finds each of `count` payloads; they and their table take up all of `packed`.
-fn cut(count: u32, packed: &Bytes) -> Result<Vec<Range<usize>>, Odd> {
-    let count = usize::try_from(count).map_err(|_| Odd::Garbled)?;
-    let table = count.checked_mul(LENGTH_BYTES).ok_or(Odd::Garbled)?;
-    let lengths = packed.get(..table).ok_or(Odd::Garbled)?;
-    let mut ranges = Vec::with_capacity(count);
-    let mut start = table;
-    for length in lengths.as_chunks::<LENGTH_BYTES>().0 {
-        let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| Odd::Garbled)?;
-        let end = start.checked_add(length).ok_or(Odd::Garbled)?;
-        ranges.push(start..end);
-        start = end;
-    }
-    if start != packed.len() {
-        return Err(Odd::Garbled);
-    }
-    Ok(ranges)
-}
-
-/// The payloads of one append, each where it lies.
-#[derive(Clone, Debug)]
-pub(crate) struct Packed {
-    first: u64,
-    bytes: Bytes,
-    ranges: Vec<Range<usize>>,
-}
-
-impl Packed {
-    pub(crate) fn new(header: &Header, bytes: Bytes) -> Result<Self, Odd> {
-        Ok(Self {
-            first: header.first,
-            ranges: cut(header.count, &bytes)?,
-            bytes,
-        })
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// Adds the items from `from` on to `items` while there is room for them, or none is there yet;
-    /// says whether all found room.
-    pub(crate) fn add_to(&self, items: &mut Vec<Item>, from: u64, room: &mut usize) -> bool {
-        // In this order, for there may be no offset behind the last one.
-        let placed = self.ranges.iter().zip(self.first..);
-        for (range, offset) in placed.skip_while(|(_, offset)| *offset < from) {
-            if range.len() > *room && !items.is_empty() {
-                return false;
-            }
-            *room = room.saturating_sub(range.len());
-            let payload = self.bytes.get(range.clone()).unwrap_or_default().to_vec();
-            let offset = Offset(offset);
-            items.push(Item { offset, payload });
-        }
-        true
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,7 +255,10 @@ mod tests {
 
     fn inline(payloads: &[Vec<u8>]) -> Record {
         let count = u32::try_from(payloads.len()).unwrap();
-        message(header(count), Body::Inline(pack(payloads).unwrap().into()))
+        message(
+            header(count),
+            Body::Inline(Packed::pack(payloads).unwrap().into()),
+        )
     }
 
     fn decode(bytes: &[u8]) -> Result<Record, Odd> {
@@ -370,12 +303,6 @@ mod tests {
         let sent = bytes("534341 01 04 0003 612f62 6869");
         assert_eq!(encode_sent(&topic(), b"hi"), sent);
         assert_eq!(decode_sent(&sent), Ok(("a/b", &b"hi"[..])));
-        let packed = Packed::new(&header(2), pack(&payloads).unwrap().into());
-        let (mut items, mut room) = (Vec::new(), usize::MAX);
-        assert!(packed.unwrap().add_to(&mut items, 6, &mut room));
-        let offset = Offset(6);
-        let payload = b"bc".to_vec();
-        assert_eq!(items, [Item { offset, payload }]);
     }
 
     #[test]
@@ -432,7 +359,7 @@ mod tests {
                 count,
                 ..header(1)
             };
-            let body = Body::Inline(pack(&[b"a".to_vec()]).unwrap().into());
+            let body = Body::Inline(Packed::pack(&[b"a".to_vec()]).unwrap().into());
             decode(&message(header, body).encode(&topic())).map(|_| ())
         };
         assert_eq!(with(5, 6, 1), Ok(()));

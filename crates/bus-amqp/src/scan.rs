@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use sealcast_bus::Topic;
+use sealcast_bus::{Packed, Topic};
 
 use crate::chain::{Chain, Place};
 use crate::fault::Fault;
 use crate::feed::{Delivered, Feed, Start};
 use crate::known::Recent;
-use crate::message::{AppendId, Body, Header, Message, Odd, Packed, Part, Record};
+use crate::message::{AppendId, Body, Header, Message, Odd, Part, Record};
 use crate::server::{Desk, Server};
 
 /// Bytes of parts that are kept until the message that they are of comes; beyond that they are fetched
@@ -55,7 +55,7 @@ impl Found {
     /// Bytes that it takes up here.
     pub(crate) fn len(&self) -> usize {
         match &self.payloads {
-            Payloads::Here(packed) => packed.len(),
+            Payloads::Here(packed) => packed.size(),
             Payloads::Apart { .. } | Payloads::Odd => 0,
         }
     }
@@ -86,7 +86,7 @@ impl Log {
                     Err(Fault::Parts) => self.fetch(desk, found, *since, *count).await?,
                     fetched => fetched?,
                 };
-                Packed::new(&found.header, wanted).map_err(|_| Fault::Parts)
+                found.header.packed(wanted).ok_or(Fault::Parts)
             }
         }
     }
@@ -272,7 +272,7 @@ impl Scan {
                 }
             }
         };
-        Packed::new(header, packed).map_or(Payloads::Odd, Payloads::Here)
+        header.packed(packed).map_or(Payloads::Odd, Payloads::Here)
     }
 
     /// The next message that belongs, as it comes.

@@ -14,9 +14,9 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ExchangeKind};
-use sealcast_bus::{BusError, ServerAddress, ServerOptions, Topic};
+use sealcast_bus::{Attempts, BusError, ServerAddress, ServerOptions, Topic};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
 use crate::connect::Target;
 use crate::fault::Fault;
@@ -27,11 +27,6 @@ use crate::name::{Names, key};
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an opening waits until the server says that it is there.
 const SCOUT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a call goes on asking while nobody answers.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two requests of one call, at first and at last.
-const PAUSE: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Messages that one queue may deliver before they are taken.
 pub(crate) const CREDIT: u16 = 16;
 /// Channels of one connection that may end with an answer before another connection is made.
@@ -80,42 +75,6 @@ struct Speaking {
     connection: Connection,
     channel: Channel,
     has_exchange: AtomicBool,
-}
-
-/// Tries less and less often, for a while.
-pub(crate) struct Attempts {
-    /// Known once one has failed: what waited for its turn before may be asked for as long.
-    until: Option<Instant>,
-    pause: Duration,
-}
-
-impl Attempts {
-    pub(crate) fn new() -> Self {
-        Self {
-            until: None,
-            pause: PAUSE,
-        }
-    }
-
-    /// Waits before the next attempt; gives the fault back when there is to be none.
-    pub(crate) async fn after(&mut self, fault: Fault) -> Result<(), Fault> {
-        let now = Instant::now();
-        let until = *self.until.get_or_insert(now + PATIENCE);
-        if !fault.may_pass() || now >= until {
-            return Err(fault);
-        }
-        sleep(jittered(self.pause)).await;
-        self.pause = PAUSE_MAX.min(self.pause * 2);
-        Ok(())
-    }
-}
-
-/// A duration of three to five quarters of `about`, so that many who wait do not come at once.
-pub(crate) fn jittered(about: Duration) -> Duration {
-    let mut byte = [128];
-    // Without randomness it is the duration itself.
-    let _is_drawn = getrandom::fill(&mut byte).is_ok();
-    about * (384 + u32::from(byte[0])) / 512
 }
 
 /// Waits for an answer, and no longer than one takes.

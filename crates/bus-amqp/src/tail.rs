@@ -1,17 +1,18 @@
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::{self, poll_fn};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::FutureExt as _;
-use sealcast_bus::{BusFuture, Item, Offset, Tail, Topic};
+use sealcast_bus::{
+    Attempts, BusFuture, Item, MayPass as _, Offset, Packed, Tail, Topic, each_once,
+};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use crate::fault::Fault;
-use crate::message::Packed;
 use crate::scan::{Found, Log, Payloads, Scan};
-use crate::server::{Attempts, CREDIT, Desk, Hearing, Server};
+use crate::server::{CREDIT, Desk, Hearing, Server};
 
 /// Payload bytes of one batch, unless one item alone is larger.
 const BATCH_BYTES_MAX: usize = 1 << 20;
@@ -86,11 +87,6 @@ enum Event {
 
 impl AmqpTail {
     pub(crate) fn new(server: &Arc<Server>, topics: Vec<(Topic, Offset)>) -> Self {
-        let mut positions = BTreeMap::new();
-        for (topic, from) in topics {
-            let position = positions.entry(topic).or_insert(from);
-            *position = from.min(*position);
-        }
         let follow = |(topic, from): (Topic, Offset)| Follow {
             log: Log::new(server, &topic),
             position: from.0,
@@ -99,7 +95,7 @@ impl AmqpTail {
             fetching: JoinSet::new(),
             broken: None,
         };
-        let follows: Vec<Follow> = positions.into_iter().map(follow).collect();
+        let follows: Vec<Follow> = each_once(topics).into_iter().map(follow).collect();
         let credit = (CREDIT_OF_ALL / follows.len().max(1)).max(CREDIT_MIN);
         Self {
             closed: (0..follows.len()).collect(),

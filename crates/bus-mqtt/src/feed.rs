@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealcast_bus::{Arrival, ArrivalId, ArrivalPart, BusError, Topic};
+use sealcast_bus::{Arrival, ArrivalId, ArrivalPart, BusError, Topic, jittered};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::dial::Dial;
 use crate::fault::Fault;
 use crate::home::{Home, text};
-use crate::link::{Client, Event, Link, Receipt, draw, jittered};
+use crate::link::{Client, Event, Link, Receipt, draw};
 use crate::message::{
     Append, MessageId, Names, PACKED_MAX, PartOf, is_inbox, is_live, put_sent, take_sent, uncut,
 };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use sealcast_bus::jittered;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -569,14 +570,6 @@ pub(crate) fn draw() -> Result<u64, Fault> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(Fault::no_answer)?;
     Ok(u64::from_be_bytes(bytes))
-}
-
-/// A duration of three to five quarters of `about`, so that many who wait do not come at once.
-pub(crate) fn jittered(about: Duration) -> Duration {
-    let mut byte = [128];
-    // Without randomness it is the duration itself.
-    let _is_drawn = getrandom::fill(&mut byte).is_ok();
-    about * (384 + u32::from(byte[0])) / 512
 }
 
 /// A message that has to be taken note of but holds nothing.

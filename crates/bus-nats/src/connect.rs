@@ -10,11 +10,11 @@ use async_nats::jetstream::context::{
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
 use async_nats::jetstream::{self, Context, ErrorCode};
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
-use sealcast_bus::{BusError, Credentials, ServerAddress, ServerOptions};
+use sealcast_bus::{BusError, Credentials, ServerAddress, ServerOptions, jittered};
 use tokio::sync::watch;
 
 use crate::fault::Fault;
-use crate::server::{ANSWER_TIMEOUT, Server, jittered};
+use crate::server::{ANSWER_TIMEOUT, Server};
 use crate::subject::Subjects;
 
 /// Payloads of one subscription that wait to be taken over, which is done as they come.

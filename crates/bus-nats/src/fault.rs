@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use async_nats::jetstream::{self, ErrorCode};
-use sealcast_bus::BusError;
+use sealcast_bus::{BusError, MayPass};
 
 use crate::message;
 
@@ -72,6 +72,13 @@ const WITHOUT_JETSTREAM: [ErrorCode; 2] = [
     ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT,
 ];
 
+impl MayPass for Fault {
+    fn may_pass(&self) -> bool {
+        // A server of a cluster that is starting says for a moment that it has no JetStream.
+        matches!(self, Self::NoAnswer(_) | Self::NoJetStream)
+    }
+}
+
 impl Fault {
     /// What an answer of the server means.
     pub(crate) fn said(error: jetstream::Error) -> Self {
@@ -89,8 +96,8 @@ impl Fault {
         Self::NoAnswer(Box::new(error))
     }
 
-    /// Whether the same request may do better in a moment.
-    pub(crate) fn may_pass(&self) -> bool {
+    /// Whether what was asked for may have been done.
+    pub(crate) fn leaves_open(&self) -> bool {
         matches!(self, Self::NoAnswer(_))
     }
 

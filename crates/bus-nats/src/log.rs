@@ -8,10 +8,10 @@ mod trim;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sealcast_bus::{BusError, Item, Offset, Topic};
+use sealcast_bus::{BusError, Item, Offset, Packed, Topic};
 
 use crate::fault::Fault;
-use crate::message::{AppendId, Message, Odd, Packed};
+use crate::message::{AppendId, Message, Odd};
 use crate::server::{Server, Stored};
 use feed::Feeds;
 use known::{Known, TopicState};

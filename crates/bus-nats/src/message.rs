@@ -1,9 +1,7 @@
 //! What one append looks like on the server: spec/bus-nats.md, section 3.
 
-use std::ops::Range;
-
 use bytes::Bytes;
-use sealcast_bus::{Item, Offset};
+use sealcast_bus::{Offset, Packed};
 
 /// What every message begins with, whatever its version.
 const MAGIC: [u8; 3] = *b"SCN";
@@ -13,8 +11,6 @@ const INLINE: u8 = 0;
 const IN_PARTS: u8 = 1;
 /// Bytes before the body.
 pub(crate) const HEADER_BYTES: usize = 49;
-/// Bytes of one entry of the table of lengths.
-const LENGTH_BYTES: usize = 4;
 const PART_BYTES: usize = 8;
 
 /// Names one append, so that its writer knows it again.
@@ -38,6 +34,11 @@ impl Header {
     /// The offset behind its items, which ends the topic while no message follows.
     pub(crate) fn end(&self) -> u64 {
         self.first.saturating_add(u64::from(self.count))
+    }
+
+    /// Its payloads, each where it lies.
+    pub(crate) fn packed(&self, bytes: Bytes) -> Option<Packed> {
+        Packed::new(Offset(self.first), self.count, bytes)
     }
 }
 
@@ -115,7 +116,7 @@ impl Message {
         let body = match kind {
             INLINE => {
                 let packed = bytes.slice_ref(rest);
-                cut(header.count, &packed)?;
+                header.packed(packed.clone()).ok_or(Odd::Garbled)?;
                 Body::Inline(packed)
             }
             IN_PARTS => {
@@ -136,73 +137,6 @@ fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Result<&'a [u8; N], Odd> {
     Ok(taken)
 }
 
-/// Puts payloads behind the table of their lengths; `None` when one is longer than any may be.
-pub(crate) fn pack(payloads: &[Vec<u8>]) -> Option<Vec<u8>> {
-    let bytes = payloads.iter().map(Vec::len).sum::<usize>();
-    let mut packed = Vec::with_capacity(payloads.len() * LENGTH_BYTES + bytes);
-    for payload in payloads {
-        packed.extend(u32::try_from(payload.len()).ok()?.to_be_bytes());
-    }
-    for payload in payloads {
-        packed.extend(payload);
-    }
-    Some(packed)
-}
-
-/// Finds each of `count` payloads; they and their table take up all of `packed`.
-fn cut(count: u32, packed: &Bytes) -> Result<Vec<Range<usize>>, Odd> {
-    let count = usize::try_from(count).map_err(|_| Odd::Garbled)?;
-    let table = count.checked_mul(LENGTH_BYTES).ok_or(Odd::Garbled)?;
-    let lengths = packed.get(..table).ok_or(Odd::Garbled)?;
-    let mut ranges = Vec::with_capacity(count);
-    let mut start = table;
-    for length in lengths.as_chunks::<LENGTH_BYTES>().0 {
-        let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| Odd::Garbled)?;
-        let end = start.checked_add(length).ok_or(Odd::Garbled)?;
-        ranges.push(start..end);
-        start = end;
-    }
-    if start != packed.len() {
-        return Err(Odd::Garbled);
-    }
-    Ok(ranges)
-}
-
-/// The payloads of one append, each where it lies.
-#[derive(Clone, Debug)]
-pub(crate) struct Packed {
-    first: u64,
-    bytes: Bytes,
-    ranges: Vec<Range<usize>>,
-}
-
-impl Packed {
-    pub(crate) fn new(header: &Header, bytes: Bytes) -> Result<Self, Odd> {
-        Ok(Self {
-            first: header.first,
-            ranges: cut(header.count, &bytes)?,
-            bytes,
-        })
-    }
-
-    /// Adds the items from `from` on to `items` while there is room for them, or none is there yet;
-    /// says whether all found room.
-    pub(crate) fn add_to(&self, items: &mut Vec<Item>, from: u64, room: &mut usize) -> bool {
-        // In this order, for there may be no offset behind the last one.
-        let placed = self.ranges.iter().zip(self.first..);
-        for (range, offset) in placed.skip_while(|(_, offset)| *offset < from) {
-            if range.len() > *room && !items.is_empty() {
-                return false;
-            }
-            *room = room.saturating_sub(range.len());
-            let payload = self.bytes.get(range.clone()).unwrap_or_default().to_vec();
-            let offset = Offset(offset);
-            items.push(Item { offset, payload });
-        }
-        true
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,7 +154,7 @@ mod tests {
     fn inline(payloads: &[Vec<u8>]) -> Message {
         Message {
             header: header(u32::try_from(payloads.len()).unwrap()),
-            body: Body::Inline(pack(payloads).unwrap().into()),
+            body: Body::Inline(Packed::pack(payloads).unwrap().into()),
         }
     }
 
@@ -256,12 +190,6 @@ mod tests {
             assert_eq!(message.encode(), bytes(&written));
             assert_eq!(decode(&message.encode()), Ok(message));
         }
-        let packed = Packed::new(&header(2), pack(&payloads).unwrap().into());
-        let (mut items, mut room) = (Vec::new(), usize::MAX);
-        assert!(packed.unwrap().add_to(&mut items, 6, &mut room));
-        let offset = Offset(6);
-        let payload = b"bc".to_vec();
-        assert_eq!(items, [Item { offset, payload }]);
     }
 
     #[test]
@@ -303,10 +231,6 @@ mod tests {
         assert_eq!(with(5, 7), Err(Odd::Garbled));
         assert_eq!(with(u64::MAX - 1, 0), Ok(u64::MAX));
         assert_eq!(with(u64::MAX, 0), Err(Odd::Garbled));
-        let mut last = header(1);
-        last.first = u64::MAX - 1;
-        let packed = Packed::new(&last, pack(&[b"a".to_vec()]).unwrap().into()).unwrap();
-        assert!(packed.add_to(&mut Vec::new(), u64::MAX - 1, &mut 1));
     }
 
     #[test]

@@ -15,10 +15,10 @@ use async_nats::jetstream::stream::{
 use async_nats::{Client, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use sealcast_bus::BusError;
+use sealcast_bus::{Attempts, BusError};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
 use crate::fault::Fault;
 use crate::subject::Subjects;
@@ -27,12 +27,6 @@ use crate::subject::Subjects;
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an append that is done waits until those who follow are told.
 const HINT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a call goes on asking while nobody answers: a cluster takes up to nine seconds to find
-/// another leader.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two requests of one call, at first and at last.
-const PAUSE: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Messages that come ahead of being read, about, and the most bytes of them.
 const AHEAD_MAX: usize = 256;
 const AHEAD_BYTES_MAX: usize = 4 << 20;
@@ -68,41 +62,6 @@ pub(crate) struct Server {
     place: String,
     /// Counts how often something may have been missed: new connections, and hints that were lost.
     misses: watch::Receiver<u64>,
-}
-
-/// Tries less and less often, for a while.
-struct Attempts {
-    until: Instant,
-    pause: Duration,
-}
-
-impl Attempts {
-    fn new() -> Self {
-        Self {
-            until: Instant::now() + PATIENCE,
-            pause: PAUSE,
-        }
-    }
-
-    /// Waits before the next attempt; gives the fault back when there is to be none.
-    async fn after(&mut self, fault: Fault) -> Result<(), Fault> {
-        // A server of a cluster that is starting says for a moment that it has no JetStream.
-        let may_pass = fault.may_pass() || matches!(fault, Fault::NoJetStream);
-        if !may_pass || Instant::now() >= self.until {
-            return Err(fault);
-        }
-        sleep(jittered(self.pause)).await;
-        self.pause = PAUSE_MAX.min(self.pause * 2);
-        Ok(())
-    }
-}
-
-/// A duration of three to five quarters of `about`, so that many who wait do not come at once.
-pub(crate) fn jittered(about: Duration) -> Duration {
-    let mut byte = [128];
-    // Without randomness it is the duration itself.
-    let _is_drawn = getrandom::fill(&mut byte).is_ok();
-    about * (384 + u32::from(byte[0])) / 512
 }
 
 impl Server {
@@ -217,7 +176,7 @@ impl Server {
                     false => Fault::Refused(error),
                 });
             }
-            may_be_own |= fault.may_pass() && !is_there_none;
+            may_be_own |= fault.leaves_open() && !is_there_none;
             attempts.after(fault).await?;
         }
     }

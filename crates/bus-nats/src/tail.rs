@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Message;
-use sealcast_bus::{BusError, BusFuture, Item, Offset, Tail, Topic};
+use sealcast_bus::{BusError, BusFuture, Item, Offset, Tail, Topic, each_once, jittered};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::ears::Ears;
 use crate::log::Logs;
-use crate::server::{Server, jittered};
+use crate::server::Server;
 
 /// Payload bytes of one batch, unless one item alone is larger.
 const BATCH_BYTES_MAX: usize = 1 << 20;
@@ -54,12 +54,7 @@ enum Answer {
 
 impl NatsTail {
     pub(crate) fn new(logs: Arc<Logs>, topics: Vec<(Topic, Offset)>) -> Self {
-        let mut positions = BTreeMap::new();
-        for (topic, from) in topics {
-            let position = positions.entry(topic).or_insert(from);
-            *position = from.min(*position);
-        }
-        let (topics, positions): (Vec<_>, Vec<_>) = positions.into_iter().unzip();
+        let (topics, positions): (Vec<_>, Vec<_>) = each_once(topics).into_iter().unzip();
         Self {
             misses: logs.server.misses(),
             ready: all(topics.len()),

@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sealcast_bus::BusError;
+use sealcast_bus::{Attempts, BusError};
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 use crate::fault::Fault;
 use crate::session::Session;
@@ -14,11 +14,6 @@ use crate::settings::Settings;
 /// How long one request waits for its answer, and for each MiB that goes with it.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_TIMEOUT_PER_MIB: Duration = Duration::from_secs(1);
-/// How long a call goes on asking while nobody answers: a server that was killed reads its log first.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two requests of one call, at first and at last.
-const PAUSE: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Connections that calls are made over, at most. A server has a hundred, for everybody.
 const DESKS: usize = 4;
 /// A connection beyond the first is closed when nobody needed it for so long.
@@ -84,31 +79,6 @@ pub(crate) trait Ask: Sync {
     }
 }
 
-/// Tries less and less often, for a while.
-pub(crate) struct Attempts {
-    until: Instant,
-    pause: Duration,
-}
-
-impl Attempts {
-    pub(crate) fn new() -> Self {
-        Self {
-            until: Instant::now() + PATIENCE,
-            pause: PAUSE,
-        }
-    }
-
-    /// Waits before the next attempt; gives the fault back when there is to be none.
-    pub(crate) async fn after(&mut self, fault: Fault) -> Result<(), Fault> {
-        if !fault.may_pass() || Instant::now() >= self.until {
-            return Err(fault);
-        }
-        sleep(jittered(self.pause)).await;
-        self.pause = PAUSE_MAX.min(self.pause * 2);
-        Ok(())
-    }
-}
-
 /// What comes of asking, unless it takes too long.
 pub(crate) async fn in_time<T>(
     limit: Duration,
@@ -118,14 +88,6 @@ pub(crate) async fn in_time<T>(
         Ok(answer) => answer,
         Err(late) => Err(Fault::NoAnswer(Box::new(late))),
     }
-}
-
-/// A duration of three to five quarters of `about`, so that many who wait do not come at once.
-pub(crate) fn jittered(about: Duration) -> Duration {
-    let mut byte = [128];
-    // Without randomness it is the duration itself.
-    let _is_drawn = getrandom::fill(&mut byte).is_ok();
-    about * (384 + u32::from(byte[0])) / 512
 }
 
 impl Desks {

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use sealcast_bus::{Limits, Topic};
+use sealcast_bus::{Limits, Topic, jittered};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_postgres::Statement;
 
-use crate::desks::{ANSWER_TIMEOUT, in_time, jittered};
+use crate::desks::{ANSWER_TIMEOUT, in_time};
 use crate::fault::Fault;
 use crate::listen::Hearing;
 use crate::notice::Notice;

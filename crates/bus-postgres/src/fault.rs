@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::path::PathBuf;
 
-use sealcast_bus::BusError;
+use sealcast_bus::{BusError, MayPass};
 
 use crate::schema;
 
@@ -124,12 +124,13 @@ impl From<tokio_postgres::Error> for Fault {
     }
 }
 
-impl Fault {
-    /// Whether the same request may do better in a moment.
-    pub(crate) fn may_pass(&self) -> bool {
+impl MayPass for Fault {
+    fn may_pass(&self) -> bool {
         self.is_unanswered() || self.is_said(&MAY_PASS)
     }
+}
 
+impl Fault {
     /// Whether a server is there that will let us in soon.
     pub(crate) fn is_starting(&self) -> bool {
         self.is_said(&STARTING)

@@ -39,11 +39,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use sealcast_bus::{
-    Bus, BusError, BusFuture, BusReport, BusSetup, Item, Limits, Listener, Offset, ServerAddress,
-    ServerOptions, Tail, Topic,
+    Attempts, Bus, BusError, BusFuture, BusReport, BusSetup, Item, Limits, Listener, Offset,
+    ServerAddress, ServerOptions, Tail, Topic,
 };
 
-use desks::{ANSWER_TIMEOUT, Attempts, Desks, in_time};
+use desks::{ANSWER_TIMEOUT, Desks, in_time};
 use ears::Ears;
 use fault::Fault;
 use listen::PostgresListener;

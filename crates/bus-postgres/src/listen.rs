@@ -3,12 +3,11 @@ use std::future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sealcast_bus::{BusError, BusFuture, Limits, Listener, Topic};
+use sealcast_bus::{Attempts, BusError, BusFuture, Limits, Listener, Topic};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::Shared;
-use crate::desks::Attempts;
 use crate::fault::Fault;
 use crate::send::Mark;
 

@@ -1,15 +1,14 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealcast_bus::{BusError, BusFuture, Item, Offset, Tail, Topic};
+use sealcast_bus::{BusError, BusFuture, Item, Offset, Tail, Topic, each_once, jittered};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::Shared;
-use crate::desks::jittered;
 use crate::ears::Following;
 use crate::log::{Ends, Read};
 
@@ -50,12 +49,7 @@ enum Answer {
 
 impl PostgresTail {
     pub(crate) fn new(shared: Arc<Shared>, topics: Vec<(Topic, Offset)>) -> Self {
-        let mut positions = BTreeMap::new();
-        for (topic, from) in topics {
-            let position = positions.entry(topic).or_insert(from);
-            *position = from.min(*position);
-        }
-        let (topics, positions): (Vec<_>, Vec<_>) = positions.into_iter().unzip();
+        let (topics, positions): (Vec<_>, Vec<_>) = each_once(topics).into_iter().unzip();
         Self {
             misses: shared.ears.misses(),
             shared,

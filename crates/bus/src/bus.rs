@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -120,6 +121,16 @@ pub trait Tail: Send + fmt::Debug {
     ///
     /// Fails when the bus cannot be read; may be called again.
     fn next(&mut self) -> BusFuture<'_, (Topic, Vec<Item>)>;
+}
+
+/// What a tail follows: each topic once, from the lowest of its offsets.
+pub fn each_once(topics: Vec<(Topic, Offset)>) -> BTreeMap<Topic, Offset> {
+    let mut followed = BTreeMap::new();
+    for (topic, from) in topics {
+        let lowest = followed.entry(topic).or_insert(from);
+        *lowest = from.min(*lowest);
+    }
+    followed
 }
 
 /// Hears what is sent on ephemeral topics; made by [`Bus::listen`].

@@ -36,11 +36,13 @@
 //! suite (a feature of that name). [`FileBus`] is the bus without a server: a folder that several
 //! processes of one machine use at once; its format is `spec/bus-file.md`.
 
+mod attempts;
 mod bus;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
 mod file;
+mod packed;
 mod report;
 mod server_address;
 mod server_options;
@@ -48,9 +50,11 @@ mod topic;
 mod url;
 mod users_topics;
 
-pub use bus::{Bus, BusFuture, Item, Limits, Listener, Offset, Tail};
+pub use attempts::{Attempts, MayPass, jittered};
+pub use bus::{Bus, BusFuture, Item, Limits, Listener, Offset, Tail, each_once};
 pub use error::BusError;
 pub use file::{Arrival, ArrivalId, ArrivalPart, FileBus, Mirror, Origin};
+pub use packed::Packed;
 pub use report::{Aspect, BusReport, BusSetup, Standing, Warning};
 pub use server_address::ServerAddress;
 pub use server_options::{Credentials, ServerOptions};

@@ -3,16 +3,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use sealcast_bus::{BusError, Offset, Topic};
+use sealcast_bus::{Attempts, BusError, Offset, Packed, Topic, jittered};
 use tokio::time::sleep;
 
 use super::Logs;
 use crate::chain::Place;
 use crate::fault::Fault;
 use crate::known::{Head, Open};
-use crate::message::{AppendId, Body, Header, Message, Part, Record, pack};
+use crate::message::{AppendId, Body, Header, Message, Part, Record};
 use crate::scan::{PACKED_MAX, Scan};
-use crate::server::{Attempts, jittered};
 
 /// Bytes of packed payloads that go into one message.
 const INLINE_MAX: usize = 128 << 10;
@@ -54,7 +53,7 @@ impl Logs {
     ) -> Result<Option<Offset>, BusError> {
         let appended = async {
             let too_many = || Fault::Odd("more payloads than an append may have");
-            let packed = pack(&payloads).filter(|packed| packed.len() <= PACKED_MAX);
+            let packed = Packed::pack(&payloads).filter(|packed| packed.len() <= PACKED_MAX);
             let packed = Bytes::from(packed.ok_or_else(too_many)?);
             let pieces = packed.chunks(INLINE_MAX);
             let mut addition = Addition {

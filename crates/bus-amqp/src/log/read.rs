@@ -1,13 +1,12 @@
 //! Reading: from what is kept of the end of a log, or from the place where it was last read.
 
-use sealcast_bus::{BusError, Item, Offset, Topic};
+use sealcast_bus::{Attempts, BusError, Item, Offset, Packed, Topic};
 
 use super::{Halfway, Logs};
 use crate::fault::Fault;
 use crate::known::{Open, Reading};
-use crate::message::Packed;
 use crate::scan::{Found, Payloads};
-use crate::server::{Attempts, Desk};
+use crate::server::Desk;
 
 /// What a read is to return.
 #[derive(Clone, Copy, Debug)]

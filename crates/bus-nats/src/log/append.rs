@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use sealcast_bus::{BusError, Offset, Topic};
+use sealcast_bus::{BusError, Offset, Packed, Topic, jittered};
 use tokio::time::sleep;
 
 use super::known::TopicState;
 use super::{Found, Head, Logs};
 use crate::fault::Fault;
-use crate::message::{AppendId, Body, HEADER_BYTES, Header, Message, pack};
-use crate::server::{Published, jittered};
+use crate::message::{AppendId, Body, HEADER_BYTES, Header, Message};
+use crate::server::Published;
 
 /// The most bytes of an append with the table of its lengths.
 pub(crate) const PACKED_MAX: usize = 128 << 20;
@@ -57,7 +57,7 @@ impl Logs {
     ) -> Result<Option<Offset>, Fault> {
         let id = new_id()?;
         let too_many = || Fault::Odd("more payloads than an append may have");
-        let packed = pack(payloads).filter(|packed| packed.len() <= PACKED_MAX);
+        let packed = Packed::pack(payloads).filter(|packed| packed.len() <= PACKED_MAX);
         let packed = Bytes::from(packed.ok_or_else(too_many)?);
         let addition = Addition {
             id,

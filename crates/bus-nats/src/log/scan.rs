@@ -1,14 +1,14 @@
 //! Finding items: the messages of a subject, from the one with a certain item on.
 
 use bytes::Bytes;
-use sealcast_bus::{Item, Topic};
+use sealcast_bus::{Item, Packed, Topic};
 
 use super::append::PACKED_MAX;
 use super::feed::Feed;
 use super::known::{Place, TopicState};
 use super::{Found, Head, Logs};
 use crate::fault::Fault;
-use crate::message::{Body, Packed};
+use crate::message::Body;
 use crate::server::Stored;
 
 /// Messages and parts that are asked for one by one, before more come by themselves.
@@ -134,7 +134,7 @@ impl<'a> Walk<'a> {
         let header = &found.message.header;
         let parts = match &found.message.body {
             Body::Inline(packed) => {
-                return Packed::new(header, packed.clone()).map_err(|_| Fault::Parts);
+                return header.packed(packed.clone()).ok_or(Fault::Parts);
             }
             Body::InParts(parts) => parts,
         };
@@ -156,7 +156,7 @@ impl<'a> Walk<'a> {
             [whole] => whole.clone(),
             parts => parts.concat().into(),
         };
-        Packed::new(header, bytes).map_err(|_| Fault::Parts)
+        header.packed(bytes).ok_or(Fault::Parts)
     }
 
     async fn part(&mut self, seq: u64) -> Result<Bytes, Fault> {

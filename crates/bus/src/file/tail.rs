@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::future;
 use std::sync::Arc;
 
@@ -7,7 +6,7 @@ use rusqlite::Connection;
 use super::fault::Fault;
 use super::scan::{self, Readers};
 use super::watch::Watch;
-use crate::{BusError, BusFuture, Item, Offset, Tail, Topic};
+use crate::{BusError, BusFuture, Item, Offset, Tail, Topic, each_once};
 
 /// Payload bytes of one batch, unless one item alone is larger.
 const BATCH_BYTES_MAX: usize = 1 << 20;
@@ -29,15 +28,10 @@ impl FileTail {
         watch: Arc<Watch>,
         topics: Vec<(Topic, Offset)>,
     ) -> Self {
-        let mut positions = BTreeMap::new();
-        for (topic, from) in topics {
-            let position = positions.entry(topic).or_insert(from);
-            *position = from.min(*position);
-        }
         Self {
             readers,
             watch,
-            positions: Arc::new(positions.into_iter().collect()),
+            positions: Arc::new(each_once(topics).into_iter().collect()),
             turn: 0,
         }
     }
