@@ -307,6 +307,37 @@ async fn a_missing_item_is_damage_and_not_passed_over() {
 }
 
 #[tokio::test]
+async fn a_tail_gives_the_items_of_others_between_errors_about_one_that_is_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let bus = FileBus::open(folder.path()).await.unwrap();
+    for name in ["a", "b", "c"] {
+        append(&bus, name, 1).await.unwrap();
+    }
+    let database = Connection::open(folder.path().join("bus.db")).unwrap();
+    database
+        .execute_batch("UPDATE topic SET next_offset = 2 WHERE name = 'b'")
+        .unwrap();
+    let from = ["a", "b", "c"].map(|name| (topic(name), Offset(0)));
+    let mut tail = bus.tail(from.to_vec());
+    let mut told = Vec::new();
+    for round in 0..12 {
+        told.push(match tail.next().await {
+            Ok((of, items)) => format!("{of}{}", items[0].offset),
+            Err(error) => {
+                assert!(is_damaged(&error), "{error:?}");
+                "damaged".to_owned()
+            }
+        });
+        if round % 4 == 3 {
+            append(&bus, "a", 1).await.unwrap();
+            append(&bus, "c", 1).await.unwrap();
+        }
+    }
+    let all = "a0 b0 c0 damaged c1 a1 damaged damaged c2 a2 damaged damaged";
+    assert_eq!(told.join(" "), all);
+}
+
+#[tokio::test]
 async fn a_bus_that_others_keep_locked_is_busy_and_then_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let bus = FileBus::open(folder.path()).await.unwrap();

@@ -43,9 +43,13 @@ impl Readers {
         run_blocking(move || {
             readers
                 .with_connection(read)
-                .map_err(|fault| readers.place.tell(fault))
+                .map_err(|fault| readers.tell(fault))
         })
         .await
+    }
+
+    pub(super) fn tell(&self, fault: Fault) -> BusError {
+        self.place.tell(fault)
     }
 
     fn with_connection<T>(

@@ -50,10 +50,14 @@ impl FileTail {
                 .readers
                 .run(move |connection| first_ready(connection, &positions, turn))
                 .await?;
-            match ready {
-                Some((index, items)) => return Ok(self.advance(index, items)),
-                None => waiting.changed().await,
-            }
+            let Some((index, items)) = ready else {
+                waiting.changed().await;
+                continue;
+            };
+            // Whatever comes of it, the others come first then.
+            self.turn = index + 1;
+            let items = items.map_err(|fault| self.readers.tell(fault))?;
+            return Ok(self.advance(index, items));
         }
     }
 
@@ -62,7 +66,6 @@ impl FileTail {
         if let Some(last) = items.last() {
             *position = Offset(last.offset.0 + 1);
         }
-        self.turn = index + 1;
         (topic.clone(), items)
     }
 }
@@ -73,19 +76,22 @@ impl Tail for FileTail {
     }
 }
 
-/// The first topic with items, beginning at `turn`.
+/// The index of a topic, and what comes of reading it.
+type Looked = (usize, Result<Vec<Item>, Fault>);
+
+/// The first topic with items, or what keeps it from being read, beginning at `turn`.
 fn first_ready(
     connection: &mut Connection,
     positions: &[(Topic, Offset)],
     turn: usize,
-) -> Result<Option<(usize, Vec<Item>)>, Fault> {
+) -> Result<Option<Looked>, Fault> {
     let snapshot = connection.transaction()?;
     let order = (0..positions.len()).cycle().skip(turn);
     for index in order.take(positions.len()) {
         let (topic, from) = &positions[index];
-        let items = scan::items(&snapshot, topic, *from, BATCH_BYTES_MAX)?;
-        if !items.is_empty() {
-            return Ok(Some((index, items)));
+        match scan::items(&snapshot, topic, *from, BATCH_BYTES_MAX) {
+            Ok(items) if items.is_empty() => {}
+            found => return Ok(Some((index, found))),
         }
     }
     Ok(None)
