@@ -174,7 +174,11 @@ fn server(text: &str, default: u16) -> Option<String> {
         Some(rest) => {
             let (address, port) = rest.split_once(']')?;
             let address: std::net::Ipv6Addr = address.parse().ok()?;
-            (format!("[{address}]"), port.strip_prefix(':'))
+            let port = match port {
+                "" => None,
+                port => Some(port.strip_prefix(':')?),
+            };
+            (format!("[{address}]"), port)
         }
         None => match text.split_once(':') {
             Some((host, port)) => (host.to_ascii_lowercase(), Some(port)),
@@ -185,8 +189,9 @@ fn server(text: &str, default: u16) -> Option<String> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
         !host.is_empty() && host.chars().all(allowed)
     };
+    let has_sign = port.is_some_and(|port| port.starts_with('+'));
     let port: u16 = port.map_or(Ok(default), str::parse).ok()?;
-    let is_usable = (host.starts_with('[') || is_host(&host)) && port > 0;
+    let is_usable = (host.starts_with('[') || is_host(&host)) && port > 0 && !has_sign;
     is_usable.then(|| format!("{host}:{port}"))
 }
 
@@ -257,6 +262,8 @@ mod tests {
             "nats://[::1",
             "nats://[x]",
             "nats://::1",
+            "nats://[::1]x",
+            "nats://a:+80",
         ] {
             assert_eq!(address(text), Err(BusUrlError::Server), "{text}");
         }
