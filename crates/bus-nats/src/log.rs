@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sealcast_bus::{BusError, Item, Offset, Packed, Topic};
 
 use crate::fault::Fault;
-use crate::message::{AppendId, Message, Odd};
+use crate::message::{Header, Message, Odd};
 use crate::server::{Server, Stored};
 use feed::Feeds;
 use known::{Known, TopicState};
@@ -23,7 +23,7 @@ pub(crate) struct Logs {
     known: Known,
     feeds: Arc<Feeds>,
     /// The payloads that were read last and not to their end: the next read goes on in them.
-    halfway: Mutex<Option<(AppendId, Packed)>>,
+    halfway: Mutex<Option<(Header, Packed)>>,
 }
 
 /// How a topic ends.
@@ -135,7 +135,7 @@ impl Logs {
             }
         }
         // Somebody else wrote there; what belongs there lies before it.
-        let head = self.walk_to_end(topic, subject, last).await?;
+        let head = self.walk_to_end(topic, subject, known, last).await?;
         Ok((head, None))
     }
 
@@ -160,7 +160,7 @@ impl Logs {
         }
     }
 
-    fn halfway(&self) -> std::sync::MutexGuard<'_, Option<(AppendId, Packed)>> {
+    fn halfway(&self) -> std::sync::MutexGuard<'_, Option<(Header, Packed)>> {
         self.halfway.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,6 +12,8 @@ const IN_PARTS: u8 = 1;
 /// Bytes before the body.
 pub(crate) const HEADER_BYTES: usize = 49;
 const PART_BYTES: usize = 8;
+/// The most parts that a message names.
+const PARTS_MAX: usize = 2_048;
 
 /// Names one append, so that its writer knows it again.
 pub(crate) type AppendId = [u8; 16];
@@ -123,6 +125,9 @@ impl Message {
                 let (parts, []) = rest.as_chunks::<PART_BYTES>() else {
                     return Err(Odd::Garbled);
                 };
+                if parts.len() > PARTS_MAX {
+                    return Err(Odd::Garbled);
+                }
                 Body::InParts(parts.iter().map(|part| u64::from_be_bytes(*part)).collect())
             }
             _ => return Err(Odd::Garbled),
@@ -208,6 +213,10 @@ mod tests {
         let mut odd_parts = in_parts(&[3]).encode();
         odd_parts.push(0);
         assert_eq!(decode(&odd_parts), Err(Odd::Garbled));
+        let most: Vec<u64> = (1..=2_048).collect();
+        assert!(decode(&in_parts(&most).encode()).is_ok());
+        let more = [&most[..], &[1]].concat();
+        assert_eq!(decode(&in_parts(&more).encode()), Err(Odd::Garbled));
     }
 
     #[test]

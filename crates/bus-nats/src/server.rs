@@ -116,10 +116,10 @@ impl Server {
         self.get(ask).await
     }
 
-    /// The message at a sequence number.
-    pub(crate) async fn at(&self, seq: u64) -> Result<Option<Stored>, Fault> {
-        let ask = || self.stream.raw_message_builder().sequence(seq);
-        self.get(ask).await
+    /// The message at a sequence number, if it is one of a subject.
+    pub(crate) async fn at(&self, subject: &str, seq: u64) -> Result<Option<Stored>, Fault> {
+        let found = self.next(subject, seq).await?;
+        Ok(found.filter(|found| found.seq == seq))
     }
 
     async fn get(&self, ask: impl Fn() -> RawMessageBuilder) -> Result<Option<Stored>, Fault> {

@@ -22,6 +22,8 @@ pub(super) struct Feed {
     given_back: Option<Stored>,
     parts: Option<Coming>,
     later_part: Option<Stored>,
+    /// The part that came last.
+    part_at: u64,
     /// The message behind which the next one is.
     at: u64,
     /// Over which connection it comes.
@@ -37,6 +39,7 @@ impl Feed {
             given_back: None,
             parts: None,
             later_part: None,
+            part_at: 0,
             at,
             misses,
         })
@@ -63,18 +66,23 @@ impl Feed {
         if self.parts.is_none() {
             self.parts = server.coming(subject, seq).await;
         }
+        // One that has passed does not come again.
+        if seq <= self.part_at {
+            return None;
+        }
         let parts = self.parts.as_mut()?;
         loop {
             let part = match self.later_part.take() {
                 Some(part) => part,
                 None => parts.next().await?,
             };
-            if part.seq == seq {
-                return Some(part.bytes);
-            }
             if part.seq > seq {
                 self.later_part = Some(part);
                 return None;
+            }
+            self.part_at = part.seq;
+            if part.seq == seq {
+                return Some(part.bytes);
             }
         }
     }

@@ -138,8 +138,8 @@ impl<'a> Walk<'a> {
             }
             Body::InParts(parts) => parts,
         };
-        if let Some((id, packed)) = &*self.logs.halfway()
-            && *id == header.id
+        if let Some((of, packed)) = &*self.logs.halfway()
+            && of == header
         {
             return Ok(packed.clone());
         }
@@ -161,14 +161,14 @@ impl<'a> Walk<'a> {
 
     async fn part(&mut self, seq: u64) -> Result<Bytes, Fault> {
         let server = &self.logs.server;
-        if let Some(feed) = &mut self.feed {
-            let subject = server.subjects.part(self.topic);
-            if let Some(bytes) = feed.part(server, &subject, seq).await {
-                return Ok(bytes);
-            }
+        let subject = server.subjects.part(self.topic);
+        if let Some(feed) = &mut self.feed
+            && let Some(bytes) = feed.part(server, &subject, seq).await
+        {
+            return Ok(bytes);
         }
         self.asked += 1;
-        let stored = server.at(seq).await?.ok_or(Fault::Parts)?;
+        let stored = server.at(&subject, seq).await?.ok_or(Fault::Parts)?;
         Ok(stored.bytes)
     }
 
@@ -236,15 +236,17 @@ impl Logs {
         }
     }
 
-    /// How a topic ends before messages that do not belong there.
+    /// How a topic ends before messages that do not belong there. What lies before its end as it is
+    /// `known` is not looked at.
     pub(super) async fn walk_to_end(
         &self,
         topic: &Topic,
         subject: &str,
+        known: Option<Head>,
         last: u64,
     ) -> Result<Head, Fault> {
-        let mut walk = Walk::behind(self, topic, subject, 0);
-        let mut head = Head::default();
+        let mut head = known.filter(|of| of.last <= last).unwrap_or_default();
+        let mut walk = Walk::behind(self, topic, subject, head.last);
         while let Some(found) = walk.next(last).await? {
             head = Head::of(&found, last);
         }
@@ -367,7 +369,7 @@ impl<'a> Reading<'a> {
                 self.next = header.end();
                 let seq = found.seq;
                 self.state.put_place(self.next, Place { seq, asked });
-                self.logs.halfway().take_if(|(id, _)| *id == header.id);
+                self.logs.halfway().take_if(|(of, _)| of == header);
             }
             false => {
                 let seq = header.prev;
@@ -376,7 +378,7 @@ impl<'a> Reading<'a> {
                     walk.give_back(stored, seq);
                 }
                 if matches!(found.message.body, Body::InParts(_)) {
-                    *self.logs.halfway() = Some((header.id, packed));
+                    *self.logs.halfway() = Some((*header, packed));
                 }
             }
         }

@@ -20,8 +20,12 @@ impl Logs {
         let subject = self.server.subjects.log(topic);
         let trimmed = self.trimmed(topic, &subject, &head).await?;
         // First the parts: afterwards nothing says any more where they are.
+        let parts = self.server.subjects.part(topic);
         for part in trimmed.parts {
-            self.server.delete(part).await;
+            // Whoever named it may have named what is somebody else's.
+            if self.server.at(&parts, part).await?.is_some() {
+                self.server.delete(part).await;
+            }
         }
         self.server.purge(&subject, trimmed.until).await
     }

@@ -230,6 +230,116 @@ async fn a_trim_frees_the_room_of_large_appends_too() {
     assert_eq!(found[0].payload, large[0]);
 }
 
+/// A message of a log as the bus writes it, with parts that lie wherever its writer says.
+fn with_parts(prev: u64, first: u64, parts: &[u64]) -> Vec<u8> {
+    let mut bytes = b"SCN\x01\x01".to_vec();
+    bytes.extend(prev.to_be_bytes());
+    bytes.extend(first.to_be_bytes());
+    bytes.extend(1_u32.to_be_bytes());
+    bytes.extend([0; 8 + 16]);
+    bytes.extend(parts.iter().flat_map(|part| part.to_be_bytes()));
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trim_removes_nothing_of_other_topics_whatever_a_message_names_as_its_parts() {
+    let server = Server::start();
+    let bus = open(&server, "x").await;
+    let (inbox, other) = (topic("d/1/inbox"), topic("s/1f/access/1"));
+    bus.append(&other, vec![item(0)]).await.unwrap();
+    bus.append(&other, vec![vec![7; 300 << 10]]).await.unwrap();
+    bus.append(&inbox, vec![item(0)]).await.unwrap();
+    let stranger = stranger(&server).await;
+    let stream = stranger.get_stream("x").await.unwrap();
+    let last = stream.cached_info().state.last_sequence;
+    let forged = with_parts(last, 1, &(1..=last).collect::<Vec<_>>());
+    publish(&stranger, "x.log.d.1.inbox", forged).await;
+    bus.append(&inbox, vec![item(2)]).await.unwrap();
+    bus.trim(&inbox, Offset(2)).await.unwrap();
+    let left = bus.read(&inbox, Offset(0), 1 << 20).await.unwrap();
+    assert_eq!((left.len(), &left[0].payload), (1, &item(2)));
+    let bus = open(&server, "x").await;
+    let first = bus.read(&other, Offset(0), 1).await.unwrap();
+    assert_eq!(first[0].payload, item(0));
+    let second = bus.read(&other, Offset(1), 1).await.unwrap();
+    assert_eq!(second[0].payload, [7; 300 << 10]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parts_that_a_message_names_elsewhere_or_again_and_again_stall_nobody() {
+    let server = Server::start();
+    let bus = open(&server, "x").await;
+    let (log, elsewhere) = (topic("a"), topic("b"));
+    bus.append(&elsewhere, vec![item(0)]).await.unwrap();
+    // Enough of them for what comes to come by itself.
+    for number in 0..6 {
+        bus.append(&log, vec![item(number)]).await.unwrap();
+    }
+    let stranger = stranger(&server).await;
+    let mut last = {
+        let stream = stranger.get_stream("x").await.unwrap();
+        stream.cached_info().state.last_sequence
+    };
+    let mut published = async |subject: &str, payload: Vec<u8>| {
+        publish(&stranger, subject, payload).await;
+        last += 1;
+        last
+    };
+    let lengths = published("x.part.a", vec![0; 4]).await;
+    let mut again = vec![lengths];
+    again.extend([published("x.part.a", vec![]).await; 1_000]);
+    let prev = published("x.log.a", with_parts(lengths - 1, 6, &again)).await;
+    published("x.log.a", with_parts(prev, 7, &[1; 1_000])).await;
+    bus.append(&log, vec![item(8)]).await.unwrap();
+    for bus in [open(&server, "x").await, bus] {
+        let mut next = 0;
+        let mut told = Vec::new();
+        while next < 9 {
+            let read = bus.read(&log, Offset(next), 1 << 20);
+            match timeout(LONG, read).await.expect("an answer") {
+                Ok(items) => {
+                    told.extend(items.iter().map(|item| item.offset.0));
+                    next = items.last().unwrap().offset.0 + 1;
+                }
+                Err(error) => {
+                    assert!(matches!(error, BusError::Damaged { .. }), "{error:?}");
+                    next += 1;
+                }
+            }
+        }
+        assert_eq!(told, [0, 1, 2, 3, 4, 5, 6, 8]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_at_the_end_of_a_log_does_not_have_all_of_it_read_again() {
+    let server = Server::start();
+    let bus = open(&server, "x").await;
+    let log = topic("a");
+    for number in 0..20 {
+        bus.append(&log, vec![item(number)]).await.unwrap();
+    }
+    let stranger = stranger(&server).await;
+    publish(&stranger, "x.log.a", b"garbage".to_vec()).await;
+    assert_eq!(bus.end(&log).await.unwrap(), Offset(20));
+    let client = stranger.client();
+    let mut asked = client.subscribe("$JS.API.>").await.unwrap();
+    client.flush().await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(bus.end(&log).await.unwrap(), Offset(20));
+    }
+    client.publish("$JS.API.marked", "".into()).await.unwrap();
+    let mut count = 0;
+    while let Some(message) = timeout(LONG, asked.next()).await.expect("the mark") {
+        match message.subject.as_str() {
+            "$JS.API.marked" => break,
+            _ => count += 1,
+        }
+    }
+    // Each asks for the last message, and no more.
+    assert_eq!(count, 3);
+}
+
 /// A command ends as soon as its append is acknowledged; whoever follows hears of it at once all the
 /// same, and not only when it next looks.
 #[test]
