@@ -34,12 +34,13 @@ pub(crate) async fn append(
     }
     let stamp = match is_live(&topic) {
         true => 0,
-        false => home.mirror.bus().end(&topic).await?.0,
+        false => home.mirror.next_stamp(&topic).await?,
     };
     let append = Append { stamp, payloads };
     let id = line.next_id();
     let all = messages(&line.names, &line.link, (&topic, id), append.encode(), 0).await;
     let mut all = all.map_err(|fault| line.fault(fault))?;
+    let parts = parts_of(all.len());
     let published = match all.len() {
         1 => line.link.publish(all.remove(0)).await.map(drop),
         _ => publish_at_once(line, all).await,
@@ -51,6 +52,7 @@ pub(crate) async fn append(
         stamp,
         payloads: append.payloads,
         is_own: true,
+        parts,
     };
     let offsets = match home.mirror.take_in(vec![arrival]).await {
         // The broker has it, so that it may come all the same.
@@ -58,6 +60,14 @@ pub(crate) async fn append(
         taken_in => taken_in?,
     };
     Ok(offsets.first().copied().unwrap_or_default())
+}
+
+/// In how many parts something travels that takes so many messages.
+pub(crate) fn parts_of(messages: usize) -> u32 {
+    match messages {
+        0 | 1 => 0,
+        parts => u32::try_from(parts).unwrap_or(u32::MAX),
+    }
 }
 
 /// The messages that an append travels in: one, or parts where the broker takes no more at once.
@@ -129,8 +139,9 @@ pub(crate) async fn trim(
                     break 'topic;
                 }
                 at = origin.behind;
-                let name = line.names.log(&topic, origin.id.into());
-                let cleared = line.link.publish(empty(name, true)).await;
+                let names = line.names.all(&topic, origin.id.into(), origin.parts);
+                let empty = names.map(|name| empty(name, true)).collect();
+                let cleared = publish_at_once(line, empty).await;
                 cleared.map_err(|fault| line.fault(fault))?;
             }
             if origins.is_empty() {

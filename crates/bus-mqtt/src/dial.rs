@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -49,6 +49,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 #[derive(Clone)]
 pub(crate) struct Dial {
     servers: Vec<String>,
+    /// The one that let us in last, with which the next attempt begins.
+    begin: Arc<AtomicUsize>,
     tls: Option<TlsConnector>,
     login: Option<(String, String)>,
     /// Whether the broker was found to speak 3.1.1 and no more.
@@ -86,6 +88,7 @@ impl Dial {
         };
         Ok(Self {
             servers: address.servers().to_vec(),
+            begin: Arc::default(),
             tls,
             login,
             is_three: Arc::default(),
@@ -101,9 +104,15 @@ impl Dial {
     /// gone; for 0 it has none before.
     pub(crate) async fn connect(&self, client: &str, kept_for: u32) -> Result<Connection, Fault> {
         let mut fault = Fault::Closed;
-        for server in &self.servers {
+        let count = self.servers.len();
+        let begin = self.begin.load(Ordering::Relaxed);
+        for index in (begin..begin + count).map(|at| at % count) {
+            let server = &self.servers[index];
             match self.connect_to(server, client, kept_for).await {
-                Ok(connection) => return Ok(connection),
+                Ok(connection) => {
+                    self.begin.store(index, Ordering::Relaxed);
+                    return Ok(connection);
+                }
                 Err(met) => fault = met,
             }
         }
@@ -326,6 +335,48 @@ impl PacketReader {
                 return Ok(Incoming::Oversized(id));
             }
             self.fill().await?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use sealcast_bus::BusUrl;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Counts who comes, and says the same to each.
+    async fn server(says: &'static [u8]) -> (u16, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&count);
+        tokio::spawn(async move {
+            let mut all = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
+                stream.write_all(says).await.ok();
+                all.push(stream);
+            }
+        });
+        (port, count)
+    }
+
+    #[tokio::test]
+    async fn the_server_that_let_us_in_is_the_first_to_be_tried_again() {
+        // It is not available.
+        let (one, turned) = server(b"\x20\x03\x00\x88\x00").await;
+        let (two, let_in) = server(b"\x20\x03\x00\x00\x00").await;
+        let url = format!("mqtt://127.0.0.1:{one},127.0.0.1:{two}/x");
+        let url = BusUrl::parse(&url).unwrap();
+        let dial = Dial::new(url.server().unwrap(), &ServerOptions::default()).unwrap();
+        for count in 1..4 {
+            dial.clone().connect("sc", 0).await.unwrap();
+            assert_eq!(let_in.load(Ordering::Relaxed), count);
+            assert_eq!(turned.load(Ordering::Relaxed), 1);
         }
     }
 }

@@ -47,7 +47,7 @@ fn said(code: u8) -> String {
         0x02 | 0x85 => "it does not like the client id",
         0x03 | 0x88 | 0x89 => "it is not available",
         0x04 | 0x86 => "user or password are wrong",
-        0x05 | 0x87 => "this user may not",
+        0x05 | NOT_AUTHORISED => "this user may not",
         0x8b => "it is shutting down",
         0x8e => "another client has the same id",
         0x95 => "the message is too large",
@@ -58,8 +58,12 @@ fn said(code: u8) -> String {
 }
 
 const QUOTA: u8 = 0x97;
+const NOT_AUTHORISED: u8 = 0x87;
 
 impl Fault {
+    /// The broker refused what this user has no right to.
+    pub(crate) const MAY_NOT: Self = Self::Refused(NOT_AUTHORISED);
+
     pub(crate) fn no_answer(error: impl StdError + Send + Sync + 'static) -> Self {
         Self::NoAnswer(Arc::new(error))
     }
@@ -69,7 +73,7 @@ impl Fault {
         match self {
             Self::Refused(QUOTA) => BusError::Full { place },
             // Who may not use a bus cannot reach it.
-            Self::Refused(code) if code != 0x87 => BusError::Backend(Box::new(self)),
+            Self::Refused(code) if code != NOT_AUTHORISED => BusError::Backend(Box::new(self)),
             Self::NoAnswer(_)
             | Self::Late
             | Self::Closed

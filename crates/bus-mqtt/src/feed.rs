@@ -24,7 +24,7 @@ use crate::message::{
 use crate::packet::Publish;
 use crate::past::Desk;
 use asking::{Asking, Step};
-use survey::{Survey, Trace};
+use survey::{Refused, Survey, Trace};
 use users::Unasked;
 
 /// How often a process looks whether the one that feeds has ended.
@@ -112,11 +112,12 @@ async fn feed(
         steps: steps_tx,
         asking: Asking::starting_at(question),
         answered: BTreeSet::new(),
+        refused: Refused::default(),
         desk: Desk::new(is_archive),
         unasked,
     };
     loop {
-        let given_up_at = feeder.asking.given_up_at();
+        let wakes_at = feeder.wakes_at();
         tokio::select! {
             step = steps.recv() => match step {
                 Some(step) => feeder.step(step).await?,
@@ -126,10 +127,11 @@ async fn feed(
                 feeder.handle(event.ok_or(Fault::Closed)?).await?;
                 feeder.handle_waiting(&mut events).await?;
             }
-            () = sleep_until(given_up_at.unwrap_or_else(Instant::now)), if given_up_at.is_some() => {
+            () = sleep_until(wakes_at.unwrap_or_else(Instant::now)), if wakes_at.is_some() => {
                 // An answer may be there that is not looked at yet.
                 feeder.handle_waiting(&mut events).await?;
                 feeder.give_up();
+                feeder.try_refused_again().await?;
             }
             items = wanted.next() => {
                 let scopes = items?.1.into_iter().filter_map(text);
@@ -175,12 +177,19 @@ struct Feeder {
     asking: Asking,
     /// Scopes of which the mirror has all that is to be had, once it has what arrived.
     answered: BTreeSet<String>,
+    refused: Refused,
     /// Where others are answered.
     desk: Desk,
     unasked: Unasked,
 }
 
 impl Feeder {
+    /// When something is to be done by itself.
+    fn wakes_at(&self) -> Option<Instant> {
+        let both = [self.asking.given_up_at(), self.refused.until];
+        both.into_iter().flatten().min()
+    }
+
     /// Deals with what has come, and takes it in.
     async fn handle_waiting(
         &mut self,
@@ -272,10 +281,10 @@ impl Feeder {
                     None => Append::decode(&publish.payload).ok(),
                     Some(part) => self.part(&topic, (id, part), &publish).await?,
                 };
-                append.map(|append| (topic, id, append))
+                append.map(|append| (topic, id, append, part.map_or(0, |part| part.count)))
             }
             // The owner of an inbox has taken it, or somebody says so.
-            Some((topic, id, None)) if bytes == 0 && is_inbox(&topic) => {
+            Some((topic, id, _)) if bytes == 0 && is_inbox(&topic) => {
                 self.take_in().await?;
                 self.home.mirror.disown(&topic, id.into()).await?;
                 None
@@ -284,13 +293,14 @@ impl Feeder {
             Some(_) | None => None,
         };
         match arrived {
-            Some((topic, id, append)) => {
+            Some((topic, id, append, parts)) => {
                 let arrival = Arrival {
                     topic,
                     id: id.into(),
                     stamp: append.stamp,
                     payloads: append.payloads,
                     is_own: false,
+                    parts,
                 };
                 self.arrive(arrival, (bytes, is_past), receipt).await
             }

@@ -114,6 +114,12 @@ impl Home {
         Ok(items.into_iter().filter_map(text).collect())
     }
 
+    /// Tells whoever waits for scopes to which of them the broker lets this home not subscribe.
+    pub(crate) async fn set_refused(&self, scopes: &BTreeSet<String>) -> Result<(), BusError> {
+        let lines: String = scopes.iter().map(|of| format!("{of}\n")).collect();
+        self.replace_own("refused", lines.into_bytes()).await
+    }
+
     /// The scopes of which others are asked for what had passed, and since when, in milliseconds since
     /// the Unix epoch; until that was answered.
     pub(crate) async fn asked(&self) -> Result<BTreeMap<String, u64>, BusError> {
@@ -155,7 +161,8 @@ impl Home {
         self.own.trim(&topic, at).await
     }
 
-    /// Sees to it that scopes are followed, and waits until they are in the mirror.
+    /// Sees to it that scopes are followed, and waits until they are in the mirror, or the broker is found
+    /// to refuse one of them.
     pub(crate) async fn follow(
         &self,
         scopes: &BTreeSet<String>,
@@ -169,16 +176,28 @@ impl Home {
         if lacking.is_empty() {
             return Ok(());
         }
+        let refused = own_topic("refused")?;
+        let told = self.own.end(&refused).await?;
         let (followed, _) = self.followed().await?;
         let new = lacking.difference(&followed);
         let new: Vec<_> = new.map(|scope| scope.clone().into_bytes()).collect();
         self.own.append(&own_topic("follow")?, new).await?;
         let from = self.lock().next;
-        let mut tail = self.own.tail(vec![(own_topic("ready")?, from)]);
+        let ready = (own_topic("ready")?, from);
+        let mut tail = self.own.tail(vec![ready, (refused.clone(), told)]);
         let waiting = async {
             while !self.lacking(scopes).is_empty() {
-                let (_, items) = tail.next().await?;
-                self.note_ready(items);
+                let (topic, items) = tail.next().await?;
+                if topic != refused {
+                    self.note_ready(items);
+                    continue;
+                }
+                let said = items.into_iter().next_back().and_then(text);
+                let said = said.unwrap_or_default();
+                let lacking = self.lacking(scopes);
+                if said.lines().any(|scope| lacking.contains(scope)) {
+                    return Err(Fault::MAY_NOT.at(place));
+                }
             }
             Ok(())
         };
@@ -312,6 +331,35 @@ mod tests {
         followed.unwrap();
         two.follow(&scopes, "x").await.unwrap();
         assert_eq!(two.followed().await.unwrap(), (scopes, Offset(2)));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_what_the_broker_refuses_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path()).await.unwrap();
+        let of = |name: &str| BTreeSet::from([name.to_owned()]);
+        // What was refused earlier may not be any more.
+        home.set_refused(&of("s/1f/#")).await.unwrap();
+        let feeding = async {
+            let mut tail = home.tail_followed(Offset(0)).unwrap();
+            tail.next().await.unwrap();
+            home.set_refused(&of("s/2f/#")).await.unwrap();
+            home.set_ready(&of("s/1f/#")).await.unwrap();
+        };
+        let one = of("s/1f/#");
+        let (followed, ()) = tokio::join!(home.follow(&one, "x"), feeding);
+        followed.unwrap();
+        let feeding = async {
+            let mut tail = home.tail_followed(Offset(1)).unwrap();
+            tail.next().await.unwrap();
+            home.set_refused(&of("s/2f/#")).await.unwrap();
+        };
+        let two = of("s/2f/#");
+        let (followed, ()) = tokio::join!(home.follow(&two, "x"), feeding);
+        let BusError::Unreachable { cause, .. } = followed.unwrap_err() else {
+            panic!("it is unreachable");
+        };
+        assert_eq!(cause.to_string(), "the broker refused: this user may not");
     }
 
     #[tokio::test]

@@ -96,7 +96,7 @@ impl Line {
             }
         };
         let link = Link::open(dial, client, on_event).await?;
-        link.subscribe(mine).await?;
+        link.subscribe_to_all(mine).await?;
         Ok(Self {
             link,
             names,
@@ -286,7 +286,7 @@ impl MqttListener {
         }
         // What was on its way before is behind us when a message to ourselves has come back.
         let begun = async {
-            line.link.subscribe(filters).await?;
+            line.link.subscribe_to_all(filters).await?;
             line.ask(line.names.echo(line.writer), since).await
         };
         begun.await.map_err(|fault| line.fault(fault))?;

@@ -116,12 +116,12 @@ pub(crate) struct Taken {
 
 enum Command {
     Publish(Publish, Done, Held),
-    Subscribe {
-        filters: Vec<String>,
-        done: oneshot::Sender<Result<(), Fault>>,
-    },
+    Subscribe(Vec<String>, Subscribed),
     Unsubscribe(Vec<String>),
 }
+
+/// Told which filters the broker refused.
+type Subscribed = oneshot::Sender<Vec<String>>;
 
 /// Told by the broker's code for what became of it.
 type Done = oneshot::Sender<Result<u8, Fault>>;
@@ -190,28 +190,34 @@ impl Link {
         Ok(Flying(outcome))
     }
 
-    /// Subscribes, and returns when the broker has done so; what is retained comes, also where the
-    /// subscription is not new. Where the session does not last, it is done again with each new
-    /// connection.
-    pub(crate) async fn subscribe(&self, filters: Vec<String>) -> Result<(), Fault> {
+    /// As [`subscribe`](Self::subscribe), to nothing less than all of it.
+    pub(crate) async fn subscribe_to_all(&self, filters: Vec<String>) -> Result<(), Fault> {
+        match self.subscribe(filters).await?.is_empty() {
+            true => Ok(()),
+            false => Err(Fault::MAY_NOT),
+        }
+    }
+
+    /// Subscribes, and returns when the broker has done so, with what it refused; what is retained comes,
+    /// also where the subscription is not new. Where the session does not last, it is done again with
+    /// each new connection.
+    pub(crate) async fn subscribe(&self, filters: Vec<String>) -> Result<Vec<String>, Fault> {
         let subscribing = async {
+            let mut refused = Vec::new();
             for some in filters.chunks(FILTERS_MAX) {
                 loop {
                     let (done, outcome) = oneshot::channel();
-                    let command = Command::Subscribe {
-                        filters: some.to_vec(),
-                        done,
-                    };
+                    let command = Command::Subscribe(some.to_vec(), done);
                     let sent = self.commands.send(command).await;
                     sent.map_err(|_| Fault::Closed)?;
                     // Without an answer the connection broke.
-                    if let Ok(answered) = outcome.await {
-                        answered?;
+                    if let Ok(some) = outcome.await {
+                        refused.extend(some);
                         break;
                     }
                 }
             }
-            Ok(())
+            Ok(refused)
         };
         let subscribed = timeout(PATIENCE, subscribing).await;
         subscribed.map_err(|_| Fault::Late).flatten()
@@ -278,8 +284,8 @@ struct Runner {
     next_id: u16,
     flight: VecDeque<Flight>,
     flight_bytes: usize,
-    /// Who waits for subscriptions.
-    asked: BTreeMap<u16, oneshot::Sender<Result<(), Fault>>>,
+    /// Who waits for subscriptions, and to what.
+    asked: BTreeMap<u16, (Vec<String>, Subscribed)>,
     /// What is subscribed to with each connection.
     filters: BTreeSet<String>,
 }
@@ -404,13 +410,13 @@ impl Runner {
                     connection: self.connections,
                 });
             }
-            Command::Subscribe { filters, done } => {
+            Command::Subscribe(filters, done) => {
                 let id = self.draw_id();
                 put_subscribe(version, id, &filters, out);
                 if self.client.kept_for == 0 {
-                    self.filters.extend(filters);
+                    self.filters.extend(filters.iter().cloned());
                 }
-                self.asked.insert(id, done);
+                self.asked.insert(id, (filters, done));
             }
             Command::Unsubscribe(filters) => {
                 let id = self.draw_id();
@@ -451,14 +457,12 @@ impl Runner {
             Incoming::Oversized(None) => {}
             Incoming::Oversized(Some(id)) => put_publish_done(id, out),
             Incoming::Packet(Packet::PublishDone { id, code }) => self.land(id, code),
-            Incoming::Packet(Packet::SubscribeDone { id, is_refused }) => {
-                let outcome = match is_refused {
-                    true => Err(Fault::Refused(0x87)),
-                    false => Ok(()),
-                };
-                if let Some(done) = self.asked.remove(&id) {
+            Incoming::Packet(Packet::SubscribeDone { id, codes }) => {
+                if let Some((mut filters, done)) = self.asked.remove(&id) {
+                    let mut codes = codes.iter();
+                    filters.retain(|_| codes.next().is_none_or(|code| *code >= REFUSED));
                     // Whoever asked may have left.
-                    let _is_told = done.send(outcome).is_ok();
+                    let _is_told = done.send(filters).is_ok();
                 }
             }
             Incoming::Packet(Packet::Goodbye(code)) => return Err(Fault::Goodbye(code)),

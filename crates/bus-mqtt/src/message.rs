@@ -159,6 +159,20 @@ impl Names {
         format!("{}.{number:x}.{count:x}", self.log(topic, id))
     }
 
+    /// The names of all messages in which one travels: so many parts, or it alone where that is 0.
+    pub(crate) fn all(
+        &self,
+        topic: &Topic,
+        id: MessageId,
+        count: u32,
+    ) -> impl Iterator<Item = String> {
+        let whole = (count == 0).then(|| self.log(topic, id));
+        // As many as a mirror joins.
+        let numbers = 0..count.min(PARTS_MAX);
+        let parts = numbers.map(move |number| self.part(topic, id, PartOf { number, count }));
+        whole.into_iter().chain(parts)
+    }
+
     /// What of a bus a message is, by the topic that it came on.
     pub(crate) fn parse_log(&self, name: &str) -> Option<(Topic, MessageId, Option<PartOf>)> {
         let rest = name.strip_prefix(&self.prefix)?.strip_prefix("/log/")?;
@@ -377,6 +391,10 @@ mod tests {
         for name in ["a", ".", "s/1f/data/kitchen", "a/~/b"] {
             let on = names.part(&topic(name), ID, part);
             assert_eq!(names.parse_log(&on), Some((topic(name), ID, Some(part))));
+            let all: Vec<_> = names.all(&topic(name), ID, 17).collect();
+            assert_eq!((all.len(), &all[2]), (17, &on));
+            let alone: Vec<_> = names.all(&topic(name), ID, 0).collect();
+            assert_eq!(alone, [names.log(&topic(name), ID)]);
         }
         for odd in [
             "p/log/a",

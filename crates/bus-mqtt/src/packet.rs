@@ -59,9 +59,10 @@ pub(crate) enum Packet {
         id: u16,
         code: u8,
     },
+    /// A code for each filter.
     SubscribeDone {
         id: u16,
-        is_refused: bool,
+        codes: Bytes,
     },
     UnsubscribeDone,
     Pong,
@@ -127,8 +128,8 @@ pub(crate) fn decode(version: Version, first: u8, body: Bytes) -> Result<Packet,
         9 => {
             let id = number(&mut rest)?;
             skip_properties(version, &mut rest)?;
-            let is_refused = rest.is_empty() || rest.iter().any(|code| *code >= REFUSED);
-            Ok(Packet::SubscribeDone { id, is_refused })
+            let codes = Bytes::copy_from_slice(rest);
+            Ok(Packet::SubscribeDone { id, codes })
         }
         11 => Ok(Packet::UnsubscribeDone),
         13 => Ok(Packet::Pong),
@@ -480,11 +481,14 @@ mod tests {
         let done = |id, code| Ok(Packet::PublishDone { id, code });
         assert_eq!(five(b"\x40\x02\x01\x02"), done(258, 0));
         assert_eq!(five(b"\x40\x04\x00\x03\x10\x00"), done(3, 0x10));
-        let subscribed = |is_refused| Ok(Packet::SubscribeDone { id: 9, is_refused });
-        assert_eq!(five(b"\x90\x05\x00\x09\x00\x01\x01"), subscribed(false));
-        assert_eq!(five(b"\x90\x05\x00\x09\x00\x01\x87"), subscribed(true));
+        let subscribed = |codes| {
+            let codes = Bytes::from_static(codes);
+            Ok(Packet::SubscribeDone { id: 9, codes })
+        };
+        let done = five(b"\x90\x05\x00\x09\x00\x01\x87");
+        assert_eq!(done, subscribed(b"\x01\x87"));
         let three = read(Version::Three, b"\x90\x03\x00\x09\x80");
-        assert_eq!(three, subscribed(true));
+        assert_eq!(three, subscribed(b"\x80"));
         assert_eq!(five(b"\xe0\x02\x8e\x00"), Ok(Packet::Goodbye(0x8e)));
         assert_eq!(five(b"\xd0\x00"), Ok(Packet::Pong));
     }

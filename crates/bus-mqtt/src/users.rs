@@ -2,7 +2,7 @@
 
 use sealcast_bus::{Arrival, ArrivalId, BusError, Offset, Topic, TopicItem};
 
-use crate::append::{messages, publish_at_once};
+use crate::append::{messages, parts_of, publish_at_once};
 use crate::fault::Fault;
 use crate::home::Home;
 use crate::line::Line;
@@ -88,10 +88,10 @@ pub(crate) async fn append(
             let room = room.map_err(|fault| line.fault(fault))?;
             publish.take_if(|of| of.payload.len() > room);
         }
-        let id = match publish {
+        let (id, parts) = match publish {
             Some(publish) => {
                 all.push(publish);
-                id_of(&payload)
+                (id_of(&payload), 0)
             }
             None => {
                 let id = line.next_id();
@@ -101,8 +101,10 @@ pub(crate) async fn append(
                 };
                 let of = (&topic, id);
                 let some = messages(&line.names, &line.link, of, append.encode(), 0).await;
-                all.extend(some.map_err(|fault| line.fault(fault))?);
-                id.into()
+                let some = some.map_err(|fault| line.fault(fault))?;
+                let parts = parts_of(some.len());
+                all.extend(some);
+                (id.into(), parts)
             }
         };
         arrivals.push(Arrival {
@@ -111,6 +113,7 @@ pub(crate) async fn append(
             stamp: 0,
             payloads: vec![payload],
             is_own: true,
+            parts,
         });
     }
     let published = publish_at_once(line, all).await;

@@ -9,9 +9,13 @@ CREATE TABLE IF NOT EXISTS arrival (
     stamp INTEGER NOT NULL,
     own INTEGER NOT NULL,
     time INTEGER NOT NULL,
+    parts INTEGER NOT NULL,
+    salt INTEGER NOT NULL,
+    digest INTEGER NOT NULL,
     PRIMARY KEY (topic, id, first)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS arrival_by_place ON arrival (topic, first);
+CREATE INDEX IF NOT EXISTS arrival_by_stamp ON arrival (topic, stamp) WHERE stamp > 0;
 
 -- Parts of messages that did not all come yet.
 CREATE TABLE IF NOT EXISTS part (

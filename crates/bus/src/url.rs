@@ -2,8 +2,8 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-use crate::ServerAddress;
 use crate::server_address::Kind;
+use crate::{ServerAddress, TopicFilterError};
 
 /// Names a bus: `file:PATH`, or `file:///PATH` for an absolute path; or one on servers, such as
 /// `nats://HOST[:PORT][,…]/PREFIX`, as `spec/bus.md` has them.
@@ -174,8 +174,8 @@ pub enum BusUrlError {
     /// What follows `?topics=` is no filter for topics of a broker, or one for those of the bus itself. `+`
     /// and `#` stand for whole levels, not the first, and `#` for the last; a second filter may follow
     /// behind `&retain=`.
-    #[error("bus url has no usable topics behind `?topics=`")]
-    Topics,
+    #[error("bus url has no usable topics behind `?topics=`: {0}")]
+    Topics(TopicFilterError),
     /// The path cannot be written as text.
     #[error("path of a file bus is not UTF-8")]
     NotUtf8,

@@ -35,15 +35,20 @@ impl FromStr for TopicFilter {
     type Err = TopicFilterError;
 
     fn from_str(text: &str) -> Result<Self, TopicFilterError> {
+        match text.split('/').next() {
+            Some("$share" | "$queue") => return Err(TopicFilterError::Shared),
+            Some(first) if first.starts_with('$') => return Err(TopicFilterError::OfBroker),
+            Some(_) | None => {}
+        }
         let mut levels = text.split('/').rev();
         let last = levels.next().unwrap_or_default();
         let is_level = |level: &str| level == "+" || !level.contains(['+', '#']);
         let is_filter = (last == "#" || is_level(last)) && levels.all(is_level);
-        let is_plain = !text.starts_with('$') && !text.contains(char::is_control);
+        let is_plain = !text.contains(char::is_control);
         let has_length = (1..=FILTER_MAX).contains(&text.len());
         match is_filter && is_plain && has_length {
             true => Ok(Self(text.into())),
-            false => Err(TopicFilterError),
+            false => Err(TopicFilterError::Form),
         }
     }
 }
@@ -54,10 +59,28 @@ impl fmt::Display for TopicFilter {
     }
 }
 
-/// Not a filter for topics: `+` and `#` stand for whole levels, `#` for the last, and none begins with `$`.
+/// Why a text is no filter for topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`+` and `#` stand for whole levels of a topic filter, and `#` for the last")]
-pub struct TopicFilterError;
+#[non_exhaustive]
+pub enum TopicFilterError {
+    /// It is empty or too long, or has wildcards elsewhere.
+    #[error(
+        "a filter has levels, of which `+` stands for one and `#`, as the last, for all that follow"
+    )]
+    Form,
+    /// It is a shared subscription. Leave out `$share/` and the name of the group.
+    #[error(
+        "a shared subscription gives each message to one of several, and every home needs all; leave out \
+         `$share/` and the group"
+    )]
+    Shared,
+    /// It takes what a broker says of itself.
+    #[error("what begins with `$` is the broker's own")]
+    OfBroker,
+    /// It would take what is of the bus itself.
+    #[error("its first level is a name, and another than that of the bus")]
+    OfBus,
+}
 
 /// Topics of a broker on which the messages of a stream travel under the names that the broker's users
 /// have for them.
@@ -77,7 +100,7 @@ impl UsersTopics {
         };
         let first = filter.split('/').next();
         match first.is_some_and(|level| ["+", "#", name].contains(&level)) {
-            true => Err(TopicFilterError),
+            true => Err(TopicFilterError::OfBus),
             false => Ok(Self {
                 filter: filter.parse()?,
                 retained,
@@ -88,6 +111,11 @@ impl UsersTopics {
     /// What the broker is asked for to have them all.
     pub fn filter(&self) -> &TopicFilter {
         &self.filter
+    }
+
+    /// Which of them the broker is told to keep the last message of, if any.
+    pub fn retained(&self) -> Option<&TopicFilter> {
+        self.retained.as_ref()
     }
 
     /// Whether messages travel on a topic.
@@ -186,18 +214,14 @@ mod tests {
     #[test]
     fn other_texts_are_no_filters() {
         let long = "x".repeat(FILTER_MAX + 1);
-        for odd in [
-            "",
-            "a#",
-            "#/a",
-            "a/#/b",
-            "a+/b",
-            "a\nb",
-            "$share/g/a",
-            &long,
-        ] {
-            assert_eq!(odd.parse::<TopicFilter>(), Err(TopicFilterError), "{odd:?}");
+        let parse = |text: &str| text.parse::<TopicFilter>();
+        for odd in ["", "a#", "#/a", "a/#/b", "a+/b", "a\nb", &long] {
+            assert_eq!(parse(odd), Err(TopicFilterError::Form), "{odd:?}");
         }
+        for odd in ["$share/g/a", "$share", "$queue/a"] {
+            assert_eq!(parse(odd), Err(TopicFilterError::Shared), "{odd:?}");
+        }
+        assert_eq!(parse("$SYS/#"), Err(TopicFilterError::OfBroker));
     }
 
     #[test]

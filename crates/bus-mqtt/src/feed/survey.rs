@@ -1,11 +1,12 @@
 //! What the broker has retained is gone through with each connection, and what it lost is put back.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use sealcast_bus::{Arrival, ArrivalId, Offset, Topic};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::asking::Step;
 use super::{ASK_AGAIN, FeedFault, Feeder};
@@ -19,6 +20,9 @@ use crate::put_back::{PutBackFault, Shown, put_back};
 /// How long after a survey a process that begins to feed takes it that others have nothing that the
 /// broker lost meanwhile.
 const SURE_FOR_MS: u64 = 60 * 1_000;
+
+/// Until a subscription that the broker refused is tried again.
+const TRY_REFUSED_AGAIN: Duration = Duration::from_secs(5);
 
 /// All that the broker has retained of some scopes, as it comes, in no order.
 #[derive(Debug, Default)]
@@ -37,17 +41,34 @@ pub(super) struct Survey {
     pub(super) held: Vec<(MessageId, Arrival)>,
     pub(super) held_bytes: usize,
     pub(super) shown: Shown,
+    /// What of it the broker does not let this home subscribe to, once it has answered.
+    refused: Arc<Mutex<BTreeSet<String>>>,
     /// Subscribes, and puts the question.
     asking: JoinSet<()>,
 }
 
+impl Survey {
+    fn refused(&self) -> BTreeSet<String> {
+        let refused = self.refused.lock();
+        refused.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Scopes that the broker lets this home not subscribe to, and when that is tried again.
+#[derive(Debug, Default)]
+pub(super) struct Refused {
+    scopes: BTreeSet<String>,
+    pub(super) until: Option<Instant>,
+}
+
 /// By what an arrival that the broker retains is known there; nothing of those that it does not.
-pub(super) struct Trace(Option<(Topic, ArrivalId, usize)>);
+pub(super) struct Trace(Option<(Topic, ArrivalId, usize, u32)>);
 
 impl Trace {
     pub(super) fn of(arrival: &Arrival) -> Self {
         let is_retained = !is_live(&arrival.topic);
-        let trace = || (arrival.topic.clone(), arrival.id, arrival.payloads.len());
+        let (id, count) = (arrival.id, arrival.payloads.len());
+        let trace = || (arrival.topic.clone(), id, count, arrival.parts);
         Self(is_retained.then(trace))
     }
 }
@@ -62,7 +83,7 @@ impl Feeder {
         let mut firsts = BTreeMap::new();
         let mut names = Vec::new();
         for (trace, at) in traces.into_iter().zip(offsets) {
-            let Some((topic, id, count)) = trace.0 else {
+            let Some((topic, id, count, parts)) = trace.0 else {
                 continue;
             };
             if !firsts.contains_key(&topic) {
@@ -71,7 +92,7 @@ impl Feeder {
             }
             let behind = Offset(at.0.saturating_add(count as u64));
             if firsts.get(&topic).is_some_and(|first| behind <= *first) {
-                names.push(self.names.log(&topic, id.into()));
+                names.extend(self.names.all(&topic, id.into(), parts));
             }
         }
         if !names.is_empty() {
@@ -129,8 +150,10 @@ impl Feeder {
         survey.scopes.extend(scopes.iter().cloned());
         // The question has to be behind what is retained of all of them.
         let scopes = survey.scopes.clone();
-        let asking = self.put_survey(number, &scopes);
+        let refused = Arc::default();
+        let asking = self.put_survey(number, scopes, Arc::clone(&refused));
         if let Some(survey) = &mut self.survey {
+            survey.refused = refused;
             survey.asking = JoinSet::new();
             survey.asking.spawn(asking);
         }
@@ -149,33 +172,48 @@ impl Feeder {
         Ok(())
     }
 
-    /// Subscribes, and puts the question until somebody ends this, its answer being there.
+    /// Subscribes, notes what is refused, and puts the question until somebody ends this, its answer being
+    /// there.
     fn put_survey(
         &self,
         number: u64,
-        scopes: &BTreeSet<String>,
+        scopes: BTreeSet<String>,
+        refused: Arc<Mutex<BTreeSet<String>>>,
     ) -> impl Future<Output = ()> + Send + use<> {
-        let mut filters: Vec<_> = scopes.iter().map(|of| self.names.scope(of)).collect();
-        filters.extend(self.question_filters(scopes));
+        let names = self.names.clone();
+        let own = [names.fence(), names.past(), names.mark()];
+        let mut filters: Vec<_> = scopes.iter().map(|of| names.scope(of)).collect();
+        filters.extend(self.question_filters(&scopes));
         if scopes.iter().any(|scope| has_live(scope)) {
-            filters.extend(self.names.users_filter());
+            filters.extend(names.users_filter());
         }
-        filters.extend([self.names.fence(), self.names.past(), self.names.mark()]);
+        filters.extend(own.iter().cloned());
         let id = MessageId {
             writer: self.writer,
             number,
         };
         let question = Publish {
-            topic: self.names.fence(),
+            topic: names.fence(),
             payload: put_sent(id, b""),
             is_retained: false,
         };
         let link = Arc::clone(&self.link);
         async move {
-            // Where the connection breaks, the next one begins anew.
-            while link.subscribe(filters.clone()).await.is_err() {
-                sleep(ASK_AGAIN).await;
-            }
+            // Where the connection breaks, the next one begins anew. Without its own topics a home can do
+            // nothing.
+            let without = loop {
+                match link.subscribe(filters.clone()).await {
+                    Ok(without) if !own.iter().any(|of| without.contains(of)) => break without,
+                    Ok(_) | Err(_) => sleep(ASK_AGAIN).await,
+                }
+            };
+            let is_refused = |scope: &String| {
+                let users = names.users_filter().filter(|_| has_live(scope));
+                let lacks = |filter: String| without.contains(&filter);
+                lacks(names.scope(scope)) || users.is_some_and(lacks)
+            };
+            let found = scopes.into_iter().filter(is_refused).collect();
+            *refused.lock().unwrap_or_else(PoisonError::into_inner) = found;
             loop {
                 // A broker may drop it, having too much on its way to us.
                 let _asked = link.publish(question.clone()).await;
@@ -218,6 +256,9 @@ impl Feeder {
             return Ok(());
         };
         survey.asking.abort_all();
+        let refused = survey.refused();
+        self.note_refused(&survey.scopes, &refused).await?;
+        survey.scopes.retain(|scope| !refused.contains(scope));
         let mark = survey.mark.filter(|_| survey.is_marked);
         let now = past::now_ms();
         let is_recent = |mark: Mark| (mark.time_ms..=mark.time_ms + SURE_FOR_MS).contains(&now);
@@ -239,6 +280,38 @@ impl Feeder {
             self.answer(id);
         }
         Ok(())
+    }
+
+    /// Notes which of some scopes the broker lets this home not subscribe to.
+    async fn note_refused(
+        &mut self,
+        of: &BTreeSet<String>,
+        refused: &BTreeSet<String>,
+    ) -> Result<(), FeedFault> {
+        let scopes = &mut self.refused.scopes;
+        let before = scopes.clone();
+        scopes.retain(|scope| !of.contains(scope));
+        scopes.extend(refused.iter().cloned());
+        let is_any = !scopes.is_empty();
+        self.refused.until = is_any.then(|| Instant::now() + TRY_REFUSED_AGAIN);
+        // Whoever waits is told, also where nothing has changed.
+        if !refused.is_empty() || *scopes != before {
+            self.home.set_refused(scopes).await?;
+        }
+        Ok(())
+    }
+
+    /// Tries again what was refused, when it is time: somebody may have given the right to it.
+    pub(super) async fn try_refused_again(&mut self) -> Result<(), FeedFault> {
+        if self
+            .refused
+            .until
+            .is_none_or(|until| until > Instant::now())
+        {
+            return Ok(());
+        }
+        self.refused.until = None;
+        self.survey(&self.refused.scopes.clone()).await
     }
 
     /// Publishes again what this home wrote and the broker has not shown, and then leaves a mark.

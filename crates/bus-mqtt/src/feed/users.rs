@@ -61,6 +61,7 @@ impl Feeder {
             stamp: 0,
             payloads: vec![item.clone()],
             is_own: false,
+            parts: 0,
         };
         for log in logs {
             let arrival = arrival(log);

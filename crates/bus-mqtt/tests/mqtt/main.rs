@@ -8,6 +8,7 @@ mod homes;
 mod past;
 mod processes;
 mod rig;
+mod rights;
 mod secrecy;
 mod strangers;
 mod users;

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use sealcast_brokers::mosquitto::Server;
 use sealcast_bus::{Bus, FileBus, Limits, Offset};
 
-use crate::rig::{Home, all, hear, numbered, put, topic, wait_for};
+use crate::rig::{Home, all, hear, numbered, open, put, topic, wait_for, wait_until_marked};
 
 /// Somebody else's client of the same broker.
 struct Stranger(u16);
@@ -234,6 +234,67 @@ async fn what_was_trimmed_does_not_stay_where_somebody_puts_it_again() {
         looks += 1;
         assert!(looks < 60, "it is cleared");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_came_in_parts_is_trimmed_as_a_whole_and_stays_away() {
+    let server = Server::start();
+    let (owner, writer) = (Home::on(&server, "x").await, Home::on(&server, "x").await);
+    let stranger = Stranger(server.port());
+    let inbox = topic("d/3d/inbox");
+    let large = vec![vec![b'x'; 1 << 20]];
+    writer.bus.append(&inbox, large).await.unwrap();
+    put(&writer.bus, &inbox, "small").await;
+    wait_until_marked(writer.folder.path(), Offset(0)).await;
+    assert_eq!(owner.bus.end(&inbox).await.unwrap(), Offset(2));
+    let retained = stranger.retained("x/log/d/#");
+    assert_eq!(retained.len(), 4);
+    owner.bus.trim(&inbox, Offset(1)).await.unwrap();
+    assert_eq!(stranger.retained("x/log/d/#").len(), 1);
+    // Who wrote it puts it back no more.
+    let Home { folder, bus } = writer;
+    drop(bus);
+    let _writer = open(&server, "x", folder.path()).await;
+    wait_until_marked(folder.path(), Offset(1)).await;
+    assert_eq!(stranger.retained("x/log/d/#").len(), 1);
+    // Where somebody else does, the owner clears it again.
+    for (on, bytes) in &retained {
+        stranger.say(on, bytes, true);
+    }
+    let mut looks = 0;
+    while stranger.retained("x/log/d/#").len() > 1 {
+        looks += 1;
+        assert!(looks < 60, "it is cleared");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parts_that_somebody_guessed_do_not_keep_the_whole_out() {
+    let server = Server::start();
+    let (home, reader) = (Home::on(&server, "x").await, Home::on(&server, "x").await);
+    let stranger = Stranger(server.port());
+    let log = topic("s/1f/keys");
+    reader.bus.end(&log).await.unwrap();
+    let large = |byte: u8| vec![vec![byte; 1 << 20]];
+    home.bus.append(&log, large(b'a')).await.unwrap();
+    let retained = stranger.retained("x/log/s/1f/keys/+");
+    let (first, bytes) = &retained[0];
+    // `P/log/t/@w.n.k.m`: the part that the next messages will have.
+    let fields: Vec<_> = first.split('.').collect();
+    let [writer, number, part, count] = fields[..] else {
+        panic!("{first}");
+    };
+    let number = u64::from_str_radix(number, 16).unwrap();
+    let forged = vec![b'f'; bytes.len()];
+    for ahead in 1..9 {
+        let next = format!("{writer}.{:x}.{part}.{count}", number + ahead);
+        stranger.say(&next, &[&bytes[..4], &forged[4..]].concat(), false);
+    }
+    home.bus.append(&log, large(b'b')).await.unwrap();
+    // Whoever asks after an append has returned sees it.
+    assert_eq!(reader.bus.end(&log).await.unwrap(), Offset(2));
+    let items = reader.bus.read(&log, Offset(1), 1).await.unwrap();
+    assert!(items[0].payload == large(b'b')[0], "it is the right one");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

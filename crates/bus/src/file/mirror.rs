@@ -6,20 +6,23 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::oneshot;
 
-use super::fault::{Fault, Kind};
+use super::fault::Fault;
 use super::write::{self, Action, Change};
 use super::{FileBus, scan, schema};
-use crate::{Bus as _, BusError, Item, Offset, Topic};
+use crate::{Bus as _, BusError, Offset, Topic};
 
 /// The tables that a mirror has besides those of a file bus; `spec/bus-mqtt.md`, section 8.
 const TABLES: &str = include_str!("../../migrations/mirror.sql");
 /// Parts that are kept, of all messages together; of more, the oldest are dropped.
 const PARTS_MAX: i64 = 4_096;
-
 /// The bytes of them beyond which the oldest are dropped, too.
 const PART_BYTES_MAX: i64 = 512 << 20;
 /// The most bytes of a whole; of what has more nothing is joined.
 const WHOLE_MAX: i64 = 64 << 20;
+/// How far above the end of a topic stamps may be. Whoever writes higher ones has no say in the next.
+const STAMPS_AHEAD_MAX: u64 = 1 << 32;
+/// What digests are counted modulo: 2^61 - 1, a prime.
+const DIGEST_PRIME: u64 = (1 << 61) - 1;
 
 /// What a message on another bus is known by.
 pub type ArrivalId = [u8; 16];
@@ -37,6 +40,8 @@ pub struct Arrival {
     pub payloads: Vec<Vec<u8>>,
     /// Whether this home wrote it.
     pub is_own: bool,
+    /// In how many parts it came; 0 for one that came in one piece.
+    pub parts: u32,
 }
 
 /// Where an arrival lies in a mirror.
@@ -54,6 +59,8 @@ pub struct Origin {
     pub is_own: bool,
     /// When it was taken in, in milliseconds since the Unix epoch.
     pub time_ms: u64,
+    /// In how many parts it came last; 0 for one that came in one piece.
+    pub parts: u32,
 }
 
 /// A part of an arrival that is too large for one message.
@@ -131,8 +138,9 @@ impl Mirror {
         Ok(offsets)
     }
 
-    /// Keeps a part. Returns the whole once all parts are there, again and again until they are
-    /// [dropped](Self::drop_parts). Parts of what this home wrote and took in are not kept.
+    /// Keeps a part, in the place of one with its number that came before: whoever guesses what a whole
+    /// will be known by does not keep it out. Returns the whole once all parts are there, again and again
+    /// until they are [dropped](Self::drop_parts). Parts of what this home wrote and took in are not kept.
     ///
     /// # Errors
     ///
@@ -163,6 +171,18 @@ impl Mirror {
     pub async fn disown(&self, topic: &Topic, id: ArrivalId) -> Result<(), BusError> {
         let disowned = self.bus.hand_over(topic.clone(), Action::Disown(id));
         disowned.await.map(drop)
+    }
+
+    /// The stamp of what is written to a topic now: the end of the topic, or one more than the highest
+    /// stamp there, whichever is more. Stamps that are too far above the end are passed over.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the mirror cannot be read.
+    pub async fn next_stamp(&self, topic: &Topic) -> Result<u64, BusError> {
+        let topic = topic.clone();
+        let read = move |connection: &mut Connection| next_stamp(connection, &topic);
+        self.bus.readers.run(read).await
     }
 
     /// Where arrivals of a topic lie that have items from an offset on, in order; `count_max` at most.
@@ -200,31 +220,21 @@ fn stopped() -> BusError {
 /// Appends what arrived, unless it is there.
 pub(super) fn take_in(connection: &Connection, arrival: &Arrival) -> Result<Offset, Fault> {
     let topic = &arrival.topic;
-    if let Some((row, _)) = scan::topic_row(connection, topic)? {
-        let mut known = connection
-            .prepare_cached("SELECT first, behind FROM arrival WHERE topic = ?1 AND id = ?2")?;
-        let places = known.query_map((row, arrival.id), |row| Ok((row.get(0)?, row.get(1)?)))?;
-        for place in places {
-            let (first, behind): (i64, i64) = place?;
-            let first = Offset(unsigned(first)?);
-            if is_same(connection, topic, (first, unsigned(behind)?), arrival)? {
-                if arrival.is_own {
-                    connection
-                        .prepare_cached("UPDATE arrival SET own = 1 WHERE topic = ?1 AND id = ?2")?
-                        .execute((row, arrival.id))?;
-                }
-                return Ok(first);
-            }
-        }
+    if let Some((row, _)) = scan::topic_row(connection, topic)?
+        && let Some(first) = find(connection, row, arrival)?
+    {
+        return Ok(first);
     }
     let first = write::insert(connection, topic, &arrival.payloads)?;
     let (row, end) = scan::topic_row(connection, topic)?.ok_or(Fault::OutOfRange)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = i64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(i64::MAX);
+    let mut draw = connection.prepare_cached("SELECT random()")?;
+    let salt: i64 = draw.query_row([], |row| row.get(0))?;
     connection
         .prepare_cached(
-            "INSERT INTO arrival (topic, id, first, behind, stamp, own, time) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO arrival (topic, id, first, behind, stamp, own, time, parts, salt, digest) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?
         .execute((
             row,
@@ -234,44 +244,54 @@ pub(super) fn take_in(connection: &Connection, arrival: &Arrival) -> Result<Offs
             arrival.stamp.cast_signed(),
             arrival.is_own,
             now,
+            arrival.parts,
+            salt,
+            digest(salt, &arrival.payloads),
         ))?;
     Ok(first)
 }
 
-/// Whether what lies at a place is what arrived; what was trimmed counts as that.
-fn is_same(
-    connection: &Connection,
-    topic: &Topic,
-    (first, behind): (Offset, u64),
-    arrival: &Arrival,
-) -> Result<bool, Fault> {
-    if behind.saturating_sub(first.0) != arrival.payloads.len() as u64 {
-        return Ok(false);
-    }
-    // No more than what it is compared with is read.
-    let bytes = arrival.payloads.iter().map(Vec::len).sum();
-    let mut at = first;
-    while at.0 < behind {
-        let items = match scan::items(connection, topic, at, bytes) {
-            // What cannot be read any more is not taken in a second time.
-            Err(fault) if fault.kind() == Kind::Damaged => return Ok(true),
-            items => items?,
-        };
-        if items.is_empty() {
-            return Ok(true);
+/// Where what arrived lies already, or lay before it was trimmed; notes how it came this time.
+fn find(connection: &Connection, row: i64, arrival: &Arrival) -> Result<Option<Offset>, Fault> {
+    let mut known = connection.prepare_cached(
+        "SELECT first, behind, salt, digest FROM arrival WHERE topic = ?1 AND id = ?2",
+    )?;
+    let mut places = known.query((row, arrival.id))?;
+    while let Some(place) = places.next()? {
+        let (first, behind): (i64, i64) = (place.get(0)?, place.get(1)?);
+        let count = unsigned(behind)?.saturating_sub(unsigned(first)?);
+        let (salt, kept): (i64, i64) = (place.get(2)?, place.get(3)?);
+        if count != arrival.payloads.len() as u64 || digest(salt, &arrival.payloads) != kept {
+            continue;
         }
-        for Item { offset, payload } in items {
-            if offset.0 >= behind {
-                return Ok(true);
-            }
-            let index = usize::try_from(offset.0 - first.0).map_err(|_| Fault::OutOfRange)?;
-            if arrival.payloads.get(index) != Some(&payload) {
-                return Ok(false);
-            }
-            at = Offset(offset.0 + 1);
+        connection
+            .prepare_cached(
+                "UPDATE arrival SET own = max(own, ?4), parts = ?5 \
+                 WHERE topic = ?1 AND id = ?2 AND first = ?3 AND (own < ?4 OR parts <> ?5)",
+            )?
+            .execute((row, arrival.id, first, arrival.is_own, arrival.parts))?;
+        return Ok(Some(Offset(unsigned(first)?)));
+    }
+    Ok(None)
+}
+
+/// By what payloads are known that may not lie here any more; `spec/bus-mqtt.md`, section 8. Whoever does
+/// not know the salt finds no others with the same.
+fn digest(salt: i64, payloads: &[Vec<u8>]) -> i64 {
+    let at = salt.cast_unsigned() % DIGEST_PRIME;
+    let step = |hash: u64, term: u64| {
+        let next = u128::from(hash) * u128::from(at) + u128::from(term);
+        u64::try_from(next % u128::from(DIGEST_PRIME)).unwrap_or_default()
+    };
+    let mut hash = 1;
+    for payload in payloads {
+        hash = step(hash, payload.len() as u64);
+        for chunk in payload.chunks(7) {
+            let term = |all: u64, byte: &u8| all << 8 | u64::from(*byte);
+            hash = step(hash, chunk.iter().fold(0, term));
         }
     }
-    Ok(true)
+    hash.cast_signed()
 }
 
 pub(super) fn keep_part(connection: &Connection, part: &ArrivalPart) -> Result<(), Fault> {
@@ -283,8 +303,8 @@ pub(super) fn keep_part(connection: &Connection, part: &ArrivalPart) -> Result<(
     }
     connection
         .prepare_cached(
-            "INSERT OR IGNORE INTO part (topic, id, number, count, bytes) \
-             VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO part (topic, id, number, count, bytes) VALUES (?1, ?2, ?3, ?4, ?5) \
+             ON CONFLICT DO UPDATE SET bytes = excluded.bytes",
         )?
         .execute((
             part.topic.as_ref(),
@@ -374,7 +394,7 @@ fn origins(
     let holding = before.filter(|(_, behind)| *behind > from);
     let start = holding.map_or(from, |(first, _)| first);
     let mut statement = connection.prepare_cached(
-        "SELECT id, stamp, first, behind, own, time FROM arrival \
+        "SELECT id, stamp, first, behind, own, time, parts FROM arrival \
          WHERE topic = ?1 AND first >= ?2 ORDER BY first LIMIT ?3",
     )?;
     let mut rows = statement.query((row, start, count_max))?;
@@ -387,9 +407,26 @@ fn origins(
             behind: Offset(unsigned(row.get(3)?)?),
             is_own: row.get(4)?,
             time_ms: unsigned(row.get(5)?)?,
+            parts: row.get(6)?,
         });
     }
     Ok(found)
+}
+
+fn next_stamp(connection: &Connection, topic: &Topic) -> Result<u64, Fault> {
+    let Some((row, end)) = scan::topic_row(connection, topic)? else {
+        return Ok(0);
+    };
+    let highest: Option<i64> = connection
+        .prepare_cached(
+            "SELECT max(stamp) FROM arrival WHERE topic = ?1 AND stamp > 0 AND stamp <= ?2",
+        )?
+        .query_row((row, signed(end.0 + STAMPS_AHEAD_MAX)?), |row| row.get(0))?;
+    let above = match highest {
+        Some(highest) => unsigned(highest)?.saturating_add(1),
+        None => 0,
+    };
+    Ok(end.0.max(above))
 }
 
 fn topics(connection: &Connection, start: &str) -> Result<Vec<Topic>, Fault> {
@@ -424,12 +461,13 @@ mod tests {
             stamp: u64::from(id),
             payloads: payloads.iter().map(|of| of.as_bytes().to_vec()).collect(),
             is_own: false,
+            parts: 0,
         }
     }
 
     async fn shown(mirror: &Mirror) -> Vec<String> {
         let items = mirror.bus().read(&topic(), Offset(0), 1 << 20).await;
-        let text = |item: Item| String::from_utf8(item.payload).unwrap();
+        let text = |item: crate::Item| String::from_utf8(item.payload).unwrap();
         items.unwrap().into_iter().map(text).collect()
     }
 
@@ -490,6 +528,67 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_forged_one_that_was_trimmed_does_not_keep_the_right_one_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let mirror = Mirror::open(folder.path()).await.unwrap();
+        let (forged, right) = (arrival(1, &["forged"]), arrival(1, &["a"]));
+        mirror.take_in(vec![forged.clone()]).await.unwrap();
+        mirror.bus().trim(&topic(), Offset(1)).await.unwrap();
+        for _ in 0..2 {
+            let both = vec![right.clone(), forged.clone()];
+            let offsets = mirror.take_in(both).await.unwrap();
+            assert_eq!(offsets, [Offset(1), Offset(0)]);
+        }
+        assert_eq!(shown(&mirror).await, ["a"]);
+    }
+
+    /// The worked example of the specification.
+    #[test]
+    fn payloads_are_known_by_what_the_specification_shows() {
+        let payloads = |of: &[&str]| {
+            of.iter()
+                .map(|of| of.as_bytes().to_vec())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(digest(10, &payloads(&["a", "bc"])), 45_907);
+        let long = digest(10, &payloads(&["a", "bcdefghi"]));
+        assert_eq!(long, 276_938_305_667_544_625);
+        let all = [
+            payloads(&["ab", "c"]),
+            payloads(&["a", "bc"]),
+            payloads(&["abc"]),
+            payloads(&["abc", ""]),
+            payloads(&["ab", "d"]),
+        ];
+        let digests: std::collections::BTreeSet<_> = all
+            .iter()
+            .map(|of| digest(123_456_789_012_345, of))
+            .collect();
+        assert_eq!(digests.len(), all.len());
+    }
+
+    #[tokio::test]
+    async fn what_is_written_next_is_stamped_above_all_that_came_within_reach() {
+        let folder = tempfile::tempdir().unwrap();
+        let mirror = Mirror::open(folder.path()).await.unwrap();
+        let next = async || mirror.next_stamp(&topic()).await.unwrap();
+        assert_eq!(next().await, 0);
+        let stamped = |id, stamp| Arrival {
+            stamp,
+            ..arrival(id, &["a", "b"])
+        };
+        mirror.take_in(vec![stamped(1, 0)]).await.unwrap();
+        assert_eq!(next().await, 2);
+        // Whoever wrote it had seen what was trimmed since.
+        mirror.take_in(vec![stamped(2, 70)]).await.unwrap();
+        assert_eq!(next().await, 71);
+        for (id, stamp) in [(3, u64::MAX), (4, 1 << 63), (5, 2 * STAMPS_AHEAD_MAX)] {
+            mirror.take_in(vec![stamped(id, stamp)]).await.unwrap();
+            assert_eq!(next().await, 71);
+        }
+    }
+
+    #[tokio::test]
     async fn it_is_known_where_arrivals_lie() {
         let folder = tempfile::tempdir().unwrap();
         let mirror = Mirror::open(folder.path()).await.unwrap();
@@ -519,7 +618,8 @@ mod tests {
     async fn parts_become_a_whole_in_whatever_order_they_come() {
         let folder = tempfile::tempdir().unwrap();
         let mirror = Mirror::open(folder.path()).await.unwrap();
-        for (number, bytes) in [(2, b"cc"), (0, b"aa"), (2, b"xx")] {
+        // A forged one that comes first does not count.
+        for (number, bytes) in [(2, b"xx"), (0, b"aa"), (2, b"cc")] {
             let kept = mirror.keep_part(part(number, 3, bytes)).await.unwrap();
             assert_eq!(kept, None);
         }
