@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use sealcast_bus::{Aspect, BusError, BusReport, BusSetup, ServerAddress, ServerOptions, Standing};
+use sealcast_bus::{
+    Aspect, BusError, BusReport, BusSetup, ServerAddress, ServerOptions, Standing, UsersTopics,
+};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::PAYLOAD_MAX;
@@ -43,6 +45,7 @@ async fn look(address: &ServerAddress, options: &ServerOptions) -> Result<BusRep
         Err(lacking @ Fault::Lacks(_)) => {
             let mut report = BusReport::new(Standing::Unusable(lacking.to_string()));
             state_history(&mut report);
+            state_users(&mut report, address.users_topics());
             return Ok(report);
         }
         Err(fault) => return Err(fault),
@@ -54,6 +57,7 @@ async fn look(address: &ServerAddress, options: &ServerOptions) -> Result<BusRep
     report.round_trip = Some(start.elapsed());
     state_broker(&mut report, &connection, &dial);
     state_history(&mut report);
+    state_users(&mut report, address.users_topics());
     Ok(report)
 }
 
@@ -122,5 +126,28 @@ fn state_history(report: &mut BusReport) {
     report.warn(
         "by default mosquitto drops what waits for a client beyond 1,000 messages, and keeps nothing on the disk",
         ["max_queued_messages 0", "persistence true"],
+    );
+}
+
+/// What it means that messages travel on topics that the broker's users have for them.
+fn state_users(report: &mut BusReport, users: Option<&UsersTopics>) {
+    let Some(users) = users else { return };
+    let filter = users.filter();
+    let retained = match users.retained() {
+        Some(retained) => {
+            format!("the last message of each topic of {retained} is retained, too; ")
+        }
+        None => String::new(),
+    };
+    let history = format!(
+        "lists, logs and keys are retained; {retained}other messages only in the mirrors of homes that followed"
+    );
+    report.state(Aspect::History, history);
+    report.warn(
+        format!(
+            "messages of the stream travel on {filter}, where everybody sees the topics; what others publish \
+             there is told as rejected, and a home that may not read all of it misses messages"
+        ),
+        [format!("topic readwrite {filter}")],
     );
 }
