@@ -23,6 +23,8 @@ mod kinds;
 #[cfg(target_os = "linux")]
 mod memory;
 mod messages;
+#[cfg(target_os = "linux")]
+mod mqtt;
 #[cfg(unix)]
 mod nats;
 mod processes;
