@@ -101,9 +101,8 @@ impl Core {
         ticket: Ticket,
         name: Name,
     ) -> Result<Arc<Self>, Error> {
-        let (of, stream) = (home.clone(), ticket.stream());
-        let owner = ticket.owner();
-        let (mut view, places, alarms) = off_thread(move || restore(&of, stream, owner)).await??;
+        let of = (home.clone(), ticket.clone());
+        let (mut view, places, alarms) = off_thread(move || restore(&of.0, &of.1)).await??;
         view.set_fallbacks(home.fallbacks());
         let core = Arc::new(Self {
             home,
@@ -383,7 +382,8 @@ impl Core {
         Ok(is_news)
     }
 
-    /// Whether a topic still shows what it showed beyond the place from which it is read on.
+    /// Whether a topic still shows what it showed beyond the place from which it is read on, or what
+    /// another bus showed of it.
     async fn still_shows(
         &self,
         topic: &Topic,
@@ -393,6 +393,9 @@ impl Core {
         let Some(shown) = shown else {
             return Ok(true);
         };
+        if shown.is_anywhere() {
+            return self.has_before(topic, shown, end).await;
+        }
         let items = match shown.last().filter(|_| shown.at <= end) {
             Some(last) => self.bus.read(topic, last, 1).await?,
             None => Vec::new(),
@@ -400,8 +403,23 @@ impl Core {
         Ok(shown.is_shown(items.first()))
     }
 
+    /// Whether the item that a place is behind lies anywhere before an offset.
+    async fn has_before(&self, topic: &Topic, place: Place, end: Offset) -> Result<bool, Error> {
+        let mut at = Offset(0);
+        while at < end {
+            let items = self.bus.read(topic, at, READ_BYTES).await?;
+            let Some(last) = items.last() else { break };
+            at = Offset(last.offset.0.saturating_add(1));
+            if items.iter().any(|item| place.is_behind(item)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn move_to(&self, reading: &mut Reading, topic: [u8; 32], place: Place) {
-        if reading.places.of(&topic) != place {
+        let is_owed = reading.places.shown(&topic).is_some();
+        if reading.places.of(&topic) != place || is_owed {
             self.unkept().moved.insert(topic, place);
         }
         reading.places.set(topic, place, self.now());
@@ -421,8 +439,12 @@ impl Core {
         }
         let alarms = self.drain();
         self.tell(alarms);
-        let (vault, stream, unkept) = (self.vault().clone(), self.id(), self.unkept.clone());
-        let me = self.identity().device();
+        let (vault, ticket, unkept) = (
+            self.vault().clone(),
+            self.ticket.clone(),
+            self.unkept.clone(),
+        );
+        let (stream, me) = (self.id(), self.identity().device());
         let places: Vec<_> = {
             let unkept = self.unkept();
             let moved = unkept.moved.iter();
@@ -442,7 +464,7 @@ impl Core {
                 places,
                 forgets_given: unkept.forgets_given,
             };
-            let kept = vault.keep(&stream, &news);
+            let kept = vault.keep(&ticket, &news);
             if kept.is_err() {
                 unkept.puts.append(&mut news.puts);
             }
@@ -517,10 +539,10 @@ fn has_unknown(
 type Restored = (StreamView, Places, Vec<Alarm>);
 
 /// Places are read first: what another process keeps in between is read twice rather than never.
-fn restore(home: &Inner, stream: StreamId, owner: UserId) -> Result<Restored, Error> {
-    let vault = &home.vault;
-    let places = Places::new(vault.places(&stream)?);
-    let mut view = StreamView::new(stream, owner, &home.identity);
+fn restore(home: &Inner, ticket: &Ticket) -> Result<Restored, Error> {
+    let (vault, stream) = (&home.vault, ticket.stream());
+    let places = Places::new(vault.places(ticket)?);
+    let mut view = StreamView::new(stream, ticket.owner(), &home.identity);
     for (user, entry) in vault.list_entries()? {
         view.handle(&ControlTopic::Devices(user), entry.expose());
     }

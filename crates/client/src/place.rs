@@ -35,6 +35,24 @@ impl Place {
         }
     }
 
+    /// Behind the same item, wherever another bus has it; `None` where that is not known.
+    pub(crate) fn anywhere(self) -> Option<Self> {
+        (self.before != [0; 32]).then_some(Self {
+            at: Offset(0),
+            before: self.before,
+        })
+    }
+
+    /// Whether it is known behind which item this is, and not where that lies.
+    pub(crate) fn is_anywhere(&self) -> bool {
+        self.anywhere() == Some(*self)
+    }
+
+    /// Whether the place is behind this item, which may lie elsewhere.
+    pub(crate) fn is_behind(&self, item: &Item) -> bool {
+        Self::behind(item).before == self.before
+    }
+
     /// Where the item lies that this place is behind; `None` at the start.
     pub(crate) fn last(&self) -> Option<Offset> {
         self.at.0.checked_sub(1).map(Offset)
@@ -71,11 +89,19 @@ pub(crate) struct Reached {
     /// Where to read on.
     pub(crate) place: Place,
     /// How far the bus showed it, where that is further: what lies between is read again, and must
-    /// still be there.
+    /// still be there. Of a topic that was read on another bus it says what must be there, and not where.
     pub(crate) shown: Option<Place>,
 }
 
 impl Reached {
+    /// What holds of it on another bus, where it is read from the start.
+    pub(crate) fn elsewhere(self) -> Self {
+        Self {
+            place: Place::default(),
+            shown: self.shown.unwrap_or(self.place).anywhere(),
+        }
+    }
+
     /// The form in which a store keeps it.
     pub(crate) fn to_bytes(self) -> Vec<u8> {
         let shown = self.shown.map(Place::to_bytes).unwrap_or_default();
@@ -199,6 +225,24 @@ mod tests {
         let bytes = place.to_bytes();
         assert_eq!(Place::from_bytes(&bytes), Some(place));
         assert_eq!(Place::from_bytes(&bytes[..8]), None);
+    }
+
+    #[test]
+    fn on_another_bus_what_was_shown_is_known_and_where_it_lies_is_not() {
+        let (six, nine) = (Place::behind(&item(6, b"six")), item(9, b"nine"));
+        let shown = Some(Place::behind(&nine));
+        for (place, shown) in [(Place::behind(&nine), None), (six, shown)] {
+            let moved = Reached { place, shown }.elsewhere();
+            assert_eq!(moved.place, Place::default());
+            let shown = moved.shown.unwrap();
+            assert!(shown.is_anywhere() && shown.is_behind(&item(2, b"nine")));
+            assert!(!shown.is_behind(&item(9, b"six")));
+            assert_eq!(Reached::from_bytes(&moved.to_bytes()), Some(moved));
+            assert_eq!(moved.elsewhere(), moved);
+        }
+        let nothing = Reached::default();
+        assert_eq!(nothing.elsewhere(), nothing);
+        assert!(!six.is_anywhere() && !Place::default().is_anywhere());
     }
 
     #[test]

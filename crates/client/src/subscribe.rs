@@ -16,7 +16,7 @@ use crate::delivery::{Delivery, Reason};
 use crate::error::Error;
 use crate::options::SubscribeOptions;
 use crate::parking::Lot;
-use crate::place::Place;
+use crate::place::{Place, Reached};
 use crate::read::Scan;
 use crate::vault::topic_id;
 
@@ -140,17 +140,19 @@ impl Subscription {
     async fn resume(&mut self) -> Result<(), Error> {
         let (of, data) = (self.scan.core.clone(), topic_id(self.scan.topic.as_ref()));
         let kept = off_thread(move || {
-            let reached = of.vault().places(&of.id())?.remove(&data);
+            let reached = of.vault().places(&of.ticket)?.remove(&data);
             let trackers = of.vault().of_stream(Space::Track, &of.id())?;
-            Ok::<_, Error>((reached.map(|of| of.place), trackers))
+            Ok::<_, Error>((reached, trackers))
         });
-        let (place, trackers) = kept.await??;
+        let (reached, trackers) = kept.await??;
         let end = self.scan.end();
         let recent = Offset(end.0.saturating_sub(NOTED));
         let mut from = None;
-        if let Some(place) = place {
+        if let Some(Reached { place, shown }) = reached {
             let missed = Offset(end.0.saturating_sub(MISSED_MAX));
             match self.scan.shows(&place).await? {
+                // It was on another bus, and lies wherever this one has it.
+                true if shown.is_some() => from = Some(missed),
                 true => from = Some(place.at).filter(|at| *at >= missed),
                 // What came to lie below the place since then was never looked at.
                 false => {
@@ -423,7 +425,7 @@ impl Subscription {
         }
         let place = (topic_id(self.scan.topic.as_ref()), self.scan.place);
         let (core, kept) = (self.scan.core.clone(), new.clone());
-        off_thread(move || core.vault().track(&core.id(), &new, place)).await??;
+        off_thread(move || core.vault().track(&core.ticket, &new, place)).await??;
         self.kept.extend(kept);
         Ok(())
     }

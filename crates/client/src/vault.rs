@@ -1,6 +1,5 @@
 //! Typed reads and writes of a home's store.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use minicbor::{CborLen, Decode, Encode};
@@ -15,9 +14,9 @@ use sealcast_store::{Key, Store, StoreError, Txn};
 use crate::asking::InboxMark;
 use crate::error::Error;
 use crate::own_list::drop_before_checkpoint;
-use crate::place::{Place, Reached};
 
 mod parked;
+mod places;
 
 /// A home's store, as the engine's records.
 #[derive(Clone, Debug)]
@@ -52,7 +51,7 @@ pub(crate) struct Membership {
 pub(crate) struct News {
     pub(crate) puts: Vec<Put>,
     /// How far topics were read.
-    pub(crate) places: Vec<([u8; 32], Reached)>,
+    pub(crate) places: Vec<places::Placed>,
     /// Whether what was noted before of keys given to others holds no more.
     pub(crate) forgets_given: bool,
 }
@@ -185,6 +184,7 @@ impl Vault {
         rows.iter().map(|(_, value)| record(value)).collect()
     }
 
+    /// Keeps that this home is in a stream, and where. On another bus than before nothing is where it was.
     pub(crate) fn put_membership(&self, ticket: &Ticket, name: &Name) -> Result<(), Error> {
         let membership = Membership {
             name: name.clone(),
@@ -198,6 +198,7 @@ impl Vault {
                     return Err(Error::NameTaken(name.to_string()));
                 }
             }
+            places::take_along(txn, ticket)?;
             Ok(txn.put(&place, &encode(&membership))?)
         })
     }
@@ -231,12 +232,14 @@ impl Vault {
             .collect())
     }
 
-    /// Keeps what the engine wants kept, with how far topics were read, in one transaction.
-    pub(crate) fn keep(&self, stream: &StreamId, news: &News) -> Result<(), Error> {
+    /// Keeps what the engine wants kept, with how far topics were read on the bus of a ticket, in one
+    /// transaction.
+    pub(crate) fn keep(&self, ticket: &Ticket, news: &News) -> Result<(), Error> {
         if news.puts.is_empty() && news.places.is_empty() && !news.forgets_given {
             return Ok(());
         }
-        self.write(|txn| {
+        let stream = ticket.stream();
+        sealcast_store::transact_with(&*self.0, |txn| {
             if news.forgets_given {
                 let given = sealcast_store::Space(Space::Delivered as u8);
                 for (key, _) in txn.scan(given, &stream.0)? {
@@ -247,11 +250,7 @@ impl Vault {
                 txn.put(&key(put.space, &[&put.id]), put.value.expose())?;
                 drop_before_checkpoint(txn, put)?;
             }
-            for (topic, place) in &news.places {
-                let key = key(Space::Cursor, &[&stream.0, topic]);
-                txn.put(&key, &place.to_bytes())?;
-            }
-            Ok(())
+            places::put(txn, ticket, &news.places)
         })
     }
 
@@ -260,17 +259,6 @@ impl Vault {
     pub(crate) fn holds(&self, put: &Put) -> Result<bool, Error> {
         let has = |space| Ok::<_, Error>(self.0.get(&key(space, &[&put.id]))?.is_some());
         Ok((put.space == Space::Record && has(Space::Drawn)?) || has(put.space)?)
-    }
-
-    /// How far each topic of a stream was read, by the digest of its name.
-    pub(crate) fn places(&self, stream: &StreamId) -> Result<BTreeMap<[u8; 32], Reached>, Error> {
-        let mut places = BTreeMap::new();
-        for (id, value) in self.of_stream(Space::Cursor, stream)? {
-            let id = id.as_slice().try_into().map_err(|_| odd_key())?;
-            // Without what came before, as homes kept it once, a topic is read from its start.
-            places.extend(Reached::from_bytes(value.expose()).map(|reached| (id, reached)));
-        }
-        Ok(places)
     }
 
     pub(crate) fn lane(&self, stream: &StreamId) -> Result<Lane, Error> {
@@ -416,22 +404,6 @@ impl Vault {
                 }
                 Some(_) | None => Ok(()),
             }
-        })
-    }
-
-    /// Keeps where live reading stands: of each device, and in the data topic.
-    pub(crate) fn track(
-        &self,
-        stream: &StreamId,
-        trackers: &[(DeviceId, Vec<u8>)],
-        (topic, at): ([u8; 32], Place),
-    ) -> Result<(), Error> {
-        self.write(|txn| {
-            for (device, bytes) in trackers {
-                txn.put(&key(Space::Track, &[&stream.0, &device.0]), bytes)?;
-            }
-            let place = key(Space::Cursor, &[&stream.0, &topic]);
-            txn.put(&place, &at.to_bytes())
         })
     }
 

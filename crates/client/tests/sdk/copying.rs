@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sealcast::{Archived, BusCopy, BusError, BusUrl, Error, Home, Standing, Stream, StreamCopy};
+use sealcast::{
+    Alarm, Archived, BusCopy, BusError, BusUrl, ControlTopic, Error, Home, Standing, Stream,
+    StreamCopy,
+};
 use sealcast_bus::{Bus, FileBus, Offset, Topic};
 use sealcast_protocol::StreamTopics;
 use tokio::time::timeout;
@@ -147,6 +150,143 @@ async fn what_others_publish_on_the_first_bus_after_the_switch_is_carried_after_
     assert_eq!(lines, ["from the old bus", "one", "two"]);
     let again = carry(&mut copy.stream(moved.ticket()).await.unwrap()).await;
     assert_eq!(again.unwrap().items, 0);
+}
+
+/// Carries the stream to a bus in the folder `to`, and has its owner switch.
+async fn moved(rig: &Rig, home: &Home, stream: &Stream) -> Stream {
+    let to = bus_in(rig, "to").await;
+    let copy = BusCopy::open(&rig.bus_url(), &to, Path::new(NOWHERE))
+        .await
+        .unwrap();
+    carry(&mut copy.stream(stream.ticket()).await.unwrap())
+        .await
+        .unwrap();
+    home.switch_stream(&name("kitchen"), &copy).await.unwrap()
+}
+
+/// Offsets are a bus's own: where the first was trimmed, everything lies elsewhere on the second.
+#[tokio::test]
+async fn what_was_trimmed_before_it_was_carried_alarms_nobody_and_what_is_lost_behind_it_does() {
+    let rig = Rig::small();
+    let [alice, bob] = rig.homes(["alice", "bob"]).await;
+    let (stream, joined) = kitchen_with(&alice, &bob).await;
+    let mut live = joined.subscribe(None).await.unwrap();
+    for text in texts("old", 4) {
+        stream.rekey().await.unwrap();
+        say(&stream, &text).await;
+    }
+    assert_eq!(next(&mut live, 4).await, texts("old", 4));
+    live.finish().await.unwrap();
+    let of = StreamTopics(stream.id());
+    for (topic, before) in [(of.keys(), 3), (of.data(), 4)] {
+        let topic = Topic::new(&topic).unwrap();
+        rig.bus().await.trim(&topic, Offset(before)).await.unwrap();
+    }
+    let there = moved(&rig, &alice, &stream).await;
+    let joined = bob.join(there.ticket(), None).await.unwrap();
+    say(&there, "new").await;
+    let mut live = joined.subscribe(None).await.unwrap();
+    assert_eq!((there.alarms(), joined.alarms()), (vec![], vec![]));
+    say(&there, "newer").await;
+    assert_eq!(next(&mut live, 1).await, ["newer"]);
+    live.finish().await.unwrap();
+    drop((stream, there, joined, alice, bob));
+    copy_folder(&rig.path("to"), &rig.path("to copy"));
+    for of in ["alice", "bob"] {
+        let stream = open(&rig.again(of).await).await;
+        drop(stream.subscribe(None).await.unwrap());
+        stream.sync().await.unwrap();
+        assert_eq!(stream.alarms(), [], "{of}");
+        let lines = history(&stream).await;
+        assert!(
+            lines.ends_with(&["newer".into(), "Gap(0)".into()]),
+            "{lines:?}"
+        );
+    }
+
+    // Once it was read there, the second bus is held to what it showed.
+    let stream = open(&rig.again("alice").await).await;
+    stream.rekey().await.unwrap();
+    say(&stream, "lost").await;
+    let joined = open(&rig.again("bob").await).await;
+    let mut live = joined.subscribe(None).await.unwrap();
+    say(&stream, "lost, too").await;
+    assert_eq!(next(&mut live, 1).await, ["lost, too"]);
+    live.finish().await.unwrap();
+    drop((stream, joined));
+    std::fs::remove_dir_all(rig.path("to")).unwrap();
+    copy_folder(&rig.path("to copy"), &rig.path("to"));
+    for of in ["bob", "alice"] {
+        let stream = open(&rig.again(of).await).await;
+        let alarms = stream.alarms();
+        assert!(
+            alarms.contains(&Alarm::WentBack(ControlTopic::Keys)),
+            "{of}: {alarms:?}"
+        );
+        drop(stream.subscribe(None).await.unwrap());
+        let is_told = stream.alarms().contains(&Alarm::LostMessages);
+        assert_eq!(is_told, of == "bob", "{of}");
+    }
+}
+
+/// What a home has seen of the log on one bus must be on the next, wherever it lies there.
+#[tokio::test]
+async fn a_bus_that_lacks_what_another_showed_is_told_of_and_given_it() {
+    let rig = Rig::small();
+    let [alice, bob, carol] = rig.homes(["alice", "bob", "carol"]).await;
+    let (stream, joined) = kitchen_with(&alice, &bob).await;
+    for _ in 0..3 {
+        stream.rekey().await.unwrap();
+    }
+    let keys = Topic::new(&StreamTopics(stream.id()).keys()).unwrap();
+    rig.bus().await.trim(&keys, Offset(2)).await.unwrap();
+    let to = bus_in(&rig, "to").await;
+    carry_all(&rig, &stream, &to).await.unwrap();
+    drop(join(&carol, &stream).await);
+    // It is on the first bus alone.
+    stream.grant(all_to(carol.user())).await.unwrap();
+    joined.sync().await.unwrap();
+    assert_eq!((stream.alarms(), joined.alarms()), (vec![], vec![]));
+    let copy = BusCopy::open(&rig.bus_url(), &to, Path::new(NOWHERE))
+        .await
+        .unwrap();
+    let there = alice.switch_stream(&name("kitchen"), &copy).await.unwrap();
+    let chain = Alarm::WentBack(ControlTopic::Access(alice.user(), alice.device()));
+    let lacks = [chain, Alarm::WentBack(ControlTopic::Keys)];
+    let alarms = there.alarms();
+    assert!(lacks.iter().all(|of| alarms.contains(of)), "{alarms:?}");
+    let joined = bob.join(there.ticket(), None).await.unwrap();
+    assert_eq!(joined.who().await.unwrap().len(), 3);
+    drop((stream, there, joined, alice, bob));
+    for of in ["alice", "bob"] {
+        let stream = open(&rig.again(of).await).await;
+        stream.sync().await.unwrap();
+        assert_eq!(stream.alarms(), [], "{of} is told once");
+    }
+}
+
+/// A process goes on where it is until it is started anew.
+#[tokio::test]
+async fn where_a_process_stands_on_the_first_bus_is_not_noted_of_the_second() {
+    let rig = Rig::small();
+    let [alice, bob] = rig.homes(["alice", "bob"]).await;
+    let (stream, joined) = kitchen_with(&alice, &bob).await;
+    say(&stream, "one").await;
+    let mut live = joined.subscribe(None).await.unwrap();
+    let there = moved(&rig, &alice, &stream).await;
+    drop(bob.join(there.ticket(), None).await.unwrap());
+    for text in texts("late", 3) {
+        stream.rekey().await.unwrap();
+        say(&stream, &text).await;
+    }
+    assert_eq!(next(&mut live, 3).await, texts("late", 3));
+    live.finish().await.unwrap();
+    joined.sync().await.unwrap();
+    drop((stream, joined, there, alice, bob));
+    let stream = open(&rig.again("bob").await).await;
+    drop(stream.subscribe(None).await.unwrap());
+    assert_eq!(stream.alarms(), []);
+    assert_eq!(history(&stream).await, ["one"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
