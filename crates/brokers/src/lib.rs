@@ -15,6 +15,8 @@ mod proxy;
 pub mod mosquitto;
 pub mod nats;
 #[cfg(unix)]
+pub mod pgbouncer;
+#[cfg(unix)]
 pub mod postgres;
 pub mod rabbitmq;
 

@@ -26,8 +26,6 @@ const USER: &str = "postgres";
 pub struct Server {
     folder: TempDir,
     port: u16,
-    /// The user and the group that it runs as, where they are not ours.
-    owner: Option<(u32, u32)>,
     process: Option<Process>,
 }
 
@@ -50,7 +48,7 @@ impl Server {
         let mut server = Self::in_folder();
         let mut initdb = server.command("initdb");
         initdb.args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C"]);
-        initdb.args(["--username", &said("id", &["-un"]), "-D"]);
+        initdb.args(["--username", &user(), "-D"]);
         let done = initdb.arg(server.folder()).output().expect("initdb");
         assert!(done.status.success(), "initdb: {done:?}");
         let always = "listen_addresses = '127.0.0.1'\nunix_socket_directories = ''\n";
@@ -69,7 +67,7 @@ impl Server {
         let mut server = Self::in_folder();
         let mut backup = server.command("pg_basebackup");
         backup.args(["-h", "127.0.0.1", "-p", &primary.port.to_string()]);
-        backup.args(["-U", &said("id", &["-un"]), "--write-recovery-conf"]);
+        backup.args(["-U", &user(), "--write-recovery-conf"]);
         backup.args(["--checkpoint=fast", "--no-sync", "-D"]);
         let done = backup.arg(server.folder()).output().expect("pg_basebackup");
         assert!(done.status.success(), "pg_basebackup: {done:?}");
@@ -79,14 +77,12 @@ impl Server {
     }
 
     fn in_folder() -> Self {
-        let is_root = getuid().is_root();
         let server = Self {
             folder: tempfile::tempdir().expect("a folder"),
             port: 0,
-            owner: is_root.then(|| (number(&["-u", USER]), number(&["-g", USER]))),
             process: None,
         };
-        server.own(server.folder.path());
+        own(server.folder.path());
         server
     }
 
@@ -100,19 +96,13 @@ impl Server {
         fs::write(&path, text).expect("a file of the server");
         let secret = fs::Permissions::from_mode(0o600);
         fs::set_permissions(&path, secret).expect("a file of the server");
-        self.own(&path);
-    }
-
-    fn own(&self, path: &Path) {
-        if let Some((user, group)) = self.owner {
-            chown(path, Some(user), Some(group)).expect("a file of the server");
-        }
+        own(&path);
     }
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(path_of(program));
         command.current_dir(self.folder.path()).env("LC_ALL", "C");
-        if let Some((user, group)) = self.owner {
+        if let Some((user, group)) = owner() {
             command.uid(user).gid(group);
         }
         command
@@ -249,6 +239,24 @@ impl Drop for Server {
         {
             process.stop_with(Signal::QUIT);
         }
+    }
+}
+
+/// Who we are, and who may do everything.
+pub(crate) fn user() -> String {
+    said("id", &["-un"])
+}
+
+/// The user and the group that programs of PostgreSQL run as, where they are not ours.
+pub(crate) fn owner() -> Option<(u32, u32)> {
+    let is_root = getuid().is_root();
+    is_root.then(|| (number(&["-u", USER]), number(&["-g", USER])))
+}
+
+/// Gives them a file or folder.
+pub(crate) fn own(path: &Path) {
+    if let Some((user, group)) = owner() {
+        chown(path, Some(user), Some(group)).expect("a file of the server");
     }
 }
 

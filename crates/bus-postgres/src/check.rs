@@ -13,6 +13,7 @@ use crate::log::column;
 use crate::schema;
 use crate::session::Line;
 use crate::settings::Settings;
+use crate::sql;
 
 /// How the server is set up and who else uses it.
 const SERVER: &str = "
@@ -24,7 +25,14 @@ SELECT current_setting('server_version'),
     (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
     current_setting('max_connections'),
     (SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl),
-    has_database_privilege(current_database(), 'CREATE')";
+    has_database_privilege(current_database(), 'CREATE'),
+    (SELECT extract(epoch FROM now() - min(begun))::bigint FROM (
+        SELECT xact_start AS begun FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()
+        UNION ALL SELECT prepared FROM pg_prepared_xacts WHERE database = current_database()
+    ) AS others)";
+/// Seconds after which a transaction of somebody else is worth a warning.
+const LONG: i64 = 300;
 /// Whether the tables may be used as a bus uses them, and how much room they take.
 const TABLES: &str = "
 SELECT coalesce(bool_and(has_schema_privilege(nspname, 'USAGE')
@@ -36,7 +44,7 @@ SELECT coalesce(bool_and(has_schema_privilege(nspname, 'USAGE')
 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE nspname = $1 AND relkind = 'r'";
 /// What is asked of a bus most often.
-const END: &str = "SELECT ends FROM topics WHERE name = 'check'";
+const END: &str = "SELECT ends FROM BUS.topics WHERE name = 'check'";
 
 pub(crate) async fn check(
     address: &ServerAddress,
@@ -83,7 +91,7 @@ async fn report(client: &Client, name: &str) -> Result<BusReport, Fault> {
     report.round_trip = Some(answered_in);
     if report.standing == Standing::Ready {
         let start = Instant::now();
-        client.query_typed(END, &[]).await?;
+        client.query_typed(&sql::of(name, END), &[]).await?;
         report.round_trip = Some(start.elapsed());
     }
     report.state(Aspect::History, "all of it");
@@ -92,6 +100,7 @@ async fn report(client: &Client, name: &str) -> Result<BusReport, Fault> {
     let room = format!("{taken} taken; no limit for the schema, and the disk cannot be seen");
     report.state(Aspect::Room, room);
     state_server(&mut report, &server)?;
+    warn_of_transactions(&mut report, column(&server, 9)?);
     state_tls(&mut report, column(&server, 7)?);
     state_standbys(&mut report, column(&server, 3)?, column(&server, 4)?);
     state_durability(&mut report, column(&server, 1)?, column(&server, 2)?);
@@ -124,11 +133,34 @@ async fn standing(client: &Client, name: &str, may_create: bool) -> Result<(Stan
 fn state_server(report: &mut BusReport, server: &Row) -> Result<(), Fault> {
     let version: &str = column(server, 0)?;
     let (used, most): (i64, &str) = (column(server, 5)?, column(server, 6)?);
+    let longest: Option<i64> = column(server, 9)?;
     report.state(Aspect::Server, format!("PostgreSQL {version}"));
     let limit = BusReport::size(PAYLOAD_MAX as u64);
-    let limits = format!("{limit} a payload and an append; {used} of {most} connections in use");
+    let mut limits =
+        format!("{limit} a payload and an append; {used} of {most} connections in use");
+    if let Some(seconds) = longest {
+        limits.push_str(&format!("; a transaction is open for {seconds} s"));
+    }
     report.state(Aspect::Limits, limits);
     Ok(())
+}
+
+/// Nobody who reads waits for them. But the row of a topic is replaced by each append, and a transaction
+/// that may still want to see how it was keeps all that were replaced since.
+fn warn_of_transactions(report: &mut BusReport, longest: Option<i64>) {
+    let Some(minutes) = longest.filter(|of| *of >= LONG).map(|of| of / 60) else {
+        return;
+    };
+    report.warn(
+        format!(
+            "a transaction is open for {minutes} minutes: no reader waits for it, but what appends replace \
+             stays until it ends, and they become slower"
+        ),
+        [
+            "SELECT pid, usename, application_name, state, xact_start FROM pg_stat_activity ORDER BY xact_start LIMIT 5;",
+            "SELECT pg_terminate_backend(PID);",
+        ],
+    );
 }
 
 fn state_tls(report: &mut BusReport, version: Option<&str>) {
@@ -175,6 +207,22 @@ fn state_durability(report: &mut BusReport, syncs: bool, writes_pages: bool) {
                 format!("`{name}` is off: a loss of power may destroy the database"),
                 [set.as_str(), "SELECT pg_reload_conf();"],
             );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_is_warned_of_once_it_is_long() {
+        for (longest, says) in [(None, ""), (Some(LONG - 1), ""), (Some(LONG), "5 minutes")] {
+            let mut report = BusReport::new(Standing::Ready);
+            warn_of_transactions(&mut report, longest);
+            let said = report.warnings().first().map_or("", |of| of.says.as_str());
+            let is_said = said.contains(says) && said.is_empty() == says.is_empty();
+            assert!(is_said, "{longest:?}: {said}");
         }
     }
 }

@@ -275,8 +275,9 @@ impl Ear {
         let filler = Filler(Arc::clone(&queue));
         let line = Line::open(settings, move |said| filler.put(said.payload())).await?;
         let stored = in_time(ANSWER_TIMEOUT, async {
-            let stored = line.client.prepare(sql::STORED).await?;
-            let listen = format!("LISTEN {}", quoted(settings.schema()));
+            let schema = settings.schema();
+            let stored = line.client.prepare(&sql::of(schema, sql::STORED)).await?;
+            let listen = format!("LISTEN {}", quoted(schema));
             line.client.batch_execute(&listen).await?;
             Ok(stored)
         })

@@ -27,6 +27,10 @@ pub(crate) enum Fault {
     ForeignSchema,
     #[error("the schema is there, and this user may not use it")]
     Forbidden,
+    #[error(
+        "a pooler in between keeps no sessions: set its `pool_mode` to `session`, or name the server itself"
+    )]
+    Pooled,
     #[error("names of more than 63 characters are too long for a schema")]
     LongName,
     #[error("PostgreSQL takes a user and a password, and nothing else")]
@@ -146,7 +150,7 @@ impl Fault {
             || matches!(self, Self::Refused(said) if said.is_of(BROKEN))
     }
 
-    fn is_said(&self, codes: &[&str]) -> bool {
+    pub(crate) fn is_said(&self, codes: &[&str]) -> bool {
         matches!(self, Self::Refused(said) if codes.contains(&said.code.as_str()))
     }
 
@@ -179,6 +183,7 @@ impl Fault {
             | Self::Warned
             | Self::ForeignSchema
             | Self::Forbidden
+            | Self::Pooled
             | Self::LongName
             | Self::Credentials
             | Self::NoAuthority { .. } => BusError::Unreachable {

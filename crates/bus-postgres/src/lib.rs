@@ -27,6 +27,7 @@ mod hidden;
 mod listen;
 mod log;
 mod notice;
+mod pooler;
 mod schema;
 mod send;
 mod session;
@@ -171,7 +172,7 @@ async fn open_session(settings: &Settings) -> Result<Session, Fault> {
     let line = Line::open(settings, |_| ()).await?;
     let schema = schema::find_or_create(&line.client, settings.schema());
     in_time(ANSWER_TIMEOUT, schema).await?;
-    Session::over(line).await
+    Session::over(line, settings.schema()).await
 }
 
 impl fmt::Debug for PostgresBus {

@@ -5,6 +5,7 @@ use tokio_postgres::types::Type;
 
 use crate::fault::Fault;
 use crate::settings::quoted;
+use crate::sql;
 
 /// The newest format that this program knows, and writes.
 pub(crate) const FORMAT: u32 = 1;
@@ -20,8 +21,9 @@ SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1),
         WHERE nspname = $1 AND relname = 'bus' AND relkind = 'r'),
     EXISTS (SELECT FROM pg_namespace
         WHERE nspname = $1 AND has_schema_privilege(oid, 'USAGE'))";
+const FORMATS: &str = "SELECT what, format FROM BUS.bus";
 /// Writers that were not heard of for so long do not try again.
-const FORGET: &str = "DELETE FROM writers WHERE used < now() - interval '7 days'";
+const FORGET: &str = "DELETE FROM BUS.writers WHERE used < now() - interval '7 days'";
 
 /// Finds the schema, or creates it; one that is there is left as it is. Returns whether it was created.
 pub(crate) async fn find_or_create(client: &Client, name: &str) -> Result<bool, Fault> {
@@ -29,7 +31,7 @@ pub(crate) async fn find_or_create(client: &Client, name: &str) -> Result<bool, 
     if !is_created && !is_there(client, name).await? {
         return Err(Fault::ForeignSchema);
     }
-    let forgotten = client.execute_typed(FORGET, &[]).await;
+    let forgotten = client.execute_typed(&sql::of(name, FORGET), &[]).await;
     // It may be a user who only reads, and tables that are not as they should be are told of later.
     let _may_stay = forgotten.is_err();
     Ok(is_created)
@@ -47,9 +49,7 @@ pub(crate) async fn is_there(client: &Client, name: &str) -> Result<bool, Fault>
     if !seen.try_get::<_, bool>(2)? {
         return Err(Fault::Forbidden);
     }
-    let rows = client
-        .query_typed("SELECT what, format FROM bus", &[])
-        .await;
+    let rows = client.query_typed(&sql::of(name, FORMATS), &[]).await;
     let rows = rows.map_err(|error| match Fault::from(error) {
         fault if fault.is_of_another_shape() => Fault::ForeignSchema,
         fault => fault,
@@ -67,7 +67,10 @@ pub(crate) async fn is_there(client: &Client, name: &str) -> Result<bool, Fault>
 
 /// Creates the schema and all that is in it, or nothing; not if somebody else does so meanwhile.
 async fn create(client: &Client, name: &str) -> Result<bool, Fault> {
-    let script = format!("CREATE SCHEMA {};\n{TABLES}", quoted(name));
+    // All of it is one transaction, for which alone the path is set.
+    let schema = quoted(name);
+    let path = format!("SELECT set_config('search_path', '{schema}', true)");
+    let script = format!("CREATE SCHEMA {schema};\n{path};\n{TABLES}");
     match client.batch_execute(&script).await.map_err(Fault::from) {
         Err(fault) if fault.is_duplicate() => Ok(false),
         created => created.map(|()| true),

@@ -16,7 +16,9 @@ use tokio_postgres::{AsyncMessage, Client, Connection, Notification, Socket, Sta
 
 use crate::desks::{ANSWER_TIMEOUT, in_time};
 use crate::fault::Fault;
-use crate::settings::Settings;
+use crate::pooler;
+use crate::settings::{Between, Settings};
+use crate::sql;
 use crate::tls::Secured;
 
 /// How long a connection that is given up may take to say so.
@@ -62,11 +64,25 @@ impl Line {
         settings: &Settings,
         hear: impl FnMut(Notification) + Send + 'static,
     ) -> Result<Self, Fault> {
-        let (client, connection) = settings.connect().await?;
+        let line = Self::dial(settings, hear).await?;
+        if !settings.set_up(&line.client, Between::Nobody).await? {
+            let other = Self::dial(settings, |_| ()).await?;
+            in_time(ANSWER_TIMEOUT, pooler::check(&line.client, &other.client)).await?;
+            settings.set_up(&line.client, Between::Pooler).await?;
+        }
+        Ok(line)
+    }
+
+    /// Connects, and sets nothing.
+    async fn dial(
+        settings: &Settings,
+        hear: impl FnMut(Notification) + Send + 'static,
+    ) -> Result<Self, Fault> {
+        // Large, and under way for a moment only.
+        let (client, connection) = Box::pin(settings.connect()).await?;
         let (ends, ended) = oneshot::channel();
         let warnings = Arc::default();
         tokio::spawn(drive(connection, ended, hear, Arc::clone(&warnings)));
-        settings.set_up(&client).await?;
         Ok(Self {
             client,
             warnings,
@@ -82,7 +98,7 @@ impl Line {
 
 impl Session {
     pub(crate) async fn open(settings: &Settings) -> Result<Self, Fault> {
-        Self::over(Line::open(settings, |_| ()).await?).await
+        Self::over(Line::open(settings, |_| ()).await?, settings.schema()).await
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -90,8 +106,9 @@ impl Session {
     }
 
     /// The tables must be there.
-    pub(crate) async fn over(line: Line) -> Result<Self, Fault> {
-        let statements = in_time(ANSWER_TIMEOUT, Statements::prepare(&line.client)).await?;
+    pub(crate) async fn over(line: Line, schema: &str) -> Result<Self, Fault> {
+        let preparing = Box::pin(Statements::prepare(&line.client, schema));
+        let statements = in_time(ANSWER_TIMEOUT, preparing).await?;
         Ok(Self { line, statements })
     }
 }
@@ -128,19 +145,19 @@ impl Session {
 }
 
 impl Statements {
-    async fn prepare(client: &Client) -> Result<Self, Fault> {
-        use crate::sql;
+    async fn prepare(client: &Client, schema: &str) -> Result<Self, Fault> {
+        let prepare = async |statement| client.prepare(&sql::of(schema, statement)).await;
         let (append, written, clear, read, ends, trim, grown, tell, send, store) = tokio::try_join!(
-            client.prepare(sql::APPEND),
-            client.prepare(sql::WRITTEN),
-            client.prepare(sql::CLEAR),
-            client.prepare(sql::READ),
-            client.prepare(sql::ENDS),
-            client.prepare(sql::TRIM),
-            client.prepare(sql::GROWN),
-            client.prepare(sql::TELL),
-            client.prepare(sql::SEND),
-            client.prepare(sql::STORE),
+            prepare(sql::APPEND),
+            prepare(sql::WRITTEN),
+            prepare(sql::CLEAR),
+            prepare(sql::READ),
+            prepare(sql::ENDS),
+            prepare(sql::TRIM),
+            prepare(sql::GROWN),
+            prepare(sql::TELL),
+            prepare(sql::SEND),
+            prepare(sql::STORE),
         )?;
         Ok(Self {
             append,

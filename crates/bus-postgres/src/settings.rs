@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sealcast_bus::{Credentials, ServerAddress, ServerOptions};
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Config, Connection, Socket};
 
 use crate::desks::{ANSWER_TIMEOUT, in_time};
@@ -25,10 +25,16 @@ const KEEPALIVES: u32 = 3;
 /// How long what was sent may go without a sign that it arrived.
 const ARRIVES: Duration = Duration::from_secs(60);
 
-/// Set for each connection, whatever the server does by itself. What waits longer for a lock of
-/// somebody else gives up, before its answer is given up here.
+/// What each connection begins with. A server knows it then; a pooler does not hand it on.
+const BEGINS: &str = "-c sealcast.begins=here";
+/// What a pooler says that takes nothing that it does not know.
+const NOT_TAKEN: &str = "08P01";
+
+/// Set for each connection, whatever the server does by itself, where it is known to be one with the server
+/// or `$1` says that it is as good. What waits longer for a lock of somebody else gives up, before its
+/// answer is given up here.
 const SET_UP: &str = "
-SELECT set_config('search_path', quote_ident($1), false),
+SELECT set_config('search_path', 'pg_catalog', false),
     set_config('default_transaction_isolation', 'read committed', false),
     set_config('lock_timeout', '8s', false),
     set_config('jit', 'off', false),
@@ -38,7 +44,17 @@ SELECT set_config('search_path', quote_ident($1), false),
     set_config('tcp_keepalives_count', '3', false),
     set_config('tcp_user_timeout', '60s', false),
     CASE WHEN current_setting('synchronous_commit') <> 'remote_apply'
-        THEN set_config('synchronous_commit', 'on', false) END";
+        THEN set_config('synchronous_commit', 'on', false) END
+WHERE $1 OR current_setting('sealcast.begins', true) = 'here'";
+
+/// Who is between us and the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Between {
+    /// Nobody, or who knows nothing of what is said.
+    Nobody,
+    /// A pooler that keeps sessions.
+    Pooler,
+}
 
 /// Which server, which schema, and who we are to it.
 pub(crate) struct Settings {
@@ -120,7 +136,7 @@ impl Settings {
         let (count, last) = (self.servers.len(), self.last.load(Ordering::Relaxed));
         let mut fault = Fault::Odd("there is no server");
         for index in (0..count).map(|step| (last + step) % count) {
-            let connecting = async { Ok(self.servers[index].connect(self.tls.clone()).await?) };
+            let connecting = connect_to(&self.servers[index], &self.tls);
             match in_time(ANSWER_TIMEOUT, connecting).await {
                 Ok(connected) => {
                     self.last.store(index, Ordering::Relaxed);
@@ -132,14 +148,30 @@ impl Settings {
         Err(fault)
     }
 
-    /// Makes a new connection one of this bus; it must be driven meanwhile.
-    pub(crate) async fn set_up(&self, client: &Client) -> Result<(), Fault> {
+    /// Makes a new connection one of a bus; it must be driven meanwhile. Returns whether it did: nothing
+    /// is set where somebody is between who is not known to be there.
+    pub(crate) async fn set_up(&self, client: &Client, between: Between) -> Result<bool, Fault> {
         in_time(ANSWER_TIMEOUT, async {
-            let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&self.schema, Type::TEXT)];
-            client.query_typed(SET_UP, &parameters).await?;
-            Ok(())
+            let is_known = between == Between::Pooler;
+            let rows = client
+                .query_typed(SET_UP, &[(&is_known, Type::BOOL)])
+                .await?;
+            Ok(!rows.is_empty())
         })
         .await
+    }
+}
+
+/// Connects, and says to the server what it is to begin with, unless somebody between takes offence.
+async fn connect_to(
+    server: &Config,
+    tls: &Tls,
+) -> Result<(Client, Connection<Socket, Secured>), Fault> {
+    let mut begins = server.clone();
+    begins.options(BEGINS);
+    match begins.connect(tls.clone()).await.map_err(Fault::from) {
+        Err(fault) if fault.is_said(&[NOT_TAKEN]) => Ok(server.connect(tls.clone()).await?),
+        connected => connected,
     }
 }
 

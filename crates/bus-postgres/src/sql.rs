@@ -1,21 +1,32 @@
-//! The statements of a bus: spec/bus-postgres.md, sections 3 to 6. The search path has its schema.
+//! The statements of a bus: spec/bus-postgres.md, sections 3 to 6.
+
+use crate::settings::quoted;
+
+/// Stands in statements for the schema of a bus, whose tables they name with it: whatever a session is
+/// set to, nothing of another schema is meant.
+const SCHEMA: &str = "BUS.";
+
+/// A statement about the bus in a schema.
+pub(crate) fn of(schema: &str, statement: &str) -> String {
+    statement.replace(SCHEMA, &format!("{}.", quoted(schema)))
+}
 
 /// Appends the payloads `$3`, `$4` in number, where the topic ends at `$2` if that is given, as append
 /// `$6` of writer `$5`; returns the first offset.
 pub(crate) const APPEND: &str = "
 WITH topic AS (
-    INSERT INTO topics AS t (name, trimmed, ends)
+    INSERT INTO BUS.topics AS t (name, trimmed, ends)
     SELECT $1::text, 0, $4::bigint
-    WHERE $2::bigint IS NULL OR $2 = 0 OR EXISTS (SELECT FROM topics WHERE name = $1)
+    WHERE $2::bigint IS NULL OR $2 = 0 OR EXISTS (SELECT FROM BUS.topics WHERE name = $1)
     ON CONFLICT (name) DO UPDATE SET ends = t.ends + EXCLUDED.ends
         WHERE $2 IS NULL OR t.ends = $2
     RETURNING id, ends - $4 AS first
 ), item AS (
-    INSERT INTO items (topic, at, payload)
+    INSERT INTO BUS.items (topic, at, payload)
     SELECT topic.id, topic.first + number - 1, payload
     FROM topic, unnest($3::bytea[]) WITH ORDINALITY AS appended (payload, number)
 ), writer AS (
-    INSERT INTO writers AS w (id, before, serial, first)
+    INSERT INTO BUS.writers AS w (id, before, serial, first)
     SELECT $5, $6::bigint - 1, $6, first FROM topic
     ON CONFLICT (id) DO UPDATE SET
         before = w.serial, serial = EXCLUDED.serial, first = EXCLUDED.first, used = now()
@@ -28,23 +39,23 @@ pub(crate) const ONCE: &str = "once";
 /// Where the append `$2` of writer `$1` went, if it was made. It is written to so that the answer waits for
 /// whatever the answer to an append waits for.
 pub(crate) const WRITTEN: &str = "
-UPDATE writers SET used = now() WHERE id = $1 AND serial = $2 RETURNING first";
+UPDATE BUS.writers SET used = now() WHERE id = $1 AND serial = $2 RETURNING first";
 
 /// Removes what lies beyond the end of a topic, where only somebody else can have put it.
 pub(crate) const CLEAR: &str = "
-DELETE FROM items USING topics
+DELETE FROM BUS.items USING BUS.topics
 WHERE topics.name = $1 AND items.topic = topics.id AND items.at >= topics.ends";
 
 /// How a topic stands, and its items from `$2` on with at most `$3` bytes.
 pub(crate) const READ: &str = "
 SELECT topics.trimmed, topics.ends, item.at, item.payload
-FROM topics LEFT JOIN LATERAL (
+FROM BUS.topics LEFT JOIN LATERAL (
     SELECT at, payload FROM (
         SELECT at, payload,
             row_number() OVER (ORDER BY at) AS number,
             sum(octet_length(payload)) OVER (ORDER BY at) AS bytes
         FROM (
-            SELECT at, payload FROM items
+            SELECT at, payload FROM BUS.items
             WHERE topic = topics.id AND at >= greatest($2, topics.trimmed) AND at < topics.ends
             ORDER BY at LIMIT 1024
         ) AS ahead
@@ -55,23 +66,23 @@ WHERE topics.name = $1
 ORDER BY item.at";
 
 /// Where topics end.
-pub(crate) const ENDS: &str = "SELECT name, ends FROM topics WHERE name = ANY($1)";
+pub(crate) const ENDS: &str = "SELECT name, ends FROM BUS.topics WHERE name = ANY($1)";
 
 /// Removes the items of a topic before an offset.
 pub(crate) const TRIM: &str = "
 WITH topic AS (
-    UPDATE topics SET trimmed = least($2::bigint, ends)
+    UPDATE BUS.topics SET trimmed = least($2::bigint, ends)
     WHERE name = $1 AND trimmed < least($2, ends)
     RETURNING id, trimmed
 )
-DELETE FROM items USING topic WHERE items.topic = topic.id AND items.at < topic.trimmed";
+DELETE FROM BUS.items USING topic WHERE items.topic = topic.id AND items.at < topic.trimmed";
 
 /// Says on channel `$1` where the topic `$2` ends. Nothing is stored, so that the disk need not be waited
 /// for.
 pub(crate) const GROWN: &str = "
 SELECT set_config('synchronous_commit', 'off', true),
     pg_notify($1, 'grown ' || name || ' ' || ends)
-FROM topics WHERE name = $2";
+FROM BUS.topics WHERE name = $2";
 
 /// Says something on a channel. Nothing is stored, so that the disk need not be waited for.
 pub(crate) const TELL: &str =
@@ -80,8 +91,8 @@ pub(crate) const TELL: &str =
 /// Says something on a channel, and removes what was sent too long ago.
 pub(crate) const SEND: &str = "
 WITH old AS (
-    DELETE FROM sent WHERE id IN (
-        SELECT id FROM sent WHERE made < now() - interval '10 minutes'
+    DELETE FROM BUS.sent WHERE id IN (
+        SELECT id FROM BUS.sent WHERE made < now() - interval '10 minutes'
         ORDER BY id LIMIT 64 FOR UPDATE SKIP LOCKED)
 )
 SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)";
@@ -90,14 +101,14 @@ SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)";
 /// much.
 pub(crate) const STORE: &str = "
 WITH old AS (
-    DELETE FROM sent WHERE id IN (
-        SELECT id FROM sent WHERE made < now() - interval '10 minutes'
-            OR id <= (SELECT max(id) FROM sent) - 1024
+    DELETE FROM BUS.sent WHERE id IN (
+        SELECT id FROM BUS.sent WHERE made < now() - interval '10 minutes'
+            OR id <= (SELECT max(id) FROM BUS.sent) - 1024
         ORDER BY id LIMIT 64 FOR UPDATE SKIP LOCKED)
 ), new AS (
-    INSERT INTO sent (payload) VALUES ($3) RETURNING id
+    INSERT INTO BUS.sent (payload) VALUES ($3) RETURNING id
 )
 SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2::text || id) FROM new";
 
 /// What was stored to be heard.
-pub(crate) const STORED: &str = "SELECT payload FROM sent WHERE id = $1";
+pub(crate) const STORED: &str = "SELECT payload FROM BUS.sent WHERE id = $1";

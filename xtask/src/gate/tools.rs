@@ -21,6 +21,7 @@ const NEEDED: &[(&[&str], &str)] = &[
     ),
     (&["nats-server", "--version"], "nats-server"),
     (&["node", "--version"], "nodejs"),
+    (&["sh", "-c", "command -v pgbouncer"], "pgbouncer"),
     (
         &[
             "sh",

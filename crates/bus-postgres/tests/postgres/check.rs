@@ -38,6 +38,7 @@ async fn a_bus_is_made_once_and_a_check_makes_none() {
     assert_eq!((setup.made, setup.left), (vec![words.clone()], vec![]));
     let setup = PostgresBus::setup(&address(&url), &options).await.unwrap();
     assert_eq!((setup.made, setup.left), (vec![], vec![words]));
+    let _held = server.hold("BEGIN; SELECT FROM x.topics");
     let report = report(&url).await;
     assert_eq!(report.standing, Standing::Ready);
     assert_eq!(report.unstated(), []);
@@ -47,6 +48,7 @@ async fn a_bus_is_made_once_and_a_check_makes_none() {
         (Aspect::Cluster, "one server"),
         (Aspect::Tls, "off"),
         (Aspect::Limits, "32 MiB a payload"),
+        (Aspect::Limits, "a transaction is open for"),
         (Aspect::Room, "KiB taken"),
         (Aspect::Durability, "on the disk before"),
     ] {

@@ -6,6 +6,7 @@ mod breaks;
 mod check;
 mod conformance;
 mod hints;
+mod pooled;
 mod rig;
 mod secrecy;
 mod strangers;
