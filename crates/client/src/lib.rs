@@ -111,6 +111,7 @@ mod session;
 mod share;
 mod stream;
 mod subscribe;
+mod tailing;
 mod taking_out;
 mod tend;
 mod vault;

@@ -1,12 +1,13 @@
 //! Sealed envelopes on their way to the bus, in the order in which they were sealed.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sealcast_bus::{Bus, BusError, Topic};
+use tokio::sync::Notify;
 
-/// Bytes that may be on their way while more is sealed.
-const AHEAD_BYTES_MAX: usize = 4 << 20;
+/// Bytes that may be on their way while more is sealed: an append, and what leaves with the next one.
+const AHEAD_BYTES_MAX: usize = 6 << 20;
 /// Bytes of one append, unless one envelope alone has more.
 const APPEND_BYTES_MAX: usize = 4 << 20;
 
@@ -17,11 +18,18 @@ pub(crate) struct Outbox {
     waiting: Mutex<Waiting>,
     /// Held by whoever sends.
     sending: tokio::sync::Mutex<()>,
+    /// The bus took something, or somebody sends no more.
+    less: Notify,
 }
 
-/// How many envelopes were put in up to one that is waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Ticket(u64);
+/// Whoever has it sends what was put in; when it is dropped, nobody does any more.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Ticket {
+    outbox: Arc<Outbox>,
+    /// How many envelopes were put in up to there.
+    until: u64,
+}
 
 #[derive(Debug, Default)]
 struct Waiting {
@@ -29,54 +37,59 @@ struct Waiting {
     bytes: usize,
     /// Envelopes that the bus has taken.
     taken: u64,
+    /// Tickets that are out.
+    tickets: usize,
 }
 
 impl Outbox {
     /// Puts envelopes behind all that wait.
-    pub(crate) fn put(&self, envelopes: impl Iterator<Item = Vec<u8>>) -> Ticket {
+    pub(crate) fn put(self: &Arc<Self>, envelopes: impl Iterator<Item = Vec<u8>>) -> Ticket {
         let mut waiting = self.waiting();
         for envelope in envelopes {
             waiting.bytes += envelope.len();
             waiting.envelopes.push_back(envelope);
         }
-        waiting.last()
-    }
-
-    /// Returns when more may be sealed. What waits is sent first where nobody sends it, because the
-    /// bus did not take it, and where it is a lot.
-    pub(crate) async fn make_room(&self, bus: &dyn Bus, data: &Topic) -> Result<(), BusError> {
-        let (bytes, last) = {
-            let waiting = self.waiting();
-            (waiting.bytes, waiting.last())
-        };
-        let is_being_sent = self.sending.try_lock().is_err();
-        match bytes == 0 || (is_being_sent && bytes < AHEAD_BYTES_MAX) {
-            true => Ok(()),
-            false => self.send(bus, data, last).await,
+        waiting.tickets += 1;
+        Ticket {
+            outbox: self.clone(),
+            until: waiting.last(),
         }
     }
 
-    /// Returns when the bus has all up to a ticket, with as much at once as it takes.
-    pub(crate) async fn send(
-        &self,
-        bus: &dyn Bus,
-        data: &Topic,
-        until: Ticket,
-    ) -> Result<(), BusError> {
+    /// Returns when more may be sealed. What the bus did not take, so that nobody sends it any more, is
+    /// sent first.
+    pub(crate) async fn make_room(&self, bus: &dyn Bus, data: &Topic) -> Result<(), BusError> {
+        loop {
+            let less = self.less.notified();
+            let (bytes, tickets, last) = {
+                let waiting = self.waiting();
+                (waiting.bytes, waiting.tickets, waiting.last())
+            };
+            match tickets {
+                0 if bytes > 0 => return self.send_until(bus, data, last).await,
+                _ if bytes < AHEAD_BYTES_MAX => return Ok(()),
+                _ => less.await,
+            }
+        }
+    }
+
+    /// Returns when the bus has so many, with as much at once as it takes.
+    async fn send_until(&self, bus: &dyn Bus, data: &Topic, until: u64) -> Result<(), BusError> {
         let _turn = self.sending.lock().await;
         let limit = bus.limits().batch_max.min(APPEND_BYTES_MAX);
         while let Some(append) = self.next_append(limit, until) {
             let count = append.len();
             bus.append(data, append).await?;
             self.waiting().take(count);
+            self.less.notify_waiters();
         }
         Ok(())
     }
 
-    /// What is to be sent next; `None` where the bus has all up to a ticket.
-    fn next_append(&self, limit: usize, until: Ticket) -> Option<Vec<Vec<u8>>> {
+    /// What is to be sent next; `None` where the bus has so many.
+    fn next_append(&self, limit: usize, until: u64) -> Option<Vec<Vec<u8>>> {
         let waiting = self.waiting();
-        if waiting.taken >= until.0 {
+        if waiting.taken >= until {
             return None;
         }
         let mut size = 0;
@@ -93,9 +106,24 @@ impl Outbox {
     }
 }
 
+impl Ticket {
+    /// Returns when the bus has all up to this ticket.
+    pub(crate) async fn send(self, bus: &dyn Bus, data: &Topic) -> Result<(), BusError> {
+        self.outbox.send_until(bus, data, self.until).await
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.outbox.waiting().tickets -= 1;
+        self.outbox.less.notify_waiters();
+    }
+}
+
 impl Waiting {
-    fn last(&self) -> Ticket {
-        Ticket(self.taken + self.envelopes.len() as u64)
+    /// How many envelopes were put in.
+    fn last(&self) -> u64 {
+        self.taken + self.envelopes.len() as u64
     }
 
     fn take(&mut self, count: usize) {
@@ -103,5 +131,131 @@ impl Waiting {
             self.bytes -= envelope.len();
             self.taken += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use sealcast_bus::{BusFuture, FileBus, Item, Limits, Listener, Offset, Tail};
+    use tokio::sync::Semaphore;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// For what must come.
+    const PATIENCE: Duration = Duration::from_secs(120);
+    /// Long enough for something to have gone wrong, mostly.
+    const MOMENT: Duration = Duration::from_millis(50);
+
+    /// A bus that takes an append for each permit.
+    #[derive(Debug)]
+    struct Slow {
+        inner: FileBus,
+        may: Semaphore,
+    }
+
+    impl Bus for Slow {
+        fn limits(&self) -> Limits {
+            self.inner.limits()
+        }
+
+        fn append(&self, topic: &Topic, payloads: Vec<Vec<u8>>) -> BusFuture<'_, Offset> {
+            let topic = topic.clone();
+            Box::pin(async move {
+                self.may.acquire().await.unwrap().forget();
+                self.inner.append(&topic, payloads).await
+            })
+        }
+
+        fn read(&self, topic: &Topic, from: Offset, bytes_max: usize) -> BusFuture<'_, Vec<Item>> {
+            self.inner.read(topic, from, bytes_max)
+        }
+
+        fn end(&self, topic: &Topic) -> BusFuture<'_, Offset> {
+            self.inner.end(topic)
+        }
+
+        fn tail(&self, topics: Vec<(Topic, Offset)>) -> Box<dyn Tail> {
+            self.inner.tail(topics)
+        }
+
+        fn trim(&self, topic: &Topic, before: Offset) -> BusFuture<'_, ()> {
+            self.inner.trim(topic, before)
+        }
+
+        fn send(&self, topic: &Topic, payload: Vec<u8>) -> BusFuture<'_, ()> {
+            self.inner.send(topic, payload)
+        }
+
+        fn listen(&self, topics: Vec<Topic>) -> BusFuture<'_, Box<dyn Listener>> {
+            self.inner.listen(topics)
+        }
+    }
+
+    struct Scene {
+        _folder: tempfile::TempDir,
+        bus: Arc<Slow>,
+        topic: Topic,
+        outbox: Arc<Outbox>,
+    }
+
+    impl Scene {
+        async fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let inner = FileBus::open(folder.path().join("bus")).await.unwrap();
+            Self {
+                _folder: folder,
+                bus: Arc::new(Slow {
+                    inner,
+                    may: Semaphore::new(0),
+                }),
+                topic: Topic::new("data").unwrap(),
+                outbox: Arc::default(),
+            }
+        }
+
+        fn put(&self, bytes: usize) -> Ticket {
+            self.outbox.put([vec![7; bytes]].into_iter())
+        }
+
+        fn leave(&self, ticket: Ticket) {
+            let (bus, topic) = (self.bus.clone(), self.topic.clone());
+            tokio::spawn(async move { ticket.send(&*bus, &topic).await.unwrap() });
+        }
+
+        /// Whether there is room before so long.
+        async fn has_room(&self, before: Duration) -> bool {
+            let room = self.outbox.make_room(&*self.bus, &self.topic);
+            timeout(before, room).await.is_ok_and(|room| room.is_ok())
+        }
+
+        async fn end(&self) -> u64 {
+            self.bus.end(&self.topic).await.unwrap().0
+        }
+    }
+
+    #[tokio::test]
+    async fn there_is_room_again_before_all_has_left() {
+        let scene = Scene::new().await;
+        let half = AHEAD_BYTES_MAX / 2;
+        scene.leave(scene.put(half));
+        assert!(scene.has_room(PATIENCE).await);
+        scene.leave(scene.put(half));
+        assert!(!scene.has_room(MOMENT).await);
+        scene.bus.may.add_permits(1);
+        assert!(scene.has_room(PATIENCE).await);
+        assert_eq!(scene.end().await, 1);
+    }
+
+    #[tokio::test]
+    async fn what_nobody_sends_any_more_leaves_before_more_is_sealed() {
+        let scene = Scene::new().await;
+        drop(scene.put(1));
+        assert!(!scene.has_room(MOMENT).await);
+        scene.bus.may.add_permits(1);
+        assert!(scene.has_room(PATIENCE).await);
+        assert_eq!(scene.end().await, 1);
     }
 }

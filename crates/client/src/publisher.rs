@@ -65,7 +65,7 @@ impl Publisher {
         }
     }
 
-    /// Takes one record; waits while 4 MiB wait to be sealed. A future that is dropped before it is
+    /// Takes one record; waits while 6 MiB wait to be sealed. A future that is dropped before it is
     /// done has not taken the record.
     ///
     /// # Errors

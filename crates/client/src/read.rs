@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sealcast_bus::{BusError, Offset, Topic};
+use sealcast_bus::{BusError, Item, Offset, Topic};
 use sealcast_crypto::leaving_no_trace;
 use sealcast_engine::{Alarm, Allowed, Event, Events, Lineage, Mode, Reader as Machine};
 use sealcast_protocol::{DeviceId, EnvelopeHash, Interval};
@@ -49,6 +49,8 @@ pub(crate) struct Scan {
     /// Where what cannot be opened waits, if it does.
     lot: Option<Lot>,
     state: ScanState,
+    /// What comes next, on its way.
+    ahead: Option<Ahead>,
     ready: Events,
     /// Learns what lacks keys and what opens, where anybody is to be asked.
     pub(crate) asking: Option<Arc<Asking>>,
@@ -67,7 +69,32 @@ struct Opened {
     machine: Box<Machine>,
     /// Where to read on, where something was read for it, and what was in the way.
     place: Option<Place>,
+    ahead: Option<Ahead>,
     fault: Option<Error>,
+}
+
+/// Items that are being read, so that the bus is busy while others are opened.
+#[derive(Debug)]
+struct Ahead {
+    from: Offset,
+    reading: JoinHandle<Result<Vec<Item>, BusError>>,
+}
+
+impl Ahead {
+    fn begin(core: &Core, topic: &Topic, from: Offset) -> Self {
+        let (bus, topic) = (core.bus.clone(), topic.clone());
+        let reading = async move { bus.read(&topic, from, READ_BYTES).await };
+        Self {
+            from,
+            reading: tokio::spawn(reading),
+        }
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.reading.abort();
+    }
 }
 
 impl Reader {
@@ -124,6 +151,7 @@ impl Scan {
             end,
             lot: None,
             state: ScanState::Idle(Box::new(Machine::new(mode))),
+            ahead: None,
             ready: Events::default(),
             asking: None,
         };
@@ -178,8 +206,11 @@ impl Scan {
     /// Begins to read the next items and to open them.
     fn begin_to_read(&mut self) {
         if let ScanState::Idle(machine) = std::mem::replace(&mut self.state, ScanState::Lost) {
+            let from = self.place.at;
+            let ahead = self.ahead.take().filter(|of| of.from == from);
+            let ahead = ahead.unwrap_or_else(|| Ahead::begin(&self.core, &self.topic, from));
             let ground = (self.core.clone(), self.lot.clone());
-            let step = read_and_open(ground, self.topic.clone(), self.place.at, machine);
+            let step = read_and_open(ground, self.topic.clone(), ahead, self.end, machine);
             self.state = ScanState::Opening(tokio::spawn(step));
         }
     }
@@ -205,6 +236,7 @@ impl Scan {
                 Ok(Opened {
                     machine,
                     place: None,
+                    ahead: None,
                     fault,
                 })
             }));
@@ -307,6 +339,7 @@ impl Scan {
             }
             self.state = ScanState::Idle(opened.machine);
             self.place = opened.place.unwrap_or(self.place);
+            self.ahead = opened.ahead.or(self.ahead.take());
             if let Some(fault) = opened.fault {
                 return Err(fault);
             }
@@ -356,32 +389,37 @@ impl Scan {
 
 const LOST: Error = Error::Internal("a reader's worker ended early");
 
-/// Reads from a place on and opens what comes. What a damaged bus cannot show is passed over, and
-/// told.
+/// Opens what is read, while the bus is asked for what comes next before an end. What a damaged bus
+/// cannot show is passed over, and told.
 async fn read_and_open(
     (core, lot): (Arc<Core>, Option<Lot>),
     topic: Topic,
-    from: Offset,
+    mut reading: Ahead,
+    end: Offset,
     mut machine: Box<Machine>,
 ) -> Result<Opened, JoinError> {
-    let items = match core.bus.read(&topic, from, READ_BYTES).await {
+    let items = match (&mut reading.reading).await? {
         Ok(items) => items,
         Err(fault) => {
-            let (place, fault) = pass_damage(&core, &topic, from, fault).await;
+            let (place, fault) = pass_damage(&core, &topic, reading.from, fault).await;
             return Ok(Opened {
                 machine,
                 place,
+                ahead: None,
                 fault: Some(fault),
             });
         }
     };
     let place = items.last().map(Place::behind);
+    let next = place.map(|place| place.at).filter(|at| *at < end);
+    let ahead = next.map(|at| Ahead::begin(&core, &topic, at));
     let items: Vec<_> = items.into_iter().map(|item| item.payload).collect();
     let work = move || {
         let fault = leaving_no_trace(|| open(&core, lot.as_ref(), &mut machine, &items));
         Opened {
             machine,
             place,
+            ahead,
             fault,
         }
     };

@@ -138,7 +138,7 @@ impl Sealer {
             let leaves = async move {
                 let data = sealer.core.data_topic()?;
                 let core = &sealer.core;
-                sealer.outbox.send(&*core.bus, &data, ticket).await?;
+                ticket.send(&*core.bus, &data).await?;
                 // The batch is out. Keys that could not be handed out now stay owed.
                 let _is_shared = core.share_owed().await.is_ok();
                 Ok(left)

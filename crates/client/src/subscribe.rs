@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealcast_bus::{Item, Offset, Tail, Topic};
+use sealcast_bus::{Item, Offset, Topic};
 use sealcast_engine::{Alarm, CLOCK_BEHIND_MS_MAX, Mode, Space, Tracker};
 use sealcast_protocol::{DataItem, DeviceId, EnvelopeHash, Interval, Position};
 use tokio::sync::watch;
@@ -18,6 +18,7 @@ use crate::options::SubscribeOptions;
 use crate::parking::Lot;
 use crate::place::{Place, Reached};
 use crate::read::Scan;
+use crate::tailing::Tailing;
 use crate::vault::topic_id;
 
 /// How long to wait for an envelope that a later one names, and how often the place is kept.
@@ -88,7 +89,7 @@ enum Lack {
 
 enum Phase {
     CatchingUp,
-    Live { tail: Box<dyn Tail>, topics: usize },
+    Live { tail: Tailing, topics: usize },
 }
 
 impl std::fmt::Debug for Phase {
@@ -255,7 +256,7 @@ impl Subscription {
         let mut topics = self.scan.core.control_places().await?;
         let count = topics.len();
         topics.push((self.scan.topic.clone(), self.scan.place.at));
-        let tail = self.scan.core.bus.tail(topics);
+        let tail = Tailing::new(self.scan.core.bus.tail(topics));
         self.phase = Phase::Live {
             tail,
             topics: count,
