@@ -109,6 +109,7 @@ mod sealed_file;
 mod servers;
 mod session;
 mod share;
+mod singles;
 mod stream;
 mod subscribe;
 mod tailing;

@@ -7,9 +7,9 @@ use sealcast_bus::{Bus, BusError, Topic};
 use tokio::sync::Notify;
 
 /// Bytes that may be on their way while more is sealed: an append, and what leaves with the next one.
-const AHEAD_BYTES_MAX: usize = 6 << 20;
+const AHEAD_BYTES_MAX: usize = 4 << 20;
 /// Bytes of one append, unless one envelope alone has more.
-const APPEND_BYTES_MAX: usize = 4 << 20;
+const APPEND_BYTES_MAX: usize = 2 << 20;
 
 /// What was sealed and is not known to be on the bus. What the bus did not take leaves before anything
 /// later does.

@@ -16,16 +16,13 @@ use crate::seal::Part;
 const FRAME_BYTES: usize = (64 << 10) + 512;
 /// How long a record waits for others.
 const FRAME_DELAY: Duration = Duration::from_millis(20);
-/// Bytes of frames and long records that make a batch, which is sealed in one store transaction.
+/// Bytes of frames and long records that are sealed in one store transaction, about.
 const BATCH_BYTES: usize = 2 << 20;
-/// Bytes of a batch where more has come while the one before was made durable, about: so one sync of the
-/// disk serves the more records, the slower it is.
-const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Bytes that wait, at most, unless one record alone has more.
-const BYTES_WAITING_MAX: usize = 6 << 20;
+const BYTES_WAITING_MAX: usize = 4 << 20;
 
 /// Frames that are kept for others to come, at most; as many as a batch has.
-const SPARE_MAX: usize = BATCH_BYTES_MAX / FRAME_BYTES + 1;
+const SPARE_MAX: usize = BATCH_BYTES / FRAME_BYTES + 1;
 
 /// One end for who sends, one for who seals.
 #[derive(Debug)]
@@ -257,7 +254,7 @@ impl Waiting {
             self.close_frame();
         }
         let (mut parts, mut records, mut bytes) = (Vec::new(), 0, 0);
-        while bytes < BATCH_BYTES_MAX
+        while bytes < BATCH_BYTES
             && let Some(next) = self.parts.pop_front()
         {
             bytes += next.bytes;
@@ -308,14 +305,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_makes_a_batch_leaves_at_once_with_what_has_come_and_the_rest_comes_next() {
+    async fn what_makes_a_batch_leaves_at_once_and_what_is_left_comes_next() {
         let (sending, sealing) = Queue::ends();
         let quarter = vec![7; BATCH_BYTES / 4];
-        for _ in 0..9 {
+        for _ in 0..5 {
             sending.send(NOW, &quarter).await.unwrap();
         }
         sending.send(NOW, b"short").await.unwrap();
-        assert_eq!(lens(&sealing.next().await.unwrap()), [1; 8]);
+        assert_eq!(lens(&sealing.next().await.unwrap()), [1; 4]);
         let flushed = sending.flush().unwrap();
         let rest = sealing.next().await.unwrap();
         assert_eq!(lens(&rest), [1; 2]);

@@ -11,6 +11,7 @@ use sealcast_engine::{Draft, NotSealed, Publisher, Sealed};
 use sealcast_protocol::{
     DataTopic, ENVELOPE_OVERHEAD, Frame, Interval, PAYLOAD_MAX, Position, SessionId, SessionKind,
 };
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
@@ -19,6 +20,7 @@ use crate::clock;
 use crate::core::Core;
 use crate::error::Error;
 use crate::outbox::{Outbox, Ticket};
+use crate::singles::Singles;
 
 /// How often a batch is tried again after what it lacked was done.
 const TRIES_MAX: usize = 8;
@@ -26,8 +28,8 @@ const TRIES_MAX: usize = 8;
 /// What is to be sealed.
 #[derive(Debug)]
 pub(crate) enum Batch {
-    /// One message at once.
-    Single(SecretBytes),
+    /// Messages that are published by themselves.
+    Singles(Vec<Arc<SecretBytes>>),
     /// Frames, and records too long for one.
     Parts(Vec<Part>),
     /// Older data, in a backfill session.
@@ -65,6 +67,8 @@ pub(crate) struct Sealer {
     publisher: Arc<Mutex<Publisher>>,
     /// Held by whoever seals, so that envelopes are put out in their order.
     turn: Arc<tokio::sync::Mutex<()>>,
+    /// Messages that wait for that turn.
+    singles: Arc<Singles>,
     outbox: Arc<Outbox>,
     /// Where below the stream it publishes; older data lies in the stream itself.
     topic: Option<DataTopic>,
@@ -96,6 +100,7 @@ impl Sealer {
             core,
             publisher: Arc::new(Mutex::new(publisher)),
             turn: Arc::default(),
+            singles: Arc::default(),
             outbox: Arc::default(),
             topic: None,
         }
@@ -134,23 +139,71 @@ impl Sealer {
     pub(crate) async fn seal(&self, batch: Arc<Batch>) -> Result<Leaving, Error> {
         let sealer = self.clone();
         to_its_end(async move {
-            let (left, ticket) = sealer.seal_whole(batch).await?;
-            let leaves = async move {
-                let data = sealer.core.data_topic()?;
-                let core = &sealer.core;
-                ticket.send(&*core.bus, &data).await?;
-                // The batch is out. Keys that could not be handed out now stay owed.
-                let _is_shared = core.share_owed().await.is_ok();
-                Ok(left)
+            let _turn = sealer.turn.lock().await;
+            let sealed = sealer.seal_whole(&batch).await?;
+            let left = Left {
+                position: sealed.position,
+                envelopes: sealed.envelopes.len() as u64,
+                session: batch.past_session(),
             };
-            Ok(Leaving(tokio::spawn(leaves)))
+            let envelopes = sealed.envelopes.into_iter().map(|sealed| sealed.bytes);
+            let ticket = sealer.outbox.put(envelopes);
+            Ok(sealer.leave(left, ticket))
         })
         .await
     }
 
-    /// Seals a batch, and puts its envelopes behind those that are on their way.
-    async fn seal_whole(&self, batch: Arc<Batch>) -> Result<(Left, Ticket), Error> {
+    /// Seals a message with those that others publish at the same time, each in an envelope of its own,
+    /// and stores it on the bus. It goes on when the caller stops waiting.
+    pub(crate) async fn publish_single(&self, payload: SecretBytes) -> Result<Left, Error> {
+        let sealer = self.clone();
+        let leaving = to_its_end(async move {
+            let (left, ticket) = sealer.seal_single(Arc::new(payload)).await?;
+            Ok(sealer.leave(left, ticket))
+        });
+        leaving.await?.stored().await
+    }
+
+    /// Whoever has the turn seals for all that wait. Those for whom that failed try it by themselves.
+    async fn seal_single(&self, payload: Arc<SecretBytes>) -> Result<(Left, Ticket), Error> {
+        let mut waits = self.singles.put(self.topic.clone(), payload.clone());
         let _turn = self.turn.lock().await;
+        let others = match waits.sealed.try_recv() {
+            Ok(sealed) => return Ok(sealed),
+            Err(TryRecvError::Empty) => self.singles.take_with(waits.number),
+            Err(TryRecvError::Closed) => Vec::new(),
+        };
+        let (payloads, others): (Vec<_>, Vec<_>) = others.into_iter().unzip();
+        let payloads = [payload].into_iter().chain(payloads).collect();
+        let sealed = self.seal_whole(&Arc::new(Batch::Singles(payloads))).await?;
+        let left = Left {
+            position: sealed.position,
+            envelopes: 1,
+            session: None,
+        };
+        let mut envelopes = sealed.envelopes.into_iter().map(|sealed| sealed.bytes);
+        let own = self.outbox.put(envelopes.by_ref().take(1));
+        for (envelope, other) in envelopes.zip(others) {
+            // Whoever does not listen any more is ended; what it published leaves with what comes next.
+            let _is_heard = other.send((left, self.outbox.put([envelope].into_iter())));
+        }
+        Ok((left, own))
+    }
+
+    /// Has what was sealed leave.
+    fn leave(&self, left: Left, ticket: Ticket) -> Leaving {
+        let core = self.core.clone();
+        Leaving(tokio::spawn(async move {
+            let data = core.data_topic()?;
+            ticket.send(&*core.bus, &data).await?;
+            // The batch is out. Keys that could not be handed out now stay owed.
+            let _is_shared = core.share_owed().await.is_ok();
+            Ok(left)
+        }))
+    }
+
+    /// Seals a batch. Its envelopes are to be put out before the turn is over.
+    async fn seal_whole(&self, batch: &Arc<Batch>) -> Result<Sealed, Error> {
         let data = self.core.data_topic()?;
         self.outbox.make_room(&*self.core.bus, &data).await?;
         let mut looked_again = false;
@@ -158,22 +211,14 @@ impl Sealer {
             self.core.freshen().await?;
             let now = self.core.now();
             match self.try_seal(now, batch.clone()).await? {
-                Ok(sealed) => {
-                    let left = Left {
-                        position: sealed.position,
-                        envelopes: sealed.envelopes.len() as u64,
-                        session: batch.past_session(),
-                    };
-                    let envelopes = sealed.envelopes.into_iter().map(|sealed| sealed.bytes);
-                    return Ok((left, self.outbox.put(envelopes)));
-                }
+                Ok(sealed) => return Ok(sealed),
                 Err(Lack::Stale) => self.core.sync().await?,
                 // The right may have been given just now.
                 Err(Lack::Of(NotSealed::NotEntitled)) if !looked_again => {
                     looked_again = true;
                     self.core.sync().await?;
                 }
-                Err(Lack::Of(lack)) => self.supply(lack, now, &batch).await?,
+                Err(Lack::Of(lack)) => self.supply(lack, now, batch).await?,
             }
         }
         Err(Error::Internal("a batch could not be sealed"))
@@ -195,8 +240,9 @@ impl Sealer {
                 }
                 let topic = sealer.topic.as_ref();
                 let sealed = match &*batch {
-                    Batch::Single(payload) => {
-                        let drafts = [Draft::Single(payload.expose())];
+                    Batch::Singles(payloads) => {
+                        let drafts = payloads.iter().map(|of| Draft::Single(of.expose()));
+                        let drafts: Vec<_> = drafts.collect();
                         publisher.seal_on(topic, now, lane, &view, &drafts)
                     }
                     Batch::Parts(parts) => {
@@ -286,7 +332,7 @@ impl Batch {
     fn past_session(&self) -> Option<SessionId> {
         match self {
             Self::Past(past) => *past.session.lock().unwrap_or_else(PoisonError::into_inner),
-            Self::Single(_) | Self::Parts(_) => None,
+            Self::Singles(_) | Self::Parts(_) => None,
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::options::SubscribeOptions;
 use crate::parking::{self, ParkedState};
 use crate::publisher::{Published, Publisher};
 use crate::read::Reader;
-use crate::seal::{Batch, Sealer};
+use crate::seal::Sealer;
 use crate::subscribe::Subscription;
 
 /// Between two looks whether a bus is back, at first and at last.
@@ -291,7 +291,7 @@ impl Stream {
 async fn publish(sealer: &Sealer, payload: &[u8]) -> Result<Published, Error> {
     sealer.check_size(payload.len())?;
     let payload = SecretBytes::from(payload.to_vec());
-    let left = sealer.publish(Batch::Single(payload)).await?;
+    let left = sealer.publish_single(payload).await?;
     Ok(Published {
         position: left.position,
         records: 1,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sealcast::{Error, Interval, Position, Roles, State};
+use sealcast::{DataTopic, Error, Interval, Position, Roles, State};
 use tokio::time::timeout;
 
 use crate::rig::*;
@@ -82,6 +82,50 @@ async fn many_tasks_publish_on_one_stream_in_one_order() {
             .iter()
             .all(|of| of.state == State::Opened)
     );
+}
+
+#[tokio::test]
+async fn messages_of_several_topics_that_are_published_at_once_come_once_each_on_its_own() {
+    let rig = Rig::new();
+    let stream = kitchen(&rig.home("alice").await).await;
+    let topics: Vec<DataTopic> = ["plant/1", "plant/2"].map(|of| of.parse().unwrap()).into();
+    let mut tasks = tokio::task::JoinSet::new();
+    for i in 0..120 {
+        let (stream, topic) = (stream.clone(), topics.get(i % 3).cloned());
+        tasks.spawn(async move {
+            let text = i.to_string();
+            let done = match topic {
+                Some(topic) => stream.publish_on(&topic, text.as_bytes()).await,
+                None => stream.publish(text.as_bytes()).await,
+            };
+            let done = done.unwrap();
+            (done.records, done.envelopes)
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        assert_eq!(done.unwrap(), (1, 1));
+    }
+    let all = deliveries(&stream).await;
+    let came: BTreeSet<_> = all.iter().map(|of| (line(of), of.topic.clone())).collect();
+    let sent = (0..120).map(|i| (i.to_string(), topics.get(i % 3).cloned()));
+    assert_eq!((came, all.len()), (sent.collect(), 120));
+}
+
+#[tokio::test]
+async fn of_messages_that_are_published_at_once_each_hears_what_became_of_itself() {
+    let rig = Rig::new();
+    let stream = kitchen(&rig.home("alice").await).await;
+    say(&stream, "before").await;
+    let joined = join(&rig.home("bob").await, &stream).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for i in 0..20 {
+        let stream = joined.clone();
+        tasks.spawn(async move { stream.publish(i.to_string().as_bytes()).await });
+    }
+    while let Some(done) = tasks.join_next().await {
+        assert!(matches!(done.unwrap(), Err(Error::NotAllowed(_))));
+    }
+    assert_eq!(history(&stream).await, ["before"]);
 }
 
 #[tokio::test]
