@@ -8,7 +8,7 @@ use crate::feed::{Delivered, Feed, Start};
 use crate::known::Recent;
 use crate::message::{Header, Record};
 use crate::scan::{Log, Scan, left_out};
-use crate::server::{Desk, Hearing};
+use crate::server::{CREDIT, Desk, Hearing};
 
 /// A queue that is no longer than this is read from its beginning.
 const SHORT: u64 = 128;
@@ -86,11 +86,13 @@ impl Log {
         let chain = match first.at {
             0 => Chain::from(Place::default()),
             at => {
-                let mut again = Feed::attach(desk, &self.queue, Start::First).await?;
+                // A channel that is new misses nothing.
+                let new = self.server.hearing().await?.desk_of(CREDIT).await?;
+                let mut again = Feed::attach(&new, &self.queue, Start::First).await?;
                 if again.next().await?.at != at {
                     return Err(left_out());
                 }
-                Chain::anywhere()
+                Chain::without_beginning(at)
             }
         };
         feed.put_back(first);

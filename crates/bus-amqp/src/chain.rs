@@ -34,17 +34,29 @@ impl Place {
 pub(crate) struct Chain {
     /// Unknown where the queue does not begin with its first message any more.
     place: Option<Place>,
+    /// Where the queue begins then, until one message follows another.
+    begins: Option<u64>,
+    /// What the message names that is believed until then.
+    named: Option<u64>,
 }
 
 impl Chain {
     /// Goes along from a place on.
     pub(crate) fn from(place: Place) -> Self {
-        Self { place: Some(place) }
+        Self {
+            place: Some(place),
+            begins: None,
+            named: None,
+        }
     }
 
-    /// Goes along from somewhere: what begins there is believed.
-    pub(crate) fn anywhere() -> Self {
-        Self { place: None }
+    /// Goes along a queue that has lost its beginning: what lies first, at `begins` or behind it, is believed.
+    pub(crate) fn without_beginning(begins: u64) -> Self {
+        Self {
+            place: None,
+            begins: Some(begins),
+            named: None,
+        }
     }
 
     /// Where in the queue it goes on, if that is known: with the last message that belongs, or with the
@@ -62,15 +74,29 @@ impl Chain {
         match self.place {
             None => header.prev.is_none_or(|prev| prev < at),
             Some(place) => {
-                header.prev == place.last && header.first == place.end && header.left >= place.left
+                let follows = header.prev == place.last && header.first == place.end;
+                (follows && header.left >= place.left) || self.is_better(header)
             }
         }
+    }
+
+    /// Whether a message is to be believed in the place of the one that was. What it names is gone, as is
+    /// what that one named; but it lies behind, so that the other had lost its race.
+    fn is_better(&self, header: &Header) -> bool {
+        let (Some(begins), Some(prev)) = (self.begins, header.prev) else {
+            return false;
+        };
+        prev < begins && self.named.is_none_or(|named| named < prev)
     }
 
     /// Says the same, and goes on behind the message if it does.
     pub(crate) fn takes(&mut self, at: u64, header: &Header) -> bool {
         let belongs = self.fits(at, header);
         if belongs {
+            match self.place {
+                Some(place) if header.prev == place.last => self.begins = None,
+                Some(_) | None => self.named = header.prev,
+            }
             self.place = Some(Place {
                 last: Some(at),
                 end: header.end(),
@@ -139,10 +165,35 @@ mod tests {
 
     #[test]
     fn where_the_beginning_is_gone_the_first_is_believed() {
-        let mut chain = Chain::anywhere();
+        let mut chain = Chain::without_beginning(4);
         assert!(!chain.takes(5, &header(5, 9, 1)));
         assert!(chain.takes(6, &header(2, 9, 1)));
         assert!(!chain.takes(7, &header(2, 9, 1)));
         assert!(chain.takes(8, &header(6, 10, 1)));
+    }
+
+    #[test]
+    fn where_the_beginning_is_gone_one_that_had_lost_its_race_is_believed_no_longer_than_that_shows()
+     {
+        // Of those that named 97, the one at 98 was first, and 99 followed it. All of them are gone.
+        let mut chain = Chain::without_beginning(100);
+        let queue = [
+            (100, header(97, 40, 5), true),
+            // Another that had lost, and what became of the log.
+            (101, header(98, 43, 1), true),
+            (102, header(98, 43, 1), false),
+            (103, header(99, 44, 2), true),
+            (104, header(97, 40, 5), false),
+            (105, header(100, 45, 1), false),
+            (106, header(103, 46, 1), true),
+            // From here on nothing is believed that does not follow.
+            (107, header(99, 44, 2), false),
+            (108, header(None, 0, 1), false),
+            (109, header(106, 47, 1), true),
+        ];
+        for (at, header, belongs) in queue {
+            assert_eq!(chain.takes(at, &header), belongs, "{at}");
+        }
+        assert_eq!(chain.place().end, 48);
     }
 }

@@ -2,18 +2,23 @@ use std::collections::VecDeque;
 use std::future::{self, poll_fn};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use sealcast_bus::{
-    Attempts, BusFuture, Item, MayPass as _, Offset, Packed, Tail, Topic, each_once,
+    Attempts, BusFuture, Item, MayPass as _, Offset, Packed, Tail, Topic, each_once, jittered,
 };
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use crate::fault::Fault;
 use crate::scan::{Found, Log, Payloads, Scan};
 use crate::server::{CREDIT, Desk, Hearing, Server};
 
+/// Before a topic is opened anew whose queue was consumed in vain, at first and at last.
+const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Payload bytes of one batch, unless one item alone is larger.
 const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Topics that are opened at once.
@@ -49,6 +54,8 @@ struct Follow {
     fetching: JoinSet<Result<Packed, Fault>>,
     /// What came behind them in place of another.
     broken: Option<Fault>,
+    /// How often its queue was consumed in vain since it last delivered anything.
+    vain: u32,
 }
 
 /// A topic that has come to what it goes on with.
@@ -94,6 +101,7 @@ impl AmqpTail {
             waiting: VecDeque::new(),
             fetching: JoinSet::new(),
             broken: None,
+            vain: 0,
         };
         let follows: Vec<Follow> = each_once(topics).into_iter().map(follow).collect();
         let credit = (CREDIT_OF_ALL / follows.len().max(1)).max(CREDIT_MIN);
@@ -132,12 +140,14 @@ impl AmqpTail {
                     self.turn = index + 1;
                     let batch = follow.batch(&self.desk).await?;
                     if !batch.is_empty() {
+                        follow.vain = 0;
                         return Ok((follow.log.topic.clone(), batch));
                     }
                 }
                 Event::Came(index, Err(fault)) => {
                     if let Some(follow) = self.follows.get_mut(index) {
                         follow.scan = None;
+                        follow.vain = follow.vain.saturating_add(1);
                         self.closed.push_back(index);
                     }
                     if !fault.may_pass() {
@@ -164,8 +174,11 @@ impl AmqpTail {
             follow.waiting.clear();
             let (log, position) = (follow.log.clone(), follow.position);
             let desk = Arc::clone(&self.desk);
-            self.opening
-                .spawn(async move { (index, open(&log, &desk, position).await) });
+            let pause = pause_after(follow.vain);
+            self.opening.spawn(async move {
+                sleep(jittered(pause)).await;
+                (index, open(&log, &desk, position).await)
+            });
         }
     }
 
@@ -257,6 +270,14 @@ impl Follow {
     }
 }
 
+/// How long to wait before what was in vain so many times, one after the other, is tried again.
+fn pause_after(vain: u32) -> Duration {
+    match vain.checked_sub(1) {
+        None => Duration::ZERO,
+        Some(times) => PAUSE_MAX.min(PAUSE.saturating_mul(1 << times.min(8))),
+    }
+}
+
 async fn fetch(log: Log, desk: Arc<OwnDesk>, found: Found) -> Result<Packed, Fault> {
     let mut attempts = Attempts::new();
     loop {
@@ -338,5 +359,18 @@ impl Tail for AmqpTail {
             let server = Arc::clone(&self.server);
             self.next_batch().await.map_err(|fault| server.fault(fault))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_vain_again_and_again_is_tried_less_and_less_often() {
+        let pauses: Vec<_> = (0..8).map(pause_after).collect();
+        assert!(pauses.is_sorted(), "{pauses:?}");
+        assert_eq!((pauses[0], pauses[1]), (Duration::ZERO, PAUSE));
+        assert_eq!(pause_after(u32::MAX), PAUSE_MAX);
     }
 }

@@ -3,7 +3,9 @@
 
 mod breaks;
 mod conformance;
+mod early;
 mod forged;
 mod rig;
 mod secrecy;
 mod strangers;
+mod thief;
