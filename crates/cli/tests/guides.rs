@@ -470,7 +470,8 @@ fn the_guide_to_postgres_ends_as_it_says_and_its_server_keeps_nothing_readable()
     let server = Arc::new(Mutex::new(server));
     kill_when_asked(&server, signals.path());
     let typed = |text: &str| {
-        text.replace("//localhost/", &format!("//127.0.0.1:{port}/"))
+        text.replace("SERVERS=localhost", "SERVERS=127.0.0.1")
+            .replace("//localhost/", &format!("//127.0.0.1:{port}/"))
             .replace("@PORT@", &port)
             .replace("@DATA@", &data)
             .replace("@SIGNALS@", &signals.path().display().to_string())

@@ -19,6 +19,10 @@ const BYTES_MAX: u64 = 1 << 20;
 const ONE_WAY: &str = "give `credentials`, or `user` and `password` or `password_file`, or `token` or \
                        `token_file`, and nothing else of these";
 
+/// A ticket may name any server, and is not to get a password by that.
+const NO_SERVERS: &str = "SEALCAST_BUS_SERVERS: name the servers that the credentials are for, such as \
+                          `broker.example` or `broker.example:4222`";
+
 /// Why it is not known how to talk to a server. No value of the file is ever repeated.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -74,7 +78,7 @@ pub(crate) fn options(home: &Path, address: &ServerAddress) -> Result<ServerOpti
     })?;
     match said.into_iter().find(|(of, _)| of == address) {
         Some((_, said)) => said.options(home),
-        None => Said::of_environment(|name| env::var(name).ok())
+        None => Said::of_environment(address, |name| env::var(name).ok())
             .map_err(ServersError::Environment)?
             .options(home),
     }
@@ -100,6 +104,16 @@ const TEXTS: [&str; 9] = [
     "ca",
     "tls",
     "history",
+];
+
+/// Those of them that say who we are.
+const SECRETS: [&str; 6] = [
+    "user",
+    "password",
+    "password_file",
+    "token",
+    "token_file",
+    "credentials",
 ];
 
 type Section = BTreeMap<Spanned<String>, Spanned<Value>>;
@@ -153,8 +167,12 @@ impl Said {
         Ok(said)
     }
 
-    /// Reads the variables that `docs/reference/servers.md` lists.
-    fn of_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+    /// Reads the variables that `docs/reference/servers.md` lists. A ticket may name any server: who we
+    /// are is said to those alone that are named for it.
+    fn of_environment(
+        address: &ServerAddress,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, String> {
         let given = |key: &str| {
             let value = variable(&format!("SEALCAST_BUS_{}", key.to_ascii_uppercase()));
             value.filter(|value| !value.is_empty())
@@ -172,6 +190,12 @@ impl Said {
         }
         said.check()
             .map_err(|says| format!("SEALCAST_BUS_…: {says}"))?;
+        if SECRETS.iter().any(|key| said.has(key)) {
+            let trusted = given("servers").ok_or_else(|| NO_SERVERS.to_owned())?;
+            if !are_all_among(address.servers(), &trusted) {
+                said.texts.retain(|key, _| !SECRETS.contains(key));
+            }
+        }
         Ok(said)
     }
 
@@ -236,6 +260,17 @@ impl Said {
         let text = text.map_err(|source| ServersError::Unreadable { path, source })?;
         Ok(Some(text.lines().next().unwrap_or_default().to_owned()))
     }
+}
+
+/// Whether a list has all servers, each with its port or without.
+fn are_all_among(servers: &[String], list: &str) -> bool {
+    let list = list.to_ascii_lowercase();
+    let is_among = |server: &String| {
+        let host = server.rsplit_once(':').map(|(host, _)| host);
+        let mut names = list.split(',').map(str::trim);
+        names.any(|name| name == server || Some(name) == host)
+    };
+    servers.iter().all(is_among)
 }
 
 fn line_of(text: &str, at: usize) -> usize {
@@ -351,6 +386,44 @@ mod tests {
         assert!(missing.to_string().contains("gone"), "{missing}");
     }
 
+    /// A ticket may name any server.
+    #[test]
+    fn what_the_environment_knows_of_us_is_for_the_servers_that_it_names() {
+        let of = |url, servers: &str| {
+            let said = Said::of_environment(&address(url), |name| {
+                let value = match name.strip_prefix("SEALCAST_BUS_")? {
+                    "SERVERS" => servers,
+                    "USER" => "kim",
+                    "PASSWORD" => "hush",
+                    "CA" => "/ca.pem",
+                    _ => return None,
+                };
+                Some(value.to_owned())
+            });
+            let options = said.unwrap().options(Path::new("/home")).unwrap();
+            assert_eq!(options.certificates, Some("/ca.pem".into()));
+            shown(&options.credentials)
+        };
+        for (url, servers) in [
+            ("nats://h/p", "h"),
+            ("nats://h/p", "H:4222"),
+            ("nats://h:1/p", "g,h"),
+            ("nats://h,i:7/p", "h, i:7"),
+            ("nats://[::1]/p", "[::1]"),
+        ] {
+            assert_eq!(of(url, servers), "kim:hush", "{url} {servers}");
+        }
+        for (url, servers) in [
+            ("nats://evil/p", "h"),
+            ("nats://h,evil/p", "h"),
+            ("nats://h:1/p", "h:4222"),
+            ("nats://h.evil/p", "h"),
+            ("nats://evil/p", ","),
+        ] {
+            assert_eq!(of(url, servers), "none", "{url} {servers}");
+        }
+    }
+
     #[test]
     fn the_environment_says_the_same_in_one_way_only() {
         let said = |set: &[(&str, &str)]| {
@@ -358,16 +431,19 @@ mod tests {
                 set.iter()
                     .find(|(of, _)| name == format!("SEALCAST_BUS_{of}"))
             };
-            let said = Said::of_environment(|name| found(name).map(|(_, value)| (*value).into()))?;
-            Ok::<_, String>(said.options(Path::new("/home")).unwrap())
+            let said = Said::of_environment(&address("nats://h:1,i/p"), |name| {
+                found(name).map(|(_, value)| (*value).into())
+            });
+            Ok::<_, String>(said?.options(Path::new("/home")).unwrap())
         };
+        let servers = ("SERVERS", "H, i:4222");
         let (user, password, token) = (("USER", "kim"), ("PASSWORD", "hush"), ("TOKEN", "hush"));
         for (set, expected) in [
             (&[][..], "none"),
             (&[("TOKEN", "")], "none"),
-            (&[("CREDENTIALS", "creds")], "file /home/creds"),
-            (&[user, password], "kim:hush"),
-            (&[token], "token hush"),
+            (&[servers, ("CREDENTIALS", "creds")], "file /home/creds"),
+            (&[servers, user, password], "kim:hush"),
+            (&[servers, token], "token hush"),
         ] {
             assert_eq!(shown(&said(set).unwrap().credentials), expected);
         }
@@ -375,10 +451,12 @@ mod tests {
         assert_eq!(rest.certificates, Some("/ca.pem".into()));
         assert_eq!((rest.require_tls, rest.replicas), (true, Some(5)));
         for set in [
-            &[user][..],
-            &[password],
-            &[token, ("CREDENTIALS", "c")],
-            &[user, password, token],
+            &[servers, user][..],
+            &[servers, password],
+            &[servers, token, ("CREDENTIALS", "c")],
+            &[servers, user, password, token],
+            &[token],
+            &[user, password],
             &[("TLS", "no")],
             &[("REPLICAS", "2")],
             &[("REPLICAS", "x")],
