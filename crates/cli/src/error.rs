@@ -5,7 +5,7 @@ use std::error::Error as _;
 use std::io;
 use std::path::Path;
 
-use sealcast::{BusError, StoreError};
+use sealcast::{BusError, BusUrlError, StoreError};
 use serde::Serialize;
 
 /// How a command ended that did what it was asked.
@@ -283,6 +283,11 @@ fn hint_of_cause(error: &sealcast::Error) -> Option<&'static str> {
         Some("update this program")
     } else if matches!(error, Error::Bus(BusError::Damaged { .. })) {
         Some("put a backup of the bus in its place, or begin a new one")
+    } else if matches!(error, Error::BusUrl(BusUrlError::Credentials)) {
+        Some(
+            "leave them out, a URL is handed on: `servers.toml` in the home has them, or the \
+             environment (docs/reference/servers.md)",
+        )
     } else {
         None
     }
@@ -528,7 +533,7 @@ mod tests {
 
     #[test]
     fn a_cause_that_the_message_names_already_is_not_told_twice() {
-        let error = sealcast::Error::BusUrl(sealcast::BusUrlError::NoScheme);
+        let error = sealcast::Error::BusUrl(BusUrlError::NoScheme);
         let made = CommandError::from(error);
         assert!(made.causes().is_empty());
         assert_eq!(made.kind().exit_code(), 2);

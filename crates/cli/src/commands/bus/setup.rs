@@ -8,8 +8,9 @@ use crate::ui::Ui;
 
 /// Make what a bus needs
 ///
-/// Makes the folder, or what a server needs to hold one: on NATS a JetStream stream, on three servers
-/// where there is a cluster, or as many are said in `servers.toml` (docs/reference/servers.md). What is there already is
+/// Makes the folder, or what a server needs to hold a bus: on NATS a JetStream stream, on three servers
+/// where there is a cluster, or on as many as `servers.toml` says (docs/reference/servers.md); in
+/// PostgreSQL a schema; on RabbitMQ an exchange; on an MQTT broker nothing. What is there already is
 /// left as it is, and said.
 #[derive(Args, Debug)]
 #[command(after_help = "\
