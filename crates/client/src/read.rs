@@ -298,6 +298,18 @@ impl Scan {
         Ok(bytes <= bytes_max)
     }
 
+    /// Goes on behind items that the bus cannot show, where such lie next. Returns whether they do.
+    pub(crate) async fn pass_damage(&mut self) -> Result<bool, Error> {
+        let (bus, at) = (&*self.core.bus, self.place.at);
+        let Err(BusError::Damaged { .. }) = bus.read(&self.topic, at, 1).await else {
+            return Ok(false);
+        };
+        let end = bus.end(&self.topic).await?;
+        let behind = behind_damage(bus, &self.topic, at, end).await?;
+        self.place = Place::unknown(behind);
+        Ok(true)
+    }
+
     /// Whether the bus still shows the item that a place in the topic is behind. One that is damaged
     /// proves nothing.
     pub(crate) async fn shows(&self, place: &Place) -> Result<bool, Error> {

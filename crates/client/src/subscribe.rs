@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealcast_bus::{Item, Offset, Topic};
+use sealcast_bus::{BusError, Item, Offset, Topic};
 use sealcast_engine::{Alarm, CLOCK_BEHIND_MS_MAX, Mode, Space, Tracker};
 use sealcast_protocol::{DataItem, DeviceId, EnvelopeHash, Interval, Position};
 use tokio::sync::watch;
@@ -219,10 +219,8 @@ impl Subscription {
                 }
                 Phase::Live { tail, .. } => tokio::select! {
                     news = timeout(TICK, tail.next()) => match news {
-                        Ok(news) => {
-                            let (topic, items) = news?;
-                            self.put(&topic, items);
-                        }
+                        Ok(Ok((topic, items))) => self.put(&topic, items),
+                        Ok(Err(fault)) => return Err(self.pass_damage(fault).await),
                         Err(_) => self.scan.give_up().await?,
                     },
                     () = answered(&mut self.answers) => self.has_news = true,
@@ -263,6 +261,18 @@ impl Subscription {
         };
         self.is_to_look = true;
         Ok(())
+    }
+
+    /// Goes on behind messages that a damaged bus cannot show, and returns what to tell.
+    async fn pass_damage(&mut self, fault: Error) -> Error {
+        if !matches!(fault, Error::Bus(BusError::Damaged { .. })) {
+            return fault;
+        }
+        match self.scan.pass_damage().await {
+            Ok(true) => self.go_live().await.err().unwrap_or(fault),
+            Ok(false) => fault,
+            Err(worse) => worse,
+        }
     }
 
     /// Puts aside what the bus handed out: it does not come again.
@@ -347,10 +357,10 @@ impl Subscription {
             };
             tokio::select! {
                 biased;
-                news = tail.next() => {
-                    let (topic, items) = news?;
-                    self.put(&topic, items);
-                }
+                news = tail.next() => match news {
+                    Ok((topic, items)) => self.put(&topic, items),
+                    Err(fault) => return Err(self.pass_damage(fault).await),
+                },
                 opened = self.scan.machine() => drop(opened?),
             }
         }

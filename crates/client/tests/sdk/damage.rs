@@ -328,3 +328,29 @@ async fn a_damaged_message_keeps_nobody_from_following_revoking_and_looking_back
     stream.revoke_user(bob.user()).await.unwrap();
     assert_eq!(stream.who().await.unwrap().len(), 2);
 }
+
+/// Fault 17: nor does it keep those who follow from what comes.
+#[tokio::test]
+async fn who_follows_is_told_once_of_what_a_bus_cannot_show_and_goes_on_behind_it() {
+    let rig = Rig::small();
+    let [alice, bob] = rig.homes(["alice", "bob"]).await;
+    let (stream, joined) = kitchen_with(&alice, &bob).await;
+    let mut live = joined.subscribe(None).await.unwrap();
+    say(&stream, "0").await;
+    assert_eq!(next(&mut live, 1).await, ["0"]);
+    for text in texts("", 4).into_iter().skip(1) {
+        say(&stream, &text).await;
+    }
+    let lost = rig.data(&stream).await.remove(2);
+    let database = rusqlite::Connection::open(rig.path("bus").join("bus.db")).unwrap();
+    let sql = "DELETE FROM item WHERE payload = ?1";
+    assert_eq!(database.execute(sql, [lost]).unwrap(), 1);
+    assert_eq!(next(&mut live, 1).await, ["1"]);
+    let fault = live.next().await;
+    let is_damaged = matches!(fault, Err(Error::Bus(BusError::Damaged { .. })));
+    assert!(is_damaged, "{fault:?}");
+    assert_eq!(next(&mut live, 2).await, ["Gap(1)", "3"]);
+    say(&stream, "4").await;
+    assert_eq!(next(&mut live, 1).await, ["4"]);
+    live.finish().await.unwrap();
+}
