@@ -41,6 +41,7 @@ pub(crate) async fn append(
     let all = messages(&line.names, &line.link, (&topic, id), append.encode(), 0).await;
     let mut all = all.map_err(|fault| line.fault(fault))?;
     let parts = parts_of(all.len());
+    let writing = is_live(&topic).then(|| home.own_back.begin(id, &all));
     let published = match all.len() {
         1 => line.link.publish(all.remove(0)).await.map(drop),
         _ => publish_at_once(line, all).await,
@@ -59,6 +60,9 @@ pub(crate) async fn append(
         Err(BusError::Full { .. } | BusError::Busy { .. }) => return Err(line.fault(Fault::Late)),
         taken_in => taken_in?,
     };
+    if let Some(writing) = writing {
+        writing.taken_in();
+    }
     Ok(offsets.first().copied().unwrap_or_default())
 }
 

@@ -2,6 +2,7 @@
 
 mod asking;
 mod survey;
+mod unwhole;
 mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,7 @@ use crate::packet::Publish;
 use crate::past::Desk;
 use asking::{Asking, Step};
 use survey::{Refused, Survey, Trace};
+use unwhole::{HELD_MAX, Piece, Unwhole};
 use users::Unasked;
 
 /// How often a process looks whether the one that feeds has ended.
@@ -57,7 +59,9 @@ pub(crate) async fn attend(
     loop {
         if let Some(_lock) = home.lock_feed() {
             // What went wrong is met by whoever waits for the mirror.
+            home.own_back.await_back(true);
             let _fault = feed(&home, &names, dial.clone(), is_archive).await;
+            home.own_back.await_back(false);
         }
         sleep(jittered(TAKE_OVER)).await;
     }
@@ -104,6 +108,7 @@ async fn feed(
         connections: 0,
         arrived: Vec::new(),
         arrived_bytes: 0,
+        unwhole: Unwhole::default(),
         survey: None,
         surveys: 0,
         fences: Vec::new(),
@@ -127,11 +132,9 @@ async fn feed(
                 feeder.handle(event.ok_or(Fault::Closed)?).await?;
                 feeder.handle_waiting(&mut events).await?;
             }
+            () = home.own_back.settled() => feeder.settle_own(false).await?,
             () = sleep_until(wakes_at.unwrap_or_else(Instant::now)), if wakes_at.is_some() => {
-                // An answer may be there that is not looked at yet.
-                feeder.handle_waiting(&mut events).await?;
-                feeder.give_up();
-                feeder.try_refused_again().await?;
+                feeder.wake(&mut events).await?;
             }
             items = wanted.next() => {
                 let scopes = items?.1.into_iter().filter_map(text);
@@ -160,8 +163,9 @@ struct Feeder {
     /// How many connections there were.
     connections: u64,
     /// What came and is not in the mirror yet, in order.
-    arrived: Vec<(Arrival, Option<Receipt>)>,
+    arrived: Vec<(Arrival, Vec<Receipt>)>,
     arrived_bytes: usize,
+    unwhole: Unwhole,
     /// While the broker hands out what it has retained.
     survey: Option<Survey>,
     surveys: u64,
@@ -186,8 +190,24 @@ struct Feeder {
 impl Feeder {
     /// When something is to be done by itself.
     fn wakes_at(&self) -> Option<Instant> {
-        let both = [self.asking.given_up_at(), self.refused.until];
-        both.into_iter().flatten().min()
+        let all = [
+            self.asking.given_up_at(),
+            self.refused.until,
+            self.unwhole.until(),
+        ];
+        all.into_iter().flatten().min()
+    }
+
+    /// Does what is to be done by itself at this time.
+    async fn wake(&mut self, events: &mut mpsc::UnboundedReceiver<Event>) -> Result<(), FeedFault> {
+        // An answer may be there that is not looked at yet, or a part.
+        self.handle_waiting(events).await?;
+        self.give_up();
+        self.try_refused_again().await?;
+        match self.unwhole.until() {
+            Some(until) if until <= Instant::now() => self.wait_no_longer().await,
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Deals with what has come, and takes it in.
@@ -230,6 +250,8 @@ impl Feeder {
         }
         if publish.topic == self.names.fence() {
             if let Some((id, _)) = take_sent(&publish.payload) {
+                self.settle_own(true).await?;
+                self.wait_no_longer().await?;
                 self.take_in().await?;
                 self.fence(id).await?;
             }
@@ -272,6 +294,31 @@ impl Feeder {
     ) -> Result<(), FeedFault> {
         let bytes = publish.payload.len();
         let found = self.names.parse_log(&publish.topic);
+        if let Some((topic, id, part)) = &found
+            && is_live(topic)
+            && bytes > 0
+        {
+            if !is_past && self.is_back(*id, &publish, receipt) {
+                return Ok(());
+            }
+            if self.unwhole.has_before(topic, *id) {
+                self.wait_no_longer().await?;
+            }
+            if let Some(part) = *part
+                && usize::try_from(part.count).is_ok_and(|count| count <= HELD_MAX)
+                && uncut(&publish.payload).is_ok()
+            {
+                let piece = Piece {
+                    topic: topic.clone(),
+                    id: *id,
+                    part,
+                    publish,
+                    receipts: vec![receipt],
+                    is_past,
+                };
+                return self.piece(piece).await;
+            }
+        }
         let arrived = match found {
             Some((topic, id, part)) if bytes > 0 && (!is_past || is_live(&topic)) => {
                 if let Some(survey) = self.survey.as_mut().filter(|_| publish.is_retained) {
@@ -294,15 +341,8 @@ impl Feeder {
         };
         match arrived {
             Some((topic, id, append, parts)) => {
-                let arrival = Arrival {
-                    topic,
-                    id: id.into(),
-                    stamp: append.stamp,
-                    payloads: append.payloads,
-                    is_own: false,
-                    parts,
-                };
-                self.arrive(arrival, (bytes, is_past), receipt).await
+                let arrival = append.arrival(topic, id, parts);
+                self.arrive(arrival, (bytes, is_past), vec![receipt]).await
             }
             None => {
                 self.link.acknowledge(receipt);
@@ -343,7 +383,7 @@ impl Feeder {
         &mut self,
         arrival: Arrival,
         (bytes, is_past): (usize, bool),
-        receipt: Receipt,
+        receipts: Vec<Receipt>,
     ) -> Result<(), FeedFault> {
         let is_live = is_live(&arrival.topic);
         if let Some(survey) = &mut self.survey
@@ -352,7 +392,7 @@ impl Feeder {
             survey.held.push((arrival.id.into(), arrival));
             survey.held_bytes += bytes;
             let is_full = survey.held_bytes >= HELD_BYTES_MAX;
-            self.link.acknowledge(receipt);
+            self.acknowledge(receipts);
             if is_full {
                 self.release().await?;
             }
@@ -360,7 +400,7 @@ impl Feeder {
         }
         if self.asking.is_waited_for() && !is_past {
             let later = &mut self.asking.later;
-            later.push((arrival, Some(receipt)));
+            later.push((arrival, receipts));
             // A broker that waits for more acknowledgements sends no history either.
             if later.len() < LATER_MAX {
                 return Ok(());
@@ -368,7 +408,7 @@ impl Feeder {
             self.arrived.append(later);
             return self.take_in().await;
         }
-        self.arrived.push((arrival, Some(receipt)));
+        self.arrived.push((arrival, receipts));
         self.arrived_bytes += bytes;
         Ok(())
     }
@@ -386,9 +426,7 @@ impl Feeder {
         for (topic, id) in std::mem::take(&mut self.parted) {
             self.home.mirror.drop_parts(&topic, id).await?;
         }
-        for receipt in receipts.into_iter().flatten() {
-            self.link.acknowledge(receipt);
-        }
+        self.acknowledge(receipts.into_iter().flatten().collect());
         Ok(())
     }
 

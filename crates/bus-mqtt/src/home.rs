@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use crate::fault::Fault;
 use crate::link::PATIENCE;
 use crate::message::{MessageId, put_sent, take_sent};
+use crate::own::Own;
 
 /// Bytes that are read of what the home keeps of itself at once.
 const READ_BYTES: usize = 1 << 20;
@@ -27,6 +28,7 @@ pub(crate) struct Home {
     pub(crate) name: String,
     folder: PathBuf,
     known: Mutex<Known>,
+    pub(crate) own_back: Own,
 }
 
 /// Which scopes are in the mirror, as far as this handle has read of it.
@@ -72,6 +74,7 @@ impl Home {
             name,
             folder: folder.to_owned(),
             known: Mutex::default(),
+            own_back: Own::default(),
         })
     }
 

@@ -33,6 +33,7 @@ mod home;
 mod line;
 mod link;
 mod message;
+mod own;
 mod packet;
 mod past;
 mod put_back;

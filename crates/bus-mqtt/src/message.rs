@@ -1,7 +1,7 @@
 //! What one append looks like on the broker: spec/bus-mqtt.md, section 3.
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use sealcast_bus::{ArrivalId, Topic, UsersTopics};
+use sealcast_bus::{Arrival, ArrivalId, Topic, UsersTopics};
 
 /// What every message begins with, whatever its version.
 const MAGIC: [u8; 3] = *b"SCM";
@@ -62,6 +62,18 @@ impl Append {
         match payloads.is_empty() {
             true => Err(Odd),
             false => Ok(Self { stamp, payloads }),
+        }
+    }
+
+    /// What it is to a mirror, when it comes from the broker; in so many parts, or 0.
+    pub(crate) fn arrival(self, topic: Topic, id: MessageId, parts: u32) -> Arrival {
+        Arrival {
+            topic,
+            id: id.into(),
+            stamp: self.stamp,
+            payloads: self.payloads,
+            is_own: false,
+            parts,
         }
     }
 }

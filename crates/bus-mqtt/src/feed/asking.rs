@@ -39,7 +39,7 @@ pub(super) struct Asking {
     /// Of the next question.
     number: u64,
     /// What comes meanwhile, and lies behind what had passed.
-    pub(super) later: Vec<(Arrival, Option<Receipt>)>,
+    pub(super) later: Vec<(Arrival, Vec<Receipt>)>,
 }
 
 /// A question for what had passed in a scope.
@@ -103,7 +103,7 @@ impl Asking {
     }
 
     /// Asks nobody any more; returns what was held for that.
-    pub(super) fn end(&mut self) -> Vec<(Arrival, Option<Receipt>)> {
+    pub(super) fn end(&mut self) -> Vec<(Arrival, Vec<Receipt>)> {
         self.open.clear();
         std::mem::take(&mut self.later)
     }

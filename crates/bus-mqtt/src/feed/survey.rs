@@ -245,7 +245,7 @@ impl Feeder {
             (&of_a.topic, of_a.stamp, a).cmp(&(&of_b.topic, of_b.stamp, b))
         });
         for (_, arrival) in held {
-            self.arrived.push((arrival, None));
+            self.arrived.push((arrival, Vec::new()));
         }
         self.take_in().await
     }

@@ -65,9 +65,10 @@ impl Feeder {
         };
         for log in logs {
             let arrival = arrival(log);
-            self.arrive(arrival, (bytes, false), Receipt::NONE).await?;
+            self.arrive(arrival, (bytes, false), Vec::new()).await?;
         }
-        self.arrive(arrival(last), (bytes, false), receipt).await
+        self.arrive(arrival(last), (bytes, false), vec![receipt])
+            .await
     }
 }
 

@@ -7,7 +7,9 @@ use std::process::{Child, Command, Stdio};
 use sealcast_brokers::mosquitto::Server;
 use sealcast_bus::{Bus, FileBus, Limits, Offset};
 
-use crate::rig::{Home, all, hear, numbered, open, put, topic, wait_for, wait_until_marked};
+use crate::rig::{
+    Home, all, hear, numbered, open, put, sorted, topic, wait_for, wait_until_marked,
+};
 
 /// Somebody else's client of the same broker.
 struct Stranger(u16);
@@ -340,4 +342,40 @@ async fn forged_answers_keep_nobody_waiting() {
     let data = topic("s/1f/data");
     assert_eq!(wait_for(&home.bus, &data, 1).await, ["forged"]);
     assert_eq!(home.bus.end(&data).await.unwrap(), Offset(1));
+}
+
+/// The two parts of an append.
+fn halves(payload: &[u8]) -> [Vec<u8>; 2] {
+    let whole = append(payload);
+    let (one, other) = whole.split_at(7);
+    [one, other].map(|half| [b"SCM\x01", half].concat())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parts_that_wait_for_others_are_there_when_these_come_whatever_ended_meanwhile() {
+    let server = Server::start();
+    let stranger = Stranger(server.port());
+    let log = topic("s/1f/data");
+    let home = Home::on(&server, "x").await;
+    home.bus.end(&log).await.unwrap();
+    let say = |number: usize, part: usize| {
+        let on = format!("x/log/s/1f/data/@00000000000000aa.{number:x}.{part:x}.2");
+        let text = format!("text {number:03}");
+        stranger.say(&on, &halves(text.as_bytes())[part], false);
+    };
+    // More than are held at once.
+    for number in 0..40 {
+        say(number, number % 2);
+    }
+    assert_eq!(home.bus.end(&log).await.unwrap(), Offset(0));
+    say(40, 0);
+    home.bus.end(&log).await.unwrap();
+    let Home { folder, bus } = home;
+    drop(bus);
+    let bus = open(&server, "x", folder.path()).await;
+    for number in 0..41 {
+        say(number, 1 - number % 2);
+    }
+    assert_eq!(bus.end(&log).await.unwrap(), Offset(41));
+    assert_eq!(sorted(all(&bus, &log).await), numbered("text", 41));
 }

@@ -1,0 +1,247 @@
+//! Messages of data topics that come in parts, or that this process has published itself: neither is
+//! written to the mirror more than once.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use sealcast_bus::Topic;
+use tokio::time::Instant;
+
+use super::{FeedFault, Feeder};
+use crate::link::Receipt;
+use crate::message::{Append, MessageId, PartOf, uncut};
+use crate::own::Fate;
+use crate::packet::Publish;
+
+/// Parts that wait in memory for the others of their message, unacknowledged; of more, all go to the
+/// mirror. A broker has some 20 messages on their way, and then waits.
+pub(super) const HELD_MAX: usize = 16;
+/// How long they wait for another. None comes where the broker waits for acknowledgements.
+const HELD_FOR: Duration = Duration::from_millis(100);
+
+/// What came and is not acknowledged, since nothing of it is in the mirror.
+#[derive(Debug, Default)]
+pub(super) struct Unwhole {
+    parts: Vec<Piece>,
+    /// When the last of them came.
+    since: Option<Instant>,
+    /// Messages of this process, which puts them in the mirror itself.
+    own: Vec<(Publish, Fate, Receipt)>,
+}
+
+/// A part.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub(super) topic: Topic,
+    pub(super) id: MessageId,
+    pub(super) part: PartOf,
+    pub(super) publish: Publish,
+    /// As often as it came.
+    pub(super) receipts: Vec<Receipt>,
+    pub(super) is_past: bool,
+}
+
+/// What becomes of a part.
+#[derive(Debug)]
+enum Put {
+    Waits,
+    /// It was the last one; all of them, in order.
+    Whole(Vec<Piece>),
+    /// It waits in the place of another, which nobody needs.
+    Instead(Vec<Receipt>),
+}
+
+impl Piece {
+    fn is_of(&self, other: &Self) -> bool {
+        (self.id, self.part.count, &self.topic) == (other.id, other.part.count, &other.topic)
+    }
+}
+
+impl Unwhole {
+    /// When parts have waited for long enough.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.since.map(|since| since + HELD_FOR)
+    }
+
+    /// Whether parts wait that the writer of a message has published on the topic before it. Those that they
+    /// wait for may be in the mirror.
+    pub(super) fn has_before(&self, topic: &Topic, id: MessageId) -> bool {
+        let is_before = |of: &Piece| of.id.writer == id.writer && of.id != id && of.topic == *topic;
+        self.parts.iter().any(is_before)
+    }
+
+    fn put(&mut self, piece: Piece, now: Instant) -> Put {
+        let number = piece.part.number;
+        let mut others = self.parts.iter_mut().filter(|of| of.is_of(&piece));
+        if let Some(known) = others.find(|of| of.part.number == number) {
+            if known.publish.payload == piece.publish.payload {
+                known.receipts.extend(piece.receipts);
+                return Put::Waits;
+            }
+            // Whoever guesses the name of a part does not keep it out.
+            return Put::Instead(std::mem::replace(known, piece).receipts);
+        }
+        self.since = Some(now);
+        let there = self.parts.iter().filter(|of| of.is_of(&piece)).count();
+        if u32::try_from(there + 1) != Ok(piece.part.count) {
+            self.parts.push(piece);
+            return Put::Waits;
+        }
+        let mut whole: Vec<_> = self.parts.extract_if(.., |of| of.is_of(&piece)).collect();
+        whole.push(piece);
+        whole.sort_by_key(|of| of.part.number);
+        if self.parts.is_empty() {
+            self.since = None;
+        }
+        Put::Whole(whole)
+    }
+}
+
+impl Feeder {
+    /// Takes a part of a message of no more than [`HELD_MAX`].
+    pub(super) async fn piece(&mut self, piece: Piece) -> Result<(), FeedFault> {
+        match self.unwhole.put(piece, Instant::now()) {
+            Put::Waits if self.unwhole.parts.len() <= HELD_MAX => Ok(()),
+            Put::Waits => self.wait_no_longer().await,
+            Put::Instead(receipts) => {
+                self.acknowledge(receipts);
+                Ok(())
+            }
+            Put::Whole(pieces) => self.whole(pieces).await,
+        }
+    }
+
+    async fn whole(&mut self, pieces: Vec<Piece>) -> Result<(), FeedFault> {
+        let bytes = pieces.iter().map(|of| of.publish.payload.len()).sum();
+        let mut whole = BytesMut::with_capacity(bytes);
+        let (mut at, mut receipts) = (None, Vec::new());
+        for piece in pieces {
+            whole.extend_from_slice(uncut(&piece.publish.payload).unwrap_or_default());
+            receipts.extend(piece.receipts);
+            at = Some((piece.topic, piece.id, piece.part, piece.is_past));
+        }
+        match (at, Append::decode(&whole)) {
+            (Some((topic, id, part, is_past)), Ok(append)) => {
+                let arrival = append.arrival(topic, id, part.count);
+                self.arrive(arrival, (bytes, is_past), receipts).await
+            }
+            (_, Ok(_) | Err(_)) => {
+                self.acknowledge(receipts);
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts all parts in the mirror that wait for others.
+    pub(super) async fn wait_no_longer(&mut self) -> Result<(), FeedFault> {
+        self.unwhole.since = None;
+        for piece in std::mem::take(&mut self.unwhole.parts) {
+            let Piece {
+                topic, id, part, ..
+            } = piece;
+            let bytes = piece.publish.payload.len();
+            match self.part(&topic, (id, part), &piece.publish).await? {
+                Some(append) => {
+                    let arrival = append.arrival(topic, id, part.count);
+                    let of = (bytes, piece.is_past);
+                    self.arrive(arrival, of, piece.receipts).await?;
+                }
+                None => self.acknowledge(piece.receipts),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this process has published a message, which is in the mirror or about to be.
+    pub(super) fn is_back(&mut self, id: MessageId, came: &Publish, receipt: Receipt) -> bool {
+        let Some((message, fate)) = self.home.own_back.take_back(id, came) else {
+            return false;
+        };
+        match fate.is_in_mirror() {
+            Some(true) => self.link.acknowledge(receipt),
+            Some(false) | None => self.unwhole.own.push((message, fate, receipt)),
+        }
+        true
+    }
+
+    /// Acknowledges what this process has put in the mirror, and takes what it has not for a message like
+    /// all others; so also, with `is_all`, what it is about to put there.
+    pub(super) async fn settle_own(&mut self, is_all: bool) -> Result<(), FeedFault> {
+        for (message, fate, receipt) in std::mem::take(&mut self.unwhole.own) {
+            match fate.is_in_mirror() {
+                Some(true) => self.link.acknowledge(receipt),
+                None if !is_all => self.unwhole.own.push((message, fate, receipt)),
+                Some(false) | None => self.log(message, receipt, false).await?,
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn acknowledge(&self, receipts: Vec<Receipt>) {
+        for receipt in receipts {
+            self.link.acknowledge(receipt);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn piece(id: u64, (number, count): (u32, u32), payload: &'static [u8]) -> Piece {
+        Piece {
+            topic: Topic::new("s/1f/data").unwrap(),
+            id: MessageId {
+                writer: 7,
+                number: id,
+            },
+            part: PartOf { number, count },
+            publish: Publish {
+                topic: "x".into(),
+                payload: Bytes::from_static(payload),
+                is_retained: false,
+            },
+            receipts: vec![Receipt::NONE],
+            is_past: false,
+        }
+    }
+
+    #[test]
+    fn parts_of_one_message_are_put_together_in_whatever_order_they_come() {
+        let (mut unwhole, now) = (Unwhole::default(), Instant::now());
+        let waits = |put: Put| assert!(matches!(put, Put::Waits), "{put:?}");
+        waits(unwhole.put(piece(1, (2, 3), b"c"), now));
+        // Another message, and another cut.
+        waits(unwhole.put(piece(2, (0, 3), b"x"), now));
+        waits(unwhole.put(piece(1, (0, 2), b"x"), now));
+        waits(unwhole.put(piece(1, (0, 3), b"x"), now));
+        // Another in its place, and that again.
+        let put = unwhole.put(piece(1, (0, 3), b"a"), now);
+        assert!(matches!(put, Put::Instead(_)), "{put:?}");
+        waits(unwhole.put(piece(1, (0, 3), b"a"), now));
+        let Put::Whole(whole) = unwhole.put(piece(1, (1, 3), b"b"), now) else {
+            panic!("it is whole");
+        };
+        let told = |of: &Piece| (of.publish.payload[0], of.receipts.len());
+        let told: Vec<_> = whole.iter().map(told).collect();
+        assert_eq!(told, [(b'a', 2), (b'b', 1), (b'c', 1)]);
+        assert_eq!(unwhole.parts.len(), 2);
+        let topic = Topic::new("s/1f/data").unwrap();
+        let of = |writer, number| MessageId { writer, number };
+        assert!(unwhole.has_before(&topic, of(7, 3)));
+        assert!(!unwhole.has_before(&topic, of(8, 3)));
+        assert!(!unwhole.has_before(&Topic::new("s/2f/data").unwrap(), of(7, 3)));
+        assert_eq!(unwhole.until(), Some(now + HELD_FOR));
+    }
+
+    #[test]
+    fn nothing_is_waited_for_when_all_is_whole() {
+        let (mut unwhole, now) = (Unwhole::default(), Instant::now());
+        assert_eq!(unwhole.until(), None);
+        let put = unwhole.put(piece(1, (0, 1), b"a"), now);
+        assert!(matches!(put, Put::Whole(_)), "{put:?}");
+        assert_eq!(unwhole.until(), None);
+    }
+}
