@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
-use crate::rig::{Home, address, all, numbered, open_at, put, sorted, topic, wait_for};
+use crate::rig::{Home, address, all, end_surely, numbered, open_at, put, sorted, topic, wait_for};
 
 fn url(proxy: &Proxy) -> String {
     format!("mqtt://127.0.0.1:{}/x", proxy.port())
@@ -127,7 +127,7 @@ async fn large_appends_come_whole_over_connections_that_break() {
     }
     let late = Home::on(&server, "x").await;
     let keys = topic("s/1f/keys");
-    assert_eq!(late.bus.end(&keys).await.unwrap(), Offset(6));
+    assert_eq!(end_surely(&late.bus, &keys).await, Offset(6));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

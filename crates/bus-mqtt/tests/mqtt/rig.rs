@@ -93,6 +93,19 @@ async fn follow(bus: &dyn Bus, topic: &Topic, count: usize) -> Vec<String> {
     texts
 }
 
+/// Where a home sees a topic end, however long its mirror takes to have all of it.
+pub(crate) async fn end_surely(bus: &dyn Bus, topic: &Topic) -> Offset {
+    let asking = async {
+        loop {
+            if let Ok(end) = bus.end(topic).await {
+                return end;
+            }
+        }
+    };
+    let asked = timeout(HUNG_AFTER, asking).await;
+    asked.expect("a home comes to have all")
+}
+
 /// Waits until a home has dealt with what its broker had lost when it came, which it notes from an offset on.
 pub(crate) async fn wait_until_marked(folder: &Path, from: Offset) {
     let own = FileBus::open(folder.join("own")).await.unwrap();
