@@ -530,8 +530,8 @@ async fn a_home_asks_no_more_often_in_many_streams_than_in_one() {
     let first = times[0];
     for (at, time) in (0..).zip(&times).skip(per_second as usize) {
         let at: u64 = at - u64::from(per_second) + 1;
-        // By another clock than that of the pace.
-        let slack = 50;
+        // By another clock than that of the pace, and the first may have been dated late.
+        let slack = 240;
         assert!(
             time.after(slack) >= first.after(at * 1_000 / 4),
             "{times:?}"
