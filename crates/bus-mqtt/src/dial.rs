@@ -34,8 +34,9 @@ const KEEP_ALIVE: u16 = 20;
 const RECEIVE_MAX: u16 = u16::MAX;
 /// Whatever comes in a larger packet was not written by a bus.
 const PACKET_MAX: usize = PART_MAX + (4 << 10);
-/// A broker that takes less cannot carry what is sent on ephemeral topics.
-const TAKEN_MIN: u32 = 96 << 10;
+/// A broker that takes less cannot carry what is sent on ephemeral topics. One of MQTT 3.1.1 does not say
+/// what it takes, so that it is given no more.
+pub(crate) const TAKEN_MIN: u32 = 96 << 10;
 /// The bytes at the start of a message in which its acknowledgement's number is found.
 const START_MAX: usize = 2 + u16::MAX as usize + 2;
 const READ_BYTES: usize = 64 << 10;
@@ -211,6 +212,9 @@ fn check(welcome: &Welcome) -> Result<(), Fault> {
     }
     if !welcome.takes_retained {
         return Err(Fault::Lacks("retains no messages"));
+    }
+    if !welcome.takes_wildcards {
+        return Err(Fault::Lacks("takes no filters with wildcards"));
     }
     if welcome.packet_max < TAKEN_MIN {
         return Err(Fault::Lacks("takes no packets of 96 KiB"));

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::dial::{Connection, Dial, Incoming, PacketReader, Pulse};
+use crate::dial::{Connection, Dial, Incoming, PacketReader, Pulse, TAKEN_MIN};
 use crate::fault::Fault;
 use crate::packet::{
     Packet, Publish, REFUSED, Version, Welcome, overhead, put_goodbye, put_ping, put_publish,
@@ -376,7 +376,11 @@ impl Runner {
     /// Subscribes, and sends again what was not acknowledged.
     fn begin(&mut self, version: Version, welcome: Welcome, out: &mut BytesMut) {
         self.connections += 1;
-        let packet_max = usize::try_from(welcome.packet_max).unwrap_or(usize::MAX);
+        let packet_max = match version {
+            Version::Three => TAKEN_MIN,
+            Version::Five => welcome.packet_max,
+        };
+        let packet_max = usize::try_from(packet_max).unwrap_or(usize::MAX);
         self.taken.send_replace(Some(Taken { packet_max }));
         let filters: Vec<_> = self.filters.iter().cloned().collect();
         for some in filters.chunks(FILTERS_MAX) {

@@ -36,6 +36,8 @@ pub(crate) struct Welcome {
     pub(crate) packet_max: u32,
     pub(crate) takes_acknowledged: bool,
     pub(crate) takes_retained: bool,
+    /// Whether it takes filters with wildcards.
+    pub(crate) takes_wildcards: bool,
     pub(crate) keep_alive: Option<u16>,
 }
 
@@ -149,6 +151,7 @@ fn welcome(version: Version, mut rest: &[u8]) -> Result<Packet, Garbled> {
         packet_max: u32::MAX,
         takes_acknowledged: true,
         takes_retained: true,
+        takes_wildcards: true,
         keep_alive: None,
     };
     if version == Version::Five {
@@ -163,6 +166,7 @@ fn welcome(version: Version, mut rest: &[u8]) -> Result<Packet, Garbled> {
                 0x13 => welcome.keep_alive = Some(number(&mut properties)?),
                 0x24 => welcome.takes_acknowledged = byte(&mut properties)? > 0,
                 0x25 => welcome.takes_retained = byte(&mut properties)? > 0,
+                0x28 => welcome.takes_wildcards = byte(&mut properties)? > 0,
                 other => skip_property(other, &mut properties)?,
             }
         }
@@ -423,6 +427,7 @@ mod tests {
             packet_max: u32::MAX,
             takes_acknowledged: true,
             takes_retained: true,
+            takes_wildcards: true,
             keep_alive: None,
         };
         let found = read(Version::Three, b"\x20\x02\x01\x00");
@@ -430,13 +435,14 @@ mod tests {
         // With a reason in words, a property of a user and an assigned name between.
         let found = read(
             Version::Five,
-            b"\x20\x1c\x00\x00\x19\x21\x00\x14\x1f\x00\x01w\x27\x00\x00\x10\x00\x26\x00\x01a\x00\x00\x12\x00\x00\x24\x01\x25\x00",
+            b"\x20\x1e\x00\x00\x1b\x21\x00\x14\x1f\x00\x01w\x27\x00\x00\x10\x00\x26\x00\x01a\x00\x00\x12\x00\x00\x24\x01\x25\x00\x28\x00",
         );
         let some = Welcome {
             has_session: false,
             receive_max: 20,
             packet_max: 4096,
             takes_retained: false,
+            takes_wildcards: false,
             ..all
         };
         assert_eq!(found, Ok(Packet::Welcome(some)));

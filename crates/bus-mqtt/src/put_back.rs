@@ -111,6 +111,7 @@ pub(crate) async fn append_at(
     let mut at = origin.first;
     let mut payloads = Vec::new();
     while at < origin.behind {
+        let from = at;
         let items = home.mirror.bus().read(topic, at, 1 << 20).await?;
         let items = items.into_iter().take_while(|of| of.offset < origin.behind);
         for item in items {
@@ -120,10 +121,49 @@ pub(crate) async fn append_at(
             at = Offset(at.0.saturating_add(1));
             payloads.push(item.payload);
         }
-        if payloads.is_empty() {
+        // Somebody may trim it meanwhile.
+        if at == from {
             return Ok(None);
         }
     }
     let stamp = origin.stamp;
     Ok(Some(Append { stamp, payloads }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use sealcast_bus::Arrival;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_trimmed_while_it_is_read_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path()).await.unwrap();
+        let topic = Topic::new("s/1f/keys").unwrap();
+        let arrival = Arrival {
+            topic: topic.clone(),
+            id: [7; 16],
+            stamp: 0,
+            payloads: vec![b"a".to_vec(), b"b".to_vec()],
+            is_own: true,
+            parts: 0,
+        };
+        home.mirror.take_in(vec![arrival]).await.unwrap();
+        let whole = home.mirror.origins(&topic, Offset(0), 1).await.unwrap()[0];
+        // Of which the last is gone by then.
+        let longer = Origin {
+            behind: Offset(3),
+            ..whole
+        };
+        for (origin, is_there) in [(whole, true), (longer, false)] {
+            let looking = append_at(&home, &topic, &origin);
+            let found = timeout(Duration::from_secs(60), looking).await;
+            let found = found.expect("it ends").unwrap();
+            assert_eq!(found.is_some(), is_there);
+        }
+    }
 }

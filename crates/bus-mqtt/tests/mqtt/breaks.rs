@@ -212,3 +212,19 @@ async fn a_broker_that_knows_no_mqtt_5_is_spoken_to_in_3_1_1() {
     let five = Home::on(&server, "x").await;
     assert_eq!(all(&five.bus, &log).await, ["1 0", "1 1", "2 0", "2 1"]);
 }
+
+/// It acknowledges what is too large for it, and drops that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_of_3_1_1_is_given_no_more_at_once_than_any_takes() {
+    let server = Server::start_with("allow_anonymous true\nmessage_size_limit 98304");
+    let port = without_five(server.port(), b"").await;
+    let folder = tempfile::tempdir().unwrap();
+    let bus = open_at(&format!("mqtt://127.0.0.1:{port}/x"), folder.path()).await;
+    let log = topic("s/1f/keys");
+    let large = vec![b'x'; 300_000];
+    bus.append(&log, vec![large.clone()]).await.unwrap();
+    let five = Home::on(&server, "x").await;
+    assert_eq!(five.bus.end(&log).await.unwrap(), Offset(1));
+    let items = five.bus.read(&log, Offset(0), 1).await.unwrap();
+    assert!(items[0].payload == large, "it is whole");
+}
