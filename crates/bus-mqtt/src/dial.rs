@@ -23,6 +23,7 @@ use crate::packet::{
     Connect, Garbled, OTHER_VERSION, OTHER_VERSION_THREE, Packet, Version, Welcome, decode,
     id_of_publish, put_connect, split_head,
 };
+use crate::prompt::Prompt;
 
 /// How long one attempt to connect may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -193,8 +194,7 @@ impl Dial {
 
     async fn wire_to(&self, server: &str) -> Result<Box<dyn Wire>, Fault> {
         let stream = TcpStream::connect(server).await;
-        let stream = stream.map_err(Fault::no_answer)?;
-        stream.set_nodelay(true).map_err(Fault::no_answer)?;
+        let stream = stream.and_then(Prompt::new).map_err(Fault::no_answer)?;
         Ok(match &self.tls {
             None => Box::new(stream),
             Some(connector) => {

@@ -36,6 +36,7 @@ mod message;
 mod own;
 mod packet;
 mod past;
+mod prompt;
 mod put_back;
 mod tail;
 mod users;
