@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::chain::{Chain, Place};
 use crate::fault::Fault;
-use crate::feed::{Delivered, Feed, Start};
+use crate::feed::{Delivered, Feed, Start, left_out};
 use crate::known::Recent;
 use crate::message::{Header, Record};
-use crate::scan::{Log, Scan, left_out};
+use crate::scan::{Log, Scan};
 use crate::server::{CREDIT, Desk, Hearing};
 
 /// A queue that is no longer than this is read from its beginning.
@@ -170,6 +170,9 @@ impl Log {
 
     /// Comes to a place from which the item at `offset` is not far; the log ends at `last`.
     pub(crate) async fn search(&self, desk: &Desk, offset: u64, last: u64) -> Result<Scan, Fault> {
+        if offset == 0 {
+            return self.at_the_beginning(desk).await;
+        }
         let (mut low, mut high) = (0, last);
         let mut best = None;
         while high.saturating_sub(low) > NEAR {

@@ -77,14 +77,17 @@ impl Target {
         Ok(Self { uris, tls })
     }
 
-    /// Connects to the first server that answers, beginning with that number `turn`.
-    pub(crate) async fn connect(&self, turn: usize) -> Result<Connection, Fault> {
+    /// Connects to the first server that answers, beginning with that number `turn`. No frame has more
+    /// bytes than `frame_max`; the library has room for 64 of them.
+    pub(crate) async fn connect(&self, turn: usize, frame_max: u32) -> Result<Connection, Fault> {
         let mut fault = Fault::no_answer("no server is named");
         for index in 0..self.uris.len() {
             let index = turn.wrapping_add(index) % self.uris.len();
             let Some(uri) = self.uris.get(index) else {
                 continue;
             };
+            let mut uri = uri.clone();
+            uri.query.frame_max = Some(frame_max);
             match timeout(CONNECT_TIMEOUT, self.connect_to(uri)).await {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error)) => fault = error.into(),
@@ -94,7 +97,7 @@ impl Target {
         Err(fault)
     }
 
-    async fn connect_to(&self, uri: &AMQPUri) -> lapin::Result<Connection> {
+    async fn connect_to(&self, uri: AMQPUri) -> lapin::Result<Connection> {
         let properties = ConnectionProperties::default().with_connection_name("sealcast".into());
         let runtime = lapin::runtime::default_runtime()?;
         let tls = self.tls.clone();
@@ -109,7 +112,7 @@ impl Target {
                 None => Ok(stream),
             }
         };
-        Connection::connector(uri.clone(), runtime, connect, properties).await
+        Connection::connector(uri, runtime, connect, properties).await
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{FutureExt as _, Stream as _};
 use lapin::Consumer;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions};
+use lapin::options::{BasicAckOptions, BasicCancelOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use tokio::time::timeout;
 
@@ -45,6 +45,7 @@ pub(crate) struct Delivered {
 #[derive(Debug)]
 pub(crate) struct Feed {
     desk: Desk,
+    queue: String,
     consumer: Consumer,
     /// Those that the server was not told of, the oldest first.
     kept: VecDeque<u64>,
@@ -56,15 +57,20 @@ pub(crate) struct Feed {
     open: usize,
 }
 
+/// What a server delivered is not all that there is.
+pub(crate) fn left_out() -> Fault {
+    Fault::no_answer("the server left something out")
+}
+
 impl Feed {
     /// Begins somewhere with a message, which is known to be there, or behind it.
     ///
-    /// A server may deliver before it says that it will, and what comes then is lost: so what comes first
-    /// may be a later one, and whoever needs the very first has to look where it lies.
+    /// No client that consumes as this one does is known to lose what a server delivers early. Where it
+    /// is lost all the same, a later one comes first: whoever needs the very first looks where it lies.
     pub(crate) async fn attach(desk: &Desk, queue: &str, start: Start) -> Result<Self, Fault> {
         // Where everything was lost, nothing comes.
         for patience in [FIRST_TIMEOUT, ANSWER_TIMEOUT] {
-            let mut feed = Self::consume(desk, queue, start).await?;
+            let mut feed = Self::consume(desk, queue, start)?;
             let first = poll_fn(|context| feed.poll_next(context));
             if let Ok(first) = timeout(patience, first).await {
                 feed.back = Some(first?);
@@ -74,7 +80,7 @@ impl Feed {
         Err(Fault::no_answer("the server delivers nothing"))
     }
 
-    async fn consume(desk: &Desk, queue: &str, start: Start) -> Result<Self, Fault> {
+    fn consume(desk: &Desk, queue: &str, start: Start) -> Result<Self, Fault> {
         let mut arguments = FieldTable::default();
         let offset = match start {
             Start::First => AMQPValue::LongString("first".into()),
@@ -82,22 +88,10 @@ impl Feed {
             Start::At(at) => AMQPValue::LongLongInt(i64::try_from(at).unwrap_or(i64::MAX)),
         };
         arguments.insert(OFFSET.into(), offset);
-        let (own, queue) = (desk.clone(), queue.to_owned());
-        // What is given up halfway would be delivered for ever.
-        let asking = tokio::spawn(async move {
-            let options = BasicConsumeOptions::default();
-            let tag = "".into();
-            let consuming = own
-                .channel
-                .basic_consume(queue.into(), tag, options, arguments);
-            own.waited(consuming).await
-        });
-        let consumer = asking
-            .await
-            .map_err(|error| Fault::NoAnswer(Box::new(error)))??;
         Ok(Self {
+            consumer: desk.consume(queue, arguments)?,
             desk: desk.clone(),
-            consumer,
+            queue: queue.to_owned(),
             kept: VecDeque::new(),
             open: 0,
             back: None,
@@ -170,8 +164,29 @@ impl Feed {
         next.now_or_never().transpose()
     }
 
+    /// Has the server deliver nothing more, and gives what it delivered before.
+    pub(crate) async fn end(&mut self) -> Result<Vec<Delivered>, Fault> {
+        let (desk, tag) = (self.desk.clone(), self.consumer.tag());
+        let ending = desk
+            .channel
+            .basic_cancel(tag, BasicCancelOptions::default());
+        desk.waited(ending).await?;
+        let mut came = Vec::new();
+        // The last of them is the end.
+        while let Ok(Some(delivered)) = self.ready() {
+            came.push(delivered);
+        }
+        for tag in std::mem::take(&mut self.kept) {
+            self.acknowledge(tag);
+        }
+        Ok(came)
+    }
+
     /// Has the server deliver what it has. Says whether that can be asked.
     pub(crate) async fn ask(&mut self) -> Result<bool, Fault> {
+        if self.kept.is_empty() {
+            self.begin_again().await?;
+        }
         let Some(tag) = self.kept.pop_front() else {
             return Ok(false);
         };
@@ -179,6 +194,19 @@ impl Feed {
         self.acknowledge(tag);
         self.desk.round_trip().await?;
         Ok(true)
+    }
+
+    /// Has the last message delivered once more, so that there is one to ask with.
+    async fn begin_again(&mut self) -> Result<(), Fault> {
+        let Some(last) = self.next.checked_sub(1) else {
+            return Ok(());
+        };
+        let mut again = Self::attach(&self.desk, &self.queue, Start::At(last)).await?;
+        if again.next().await?.at != last {
+            return Err(left_out());
+        }
+        *self = again;
+        Ok(())
     }
 
     /// Whether nothing was held back for want of credit when the server was last asked. Only known once

@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 
 use crate::arrive::Arrival;
 use crate::message::Header;
-use crate::scan::{Found, Log, Scan};
+use crate::scan::{Found, Log, Payloads, Scan};
 use crate::server::Server;
 
 /// Logs that are open at once; of more, those that were not used for longest are closed.
@@ -54,6 +54,9 @@ pub(crate) struct Recent {
     first: Option<Header>,
     kept: VecDeque<Found>,
     bytes: usize,
+    /// Whether it is that of a head, which keeps no parts: whoever wants a large append finds it in the
+    /// queue, and so what came before it.
+    is_of_end: bool,
 }
 
 /// A place in a log at which somebody reads.
@@ -102,8 +105,24 @@ impl Known {
 
 impl From<Arrival> for Head {
     fn from(arrival: Arrival) -> Self {
-        let Arrival { scan, recent } = arrival;
+        let Arrival {
+            mut scan,
+            mut recent,
+        } = arrival;
+        scan.keep_few_parts(RECENT_BYTES_MAX);
+        let is_apart = |found: &Found| matches!(found.payloads, Payloads::Apart { .. });
+        recent.is_of_end = true;
+        if recent.kept.iter().any(is_apart) {
+            recent.clear();
+        }
         Self { scan, recent }
+    }
+}
+
+impl From<Scan> for Head {
+    fn from(scan: Scan) -> Self {
+        let recent = Recent::default();
+        Self::from(Arrival { scan, recent })
     }
 }
 
@@ -111,6 +130,10 @@ impl Extend<Found> for Recent {
     fn extend<T: IntoIterator<Item = Found>>(&mut self, found: T) {
         for found in found {
             self.first.get_or_insert(found.header);
+            if self.is_of_end && matches!(found.payloads, Payloads::Apart { .. }) {
+                self.clear();
+                continue;
+            }
             self.bytes += found.len();
             self.kept.push_back(found);
             while self.bytes > RECENT_BYTES_MAX || self.kept.len() > RECENT_MAX {
@@ -124,6 +147,11 @@ impl Extend<Found> for Recent {
 }
 
 impl Recent {
+    fn clear(&mut self) {
+        self.kept.clear();
+        self.bytes = 0;
+    }
+
     pub(crate) fn first(&self) -> Option<Header> {
         self.first
     }
@@ -145,8 +173,6 @@ mod tests {
 
     use super::*;
     use sealcast_bus::Packed;
-
-    use crate::scan::Payloads;
 
     fn found(first: u64, size: usize) -> Found {
         let header = Header {

@@ -1,5 +1,7 @@
 //! What one append looks like on the server: spec/bus-amqp.md, section 3.
 
+use std::iter;
+
 use bytes::Bytes;
 use sealcast_bus::{Offset, Packed, Topic};
 
@@ -14,6 +16,9 @@ const PART: u8 = 3;
 const SENT: u8 = 4;
 /// Stands for no message before this one.
 const NONE: u64 = u64::MAX;
+/// Bytes before what is in a part, and before that of anything else, at most.
+const PART_HEAD_BYTES: usize = 25;
+pub(crate) const HEAD_BYTES_MAX: usize = 1 << 10;
 
 /// Names one append, so that its writer knows it again.
 pub(crate) type AppendId = [u8; 16];
@@ -53,6 +58,16 @@ pub(crate) enum Body {
     InParts { since: u64, count: u32 },
 }
 
+impl Body {
+    /// Bytes of payloads in the message itself.
+    fn len(&self) -> usize {
+        match self {
+            Self::Inline(packed) => packed.len(),
+            Self::InParts { .. } => 0,
+        }
+    }
+}
+
 /// An append, or a trim, of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Message {
@@ -88,13 +103,16 @@ pub(crate) enum Odd {
 
 impl Record {
     pub(crate) fn encode(&self, topic: &Topic) -> Vec<u8> {
-        let mut bytes = Vec::from(MAGIC);
+        let content = match self {
+            Self::Message(Message { body, .. }) => body.len(),
+            Self::Opening | Self::Part(_) => 0,
+        };
+        let mut bytes = Vec::with_capacity(HEAD_BYTES_MAX + content);
+        bytes.extend(MAGIC);
         match self {
             Self::Opening => bytes.extend([VERSION, OPENING]),
             Self::Part(part) => {
-                bytes.extend([VERSION, PART]);
-                bytes.extend(part.id);
-                bytes.extend(part.number.to_be_bytes());
+                put_part_head(&mut bytes, part.id, part.number);
                 bytes.extend(&part.bytes);
             }
             Self::Message(Message { header, body }) => {
@@ -211,6 +229,13 @@ fn open(bytes: &[u8]) -> Result<(u8, u8, &[u8]), Odd> {
     }
 }
 
+/// Writes what a part begins with, behind the magic.
+fn put_part_head(bytes: &mut Vec<u8>, id: AppendId, number: u32) {
+    bytes.extend([VERSION, PART]);
+    bytes.extend(id);
+    bytes.extend(number.to_be_bytes());
+}
+
 fn put_topic(bytes: &mut Vec<u8>, topic: &Topic) {
     let name: &str = topic.as_ref();
     // A topic has 512 bytes at most.
@@ -229,6 +254,36 @@ fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Result<&'a [u8; N], Odd> {
     let (taken, behind) = rest.split_first_chunk().ok_or(Odd::Garbled)?;
     *rest = behind;
     Ok(taken)
+}
+
+/// The parts of an append as they are published: its packed payloads, cut after each `bytes_max` bytes.
+/// `None` when a payload is longer than any may be.
+pub(crate) fn pack_in_parts(
+    id: AppendId,
+    payloads: &[Vec<u8>],
+    bytes_max: usize,
+) -> Option<Vec<Bytes>> {
+    let length = |payload: &Vec<u8>| Some(u32::try_from(payload.len()).ok()?.to_be_bytes());
+    let table: Vec<_> = payloads.iter().map(length).collect::<Option<_>>()?;
+    let payloads = payloads.iter().map(Vec::as_slice);
+    let (mut parts, mut part, mut room) = (Vec::new(), Vec::new(), 0);
+    for mut rest in iter::once(table.as_flattened()).chain(payloads) {
+        while !rest.is_empty() {
+            if room == 0 {
+                parts.extend(Some(part).filter(|part| !part.is_empty()).map(Bytes::from));
+                part = Vec::with_capacity(PART_HEAD_BYTES + bytes_max);
+                part.extend(MAGIC);
+                put_part_head(&mut part, id, u32::try_from(parts.len()).ok()?);
+                room = bytes_max;
+            }
+            let (now, later) = rest.split_at(room.min(rest.len()));
+            part.extend_from_slice(now);
+            room -= now.len();
+            rest = later;
+        }
+    }
+    parts.extend(Some(part).filter(|part| !part.is_empty()).map(Bytes::from));
+    Some(parts)
 }
 
 #[cfg(test)]
@@ -303,6 +358,23 @@ mod tests {
         let sent = bytes("534341 01 04 0003 612f62 6869");
         assert_eq!(encode_sent(&topic(), b"hi"), sent);
         assert_eq!(decode_sent(&sent), Ok(("a/b", &b"hi"[..])));
+    }
+
+    #[test]
+    fn parts_together_are_the_packed_payloads() {
+        let payloads: Vec<Vec<u8>> = (0..9).map(|len| vec![len; len.into()]).collect();
+        let packed = Packed::pack(&payloads).unwrap();
+        for bytes_max in 1..=packed.len() + 1 {
+            let parts = pack_in_parts([3; 16], &payloads, bytes_max).unwrap();
+            assert_eq!(parts.len(), packed.len().div_ceil(bytes_max));
+            let content = |(number, part): (u32, Bytes)| match Record::decode(&part, &topic()) {
+                Ok(Record::Part(part)) if part.number == number => part.bytes,
+                other => panic!("{other:?}"),
+            };
+            let pieces: Vec<Bytes> = (0..).zip(parts).map(content).collect();
+            assert!(pieces.iter().all(|piece| piece.len() <= bytes_max));
+            assert_eq!(pieces.concat(), packed);
+        }
     }
 
     #[test]

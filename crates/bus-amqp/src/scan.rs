@@ -9,18 +9,18 @@ use sealcast_bus::{Packed, Topic};
 
 use crate::chain::{Chain, Place};
 use crate::fault::Fault;
-use crate::feed::{Delivered, Feed, Start};
+use crate::feed::{Delivered, Feed, Start, left_out};
 use crate::known::Recent;
 use crate::message::{AppendId, Body, Header, Message, Odd, Part, Record};
 use crate::server::{Desk, Server};
 
 /// Bytes of parts that are kept until the message that they are of comes; beyond that they are fetched
 /// once more.
-const PARTS_BYTES_MAX: usize = 4 << 20;
+const PARTS_BYTES_MAX: usize = 5 << 20;
 /// Parts that an append may have, and that are kept.
 const PARTS_MAX: usize = 1_024;
 /// The most bytes of an append with the table of its lengths.
-pub(crate) const PACKED_MAX: usize = 128 << 20;
+pub(crate) const PACKED_MAX: usize = 124 << 20;
 
 /// The queue of a log.
 #[derive(Clone, Debug)]
@@ -118,11 +118,6 @@ impl Log {
     }
 }
 
-/// What a server delivered is not all that there is.
-pub(crate) fn left_out() -> Fault {
-    Fault::no_answer("the server left something out")
-}
-
 /// Parts that came last, the oldest first.
 #[derive(Debug)]
 struct Parts {
@@ -147,6 +142,10 @@ impl Parts {
         }
         self.bytes += part.bytes.len();
         self.kept.push_back(part);
+        self.shrink();
+    }
+
+    fn shrink(&mut self) {
         while self.bytes > self.bytes_max || self.kept.len() > PARTS_MAX {
             let Some(gone) = self.kept.pop_front() else {
                 return;
@@ -163,7 +162,8 @@ impl Parts {
         if !numbers.eq(0..count) {
             return None;
         }
-        let mut whole = BytesMut::new();
+        let bytes = parts.iter().map(|part| part.bytes.len()).sum();
+        let mut whole = BytesMut::with_capacity(bytes);
         for part in parts {
             whole.extend_from_slice(&part.bytes);
         }
@@ -203,6 +203,38 @@ impl Scan {
         let start = place.last.map_or(Start::First, Start::At);
         let feed = Feed::attach(desk, &log.queue, start).await?;
         Ok(Self::new(log, feed, Chain::from(place)))
+    }
+
+    /// Goes on at `at`, with what followed on a place, if anything lies exactly there.
+    pub(crate) async fn at(
+        log: &Log,
+        desk: &Desk,
+        place: Place,
+        at: u64,
+    ) -> Result<Option<Self>, Fault> {
+        let mut feed = Feed::attach(desk, &log.queue, Start::At(at)).await?;
+        let first = feed.next().await?;
+        let is_there = first.at == at;
+        feed.put_back(first);
+        let mut scan = Self::new(log, feed, Chain::from(place));
+        // What lies between needs not be seen.
+        scan.seen = at;
+        Ok(is_there.then_some(scan))
+    }
+
+    /// Keeps few bytes of parts from now on.
+    pub(crate) fn keep_few_parts(&mut self, bytes_max: usize) {
+        self.parts.bytes_max = bytes_max;
+        self.parts.shrink();
+    }
+
+    /// Ends the delivery, and takes what came before.
+    pub(crate) async fn end(&mut self, recent: &mut Recent) -> Result<(), Fault> {
+        let came = self.feed.end().await?;
+        for delivered in &came {
+            recent.extend(self.take(delivered)?);
+        }
+        Ok(())
     }
 
     pub(crate) fn is_up(&self) -> bool {

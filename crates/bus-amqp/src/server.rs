@@ -3,17 +3,21 @@
 //! A handle has two connections: a server that lacks memory or room takes nothing more from one that
 //! publishes, and what lies there is to be readable all the same. A third is for what may end it.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use lapin::options::{
-    BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
-    QueueDeclareOptions,
+    BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+    ExchangeDeclareOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ExchangeKind};
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, Consumer, ExchangeKind, PublisherConfirm,
+};
 use sealcast_bus::{Attempts, BusError, ServerAddress, ServerOptions, Topic};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -29,6 +33,13 @@ pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const SCOUT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Messages that one queue may deliver before they are taken.
 pub(crate) const CREDIT: u16 = 16;
+/// Bytes of a frame that is read, as servers have them: a message that fits into one is not put together
+/// from several. Of one that is published, and of an opening.
+pub(crate) const FRAME_MAX: u32 = 128 << 10;
+const FRAME_PUBLISHED_MAX: u32 = 32 << 10;
+const FRAME_SCOUTING_MAX: u32 = 8 << 10;
+/// Messages that are on their way to the server at once.
+const UNCONFIRMED_MAX: usize = 64;
 /// Channels of one connection that may end with an answer before another connection is made.
 const ENDED_MAX: usize = 1_000;
 /// The exchange that every server has: a message goes to the queue that its key names.
@@ -54,6 +65,8 @@ pub(crate) struct Desk {
     pub(crate) channel: Channel,
     /// Messages that one queue may deliver before they are taken.
     pub(crate) credit: u16,
+    /// Deliveries that were begun. Held by whoever begins one.
+    begun: Arc<SyncMutex<u64>>,
     /// Set when no answer came on the connection.
     is_given_up: Arc<AtomicBool>,
 }
@@ -152,10 +165,9 @@ impl Server {
         Ok(found.is_some())
     }
 
-    async fn connect(&self) -> Result<Connection, Fault> {
-        self.target
-            .connect(self.turn.fetch_add(1, Ordering::Relaxed))
-            .await
+    async fn connect(&self, frame_max: u32) -> Result<Connection, Fault> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        self.target.connect(turn, frame_max).await
     }
 
     /// The connection that reads, made anew where it broke.
@@ -165,7 +177,7 @@ impl Server {
             return Ok(Arc::clone(hearing));
         }
         *slot = None;
-        let connection = self.connect().await?;
+        let connection = self.connect(FRAME_MAX).await?;
         let desk = Desk::open(&connection, CREDIT, Arc::default()).await?;
         let hearing = Arc::new(Hearing {
             connection,
@@ -178,19 +190,20 @@ impl Server {
     }
 
     async fn speaking(&self) -> Result<Arc<Speaking>, Fault> {
-        self.speaking_on(&self.speaking).await
+        self.speaking_on(&self.speaking, FRAME_PUBLISHED_MAX).await
     }
 
     async fn speaking_on(
         &self,
         slot: &Mutex<Option<Arc<Speaking>>>,
+        frame_max: u32,
     ) -> Result<Arc<Speaking>, Fault> {
         let mut slot = slot.lock().await;
         if let Some(speaking) = slot.as_ref().filter(|of| of.is_up()) {
             return Ok(Arc::clone(speaking));
         }
         *slot = None;
-        let connection = self.connect().await?;
+        let connection = self.connect(frame_max).await?;
         let channel = answered(connection.create_channel()).await?;
         answered(channel.confirm_select(ConfirmSelectOptions::default())).await?;
         let speaking = Arc::new(Speaking {
@@ -212,7 +225,7 @@ impl Server {
     /// Puts an opening into a queue, and so learns that it is whole. A server that is about to create
     /// one ends connections that use it, or never tells them of what comes: so this has its own.
     pub(crate) async fn scout(&self, queue: &str, topic: &Topic) -> Result<(), Fault> {
-        let scouting = self.speaking_on(&self.scouting).await?;
+        let scouting = self.speaking_on(&self.scouting, FRAME_SCOUTING_MAX).await?;
         let opening = [Bytes::from(Record::Opening.encode(topic))];
         let published = scouting.publish(TO_QUEUE, queue, &opening, true);
         let published = timeout(SCOUT_TIMEOUT, published).await;
@@ -286,6 +299,7 @@ impl Desk {
         let desk = Self {
             channel,
             credit,
+            begun: Arc::default(),
             is_given_up,
         };
         desk.round_trip().await?;
@@ -294,6 +308,24 @@ impl Desk {
 
     pub(crate) fn is_up(&self) -> bool {
         self.channel.status().connected() && !self.is_given_up.load(Ordering::Relaxed)
+    }
+
+    /// Has a queue delivered. The server is not asked to confirm that: it may deliver before it does, and
+    /// what comes then is lost.
+    pub(crate) fn consume(&self, queue: &str, arguments: FieldTable) -> Result<Consumer, Fault> {
+        let options = BasicConsumeOptions {
+            nowait: true,
+            ..BasicConsumeOptions::default()
+        };
+        // The library takes any that begins for the one that has begun: so they begin one by one.
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        *begun += 1;
+        let tag = begun.to_string();
+        let consuming = self
+            .channel
+            .basic_consume(queue.into(), tag.into(), options, arguments);
+        let says = "what does not wait for the server waits";
+        Ok(consuming.now_or_never().ok_or(Fault::Odd(says))??)
     }
 
     /// Returns when the server has done all that it was told before, and what it delivered meanwhile
@@ -422,8 +454,13 @@ impl Speaking {
         if self.connection.status().blocked() {
             return Err(Fault::Blocked);
         }
-        let mut confirms = Vec::with_capacity(messages.len());
+        let mut confirms = VecDeque::new();
         for message in messages {
+            if confirms.len() >= UNCONFIRMED_MAX
+                && let Some(oldest) = confirms.pop_front()
+            {
+                confirmed(oldest, must_arrive).await?;
+            }
             let options = BasicPublishOptions {
                 mandatory: must_arrive,
                 ..BasicPublishOptions::default()
@@ -436,18 +473,23 @@ impl Speaking {
                 message,
                 properties,
             );
-            confirms.push(answered(published).await?);
+            confirms.push_back(answered(published).await?);
         }
         for confirm in confirms {
-            match answered(confirm).await? {
-                Confirmation::Ack(None) => {}
-                Confirmation::Ack(Some(_)) if !must_arrive => {}
-                Confirmation::Ack(Some(_)) => return Err(Fault::no_answer("the queue is gone")),
-                Confirmation::Nack(_) | Confirmation::NotRequested => {
-                    return Err(Fault::no_answer("the server did not store it"));
-                }
-            }
+            confirmed(confirm, must_arrive).await?;
         }
         Ok(())
+    }
+}
+
+/// Waits until a message is stored.
+async fn confirmed(confirm: PublisherConfirm, must_arrive: bool) -> Result<(), Fault> {
+    match answered(confirm).await? {
+        Confirmation::Ack(None) => Ok(()),
+        Confirmation::Ack(Some(_)) if !must_arrive => Ok(()),
+        Confirmation::Ack(Some(_)) => Err(Fault::no_answer("the queue is gone")),
+        Confirmation::Nack(_) | Confirmation::NotRequested => {
+            Err(Fault::no_answer("the server did not store it"))
+        }
     }
 }

@@ -10,13 +10,13 @@ use super::Logs;
 use crate::chain::Place;
 use crate::fault::Fault;
 use crate::known::{Head, Open};
-use crate::message::{AppendId, Body, Header, Message, Part, Record};
+use crate::message::{AppendId, Body, HEAD_BYTES_MAX, Header, Message, Record, pack_in_parts};
 use crate::scan::{PACKED_MAX, Scan};
+use crate::server::FRAME_MAX;
 
-/// Bytes of packed payloads that go into one message.
-const INLINE_MAX: usize = 128 << 10;
-/// Parts that are on their way at once.
-const PARTS_MAX: usize = 16;
+/// Bytes of packed payloads that go into one message, so that it fits into one frame of those who read.
+const INLINE_MAX: usize = 124 << 10;
+const _: () = assert!(INLINE_MAX + HEAD_BYTES_MAX < FRAME_MAX as usize);
 
 /// After so many times that others came first, an append waits before it tries again.
 const CROWDED: u32 = 3;
@@ -26,12 +26,19 @@ const CROWD_PAUSE: Duration = Duration::from_millis(10);
 struct Addition {
     id: AppendId,
     count: u32,
-    /// Its packed payloads, in pieces that each fit into a message.
-    pieces: Vec<Bytes>,
-    /// Where in the queue the pieces are, or behind that, once they are there.
-    since: Option<u64>,
+    content: Content,
     /// What is trimmed with it.
     before: u64,
+}
+
+/// The packed payloads of an append.
+enum Content {
+    Whole(Bytes),
+    /// Messages, and where in the queue they are, or behind that, once they are there.
+    Parts {
+        parts: Vec<Bytes>,
+        since: Option<u64>,
+    },
 }
 
 /// How far an append has come.
@@ -53,14 +60,12 @@ impl Logs {
     ) -> Result<Option<Offset>, BusError> {
         let appended = async {
             let too_many = || Fault::Odd("more payloads than an append may have");
-            let packed = Packed::pack(&payloads).filter(|packed| packed.len() <= PACKED_MAX);
-            let packed = Bytes::from(packed.ok_or_else(too_many)?);
-            let pieces = packed.chunks(INLINE_MAX);
+            let id = new_id()?;
+            let content = Content::of(id, &payloads).ok_or_else(too_many)?;
             let mut addition = Addition {
-                id: new_id()?,
+                id,
                 count: u32::try_from(payloads.len()).map_err(|_| too_many())?,
-                pieces: pieces.map(|piece| packed.slice_ref(piece)).collect(),
-                since: None,
+                content,
                 before: 0,
             };
             drop(payloads);
@@ -86,8 +91,7 @@ impl Logs {
                 let mut addition = Addition {
                     id: new_id()?,
                     count: 0,
-                    pieces: Vec::new(),
-                    since: None,
+                    content: Content::Whole(Bytes::new()),
                     before: before.0,
                 };
                 self.put(&open, None, &mut addition).await?;
@@ -164,7 +168,16 @@ impl Logs {
             return Ok(Some(None));
         }
         let header = addition.header(&place)?;
-        self.publish_parts(open, &head.scan, addition).await?;
+        let mut alone_at = None;
+        if addition.content.has_parts_to_send() {
+            // None of them is to be delivered back.
+            head.scan.end(&mut head.recent).await?;
+            if head.scan.place() != place {
+                return Ok(None);
+            }
+            let seen = head.scan.seen();
+            alone_at = self.send_parts(open, addition, seen).await?;
+        }
         let message = Record::Message(Message {
             header,
             body: addition.body(),
@@ -174,12 +187,61 @@ impl Logs {
         progress.behind = Some(place);
         let bytes = Bytes::from(message.encode(&open.log.topic));
         self.server.publish(&open.log.queue, &[bytes]).await?;
-        let found = head.scan.found().await?;
+        let next = match alone_at {
+            None => {
+                let found = head.scan.found().await?;
+                let header = found.header;
+                head.recent.extend([found]);
+                *slot = Some(head);
+                Some(header)
+            }
+            Some(at) => match self.find_alone(open, place, header.id, at).await? {
+                Some(head) => {
+                    *slot = Some(head);
+                    Some(header)
+                }
+                None => self.next_behind(open, slot, place).await?,
+            },
+        };
+        let Some(header) = next else {
+            return Ok(None);
+        };
         progress.behind = None;
-        let header = found.header;
-        head.recent.extend([found]);
-        *slot = Some(head);
         Ok((header.id == addition.id).then_some(Some(header)))
+    }
+
+    /// Stores the parts of a large append. Returns where its message will lie if nothing else comes.
+    async fn send_parts(
+        &self,
+        open: &Open,
+        addition: &mut Addition,
+        seen: u64,
+    ) -> Result<Option<u64>, Fault> {
+        let Content::Parts { parts, since } = &mut addition.content else {
+            return Ok(None);
+        };
+        self.server.publish(&open.log.queue, parts).await?;
+        *since = Some(seen);
+        Ok(seen.checked_add(parts.len() as u64))
+    }
+
+    /// Finds an append where it lies if nothing but its parts came since the place was seen. Its parts lie
+    /// between that place and it, so that there is room for nothing else, and they need not be read.
+    async fn find_alone(
+        &self,
+        open: &Open,
+        place: Place,
+        id: AppendId,
+        at: u64,
+    ) -> Result<Option<Head>, Fault> {
+        let hearing = self.server.hearing().await?;
+        let scan = Scan::at(&open.log, &hearing.desk, place, at).await?;
+        let Some(mut scan) = scan else {
+            return Ok(None);
+        };
+        let found = scan.found_until(at).await?;
+        let is_there = found.is_some_and(|found| found.header.id == id);
+        Ok(is_there.then(|| Head::from(scan)))
     }
 
     /// What came behind a place, at which an append is in doubt, if anything did.
@@ -221,30 +283,6 @@ impl Logs {
         slot.take()
             .ok_or_else(|| Fault::no_answer("the queue is gone"))
     }
-
-    /// Stores the pieces of large payloads before their message, once.
-    async fn publish_parts(
-        &self,
-        open: &Open,
-        scan: &Scan,
-        addition: &mut Addition,
-    ) -> Result<(), Fault> {
-        if addition.pieces.len() <= 1 || addition.since.is_some() {
-            return Ok(());
-        }
-        let since = scan.seen();
-        let part = |(number, bytes): (u32, &Bytes)| {
-            let (id, bytes) = (addition.id, bytes.clone());
-            let part = Record::Part(Part { id, number, bytes });
-            Bytes::from(part.encode(&open.log.topic))
-        };
-        let parts: Vec<Bytes> = (0..).zip(&addition.pieces).map(part).collect();
-        for parts in parts.chunks(PARTS_MAX) {
-            self.server.publish(&open.log.queue, parts).await?;
-        }
-        addition.since = Some(since);
-        Ok(())
-    }
 }
 
 impl Progress {
@@ -272,14 +310,34 @@ impl Addition {
     }
 
     fn body(&self) -> Body {
-        match (self.since, &self.pieces[..]) {
-            (None, []) => Body::Inline(Bytes::new()),
-            (None, [whole, ..]) => Body::Inline(whole.clone()),
-            (Some(since), parts) => Body::InParts {
-                since,
+        match &self.content {
+            Content::Whole(packed) => Body::Inline(packed.clone()),
+            Content::Parts { parts, since } => Body::InParts {
+                since: since.unwrap_or_default(),
                 count: u32::try_from(parts.len()).unwrap_or(u32::MAX),
             },
         }
+    }
+}
+
+impl Content {
+    /// Packs payloads, unless that is too many bytes.
+    fn of(id: AppendId, payloads: &[Vec<u8>]) -> Option<Self> {
+        let bytes: usize = payloads.iter().map(|of| of.len() + size_of::<u32>()).sum();
+        if bytes <= INLINE_MAX {
+            return Some(Self::Whole(Packed::pack(payloads)?.into()));
+        }
+        if bytes > PACKED_MAX {
+            return None;
+        }
+        Some(Self::Parts {
+            parts: pack_in_parts(id, payloads, INLINE_MAX)?,
+            since: None,
+        })
+    }
+
+    fn has_parts_to_send(&self) -> bool {
+        matches!(self, Self::Parts { since: None, .. })
     }
 }
 

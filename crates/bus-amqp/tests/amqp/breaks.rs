@@ -298,14 +298,15 @@ async fn a_tail_that_is_asked_again_and_again_comes_on() {
     pair.direct.append(&log, vec![large.clone()]).await.unwrap();
     let mut tail = pair.behind.tail(vec![(log, Offset(0))]);
     pair.proxy.slow(8_000, Duration::from_millis(2));
-    for _ in 0..200 {
-        if let Ok(came) = timeout(Duration::from_millis(300), tail.next()).await {
-            let (_, items) = came.unwrap();
-            assert!(items.len() == 1 && items[0].payload == large);
-            return;
+    let came = within("the large item", async {
+        loop {
+            if let Ok(came) = timeout(Duration::from_millis(300), tail.next()).await {
+                return came;
+            }
         }
-    }
-    panic!("it did not come");
+    });
+    let (_, items) = came.await.unwrap();
+    assert!(items.len() == 1 && items[0].payload == large);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

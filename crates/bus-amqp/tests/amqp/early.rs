@@ -38,6 +38,10 @@ async fn what_is_delivered_too_early_is_missed_by_nobody() {
             let what = format!("{start} items, {deliveries} deliveries less {messages}");
             let end = within(&what, bus.end(&log)).await.unwrap();
             assert_eq!(end, Offset(count), "{what}");
+            if start > 100 {
+                // So long a log is read from its beginning, which is looked for twice.
+                thief.rob(2, 2);
+            }
             assert_eq!(
                 within(&what, read_all(&bus, &log)).await,
                 items(count),

@@ -5,6 +5,7 @@ mod breaks;
 mod conformance;
 mod early;
 mod forged;
+mod large;
 mod rig;
 mod secrecy;
 mod strangers;

@@ -12,8 +12,7 @@ use tokio::sync::watch;
 /// A frame of AMQP 0.9.1 (section 4.2) with a method; the others have what comes with one.
 const METHOD: u8 = 1;
 const HEAD_LEN: usize = 7;
-/// Methods by which a delivery begins, by which a message is delivered, and by which one is confirmed.
-const CONSUME_OK: [u8; 4] = [0, 60, 0, 21];
+/// Methods by which a message is delivered, and by which one is confirmed.
 const DELIVER: [u8; 4] = [0, 60, 0, 60];
 const ACK: [u8; 4] = [0, 60, 0, 80];
 
@@ -29,7 +28,7 @@ pub(crate) struct Thief {
 /// What is to be taken.
 #[derive(Debug, Default)]
 struct Loot {
-    /// So many deliveries on channels that had one before lose their first messages.
+    /// So many consumers on channels that had one before lose their first messages.
     deliveries: u32,
     messages: u32,
 }
@@ -116,10 +115,11 @@ async fn pass(
     loot: Arc<Mutex<Loot>>,
     confirms: Arc<watch::Sender<Confirms>>,
 ) {
-    let mut used = BTreeSet::new();
-    // The channel that is robbed, of how many messages still, and whether the last one was taken.
-    let mut robbing: Option<(Channel, u32)> = None;
-    let mut is_taken = false;
+    let (mut channels, mut consumers) = (BTreeSet::new(), BTreeSet::new());
+    // The consumer that is robbed, and of how many messages still.
+    let mut robbing: Option<(Channel, Vec<u8>, u32)> = None;
+    // Channels of which everything is taken until the next method.
+    let mut taken = BTreeSet::new();
     loop {
         let mut frame = vec![0; HEAD_LEN];
         if from.read_exact(&mut frame).await.is_err() {
@@ -133,13 +133,6 @@ async fn pass(
         }
         let channel = [frame[1], frame[2]];
         let (is_method, says) = (frame[0] == METHOD, &frame[HEAD_LEN..]);
-        if is_method && says.starts_with(&CONSUME_OK) && !used.insert(channel) {
-            let mut loot = loot.lock().unwrap();
-            if loot.deliveries > 0 {
-                loot.deliveries -= 1;
-                robbing = Some((channel, loot.messages));
-            }
-        }
         if is_method && says.starts_with(&ACK) && *confirms.borrow() == Confirms::Wanted {
             confirms.send_replace(Confirms::Held);
             let mut held = confirms.subscribe();
@@ -148,19 +141,33 @@ async fn pass(
         }
         // What follows a method on its channel comes with it.
         if is_method {
-            is_taken = false;
-            if let Some((of, left)) = &mut robbing
-                && *of == channel
+            taken.remove(&channel);
+        }
+        if is_method && let Some(tag) = consumer_of(says) {
+            let is_new = consumers.insert((channel, tag.to_vec()));
+            if is_new && !channels.insert(channel) {
+                let mut loot = loot.lock().unwrap();
+                if loot.deliveries > 0 {
+                    loot.deliveries -= 1;
+                    robbing = Some((channel, tag.to_vec(), loot.messages));
+                }
+            }
+            if let Some((of, robbed, left)) = &mut robbing
+                && (*of, robbed.as_slice()) == (channel, tag)
                 && *left > 0
-                && says.starts_with(&DELIVER)
             {
                 *left -= 1;
-                is_taken = true;
+                taken.insert(channel);
             }
         }
-        let is_other = robbing.is_some_and(|(of, _)| of != channel);
-        if (is_other || !is_taken) && to.write_all(&frame).await.is_err() {
+        if !taken.contains(&channel) && to.write_all(&frame).await.is_err() {
             return;
         }
     }
+}
+
+/// The tag of the consumer to which a message is delivered, if that is what a method says.
+fn consumer_of(says: &[u8]) -> Option<&[u8]> {
+    let (len, tag) = says.strip_prefix(&DELIVER)?.split_first()?;
+    tag.get(..usize::from(*len))
 }
