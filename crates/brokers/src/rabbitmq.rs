@@ -30,6 +30,25 @@ struct Names {
     _process: Process,
 }
 
+/// Puts what its programs know each other by where they look for it. They would make it themselves, and
+/// fail where one finds it while another has not yet shut it off from others.
+#[cfg(unix)]
+fn put_cookie(home: &Path) {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    let mut options = std::fs::OpenOptions::new();
+    let opened = options
+        .write(true)
+        .create_new(true)
+        .mode(0o400)
+        .open(home.join(".erlang.cookie"));
+    // Each folder has a name of its own.
+    let name = home.file_name().unwrap_or_default();
+    let written = opened.and_then(|mut file| file.write_all(name.as_encoded_bytes()));
+    written.expect("a file");
+}
+
 impl Server {
     /// Starts one.
     ///
@@ -51,6 +70,8 @@ impl Server {
         let config = format!("listeners.tcp.1 = 127.0.0.1:{port}\nlog.console = false\n{config}\n");
         std::fs::write(folder.path().join("rabbitmq.conf"), config).expect("a file");
         std::fs::write(folder.path().join("plugins"), "[].\n").expect("a file");
+        #[cfg(unix)]
+        put_cookie(folder.path());
         let mut server = Self {
             names: Names::start(folder.path()),
             folder,
