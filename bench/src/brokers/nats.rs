@@ -88,8 +88,8 @@ impl Reader {
         let stream = context.get_or_create_stream(config(place)).await?;
         let config = OrderedConfig {
             deliver_policy: DeliverPolicy::All,
-            max_bytes: 8 << 20,
-            max_batch: 256,
+            // With a bound on bytes, too, it was seen to wait for ever.
+            max_batch: 64,
             max_expires: Duration::from_secs(30),
             ..OrderedConfig::default()
         };
