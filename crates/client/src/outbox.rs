@@ -25,7 +25,7 @@ pub(crate) struct Outbox {
 /// Whoever has it sends what was put in; when it is dropped, nobody does any more.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Ticket {
+pub(crate) struct Errand {
     outbox: Arc<Outbox>,
     /// How many envelopes were put in up to there.
     until: u64,
@@ -37,20 +37,20 @@ struct Waiting {
     bytes: usize,
     /// Envelopes that the bus has taken.
     taken: u64,
-    /// Tickets that are out.
-    tickets: usize,
+    /// Errands that are out.
+    errands: usize,
 }
 
 impl Outbox {
     /// Puts envelopes behind all that wait.
-    pub(crate) fn put(self: &Arc<Self>, envelopes: impl Iterator<Item = Vec<u8>>) -> Ticket {
+    pub(crate) fn put(self: &Arc<Self>, envelopes: impl Iterator<Item = Vec<u8>>) -> Errand {
         let mut waiting = self.waiting();
         for envelope in envelopes {
             waiting.bytes += envelope.len();
             waiting.envelopes.push_back(envelope);
         }
-        waiting.tickets += 1;
-        Ticket {
+        waiting.errands += 1;
+        Errand {
             outbox: self.clone(),
             until: waiting.last(),
         }
@@ -61,11 +61,11 @@ impl Outbox {
     pub(crate) async fn make_room(&self, bus: &dyn Bus, data: &Topic) -> Result<(), BusError> {
         loop {
             let less = self.less.notified();
-            let (bytes, tickets, last) = {
+            let (bytes, errands, last) = {
                 let waiting = self.waiting();
-                (waiting.bytes, waiting.tickets, waiting.last())
+                (waiting.bytes, waiting.errands, waiting.last())
             };
-            match tickets {
+            match errands {
                 0 if bytes > 0 => return self.send_until(bus, data, last).await,
                 _ if bytes < AHEAD_BYTES_MAX => return Ok(()),
                 _ => less.await,
@@ -106,16 +106,16 @@ impl Outbox {
     }
 }
 
-impl Ticket {
-    /// Returns when the bus has all up to this ticket.
+impl Errand {
+    /// Returns when the bus has all up to this errand.
     pub(crate) async fn send(self, bus: &dyn Bus, data: &Topic) -> Result<(), BusError> {
         self.outbox.send_until(bus, data, self.until).await
     }
 }
 
-impl Drop for Ticket {
+impl Drop for Errand {
     fn drop(&mut self) {
-        self.outbox.waiting().tickets -= 1;
+        self.outbox.waiting().errands -= 1;
         self.outbox.less.notify_waiters();
     }
 }
@@ -216,13 +216,13 @@ mod tests {
             }
         }
 
-        fn put(&self, bytes: usize) -> Ticket {
+        fn put(&self, bytes: usize) -> Errand {
             self.outbox.put([vec![7; bytes]].into_iter())
         }
 
-        fn leave(&self, ticket: Ticket) {
+        fn leave(&self, errand: Errand) {
             let (bus, topic) = (self.bus.clone(), self.topic.clone());
-            tokio::spawn(async move { ticket.send(&*bus, &topic).await.unwrap() });
+            tokio::spawn(async move { errand.send(&*bus, &topic).await.unwrap() });
         }
 
         /// Whether there is room before so long.

@@ -19,7 +19,7 @@ use crate::blocking::{off_thread, to_its_end};
 use crate::clock;
 use crate::core::Core;
 use crate::error::Error;
-use crate::outbox::{Outbox, Ticket};
+use crate::outbox::{Errand, Outbox};
 use crate::singles::Singles;
 
 /// How often a batch is tried again after what it lacked was done.
@@ -147,8 +147,8 @@ impl Sealer {
                 session: batch.past_session(),
             };
             let envelopes = sealed.envelopes.into_iter().map(|sealed| sealed.bytes);
-            let ticket = sealer.outbox.put(envelopes);
-            Ok(sealer.leave(left, ticket))
+            let errand = sealer.outbox.put(envelopes);
+            Ok(sealer.leave(left, errand))
         })
         .await
     }
@@ -158,14 +158,14 @@ impl Sealer {
     pub(crate) async fn publish_single(&self, payload: SecretBytes) -> Result<Left, Error> {
         let sealer = self.clone();
         let leaving = to_its_end(async move {
-            let (left, ticket) = sealer.seal_single(Arc::new(payload)).await?;
-            Ok(sealer.leave(left, ticket))
+            let (left, errand) = sealer.seal_single(Arc::new(payload)).await?;
+            Ok(sealer.leave(left, errand))
         });
         leaving.await?.stored().await
     }
 
     /// Whoever has the turn seals for all that wait. Those for whom that failed try it by themselves.
-    async fn seal_single(&self, payload: Arc<SecretBytes>) -> Result<(Left, Ticket), Error> {
+    async fn seal_single(&self, payload: Arc<SecretBytes>) -> Result<(Left, Errand), Error> {
         let mut waits = self.singles.put(self.topic.clone(), payload.clone());
         let _turn = self.turn.lock().await;
         let others = match waits.sealed.try_recv() {
@@ -191,11 +191,11 @@ impl Sealer {
     }
 
     /// Has what was sealed leave.
-    fn leave(&self, left: Left, ticket: Ticket) -> Leaving {
+    fn leave(&self, left: Left, errand: Errand) -> Leaving {
         let core = self.core.clone();
         Leaving(tokio::spawn(async move {
             let data = core.data_topic()?;
-            ticket.send(&*core.bus, &data).await?;
+            errand.send(&*core.bus, &data).await?;
             // The batch is out. Keys that could not be handed out now stay owed.
             let _is_shared = core.share_owed().await.is_ok();
             Ok(left)

@@ -94,19 +94,7 @@ struct Said {
     replicas: Option<usize>,
 }
 
-const TEXTS: [&str; 9] = [
-    "user",
-    "password",
-    "password_file",
-    "token",
-    "token_file",
-    "credentials",
-    "ca",
-    "tls",
-    "history",
-];
-
-/// Those of them that say who we are.
+/// What says who we are.
 const SECRETS: [&str; 6] = [
     "user",
     "password",
@@ -115,6 +103,12 @@ const SECRETS: [&str; 6] = [
     "token_file",
     "credentials",
 ];
+/// Other texts.
+const OTHERS: [&str; 3] = ["ca", "tls", "history"];
+
+fn texts() -> impl Iterator<Item = &'static str> {
+    SECRETS.into_iter().chain(OTHERS)
+}
 
 type Section = BTreeMap<Spanned<String>, Spanned<Value>>;
 
@@ -152,8 +146,8 @@ impl Said {
                 said.replicas = Some(count.ok_or((at, "`replicas` is a number".to_owned()))?);
                 continue;
             }
-            let Some(known) = TEXTS.into_iter().find(|of| *of == key) else {
-                let known = TEXTS.join("`, `");
+            let Some(known) = texts().find(|of| *of == key) else {
+                let known = texts().collect::<Vec<_>>().join("`, `");
                 return Err((
                     at,
                     format!("no such option; there are `{known}` and `replicas`"),
@@ -177,7 +171,7 @@ impl Said {
             let value = variable(&format!("SEALCAST_BUS_{}", key.to_ascii_uppercase()));
             value.filter(|value| !value.is_empty())
         };
-        let texts = TEXTS.into_iter();
+        let texts = texts();
         let mut said = Self {
             texts: texts
                 .filter_map(|key| given(key).map(|text| (key, text)))

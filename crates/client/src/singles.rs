@@ -6,7 +6,7 @@ use sealcast_crypto::SecretBytes;
 use sealcast_protocol::DataTopic;
 use tokio::sync::oneshot;
 
-use crate::outbox::Ticket;
+use crate::outbox::Errand;
 use crate::seal::Left;
 
 /// Bytes and number of messages that are sealed at once, at most.
@@ -29,17 +29,17 @@ struct Single {
     number: u64,
     topic: Option<DataTopic>,
     payload: Arc<SecretBytes>,
-    sealed: Sealing,
+    sealed: TellSealed,
 }
 
 /// Tells whoever waits for a message that it was sealed with others; dropped, that it was not.
-pub(crate) type Sealing = oneshot::Sender<(Left, Ticket)>;
+pub(crate) type TellSealed = oneshot::Sender<(Left, Errand)>;
 
 /// A message that waits.
 #[derive(Debug)]
 pub(crate) struct Waits {
     pub(crate) number: u64,
-    pub(crate) sealed: oneshot::Receiver<(Left, Ticket)>,
+    pub(crate) sealed: oneshot::Receiver<(Left, Errand)>,
 }
 
 impl Singles {
@@ -59,7 +59,7 @@ impl Singles {
 
     /// Takes a message out, and the first of the others for its topic, which are returned: as many as
     /// are sealed at once with it.
-    pub(crate) fn take_with(&self, number: u64) -> Vec<(Arc<SecretBytes>, Sealing)> {
+    pub(crate) fn take_with(&self, number: u64) -> Vec<(Arc<SecretBytes>, TellSealed)> {
         let mut waiting = self.waiting();
         let of_number = |of: &Single| of.number == number;
         let Some(at) = waiting.singles.iter().position(of_number) else {
@@ -99,7 +99,7 @@ mod tests {
         let other = singles.put(Some(topic.clone()), payload(2));
         let _second = singles.put(None, payload(3));
         let third = singles.put(None, payload(4));
-        let lens = |taken: Vec<(Arc<SecretBytes>, Sealing)>| -> Vec<_> {
+        let lens = |taken: Vec<(Arc<SecretBytes>, TellSealed)>| -> Vec<_> {
             taken
                 .into_iter()
                 .map(|(payload, _)| payload.len())
