@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream;
+use async_nats::{Client, Subscriber, jetstream};
 use futures_util::StreamExt as _;
 use sealcast_brokers::nats::Server;
 use sealcast_bus::{Bus, BusError, Offset, ServerOptions, Topic};
@@ -26,6 +26,16 @@ fn item(number: u64) -> Vec<u8> {
 async fn stranger(server: &Server) -> jetstream::Context {
     let url = format!("127.0.0.1:{}", server.port());
     jetstream::new(async_nats::connect(url).await.unwrap())
+}
+
+/// A subscription that the server has taken: a message behind it has come round.
+async fn subscribed(client: &Client, subject: &'static str) -> Subscriber {
+    let told = client.subscribe(subject).await.unwrap();
+    let mark = client.new_inbox();
+    let mut round = client.subscribe(mark.clone()).await.unwrap();
+    client.publish(mark, "".into()).await.unwrap();
+    timeout(LONG, round.next()).await.expect("the mark");
+    told
 }
 
 async fn publish(context: &jetstream::Context, subject: &str, payload: Vec<u8>) {
@@ -323,15 +333,11 @@ async fn garbage_at_the_end_of_a_log_does_not_have_all_of_it_read_again() {
     publish(&stranger, "x.log.a", b"garbage".to_vec()).await;
     assert_eq!(bus.end(&log).await.unwrap(), Offset(20));
     let client = stranger.client();
-    let mut asked = client.subscribe("$JS.API.>").await.unwrap();
+    let mut asked = subscribed(&client, "$JS.API.>").await;
     let mut next_asked = async || {
         let message = timeout(LONG, asked.next()).await.expect("a message");
         message.expect("a subscription").subject.to_string()
     };
-    let mark = async || client.publish("$JS.API.mark", "".into()).await.unwrap();
-    // The server has taken the subscription when a message has come round.
-    mark().await;
-    assert_eq!(next_asked().await, "$JS.API.mark");
     for _ in 0..3 {
         assert_eq!(bus.end(&log).await.unwrap(), Offset(20));
     }
@@ -339,7 +345,7 @@ async fn garbage_at_the_end_of_a_log_does_not_have_all_of_it_read_again() {
     for _ in 0..3 {
         assert_ne!(next_asked().await, "$JS.API.mark");
     }
-    mark().await;
+    client.publish("$JS.API.mark", "".into()).await.unwrap();
     assert_eq!(next_asked().await, "$JS.API.mark");
 }
 
@@ -353,10 +359,7 @@ fn a_writer_that_ends_at_once_has_told_of_what_it_wrote() {
     let listening = runtime();
     let mut told = listening.block_on(async {
         let client = async_nats::connect(format!("127.0.0.1:{}", server.port()));
-        let client = client.await.unwrap();
-        let told = client.subscribe("x.new.a").await.unwrap();
-        client.flush().await.unwrap();
-        told
+        subscribed(&client.await.unwrap(), "x.new.a").await
     });
     for number in 0..WRITERS {
         let writing = runtime();
