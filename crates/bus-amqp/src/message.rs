@@ -1,7 +1,5 @@
 //! What one append looks like on the server: spec/bus-amqp.md, section 3.
 
-use std::iter;
-
 use bytes::Bytes;
 use sealcast_bus::{Offset, Packed, Topic};
 
@@ -263,27 +261,12 @@ pub(crate) fn pack_in_parts(
     payloads: &[Vec<u8>],
     bytes_max: usize,
 ) -> Option<Vec<Bytes>> {
-    let length = |payload: &Vec<u8>| Some(u32::try_from(payload.len()).ok()?.to_be_bytes());
-    let table: Vec<_> = payloads.iter().map(length).collect::<Option<_>>()?;
-    let payloads = payloads.iter().map(Vec::as_slice);
-    let (mut parts, mut part, mut room) = (Vec::new(), Vec::new(), 0);
-    for mut rest in iter::once(table.as_flattened()).chain(payloads) {
-        while !rest.is_empty() {
-            if room == 0 {
-                parts.extend(Some(part).filter(|part| !part.is_empty()).map(Bytes::from));
-                part = Vec::with_capacity(PART_HEAD_BYTES + bytes_max);
-                part.extend(MAGIC);
-                put_part_head(&mut part, id, u32::try_from(parts.len()).ok()?);
-                room = bytes_max;
-            }
-            let (now, later) = rest.split_at(room.min(rest.len()));
-            part.extend_from_slice(now);
-            room -= now.len();
-            rest = later;
-        }
-    }
-    parts.extend(Some(part).filter(|part| !part.is_empty()).map(Bytes::from));
-    Some(parts)
+    Packed::pack_in_parts(payloads, bytes_max, |number| {
+        let mut head = Vec::with_capacity(PART_HEAD_BYTES + bytes_max);
+        head.extend(MAGIC);
+        put_part_head(&mut head, id, number);
+        head
+    })
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ const IN_PARTS: u8 = 1;
 pub(crate) const HEADER_BYTES: usize = 49;
 const PART_BYTES: usize = 8;
 /// The most parts that a message names.
-const PARTS_MAX: usize = 2_048;
+pub(crate) const PARTS_MAX: usize = 2_048;
 
 /// Names one append, so that its writer knows it again.
 pub(crate) type AppendId = [u8; 16];
@@ -39,8 +39,8 @@ impl Header {
     }
 
     /// Its payloads, each where it lies.
-    pub(crate) fn packed(&self, bytes: Bytes) -> Option<Packed> {
-        Packed::new(Offset(self.first), self.count, bytes)
+    pub(crate) fn packed(&self, parts: Vec<Bytes>) -> Option<Packed> {
+        Packed::of_parts(Offset(self.first), self.count, parts)
     }
 }
 
@@ -118,7 +118,7 @@ impl Message {
         let body = match kind {
             INLINE => {
                 let packed = bytes.slice_ref(rest);
-                header.packed(packed.clone()).ok_or(Odd::Garbled)?;
+                header.packed(vec![packed.clone()]).ok_or(Odd::Garbled)?;
                 Body::Inline(packed)
             }
             IN_PARTS => {

@@ -179,6 +179,12 @@ impl Subscription {
         Ok(())
     }
 
+    /// The next delivery, where it is at hand. What waited for its key and is handed out is noted as
+    /// such by [`next`](Self::next) alone.
+    pub fn next_ready(&mut self) -> Option<Delivery> {
+        self.scan.pop()
+    }
+
     /// Waits for the next delivery. A caller may stop waiting and come back: nothing is lost.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::known::TopicState;
 use super::{Found, Head, Logs};
 use crate::fault::Fault;
-use crate::message::{AppendId, Body, HEADER_BYTES, Header, Message};
+use crate::message::{AppendId, Body, HEADER_BYTES, Header, Message, PARTS_MAX};
 use crate::server::Published;
 
 /// The most bytes of an append with the table of its lengths.
@@ -18,8 +18,10 @@ pub(crate) const PACKED_MAX: usize = 128 << 20;
 /// Bytes of packed payloads that go into the message itself: whoever wants to know how a topic ends
 /// reads its last message.
 const INLINE_MAX: usize = 128 << 10;
+/// Bytes of a part, unless there would be too many: one for which a client need not grow its buffers.
+const PART_BYTES_MAX: usize = 63 << 10;
 /// Parts of an append that are on their way at once.
-const PARTS_AT_ONCE: usize = 8;
+const PARTS_AT_ONCE: usize = 64;
 /// Room in a message for what NATS adds to it.
 const ENVELOPE_BYTES: usize = 1 << 10;
 
@@ -57,12 +59,14 @@ impl Logs {
     ) -> Result<Option<Offset>, Fault> {
         let id = new_id()?;
         let too_many = || Fault::Odd("more payloads than an append may have");
-        let packed = Packed::pack(payloads).filter(|packed| packed.len() <= PACKED_MAX);
-        let packed = Bytes::from(packed.ok_or_else(too_many)?);
         let addition = Addition {
             id,
             count: u32::try_from(payloads.len()).map_err(|_| too_many())?,
-            body: self.place(topic, id, packed).await?,
+            body: match self.cut(payloads).ok_or_else(too_many)?.as_slice() {
+                [] => Body::Inline(Bytes::new()),
+                [whole] => Body::Inline(whole.clone()),
+                parts => self.store(topic, id, parts).await?,
+            },
             before: 0,
         };
         let head = self.put(topic, at, &addition).await?;
@@ -85,21 +89,25 @@ impl Logs {
         head.ok_or(Fault::Odd("a trim has no place to be at"))
     }
 
-    /// Keeps small payloads in the message, and stores large ones before it.
-    async fn place(&self, topic: &Topic, id: AppendId, packed: Bytes) -> Result<Body, Fault> {
-        let room = self
-            .server
-            .message_max()
-            .saturating_sub(ENVELOPE_BYTES + HEADER_BYTES);
-        if packed.len() <= room.min(INLINE_MAX) {
-            return Ok(Body::Inline(packed));
+    /// What goes into the message, in one piece, or else into parts before it.
+    fn cut(&self, payloads: &[Vec<u8>]) -> Option<Vec<Bytes>> {
+        let bytes: usize = payloads.iter().map(|of| of.len() + size_of::<u32>()).sum();
+        if bytes > PACKED_MAX {
+            return None;
         }
+        let room = self.server.message_max();
+        let room = room.saturating_sub(ENVELOPE_BYTES + HEADER_BYTES).max(1);
+        let part_max = match bytes <= room.min(INLINE_MAX) {
+            true => bytes,
+            false => room.min(PART_BYTES_MAX.max(bytes.div_ceil(PARTS_MAX))),
+        };
+        Packed::pack_in_parts(payloads, part_max, |_| Vec::new())
+    }
+
+    /// Stores parts, several at once.
+    async fn store(&self, topic: &Topic, id: AppendId, parts: &[Bytes]) -> Result<Body, Fault> {
         let subject = self.server.subjects.part(topic);
-        let parts = packed
-            .chunks(room.max(1))
-            .map(|part| packed.slice_ref(part));
-        let parts: Vec<Bytes> = parts.collect();
-        let stored = parts.into_iter().enumerate().map(|(number, part)| {
+        let stored = parts.iter().cloned().enumerate().map(|(number, part)| {
             let subject = &subject;
             let id = format!("{:032x}-{number}", u128::from_be_bytes(id));
             async move { self.server.publish(subject, &id, part).await }

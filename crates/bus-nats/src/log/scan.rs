@@ -134,7 +134,7 @@ impl<'a> Walk<'a> {
         let header = &found.message.header;
         let parts = match &found.message.body {
             Body::Inline(packed) => {
-                return header.packed(packed.clone()).ok_or(Fault::Parts);
+                return header.packed(vec![packed.clone()]).ok_or(Fault::Parts);
             }
             Body::InParts(parts) => parts,
         };
@@ -152,11 +152,7 @@ impl<'a> Walk<'a> {
             }
             taken.push(part);
         }
-        let bytes = match taken.as_slice() {
-            [whole] => whole.clone(),
-            parts => parts.concat().into(),
-        };
-        header.packed(bytes).ok_or(Fault::Parts)
+        header.packed(taken).ok_or(Fault::Parts)
     }
 
     async fn part(&mut self, seq: u64) -> Result<Bytes, Fault> {

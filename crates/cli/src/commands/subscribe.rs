@@ -103,11 +103,15 @@ async fn follow(
             }
             delivery => delivery?,
         };
-        printer.print(&delivery, &no_bar)?;
-        ui.flush()?;
-        if count.is_some_and(|count| printer.messages() >= count.get()) {
-            return Ok(());
+        let mut ready = Some(delivery);
+        while let Some(delivery) = ready {
+            printer.print(&delivery, &no_bar)?;
+            if count.is_some_and(|count| printer.messages() >= count.get()) {
+                return Ok(());
+            }
+            ready = subscription.next_ready();
         }
+        ui.flush()?;
     }
 }
 
