@@ -7,7 +7,9 @@ mod scan;
 mod trim;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use futures_util::future;
 use sealcast_bus::{BusError, Item, Offset, Packed, Topic};
 
 use crate::fault::Fault;
@@ -15,6 +17,9 @@ use crate::message::{Header, Message, Odd};
 use crate::server::{Server, Stored};
 use feed::Feeds;
 use known::{Known, TopicState};
+
+/// How long a reader that goes on needs not look how a topic begins and ends.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Logs on one server.
 #[derive(Debug)]
@@ -84,6 +89,9 @@ impl Logs {
         from: Offset,
         bytes_max: usize,
     ) -> Result<Vec<Item>, BusError> {
+        if let Some(items) = self.read_on(topic, from.0, bytes_max).await? {
+            return Ok(items);
+        }
         let mut fault = Fault::Missing { expected: from.0 };
         // What is missing may have been trimmed meanwhile, and what was remembered be wrong.
         for care in [
@@ -103,6 +111,41 @@ impl Logs {
             }
         }
         Err(self.server.fault(fault))
+    }
+
+    /// Reads on where another read ended. How the topic ends is looked at beside that, and not each
+    /// time: the answer comes behind all that is on its way already. Nothing, where what is remembered
+    /// does not hold.
+    async fn read_on(
+        &self,
+        topic: &Topic,
+        from: u64,
+        bytes_max: usize,
+    ) -> Result<Option<Vec<Item>>, BusError> {
+        let state = self.known.topic(topic);
+        let (Some((known, since)), Some(place)) = (state.seen_head(), state.place(from)) else {
+            return Ok(None);
+        };
+        if !(known.left..known.end).contains(&from)
+            || !self.feeds.has(topic, place.seq, state.misses())
+        {
+            return Ok(None);
+        }
+        let look = async {
+            match since.elapsed() < LOOK {
+                true => Ok(known),
+                false => self.head(topic).await.map(|(head, _)| head),
+            }
+        };
+        let wanted = scan::Wanted { from, bytes_max };
+        let collect = self.collect(topic, &known, None, wanted, scan::Care::Remembered);
+        let (head, items) = future::join(look, collect).await;
+        let head = head?;
+        match items {
+            Ok(items) if head.left <= from && head.end >= known.end => Ok(Some(items)),
+            Ok(_) | Err(Fault::Missing { .. } | Fault::Parts) => Ok(None),
+            Err(fault) => Err(self.server.fault(fault)),
+        }
     }
 
     /// How a topic ends on the server at this moment, and its last message where that was read.

@@ -27,9 +27,10 @@ use crate::subject::Subjects;
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an append that is done waits until those who follow are told.
 const HINT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Messages that come ahead of being read, about, and the most bytes of them.
+/// Messages that are asked for ahead of being read, about, and the most bytes of them. More are asked for
+/// when half are left: what is being read then must leave enough to be on its way.
 const AHEAD_MAX: usize = 256;
-const AHEAD_BYTES_MAX: usize = 4 << 20;
+const AHEAD_BYTES_MAX: usize = 6 << 20;
 /// How long the server waits for messages to come before it is asked for them again.
 const COMING_EXPIRES: Duration = Duration::from_secs(30);
 /// How long to wait for one that is known to lie there, before it is asked for by itself.

@@ -61,6 +61,10 @@ impl Feed {
         self.at = at;
     }
 
+    fn goes_on(&self, at: u64, misses: u64) -> bool {
+        self.at == at && self.misses == misses
+    }
+
     /// The part at a sequence number. Nothing, where it does not come in time or by this way.
     pub(super) async fn part(&mut self, server: &Server, subject: &str, seq: u64) -> Option<Bytes> {
         if self.parts.is_none() {
@@ -102,11 +106,18 @@ impl Feeds {
     /// The feed of a topic that goes on behind a message.
     pub(super) fn take(&self, topic: &Topic, at: u64, misses: u64) -> Option<Feed> {
         let mut waiting = self.waiting();
-        let is_it = |(of, feed, _): &(Topic, Feed, Instant)| {
-            of == topic && feed.at == at && feed.misses == misses
-        };
+        let is_it =
+            |(of, feed, _): &(Topic, Feed, Instant)| of == topic && feed.goes_on(at, misses);
         let index = waiting.feeds.iter().position(is_it)?;
         Some(waiting.feeds.swap_remove(index).1)
+    }
+
+    /// Whether there is one that goes on there.
+    pub(super) fn has(&self, topic: &Topic, at: u64, misses: u64) -> bool {
+        let waiting = self.waiting();
+        let is_it =
+            |(of, feed, _): &(Topic, Feed, Instant)| of == topic && feed.goes_on(at, misses);
+        waiting.feeds.iter().any(is_it)
     }
 
     /// Keeps a feed for the next read, for a while, and no other of its topic.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sealcast_bus::Topic;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::Head;
 
@@ -32,7 +33,7 @@ pub(super) struct TopicState {
 
 #[derive(Debug, Default)]
 struct Seen {
-    head: Option<(u64, Head)>,
+    head: Option<(u64, Head, Instant)>,
     /// By offset.
     places: BTreeMap<u64, Place>,
 }
@@ -75,14 +76,19 @@ impl Known {
 impl TopicState {
     /// How the topic ended when that was last seen, over the connection that there is now.
     pub(super) fn head(&self) -> Option<Head> {
+        Some(self.seen_head()?.0)
+    }
+
+    /// The same, and when it was seen.
+    pub(super) fn seen_head(&self) -> Option<(Head, Instant)> {
         let now = *self.misses.borrow();
-        let (at, head) = self.seen().head?;
-        (at == now).then_some(head)
+        let (at, head, since) = self.seen().head?;
+        (at == now).then_some((head, since))
     }
 
     pub(super) fn put_head(&self, head: Head) {
         let now = *self.misses.borrow();
-        self.seen().head = Some((now, head));
+        self.seen().head = Some((now, head, Instant::now()));
     }
 
     pub(super) fn forget_head(&self) {

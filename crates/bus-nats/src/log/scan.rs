@@ -1,6 +1,7 @@
 //! Finding items: the messages of a subject, from the one with a certain item on.
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use sealcast_bus::{Item, Packed, Topic};
 
 use super::append::PACKED_MAX;
@@ -13,6 +14,8 @@ use crate::server::Stored;
 
 /// Messages and parts that are asked for one by one, before more come by themselves.
 const ONE_BY_ONE: usize = 3;
+/// Parts that are asked for at once.
+const ASKED_AT_ONCE: usize = 16;
 
 /// How much of what is remembered a read goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,16 +146,32 @@ impl<'a> Walk<'a> {
         {
             return Ok(packed.clone());
         }
+        header.packed(self.parts(parts).await?).ok_or(Fault::Parts)
+    }
+
+    /// Parts as they come by themselves, or else asked for several at once.
+    async fn parts(&mut self, parts: &[u64]) -> Result<Vec<Bytes>, Fault> {
         let (mut taken, mut bytes) = (Vec::with_capacity(parts.len()), 0);
-        for part in parts {
-            let part = self.part(*part).await?;
+        let mut take = |part: Bytes| {
             bytes += part.len();
-            if bytes > PACKED_MAX {
-                return Err(Fault::Parts);
-            }
             taken.push(part);
+            (bytes <= PACKED_MAX).then_some(()).ok_or(Fault::Parts)
+        };
+        if self.feed.is_some() {
+            for part in parts {
+                take(self.part(*part).await?)?;
+            }
+        } else {
+            self.asked += parts.len();
+            let server = &self.logs.server;
+            let subject = server.subjects.part(self.topic);
+            let asked = stream::iter(parts.to_vec()).map(|part| server.at(&subject, part));
+            let mut coming = asked.buffered(ASKED_AT_ONCE);
+            while let Some(part) = coming.next().await {
+                take(part?.ok_or(Fault::Parts)?.bytes)?;
+            }
         }
-        header.packed(taken).ok_or(Fault::Parts)
+        Ok(taken)
     }
 
     async fn part(&mut self, seq: u64) -> Result<Bytes, Fault> {

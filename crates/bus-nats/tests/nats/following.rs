@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use sealcast_brokers::nats::Server;
 use sealcast_bus::{Bus as _, Offset, Tail, Topic};
-use tokio::time::timeout;
+use sealcast_bus_nats::NatsBus;
+use tokio::time::{sleep, timeout};
 
 use crate::rig::open;
 
@@ -51,4 +52,34 @@ async fn large_appends_come_whole_and_in_order_one_by_one_and_many_at_once() {
     // What lies behind a small one, and is asked for alone, is found, too.
     let last = reader.read(&topic, Offset(next - 1), 1).await.unwrap();
     assert_eq!(last[0].offset, Offset(next - 1));
+}
+
+/// Whoever goes on may get what had come; soon it is gone for him, too, and at once for all others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_trim_meanwhile_is_soon_not_read_though_it_has_come() {
+    let server = Server::start();
+    let bus = || open(&server, "bus");
+    let (writer, reader, jumper) = (bus().await, bus().await, bus().await);
+    let topic = Topic::new("a").unwrap();
+    for number in 0..24 {
+        writer.append(&topic, payloads(number)).await.unwrap();
+    }
+    let first = async |bus: &NatsBus, from| {
+        let items = bus.read(&topic, Offset(from), 1).await.unwrap();
+        items[0].offset.0
+    };
+    for next in 0..14 {
+        assert_eq!(first(&reader, next).await, next);
+        assert_eq!(first(&jumper, next).await, next);
+    }
+    writer.trim(&topic, Offset(68)).await.unwrap();
+    for (bus, from) in [(&writer, 14), (&jumper, 2), (&bus().await, 14)] {
+        assert_eq!(first(bus, from).await, 68);
+    }
+    let mut next = 14;
+    while first(&reader, next).await == next {
+        next += 1;
+        assert!(next < 68, "it is not gone");
+        sleep(Duration::from_millis(50)).await;
+    }
 }
