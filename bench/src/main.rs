@@ -57,6 +57,7 @@ const SECTIONS: &[&str] = &[
     "postgres",
     "rabbitmq",
     "mosquitto",
+    "linked",
     "each",
     "delay",
     "pipeline",
@@ -154,12 +155,13 @@ fn section(
         "bundles" => grants::bundles(page, scale)?,
         "grants" => runtime.block_on(grants::through_client(page, floors, scale))?,
         "program" => program::measure(page, floors, scale)?,
+        "linked" => brokers::measure_linked(page, floors, scale)?,
         "each" => brokers::measure_each(page, floors, scale)?,
         "delay" => runtime.block_on(brokers::measure_delay(page, scale))?,
         "pipeline" => runtime.block_on(pipeline::measure(page, scale))?,
         "latency" => return runtime.block_on(latency::measure(page, scale)),
         "memory" => pipeline::memory(page, scale)?,
-        broker => brokers::measure(broker, page, floors, scale)?,
+        broker => brokers::measure(broker, page, scale)?,
     }
     Ok(Vec::new())
 }
@@ -185,8 +187,8 @@ fn help() -> String {
     format!(
         "{COMMAND}\n    measures everything, and writes `RESULTS.md` and `results.svg`\n\
          {COMMAND} -- SECTION...\n    measures these and prints them: {}\n    those named after a \
-         server, `each` and `delay` start NATS, PostgreSQL, RabbitMQ and mosquitto, which `cargo \
-         xtask tools` installs\n\
+         server, `linked`, `each` and `delay` start NATS, PostgreSQL, RabbitMQ and mosquitto, which \
+         `cargo xtask tools` installs; `linked` takes root and iproute2\n\
          {COMMAND} -- {GLANCE} [SECTION...]\n    does next to nothing of it; no figure means anything\n\
          {COMMAND} -- {} N\n    sends N messages through NATS and checks that all arrive",
         SECTIONS.join(" "),

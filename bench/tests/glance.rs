@@ -28,6 +28,7 @@ fn every_section_runs_and_is_on_the_page() {
         "The program on PostgreSQL",
         "The program on RabbitMQ",
         "The program on mosquitto",
+        "Over a link of 1 Gbit/s",
         "Each by itself on mosquitto",
         "What sealing adds",
         "The library's whole pipeline",
@@ -49,7 +50,14 @@ fn help_names_every_section_and_measures_nothing() {
         .unwrap();
     let page = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success());
-    for word in ["--glance", "flood N", "nats-syncing", "delay", "memory"] {
+    for word in [
+        "--glance",
+        "flood N",
+        "nats-syncing",
+        "linked",
+        "delay",
+        "memory",
+    ] {
         assert!(page.contains(word), "{word}\n{page}");
     }
 }

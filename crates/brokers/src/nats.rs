@@ -30,6 +30,16 @@ pub struct Server {
     process: Option<Process>,
 }
 
+/// Where the newer version lies.
+fn newer() -> &'static Path {
+    let program = Path::new(NEWER);
+    assert!(
+        program.is_file(),
+        "this needs a newer nats-server: `cargo xtask tools` installs it"
+    );
+    program
+}
+
 impl Server {
     /// Starts one that lets everybody in.
     ///
@@ -58,6 +68,15 @@ impl Server {
         Self::start_storing(program, "", config)
     }
 
+    /// Starts one of the newer version.
+    ///
+    /// # Panics
+    ///
+    /// When it does not start.
+    pub fn start_newer() -> Self {
+        Self::start_storing(newer(), "", "")
+    }
+
     /// Starts one of the newer version, with more in its configuration, which acknowledges what is on
     /// the disk.
     ///
@@ -65,12 +84,7 @@ impl Server {
     ///
     /// When it does not start.
     pub fn start_syncing(config: &str) -> Self {
-        let program = Path::new(NEWER);
-        assert!(
-            program.is_file(),
-            "this needs a newer nats-server: `cargo xtask tools` installs it"
-        );
-        Self::start_storing(program, "sync_interval: always", config)
+        Self::start_storing(newer(), "sync_interval: always", config)
     }
 
     fn start_storing(program: &Path, storing: &str, config: &str) -> Self {
