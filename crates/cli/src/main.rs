@@ -32,7 +32,6 @@ use crate::ui::Ui;
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
-    sealcast_heap::give_back_large_buffers();
     let given: Vec<OsString> = std::env::args_os().collect();
     let cli = match Cli::try_parse_from(&given) {
         Ok(cli) => cli,
