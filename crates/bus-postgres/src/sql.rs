@@ -46,7 +46,8 @@ pub(crate) const CLEAR: &str = "
 DELETE FROM BUS.items USING BUS.topics
 WHERE topics.name = $1 AND items.topic = topics.id AND items.at >= topics.ends";
 
-/// How a topic stands, and its items from `$2` on with at most `$3` bytes.
+/// How a topic stands, and its items from `$2` on with at most `$3` bytes. Looked at are about as many as there
+/// is room for if all are as large as the first: where others are smaller, fewer bytes come than might.
 pub(crate) const READ: &str = "
 SELECT topics.trimmed, topics.ends, item.at, item.payload
 FROM BUS.topics LEFT JOIN LATERAL (
@@ -57,10 +58,13 @@ FROM BUS.topics LEFT JOIN LATERAL (
         FROM (
             SELECT at, payload FROM BUS.items
             WHERE topic = topics.id AND at >= greatest($2, topics.trimmed) AND at < topics.ends
-            ORDER BY at LIMIT 1024
+            ORDER BY at LIMIT least(1024, (
+                SELECT 16 + $3::bigint / greatest(octet_length(payload), 1) FROM BUS.items
+                WHERE topic = topics.id AND at = greatest($2, topics.trimmed)
+            ))
         ) AS ahead
     ) AS counted
-    WHERE number = 1 OR bytes <= $3::bigint
+    WHERE number = 1 OR bytes <= $3
 ) AS item ON true
 WHERE topics.name = $1
 ORDER BY item.at";

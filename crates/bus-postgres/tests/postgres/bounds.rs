@@ -64,6 +64,39 @@ async fn a_trim_removes_rows() {
     assert_eq!(number(&server.sql("SELECT count(*) FROM trims.writers")), 1);
 }
 
+/// How many are looked at follows from the first, whose size says nothing of those behind it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_read_is_bounded_and_whole_however_unlike_the_sizes_are() {
+    let server = shared();
+    let (bus, log) = (open(&server, "sizes").await, topic("a"));
+    let bytes_max = 50_000;
+    let sizes = [
+        &[0, 40_000][..],
+        &[100; 1_200],
+        &[60_000, 0, 0],
+        &[20_000; 5],
+    ]
+    .concat();
+    let payloads = sizes.iter().map(|size| vec![7; *size]).collect();
+    bus.append(&log, payloads).await.unwrap();
+    let mut read: Vec<usize> = Vec::new();
+    loop {
+        let from = Offset(read.len() as u64);
+        let items = bus.read(&log, from, bytes_max).await.unwrap();
+        let bytes: usize = items.iter().map(|item| item.payload.len()).sum();
+        assert!(bytes <= bytes_max || items.len() == 1, "{bytes} at {from}");
+        let Some(first) = items.first() else { break };
+        assert_eq!(first.offset, from);
+        if read.is_empty() {
+            bus.append(&log, vec![vec![7; 300]]).await.unwrap();
+        }
+        read.extend(items.iter().map(|item| item.payload.len()));
+    }
+    assert_eq!(read, [&sizes[..], &[300]].concat());
+    let small = bus.read(&log, Offset(2), bytes_max).await.unwrap();
+    assert_eq!(small.len(), 500, "as many as there is room for");
+}
+
 /// Settings of the server, the database or the user that would break a promise.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_bus_depends_on_is_set_for_each_connection() {
