@@ -63,3 +63,14 @@ pub enum BusError {
     #[error("bus backend failed")]
     Backend(#[source] Box<dyn StdError + Send + Sync>),
 }
+
+impl BusError {
+    /// Whether the same call may succeed when its cause is gone. What fails otherwise is not to be
+    /// called again: the bus refuses it for good.
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Busy { .. } | Self::Full { .. }
+        )
+    }
+}

@@ -130,9 +130,10 @@ impl Stream {
     /// # Errors
     ///
     /// Fails when this user may not publish, the message is too large, the clock is far behind, or
-    /// the log is not complete: nothing was sealed then. Fails when store or bus fail; where the bus
-    /// failed after the message was sealed, it leaves before the next one that is published through
-    /// this handle, and readers are told a gap if there is none.
+    /// the log is not complete: nothing was sealed then. Fails when store or bus fail. Where the bus
+    /// failed after the message was sealed, and that [may pass](BusError::may_pass), the message leaves
+    /// before the next one that is published through this handle, and readers are told a gap if there
+    /// is none. Where the bus refused it for good, it never leaves, and readers are told a gap.
     pub async fn publish(&self, payload: &[u8]) -> Result<Published, Error> {
         publish(&self.sealer, payload).await
     }

@@ -1,11 +1,12 @@
 //! Publishing: limits, order, abandoned calls, failing buses, sessions.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sealcast::{DataTopic, Error, Interval, Position, Roles, State};
+use sealcast::{DataTopic, Error, Interval, Position, Roles, State, Stream};
+use sealcast_bus::BusError;
 use tokio::time::timeout;
 
 use crate::rig::*;
@@ -215,6 +216,80 @@ async fn a_publisher_whose_bus_fails_says_so_at_its_end() {
     say(&stream, "five").await;
     // What was sealed when the bus failed leaves before the next.
     assert_eq!(history(&stream).await, ["one", "two", "five"]);
+}
+
+/// A kitchen of alice's whose data topic takes appends in the manner that is set.
+async fn kitchen_on_a_whim(rig: &Rig) -> (Stream, Arc<Mutex<Manner>>) {
+    drop(kitchen(&rig.home("alice").await).await);
+    let whim = Arc::new(Mutex::new(Manner::Honest));
+    let manner = whim.clone();
+    let ground =
+        Meddler::ground(
+            move |ask, topic| match ask == Ask::Append && topic.ends_with("/data") {
+                true => *manner.lock().unwrap(),
+                false => Manner::Honest,
+            },
+        );
+    (open(&rig.on("alice", ground).await).await, whim)
+}
+
+#[tokio::test]
+async fn what_the_bus_refuses_for_good_fails_alone_and_is_told_as_a_gap() {
+    let rig = Rig::small();
+    let (stream, whim) = kitchen_on_a_whim(&rig).await;
+    say(&stream, "before").await;
+    *whim.lock().unwrap() = Manner::Shrunk(1_000);
+    let mut tasks = tokio::task::JoinSet::new();
+    for i in 0..20 {
+        let stream = stream.clone();
+        let payload = match i {
+            7 => vec![b'7'; 2_000],
+            _ => i.to_string().into_bytes(),
+        };
+        tasks.spawn(async move { (i, stream.publish(&payload).await) });
+    }
+    while let Some(done) = tasks.join_next().await {
+        let (i, done) = done.unwrap();
+        match i {
+            7 => assert!(matches!(
+                done,
+                Err(Error::Bus(BusError::TooLarge { limit: 1_000, .. }))
+            )),
+            _ => assert_eq!(done.unwrap().envelopes, 1),
+        }
+    }
+    say(&stream, "behind").await;
+    let mut lines = history(&stream).await;
+    assert_eq!(lines.pop().as_deref(), Some("behind"));
+    let came: BTreeSet<_> = lines.iter().map(String::as_str).collect();
+    let numbers: Vec<_> = (0..20).map(|i| i.to_string()).collect();
+    let others = numbers.iter().map(String::as_str).filter(|of| *of != "7");
+    assert_eq!(came, others.chain(["before", "Gap(1)"]).collect());
+    // Nothing came twice, and the number of what was left out was not used again.
+    assert_eq!(lines.len(), 21);
+    let numbers: Vec<_> = rig.headers(&stream).await.iter().map(|of| of.seq).collect();
+    assert!(numbers.is_sorted_by(|a, b| a < b));
+    assert_eq!(numbers.last(), Some(&21));
+}
+
+#[tokio::test]
+async fn what_failed_while_the_bus_was_full_and_is_refused_later_holds_nothing_up() {
+    let rig = Rig::small();
+    let (stream, whim) = kitchen_on_a_whim(&rig).await;
+    let long = vec![b'x'; 2_000];
+    for (payload, later, text) in [
+        (&b"one"[..], Manner::Honest, "two"),
+        (&long, Manner::Shrunk(1_000), "four"),
+    ] {
+        *whim.lock().unwrap() = Manner::Full;
+        let failed = stream.publish(payload).await;
+        assert!(matches!(failed, Err(Error::Bus(BusError::Full { .. }))));
+        *whim.lock().unwrap() = later;
+        say(&stream, text).await;
+    }
+    // What was sealed when the bus was full leaves, but what it does not take any more.
+    let lines = ["one", "two", "Gap(1)", "four"];
+    assert_eq!(history(&stream).await, lines);
 }
 
 #[tokio::test]

@@ -296,6 +296,10 @@ pub(crate) enum Manner {
     Damaged(Offset),
     /// Lets a stranger write something first.
     Flood,
+    /// Has no room for now.
+    Full,
+    /// Takes no payload any more that is longer than this.
+    Shrunk(usize),
 }
 
 type Manners = Arc<Mutex<dyn FnMut(Ask, &str) -> Manner + Send>>;
@@ -344,6 +348,12 @@ pub(crate) fn unreachable() -> BusError {
     }
 }
 
+fn full() -> BusError {
+    BusError::Full {
+        place: "here".into(),
+    }
+}
+
 fn damaged() -> BusError {
     BusError::Damaged {
         place: "here".into(),
@@ -362,6 +372,8 @@ impl Bus for Meddler {
             match manner {
                 Manner::Fail => return Err(unreachable()),
                 Manner::Lose => return self.inner.end(&topic).await,
+                Manner::Full => return Err(full()),
+                Manner::Shrunk(limit) => Limits::new(limit, usize::MAX).check(&payloads)?,
                 Manner::Honest | Manner::Hide(_) | Manner::Damaged(_) | Manner::Flood => (),
             }
             self.inner.append(&topic, payloads).await
@@ -374,6 +386,8 @@ impl Bus for Meddler {
             match manner {
                 Manner::Fail => return Err(unreachable()),
                 Manner::Lose => return Ok(true),
+                Manner::Full => return Err(full()),
+                Manner::Shrunk(limit) => Limits::new(limit, usize::MAX).check(&payloads)?,
                 Manner::Honest | Manner::Hide(_) | Manner::Damaged(_) | Manner::Flood => (),
             }
             self.inner.append_at(&topic, end, payloads).await
@@ -391,6 +405,7 @@ impl Bus for Meddler {
                 Manner::Damaged(at) if at == from => return Err(damaged()),
                 Manner::Damaged(at) => items.retain(|item| item.offset < at || from > at),
                 Manner::Honest | Manner::Lose | Manner::Flood => (),
+                Manner::Full | Manner::Shrunk(_) => (),
             }
             Ok(items)
         })
@@ -405,6 +420,7 @@ impl Bus for Meddler {
                 Manner::Fail => Err(unreachable()),
                 Manner::Hide(at) => Ok(end.min(at)),
                 Manner::Honest | Manner::Lose | Manner::Damaged(_) | Manner::Flood => Ok(end),
+                Manner::Full | Manner::Shrunk(_) => Ok(end),
             }
         })
     }
