@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use sealcast_bus::{Bus, BusError, BusUrl, Place, Topic};
 use sealcast_crypto::{SecretBytes, leaving_no_trace};
@@ -45,9 +45,17 @@ pub(crate) struct Inner {
     pub(crate) store: Arc<SqliteStore>,
     pub(crate) name: Option<Name>,
     bus: BusUrl,
-    buses: Mutex<BTreeMap<String, Arc<dyn Bus>>>,
+    buses: Mutex<BTreeMap<String, Arc<Connection>>>,
     asking: Mutex<HomeAsking>,
     ground: Ground,
+}
+
+/// The one handle that a home has of a bus.
+#[derive(Debug, Default)]
+struct Connection {
+    bus: OnceLock<Arc<dyn Bus>>,
+    /// Held by whoever opens it.
+    opening: tokio::sync::Mutex<()>,
 }
 
 impl Inner {
@@ -56,18 +64,27 @@ impl Inner {
     }
 
     pub(crate) async fn connect(&self, url: &BusUrl) -> Result<Arc<dyn Bus>, Error> {
-        let address = url.to_string();
-        if let Some(bus) = self.buses().get(&address) {
+        let connection = self.buses().entry(url.to_string()).or_default().clone();
+        // Whoever comes second waits for the first. Where that one failed, all who waited try it at
+        // once, so that none waits for many failures in turn; the first to succeed stays.
+        let turn = connection.opening.try_lock();
+        if turn.is_err() {
+            drop(connection.opening.lock().await);
+        }
+        if let Some(bus) = connection.bus.get() {
             return Ok(bus.clone());
         }
         let bus = (self.ground.bus)(buses::open(url, &self.path).await?);
-        self.buses().insert(address, bus.clone());
-        Ok(bus)
+        Ok(connection.bus.get_or_init(|| bus).clone())
     }
 
     /// Has those who need a bus use one that is open.
     pub(crate) fn adopt(&self, url: &BusUrl, bus: Arc<dyn Bus>) {
-        self.buses().insert(url.to_string(), (self.ground.bus)(bus));
+        let connection = Connection {
+            bus: OnceLock::from((self.ground.bus)(bus)),
+            opening: tokio::sync::Mutex::default(),
+        };
+        self.buses().insert(url.to_string(), Arc::new(connection));
     }
 
     /// Has the next who needs a bus open it anew: another may have taken its place.
@@ -75,7 +92,7 @@ impl Inner {
         self.buses().remove(&url.to_string());
     }
 
-    fn buses(&self) -> MutexGuard<'_, BTreeMap<String, Arc<dyn Bus>>> {
+    fn buses(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Connection>>> {
         self.buses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

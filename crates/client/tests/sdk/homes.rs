@@ -1,7 +1,11 @@
 //! Homes: their making, their protection, and what is refused.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use sealcast::{
-    BusUrl, Error, Home, InitOptions, Interval, Passphrase, SecretBytes, State, StreamOptions,
+    BusUrl, Error, Ground, Home, InitOptions, Interval, Passphrase, SecretBytes, State,
+    StreamOptions,
 };
 
 use crate::rig::*;
@@ -103,6 +107,44 @@ async fn a_bus_that_is_gone_is_an_error_of_the_bus() {
     assert!(matches!(gone, Err(Error::Bus(_))), "{gone:?}");
     let findings = alice.doctor().await.unwrap();
     assert!(findings.iter().any(|of| of.is_problem && of.hint.is_some()));
+}
+
+/// Each handle is connections of its own to a server.
+#[tokio::test]
+async fn streams_that_are_opened_at_once_share_one_handle_of_their_bus() {
+    let rig = Rig::small();
+    let alice = rig.home("alice").await;
+    for of in ["a", "b", "c"] {
+        let options = StreamOptions::default();
+        alice.create_stream(&name(of), options).await.unwrap();
+    }
+    drop(alice);
+    let opened = Arc::new(AtomicUsize::new(0));
+    let count = opened.clone();
+    let ground = Ground {
+        bus: Arc::new(move |bus| {
+            count.fetch_add(1, Ordering::SeqCst);
+            bus
+        }),
+        ..Ground::default()
+    };
+    let alice = rig.on("alice", ground).await;
+    let [a, b, c] = ["a", "b", "c"].map(name);
+    // Where it cannot be opened, all hear of it, and that is not remembered.
+    std::fs::rename(rig.path("bus"), rig.path("away")).unwrap();
+    std::fs::write(rig.path("bus"), b"no folder").unwrap();
+    let (one, two, three) = tokio::join!(alice.stream(&a), alice.stream(&b), alice.stream(&c));
+    for failed in [one, two, three] {
+        assert!(matches!(failed, Err(Error::Bus(_))), "{failed:?}");
+    }
+    std::fs::remove_file(rig.path("bus")).unwrap();
+    std::fs::rename(rig.path("away"), rig.path("bus")).unwrap();
+    assert_eq!(opened.load(Ordering::SeqCst), 0);
+    let (one, two, three) = tokio::join!(alice.stream(&a), alice.stream(&b), alice.stream(&c));
+    for stream in [one, two, three] {
+        say(&stream.unwrap(), "hello").await;
+    }
+    assert_eq!(opened.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
