@@ -1,12 +1,11 @@
 //! Copying a stream to another bus, still sealed.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sealcast_bus::{Bus, BusError, BusUrl, Item, Offset, Place, Tail, Topic};
-use sealcast_crypto::digest;
 use tokio::time::{Instant, timeout};
 
 use crate::core::{Core, READ_BYTES};
@@ -15,16 +14,16 @@ use crate::home::{check_there, topic};
 
 mod copy;
 mod guide;
+mod lacking;
 
 pub use copy::{BusCopy, StreamCopy};
 use guide::{Guide, Rank};
+use lacking::Lacking;
 
 /// How often to look whether there are new topics.
 const TICK: Duration = Duration::from_secs(1);
 /// How often to look whether the bus still shows what was copied from it.
 const COMPARE_AGAIN: Duration = Duration::from_secs(30);
-/// Names the items by which [`Archive`] tells what it has.
-const ITEM_LABEL: &str = "sealcast.v1 archived item";
 /// Before the name of the topic that says where the items of another come from.
 const ORIGIN: &str = "archive/";
 
@@ -213,7 +212,7 @@ impl Archive {
             None => {
                 let mut cursor = self.way.look_up(topic).await?;
                 if !self.way.agrees(topic, cursor).await? {
-                    (cursor, mended) = self.way.mend(topic).await?;
+                    (cursor, mended) = self.way.mend(topic, cursor).await?;
                 }
                 cursor
             }
@@ -283,29 +282,18 @@ impl Way {
     }
 
     /// Takes in what a bus that went back shows and the archive lacks.
-    async fn mend(&self, topic: &Topic) -> Result<(Cursor, Archived), Error> {
-        let mut known = HashSet::new();
-        let mut end = Offset(0);
-        loop {
-            let items = self.to.read(topic, end, READ_BYTES).await?;
-            let Some(last) = items.last() else { break };
-            end = behind(last);
-            known.extend(items.iter().map(id));
-        }
+    async fn mend(&self, topic: &Topic, cursor: Cursor) -> Result<(Cursor, Archived), Error> {
+        let mut lacking = Lacking::of(&*self.from, (&*self.to, cursor), topic);
         let mut mended = Archived {
             differed: true,
             ..Archived::default()
         };
-        let mut next = Offset(0);
-        loop {
-            let items = self.from.read(topic, next, READ_BYTES).await?;
-            let Some(last) = items.last() else { break };
-            next = behind(last);
-            let lacking = items.into_iter().filter(|item| !known.contains(&id(item)));
-            let lacking: Vec<_> = lacking.map(|item| item.payload).collect();
-            mended.count(&lacking);
-            end = self.write(topic, end, lacking).await?;
+        let mut end = cursor.end;
+        while let Some(payloads) = lacking.next().await? {
+            mended.count(&payloads);
+            end = self.write(topic, end, payloads).await?;
         }
+        let next = lacking.reached();
         self.note(topic, end, next).await?;
         let cursor = Cursor {
             end,
@@ -413,10 +401,6 @@ fn origin(of: &Topic) -> Result<Topic, Error> {
 
 fn behind(item: &Item) -> Offset {
     Offset(item.offset.0.saturating_add(1))
-}
-
-fn id(item: &Item) -> [u8; 32] {
-    *digest(ITEM_LABEL, &[&item.payload]).as_bytes()
 }
 
 /// Whether two URLs name one bus, as far as that can be told without asking it.
