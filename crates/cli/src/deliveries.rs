@@ -7,6 +7,7 @@ use sealcast_agent::{DeliveryLine, base64_of, parked_code, reason_code, state_co
 
 use crate::context::Names;
 use crate::error::{CommandError, Outcome};
+use crate::shell::quoted;
 use crate::time::rfc3339;
 use crate::ui::{Bar, Ui, count};
 
@@ -238,26 +239,9 @@ fn reason_text(code: &str) -> &'static str {
     }
 }
 
-/// A name as a shell takes it.
-fn quoted(name: &str) -> String {
-    let is_plain = name
-        .bytes()
-        .all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c));
-    match is_plain {
-        true => name.to_owned(),
-        false => format!("'{}'", name.replace('\'', "'\\''")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_with_spaces_are_quoted_for_the_shell() {
-        assert_eq!(quoted("boiler-2"), "boiler-2");
-        assert_eq!(quoted("kim's room"), r"'kim'\''s room'");
-    }
 
     #[test]
     fn the_reference_names_every_reason_and_each_has_words() {

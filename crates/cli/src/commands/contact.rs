@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::CommandError;
+use crate::shell::quoted;
 use crate::ui::Ui;
 
 /// Give names to the ids of others
@@ -85,7 +86,7 @@ fn add(ui: &Ui, home: &Home, args: &AddArgs) -> Result<(), CommandError> {
     ui.talk(format!("`{}` is a contact now.", args.name));
     ui.hint(format!(
         "compare fingerprints with `sealcast contact verify {}`",
-        args.name
+        quoted(args.name.as_str())
     ));
     Ok(())
 }

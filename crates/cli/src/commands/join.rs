@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::CommandError;
+use crate::shell::quoted;
 use crate::ui::Ui;
 
 /// Join a stream by its ticket
@@ -50,7 +51,7 @@ pub(crate) async fn run(ui: &Ui, context: &Context, args: &JoinArgs) -> Result<(
     ));
     ui.hint(format!(
         "read what you were granted with `sealcast read {}`",
-        stream.name()
+        quoted(stream.name().as_str())
     ));
     Ok(())
 }

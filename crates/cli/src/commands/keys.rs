@@ -8,6 +8,7 @@ use crate::commands::grant::until_json;
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::files::{KeyArgs, LockArgs, is_stream, sealed};
+use crate::shell::quoted;
 use crate::time::{TimeArg, bounds, from_text, rfc3339, until_text};
 use crate::ui::{Ui, count};
 
@@ -143,7 +144,7 @@ async fn export(ui: &Ui, context: &Context, args: &ExportArgs) -> Result<(), Com
     if !is_stream(&args.output) {
         ui.hint(format!(
             "its reader joins the stream, then takes the keys in: `sealcast keys import {}`",
-            args.output.display()
+            quoted(&args.output.display().to_string())
         ));
     }
     Ok(())
@@ -172,7 +173,7 @@ async fn import(ui: &Ui, context: &Context, args: &ImportArgs) -> Result<(), Com
     });
     ui.hint(format!(
         "read what they open with `sealcast read {}`",
-        keys.name
+        quoted(keys.name.as_str())
     ));
     Ok(())
 }

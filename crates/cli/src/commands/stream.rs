@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::context::{Context, Names, bus_here};
 use crate::error::CommandError;
+use crate::shell::quoted;
 use crate::time::DurationArg;
 use crate::ui::Ui;
 
@@ -127,7 +128,8 @@ async fn create(ui: &Ui, home: &Home, args: &CreateArgs) -> Result<(), CommandEr
     ui.data(ticket)?;
     ui.flush()?;
     ui.talk("This is the ticket: others join with it, and read once you grant them something.");
-    ui.hint(format!("publish with `sealcast pub {} -m TEXT`", args.name));
+    let name = quoted(args.name.as_str());
+    ui.hint(format!("publish with `sealcast pub {name} -m TEXT`"));
     ui.hint("its keys are here alone: keep a copy of them with `sealcast backup FILE`");
     Ok(())
 }

@@ -231,6 +231,21 @@ fn laden(rig: &Rig, count: usize) -> (Person, String) {
 }
 
 #[test]
+fn a_command_that_is_shown_is_one_to_type() {
+    let rig = Rig::small();
+    let (alice, _) = rig.owner("alice", "s");
+    let there = "file:the bus; & so on";
+    let full = format!("file://{}/the bus; & so on", rig.path().display());
+    let setup = alice.run(&["bus", "setup", there]);
+    let shown = format!("`sealcast bus check '{full}'`");
+    assert!(setup.stderr.contains(&shown), "{}", setup.stderr);
+    let copy = alice.run(&["bus", "copy", "file:bus", there]);
+    let first = format!("file://{}/bus", rig.path().display());
+    let shown = format!("`sealcast bus copy {first} '{full}' --switch`");
+    assert!(copy.stderr.contains(&shown), "{}", copy.stderr);
+}
+
+#[test]
 fn a_copy_that_is_killed_goes_on_where_it_stood_and_doubles_nothing() {
     const COUNT: usize = 24;
     let rig = Rig::small();

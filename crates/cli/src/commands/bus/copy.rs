@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::parse;
 use crate::context::Context;
 use crate::error::{CommandError, Kind};
+use crate::shell::quoted;
 use crate::ui::{Bar, Ui, bytes, count};
 
 /// How often to look whether more has come meanwhile.
@@ -192,6 +193,7 @@ fn say_what_remains(ui: &Ui, from: &BusUrl, to: &BusUrl, carried: &[Carried], sw
     if carried.iter().any(|of| of.sum.differed) {
         ui.talk("TO had other items, too; it keeps them, and what it lacked is there now.");
     }
+    let [from, to] = [from, to].map(|bus| quoted(&bus.to_string()));
     if !switched {
         ui.talk("All of it is on TO. This home goes on using FROM.");
         ui.hint(format!(
@@ -205,7 +207,7 @@ fn say_what_remains(ui: &Ui, from: &BusUrl, to: &BusUrl, carried: &[Carried], sw
         return;
     }
     ui.hint("others join again, with the ticket that `sealcast ticket STREAM` prints now");
-    let names = carried.iter().map(|of| of.name.as_str());
+    let names = carried.iter().map(|of| quoted(of.name.as_str()));
     let names = names.collect::<Vec<_>>().join(" ");
     ui.hint(format!(
         "what they publish on FROM until then is carried by `sealcast bus copy {from} {to} {names}`"

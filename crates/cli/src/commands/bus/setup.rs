@@ -4,6 +4,7 @@ use serde::Serialize;
 use super::parse;
 use crate::context::Context;
 use crate::error::CommandError;
+use crate::shell::quoted;
 use crate::ui::Ui;
 
 /// Make what a bus needs
@@ -49,6 +50,7 @@ pub(crate) async fn run(ui: &Ui, context: &Context, args: &SetupArgs) -> Result<
         .map(|what| ["left".to_owned(), what.clone()]);
     ui.table(&made.chain(left).collect::<Vec<_>>())?;
     ui.flush()?;
+    let bus = quoted(&bus.to_string());
     ui.hint(format!("`sealcast bus check {bus}` says what it offers"));
     Ok(())
 }
