@@ -69,6 +69,8 @@ pub enum BusState {
     Away,
     /// It can be used again.
     Back,
+    /// It is damaged. What it cannot show is left out, and what lies behind follows.
+    Damaged,
 }
 
 /// Why a line cannot be read: it was written by another version, or altered.

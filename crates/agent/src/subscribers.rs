@@ -170,6 +170,7 @@ impl Follower {
                 return Ending::Done;
             };
             let mut waited = false;
+            let damages = subscription.damages_passed();
             let line = match self.next(subscription).await {
                 Next::Delivery(Ok(delivery)) => {
                     self.hub.delivered(&self.id, delivery.state);
@@ -194,6 +195,9 @@ impl Follower {
                         bus: BusState::Back,
                     })
                 }
+                Next::Delivery(Err(_)) if subscription.damages_passed() > damages => line(&Bus {
+                    bus: BusState::Damaged,
+                }),
                 Next::Delivery(Err(error)) | Next::Back(Err(error)) => {
                     return Ending::Fault(Fault::of(&error));
                 }

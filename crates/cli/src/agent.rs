@@ -7,7 +7,7 @@ use sealcast_agent::{
 };
 
 use crate::context::{Context, Names};
-use crate::error::{CommandError, Kind};
+use crate::error::{BUS_DAMAGED, CommandError, Kind};
 
 /// An agent that answers.
 #[derive(Debug)]
@@ -116,6 +116,12 @@ pub(crate) fn ended(fault: Fault) -> CommandError {
         }
         _ => CommandError::told(fault.code, fault.message),
     }
+}
+
+/// The agent said that the bus of a stream is damaged.
+pub(crate) fn bus_damaged() -> CommandError {
+    let says = "the bus failed: bus is damaged";
+    CommandError::new(Kind::Bus, "bus.failed", says).with_hint(BUS_DAMAGED)
 }
 
 /// No agent runs.

@@ -260,6 +260,9 @@ impl From<sealcast::Error> for CommandError {
     }
 }
 
+/// What to do about a damaged bus.
+pub(crate) const BUS_DAMAGED: &str = "put a backup of the bus in its place, or begin a new one";
+
 /// What to do where the cause says it better than the code.
 fn hint_of_cause(error: &sealcast::Error) -> Option<&'static str> {
     use sealcast::Error;
@@ -282,7 +285,7 @@ fn hint_of_cause(error: &sealcast::Error) -> Option<&'static str> {
     } else if is_too_new {
         Some("update this program")
     } else if matches!(error, Error::Bus(BusError::Damaged { .. })) {
-        Some("put a backup of the bus in its place, or begin a new one")
+        Some(BUS_DAMAGED)
     } else if matches!(error, Error::BusUrl(BusUrlError::Credentials)) {
         Some(
             "leave them out, a URL is handed on: `servers.toml` in the home has them, or the \

@@ -160,6 +160,10 @@ impl Ui {
         let (code, says) = match state {
             BusState::Away => ("bus.away", "the bus is away, trying again"),
             BusState::Back => ("bus.back", "the bus is back"),
+            BusState::Damaged => (
+                "bus.damaged",
+                "the bus is damaged, what it cannot show is left out",
+            ),
         };
         match self.json {
             true => self.error(&CommandError::new(Kind::Bus, code, says)),

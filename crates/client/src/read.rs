@@ -46,6 +46,8 @@ pub(crate) struct Scan {
     pub(crate) topic: Topic,
     pub(crate) place: Place,
     end: Offset,
+    /// How often it went on behind what the bus cannot show.
+    pub(crate) damages_passed: u64,
     /// Where what cannot be opened waits, if it does.
     lot: Option<Lot>,
     state: ScanState,
@@ -149,6 +151,7 @@ impl Scan {
             topic,
             place: Place::default(),
             end,
+            damages_passed: 0,
             lot: None,
             state: ScanState::Idle(Box::new(Machine::new(mode))),
             ahead: None,
@@ -307,6 +310,7 @@ impl Scan {
         let end = bus.end(&self.topic).await?;
         let behind = behind_damage(bus, &self.topic, at, end).await?;
         self.place = Place::unknown(behind);
+        self.damages_passed += 1;
         Ok(true)
     }
 
@@ -350,6 +354,9 @@ impl Scan {
                 self.ready.append(opened.machine.take_events());
             }
             self.state = ScanState::Idle(opened.machine);
+            if let Some(Error::Bus(BusError::Damaged { .. })) = opened.fault {
+                self.damages_passed += u64::from(opened.place.is_some());
+            }
             self.place = opened.place.unwrap_or(self.place);
             self.ahead = opened.ahead.or(self.ahead.take());
             if let Some(fault) = opened.fault {

@@ -250,6 +250,12 @@ impl Subscription {
         self.store_place().await
     }
 
+    /// How often [`next`](Self::next) has failed at messages that a damaged bus cannot show, and goes on
+    /// behind them. Where it fails as damaged and there are no more of these, calling it again does not help.
+    pub fn damages_passed(&self) -> u64 {
+        self.scan.damages_passed
+    }
+
     /// How many messages of those that this subscription said are [parked](Delivery::parked) are so
     /// still, by the reason that was told.
     pub fn waiting(&self) -> Vec<(Reason, u64)> {

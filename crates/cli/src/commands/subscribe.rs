@@ -23,7 +23,8 @@ use crate::ui::{self, Ui};
 /// is not here waits on disk, and is printed when the key has come, by this `sub` or a later one.
 /// Meanwhile it asks whoever is there for keys that are missing, and gives keys to others who ask,
 /// as far as the access log lets it. What did not open is summed up on stderr, and the exit code is
-/// 3 then. A bus that goes away while it runs is waited for, and that is said. Where the agent of the home runs, it is followed through it, and no passphrase is asked
+/// 3 then. A bus that goes away while it runs is waited for, and that is said. What a damaged bus
+/// cannot show is left out and said once, and the exit code is 5. Where the agent of the home runs, it is followed through it, and no passphrase is asked
 /// for.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -71,8 +72,9 @@ pub(crate) async fn run(
     let mut subscription = stream.subscribe(from).await?;
     let names = Names::of(&home)?;
     let mut printer = Printer::new(ui, names, home.user().to_string(), args.stream.to_string());
+    let mut damage = None;
     tokio::select! {
-        followed = follow(ui, &stream, &mut subscription, &mut printer, args.count) => followed?,
+        followed = follow(ui, (&stream, &mut subscription), &mut printer, &mut damage, args.count) => followed?,
         () = at(end) => {}
         ended = asked_to_end() => ended?,
     }
@@ -82,19 +84,24 @@ pub(crate) async fn run(
     subscription.finish().await?;
     let outcome = printer.finish_waiting(&waiting);
     ui.alarms(&stream);
-    Ok(outcome)
+    damage.map_or(Ok(outcome), Err)
 }
 
 async fn follow(
     ui: &Ui,
-    stream: &Stream,
-    subscription: &mut Subscription,
+    (stream, subscription): (&Stream, &mut Subscription),
     printer: &mut Printer<'_>,
+    damage: &mut Option<CommandError>,
     count: Option<NonZeroU64>,
 ) -> Result<(), CommandError> {
     let no_bar = ui.bar(None, true);
     loop {
+        let damages = subscription.damages_passed();
         let delivery = match subscription.next().await {
+            Err(error) if subscription.damages_passed() > damages => {
+                note_damage(ui, damage, error.into());
+                continue;
+            }
             Err(error) if error.is_bus_away() => {
                 ui.bus_state(BusState::Away);
                 stream.wait_for_bus().await?;
@@ -112,6 +119,14 @@ async fn follow(
             ready = subscription.next_ready();
         }
         ui.flush()?;
+    }
+}
+
+/// Says once that the bus is damaged, and keeps the first error for the end.
+fn note_damage(ui: &Ui, damage: &mut Option<CommandError>, error: CommandError) {
+    if damage.is_none() {
+        ui.bus_state(BusState::Damaged);
+        *damage = Some(error);
     }
 }
 
@@ -138,15 +153,16 @@ async fn through(
     end: Option<Instant>,
 ) -> Result<Outcome, CommandError> {
     let stream = args.stream.to_string();
-    let mut waiting = Waiting::default();
+    let (mut waiting, mut damage) = (Waiting::default(), None);
     let mut printer = Printer::new(ui, agent.names()?, agent.user().to_owned(), stream);
     tokio::select! {
-        followed = follow_through(ui, &mut messages, &mut printer, &mut waiting, args.count) => followed?,
+        followed = follow_through(ui, &mut messages, &mut printer, (&mut waiting, &mut damage), args.count) => followed?,
         () = at(end) => {}
         ended = asked_to_end() => ended?,
     }
     ui.flush()?;
-    Ok(printer.finish_waiting(&waiting.by_reason()))
+    let outcome = printer.finish_waiting(&waiting.by_reason());
+    damage.map_or(Ok(outcome), Err)
 }
 
 /// What was told to wait for its key, and was not told again.
@@ -181,7 +197,7 @@ async fn follow_through(
     ui: &Ui,
     messages: &mut Messages,
     printer: &mut Printer<'_>,
-    waiting: &mut Waiting,
+    (waiting, damage): (&mut Waiting, &mut Option<CommandError>),
     count: Option<NonZeroU64>,
 ) -> Result<(), CommandError> {
     let no_bar = ui.bar(None, true);
@@ -200,7 +216,8 @@ async fn follow_through(
                 }
             }
             StreamLine::Alarm(alarm, hint) => ui.alarm(&alarm, &hint),
-            StreamLine::Bus(state) => ui.bus_state(state),
+            StreamLine::Bus(BusState::Damaged) => note_damage(ui, damage, agent::bus_damaged()),
+            StreamLine::Bus(state @ (BusState::Away | BusState::Back)) => ui.bus_state(state),
             StreamLine::End(fault) => return Err(agent::ended(fault)),
         }
         ui.flush()?;

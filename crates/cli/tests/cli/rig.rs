@@ -200,6 +200,14 @@ impl Rig {
     }
 
     /// The items of a topic of the shared bus, from an offset on.
+    /// Takes out an item from among others.
+    pub(crate) fn make_hole(&self, topic: &str, offset: i64) {
+        let bus = self.bus();
+        let (id, _) = topic_of(&bus, topic);
+        let sql = "DELETE FROM item WHERE key = ?1";
+        assert_eq!(bus.execute(sql, [(id << 40) + offset]).unwrap(), 1);
+    }
+
     pub(crate) fn items(&self, topic: &str, from: usize) -> Vec<Vec<u8>> {
         let bus = self.bus();
         let (id, next) = topic_of(&bus, topic);

@@ -349,6 +349,7 @@ async fn who_follows_is_told_once_of_what_a_bus_cannot_show_and_goes_on_behind_i
     let fault = live.next().await;
     let is_damaged = matches!(fault, Err(Error::Bus(BusError::Damaged { .. })));
     assert!(is_damaged, "{fault:?}");
+    assert_eq!(live.damages_passed(), 1);
     assert_eq!(next(&mut live, 2).await, ["Gap(1)", "3"]);
     say(&stream, "4").await;
     assert_eq!(next(&mut live, 1).await, ["4"]);

@@ -43,6 +43,29 @@ fn following_reads_the_same_with_an_agent_as_without() {
     }
 }
 
+#[test]
+fn who_follows_goes_on_behind_what_a_damaged_bus_cannot_show_and_ends_with_the_damage() {
+    let rig = Rig::small();
+    let (kim, _) = rig.owner("kim", "s");
+    for text in ["one", "two", "three", "four"] {
+        kim.done(&["pub", "s", "-m", text]);
+    }
+    rig.make_hole(&kim.data_topic(), 1);
+    let args = ["sub", "s", "--from", "start", "--count", "3"];
+    let read = kim.run(&["read", "s"]);
+    let alone = kim.run(&args);
+    let serving = Serving::of_stream(&kim, &[]);
+    let through = kim.run(&args);
+    serving.stop();
+    for ran in [read, alone, through] {
+        assert_eq!(ran.code, 5, "{}", ran.stderr);
+        assert_eq!(ran.stdout, b"one\nthree\nfour\n", "{}", ran.stderr);
+        for says in ["bus is damaged", "hint: put a backup of the bus"] {
+            assert!(ran.stderr.contains(says), "{says}: {}", ran.stderr);
+        }
+    }
+}
+
 fn several_follow_live_and_one_who_does_not_read_holds_up_nobody(rig: &Rig) {
     let (kim, _) = rig.owner("kim", "s");
     let serving = Serving::of_stream(&kim, &[]);
