@@ -150,10 +150,14 @@ impl Logs {
 
     /// How a topic ends on the server at this moment, and its last message where that was read.
     pub(crate) async fn head(&self, topic: &Topic) -> Result<(Head, Option<Found>), BusError> {
+        let found = self.look_at_end(topic).await;
+        found.map_err(|fault| self.server.fault(fault))
+    }
+
+    async fn look_at_end(&self, topic: &Topic) -> Result<(Head, Option<Found>), Fault> {
         let state = self.known.topic(topic);
         let subject = self.server.subjects.log(topic);
-        let found = self.find_head(topic, &state, &subject).await;
-        let (head, found) = found.map_err(|fault| self.server.fault(fault))?;
+        let (head, found) = self.find_head(topic, &state, &subject).await?;
         state.put_head(head);
         Ok((head, found))
     }

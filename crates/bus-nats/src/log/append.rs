@@ -59,10 +59,17 @@ impl Logs {
     ) -> Result<Option<Offset>, Fault> {
         let id = new_id()?;
         let too_many = || Fault::Odd("more payloads than an append may have");
+        let cut = self.cut(payloads).ok_or_else(too_many)?;
+        // Parts whose append finds another end would stay, so that it is looked for before.
+        if let (Some(at), 2..) = (at, cut.len())
+            && self.look_at_end(topic).await?.0.end != at.0
+        {
+            return Ok(None);
+        }
         let addition = Addition {
             id,
             count: u32::try_from(payloads.len()).map_err(|_| too_many())?,
-            body: match self.cut(payloads).ok_or_else(too_many)?.as_slice() {
+            body: match cut.as_slice() {
                 [] => Body::Inline(Bytes::new()),
                 [whole] => Body::Inline(whole.clone()),
                 parts => self.store(topic, id, parts).await?,

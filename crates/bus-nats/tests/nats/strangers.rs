@@ -240,6 +240,28 @@ async fn a_trim_frees_the_room_of_large_appends_too() {
     assert_eq!(found[0].payload, large[0]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_append_that_comes_too_late_leaves_nothing() {
+    let server = Server::start();
+    let (first, second) = (open(&server, "x").await, open(&server, "x").await);
+    let data = topic("s/1/data");
+    let large = vec![vec![7; 3 << 20]];
+    // The second knows how the topic ends, and is mistaken from then on.
+    second.append(&data, vec![item(0)]).await.unwrap();
+    first.append(&data, vec![item(1)]).await.unwrap();
+    let stranger = stranger(&server).await;
+    let stored = async || {
+        let stream = stranger.get_stream("x").await.unwrap();
+        stream.cached_info().state.messages
+    };
+    let all = stored().await;
+    let append = second.append_at(&data, Offset(1), large.clone());
+    assert!(!append.await.unwrap());
+    assert_eq!(stored().await, all);
+    assert!(second.append_at(&data, Offset(2), large).await.unwrap());
+    assert!(stored().await > all + 1);
+}
+
 /// A message of a log as the bus writes it, with parts that lie wherever its writer says.
 fn with_parts(prev: u64, first: u64, parts: &[u64]) -> Vec<u8> {
     let mut bytes = b"SCN\x01\x01".to_vec();
