@@ -19,6 +19,9 @@ const PACKAGE: &str = "postgresql";
 const PROGRAMS: &str = "/usr/lib/postgresql";
 /// Who the server runs as, which refuses to run as root.
 const USER: &str = "postgres";
+/// Between two looks whether the children of a server have ended, and how many there are.
+const LOOK: Duration = Duration::from_millis(5);
+const LOOKS: u32 = 24_000;
 
 /// A server with the database `postgres`, which ends when this is dropped. Unless it is configured
 /// otherwise it lets everybody in, and this user may do everything.
@@ -128,19 +131,32 @@ impl Server {
     }
 
     /// Ends it at once, with SIGKILL. Its children, one a connection, then end by themselves.
+    ///
+    /// # Panics
+    ///
+    /// When they do not.
     pub fn kill(&mut self) {
-        let Some(process) = self.process.take() else {
+        let Some(mut process) = self.process.take() else {
             return;
         };
         let pid = process.id();
+        // While it stands still it has no more of them.
+        process.signal(Signal::STOP);
+        process.wait_until(|| (state_of(pid)? == 'T').then_some(()));
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
         process.kill();
         let children = children.unwrap_or_default();
-        for child in children.split_whitespace() {
-            while Path::new("/proc").join(child).exists() {
-                sleep(Duration::from_millis(5));
+        let is_there = |child: &&str| {
+            let state = child.parse().ok().and_then(state_of);
+            state.is_some_and(|state| state != 'Z')
+        };
+        for _ in 0..LOOKS {
+            if !children.split_whitespace().any(|child| is_there(&child)) {
+                return;
             }
+            sleep(LOOK);
         }
+        panic!("children of a killed server live on: {children}");
     }
 
     /// Asks it to end, which it does in good order, and waits until it has.
@@ -240,6 +256,13 @@ impl Drop for Server {
             process.stop_with(Signal::QUIT);
         }
     }
+}
+
+/// What a process does, as a letter: `T` where it stands still, `Z` where it has ended and nobody has asked how.
+fn state_of(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Behind its name, which may have anything in it.
+    stat.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
 /// Who we are, and who may do everything.
