@@ -29,6 +29,8 @@ struct Way {
     cuts: u64,
     /// How often all connections fell silent.
     hushes: u64,
+    /// How often answers began to be thrown away.
+    mutes: u64,
 }
 
 /// Stands between clients and their server, and is a bad way when told to.
@@ -51,6 +53,7 @@ impl Proxy {
             mode: Mode::Open,
             cuts: 0,
             hushes: 0,
+            mutes: 0,
         }));
         let ways = Arc::clone(&way);
         tokio::spawn(async move {
@@ -68,7 +71,10 @@ impl Proxy {
 
     /// From now on nothing comes back from the server, while connections look as if they were open.
     pub fn mute(&self) {
-        self.set(Mode::Mute);
+        self.way.send_modify(|way| {
+            way.mode = Mode::Mute;
+            way.mutes += 1;
+        });
     }
 
     /// From now on at most `bytes` pass at once, and such a wait follows them.
@@ -122,19 +128,19 @@ async fn pass(client: TcpStream, server: u16, mut ways: watch::Receiver<Way>) {
     tokio::select! {
         () = there => {}
         () = back => {}
-        () = ended(ways, way.cuts) => {}
+        () = ended(ways, way) => {}
     }
 }
 
-/// Returns when connections are to be closed. Once a connection was muted, whatever follows closes it.
-async fn ended(mut ways: watch::Receiver<Way>, cuts: u64) {
-    let mut was_muted = false;
+/// Returns when a connection is to be closed that began on some way. Once it was muted, whatever follows closes it,
+/// however soon that comes.
+async fn ended(mut ways: watch::Receiver<Way>, begun: Way) {
     loop {
         let way = *ways.borrow_and_update();
-        if way.cuts != cuts || (was_muted && way.mode != Mode::Mute) {
+        let was_muted = begun.mode == Mode::Mute || way.mutes != begun.mutes;
+        if way.cuts != begun.cuts || (was_muted && way.mode != Mode::Mute) {
             return;
         }
-        was_muted |= way.mode == Mode::Mute;
         if ways.changed().await.is_err() {
             return;
         }
