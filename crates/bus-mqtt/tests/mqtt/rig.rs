@@ -69,7 +69,7 @@ pub(crate) async fn all(bus: &dyn Bus, topic: &Topic) -> Vec<String> {
 }
 
 /// How long something may take before it counts as hung.
-const HUNG_AFTER: Duration = Duration::from_secs(180);
+pub(crate) const HUNG_AFTER: Duration = Duration::from_secs(180);
 
 /// Waits until a home has so many items of a topic, and returns them.
 pub(crate) async fn wait_for(bus: &dyn Bus, topic: &Topic, count: usize) -> Vec<String> {

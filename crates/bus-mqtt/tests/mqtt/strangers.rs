@@ -3,12 +3,13 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use sealcast_brokers::mosquitto::Server;
 use sealcast_bus::{Bus, FileBus, Limits, Offset};
 
 use crate::rig::{
-    Home, all, hear, numbered, open, put, sorted, topic, wait_for, wait_until_marked,
+    HUNG_AFTER, Home, all, hear, numbered, open, put, sorted, topic, wait_for, wait_until_marked,
 };
 
 /// Somebody else's client of the same broker.
@@ -40,42 +41,62 @@ impl Stranger {
         Ended(command.arg("-f").arg(file).spawn().unwrap())
     }
 
-    /// Subscribes until that is dropped.
-    fn listen(&self, on: &str) -> (Ended, impl Iterator<Item = Vec<u8>> + use<>) {
-        let mut child = Command::new("stdbuf")
-            .args([
-                "-oL",
-                "mosquitto_sub",
-                "-h",
-                "127.0.0.1",
-                "-p",
-                &self.0.to_string(),
-                "-d",
-            ])
-            .args(["-F", "heard %x", "-t", on])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+    /// Subscribes until that is dropped; what the program prints of it, line by line.
+    fn subscribe(
+        &self,
+        format: &str,
+        on: &[&str],
+    ) -> (Ended, impl Iterator<Item = String> + use<>) {
+        let mut command = Command::new("stdbuf");
+        command.args(["-oL", "mosquitto_sub", "-h", "127.0.0.1", "-d"]);
+        command.args(["-p", &self.0.to_string(), "-F", format]);
+        for topic in on {
+            command.args(["-t", topic]);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut lines = lines.map(|line| line.unwrap());
+        (Ended(child), lines.map(|line| line.unwrap()))
+    }
+
+    /// Listens until that is dropped, from now on.
+    fn listen(&self, on: &str) -> (Ended, impl Iterator<Item = Vec<u8>> + use<>) {
+        let (child, mut lines) = self.subscribe("heard %x", &[on]);
         let begun = lines.find(|line| line.contains("SUBACK"));
         assert!(begun.is_some(), "it subscribes");
         let heard = lines.filter_map(|line| line.strip_prefix("heard ").map(unhex));
-        (Ended(child), heard)
+        (child, heard)
     }
 
-    /// What is retained, by topic.
+    /// What is retained, by topic: all that comes before what is published once this has subscribed.
     fn retained(&self, below: &str) -> Vec<(String, Vec<u8>)> {
-        let output = Command::new("mosquitto_sub")
-            .args(["-h", "127.0.0.1", "-p", &self.0.to_string(), "-W", "2"])
-            .args(["--retained-only", "-F", "%t %x", "-t", below])
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        let lines = text.lines().map(|line| line.split_once(' ').unwrap());
-        lines.map(|(on, hex)| (on.to_owned(), unhex(hex))).collect()
+        let (_child, lines) = self.subscribe("told %r %t %x", &[below, "mark"]);
+        let mut found = Vec::new();
+        for line in lines {
+            if line.contains("SUBACK") {
+                self.say("mark", b"here", false);
+            }
+            let Some(told) = line.strip_prefix("told ") else {
+                continue;
+            };
+            let (is_retained, rest) = told.split_once(' ').unwrap();
+            let (on, hex) = rest.split_once(' ').unwrap();
+            if on == "mark" {
+                return found;
+            }
+            if is_retained == "1" {
+                found.push((on.to_owned(), unhex(hex)));
+            }
+        }
+        panic!("it ends before the mark comes");
+    }
+
+    /// Looks until what is retained is as it must become.
+    fn until_retained(&self, below: &str, is_so: impl Fn(&[(String, Vec<u8>)]) -> bool) {
+        let start = Instant::now();
+        while !is_so(&self.retained(below)) {
+            assert!(start.elapsed() < HUNG_AFTER, "it is cleared");
+        }
     }
 }
 
@@ -231,11 +252,7 @@ async fn what_was_trimmed_does_not_stay_where_somebody_puts_it_again() {
         stranger.say(on, bytes, true);
     }
     // It is cleared again by the owner, who has what it did not trim.
-    let mut looks = 0;
-    while stranger.retained("x/log/d/#") != retained[2..] {
-        looks += 1;
-        assert!(looks < 60, "it is cleared");
-    }
+    stranger.until_retained("x/log/d/#", |left| *left == retained[2..]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -263,11 +280,7 @@ async fn what_came_in_parts_is_trimmed_as_a_whole_and_stays_away() {
     for (on, bytes) in &retained {
         stranger.say(on, bytes, true);
     }
-    let mut looks = 0;
-    while stranger.retained("x/log/d/#").len() > 1 {
-        looks += 1;
-        assert!(looks < 60, "it is cleared");
-    }
+    stranger.until_retained("x/log/d/#", |left| left.len() <= 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
