@@ -3,7 +3,7 @@
 use sealcast_brokers::postgres::Server;
 use sealcast_bus::{Bus, Offset};
 
-use crate::rig::{QUICK, open, shared, topic};
+use crate::rig::{QUICK, open, shared, topic, within};
 
 fn number(text: &str) -> u64 {
     text.trim().parse().unwrap()
@@ -46,9 +46,12 @@ async fn a_handle_has_few_connections_whatever_is_asked_of_it() {
     bus.append(&topic("log"), vec![vec![1]]).await.unwrap();
     assert_eq!(tail.next().await.unwrap().1.len(), 1);
     drop((tail, _listener, bus));
-    while number(&server.sql(connections)) > 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    let closed = async {
+        while number(&server.sql(connections)) > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    within("the end of the connections", closed).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

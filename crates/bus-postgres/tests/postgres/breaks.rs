@@ -78,9 +78,12 @@ async fn a_server_that_is_killed_again_and_again_loses_and_doubles_nothing() {
     }
     for round in 1..=4 {
         let wanted = Offset(round * WRITERS * EACH / 5);
-        while shared.end(&log).await.unwrap() < wanted {
-            sleep(Duration::from_millis(1)).await;
-        }
+        let written = async {
+            while shared.end(&log).await.unwrap() < wanted {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        within("a fifth of the items more", written).await;
         match round {
             3 => server.stop(),
             _ => server.kill(),
@@ -89,7 +92,7 @@ async fn a_server_that_is_killed_again_and_again_loses_and_doubles_nothing() {
     }
     let mut acknowledged = Vec::new();
     for writer in writers {
-        let written = writer.await.unwrap();
+        let written = within("the end of a writer", writer).await.unwrap();
         assert!(written.is_sorted_by_key(|(offset, _)| *offset));
         acknowledged.extend(written);
     }
@@ -98,7 +101,8 @@ async fn a_server_that_is_killed_again_and_again_loses_and_doubles_nothing() {
     let offsets = acknowledged.iter().map(|(offset, _)| *offset);
     assert!(offsets.eq(0..WRITERS * EACH));
     assert_eq!(read_all(&shared, &log).await, expected);
-    assert_eq!(following.await.unwrap(), expected);
+    let followed = within("all items, to who follows", following).await;
+    assert_eq!(followed.unwrap(), expected);
 }
 
 /// A handle behind a proxy, and one that sees the server as it is.
@@ -140,9 +144,12 @@ impl Pair {
                 None => bus.append(&to, payloads).await.map(Sent::From),
             }
         });
-        while self.direct.end(log).await.unwrap() == end {
-            sleep(Duration::from_millis(5)).await;
-        }
+        let stored = async {
+            while self.direct.end(log).await.unwrap() == end {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        within("the append on the server", stored).await;
         appending
     }
 }
@@ -242,17 +249,21 @@ async fn an_append_that_is_made_after_all_is_not_made_twice() {
             false => return waiting,
         }
     };
-    let first = waits_besides("0").await;
+    let first = within("who waits", waits_besides("0")).await;
     pair.proxy.renew().await;
-    waits_besides(&first).await;
+    within("another who waits", waits_besides(&first)).await;
     drop(held);
-    assert_eq!(appending.await.unwrap().unwrap(), Offset(1));
+    let appended = within("the answer", appending).await;
+    assert_eq!(appended.unwrap().unwrap(), Offset(1));
     // The other attempt is over, too.
     let busy =
         "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%INSERT%' AND state = 'active'";
-    while pair.server.sql(busy).trim() != "1" {
-        sleep(Duration::from_millis(10)).await;
-    }
+    let over = async {
+        while pair.server.sql(busy).trim() != "1" {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within("the end of the other attempt", over).await;
     assert_eq!(read_all(&pair.direct, &log).await, ["zero", "once"]);
 }
 
@@ -285,7 +296,7 @@ async fn a_tail_and_a_listener_go_on_over_connections_that_break() {
         }
         while next < (round + 1) * 6 {
             // An error loses nothing: the next call goes on.
-            let Ok((_, items)) = tail.next().await else {
+            let Ok((_, items)) = within("the next items", tail.next()).await else {
                 continue;
             };
             for item in items {
@@ -294,15 +305,18 @@ async fn a_tail_and_a_listener_go_on_over_connections_that_break() {
             }
         }
         let says = round.to_string().into_bytes();
-        loop {
-            pair.direct.send(&ask, says.clone()).await.unwrap();
-            let heard = tokio::time::timeout(Duration::from_millis(50), listener.next());
-            if let Ok(heard) = heard.await
-                && heard.unwrap().1 == says
-            {
-                break;
+        let is_heard = async {
+            loop {
+                pair.direct.send(&ask, says.clone()).await.unwrap();
+                let heard = tokio::time::timeout(Duration::from_millis(50), listener.next());
+                if let Ok(heard) = heard.await
+                    && heard.unwrap().1 == says
+                {
+                    return;
+                }
             }
-        }
+        };
+        within("what is sent, to who listens", is_heard).await;
     }
 }
 
@@ -335,11 +349,15 @@ async fn a_connection_on_which_nothing_comes_is_given_up() {
     let of_behind = "SELECT count(*) FROM pg_stat_activity
         WHERE application_name = 'sealcast' AND query LIKE '%grown%'";
     assert_eq!(pair.server.sql(of_behind).trim(), "1");
-    while pair.server.sql(of_behind).trim() != "0" {
-        sleep(Duration::from_millis(100)).await;
-    }
+    let given_up = async {
+        while pair.server.sql(of_behind).trim() != "0" {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    within("the connection to be given up", given_up).await;
     pair.proxy.open();
-    assert_eq!(appending.await.unwrap().unwrap(), Sent::From(Offset(0)));
+    let appended = within("the answer", appending).await;
+    assert_eq!(appended.unwrap().unwrap(), Sent::From(Offset(0)));
     assert_eq!(read_all(&pair.direct, &log).await, ["once"]);
 }
 
@@ -365,14 +383,15 @@ async fn a_server_that_is_not_there_is_named_and_used_again_when_it_is() {
 
 /// Calls as whoever waits for something else, too: never for long.
 async fn next_by_and_by(tail: &mut dyn Tail) -> Vec<Item> {
-    // Far more often than it takes.
-    for _ in 0..60 {
-        let next = tokio::time::timeout(Duration::from_secs(1), tail.next());
-        if let Ok(Ok((_, items))) = next.await {
-            return items;
+    let calling = async {
+        loop {
+            let next = tokio::time::timeout(Duration::from_secs(1), tail.next());
+            if let Ok(Ok((_, items))) = next.await {
+                return items;
+            }
         }
-    }
-    panic!("the tail never comes to its item");
+    };
+    within("the next items, by and by", calling).await
 }
 
 /// Takes about as long as an answer is waited for.
@@ -414,13 +433,15 @@ async fn calls_that_are_given_up_leave_a_connection_on_which_nothing_comes() {
     let log = topic("a");
     pair.behind.end(&log).await.unwrap();
     pair.proxy.hush();
-    for _ in 0..60 {
-        let end = tokio::time::timeout(Duration::from_secs(1), pair.behind.end(&log));
-        if end.await.is_ok() {
-            return;
+    let asking = async {
+        loop {
+            let end = tokio::time::timeout(Duration::from_secs(1), pair.behind.end(&log));
+            if end.await.is_ok() {
+                return;
+            }
         }
-    }
-    panic!("it is asked again and again");
+    };
+    within("an answer, to who asks again and again", asking).await;
 }
 
 /// Takes about as long as an answer is waited for.
@@ -432,7 +453,8 @@ async fn a_listener_begins_though_nothing_comes_on_another_connection() {
     pair.proxy.hush();
     let mut listener = pair.behind.listen(vec![ask.clone()]).await.unwrap();
     pair.direct.send(&ask, b"heard".to_vec()).await.unwrap();
-    assert_eq!(listener.next().await.unwrap().1, b"heard");
+    let heard = within("what is sent", listener.next()).await;
+    assert_eq!(heard.unwrap().1, b"heard");
 }
 
 /// Takes about as long as an answer is waited for.
