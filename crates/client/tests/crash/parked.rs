@@ -56,7 +56,7 @@ async fn follow(scene: &Scene, watch: &Watch) -> Result<(), Error> {
 }
 
 async fn next(live: &mut Subscription) -> Result<Option<Delivery>, Error> {
-    let next = timeout(Duration::from_millis(500), live.next()).await;
+    let next = timeout(Duration::from_secs(120), live.next()).await;
     next.map_or(Ok(None), |delivery| delivery.map(Some))
 }
 

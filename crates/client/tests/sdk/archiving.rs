@@ -25,7 +25,7 @@ async fn archived(rig: &Rig, topic: &str) -> Vec<Vec<u8>> {
 
 /// One step, which must come to something.
 async fn step(archive: &mut sealcast::Archive) -> Result<Archived, Error> {
-    let step = timeout(Duration::from_secs(20), archive.next()).await;
+    let step = timeout(Duration::from_secs(120), archive.next()).await;
     step.expect("there is something to copy")
 }
 

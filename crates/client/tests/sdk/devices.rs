@@ -19,7 +19,7 @@ use crate::rig::{
     once_before_append, say,
 };
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(120);
 const AT_ONCE: Duration = Duration::ZERO;
 
 async fn begin(rig: &Rig, folder: &str, user: Option<UserId>) -> Joining {

@@ -9,7 +9,7 @@ use sealcast::{
     Delivery, Home, Parked, ParkingLimits, Position, Reason, Roles, Sharing, Stream, StreamOptions,
     SubscribeOptions, Subscription,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::rig::*;
 
@@ -207,7 +207,14 @@ async fn what_others_publish_is_delivered_amid_what_waited() {
     stream.grant(all_to(bob.user())).await.unwrap();
     assert_eq!(hear(&mut live, 1).await, ["m0 Waited"]);
     say(&hers, "amid").await;
-    let heard = hear(&mut live, 1500).await;
+    let mut heard = Vec::new();
+    for _ in 0..1500 {
+        heard.extend(hear(&mut live, 1).await);
+        // What looks at the bus has to get its turn on a busy machine.
+        if !heard.iter().any(|of| of == "amid") {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
     let at = heard.iter().position(|of| of == "amid").unwrap();
     assert!(at < 1400, "it came behind {at}");
     let of_alice = heard.iter().filter(|of| *of != "amid");
@@ -248,8 +255,7 @@ async fn history_whose_key_came_while_it_was_read_opens_when_it_was_read() {
     stream.grant(all_to(bob.user())).await.unwrap();
     joined.sync().await.unwrap();
     assert_eq!(hear(&mut whole, 1).await, [waits]);
-    assert!(!is_silent(&mut whole).await);
-    assert_eq!(hear(&mut whole, 1).await, ["m1 Waited"]);
+    assert_eq!(hear(&mut whole, 2).await, late(&sent));
 }
 
 #[tokio::test]

@@ -40,7 +40,7 @@ async fn keys_follow_when_a_granted_user_joins_later() {
             "who" => drop(stream.who().await.unwrap()),
             "sync" => stream.sync().await.unwrap(),
             _ => {
-                let waited = std::time::Duration::from_secs(5);
+                let waited = std::time::Duration::from_secs(120);
                 let wait = tokio::time::timeout(waited, live.next());
                 tokio::select! {
                     _ = wait => {}
