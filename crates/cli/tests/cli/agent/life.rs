@@ -129,8 +129,10 @@ fn a_bus_that_goes_away_is_told_and_taken_up_again_when_it_is_back() {
     assert_eq!((code, body.as_str()), (503, "stream 1: bus.failed\n"));
     let metrics = get_loopback(&loopback, "/metrics").1;
     assert!(metrics.contains("sealcast_agent_healthy 0"), "{metrics}");
-    // Another folder in its place, as one is that was put back from a copy.
-    crate::copies::copy(&away, &bus);
+    // Another folder in its place, as one is that was put back from a copy; whole, as the agent looks for it meanwhile.
+    let back = rig.path().join("back");
+    crate::copies::copy(&away, &back);
+    std::fs::rename(&back, &bus).unwrap();
     serving.wait_for("stream attended to");
     assert_eq!(get_loopback(&loopback, "/healthz").0, 200);
     kim.done(&["pub", "s", "-m", "still here"]);

@@ -14,14 +14,15 @@ use std::path::Path;
 use std::process::{Child, ChildStderr, Command};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::rig::Person;
 
-/// How often is looked for what must come before it counts as not coming.
-const LOOKS: usize = 20_000;
+/// How long is looked for what must come, however busy the machine is, and how often.
+const WITHIN: Duration = Duration::from_secs(180);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// How long to wait for a line of the log that must come, however busy the machine is.
 const LINE_WITHIN: Duration = Duration::from_secs(120);
@@ -149,14 +150,21 @@ pub(crate) fn address(person: &Person) -> String {
 
 /// Asks for the status until it is as it must become.
 pub(crate) fn until(person: &Person, is_so: impl Fn(&Value) -> bool) -> Value {
-    let mut last = Value::Null;
-    for _ in 0..LOOKS {
-        last = serde_json::from_str(&get(person.home(), "/status").1).unwrap();
-        if is_so(&last) {
-            return last;
+    let ask = || serde_json::from_str(&get(person.home(), "/status").1).unwrap();
+    looked_for(ask, is_so)
+}
+
+/// What a look shows, once it is as it must become.
+fn looked_for<T: std::fmt::Debug>(look: impl Fn() -> T, is_so: impl Fn(&T) -> bool) -> T {
+    let start = Instant::now();
+    loop {
+        let shown = look();
+        if is_so(&shown) {
+            return shown;
         }
+        assert!(start.elapsed() < WITHIN, "it never is so: {shown:?}");
+        thread::sleep(LOOK);
     }
-    panic!("it never is so: {last}");
 }
 
 /// Waits until so many follow the first stream through the agent.
