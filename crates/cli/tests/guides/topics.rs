@@ -7,7 +7,10 @@ use super::run_after;
 
 /// Ends with one that everybody may have and nobody can read.
 const STORY: &str = r#"```sh
-mosquitto_sub -p 1883 -u plant -P change-me -t '#' -W 5 -F '%t %x' > seen || true
+for seconds in 5 60; do
+    mosquitto_sub -p 1883 -u plant -P change-me -t '#' -W $seconds -F '%t %x' > seen || true
+    if grep -q plant/7/state seen && grep -q sealed/log seen; then break; fi
+done
 grep -q plant/7/state seen
 grep -q sealed/log seen
 for secret in '61.4 C' running; do
