@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use async_nats::jetstream;
+use async_nats::jetstream::stream::PeerInfo;
 use tempfile::TempDir;
 
 use crate::{Process, free_port};
@@ -195,7 +196,7 @@ impl Cluster {
         format!("nats://{}/{name}", servers.join(","))
     }
 
-    /// Makes the stream of a bus, on all of them, once they have found each other.
+    /// Makes the stream of a bus, on all of them, once they have found each other; returns when each has it.
     ///
     /// # Panics
     ///
@@ -218,6 +219,12 @@ impl Cluster {
             context.create_stream(config.clone()).await.ok().map(drop)
         };
         found(make, "the servers do not find each other").await;
+        let is_everywhere = async || first.has_everywhere(name).await.then_some(());
+        found(
+            is_everywhere,
+            "the stream does not come to be on all servers",
+        )
+        .await;
     }
 
     /// Which of them leads a stream; asked until one does.
@@ -255,6 +262,20 @@ async fn found<T>(look: impl AsyncFn() -> Option<T>, otherwise: &str) -> T {
 }
 
 impl Server {
+    /// Whether a stream has a leader, and all others are as far as that.
+    async fn has_everywhere(&self, stream: &str) -> bool {
+        let asking = async {
+            let url = format!("127.0.0.1:{}", self.port);
+            let context = jetstream::new(async_nats::connect(url).await.ok()?);
+            let stream = context.get_stream(stream).await.ok()?;
+            stream.cached_info().cluster.clone()
+        };
+        let is_there = |of: &PeerInfo| of.current && !of.offline;
+        asking.await.is_some_and(|of| {
+            of.leader.is_some() && of.replicas.len() + 1 == SIZE && of.replicas.iter().all(is_there)
+        })
+    }
+
     async fn says_who_leads(&self, stream: &str) -> Option<usize> {
         let url = format!("127.0.0.1:{}", self.port);
         let context = jetstream::new(async_nats::connect(url).await.ok()?);
