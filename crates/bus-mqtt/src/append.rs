@@ -8,7 +8,7 @@ use crate::fault::Fault;
 use crate::home::Home;
 use crate::line::Line;
 use crate::link::{Link, PATIENCE, empty};
-use crate::message::{Append, MessageId, Names, PACKED_MAX, PART_MAX, PartOf, cut, is_live};
+use crate::message::{Append, MessageId, Names, PACKED_MAX, PART_MAX, PartOf, is_live};
 use crate::packet::Publish;
 use crate::users;
 
@@ -36,9 +36,10 @@ pub(crate) async fn append(
         true => 0,
         false => home.mirror.next_stamp(&topic).await?,
     };
+    let payloads = payloads.into_iter().map(Bytes::from).collect();
     let append = Append { stamp, payloads };
     let id = line.next_id();
-    let all = messages(&line.names, &line.link, (&topic, id), append.encode(), 0).await;
+    let all = messages(&line.names, &line.link, (&topic, id), &append, 0).await;
     let mut all = all.map_err(|fault| line.fault(fault))?;
     let parts = parts_of(all.len());
     let writing = is_live(&topic).then(|| home.own_back.begin(id, &all));
@@ -80,7 +81,7 @@ pub(crate) async fn messages(
     names: &Names,
     link: &Link,
     (topic, id): (&Topic, MessageId),
-    whole: Bytes,
+    append: &Append,
     before: usize,
 ) -> Result<Vec<Publish>, Fault> {
     let is_retained = !is_live(topic);
@@ -93,22 +94,17 @@ pub(crate) async fn messages(
         },
     );
     let room = link.payload_max(&longest).await?.min(PART_MAX);
-    let room = room.saturating_sub(before);
-    if whole.len() <= room {
-        return Ok(vec![Publish {
-            topic: names.log(topic, id),
-            payload: whole,
-            is_retained,
-        }]);
-    }
-    let parts = cut(&whole, room);
-    let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
-    let part = |(number, payload)| Publish {
-        topic: names.part(topic, id, PartOf { number, count }),
+    let pieces = append.encode(room.saturating_sub(before));
+    let count = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
+    let message = |(number, payload)| Publish {
+        topic: match count {
+            1 => names.log(topic, id),
+            _ => names.part(topic, id, PartOf { number, count }),
+        },
         payload,
         is_retained,
     };
-    Ok((0..).zip(parts).map(part).collect())
+    Ok((0..).zip(pieces).map(message).collect())
 }
 
 pub(crate) async fn publish_at_once(line: &Line, all: Vec<Publish>) -> Result<(), Fault> {

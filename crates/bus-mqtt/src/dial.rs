@@ -40,7 +40,10 @@ const PACKET_MAX: usize = PART_MAX + (4 << 10);
 pub(crate) const TAKEN_MIN: u32 = 96 << 10;
 /// The bytes at the start of a message in which its acknowledgement's number is found.
 const START_MAX: usize = 2 + u16::MAX as usize + 2;
+/// Room for what is read where it is not known how much is to come.
 const READ_BYTES: usize = 64 << 10;
+/// Packets of fewer bytes are copied out of what was read.
+const FEW: usize = READ_BYTES / 2;
 
 /// Whatever a connection runs over.
 pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -298,17 +301,31 @@ impl PacketReader {
                 }
                 if self.bytes.len() >= head + length {
                     self.bytes.advance(head);
-                    let body: Bytes = self.bytes.split_to(length).freeze();
+                    let body = self.take(length);
                     return Ok(Incoming::Packet(decode(self.version, first, body)?));
                 }
-                self.bytes.reserve(head + length - self.bytes.len());
+                let missing = head + length - self.bytes.len();
+                self.fill(missing).await?;
+            } else {
+                self.fill(READ_BYTES).await?;
             }
-            self.fill().await?;
         }
     }
 
-    async fn fill(&mut self) -> Result<(), Fault> {
-        self.bytes.reserve(READ_BYTES);
+    /// Takes bytes that are there. A few are copied: they do not keep all from being freed that came with
+    /// them, nor the room for them from being used again.
+    fn take(&mut self, length: usize) -> Bytes {
+        if length >= FEW {
+            return self.bytes.split_to(length).freeze();
+        }
+        let few = Bytes::copy_from_slice(&self.bytes[..length]);
+        self.bytes.advance(length);
+        few
+    }
+
+    /// Reads, with room for so many bytes at least.
+    async fn fill(&mut self, room: usize) -> Result<(), Fault> {
+        self.bytes.reserve(room);
         match self.wire.read_buf(&mut self.bytes).await {
             Ok(0) => Err(Fault::Closed),
             Ok(_) => {
@@ -327,7 +344,7 @@ impl PacketReader {
         length: usize,
     ) -> Result<Incoming, Fault> {
         while self.bytes.len() < head + length.min(START_MAX) {
-            self.fill().await?;
+            self.fill(READ_BYTES).await?;
         }
         let id = id_of_publish(first, &self.bytes[head..]);
         let mut left = head + length;
@@ -338,7 +355,7 @@ impl PacketReader {
             if left == 0 {
                 return Ok(Incoming::Oversized(id));
             }
-            self.fill().await?;
+            self.fill(READ_BYTES).await?;
         }
     }
 }

@@ -372,7 +372,7 @@ impl Feeder {
             return Ok(None);
         };
         let append = match whole.len() <= PACKED_MAX + 16 {
-            true => Append::decode(&whole).ok(),
+            true => Append::decode(&whole.into()).ok(),
             false => None,
         };
         self.parted.push((topic.clone(), id.into()));

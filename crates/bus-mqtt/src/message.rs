@@ -21,7 +21,7 @@ const PART_HEAD: usize = 4;
 pub(crate) struct Append {
     /// Where its writer saw the topic end, by which late-comers order what they find.
     pub(crate) stamp: u64,
-    pub(crate) payloads: Vec<Vec<u8>>,
+    pub(crate) payloads: Vec<Bytes>,
 }
 
 /// Why the bytes of a message cannot be used.
@@ -35,29 +35,34 @@ impl Append {
         lens.fold(4 * payloads.len(), usize::saturating_add)
     }
 
-    pub(crate) fn encode(&self) -> Bytes {
-        let mut bytes = BytesMut::with_capacity(16 + Self::packed_len(&self.payloads));
-        bytes.put_slice(&MAGIC);
-        bytes.put_u8(VERSION);
-        bytes.put_u64(self.stamp);
+    /// Its bytes in one piece, or in parts of so many each where they are more.
+    pub(crate) fn encode(&self, part_max: usize) -> Vec<Bytes> {
+        let lens = self.payloads.iter().map(Bytes::len);
+        let len = 12 + lens.fold(4 * self.payloads.len(), usize::saturating_add);
+        let mut pieces = Pieces::new(len, part_max);
+        pieces.put(&MAGIC);
+        pieces.put(&[VERSION]);
+        pieces.put(&self.stamp.to_be_bytes());
         for payload in &self.payloads {
             // Within the limit of an append.
-            bytes.put_u32(u32::try_from(payload.len()).unwrap_or(u32::MAX));
-            bytes.put_slice(payload);
+            let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+            pieces.put(&length.to_be_bytes());
+            pieces.put(payload);
         }
-        bytes.freeze()
+        pieces.all
     }
 
-    pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self, Odd> {
-        take_head(&mut bytes)?;
-        let stamp = bytes.try_get_u64().map_err(|_| Odd)?;
+    pub(crate) fn decode(bytes: &Bytes) -> Result<Self, Odd> {
+        let mut rest = &bytes[..];
+        take_head(&mut rest)?;
+        let stamp = rest.try_get_u64().map_err(|_| Odd)?;
         let mut payloads = Vec::new();
-        while !bytes.is_empty() {
-            let length = bytes.try_get_u32().map_err(|_| Odd)?;
+        while !rest.is_empty() {
+            let length = rest.try_get_u32().map_err(|_| Odd)?;
             let length = usize::try_from(length).map_err(|_| Odd)?;
-            let (payload, rest) = bytes.split_at_checked(length).ok_or(Odd)?;
-            payloads.push(payload.to_vec());
-            bytes = rest;
+            let (payload, behind) = rest.split_at_checked(length).ok_or(Odd)?;
+            payloads.push(bytes.slice_ref(payload));
+            rest = behind;
         }
         match payloads.is_empty() {
             true => Err(Odd),
@@ -87,18 +92,52 @@ fn take_head(bytes: &mut &[u8]) -> Result<(), Odd> {
     }
 }
 
-/// Cuts an encoded append in parts of `part_max` bytes at most.
-pub(crate) fn cut(whole: &Bytes, part_max: usize) -> Vec<Bytes> {
-    let room = part_max.saturating_sub(PART_HEAD).max(1);
-    let part = |start| {
-        let piece = whole.slice(start..whole.len().min(start + room));
-        let mut bytes = BytesMut::with_capacity(PART_HEAD + piece.len());
-        bytes.put_slice(&MAGIC);
-        bytes.put_u8(VERSION);
-        bytes.put_slice(&piece);
-        bytes.freeze()
-    };
-    (0..whole.len()).step_by(room).map(part).collect()
+/// What is written in one piece, or in parts where it is too long: each with a head of its own.
+struct Pieces {
+    all: Vec<Bytes>,
+    piece: BytesMut,
+    /// How many bytes are to come, and how many of them a piece holds.
+    left: usize,
+    room: usize,
+    is_cut: bool,
+}
+
+impl Pieces {
+    fn new(len: usize, part_max: usize) -> Self {
+        let is_cut = len > part_max;
+        let room = match is_cut {
+            true => part_max.saturating_sub(PART_HEAD).max(1),
+            false => len,
+        };
+        Self {
+            all: Vec::new(),
+            piece: BytesMut::new(),
+            left: len,
+            room,
+            is_cut,
+        }
+    }
+
+    fn put(&mut self, mut bytes: &[u8]) {
+        let head = if self.is_cut { PART_HEAD } else { 0 };
+        while !bytes.is_empty() {
+            if self.piece.is_empty() {
+                self.piece.reserve(head + self.room.min(self.left));
+                if self.is_cut {
+                    self.piece.put_slice(&MAGIC);
+                    self.piece.put_u8(VERSION);
+                }
+            }
+            let room = head + self.room - self.piece.len();
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            self.piece.put_slice(now);
+            self.left -= now.len();
+            bytes = later;
+            if self.left == 0 || self.piece.len() == head + self.room {
+                self.all.push(std::mem::take(&mut self.piece).freeze());
+            }
+        }
+    }
 }
 
 /// What a part holds.
@@ -342,7 +381,7 @@ mod tests {
     fn append() -> Append {
         Append {
             stamp: 5,
-            payloads: vec![b"a".to_vec(), b"bc".to_vec()],
+            payloads: vec![Bytes::from_static(b"a"), Bytes::from_static(b"bc")],
         }
     }
 
@@ -357,9 +396,9 @@ mod tests {
         let mut expected = b"SCM\x01".to_vec();
         expected.extend(b"\0\0\0\0\0\0\0\x05");
         expected.extend(b"\0\0\0\x01a\0\0\0\x02bc");
-        let encoded = append().encode();
-        assert_eq!(encoded, expected);
-        assert_eq!(Append::decode(&encoded), Ok(append()));
+        let encoded = append().encode(PART_MAX);
+        assert_eq!(encoded, [expected]);
+        assert_eq!(Append::decode(&encoded[0]), Ok(append()));
         let names = Names::new("p", "h");
         let name = "p/log/s/1f/keys/@000000000000abcd.1a";
         assert_eq!(names.log(&topic("s/1f/keys"), ID), name);
@@ -369,27 +408,34 @@ mod tests {
 
     #[test]
     fn what_is_not_an_append_is_refused() {
-        let whole = append().encode();
+        let whole = append().encode(PART_MAX).remove(0);
         for end in 0..whole.len() {
-            let is_shorter = Append::decode(&whole[..end]);
+            let is_shorter = Append::decode(&whole.slice(..end));
             // Only where a payload ends it is one, with fewer payloads.
             assert_eq!(is_shorter.is_ok(), end == 17, "{end}");
         }
         for (at, byte) in [(0, b'X'), (3, 2), (12, 0xff)] {
             let mut bytes = whole.to_vec();
             bytes[at] = byte;
-            assert_eq!(Append::decode(&bytes), Err(Odd));
+            assert_eq!(Append::decode(&bytes.into()), Err(Odd));
         }
     }
 
     #[test]
     fn parts_hold_the_whole() {
-        let payloads = vec![vec![7; 1_000], vec![8; 24]];
-        let whole = Append { stamp: 0, payloads }.encode();
-        let parts = cut(&whole, 100);
-        assert!(parts.iter().all(|part| part.len() <= 100));
-        let pieces: Vec<_> = parts.iter().map(|part| uncut(part).unwrap()).collect();
-        assert_eq!(pieces.concat(), whole);
+        let payloads = vec![vec![7; 1_000].into(), vec![8; 24].into()];
+        let append = Append { stamp: 0, payloads };
+        let whole = append.encode(1_044);
+        assert_eq!((whole.len(), whole[0].len()), (1, 1_044));
+        assert_eq!(Append::decode(&whole[0]).as_ref(), Ok(&append));
+        // The last part is short, full, nearly empty, one of many and a byte.
+        for (part_max, count) in [(1_043, 2), (526, 2), (525, 3), (100, 11), (5, 1_044)] {
+            let parts = append.encode(part_max);
+            assert_eq!(parts.len(), count, "{part_max}");
+            assert!(parts.iter().all(|part| part.len() <= part_max));
+            let pieces: Vec<_> = parts.iter().map(|part| uncut(part).unwrap()).collect();
+            assert_eq!(pieces.concat(), whole[0]);
+        }
         assert_eq!(uncut(b"SC"), Err(Odd));
     }
 

@@ -272,7 +272,7 @@ impl Page {
             };
             let of = (&topic, MessageId::from(origin.id));
             let (names, link) = (&self.names, &self.link);
-            for publish in messages(names, link, of, append.encode(), ANSWER_HEAD).await? {
+            for publish in messages(names, link, of, &append, ANSWER_HEAD).await? {
                 let (name, payload) = (publish.topic, publish.payload);
                 flying.push(self.say(&Answer::Message { name, payload }).await?);
             }

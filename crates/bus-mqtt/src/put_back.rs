@@ -94,7 +94,7 @@ async fn put_back_topic(
                 continue;
             };
             let of = (topic, origin.id.into());
-            let all = messages(names, link, of, append.encode(), 0).await?;
+            let all = messages(names, link, of, &append, 0).await?;
             for publish in all.into_iter().filter(|of| is_live || !shown.has(of)) {
                 link.publish(publish).await?;
             }
@@ -119,7 +119,7 @@ pub(crate) async fn append_at(
                 return Ok(None);
             }
             at = Offset(at.0.saturating_add(1));
-            payloads.push(item.payload);
+            payloads.push(item.payload.into());
         }
         // Somebody may trim it meanwhile.
         if at == from {
@@ -148,7 +148,7 @@ mod tests {
             topic: topic.clone(),
             id: [7; 16],
             stamp: 0,
-            payloads: vec![b"a".to_vec(), b"b".to_vec()],
+            payloads: vec![b"a".to_vec().into(), b"b".to_vec().into()],
             is_own: true,
             parts: 0,
         };

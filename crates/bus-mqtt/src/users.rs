@@ -1,5 +1,6 @@
 //! Messages of streams on topics that the broker's users have for them: spec/bus-mqtt.md, section 11.
 
+use bytes::Bytes;
 use sealcast_bus::{Arrival, ArrivalId, BusError, Offset, Topic, TopicItem};
 
 use crate::append::{messages, parts_of, publish_at_once};
@@ -50,12 +51,14 @@ impl Names {
 
     /// The item that a message on a topic of the users is. An empty one clears what was retained.
     pub(crate) fn users_item(&self, publish: &Publish) -> Option<Vec<u8>> {
+        if publish.payload.is_empty() || !self.is_users(&publish.topic) {
+            return None;
+        }
         let item = TopicItem {
             topic: &publish.topic,
             payload: &publish.payload,
         };
-        let is_item = !publish.payload.is_empty() && self.is_users(&publish.topic);
-        item.encode().filter(|_| is_item)
+        item.encode()
     }
 }
 
@@ -81,7 +84,7 @@ pub(crate) async fn append(
     payloads: Vec<Vec<u8>>,
 ) -> Result<Offset, BusError> {
     let (mut all, mut arrivals) = (Vec::new(), Vec::new());
-    for payload in payloads {
+    for payload in payloads.into_iter().map(Bytes::from) {
         let mut publish = line.names.users_message(&payload);
         if let Some(of) = &publish {
             let room = line.link.payload_max(&of.topic).await;
@@ -100,7 +103,7 @@ pub(crate) async fn append(
                     payloads: vec![payload.clone()],
                 };
                 let of = (&topic, id);
-                let some = messages(&line.names, &line.link, of, append.encode(), 0).await;
+                let some = messages(&line.names, &line.link, of, &append, 0).await;
                 let some = some.map_err(|fault| line.fault(fault))?;
                 let parts = parts_of(some.len());
                 all.extend(some);

@@ -206,9 +206,9 @@ impl Limits {
     /// # Errors
     ///
     /// [`BusError::TooLarge`] for the first payload that is too large, or for the batch.
-    pub fn check(&self, payloads: &[Vec<u8>]) -> Result<(), BusError> {
+    pub fn check(&self, payloads: &[impl AsRef<[u8]>]) -> Result<(), BusError> {
         let mut batch: usize = 0;
-        for payload in payloads {
+        for payload in payloads.iter().map(AsRef::as_ref) {
             within(payload.len(), self.payload_max)?;
             batch = batch.saturating_add(payload.len());
         }

@@ -120,7 +120,7 @@ impl Feeder {
             receipts.extend(piece.receipts);
             at = Some((piece.topic, piece.id, piece.part, piece.is_past));
         }
-        match (at, Append::decode(&whole)) {
+        match (at, Append::decode(&whole.freeze())) {
             (Some((topic, id, part, is_past)), Ok(append)) => {
                 let arrival = append.arrival(topic, id, part.count);
                 self.arrive(arrival, (bytes, is_past), receipts).await

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use sealcast_bus::Arrival;
 
 use super::{FeedFault, Feeder};
@@ -55,6 +56,7 @@ impl Feeder {
             return Ok(());
         };
         let (id, bytes) = (id_of(&item), item.len());
+        let item = Bytes::from(item);
         let arrival = |topic| Arrival {
             topic,
             id,

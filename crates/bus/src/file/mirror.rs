@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::oneshot;
 
@@ -37,7 +38,7 @@ pub struct Arrival {
     /// A number by which its writer placed it.
     pub stamp: u64,
     /// What was appended.
-    pub payloads: Vec<Vec<u8>>,
+    pub payloads: Vec<Bytes>,
     /// Whether this home wrote it.
     pub is_own: bool,
     /// In how many parts it came; 0 for one that came in one piece.
@@ -277,21 +278,30 @@ fn find(connection: &Connection, row: i64, arrival: &Arrival) -> Result<Option<O
 
 /// By what payloads are known that may not lie here any more; `spec/bus-mqtt.md`, section 8. Whoever does
 /// not know the salt finds no others with the same.
-fn digest(salt: i64, payloads: &[Vec<u8>]) -> i64 {
+fn digest(salt: i64, payloads: &[Bytes]) -> i64 {
     let at = salt.cast_unsigned() % DIGEST_PRIME;
-    let step = |hash: u64, term: u64| {
-        let next = u128::from(hash) * u128::from(at) + u128::from(term);
-        u64::try_from(next % u128::from(DIGEST_PRIME)).unwrap_or_default()
-    };
+    let step = |hash: u64, term: u64| modulo(u128::from(hash) * u128::from(at) + u128::from(term));
     let mut hash = 1;
     for payload in payloads {
         hash = step(hash, payload.len() as u64);
-        for chunk in payload.chunks(7) {
+        let (sevens, rest) = payload.as_chunks::<7>();
+        for [a, b, c, d, e, f, g] in sevens {
+            hash = step(hash, u64::from_be_bytes([0, *a, *b, *c, *d, *e, *f, *g]));
+        }
+        if !rest.is_empty() {
             let term = |all: u64, byte: &u8| all << 8 | u64::from(*byte);
-            hash = step(hash, chunk.iter().fold(0, term));
+            hash = step(hash, rest.iter().fold(0, term));
         }
     }
     hash.cast_signed()
+}
+
+/// A number below 2^122 modulo the prime. With 2^61 counting as 1, what is above the lowest 61 bits is added to
+/// them; dividing takes ten times as long.
+fn modulo(number: u128) -> u64 {
+    let low = |of: u128| u64::try_from(of & u128::from(DIGEST_PRIME)).unwrap_or_default();
+    let sum = low(number) + low(number >> 61);
+    sum.checked_sub(DIGEST_PRIME).unwrap_or(sum)
 }
 
 pub(super) fn keep_part(connection: &Connection, part: &ArrivalPart) -> Result<(), Fault> {
@@ -459,7 +469,10 @@ mod tests {
             topic: topic(),
             id: [id; 16],
             stamp: u64::from(id),
-            payloads: payloads.iter().map(|of| of.as_bytes().to_vec()).collect(),
+            payloads: payloads
+                .iter()
+                .map(|of| Bytes::copy_from_slice(of.as_bytes()))
+                .collect(),
             is_own: false,
             parts: 0,
         }
@@ -547,7 +560,7 @@ mod tests {
     fn payloads_are_known_by_what_the_specification_shows() {
         let payloads = |of: &[&str]| {
             of.iter()
-                .map(|of| of.as_bytes().to_vec())
+                .map(|of| Bytes::copy_from_slice(of.as_bytes()))
                 .collect::<Vec<_>>()
         };
         assert_eq!(digest(10, &payloads(&["a", "bc"])), 45_907);
@@ -565,6 +578,26 @@ mod tests {
             .map(|of| digest(123_456_789_012_345, of))
             .collect();
         assert_eq!(digests.len(), all.len());
+    }
+
+    #[test]
+    fn a_number_is_reduced_as_by_a_division() {
+        let p = u128::from(DIGEST_PRIME);
+        let largest = (p - 1) * (p - 1) + (1 << 56);
+        for number in [
+            0,
+            1,
+            p - 1,
+            p,
+            p + 1,
+            2 * p - 1,
+            2 * p,
+            3 * p,
+            largest - p,
+            largest,
+        ] {
+            assert_eq!(u128::from(modulo(number)), number % p, "{number}");
+        }
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
@@ -50,7 +51,7 @@ impl Change {
             Action::Append { payloads, .. } => payloads.iter().map(Vec::len).sum(),
             Action::Trim(_) => 0,
             Action::Send(payload) => payload.len(),
-            Action::TakeIn(arrival) => arrival.payloads.iter().map(Vec::len).sum(),
+            Action::TakeIn(arrival) => arrival.payloads.iter().map(Bytes::len).sum(),
             Action::KeepPart(part) => part.bytes.len(),
             Action::DropParts(_) | Action::Disown(_) => 0,
         }
@@ -174,7 +175,7 @@ fn make(connection: &Connection, change: &Change) -> Result<Option<Offset>, Faul
 pub(super) fn insert(
     connection: &Connection,
     topic: &Topic,
-    payloads: &[Vec<u8>],
+    payloads: &[impl AsRef<[u8]>],
 ) -> Result<Offset, Fault> {
     let count = i64::try_from(payloads.len()).map_err(|_| Fault::Exhausted)?;
     let (topic, end): (i64, i64) = connection
@@ -191,7 +192,7 @@ pub(super) fn insert(
         connection.prepare_cached("INSERT INTO item (key, payload) VALUES (?1, ?2)")?;
     for (offset, payload) in (first..).zip(payloads) {
         let key = schema::item_key(topic, offset).ok_or(Fault::Exhausted)?;
-        statement.execute((key, payload))?;
+        statement.execute((key, payload.as_ref()))?;
     }
     Ok(Offset(first))
 }
