@@ -10,7 +10,7 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{
-    PurgeErrorKind, RawMessageBuilder, RawMessageErrorKind, Stream,
+    DeleteMessageErrorKind, PurgeErrorKind, RawMessageBuilder, RawMessageErrorKind, Stream,
 };
 use async_nats::{Client, Subscriber};
 use bytes::Bytes;
@@ -236,9 +236,20 @@ impl Server {
     }
 
     /// Removes a message, if it is there.
-    pub(crate) async fn delete(&self, seq: u64) {
-        // One that stays takes room, and no more.
-        let _ = self.stream.delete_message(seq).await;
+    pub(crate) async fn delete(&self, seq: u64) -> Result<(), Fault> {
+        let mut attempts = Attempts::new();
+        loop {
+            let Err(error) = self.stream.delete_message(seq).await else {
+                return Ok(());
+            };
+            match error.kind() {
+                // It is gone already; or it stays, and takes room and no more.
+                DeleteMessageErrorKind::JetStream(_) => return Ok(()),
+                DeleteMessageErrorKind::Request | DeleteMessageErrorKind::TimedOut => {
+                    attempts.after(Fault::no_answer(error)).await?;
+                }
+            }
+        }
     }
 
     /// The last sequence number of the stream.

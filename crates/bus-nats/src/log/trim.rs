@@ -36,7 +36,7 @@ impl Logs {
     async fn free(&self, parts: &str, part: u64) -> Result<(), Fault> {
         // Whoever named it may have named what is somebody else's.
         if self.server.at(parts, part).await?.is_some() {
-            self.server.delete(part).await;
+            self.server.delete(part).await?;
         }
         Ok(())
     }
