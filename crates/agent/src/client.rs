@@ -19,8 +19,8 @@ use crate::line::StreamLine;
 
 /// The socket's name in a home.
 pub(crate) const SOCKET: &str = "agent.sock";
-/// How long an answer may take that does not go on and on.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How long an answer may take that does not go on and on: longer than the agent waits for its bus.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 /// Longest head of an answer, and longest whole answer.
 const HEAD_MAX: usize = 16 << 10;
 const ANSWER_MAX: usize = 16 << 20;
