@@ -57,6 +57,8 @@ pub(crate) async fn measure(page: &mut Page, scale: Scale) -> anyhow::Result<()>
 
 fn row(page: &mut Page, broker: Broker, how: &str, tail: &Tail, clear: Option<&Tail>) {
     let ms = |value: f64| format!("{value:.1}");
+    let (name, median) = (broker.name(), ms(tail.median));
+    crate::tell(&format!("{name}, {how}: median {median} ms"));
     let added = |own: f64, of: fn(&Tail) -> f64| {
         clear.map_or_else(String::new, |clear| ms(own - of(clear)))
     };

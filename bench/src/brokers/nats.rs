@@ -47,7 +47,8 @@ impl Publisher {
 
     pub(crate) async fn send(&mut self, batch: Vec<Vec<u8>>) -> anyhow::Result<()> {
         for message in super::packed(&batch, self.message_max) {
-            while self.bytes >= WAITING_MAX * FRAME_BYTES {
+            // The client lets but so many wait that nobody asks for.
+            while self.bytes >= WAITING_MAX * FRAME_BYTES || self.waiting.len() >= WAITING_MAX {
                 self.one_less().await?;
             }
             let size = message.len();
