@@ -149,9 +149,7 @@ RECORDS_MAX = 65_535
 def parse_header(envelope):
     if len(envelope) < 176:
         raise Refused("malformed")
-    if len(envelope) > PLAINTEXT_MAX + 176:
-        raise Refused("too long")
-    for at, good, otherwise in ((0, [1], "version"), (1, [1], "suite"), (2, range(4), "flags")):
+    for at, good, otherwise in ((0, [1], "version"), (1, [1], "suite"), (2, range(8), "flags")):
         if envelope[at] not in good:
             raise Refused("unknown " + otherwise)
     position = int.from_bytes(envelope[20:28], "big")
@@ -161,6 +159,27 @@ def parse_header(envelope):
     fields = [("flags", envelope[2]), ("content", envelope[3]), ("session", envelope[4:20])]
     fields += [("position", position), ("device", envelope[28:44]), ("instance", envelope[44:52])]
     return position, fields + [("seq", seq), ("prev", envelope[56:72])]
+
+
+def split_proof(envelope):
+    """Ciphertext with tag, and the proof with flag bit 2."""
+    rest = envelope[96:-64]
+    if not envelope[2] & 4:
+        return rest, None
+    place, depth = rest[-2:]
+    at = len(rest) - 2 - 32 * depth
+    if not 1 <= depth <= 8 or place >> depth or at < 16:
+        raise Refused("malformed")
+    path = [rest[at + 32 * level:at + 32 * (level + 1)] for level in range(depth)]
+    return rest[:at], (place, path)
+
+
+def batch_root(own, proof):
+    place, path = proof
+    for level, beside in enumerate(path):
+        pair = (beside, own) if place >> level & 1 else (own, beside)
+        own = digest("sealcast.v1 envelope pair", *pair)
+    return own
 
 
 def take(data, at, length):
@@ -348,9 +367,12 @@ def try_envelope(given):
     key, keys = given.bytes("public-key"), held(given)
     position, fields = parse_header(envelope)
     header, commitment = envelope[:72], envelope[72:96]
-    sealed, signature = envelope[96:-64], envelope[-64:]
+    (sealed, proof), signature = split_proof(envelope), envelope[-64:]
+    if len(sealed) > PLAINTEXT_MAX + 16:
+        raise Refused("too long")
     content = bulk("sealcast.v1 envelope ciphertext", sealed)
-    signed = digest("sealcast.v1 envelope", stream, topic, header, commitment, content)
+    own = digest("sealcast.v1 envelope", stream, topic, header, commitment, content)
+    signed = batch_root(own, proof) if proof else own
     check_signature(key, signed, signature)
     leaf = node_key(keys, DEPTH, position, "no key")
     encryption_key, expected = message_key(leaf, stream, topic, header)
@@ -359,8 +381,7 @@ def try_envelope(given):
     plaintext = unseal(encryption_key, stream, topic, header, sealed)
     must(seal(encryption_key, stream, topic, header, plaintext) == sealed, "sealed otherwise")
     check_signed_again(given, signed, signature)
-    own_hash = digest("sealcast.v1 envelope hash", signed, signature)[:16]
-    return fields + [("hash", own_hash), ("plaintext", plaintext)]
+    return fields + [("hash", own[:16]), ("plaintext", plaintext)]
 
 
 def try_item(given):

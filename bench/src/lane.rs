@@ -5,8 +5,8 @@ use sealcast_crypto::{
     Cover, Leaf, SecretBytes, SessionRoot, SigningKey, Verifier, VerifyingKey, Walker,
 };
 use sealcast_protocol::{
-    DeviceId, EnvelopeHash, EnvelopeView, Flags, Frame, Header, InstanceId, Position, SealError,
-    SealedEnvelope, SessionId, StreamId, Suite, seal, seal_frame,
+    DeviceId, Draft, EnvelopeHash, EnvelopeView, Flags, Frame, Header, InstanceId, Position,
+    SealError, SealedEnvelope, SessionId, StreamId, Suite, seal, seal_unsigned,
 };
 
 /// The publisher's clock when a benchmark starts.
@@ -64,7 +64,8 @@ impl Sealer {
 
     pub(crate) fn seal_frame(&mut self, frame: &Frame) -> anyhow::Result<Vec<u8>> {
         self.seal_with(|leaf, signing, header| {
-            seal_frame(leaf, signing, &STREAM, TOPIC, header, frame)
+            let sealed = seal_unsigned(leaf, &STREAM, TOPIC, header, Draft::Frame(frame))?;
+            Ok(sealed.sign(signing))
         })
     }
 

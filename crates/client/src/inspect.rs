@@ -88,6 +88,8 @@ pub struct EnvelopeFacts {
     pub is_frame: bool,
     /// Whether it brings older data in.
     pub is_backfill: bool,
+    /// Whether it shares its signature with others.
+    pub is_of_batch: bool,
     /// What its content is, as far as the publisher says; 0 says nothing.
     pub content: u8,
     /// The session.
@@ -153,6 +155,7 @@ fn facts(bytes: &[u8], envelope: &EnvelopeView<'_>) -> EnvelopeFacts {
         suite,
         is_frame: header.flags.frame,
         is_backfill: header.flags.backfill,
+        is_of_batch: header.flags.batch,
         content: header.content,
         session: header.session,
         position: header.position,

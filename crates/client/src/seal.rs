@@ -7,9 +7,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sealcast_crypto::{SecretBytes, leaving_no_trace};
-use sealcast_engine::{Draft, NotSealed, Publisher, Sealed};
+use sealcast_engine::{NotSealed, Publisher, Sealed};
 use sealcast_protocol::{
-    DataTopic, ENVELOPE_OVERHEAD, Frame, Interval, PAYLOAD_MAX, Position, SessionId, SessionKind,
+    BATCH_OVERHEAD_MAX, DataTopic, Draft, ENVELOPE_OVERHEAD, Frame, Interval, PAYLOAD_MAX,
+    Position, SessionId, SessionKind,
 };
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::task::JoinHandle;
@@ -118,7 +119,7 @@ impl Sealer {
     pub(crate) fn payload_max(&self) -> usize {
         let besides = self.topic.as_ref().map_or(0, DataTopic::overhead);
         let taken = self.core.bus.limits().payload_max;
-        let room = taken.saturating_sub(ENVELOPE_OVERHEAD + besides);
+        let room = taken.saturating_sub(ENVELOPE_OVERHEAD + BATCH_OVERHEAD_MAX + besides);
         room.min(PAYLOAD_MAX)
     }
 

@@ -51,6 +51,8 @@ pub struct Verifier {
 struct Known {
     uses: u32,
     last: u64,
+    /// The newest that [`Verifier::verify_again`] found good.
+    said: Option<(Digest, Signature)>,
     /// Of the key's negative.
     table: Option<Comb>,
 }
@@ -82,6 +84,33 @@ impl Verifier {
         }
         key.verify(digest, signature)?;
         self.count(key);
+        Ok(())
+    }
+
+    /// As [`verify`](Self::verify), for a signature that comes several times in a row: from the second
+    /// time on it is compared with what was good before.
+    ///
+    /// # Errors
+    ///
+    /// As [`verify`](Self::verify).
+    pub fn verify_again(
+        &mut self,
+        key: &VerifyingKey,
+        digest: &Digest,
+        signature: &Signature,
+    ) -> Result<(), SignatureError> {
+        let said = Some((*digest, *signature));
+        if let Some(known) = self.keys.get_mut(key)
+            && known.said == said
+        {
+            self.ticks += 1;
+            known.last = self.ticks;
+            return Ok(());
+        }
+        self.verify(key, digest, signature)?;
+        if let Some(known) = self.keys.get_mut(key) {
+            known.said = said;
+        }
         Ok(())
     }
 
@@ -341,6 +370,46 @@ mod tests {
             }
         }
         assert!(tried.0 >= 80 && tried.1 >= 40, "{tried:?}");
+    }
+
+    #[test]
+    fn a_signature_that_came_before_is_good_for_its_key_and_digest_alone() {
+        let keys = [1, 2].map(|seed| SigningKey::generate(&mut Seeded::new(seed)));
+        let publics = keys.each_ref().map(SigningKey::verifying_key);
+        let (said, other) = (digest("a", &[]), digest("b", &[]));
+        let signature = keys[0].sign(&said);
+        let mut verifier = Verifier::default();
+        for _ in 0..3 {
+            assert_eq!(
+                verifier.verify_again(&publics[0], &said, &signature),
+                Ok(())
+            );
+            assert!(
+                verifier
+                    .verify_again(&publics[1], &said, &signature)
+                    .is_err()
+            );
+            assert!(
+                verifier
+                    .verify_again(&publics[0], &other, &signature)
+                    .is_err()
+            );
+            for bit in 0..512 {
+                let mut bytes = *signature.as_bytes();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                let forged = Signature::from_bytes(bytes);
+                assert!(verifier.verify_again(&publics[0], &said, &forged).is_err());
+            }
+        }
+        let of_other = keys[0].sign(&other);
+        assert_eq!(
+            verifier.verify_again(&publics[0], &other, &of_other),
+            Ok(())
+        );
+        assert_eq!(
+            verifier.verify_again(&publics[0], &said, &signature),
+            Ok(())
+        );
     }
 
     #[test]

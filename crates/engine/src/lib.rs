@@ -40,7 +40,7 @@ pub use lineage::{Allowed, Lineage, Tips};
 pub use newcomer::{Newcomer, consented_card};
 pub use parking::{Cause, Change, Missing, Parked, Parking, ParkingLimits, Unopened};
 pub use persist::{Put, Space, persisted};
-pub use publish::{Draft, NewSession, NotSealed, Publisher, Sealed};
+pub use publish::{NewSession, NotSealed, Publisher, Sealed};
 pub use read::{Event, Mode, Reader, Refusal, Reopened};
 pub use share::{Handout, HandoutKey, SharedWith, is_delivered, plan_handouts, wrap_handout};
 pub use track::{Notice, Tracker};

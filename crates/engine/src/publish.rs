@@ -1,19 +1,22 @@
 //! A publisher seals batches of records, inside the store transaction that holds its lane.
 
 use alloc::vec::Vec;
-use core::fmt;
 
 use rand_core::CryptoRng;
 use sealcast_crypto::{Cover, SessionRoot, SigningKey, Walker, WrapKey};
 use sealcast_protocol::{
-    DataTopic, DecodeError, DeviceId, EnvelopeHash, Flags, Frame, Header, InstanceId, LogHash,
+    DataTopic, DecodeError, DeviceId, Draft, EnvelopeHash, Flags, Header, InstanceId, LogHash,
     Position, SealedEnvelope, SessionId, SessionKind, SessionRecord, StreamId, Suite, UserId,
-    Verified, WRAPS_MAX, seal, seal_frame, sign, wrap_root,
+    Verified, WRAPS_MAX, seal_unsigned, sign, sign_batch, wrap_root,
 };
 
 use crate::identity::Identity;
 use crate::lane::{ClockBehind, Lane};
 use crate::view::StreamView;
+
+/// Envelopes that share a signature, at most: with more each would grow by another 32 bytes, and what
+/// a signature costs is by then a small part of each.
+const SIGNED_AT_ONCE_MAX: usize = 16;
 
 /// Seals for one device in one run of its process.
 ///
@@ -42,23 +45,6 @@ struct Checked {
     is_sound: bool,
     /// When this device started another.
     ends: Position,
-}
-
-/// What goes into one envelope.
-pub enum Draft<'a> {
-    /// One record, made at the position where it is sealed.
-    Single(&'a [u8]),
-    /// Several records, each with a time of its own.
-    Frame(&'a Frame),
-}
-
-impl fmt::Debug for Draft<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Single(payload) => write!(f, "Single({} bytes)", payload.len()),
-            Self::Frame(frame) => frame.fmt(f),
-        }
-    }
 }
 
 /// A sealed batch.
@@ -164,12 +150,8 @@ impl Publisher {
     ) -> Result<Sealed, NotSealed> {
         let position = self.position(now, lane, view)?;
         let session = self.ready(now, position, lane, view)?;
-        let flags = Flags {
-            frame: false,
-            backfill: false,
-        };
-        let at = drafts.iter().map(|draft| (position, draft));
-        let sealed = self.seal_all((lane, view), topic, session, flags, at)?;
+        let drafts: Vec<_> = drafts.iter().map(|draft| (position, *draft)).collect();
+        let sealed = self.seal_all((lane, view), topic, session, Flags::default(), &drafts)?;
         if !sealed.envelopes.is_empty() {
             lane.seal_at(position);
         }
@@ -212,15 +194,14 @@ impl Publisher {
             return Err(NotSealed::NeedsSession);
         }
         let flags = Flags {
-            frame: false,
             backfill: true,
+            ..Flags::default()
         };
         let drafts: Vec<_> = records
             .iter()
             .map(|(at, payload)| (*at, Draft::Single(payload.as_ref())))
             .collect();
-        let at = drafts.iter().map(|(at, draft)| (*at, draft));
-        let sealed = self.seal_all((lane, view), None, session, flags, at)?;
+        let sealed = self.seal_all((lane, view), None, session, flags, &drafts)?;
         lane.last = sealed.prev.unwrap_or(lane.last);
         Ok(sealed)
     }
@@ -312,51 +293,64 @@ impl Publisher {
         checked
     }
 
-    fn seal_all<'d>(
+    fn seal_all(
         &mut self,
         (lane, view): (&Lane, &StreamView),
         topic: Option<&DataTopic>,
         session: SessionId,
         flags: Flags,
-        drafts: impl Iterator<Item = (Position, &'d Draft<'d>)>,
+        drafts: &[(Position, Draft<'_>)],
     ) -> Result<Sealed, NotSealed> {
         self.load(view, session)?;
         let Some((_, walker)) = &mut self.walker else {
             return Err(NotSealed::UnknownSession(session));
         };
         let mut sealed = Sealed {
-            envelopes: Vec::new(),
+            envelopes: Vec::with_capacity(drafts.len()),
             position: lane.mark,
             seq: self.seq,
             prev: self.prev,
         };
-        for (position, draft) in drafts {
-            let leaf = walker.leaf(position.0).ok_or(NotSealed::OutOfRange)?;
-            let header = Header {
-                suite: Suite::TreeV1,
-                flags,
-                content: 0,
-                session,
-                position,
-                device: self.device,
-                instance: self.instance,
-                seq: sealed.seq,
-                prev: sealed.prev.unwrap_or(lane.last),
-            };
-            let (signing, stream) = (&self.signing, &self.stream);
-            let on = topic.map_or(&b""[..], |of| of.as_str().as_bytes());
-            let envelope = match draft {
-                Draft::Single(payload) => seal(&leaf, signing, stream, on, &header, payload),
-                Draft::Frame(frame) => seal_frame(&leaf, signing, stream, on, &header, frame),
-            };
-            let mut envelope = envelope.map_err(|_| NotSealed::OutOfRange)?;
-            if let Some(topic) = topic {
-                envelope.bytes = topic.item(&envelope.bytes);
+        let on = topic.map_or(&b""[..], |of| of.as_str().as_bytes());
+        for batch in drafts.chunks(SIGNED_AT_ONCE_MAX) {
+            let is_batch = batch.len() > 1;
+            let mut unsigned = Vec::with_capacity(batch.len());
+            for (position, draft) in batch {
+                let leaf = walker.leaf(position.0).ok_or(NotSealed::OutOfRange)?;
+                let header = Header {
+                    suite: Suite::TreeV1,
+                    flags: Flags {
+                        batch: is_batch,
+                        ..flags
+                    },
+                    content: 0,
+                    session,
+                    position: *position,
+                    device: self.device,
+                    instance: self.instance,
+                    seq: sealed.seq,
+                    prev: sealed.prev.unwrap_or(lane.last),
+                };
+                let envelope = seal_unsigned(&leaf, &self.stream, on, &header, *draft);
+                let envelope = envelope.map_err(|_| NotSealed::OutOfRange)?;
+                sealed.seq = sealed.seq.checked_add(1).ok_or(NotSealed::Exhausted)?;
+                sealed.prev = Some(envelope.hash());
+                sealed.position = *position;
+                unsigned.push(envelope);
             }
-            sealed.seq = sealed.seq.checked_add(1).ok_or(NotSealed::Exhausted)?;
-            sealed.prev = Some(envelope.hash);
-            sealed.position = position;
-            sealed.envelopes.push(envelope);
+            let mut signed = match is_batch {
+                true => sign_batch(&self.signing, unsigned).map_err(|_| NotSealed::OutOfRange)?,
+                false => unsigned
+                    .into_iter()
+                    .map(|of| of.sign(&self.signing))
+                    .collect(),
+            };
+            if let Some(topic) = topic {
+                for envelope in &mut signed {
+                    envelope.bytes = topic.item(&envelope.bytes);
+                }
+            }
+            sealed.envelopes.append(&mut signed);
         }
         Ok(sealed)
     }

@@ -40,10 +40,11 @@ pub(crate) fn envelope(bytes: &[u8]) {
     );
     assert_eq!(view.header().encode(), *view.header_bytes(), "the header");
     let signature = view.signature();
-    let parts: [&[u8]; 4] = [
+    let parts: [&[u8]; 5] = [
         view.header_bytes(),
         view.commitment(),
         view.ciphertext(),
+        view.proof(),
         signature.as_bytes(),
     ];
     assert_eq!(parts.concat(), bytes, "the parts are the whole");
@@ -57,11 +58,12 @@ pub(crate) fn envelope(bytes: &[u8]) {
 fn named(error: DecodeError, bytes: &[u8]) {
     use DecodeError::{Malformed, OutOfRange, TooLong, UnknownFlags, UnknownSuite, UnknownVersion};
     let says = |at: usize, found: u8| bytes.get(at) == Some(&found);
+    let says_batch = bytes.get(2).is_some_and(|flags| flags & 4 != 0);
     let is_so = matches!(error, UnknownVersion { found } if says(0, found) && found != 1)
         || matches!(error, UnknownSuite { found } if says(1, found) && found != 1)
-        || matches!(error, UnknownFlags { found } if says(2, found) && found > 3)
-        || matches!(error, TooLong { len, len_max } if len == bytes.len() && len > len_max)
-        || (error == Malformed && bytes.len() < ENVELOPE_OVERHEAD)
+        || matches!(error, UnknownFlags { found } if says(2, found) && found > 7)
+        || matches!(error, TooLong { len, len_max } if len < bytes.len() && len > len_max)
+        || (error == Malformed && (bytes.len() < ENVELOPE_OVERHEAD || says_batch))
         || (error == OutOfRange && bytes.get(POSITION_AT..POSITION_AT + 2) != Some(&[0, 0]));
     assert!(is_so, "{error}");
 }
@@ -121,6 +123,7 @@ pub(crate) fn sealing(bytes: &[u8]) {
         flags: Flags {
             frame: flags & 1 != 0,
             backfill: flags & 2 != 0,
+            batch: flags & 4 != 0,
         },
         content,
         session: SessionId([2; 16]),

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use arbitrary::{Result, Unstructured};
 use sealcast_crypto::SecretBytes;
 use sealcast_engine::{
-    ControlTopic, Draft, Identity, Lane, Publisher, SharedWith, StreamView, author, genesis,
+    ControlTopic, Identity, Lane, Publisher, SharedWith, StreamView, author, genesis,
     plan_handouts, wrap_handout,
 };
 use sealcast_protocol::{
-    CardList, Grant, Interval, LogBody, LogEntry, LogHash, Position, Revoke, Roles, SessionKind,
-    Settings, Sharing, StreamId, Targets, Unverified, UserId, sign,
+    CardList, Draft, Grant, Interval, LogBody, LogEntry, LogHash, Position, Revoke, Roles,
+    SessionKind, Settings, Sharing, StreamId, Targets, Unverified, UserId, sign,
 };
 
 use crate::seeded::Seeded;

@@ -1,10 +1,10 @@
 //! Envelopes and frames (`spec/envelope.md`).
 
 use anyhow::Context as _;
-use sealcast_crypto::{Cover, SigningKey, Walker, bulk_digest, digest};
+use sealcast_crypto::{Cover, Digest, SigningKey, Walker, bulk_digest, digest};
 use sealcast_protocol::{
-    EnvelopeHash, FRAME_RECORDS_MAX, Flags, Frame, Header, InstanceId, Position, SessionId, Suite,
-    seal,
+    Draft as Content, EnvelopeHash, FRAME_RECORDS_MAX, Flags, Frame, Header, InstanceId, Position,
+    SessionId, Suite, seal, seal_unsigned, sign_batch,
 };
 
 use super::case::Case;
@@ -19,6 +19,8 @@ pub(super) fn cases() -> anyhow::Result<Vec<Case>> {
         altered()?,
         resigned()?,
         elsewhere()?,
+        batches()?,
+        batch_faults()?,
         frames(),
         frame_faults(),
     ]
@@ -37,10 +39,7 @@ impl Draft {
     fn single() -> Self {
         let header = Header {
             suite: Suite::TreeV1,
-            flags: Flags {
-                frame: false,
-                backfill: false,
-            },
+            flags: Flags::default(),
             content: 0,
             session: SessionId([3; 16]),
             position: NOW,
@@ -115,7 +114,7 @@ fn good() -> anyhow::Result<Vec<Case>> {
             draft.plaintext = frame(NOW, &[(NOW.0 - 3, b"21.5"), (NOW.0, b"21.6")]);
         }),
         ("frame-of-a-backfill", "both flags", |draft| {
-            draft.header.flags = Flags { frame: true, backfill: true };
+            draft.header.flags = Flags { frame: true, backfill: true, batch: false };
             draft.plaintext = frame(NOW, &[(NOW.0 + 5, b"")]);
         }),
         ("highest-numbers", "the last position and the last seq", |draft| {
@@ -140,16 +139,21 @@ fn good() -> anyhow::Result<Vec<Case>> {
     Ok(cases)
 }
 
-/// Adds what comes out of a good envelope. `signing-seed` lets an implementation seal it too.
+/// As [`computed`]; `signing-seed` lets an implementation seal it too.
 fn opened(case: Case, draft: &Draft) -> anyhow::Result<Case> {
-    let (sealed, header) = (draft.seal()?, draft.header);
-    let hash = hash(&sealed, draft.topic);
-    Ok(case
-        .hex("signing-seed", anna().device.signing.expose_seed())
-        .ok()
+    let case = case.hex("signing-seed", anna().device.signing.expose_seed());
+    Ok(computed(case, draft, &draft.seal()?))
+}
+
+/// Adds what comes out of a good envelope.
+fn computed(case: Case, draft: &Draft, envelope: &[u8]) -> Case {
+    let (header, hash) = (draft.header, hash(envelope, draft.topic));
+    case.ok()
         .with(
             "flags",
-            u8::from(header.flags.frame) | u8::from(header.flags.backfill) << 1,
+            u8::from(header.flags.frame)
+                | u8::from(header.flags.backfill) << 1
+                | u8::from(header.flags.batch) << 2,
         )
         .with("content", header.content)
         .with("session", header.session)
@@ -159,24 +163,22 @@ fn opened(case: Case, draft: &Draft) -> anyhow::Result<Case> {
         .with("seq", header.seq)
         .with("prev", header.prev)
         .hex("hash", hash)
-        .hex("plaintext", &draft.plaintext))
+        .hex("plaintext", &draft.plaintext)
 }
 
-/// The digest that is signed, put together here once more.
-fn signed_digest(envelope: &[u8], topic: &[u8]) -> sealcast_crypto::Digest {
+/// The digest of an envelope, put together here once more.
+fn own_digest(envelope: &[u8], topic: &[u8]) -> Digest {
     let (header, rest) = envelope.split_at(72);
     let (commitment, rest) = rest.split_at(24);
-    let ciphertext = &rest[..rest.len() - 64];
+    let ciphertext = &rest[..rest.len() - 64 - proof_len(envelope)];
     let content = bulk_digest("sealcast.v1 envelope ciphertext", ciphertext);
     let parts: [&[u8]; 5] = [&STREAM.0, topic, header, commitment, content.as_bytes()];
     digest("sealcast.v1 envelope", &parts)
 }
 
 fn hash(envelope: &[u8], topic: &[u8]) -> [u8; 16] {
-    let signature = &envelope[envelope.len() - 64..];
-    let signed = signed_digest(envelope, topic);
-    let whole = digest("sealcast.v1 envelope hash", &[signed.as_bytes(), signature]);
-    let (halves, _) = whole.as_bytes().as_chunks();
+    let own = own_digest(envelope, topic);
+    let (halves, _) = own.as_bytes().as_chunks();
     halves[0]
 }
 
@@ -190,11 +192,12 @@ fn altered() -> anyhow::Result<Vec<Case>> {
         ("version-2", "version 2", 0, 2, "unknown version"),
         ("suite-0", "suite 0", 1, 0, "unknown suite"),
         ("suite-2", "the suite that is reserved", 1, 2, "unknown suite"),
-        ("flag-4", "a flag without a meaning", 2, 4, "unknown flags"),
+        ("flag-8", "a flag without a meaning", 2, 8, "unknown flags"),
         ("flag-128", "another one", 2, 0x80, "unknown flags"),
         ("position-too-high", "position 2^48 and more", 21, 1, "out of range"),
         ("altered-frame-flag", "the flag of a frame is set", 2, 1, "signature"),
         ("altered-backfill-flag", "the flag of a backfill is set", 2, 2, "signature"),
+        ("altered-batch-flag", "the flag of a batch is set, and no proof is there", 2, 4, "malformed"),
         ("altered-content-hint", "the content hint differs", 3, 1, "signature"),
         ("altered-session", "the session id differs", 19, 2, "signature"),
         ("altered-position", "the position differs by a millisecond", 27, good[27] ^ 1, "signature"),
@@ -250,7 +253,7 @@ fn resigned() -> anyhow::Result<Vec<Case>> {
     let cases = rows.map(|(name, about, at)| {
         let mut envelope = good.clone();
         envelope[at] ^= 1;
-        let signature = anna().device.signing.sign(&signed_digest(&envelope, TOPIC));
+        let signature = anna().device.signing.sign(&own_digest(&envelope, TOPIC));
         envelope.truncate(end - 64);
         envelope.extend_from_slice(signature.as_bytes());
         let about = format!("{about}; the sender has signed it again");
@@ -314,6 +317,112 @@ fn elsewhere() -> anyhow::Result<Vec<Case>> {
             Position::END.0,
         )?,
     ])
+}
+
+/// How long the proof of an envelope is.
+fn proof_len(envelope: &[u8]) -> usize {
+    match envelope[2] & 4 {
+        0 => 0,
+        _ => 2 + 32 * usize::from(envelope[envelope.len() - 65]),
+    }
+}
+
+/// A good batch, its first envelope like any other draft.
+fn batch(count: u32) -> anyhow::Result<Vec<(Draft, Vec<u8>)>> {
+    let mut walker = Walker::new(Cover::whole(&session_root(ROOT)));
+    let (mut drafts, mut unsigned) = (Vec::new(), Vec::new());
+    let mut draft = Draft::single();
+    draft.header.flags.batch = true;
+    for number in 0..count {
+        draft.plaintext = format!("21.{number} C").into_bytes();
+        let leaf = walker.leaf(draft.header.position.0).context("a position")?;
+        let content = Content::Single(&draft.plaintext);
+        let sealed = seal_unsigned(&leaf, &STREAM, TOPIC, &draft.header, content)?;
+        let next = Header {
+            seq: draft.header.seq + 1,
+            prev: sealed.hash(),
+            ..draft.header
+        };
+        unsigned.push(sealed);
+        let header = std::mem::replace(&mut draft.header, next);
+        drafts.push(Draft {
+            header,
+            topic: TOPIC,
+            plaintext: std::mem::take(&mut draft.plaintext),
+        });
+    }
+    let signed = sign_batch(&anna().device.signing, unsigned)?;
+    let bytes = signed.into_iter().map(|of| of.bytes);
+    Ok(drafts.into_iter().zip(bytes).collect())
+}
+
+fn batches() -> anyhow::Result<Vec<Case>> {
+    #[rustfmt::skip]
+    let rows = [
+        ("batch-of-one", "signed as a batch, with nothing beside it", 1, 0),
+        ("batch-first-of-two", "the left one of two", 2, 0),
+        ("batch-last-of-two", "the right one of two", 2, 1),
+        ("batch-last-of-three", "beside a leaf that is not there", 3, 2),
+        ("batch-sixth-of-eleven", "four levels, of which two are on the right", 11, 5),
+        ("batch-first-of-256", "as deep as it may be", 256, 0),
+        ("batch-last-of-256", "the last place that there may be", 256, 255),
+    ];
+    let cases = rows.into_iter().map(|(name, about, count, at)| {
+        let (draft, envelope) = batch(count)?.swap_remove(at);
+        let case = given(name, about, TOPIC, &envelope);
+        Ok(computed(case, &draft, &envelope))
+    });
+    cases.collect()
+}
+
+/// What may be wrong with the proof of the third of five: places and depths that there are not, other
+/// ways up, and signatures of something else.
+fn batch_faults() -> anyhow::Result<Vec<Case>> {
+    let five = batch(5)?;
+    let (good, other) = (&five[2].1, &five[3].1);
+    let end = good.len();
+    let (place, depth, path) = (end - 66, end - 65, end - 66 - 3 * 32);
+    let set = |at: usize, to: u8| {
+        let mut envelope = good.clone();
+        envelope[at] = to;
+        envelope
+    };
+    let lone = |signed: &Digest| {
+        let signature = anna().device.signing.sign(signed);
+        [&good[..end - 64], signature.as_bytes()].concat()
+    };
+    let mut with_others_path = good.clone();
+    with_others_path[path..place].copy_from_slice(&other[path..place]);
+    let short = [&good[..96 + 15], &good[path..]].concat();
+    let cut = [
+        &good[..path],
+        &good[path + 32..place],
+        &[2, 2],
+        &good[end - 64..],
+    ]
+    .concat();
+    let of_none = [&good[..path], &[0, 0], &good[end - 64..]].concat();
+    let of_nine = [&good[..path], &[7; 9 * 32], &[0, 9], &good[end - 64..]].concat();
+    let without_flag = set(2, 0);
+    #[rustfmt::skip]
+    let rows = [
+        ("batch-depth-0", "a tree of a leaf alone", of_none, "malformed"),
+        ("batch-depth-9", "one level too many", of_nine, "malformed"),
+        ("batch-place-outside", "the ninth of eight leaves", set(place, 8), "malformed"),
+        ("batch-proof-cut", "more levels than there is room for", set(depth, 8), "malformed"),
+        ("batch-no-room-for-the-tag", "the proof begins in the tag", short, "malformed"),
+        ("batch-other-place", "the place of its neighbour", set(place, 3), "signature"),
+        ("batch-path-altered", "a node beside its way differs", set(path + 40, good[path + 40] ^ 1), "signature"),
+        ("batch-path-of-another", "the way of its neighbour", with_others_path, "signature"),
+        ("batch-level-missing", "a level is missing", cut, "signature"),
+        ("batch-signed-alone", "the signature is over its own digest", lone(&own_digest(good, TOPIC)), "signature"),
+        ("batch-flag-cleared", "the flag is cleared, and the proof is there", without_flag, "signature"),
+        ("batch-signed-by-another-batch", "the signature of another batch", [&good[..end - 64], &batch(4)?[2].1[end - 64 - 32..]].concat(), "signature"),
+    ];
+    let cases = rows.map(|(name, about, envelope, failure)| {
+        given(name, about, TOPIC, &envelope).fails(failure)
+    });
+    Ok(cases.to_vec())
 }
 
 /// The plaintext of a frame that is sealed at `position`.

@@ -23,6 +23,7 @@ pub use v1::asking::{
     AskItem, Claim, REQUEST_LIFETIME_MS_MAX, Receipt, Refusal, RefusalReason, Solicitation,
     WANTS_MAX, Want,
 };
+pub use v1::batch::{BATCH_MAX, BATCH_OVERHEAD_MAX};
 pub use v1::bundle::{
     Bundle, BundleContext, COVERS_MAX, CoverSpec, KeyUse, OpenBundleError, SealBundleError,
     open_bundle, seal_bundle,
@@ -33,8 +34,8 @@ pub use v1::device::{
 };
 pub use v1::device_list::{Applied, CardList, DEVICES_MAX, DeviceState, LIST_ENTRIES_MAX, ListPin};
 pub use v1::envelope::{
-    BoundEnvelope, ENVELOPE_OVERHEAD, EnvelopeView, Flags, Header, PAYLOAD_MAX, SealError,
-    SealedEnvelope, Suite, VerifiedEnvelope, seal, seal_frame,
+    BoundEnvelope, Draft, ENVELOPE_OVERHEAD, EnvelopeView, PAYLOAD_MAX, SealError, SealedEnvelope,
+    Unsigned, VerifiedEnvelope, seal, seal_unsigned, sign_batch,
 };
 pub use v1::export::{
     EXPORT_COVERS_MAX, EXPORT_HOME_LEN_MAX, EXPORT_KEYS_LEN_MAX, EXPORT_RECORDS_MAX,
@@ -43,6 +44,7 @@ pub use v1::export::{
 };
 pub use v1::fallback::{FALLBACK_PERIOD_MS, FALLBACK_PERIODS, FallbackKey};
 pub use v1::frame::{FRAME_RECORDS_MAX, Frame, OpenFrame, PushError, Record, Records};
+pub use v1::header::{Flags, Header, Suite};
 pub use v1::item::{DataItem, DataTopic, DataTopicError};
 pub use v1::log_entry::{
     DeviceTarget, DeviceTips, Genesis, Grant, LIST_MAX, LaneMode, LogBody, LogEntry, Revoke, Roles,

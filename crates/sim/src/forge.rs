@@ -218,10 +218,7 @@ impl World {
         };
         let header = Header {
             suite: Suite::TreeV1,
-            flags: Flags {
-                frame: false,
-                backfill: false,
-            },
+            flags: Flags::default(),
             content: 0,
             session: like.session,
             position: like.position,

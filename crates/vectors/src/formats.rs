@@ -52,7 +52,13 @@ pub(crate) fn envelopes(given: &mut Given) -> Outcome {
             SIGNED_AGAIN,
         )?;
     }
-    let flags = u8::from(header.flags.frame) + 2 * u8::from(header.flags.backfill);
+    let [frame, backfill, batch] = [
+        header.flags.frame,
+        header.flags.backfill,
+        header.flags.batch,
+    ]
+    .map(u8::from);
+    let flags = frame + 2 * backfill + 4 * batch;
     Lines::default()
         .text("flags", flags)
         .text("content", header.content)

@@ -115,6 +115,7 @@ fn envelope(of: &EnvelopeFacts) -> Facts {
         .with("suite", of.suite)
         .with("frame", of.is_frame)
         .with("backfill", of.is_backfill)
+        .with("batch", of.is_of_batch)
         .with("content", of.content)
         .with("session", of.session.to_string())
         .with("time", rfc3339(of.position))

@@ -2,8 +2,8 @@
 
 use sealcast_crash::Sent;
 use sealcast_crypto::SecretBytes;
-use sealcast_engine::{ControlTopic, Draft, Identity, Lane, Publisher, StreamView, genesis};
-use sealcast_protocol::{CardList, Position, SessionKind, Sharing};
+use sealcast_engine::{ControlTopic, Identity, Lane, Publisher, StreamView, genesis};
+use sealcast_protocol::{CardList, Draft, Position, SessionKind, Sharing};
 
 /// Randomness that a restored machine draws again.
 struct Same(u8);

@@ -15,8 +15,8 @@ use sealcast_crypto::{
     Cover, MessageContext, MessageKey, NodeKey, SessionRoot, SigningKey, StoreKey, UnwrapKey,
     Walker,
 };
-use sealcast_engine::{Draft, Identity, Put, Space};
-use sealcast_protocol::{Frame, OpenFrame, Records, StreamTopics, decode};
+use sealcast_engine::{Identity, Put, Space};
+use sealcast_protocol::{Draft, Frame, OpenFrame, Records, StreamTopics, decode};
 use sealcast_store::{Key, MemoryStore, Store as _};
 use sealcast_traces::Needles;
 

@@ -1,7 +1,7 @@
 //! Faults of `spec/faults.md` that no other file tells a story about.
 
-use sealcast_engine::{Draft, Mode, NotSealed, Publisher, Reader, SharedWith, StreamView};
-use sealcast_protocol::{Interval, Roles, SessionKind};
+use sealcast_engine::{Mode, NotSealed, Publisher, Reader, SharedWith, StreamView};
+use sealcast_protocol::{Draft, Interval, Roles, SessionKind};
 
 use crate::rig::{NOON, OWNER, World, since};
 

@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod asking;
+mod batches;
 mod devices;
 mod fallback;
 mod faults;

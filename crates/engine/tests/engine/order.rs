@@ -256,7 +256,7 @@ fn twin_sealed(world: &mut World, texts: &[&str]) -> Vec<Vec<u8>> {
     let mut lane = of.lane;
     let drafts: Vec<_> = texts
         .iter()
-        .map(|text| sealcast_engine::Draft::Single(text.as_bytes()))
+        .map(|text| sealcast_protocol::Draft::Single(text.as_bytes()))
         .collect();
     // Not advancing over a batch leaves the publisher where it was, as in the original.
     let sealed = of
@@ -374,7 +374,7 @@ fn forged_envelopes_change_nothing_about_honest_ones() {
     let items = world.sealed(OWNER, &["a", "b", "c"]);
     let mut forged = items.clone();
     for item in &mut forged {
-        *item.last_mut().unwrap() ^= 1;
+        item[80] ^= 1;
     }
     let outside = Mode::History(between(NOON.after(1), Position::END));
     let order: Vec<_> = forged.iter().chain(&items).chain(&forged).collect();

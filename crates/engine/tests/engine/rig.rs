@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sealcast_crypto::{SecretBytes, SigningKey, UnwrapKey};
 use sealcast_engine::{
-    Alarm, Allowed, AuthorError, ControlTopic, Draft, Event, Identity, Lane, Lineage, Mode,
-    NewSession, NotSealed, Notice, Output, Publisher, Reader, Refusal, Sealed, SharedWith, Space,
-    StreamView, Tips, author, genesis, plan_handouts, wrap_handout,
+    Alarm, Allowed, AuthorError, ControlTopic, Event, Identity, Lane, Lineage, Mode, NewSession,
+    NotSealed, Notice, Output, Publisher, Reader, Refusal, Sealed, SharedWith, Space, StreamView,
+    Tips, author, genesis, plan_handouts, wrap_handout,
 };
 use sealcast_protocol::{
-    CardList, DeviceId, DeviceTarget, DeviceTips, Grant, Header, Interval, ListBody, LogBody,
-    LogHash, Position, Revoke, Roles, SessionId, SessionKind, Sharing, StreamId, StreamTopics,
-    Targets, UserId,
+    CardList, DeviceId, DeviceTarget, DeviceTips, Draft, Grant, Header, Interval, ListBody,
+    LogBody, LogHash, Position, Revoke, Roles, SessionId, SessionKind, Sharing, StreamId,
+    StreamTopics, Targets, UserId,
 };
 
 use crate::rng::Seeded;

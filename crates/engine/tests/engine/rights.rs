@@ -1,8 +1,8 @@
 //! Rights: what may be written, sealed and delivered.
 
-use sealcast_engine::{Alarm, AuthorError, Draft, Mode, NotSealed, Reader, Refusal, author};
+use sealcast_engine::{Alarm, AuthorError, Mode, NotSealed, Reader, Refusal, author};
 use sealcast_protocol::{
-    Interval, LogBody, LogEntry, LogHash, Position, Revoke, Roles, SessionKind, Settings,
+    Draft, Interval, LogBody, LogEntry, LogHash, Position, Revoke, Roles, SessionKind, Settings,
     StreamTopics, Targets, sign,
 };
 
@@ -375,8 +375,8 @@ fn a_session_is_used_as_its_record_says() {
     world.put_key_item(past.record.wire());
     let past = past.session;
     let flags = |backfill| sealcast_protocol::Flags {
-        frame: false,
         backfill,
+        ..sealcast_protocol::Flags::default()
     };
     for (by, session, flags, position, told) in [
         (OWNER, live, flags(false), NOON, "forged\n"),

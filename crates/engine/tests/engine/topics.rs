@@ -1,7 +1,7 @@
 //! Topics below a stream: bound into each envelope, and no part of the order.
 
-use sealcast_engine::{Draft, Event, Mode, Reader};
-use sealcast_protocol::{DataItem, DataTopic, Interval};
+use sealcast_engine::{Event, Mode, Reader};
+use sealcast_protocol::{DataItem, DataTopic, Draft, Interval};
 
 use crate::rig::{OWNER, World};
 

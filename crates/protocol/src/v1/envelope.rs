@@ -17,151 +17,21 @@ use sealcast_crypto::{
 };
 
 use crate::encoding::DecodeError;
-use crate::ids::{DeviceId, EnvelopeHash, InstanceId, Position, SessionId, StreamId};
+use crate::ids::{EnvelopeHash, Position, StreamId};
 use crate::signed::VerifyError;
+use crate::v1::batch::{BATCH_MAX, BATCH_OVERHEAD_MAX, Proof, Tree};
 use crate::v1::frame::Frame;
+use crate::v1::header::{Flags, Header};
 
-/// Bytes that an envelope adds to its plaintext: header, commitment, tag and signature.
+/// Bytes that an envelope adds to its plaintext: header, commitment, tag and signature. One that is
+/// signed with others has up to [`BATCH_OVERHEAD_MAX`] more.
 pub const ENVELOPE_OVERHEAD: usize = HEADER_LEN + COMMITMENT_LEN + TAG_LEN + SIGNATURE_LEN;
 /// Longest plaintext of an envelope, in bytes: 16 MiB, and room for a frame's own fields.
 pub const PAYLOAD_MAX: usize = (16 << 20) + (64 << 10);
 
 const SIGNATURE_LEN: usize = 64;
-const VERSION: u8 = 1;
 const SIGN_LABEL: &str = "sealcast.v1 envelope";
 const CIPHERTEXT_LABEL: &str = "sealcast.v1 envelope ciphertext";
-const HASH_LABEL: &str = "sealcast.v1 envelope hash";
-
-/// How an envelope is sealed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Suite {
-    /// `sealcast.tree.v1`: keys from the key tree, AES-256-GCM-SIV, Ed25519.
-    TreeV1,
-}
-
-impl Suite {
-    fn byte(self) -> u8 {
-        match self {
-            Self::TreeV1 => 1,
-        }
-    }
-
-    fn from_byte(found: u8) -> Result<Self, DecodeError> {
-        match found {
-            1 => Ok(Self::TreeV1),
-            _ => Err(DecodeError::UnknownSuite { found }),
-        }
-    }
-}
-
-/// What kind of envelope it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Flags {
-    /// The plaintext is a frame of several records.
-    pub frame: bool,
-    /// The envelope belongs to a backfill session.
-    pub backfill: bool,
-}
-
-impl Flags {
-    const FRAME: u8 = 1;
-    const BACKFILL: u8 = 2;
-
-    fn byte(self) -> u8 {
-        (u8::from(self.frame) * Self::FRAME) | (u8::from(self.backfill) * Self::BACKFILL)
-    }
-
-    fn from_byte(found: u8) -> Result<Self, DecodeError> {
-        if found & !(Self::FRAME | Self::BACKFILL) != 0 {
-            return Err(DecodeError::UnknownFlags { found });
-        }
-        Ok(Self {
-            frame: found & Self::FRAME != 0,
-            backfill: found & Self::BACKFILL != 0,
-        })
-    }
-}
-
-/// What an envelope says about itself in clear. All of it is signed, and bound into the key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Header {
-    /// How the envelope is sealed.
-    pub suite: Suite,
-    /// What kind of envelope it is.
-    pub flags: Flags,
-    /// What the plaintext is, as far as the publisher wants everyone to know; 0 says nothing.
-    pub content: u8,
-    /// The session whose keys seal it.
-    pub session: SessionId,
-    /// Where in the session's key tree it is sealed.
-    pub position: Position,
-    /// The device that sealed and signed it.
-    pub device: DeviceId,
-    /// The run of the publishing process.
-    pub instance: InstanceId,
-    /// Counts the envelopes of the instance on this stream, from 0.
-    pub seq: u32,
-    /// The envelope before this one on this stream, whatever its topic; [`EnvelopeHash::NONE`] for
-    /// none.
-    pub prev: EnvelopeHash,
-}
-
-impl Header {
-    /// The 72 bytes that travel.
-    pub fn encode(&self) -> [u8; HEADER_LEN] {
-        let mut bytes = [0; HEADER_LEN];
-        let mut at = 0;
-        let mut put = |field: &[u8]| {
-            bytes[at..at + field.len()].copy_from_slice(field);
-            at += field.len();
-        };
-        put(&[VERSION, self.suite.byte(), self.flags.byte(), self.content]);
-        put(&self.session.0);
-        put(&self.position.0.to_be_bytes());
-        put(&self.device.0);
-        put(&self.instance.0);
-        put(&self.seq.to_be_bytes());
-        put(&self.prev.0);
-        assert!(at == HEADER_LEN, "the fields fill the header");
-        bytes
-    }
-
-    /// Reads the 72 bytes that travel.
-    ///
-    /// # Errors
-    ///
-    /// Fails when version, suite or flags are not known, or the position is outside the key tree.
-    pub fn decode(bytes: &[u8; HEADER_LEN]) -> Result<Self, DecodeError> {
-        let mut rest = bytes.as_slice();
-        let [version, suite, flags, content] = take(&mut rest)?;
-        if version != VERSION {
-            return Err(DecodeError::UnknownVersion { found: version });
-        }
-        let header = Self {
-            suite: Suite::from_byte(suite)?,
-            flags: Flags::from_byte(flags)?,
-            content,
-            session: SessionId(take(&mut rest)?),
-            position: Position(u64::from_be_bytes(take(&mut rest)?)),
-            device: DeviceId(take(&mut rest)?),
-            instance: InstanceId(take(&mut rest)?),
-            seq: u32::from_be_bytes(take(&mut rest)?),
-            prev: EnvelopeHash(take(&mut rest)?),
-        };
-        match header.position < Position::END {
-            true => Ok(header),
-            false => Err(DecodeError::OutOfRange),
-        }
-    }
-}
-
-fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], DecodeError> {
-    let (field, behind) = rest
-        .split_first_chunk::<N>()
-        .ok_or(DecodeError::Malformed)?;
-    *rest = behind;
-    Ok(*field)
-}
 
 /// An envelope whose shape is right, and of which nothing may be believed yet.
 #[derive(Clone, Copy)]
@@ -170,6 +40,8 @@ pub struct EnvelopeView<'a> {
     header_bytes: &'a [u8; HEADER_LEN],
     commitment: &'a [u8; COMMITMENT_LEN],
     ciphertext: &'a [u8],
+    /// What of its batch stands between ciphertext and signature.
+    proof: Option<Proof<'a>>,
     signature: &'a [u8; SIGNATURE_LEN],
 }
 
@@ -180,31 +52,40 @@ impl<'a> EnvelopeView<'a> {
     ///
     /// Fails when they are too few or too many, or the header is none that can be opened here.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let len_max = ENVELOPE_OVERHEAD + PAYLOAD_MAX;
-        if bytes.len() > len_max {
-            return Err(DecodeError::TooLong {
-                len: bytes.len(),
-                len_max,
-            });
+        if bytes.len() < ENVELOPE_OVERHEAD {
+            return Err(DecodeError::Malformed);
         }
-        let parts = |bytes: &'a [u8]| {
-            let (header_bytes, rest) = bytes.split_first_chunk()?;
+        let parts = || {
+            let (header, rest) = bytes.split_first_chunk()?;
             let (commitment, rest) = rest.split_first_chunk()?;
-            let (ciphertext, signature) = rest.split_last_chunk()?;
-            (ciphertext.len() >= TAG_LEN).then_some((
-                header_bytes,
-                commitment,
-                ciphertext,
-                signature,
-            ))
+            let (rest, signature) = rest.split_last_chunk()?;
+            Some((header, commitment, rest, signature))
         };
-        let (header_bytes, commitment, ciphertext, signature) =
-            parts(bytes).ok_or(DecodeError::Malformed)?;
+        let (header_bytes, commitment, rest, signature) = parts().ok_or(DecodeError::Malformed)?;
+        let header = Header::decode(header_bytes)?;
+        let (ciphertext, proof) = match header.flags.batch {
+            true => {
+                let (ciphertext, proof) = Proof::split(rest).ok_or(DecodeError::Malformed)?;
+                (ciphertext, Some(proof))
+            }
+            false => (rest, None),
+        };
+        match ciphertext.len().checked_sub(TAG_LEN) {
+            None => return Err(DecodeError::Malformed),
+            Some(0..=PAYLOAD_MAX) => {}
+            Some(len) => {
+                return Err(DecodeError::TooLong {
+                    len,
+                    len_max: PAYLOAD_MAX,
+                });
+            }
+        }
         Ok(Self {
-            header: Header::decode(header_bytes)?,
+            header,
             header_bytes,
             commitment,
             ciphertext,
+            proof,
             signature,
         })
     }
@@ -229,7 +110,12 @@ impl<'a> EnvelopeView<'a> {
         self.ciphertext
     }
 
-    /// The signature.
+    /// Where it is in its batch, as it travels; empty where it was signed by itself.
+    pub fn proof(&self) -> &'a [u8] {
+        self.proof.map_or(&[], |proof| proof.bytes())
+    }
+
+    /// The signature: of the envelope alone, or of its batch.
     pub fn signature(&self) -> Signature {
         Signature::from_bytes(*self.signature)
     }
@@ -243,9 +129,8 @@ impl<'a> EnvelopeView<'a> {
             topic,
             header: self.header_bytes,
         };
-        let digest = signed_digest(&context, self.commitment, self.ciphertext);
+        let digest = own_digest(&context, self.commitment, self.ciphertext);
         BoundEnvelope {
-            hash: envelope_hash(&digest, &self.signature()),
             view: self,
             context,
             digest,
@@ -269,7 +154,7 @@ impl<'a> EnvelopeView<'a> {
     /// What the next envelope's `prev` says. Costs a pass over the ciphertext; [`bind`](Self::bind)
     /// where the signature is checked too.
     pub fn hash(&self, stream: &StreamId, topic: &[u8]) -> EnvelopeHash {
-        self.bind(stream, topic).hash
+        self.bind(stream, topic).hash()
     }
 }
 
@@ -285,7 +170,6 @@ pub struct BoundEnvelope<'a> {
     view: EnvelopeView<'a>,
     context: MessageContext<'a>,
     digest: Digest,
-    hash: EnvelopeHash,
 }
 
 impl<'a> BoundEnvelope<'a> {
@@ -296,7 +180,7 @@ impl<'a> BoundEnvelope<'a> {
 
     /// What the next envelope's `prev` says; not to be believed before the signature holds.
     pub fn hash(&self) -> EnvelopeHash {
-        self.hash
+        envelope_hash(&self.digest)
     }
 
     /// Checks the signature, without another pass over the ciphertext.
@@ -305,12 +189,17 @@ impl<'a> BoundEnvelope<'a> {
     ///
     /// Fails when `key` did not sign exactly this envelope for this stream and topic.
     pub fn verify(self, key: &VerifyingKey) -> Result<VerifiedEnvelope<'a>, VerifyError> {
-        key.verify(&self.digest, &self.view.signature())
+        let signed = self
+            .view
+            .proof
+            .map_or(self.digest, |of| of.root(&self.digest));
+        key.verify(&signed, &self.view.signature())
             .map_err(|_| VerifyError::BadSignature)?;
         Ok(VerifiedEnvelope(self))
     }
 
-    /// As [`verify`](Self::verify), faster where few keys sign much.
+    /// As [`verify`](Self::verify), faster where few keys sign much, and for the second and later
+    /// envelopes of a batch.
     ///
     /// # Errors
     ///
@@ -320,9 +209,12 @@ impl<'a> BoundEnvelope<'a> {
         verifier: &mut Verifier,
         key: &VerifyingKey,
     ) -> Result<VerifiedEnvelope<'a>, VerifyError> {
-        verifier
-            .verify(key, &self.digest, &self.view.signature())
-            .map_err(|_| VerifyError::BadSignature)?;
+        let signature = self.view.signature();
+        match self.view.proof {
+            Some(proof) => verifier.verify_again(key, &proof.root(&self.digest), &signature),
+            None => verifier.verify(key, &self.digest, &signature),
+        }
+        .map_err(|_| VerifyError::BadSignature)?;
         Ok(VerifiedEnvelope(self))
     }
 }
@@ -345,7 +237,7 @@ impl<'a> VerifiedEnvelope<'a> {
 
     /// What the next envelope's `prev` says.
     pub fn hash(&self) -> EnvelopeHash {
-        self.0.hash
+        self.0.hash()
     }
 
     /// Opens the envelope with the leaf of its position. Whether the key or the ciphertext was
@@ -384,14 +276,94 @@ impl fmt::Debug for SealedEnvelope {
     }
 }
 
-/// Seals and signs a message. The plaintext is copied once, into the buffer that travels, and
-/// encrypted there.
-///
-/// `leaf` must be the leaf of the header's position in the header's session.
+/// An envelope that is sealed and not signed yet.
+pub struct Unsigned {
+    bytes: Vec<u8>,
+    digest: Digest,
+    flags: Flags,
+}
+
+impl Unsigned {
+    /// What the next envelope's `prev` says.
+    pub fn hash(&self) -> EnvelopeHash {
+        envelope_hash(&self.digest)
+    }
+
+    /// Signs it by itself; as a batch of one where its header says that it is of a batch.
+    pub fn sign(self, signing: &SigningKey) -> SealedEnvelope {
+        if self.flags.batch {
+            let tree = Tree::of([self.digest].into_iter());
+            let signature = signing.sign(tree.root());
+            return self.finish(Some((&tree, 0)), &signature);
+        }
+        let signature = signing.sign(&self.digest);
+        self.finish(None, &signature)
+    }
+
+    fn finish(mut self, of: Option<(&Tree, usize)>, signature: &Signature) -> SealedEnvelope {
+        let hash = self.hash();
+        if let Some((tree, place)) = of {
+            tree.write_proof(place, &mut self.bytes);
+        }
+        self.bytes.extend_from_slice(signature.as_bytes());
+        SealedEnvelope {
+            bytes: self.bytes,
+            hash,
+        }
+    }
+}
+
+impl fmt::Debug for Unsigned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Unsigned({}, {} bytes)", self.hash(), self.bytes.len())
+    }
+}
+
+/// Signs several envelopes at once; each of them is checked without the others.
 ///
 /// # Errors
 ///
-/// Fails when the plaintext is longer than [`PAYLOAD_MAX`] or the position is outside the key tree.
+/// Fails when there are more than [`BATCH_MAX`], or when the header of one does not say that it is of
+/// a batch.
+pub fn sign_batch(
+    signing: &SigningKey,
+    batch: Vec<Unsigned>,
+) -> Result<Vec<SealedEnvelope>, SealError> {
+    let is_batch = batch.iter().all(|of| of.flags.batch) && batch.len() <= BATCH_MAX;
+    if !is_batch {
+        return Err(SealError::NoBatch);
+    }
+    let tree = Tree::of(batch.iter().map(|of| of.digest));
+    let signature = signing.sign(tree.root());
+    let places = batch.into_iter().enumerate();
+    let signed = places.map(|(place, of)| of.finish(Some((&tree, place)), &signature));
+    Ok(signed.collect())
+}
+
+/// What goes into one envelope.
+#[derive(Clone, Copy)]
+pub enum Draft<'a> {
+    /// One record, made at the position where it is sealed.
+    Single(&'a [u8]),
+    /// Several records, each with a time of its own. The header says then that it is a frame, whatever
+    /// its flag was.
+    Frame(&'a Frame),
+}
+
+impl fmt::Debug for Draft<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Single(payload) => write!(f, "Single({} bytes)", payload.len()),
+            Self::Frame(frame) => frame.fmt(f),
+        }
+    }
+}
+
+/// Seals and signs a message, as [`seal_unsigned`] and [`Unsigned::sign`] do.
+///
+/// # Errors
+///
+/// As [`seal_unsigned`].
 pub fn seal(
     leaf: &Leaf<'_>,
     signing: &SigningKey,
@@ -400,50 +372,34 @@ pub fn seal(
     header: &Header,
     plaintext: &[u8],
 ) -> Result<SealedEnvelope, SealError> {
-    let write = |buffer: &mut Vec<u8>| buffer.extend_from_slice(plaintext);
-    seal_written(
-        leaf,
-        signing,
-        (stream, topic),
-        header,
-        plaintext.len(),
-        write,
-    )
+    let sealed = seal_unsigned(leaf, stream, topic, header, Draft::Single(plaintext))?;
+    Ok(sealed.sign(signing))
 }
 
-/// Seals and signs a frame, as [`seal`] does its [`plaintext`](Frame::plaintext). The header says
-/// that it is one, whatever its flag was.
+/// Seals a message. The plaintext is copied once, into the buffer that travels, and encrypted there.
+///
+/// `leaf` must be the leaf of the header's position in the header's session.
 ///
 /// # Errors
 ///
-/// As [`seal`], and when there is no record in it.
-pub fn seal_frame(
+/// Fails when the plaintext is longer than [`PAYLOAD_MAX`], the position is outside the key tree, or
+/// there is no record in a frame.
+pub fn seal_unsigned(
     leaf: &Leaf<'_>,
-    signing: &SigningKey,
     stream: &StreamId,
     topic: &[u8],
     header: &Header,
-    frame: &Frame,
-) -> Result<SealedEnvelope, SealError> {
-    if frame.is_empty() {
-        return Err(SealError::EmptyFrame);
-    }
+    draft: Draft<'_>,
+) -> Result<Unsigned, SealError> {
     let mut header = *header;
-    header.flags.frame = true;
-    let len = frame.plaintext_len(header.position);
-    let write = |buffer: &mut Vec<u8>| frame.write(header.position, buffer);
-    seal_written(leaf, signing, (stream, topic), &header, len, write)
-}
-
-/// Seals the `len` bytes that `write` appends.
-fn seal_written(
-    leaf: &Leaf<'_>,
-    signing: &SigningKey,
-    (stream, topic): (&StreamId, &[u8]),
-    header: &Header,
-    len: usize,
-    write: impl FnOnce(&mut Vec<u8>),
-) -> Result<SealedEnvelope, SealError> {
+    let len = match draft {
+        Draft::Single(payload) => payload.len(),
+        Draft::Frame(frame) if frame.is_empty() => return Err(SealError::EmptyFrame),
+        Draft::Frame(frame) => {
+            header.flags.frame = true;
+            frame.plaintext_len(header.position)
+        }
+    };
     if len > PAYLOAD_MAX {
         return Err(SealError::TooLong { len });
     }
@@ -458,22 +414,25 @@ fn seal_written(
     };
     let key = MessageKey::derive(leaf, &context);
     let commitment = key.commitment();
-    let mut bytes = Vec::with_capacity(ENVELOPE_OVERHEAD + len);
+    let of_batch = usize::from(header.flags.batch) * BATCH_OVERHEAD_MAX;
+    let mut bytes = Vec::with_capacity(ENVELOPE_OVERHEAD + of_batch + len);
     bytes.extend_from_slice(&header_bytes);
     bytes.extend_from_slice(&commitment);
-    write(&mut bytes);
+    match draft {
+        Draft::Single(payload) => bytes.extend_from_slice(payload),
+        Draft::Frame(frame) => frame.write(header.position, &mut bytes),
+    }
     key.seal_in_place(&context, &mut bytes, HEADER_LEN + COMMITMENT_LEN);
     let ciphertext = bytes.get(HEADER_LEN + COMMITMENT_LEN..).unwrap_or_default();
-    let digest = signed_digest(&context, &commitment, ciphertext);
-    let signature = signing.sign(&digest);
-    bytes.extend_from_slice(signature.as_bytes());
-    Ok(SealedEnvelope {
+    Ok(Unsigned {
+        digest: own_digest(&context, &commitment, ciphertext),
         bytes,
-        hash: envelope_hash(&digest, &signature),
+        flags: header.flags,
     })
 }
 
-fn signed_digest(
+/// What is signed of an envelope, by itself or with those of others.
+fn own_digest(
     context: &MessageContext<'_>,
     commitment: &[u8; COMMITMENT_LEN],
     ciphertext: &[u8],
@@ -484,9 +443,8 @@ fn signed_digest(
     digest(SIGN_LABEL, &parts)
 }
 
-fn envelope_hash(signed: &Digest, signature: &Signature) -> EnvelopeHash {
-    let whole = digest(HASH_LABEL, &[signed.as_bytes(), signature.as_bytes()]);
-    EnvelopeHash(first_half(&whole))
+fn envelope_hash(own: &Digest) -> EnvelopeHash {
+    EnvelopeHash(first_half(own))
 }
 
 /// What short ids keep of a hash.
@@ -512,4 +470,7 @@ pub enum SealError {
     /// There is no record in the frame.
     #[error("a frame has at least one record")]
     EmptyFrame,
+    /// Too many envelopes for one signature, or one whose header does not say that it is of a batch.
+    #[error("a batch has at most {BATCH_MAX} envelopes, and all of them say that they are of one")]
+    NoBatch,
 }

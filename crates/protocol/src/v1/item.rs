@@ -8,7 +8,8 @@ use core::str::FromStr;
 
 use crate::encoding::DecodeError;
 use crate::ids::{EnvelopeHash, StreamId};
-use crate::v1::envelope::{BoundEnvelope, EnvelopeView, Header};
+use crate::v1::envelope::{BoundEnvelope, EnvelopeView};
+use crate::v1::header::Header;
 
 /// The first byte of an item that names a topic. No version of an envelope is as high.
 const WITH_TOPIC: u8 = 0x80;

@@ -1,6 +1,7 @@
 //! Version 1 of every format. `lib.rs` re-exports it as the latest.
 
 pub(crate) mod asking;
+pub(crate) mod batch;
 pub(crate) mod bundle;
 pub(crate) mod device;
 pub(crate) mod device_list;
@@ -8,6 +9,7 @@ pub(crate) mod envelope;
 pub(crate) mod export;
 pub(crate) mod fallback;
 pub(crate) mod frame;
+pub(crate) mod header;
 pub(crate) mod item;
 pub(crate) mod log_clock;
 pub(crate) mod log_entry;

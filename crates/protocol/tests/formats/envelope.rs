@@ -3,9 +3,9 @@ use sealcast_crypto::{
     Cover, Digest, OpenError, SessionRoot, SigningKey, Walker, bulk_digest, digest,
 };
 use sealcast_protocol::{
-    DecodeError, DeviceId, ENVELOPE_OVERHEAD, EnvelopeHash, EnvelopeView, Flags, Header,
-    InstanceId, PAYLOAD_MAX, Position, SealError, SealedEnvelope, SessionId, StreamId, Suite,
-    VerifyError, seal,
+    BATCH_MAX, DecodeError, DeviceId, Draft, ENVELOPE_OVERHEAD, EnvelopeHash, EnvelopeView, Flags,
+    Header, InstanceId, PAYLOAD_MAX, Position, SealError, SealedEnvelope, SessionId, StreamId,
+    Suite, Unsigned, VerifyError, seal, seal_unsigned, sign_batch,
 };
 
 use crate::support::{NOW, STREAM, flips};
@@ -34,10 +34,59 @@ fn the_hash_is_the_same_when_sealed_before_and_after_verification() {
     assert_eq!(view.bind(&STREAM, TOPIC).hash(), sealed.hash);
     assert_eq!(verified.hash(), sealed.hash);
     assert_ne!(view.hash(&STREAM, b"other"), sealed.hash);
-    let mut other = sealed.bytes.clone();
-    other[179] ^= 1;
-    let other = EnvelopeView::parse(&other).unwrap();
-    assert_ne!(other.hash(&STREAM, TOPIC), sealed.hash);
+    for (at, is_same) in [(99, false), (115, false), (116, true), (179, true)] {
+        let mut other = sealed.bytes.clone();
+        other[at] ^= 1;
+        let other = EnvelopeView::parse(&other).unwrap();
+        assert_eq!(other.hash(&STREAM, TOPIC) == sealed.hash, is_same, "{at}");
+    }
+}
+
+#[test]
+fn envelopes_of_a_batch_verify_each_by_itself_and_cost_130_bytes_more_with_sixteen() {
+    let headers = (0..16).map(|seq| Header { seq, ..of_batch() });
+    let unsigned = headers.clone().map(|header| unsigned(&header, b"21.5"));
+    let hashes: Vec<_> = unsigned.clone().map(|of| of.hash()).collect();
+    let sealed = sign_batch(&signing(), unsigned.collect()).unwrap();
+    for (sealed, hash) in sealed.iter().zip(hashes) {
+        assert_eq!(sealed.hash, hash);
+        assert_eq!(sealed.bytes.len(), 4 + ENVELOPE_OVERHEAD + 130);
+        let opened = opened(&sealed.bytes, &STREAM, TOPIC);
+        assert_eq!(opened, Ok(Ok(b"21.5".to_vec())));
+    }
+}
+
+#[test]
+fn what_does_not_say_that_it_is_of_a_batch_is_not_signed_as_one() {
+    let alone = vec![unsigned(&of_batch(), b""), unsigned(&header(), b"")];
+    let refused = sign_batch(&signing(), alone).unwrap_err();
+    assert_eq!(refused, SealError::NoBatch);
+    let many = (0..=BATCH_MAX).map(|_| unsigned(&of_batch(), b""));
+    let refused = sign_batch(&signing(), many.collect()).unwrap_err();
+    assert_eq!(refused, SealError::NoBatch);
+    let one = unsigned(&of_batch(), b"21.5").sign(&signing());
+    assert_eq!(one.bytes.len(), 4 + ENVELOPE_OVERHEAD + 34);
+    assert_eq!(opened(&one.bytes, &STREAM, TOPIC), Ok(Ok(b"21.5".to_vec())));
+}
+
+/// fault 4, fault 6
+#[test]
+fn an_envelope_of_a_batch_with_any_byte_changed_neither_parses_nor_verifies() {
+    let batch = vec![
+        unsigned(&of_batch(), b"21.5"),
+        unsigned(&of_batch(), b"21.6"),
+    ];
+    let sealed = sign_batch(&signing(), batch).unwrap();
+    for flipped in flips(&sealed[1].bytes) {
+        let opened = opened(&flipped, &STREAM, TOPIC);
+        assert!(
+            matches!(
+                opened,
+                Err(Fault::Decode(_) | Fault::Verify(VerifyError::BadSignature))
+            ),
+            "{opened:?}"
+        );
+    }
 }
 
 /// fault 4, fault 6
@@ -173,7 +222,8 @@ fn unknown_version_suite_and_flags_are_refused_each_by_name() {
     assert_eq!(refusal(0, 2), DecodeError::UnknownVersion { found: 2 });
     assert_eq!(refusal(0, 0), DecodeError::UnknownVersion { found: 0 });
     assert_eq!(refusal(1, 2), DecodeError::UnknownSuite { found: 2 });
-    assert_eq!(refusal(2, 4), DecodeError::UnknownFlags { found: 4 });
+    assert_eq!(refusal(2, 8), DecodeError::UnknownFlags { found: 8 });
+    assert_eq!(refusal(2, 4), DecodeError::Malformed);
     assert_eq!(refusal(20, 1), DecodeError::OutOfRange);
 }
 
@@ -188,7 +238,8 @@ fn lengths_are_bounded_on_both_sides() {
         Err(DecodeError::Malformed)
     );
 
-    let long = vec![0; PAYLOAD_MAX + ENVELOPE_OVERHEAD + 1];
+    let mut long = vec![0; PAYLOAD_MAX + ENVELOPE_OVERHEAD + 1];
+    long[..2].fill(1);
     let refused = EnvelopeView::parse(&long).map(|_| ());
     assert!(
         matches!(refused, Err(DecodeError::TooLong { .. })),
@@ -247,7 +298,7 @@ proptest! {
     }), plausible in any::<bool>()) {
         if plausible {
             bytes[..2].fill(1);
-            bytes[2] &= 3;
+            bytes[2] &= 7;
             bytes[20..22].fill(0);
         }
         match Header::decode(&bytes) {
@@ -282,16 +333,19 @@ fn any_header() -> impl Strategy<Value = Header> {
         prop::array::uniform16(0_u8..),
     );
     let rest = (
-        any::<bool>(),
-        any::<bool>(),
+        prop::array::uniform3(any::<bool>()),
         any::<u8>(),
         any::<u32>(),
         0..Position::END.0,
     );
     (ids, rest).prop_map(
-        |((session, device, instance, prev), (frame, backfill, content, seq, position))| Header {
+        |((session, device, instance, prev), (flags, content, seq, position))| Header {
             suite: Suite::TreeV1,
-            flags: Flags { frame, backfill },
+            flags: Flags {
+                frame: flags[0],
+                backfill: flags[1],
+                batch: flags[2],
+            },
             content,
             session: SessionId(session),
             position: Position(position),
@@ -325,6 +379,18 @@ fn sealed(header: &Header, payload: &[u8]) -> SealedEnvelope {
     let mut walker = walker();
     let leaf = walker.leaf(header.position.0).unwrap();
     seal(&leaf, &signing(), &STREAM, TOPIC, header, payload).unwrap()
+}
+
+fn of_batch() -> Header {
+    let mut header = header();
+    header.flags.batch = true;
+    header
+}
+
+fn unsigned(header: &Header, payload: &[u8]) -> Unsigned {
+    let mut walker = walker();
+    let leaf = walker.leaf(header.position.0).unwrap();
+    seal_unsigned(&leaf, &STREAM, TOPIC, header, Draft::Single(payload)).unwrap()
 }
 
 fn sign_again(bytes: &mut [u8], stream: &StreamId, topic: &[u8]) {

@@ -2,12 +2,12 @@
 
 use sealcast_crypto::{Cover, SessionRoot, SigningKey, UnwrapKey, Walker, digest};
 use sealcast_protocol::{
-    BundleContext, Card, CardList, CardRevocation, Claim, Consent, CoverSpec, DeviceId,
+    BundleContext, Card, CardList, CardRevocation, Claim, Consent, CoverSpec, DeviceId, Draft,
     EnvelopeHash, Export, ExportedCover, ExportedSession, FallbackKey, Flags, Frame, Header,
     InstanceId, Interval, KeyExport, KeyUse, ListBody, ListPin, LogHash, PairingItem,
     PairingRequest, Position, Receipt, Refusal, RefusalReason, RequestId, SessionId, SessionKind,
     SessionRecord, Solicitation, StreamId, Suite, Ticket, UserId, Want, encode, open_bundle,
-    seal_bundle, seal_frame, sign, wrap_key_hash,
+    seal_bundle, seal_unsigned, sign, wrap_key_hash,
 };
 
 use crate::support::{Seeded, hex};
@@ -52,7 +52,8 @@ fn the_example_of_the_envelope_page_is_true() {
     let signing = SigningKey::from_seed(&[9; 32]);
     let mut walker = Walker::new(Cover::whole(&session_root()));
     let leaf = walker.leaf(TIME.0).unwrap();
-    let sealed = seal_frame(&leaf, &signing, &STREAM, b"temp", &header, &frame).unwrap();
+    let sealed = seal_unsigned(&leaf, &STREAM, b"temp", &header, Draft::Frame(&frame));
+    let sealed = sealed.unwrap().sign(&signing);
     shown_in(
         include_str!("../../../../spec/envelope.md"),
         &[

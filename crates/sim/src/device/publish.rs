@@ -78,8 +78,8 @@ impl Acting<'_> {
         let now = self.now();
         let frames: Vec<_> = batch.iter().map(|of| framed(of, now.0)).collect();
         let drafts = batch.iter().zip(&frames).map(|(draft, frame)| match draft {
-            Draft::Single(payload) => sealcast_engine::Draft::Single(payload),
-            Draft::Frame(_) => sealcast_engine::Draft::Frame(frame),
+            Draft::Single(payload) => sealcast_protocol::Draft::Single(payload),
+            Draft::Frame(_) => sealcast_protocol::Draft::Frame(frame),
         });
         let drafts: Vec<_> = drafts.collect();
         self.effect("keep its lane")?;

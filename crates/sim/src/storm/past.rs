@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use sealcast_crypto::{SecretBytes, SigningKey, UnwrapKey};
 use sealcast_engine::{
-    ControlTopic, Draft, Identity, Lane, NotSealed, Output, Publisher, StreamView, author, genesis,
+    ControlTopic, Identity, Lane, NotSealed, Output, Publisher, StreamView, author, genesis,
 };
 use sealcast_protocol::{
-    CardList, Grant, Interval, LogBody, Position, Roles, SessionKind, Sharing, StreamId,
+    CardList, Draft, Grant, Interval, LogBody, Position, Roles, SessionKind, Sharing, StreamId,
     StreamTopics, UserId,
 };
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use sealcast_engine::Refusal;
-use sealcast_protocol::{CARD_LIFETIME_MS, Interval, Position};
+use sealcast_protocol::{CARD_LIFETIME_MS, EnvelopeView, Interval, Position};
 
 use super::history::*;
 use crate::rig::{NOON, OWNER, header};
@@ -33,18 +33,25 @@ const FIELDS: [(&str, Range<usize>, Told); 11] = [
     ("prev", 56..72, Told::Always(Refusal::BadSignature)),
     ("commitment", 72..96, Told::Always(Refusal::BadSignature)),
     (
-        "ciphertext, tag, signature",
+        "ciphertext, tag, proof, signature",
         96..usize::MAX,
         Told::Always(Refusal::BadSignature),
     ),
 ];
 
 fn told(altered: &[u8], at: usize, term: Interval) -> (&'static str, Refusal) {
+    let is_of_batch = altered[2] & 0b100 != 0;
+    match altered.len() - at {
+        // Of two.
+        66 if is_of_batch && altered[at] > 1 => return ("place", Refusal::Malformed),
+        65 if is_of_batch => return ("depth", Refusal::Malformed),
+        _ => {}
+    }
     let field = FIELDS.iter().find(|(_, range, _)| range.contains(&at));
     let (name, _, told) = field.unwrap();
     let refusal = match told {
         Told::Always(refusal) => *refusal,
-        Told::ByFlags if altered[2] & !0b11 != 0 => Refusal::Malformed,
+        Told::ByFlags if altered[2] & !0b111 != 0 => Refusal::Malformed,
         Told::ByFlags => Refusal::BadSignature,
         Told::ByPosition => {
             let position = Position(u64::from_be_bytes(*altered[20..].first_chunk().unwrap()));
@@ -91,7 +98,8 @@ fn every_byte_of_every_envelope_that_is_altered_is_told_for_what_it_is() {
                 format!("rejected: {refusal:?}\n"),
                 "{what}"
             );
-            history.check_others(&reference, &found, item, &what);
+            let is_named = at >= original.len() - 64;
+            history.check_others_named(&reference, &found, item, is_named, &what);
             let gaps = usize::from(is_followed);
             assert_eq!(found.gaps(), reference.gaps() + gaps, "{what}");
             seen.insert((field, format!("{refusal:?}")));
@@ -99,7 +107,7 @@ fn every_byte_of_every_envelope_that_is_altered_is_told_for_what_it_is() {
     }
     assert_eq!(
         seen.len(),
-        FIELDS.len() + 3,
+        FIELDS.len() + 5,
         "each row, and each way: {seen:?}"
     );
 }
@@ -113,7 +121,9 @@ fn an_envelope_that_was_cut_short_or_grew_is_refused_and_the_rest_opens() {
     for item in [0, 3, 4, 6, 10] {
         for form in cut(&intact[&data][item]) {
             let what = format!("{}: {} bytes", history.texts[item], form.len());
-            let refusal = match form.len() < 176 {
+            let is_of_batch = intact[&data][item][2] & 0b100 != 0;
+            let is_odd = is_of_batch && EnvelopeView::parse(&form).is_err();
+            let refusal = match form.len() < 176 || is_odd {
                 true => Refusal::Malformed,
                 false => Refusal::BadSignature,
             };

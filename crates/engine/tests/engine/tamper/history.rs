@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sealcast_engine::{ControlTopic, Draft, Lineage, Mode, Output, Reader, StreamView};
-use sealcast_protocol::{Frame, Interval, Position, Roles, StreamTopics};
+use sealcast_engine::{ControlTopic, Lineage, Mode, Output, Reader, StreamView};
+use sealcast_protocol::{Draft, Frame, Interval, Position, Roles, StreamTopics};
 
 use crate::rig::{NOON, OWNER, World, between, header, lines, since};
 
@@ -245,10 +245,16 @@ pub(super) const PATTERNS: [u8; 3] = [0x01, 0x80, 0xff];
 
 impl History {
     /// What becomes of an item when another is refused or missing. What a revoked publisher sealed
-    /// counts for what the tip of its branch leads to, over all that lies between.
-    fn but_without<'a>(&self, reference: &'a Outcome, at: usize, altered: usize) -> Vec<&'a str> {
+    /// counts for what the tip of its branch leads to, over all that lies between and is named.
+    fn but_without<'a>(
+        &self,
+        reference: &'a Outcome,
+        at: usize,
+        altered: usize,
+        is_named: bool,
+    ) -> Vec<&'a str> {
         let of_rob = |at: usize| self.texts[at].starts_with("rob");
-        match of_rob(at) && of_rob(altered) && at < altered {
+        match of_rob(at) && of_rob(altered) && at < altered && !is_named {
             true => vec!["rejected: AfterRevocation"],
             false => reference.but_gaps(at),
         }
@@ -262,8 +268,20 @@ impl History {
         altered: usize,
         what: &str,
     ) {
+        self.check_others_named(reference, found, altered, false, what);
+    }
+
+    /// As [`check_others`](Self::check_others), where the hash of the refused item may be what it was.
+    pub(super) fn check_others_named(
+        &self,
+        reference: &Outcome,
+        found: &Outcome,
+        altered: usize,
+        is_named: bool,
+        what: &str,
+    ) {
         for at in (0..reference.of_items.len()).filter(|at| *at != altered) {
-            let expected = self.but_without(reference, at, altered);
+            let expected = self.but_without(reference, at, altered, is_named);
             assert_eq!(found.but_gaps(at), expected, "{what}: item {at}");
         }
         assert_eq!(found.alarms, reference.alarms, "{what}");
