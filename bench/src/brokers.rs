@@ -31,6 +31,8 @@ use round::Contestant;
 const LINE: usize = 256;
 /// Messages of a client that are on their way at once, about.
 const WAITING_MAX: usize = 64;
+/// Messages on their way at once where each line travels by itself.
+const EACH_WAITING_MAX: usize = 1_000;
 /// Of the rate of the client alone, over a link.
 const RATE_MIN: f64 = 0.85;
 /// The same where each line travels by itself.
@@ -210,6 +212,22 @@ impl Way {
         }
     }
 
+    /// Messages on their way at once, about.
+    fn waiting_max(self) -> usize {
+        match self {
+            Self::Each | Self::SealedEach => EACH_WAITING_MAX,
+            Self::Frames | Self::Packed | Self::Sealed => WAITING_MAX,
+        }
+    }
+
+    /// What the URL of the bus says besides.
+    fn query(self) -> &'static str {
+        match self {
+            Self::SealedEach => "?topics=plant/#",
+            Self::Frames | Self::Packed | Self::Sealed | Self::Each => "",
+        }
+    }
+
     fn is_sealed(self) -> bool {
         matches!(self, Self::Sealed | Self::SealedEach)
     }
@@ -344,7 +362,7 @@ fn contest(broker: Broker, ways: &[Way], lines: u64, scale: Scale) -> anyhow::Re
             let (way, jobs) = (ways[turn], &mut jobs[turn]);
             let contestant = |name: &str| {
                 let name = format!("{name}{turn}");
-                let bus = server.bus(&name);
+                let bus = server.bus(&name) + way.query();
                 let scene = Scene::set(Some(&bus), lines, LINE, scale.is_glance)?;
                 Ok::<_, anyhow::Error>(Contestant {
                     broker,
@@ -439,8 +457,9 @@ fn tell_each(page: &mut Page, floors: &mut Floors, broker: Broker, lines: u64, j
     let promise = format!("publishing each by itself on {name}, rate beside clear");
     floors.at_least(&promise, EACH_RATE_MIN, measured);
     page.paragraph(&format!(
-        "Each message is in a PUBLISH of its own, with up to {WAITING_MAX} on their way. Sealed, it is an \
-         envelope of its own with a signature, which the library's `publish` seals."
+        "Each message is in a PUBLISH of its own, with up to {EACH_WAITING_MAX} on their way. Sealed, it is an \
+         envelope that the library's `publish_on` seals, on a topic of the users' own; those that are \
+         sealed at the same time share a signature."
     ));
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use sealcast::Stream;
 use tokio::task::JoinSet;
 
-use super::{Broker, Place, WAITING_MAX, Way, amqp, mqtt, nats, postgres};
+use super::{Broker, EACH_WAITING_MAX, Place, Way, amqp, mqtt, nats, postgres};
 use crate::clear::{Framing, Printing, lines_of_stdin};
 
 /// The arguments that make this program a client that seals nothing.
@@ -31,7 +31,7 @@ impl Publisher {
             }
             Broker::Postgres => Self::Postgres(postgres::Publisher::open(place).await?),
             Broker::Rabbitmq => Self::Amqp(amqp::Publisher::open(place).await?),
-            Broker::Mosquitto => Self::Mqtt(mqtt::Publisher::open(place).await?),
+            Broker::Mosquitto => Self::Mqtt(mqtt::Publisher::open(place, way.waiting_max()).await?),
         })
     }
 
@@ -143,7 +143,7 @@ pub(crate) async fn publish_each(home: &Path, passphrase: &Path) -> anyhow::Resu
     let stream = Arc::new(home.stream(&"kitchen".parse()?).await?);
     let mut flying = JoinSet::new();
     for line in lines_of_stdin() {
-        if flying.len() >= WAITING_MAX {
+        if flying.len() >= EACH_WAITING_MAX {
             one_less(&mut flying).await?;
         }
         let (stream, line) = (stream.clone(), line?);
@@ -156,7 +156,8 @@ pub(crate) async fn publish_each(home: &Path, passphrase: &Path) -> anyhow::Resu
 }
 
 async fn publish(stream: Arc<Stream>, line: String) -> anyhow::Result<()> {
-    stream.publish(line.as_bytes()).await?;
+    let topic = "plant/7/t".parse()?;
+    stream.publish_on(&topic, line.as_bytes()).await?;
     Ok(())
 }
 

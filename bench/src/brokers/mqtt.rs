@@ -9,7 +9,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
-use super::{Place, WAITING_MAX};
+use super::Place;
 
 const CONNECT: u8 = 0x10;
 const WELCOME: u8 = 0x20;
@@ -30,15 +30,17 @@ pub(crate) struct Publisher {
     writing: Writing,
     topic: String,
     number: u16,
+    waiting_max: usize,
     room: Arc<Semaphore>,
     /// Takes in what is acknowledged.
     hearing: JoinHandle<anyhow::Result<()>>,
 }
 
 impl Publisher {
-    pub(crate) async fn open(place: &Place) -> anyhow::Result<Self> {
+    /// With so many messages on their way at once.
+    pub(crate) async fn open(place: &Place, waiting_max: usize) -> anyhow::Result<Self> {
         let (mut reading, writing) = connect(place, "clear-publisher").await?;
-        let room = Arc::new(Semaphore::new(WAITING_MAX));
+        let room = Arc::new(Semaphore::new(waiting_max));
         let acknowledged = room.clone();
         let hearing = tokio::spawn(async move {
             loop {
@@ -51,6 +53,7 @@ impl Publisher {
             writing,
             topic: place.name.clone(),
             number: 0,
+            waiting_max,
             room,
             hearing,
         })
@@ -71,7 +74,7 @@ impl Publisher {
     }
 
     pub(crate) async fn finish(mut self) -> anyhow::Result<()> {
-        for _ in 0..WAITING_MAX {
+        for _ in 0..self.waiting_max {
             self.take_room().await?.forget();
         }
         start(&mut self.writing, GONE, 0).await?;
