@@ -42,7 +42,7 @@ pub(crate) async fn append(
     let all = messages(&line.names, &line.link, (&topic, id), &append, 0).await;
     let mut all = all.map_err(|fault| line.fault(fault))?;
     let parts = parts_of(all.len());
-    let writing = is_live(&topic).then(|| home.own_back.begin(id, &all));
+    let writing = is_live(&topic).then(|| home.own_back.begin(&all));
     let published = match all.len() {
         1 => line.link.publish(all.remove(0)).await.map(drop),
         _ => publish_at_once(line, all).await,

@@ -24,6 +24,7 @@ use crate::message::{
 };
 use crate::packet::Publish;
 use crate::past::Desk;
+use crate::users::data_logs;
 use asking::{Asking, Step};
 use survey::{Refused, Survey, Trace};
 use unwhole::{HELD_MAX, Piece, Unwhole};
@@ -242,6 +243,11 @@ impl Feeder {
 
     async fn message(&mut self, publish: Publish, receipt: Receipt) -> Result<(), FeedFault> {
         if let Some(item) = self.names.users_item(&publish) {
+            // Whoever published it put it into one log.
+            let is_for_one = data_logs(&self.followed).nth(1).is_none();
+            if is_for_one && self.is_back(&publish, receipt) {
+                return Ok(());
+            }
             return self.users_item(item, receipt).await;
         }
         // It was not published by a bus.
@@ -298,7 +304,7 @@ impl Feeder {
             && is_live(topic)
             && bytes > 0
         {
-            if !is_past && self.is_back(*id, &publish, receipt) {
+            if !is_past && self.is_back(&publish, receipt) {
                 return Ok(());
             }
             if self.unwhole.has_before(topic, *id) {

@@ -1,34 +1,39 @@
 //! What handles of this process have published on data topics, so that it is known when it comes back.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher as _, RandomState};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::message::MessageId;
 use crate::packet::Publish;
 
 /// Bytes of messages that are in the mirror and may come back yet; of more, the oldest are forgotten, and
 /// known again only by what the mirror has.
 const KNOWN_BYTES_MAX: usize = 4 << 20;
 
-/// The appends of the handles of one home in one process that the broker has not all brought back.
+/// What the handles of one home in one process have published, and the broker has not brought back.
 #[derive(Debug, Default)]
 pub(crate) struct Own {
-    appends: Mutex<VecDeque<Written>>,
+    known: Mutex<Known>,
     /// Whether what comes back comes to this process.
     is_awaited: AtomicBool,
     /// The fate of an append was decided.
     settled: Notify,
 }
 
-#[derive(Debug)]
-struct Written {
-    id: MessageId,
-    /// Those that did not come back.
-    messages: Vec<Publish>,
-    fate: Fate,
+#[derive(Debug, Default)]
+struct Known {
+    /// By their number, the oldest first.
+    messages: BTreeMap<u64, (Publish, Fate)>,
+    /// The numbers of those with a digest, whose key nobody else knows.
+    by_digest: HashMap<u64, Vec<u64>>,
+    state: RandomState,
+    next: u64,
+    /// Of those that are in the mirror.
+    settled_bytes: usize,
 }
 
 /// Whether an append is in the mirror, on the disk, or its writer does not put it there any more.
@@ -47,7 +52,54 @@ impl Fate {
 #[derive(Debug)]
 pub(crate) struct Writing<'a> {
     own: &'a Own,
-    id: MessageId,
+    numbers: Range<u64>,
+    fate: Fate,
+}
+
+impl Known {
+    fn digest(&self, of: &Publish) -> u64 {
+        self.state.hash_one((&of.topic, &of.payload))
+    }
+
+    fn insert(&mut self, message: Publish, fate: Fate) {
+        let digest = self.digest(&message);
+        self.by_digest.entry(digest).or_default().push(self.next);
+        self.messages.insert(self.next, (message, fate));
+        self.next += 1;
+    }
+
+    fn find(&self, came: &Publish) -> Option<u64> {
+        let is_it = |number: &&u64| {
+            let known = self.messages.get(number);
+            known.is_some_and(|(of, _)| of.topic == came.topic && of.payload == came.payload)
+        };
+        let alike = self.by_digest.get(&self.digest(came))?;
+        alike.iter().find(is_it).copied()
+    }
+
+    fn remove(&mut self, number: u64) -> Option<(Publish, Fate)> {
+        let (message, fate) = self.messages.remove(&number)?;
+        let digest = self.digest(&message);
+        if let Some(alike) = self.by_digest.get_mut(&digest) {
+            alike.retain(|of| *of != number);
+            if alike.is_empty() {
+                self.by_digest.remove(&digest);
+            }
+        }
+        if fate.is_in_mirror() == Some(true) {
+            self.settled_bytes -= message.payload.len();
+        }
+        Some((message, fate))
+    }
+
+    fn forget_oldest(&mut self) {
+        let is_settled = |(_, fate): &(Publish, Fate)| fate.is_in_mirror().is_some();
+        while self.settled_bytes > KNOWN_BYTES_MAX
+            && let Some((oldest, _)) = self.messages.iter().find(|(_, of)| is_settled(of))
+        {
+            self.remove(*oldest);
+        }
+    }
 }
 
 impl Own {
@@ -55,36 +107,33 @@ impl Own {
     pub(crate) fn await_back(&self, is_awaited: bool) {
         self.is_awaited.store(is_awaited, Ordering::Relaxed);
         if !is_awaited {
-            self.appends().clear();
+            *self.known() = Known::default();
         }
     }
 
     /// Notes what is about to be published.
-    pub(crate) fn begin(&self, id: MessageId, messages: &[Publish]) -> Writing<'_> {
+    pub(crate) fn begin(&self, messages: &[Publish]) -> Writing<'_> {
+        let fate = Fate::default();
+        let mut known = self.known();
+        let first = known.next;
         if self.is_awaited.load(Ordering::Relaxed) {
-            self.appends().push_back(Written {
-                id,
-                messages: messages.to_vec(),
-                fate: Fate::default(),
-            });
+            for message in messages {
+                known.insert(message.clone(), fate.clone());
+            }
         }
-        Writing { own: self, id }
+        Writing {
+            own: self,
+            numbers: first..known.next,
+            fate,
+        }
     }
 
     /// Whether a message that came is one of these, byte for byte; if so, what becomes of it. Each is known
     /// once.
-    pub(crate) fn take_back(&self, id: MessageId, came: &Publish) -> Option<(Publish, Fate)> {
-        let mut appends = self.appends();
-        let index = appends.iter().position(|of| of.id == id)?;
-        let written = appends.get_mut(index)?;
-        let is_it = |of: &Publish| of.topic == came.topic && of.payload == came.payload;
-        let at = written.messages.iter().position(is_it)?;
-        let message = written.messages.swap_remove(at);
-        let fate = written.fate.clone();
-        if written.messages.is_empty() && fate.is_in_mirror().is_some() {
-            appends.remove(index);
-        }
-        Some((message, fate))
+    pub(crate) fn take_back(&self, came: &Publish) -> Option<(Publish, Fate)> {
+        let mut known = self.known();
+        let number = known.find(came)?;
+        known.remove(number)
     }
 
     /// Returns when the fate of an append was decided since the last time.
@@ -92,60 +141,51 @@ impl Own {
         self.settled.notified().await;
     }
 
-    fn settle(&self, id: MessageId, is_in_mirror: bool) {
-        let mut appends = self.appends();
-        let Some(index) = appends.iter().position(|of| of.id == id) else {
+    fn settle(&self, writing: &Writing<'_>, is_in_mirror: bool) {
+        let mut known = self.known();
+        let left = known.messages.range(writing.numbers.clone());
+        // Those of another time have other fates.
+        let left = left.filter(|(_, (_, fate))| Arc::ptr_eq(&fate.0, &writing.fate.0));
+        let left: Vec<_> = left
+            .map(|(of, (message, _))| (*of, message.payload.len()))
+            .collect();
+        // The first word counts.
+        if writing.fate.0.set(is_in_mirror).is_err() {
             return;
-        };
-        if let Some(written) = appends.get(index) {
-            // The first word counts.
-            if written.fate.0.set(is_in_mirror).is_err() {
-                return;
-            }
-            if !is_in_mirror || written.messages.is_empty() {
-                appends.remove(index);
+        }
+        for (number, bytes) in left {
+            match is_in_mirror {
+                true => known.settled_bytes += bytes,
+                false => drop(known.remove(number)),
             }
         }
-        let is_settled = |of: &Written| of.fate.is_in_mirror().is_some();
-        let len = |of: &Written| of.messages.iter().map(|of| of.payload.len()).sum::<usize>();
-        let mut bytes: usize = appends.iter().filter(|of| is_settled(of)).map(len).sum();
-        while bytes > KNOWN_BYTES_MAX
-            && let Some(oldest) = appends.iter().position(is_settled)
-            && let Some(forgotten) = appends.remove(oldest)
-        {
-            bytes -= len(&forgotten);
-        }
-        drop(appends);
+        known.forget_oldest();
+        drop(known);
         self.settled.notify_one();
     }
 
-    fn appends(&self) -> MutexGuard<'_, VecDeque<Written>> {
-        self.appends.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Writing<'_> {
     /// It is in the mirror, on the disk.
     pub(crate) fn taken_in(self) {
-        self.own.settle(self.id, true);
+        self.own.settle(&self, true);
     }
 }
 
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
         // After `taken_in` it changes nothing.
-        self.own.settle(self.id, false);
+        self.own.settle(self, false);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const ID: MessageId = MessageId {
-        writer: 7,
-        number: 1,
-    };
 
     fn message(part: usize, payload: &[u8]) -> Publish {
         Publish {
@@ -165,50 +205,64 @@ mod tests {
     fn what_comes_back_is_known_once_and_waits_for_the_mirror() {
         let own = awaited();
         let both = [message(0, b"a"), message(1, b"b")];
-        let writing = own.begin(ID, &both);
-        let (back, fate) = own.take_back(ID, &both[0]).unwrap();
+        let writing = own.begin(&both);
+        let (back, fate) = own.take_back(&both[0]).unwrap();
         assert_eq!((back, fate.is_in_mirror()), (both[0].clone(), None));
-        assert!(own.take_back(ID, &both[0]).is_none());
+        assert!(own.take_back(&both[0]).is_none());
         writing.taken_in();
         assert_eq!(fate.is_in_mirror(), Some(true));
-        let (_, fate) = own.take_back(ID, &both[1]).unwrap();
+        let (_, fate) = own.take_back(&both[1]).unwrap();
         assert_eq!(fate.is_in_mirror(), Some(true));
-        assert!(own.appends().is_empty());
+        assert!(own.known().messages.is_empty() && own.known().by_digest.is_empty());
     }
 
     #[test]
     fn who_knows_the_name_of_a_message_does_not_pass_another_off_as_it() {
         let own = awaited();
-        let writing = own.begin(ID, &[message(0, b"a"), message(1, b"b")]);
-        assert!(own.take_back(ID, &message(0, b"x")).is_none());
-        assert!(own.take_back(ID, &message(1, b"a")).is_none());
-        let other = MessageId { number: 2, ..ID };
-        assert!(own.take_back(other, &message(0, b"a")).is_none());
+        let writing = own.begin(&[message(0, b"a"), message(1, b"b")]);
+        assert!(own.take_back(&message(0, b"x")).is_none());
+        assert!(own.take_back(&message(1, b"a")).is_none());
+        let of_another = Publish {
+            topic: "p/log/s/1f/data/@7.2.0.2".into(),
+            ..message(0, b"a")
+        };
+        assert!(own.take_back(&of_another).is_none());
         writing.taken_in();
+    }
+
+    #[test]
+    fn the_same_message_twice_comes_back_twice() {
+        let own = awaited();
+        let message = message(0, b"a");
+        own.begin(&[message.clone(), message.clone()]).taken_in();
+        assert!(own.take_back(&message).is_some() && own.take_back(&message).is_some());
+        assert!(own.take_back(&message).is_none());
     }
 
     #[test]
     fn an_append_that_is_given_up_is_left_to_what_comes_back() {
         let own = awaited();
         let both = [message(0, b"a"), message(1, b"b")];
-        let writing = own.begin(ID, &both);
-        let (_, fate) = own.take_back(ID, &both[0]).unwrap();
+        let writing = own.begin(&both);
+        let (_, fate) = own.take_back(&both[0]).unwrap();
         drop(writing);
         assert_eq!(fate.is_in_mirror(), Some(false));
-        assert!(own.take_back(ID, &both[1]).is_none());
+        assert!(own.take_back(&both[1]).is_none());
     }
 
     #[test]
     fn what_does_not_come_back_is_forgotten_and_where_nothing_comes_nothing_is_noted() {
         let own = awaited();
         let large = vec![0; KNOWN_BYTES_MAX / 2 + 1];
-        for number in 1..4 {
-            let id = MessageId { number, ..ID };
-            own.begin(id, &[message(0, &large)]).taken_in();
+        for part in 1..4 {
+            own.begin(&[message(part, &large)]).taken_in();
         }
-        assert_eq!(own.appends().len(), 1);
+        assert!(own.take_back(&message(1, &large)).is_none());
+        assert!(own.take_back(&message(2, &large)).is_none());
+        assert!(own.take_back(&message(3, &large)).is_some());
+        assert_eq!(own.known().settled_bytes, 0);
         own.await_back(false);
-        own.begin(ID, &[message(0, b"a")]).taken_in();
-        assert!(own.appends().is_empty());
+        own.begin(&[message(0, b"a")]).taken_in();
+        assert!(own.known().messages.is_empty());
     }
 }

@@ -119,6 +119,7 @@ pub(crate) async fn append(
             parts,
         });
     }
+    let writing = home.own_back.begin(&all);
     let published = publish_at_once(line, all).await;
     published.map_err(|fault| line.fault(fault))?;
     let offsets = match home.mirror.take_in(arrivals).await {
@@ -126,6 +127,7 @@ pub(crate) async fn append(
         Err(BusError::Full { .. } | BusError::Busy { .. }) => return Err(line.fault(Fault::Late)),
         taken_in => taken_in?,
     };
+    writing.taken_in();
     Ok(offsets.first().copied().unwrap_or_default())
 }
 

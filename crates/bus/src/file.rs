@@ -32,7 +32,7 @@ use write::{Action, Change, Writer};
 
 const PAYLOAD_MAX: usize = 32 << 20;
 const BATCH_MAX: usize = 64 << 20;
-/// Changes that wait for the one being written; further callers wait to hand theirs over.
+/// Callers whose changes wait for the one being written; further ones wait to hand theirs over.
 const CHANGES_WAITING_MAX: usize = 256;
 
 /// The bus in a folder of this machine, without a server.
@@ -46,7 +46,7 @@ const CHANGES_WAITING_MAX: usize = 256;
 /// read the folder but not write to it can read and tail.
 #[derive(Clone)]
 pub struct FileBus {
-    changes: mpsc::Sender<Change>,
+    changes: mpsc::Sender<Vec<Change>>,
     readers: Arc<Readers>,
     watch: Arc<Watch>,
 }
@@ -93,7 +93,8 @@ impl FileBus {
             done,
         };
         let stopped = || BusError::Backend(Box::new(Fault::WriterStopped));
-        self.changes.send(change).await.map_err(|_| stopped())?;
+        let sent = self.changes.send(vec![change]).await;
+        sent.map_err(|_| stopped())?;
         outcome.await.map_err(|_| stopped())?
     }
 }

@@ -153,8 +153,8 @@ impl Feeder {
     }
 
     /// Whether this process has published a message, which is in the mirror or about to be.
-    pub(super) fn is_back(&mut self, id: MessageId, came: &Publish, receipt: Receipt) -> bool {
-        let Some((message, fate)) = self.home.own_back.take_back(id, came) else {
+    pub(super) fn is_back(&mut self, came: &Publish, receipt: Receipt) -> bool {
+        let Some((message, fate)) = self.home.own_back.take_back(came) else {
             return false;
         };
         match fate.is_in_mirror() {
@@ -171,7 +171,10 @@ impl Feeder {
             match fate.is_in_mirror() {
                 Some(true) => self.link.acknowledge(receipt),
                 None if !is_all => self.unwhole.own.push((message, fate, receipt)),
-                Some(false) | None => self.log(message, receipt, false).await?,
+                Some(false) | None => match self.names.users_item(&message) {
+                    Some(item) => self.users_item(item, receipt).await?,
+                    None => self.log(message, receipt, false).await?,
+                },
             }
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! A file bus that takes in what another bus brings, each message once.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -118,19 +119,23 @@ impl Mirror {
     /// As [`append`](crate::Bus::append). Some of the arrivals may have been taken in then; they may
     /// come again.
     pub async fn take_in(&self, arrivals: Vec<Arrival>) -> Result<Vec<Offset>, BusError> {
+        if arrivals.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut outcomes = Vec::with_capacity(arrivals.len());
+        let mut changes = Vec::with_capacity(arrivals.len());
         for arrival in arrivals {
             self.bus.limits().check(&arrival.payloads)?;
             let (done, outcome) = oneshot::channel();
-            let change = Change {
+            changes.push(Change {
                 topic: arrival.topic.clone(),
                 action: Action::TakeIn(arrival),
                 done,
-            };
-            let sent = self.bus.changes.send(change).await;
-            sent.map_err(|_| stopped())?;
+            });
             outcomes.push(outcome);
         }
+        let sent = self.bus.changes.send(changes).await;
+        sent.map_err(|_| stopped())?;
         let mut offsets = Vec::with_capacity(outcomes.len());
         for outcome in outcomes {
             let offset = outcome.await.map_err(|_| stopped())??;
@@ -220,18 +225,15 @@ fn stopped() -> BusError {
 
 /// Appends what arrived, unless it is there.
 pub(super) fn take_in(connection: &Connection, arrival: &Arrival) -> Result<Offset, Fault> {
-    let topic = &arrival.topic;
-    if let Some((row, _)) = scan::topic_row(connection, topic)?
-        && let Some(first) = find(connection, row, arrival)?
-    {
+    if let Some(first) = find(connection, arrival)? {
         return Ok(first);
     }
-    let first = write::insert(connection, topic, &arrival.payloads)?;
-    let (row, end) = scan::topic_row(connection, topic)?.ok_or(Fault::OutOfRange)?;
+    let inserted = write::insert(connection, &arrival.topic, &arrival.payloads)?;
+    let (row, first) = (inserted.row, inserted.first);
+    let behind = first.0.saturating_add(arrival.payloads.len() as u64);
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = i64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(i64::MAX);
-    let mut draw = connection.prepare_cached("SELECT random()")?;
-    let salt: i64 = draw.query_row([], |row| row.get(0))?;
+    let salt = RandomState::new().hash_one(first.0).cast_signed();
     connection
         .prepare_cached(
             "INSERT INTO arrival (topic, id, first, behind, stamp, own, time, parts, salt, digest) \
@@ -241,7 +243,7 @@ pub(super) fn take_in(connection: &Connection, arrival: &Arrival) -> Result<Offs
             row,
             arrival.id,
             signed(first.0)?,
-            signed(end.0)?,
+            signed(behind)?,
             arrival.stamp.cast_signed(),
             arrival.is_own,
             now,
@@ -253,11 +255,12 @@ pub(super) fn take_in(connection: &Connection, arrival: &Arrival) -> Result<Offs
 }
 
 /// Where what arrived lies already, or lay before it was trimmed; notes how it came this time.
-fn find(connection: &Connection, row: i64, arrival: &Arrival) -> Result<Option<Offset>, Fault> {
+fn find(connection: &Connection, arrival: &Arrival) -> Result<Option<Offset>, Fault> {
     let mut known = connection.prepare_cached(
-        "SELECT first, behind, salt, digest FROM arrival WHERE topic = ?1 AND id = ?2",
+        "SELECT first, behind, salt, digest, topic FROM arrival \
+         WHERE topic = (SELECT id FROM topic WHERE name = ?1) AND id = ?2",
     )?;
-    let mut places = known.query((row, arrival.id))?;
+    let mut places = known.query((arrival.topic.as_ref(), arrival.id))?;
     while let Some(place) = places.next()? {
         let (first, behind): (i64, i64) = (place.get(0)?, place.get(1)?);
         let count = unsigned(behind)?.saturating_sub(unsigned(first)?);
@@ -265,6 +268,7 @@ fn find(connection: &Connection, row: i64, arrival: &Arrival) -> Result<Option<O
         if count != arrival.payloads.len() as u64 || digest(salt, &arrival.payloads) != kept {
             continue;
         }
+        let row: i64 = place.get(4)?;
         connection
             .prepare_cached(
                 "UPDATE arrival SET own = max(own, ?4), parts = ?5 \

@@ -184,7 +184,7 @@ mod tests {
             },
             done,
         };
-        queue.try_send(change).unwrap();
+        queue.try_send(vec![change]).unwrap();
         drop(queue);
         Writer::new(place, connection, Arc::clone(&watch)).run(changes_made);
         assert!(changes.has_changed().unwrap());

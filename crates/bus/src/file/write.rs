@@ -77,7 +77,7 @@ impl Writer {
     }
 
     /// Writes until every handle is gone.
-    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Change>) {
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Vec<Change>>) {
         while let Some(first) = queue.blocking_recv() {
             let group = gather(first, &mut queue);
             self.write_group(group);
@@ -129,13 +129,16 @@ impl Writer {
 }
 
 /// Takes what is already waiting, up to a bound.
-fn gather(first: Change, queue: &mut mpsc::Receiver<Change>) -> Vec<Change> {
-    let mut bytes = first.bytes();
-    let mut group = vec![first];
+fn gather(first: Vec<Change>, queue: &mut mpsc::Receiver<Vec<Change>>) -> Vec<Change> {
+    let bytes_of = |of: &[Change]| of.iter().map(Change::bytes).sum::<usize>();
+    let mut bytes = bytes_of(&first);
+    let mut group = first;
     while bytes < GROUP_BYTES_MAX {
-        let Ok(change) = queue.try_recv() else { break };
-        bytes += change.bytes();
-        group.push(change);
+        let Ok(changes) = queue.try_recv() else {
+            break;
+        };
+        bytes += bytes_of(&changes);
+        group.extend(changes);
     }
     group
 }
@@ -161,7 +164,8 @@ fn make(connection: &Connection, change: &Change) -> Result<Option<Offset>, Faul
             {
                 return Ok(None);
             }
-            insert(connection, &change.topic, payloads).map(Some)
+            let inserted = insert(connection, &change.topic, payloads)?;
+            Ok(Some(inserted.first))
         }
         Action::Trim(before) => trim(connection, &change.topic, *before).map(|()| None),
         Action::Send(payload) => sent::insert(connection, &change.topic, payload).map(|()| None),
@@ -172,11 +176,18 @@ fn make(connection: &Connection, change: &Change) -> Result<Option<Offset>, Faul
     }
 }
 
+/// Where items went.
+pub(super) struct Inserted {
+    /// Of their topic.
+    pub(super) row: i64,
+    pub(super) first: Offset,
+}
+
 pub(super) fn insert(
     connection: &Connection,
     topic: &Topic,
     payloads: &[impl AsRef<[u8]>],
-) -> Result<Offset, Fault> {
+) -> Result<Inserted, Fault> {
     let count = i64::try_from(payloads.len()).map_err(|_| Fault::Exhausted)?;
     let (topic, end): (i64, i64) = connection
         .prepare_cached(
@@ -194,7 +205,10 @@ pub(super) fn insert(
         let key = schema::item_key(topic, offset).ok_or(Fault::Exhausted)?;
         statement.execute((key, payload.as_ref()))?;
     }
-    Ok(Offset(first))
+    Ok(Inserted {
+        row: topic,
+        first: Offset(first),
+    })
 }
 
 fn trim(connection: &Connection, topic: &Topic, before: Offset) -> Result<(), Fault> {
