@@ -371,7 +371,7 @@ def try_envelope(given):
     if len(sealed) > PLAINTEXT_MAX + 16:
         raise Refused("too long")
     content = bulk("sealcast.v1 envelope ciphertext", sealed)
-    own = digest("sealcast.v1 envelope", stream, topic, header, commitment, content)
+    own = digest("sealcast.v1 envelope digest", stream, topic, header, commitment, content)
     signed = batch_root(own, proof) if proof else own
     check_signature(key, signed, signature)
     leaf = node_key(keys, DEPTH, position, "no key")

@@ -6,7 +6,7 @@ use sealcast_crypto::{
 };
 use sealcast_protocol::{
     DeviceId, Draft, EnvelopeHash, EnvelopeView, Flags, Frame, Header, InstanceId, Position,
-    SealError, SealedEnvelope, SessionId, StreamId, Suite, seal, seal_unsigned,
+    SealError, SealedEnvelope, SessionId, StreamId, Suite, seal, seal_unsigned, sign_batch,
 };
 
 /// The publisher's clock when a benchmark starts.
@@ -67,6 +67,24 @@ impl Sealer {
             let sealed = seal_unsigned(leaf, &STREAM, TOPIC, header, Draft::Frame(frame))?;
             Ok(sealed.sign(signing))
         })
+    }
+
+    /// Messages that share a signature, all in one millisecond.
+    pub(crate) fn seal_batch(&mut self, payloads: &[&[u8]]) -> anyhow::Result<Vec<Vec<u8>>> {
+        let mut unsigned = Vec::with_capacity(payloads.len());
+        for payload in payloads {
+            let mut header = self.header;
+            header.flags.batch = true;
+            let leaf = self.walker.leaf(header.position.0);
+            let leaf = leaf.context("outside the tree")?;
+            let draft = Draft::Single(payload);
+            let sealed = seal_unsigned(&leaf, &STREAM, TOPIC, &header, draft)?;
+            self.header.seq = self.header.seq.wrapping_add(1);
+            self.header.prev = sealed.hash();
+            unsigned.push(sealed);
+        }
+        let signed = sign_batch(&self.signing, unsigned)?;
+        Ok(signed.into_iter().map(|of| of.bytes).collect())
     }
 
     fn seal_with(

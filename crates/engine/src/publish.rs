@@ -17,6 +17,9 @@ use crate::view::StreamView;
 /// Envelopes that share a signature, at most: with more each would grow by another 32 bytes, and what
 /// a signature costs is by then a small part of each.
 const SIGNED_AT_ONCE_MAX: usize = 16;
+/// The longest that share one, as long as a full frame and some more. What is longer has its size whatever
+/// is sealed beside it, so that a bus with little room takes it or not by its own length.
+const SHARING_LEN_MAX: usize = 80 << 10;
 
 /// Seals for one device in one run of its process.
 ///
@@ -312,7 +315,9 @@ impl Publisher {
             prev: self.prev,
         };
         let on = topic.map_or(&b""[..], |of| of.as_str().as_bytes());
-        for batch in drafts.chunks(SIGNED_AT_ONCE_MAX) {
+        let shares = |(at, of): &(Position, Draft<'_>)| of.plaintext_len(*at) <= SHARING_LEN_MAX;
+        let runs = drafts.chunk_by(|one, next| shares(one) && shares(next));
+        for batch in runs.flat_map(|run| run.chunks(SIGNED_AT_ONCE_MAX)) {
             let is_batch = batch.len() > 1;
             let mut unsigned = Vec::with_capacity(batch.len());
             for (position, draft) in batch {

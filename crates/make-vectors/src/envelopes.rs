@@ -173,7 +173,7 @@ fn own_digest(envelope: &[u8], topic: &[u8]) -> Digest {
     let ciphertext = &rest[..rest.len() - 64 - proof_len(envelope)];
     let content = bulk_digest("sealcast.v1 envelope ciphertext", ciphertext);
     let parts: [&[u8]; 5] = [&STREAM.0, topic, header, commitment, content.as_bytes()];
-    digest("sealcast.v1 envelope", &parts)
+    digest("sealcast.v1 envelope digest", &parts)
 }
 
 fn hash(envelope: &[u8], topic: &[u8]) -> [u8; 16] {
@@ -329,12 +329,22 @@ fn proof_len(envelope: &[u8]) -> usize {
 
 /// A good batch, its first envelope like any other draft.
 fn batch(count: u32) -> anyhow::Result<Vec<(Draft, Vec<u8>)>> {
+    batch_with(count, Flags::default())
+}
+
+fn batch_with(count: u32, flags: Flags) -> anyhow::Result<Vec<(Draft, Vec<u8>)>> {
     let mut walker = Walker::new(Cover::whole(&session_root(ROOT)));
     let (mut drafts, mut unsigned) = (Vec::new(), Vec::new());
     let mut draft = Draft::single();
-    draft.header.flags.batch = true;
+    draft.header.flags = Flags {
+        batch: true,
+        ..flags
+    };
     for number in 0..count {
         draft.plaintext = format!("21.{number} C").into_bytes();
+        if flags.frame {
+            draft.plaintext = frame(NOW, &[(NOW.0 - 3, &draft.plaintext)]);
+        }
         let leaf = walker.leaf(draft.header.position.0).context("a position")?;
         let content = Content::Single(&draft.plaintext);
         let sealed = seal_unsigned(&leaf, &STREAM, TOPIC, &draft.header, content)?;
@@ -372,7 +382,25 @@ fn batches() -> anyhow::Result<Vec<Case>> {
         let case = given(name, about, TOPIC, &envelope);
         Ok(computed(case, &draft, &envelope))
     });
-    cases.collect()
+    #[rustfmt::skip]
+    let with_flags = [
+        ("batch-of-frames", "a frame among others", true, false),
+        ("batch-of-a-backfill", "of a backfill session", false, true),
+        ("batch-with-all-flags", "frames of a backfill session", true, true),
+    ];
+    let with_flags = with_flags
+        .into_iter()
+        .map(|(name, about, frame, backfill)| {
+            let flags = Flags {
+                frame,
+                backfill,
+                batch: true,
+            };
+            let (draft, envelope) = batch_with(3, flags)?.swap_remove(1);
+            let case = given(name, about, TOPIC, &envelope);
+            Ok(computed(case, &draft, &envelope))
+        });
+    cases.chain(with_flags).collect()
 }
 
 /// What may be wrong with the proof of the third of five: places and depths that there are not, other
@@ -401,14 +429,25 @@ fn batch_faults() -> anyhow::Result<Vec<Case>> {
         &good[end - 64..],
     ]
     .concat();
-    let of_none = [&good[..path], &[0, 0], &good[end - 64..]].concat();
-    let of_nine = [&good[..path], &[7; 9 * 32], &[0, 9], &good[end - 64..]].concat();
+    // Each of these is signed as it would have to be, so that nothing but the bound refuses it.
+    let own = own_digest(good, TOPIC);
+    let of_none = [&good[..path], &[0, 0], &lone(&own)[end - 64..]].concat();
+    let root = (0..9).fold(own, |node, _| {
+        digest("sealcast.v1 envelope pair", &[node.as_bytes(), &[7; 32]])
+    });
+    let of_nine = [
+        &good[..path],
+        &[7; 9 * 32],
+        &[0, 9],
+        &lone(&root)[end - 64..],
+    ]
+    .concat();
     let without_flag = set(2, 0);
     #[rustfmt::skip]
     let rows = [
         ("batch-depth-0", "a tree of a leaf alone", of_none, "malformed"),
         ("batch-depth-9", "one level too many", of_nine, "malformed"),
-        ("batch-place-outside", "the ninth of eight leaves", set(place, 8), "malformed"),
+        ("batch-place-outside", "the eleventh of eight leaves, whose lowest bits are those of the third", set(place, 10), "malformed"),
         ("batch-proof-cut", "more levels than there is room for", set(depth, 8), "malformed"),
         ("batch-no-room-for-the-tag", "the proof begins in the tag", short, "malformed"),
         ("batch-other-place", "the place of its neighbour", set(place, 3), "signature"),

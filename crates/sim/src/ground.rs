@@ -51,6 +51,7 @@ pub(crate) struct Written {
 pub(crate) struct Message {
     pub(crate) number: usize,
     pub(crate) hash: EnvelopeHash,
+    pub(crate) bytes: Vec<u8>,
     pub(crate) header: Header,
     pub(crate) user: UserId,
     /// What its publisher knew of the access log.
@@ -198,6 +199,7 @@ impl Ground {
         self.messages.push(Message {
             number,
             hash: sealed.hash,
+            bytes: sealed.bytes.clone(),
             header,
             user,
             known: known.clone(),

@@ -52,6 +52,24 @@ fn a_batch_opens_in_its_order_and_its_envelopes_say_that_they_are_of_one() {
     }
 }
 
+/// What is long has the same length whatever is sealed beside it.
+#[test]
+fn what_is_long_is_signed_by_itself_and_parts_those_around_it() {
+    let long = |letter: &str| letter.repeat(80 << 10);
+    let texts = [
+        "a".into(),
+        long("b"),
+        "c".into(),
+        "d".into(),
+        long("e") + "e",
+        "f".into(),
+    ];
+    let (_, items) = batch(96, None, &texts);
+    let batches: Vec<_> = items.iter().map(|of| header(of).flags.batch).collect();
+    assert_eq!(batches, [true, true, true, true, false, false]);
+    assert_eq!(items[4].len(), (80 << 10) + 1 + 176);
+}
+
 #[test]
 fn each_envelope_of_a_batch_opens_without_the_others() {
     let (world, items) = batch(91, None, &numbers(11));
@@ -81,6 +99,26 @@ fn every_byte_of_an_envelope_of_a_batch_counts_and_the_others_open() {
         assert_eq!(lines.last(), Some(&"number 4"), "byte {at}");
         assert!(!told.contains("number 3"));
     }
+}
+
+/// Where what would share the third signature does not fit, nothing of the first two leaves or counts.
+#[test]
+fn a_batch_whose_later_part_fails_leaves_no_trace() {
+    let (mut world, mut items) = batch(95, None, &numbers(3));
+    let of = &mut world.peers[OWNER];
+    let lane = of.lane;
+    let long = vec![0; sealcast_protocol::PAYLOAD_MAX + 1];
+    let mut drafts = vec![Draft::Single(b"never leaves"); 40];
+    drafts[35] = Draft::Single(&long);
+    let failed = of
+        .publisher
+        .seal(world.now, &mut of.lane, &of.view, &drafts);
+    assert_eq!(failed.unwrap_err(), sealcast_engine::NotSealed::OutOfRange);
+    assert_eq!(of.lane, lane);
+    items.extend(world.sealed(OWNER, &["after"]));
+    assert_eq!(header(&items[3]).seq, header(&items[2]).seq + 1);
+    let told = told(&world, &mut Reader::new(Mode::Live), &items);
+    assert_eq!(told, "number 0\nnumber 1\nnumber 2\nafter\n");
 }
 
 /// The proof of one is none for another, and nothing of a batch is moved to another topic.
@@ -144,5 +182,5 @@ fn own_digest(world: &World, view: &EnvelopeView<'_>) -> sealcast_crypto::Digest
         view.commitment(),
         content.as_bytes(),
     ];
-    sealcast_crypto::digest("sealcast.v1 envelope", &parts)
+    sealcast_crypto::digest("sealcast.v1 envelope digest", &parts)
 }

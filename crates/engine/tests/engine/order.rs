@@ -394,6 +394,45 @@ fn forged_envelopes_change_nothing_about_honest_ones() {
     assert_eq!(told, "gap of 3\nd\ne\n");
 }
 
+/// `spec/reading.md`, section "Order": what is passed by counts by its hash. Who reads its interval is told
+/// that the signature does not hold.
+#[test]
+fn what_is_passed_by_counts_by_what_it_says_and_not_by_its_signature() {
+    let mut world = World::new(139);
+    let items = world.sealed(OWNER, &["a", "b", "c"]);
+    let mut forged = items[2].clone();
+    *forged.last_mut().unwrap() ^= 1;
+    let mut reader = Reader::new(HISTORY);
+    let told = world.feed(OWNER, &mut reader, [&forged]);
+    assert_eq!(told, "rejected: BadSignature\n");
+    world.tick(1);
+    let next = world.sealed(OWNER, &["d"]);
+    let outside = Mode::History(between(NOON.after(1), Position::END));
+    let order = items[..2].iter().chain([&forged]).chain(&next);
+    let told = world.feed(OWNER, &mut Reader::new(outside), order);
+    assert_eq!(told, "d\n");
+}
+
+/// As above, where live reading goes on: what came meanwhile is passed by.
+#[test]
+fn what_came_meanwhile_counts_by_what_it_says() {
+    let mut world = World::new(140);
+    let items = world.sealed(OWNER, &["a", "b", "c"]);
+    let mut first = Reader::new(Mode::Live);
+    assert_eq!(world.feed(OWNER, &mut first, &items[..1]), "a\n");
+    let next = world.sealed(OWNER, &["d"]);
+    // In the signature, and in what the hash covers.
+    for (at, told) in [(items[2].len() - 1, "d\n"), (80, "gap of 2\nd\n")] {
+        let mut live = resumed(&first);
+        let mut altered = items[2].clone();
+        altered[at] ^= 1;
+        let view = &world.peers[OWNER].view;
+        live.pass(view, &items[1]);
+        live.pass(view, &altered);
+        assert_eq!(world.feed(OWNER, &mut live, &next), told);
+    }
+}
+
 /// Devices that nobody knows keep nothing busy.
 #[test]
 fn strangers_are_not_tracked() {

@@ -30,7 +30,7 @@ pub const ENVELOPE_OVERHEAD: usize = HEADER_LEN + COMMITMENT_LEN + TAG_LEN + SIG
 pub const PAYLOAD_MAX: usize = (16 << 20) + (64 << 10);
 
 const SIGNATURE_LEN: usize = 64;
-const SIGN_LABEL: &str = "sealcast.v1 envelope";
+const SIGN_LABEL: &str = "sealcast.v1 envelope digest";
 const CIPHERTEXT_LABEL: &str = "sealcast.v1 envelope ciphertext";
 
 /// An envelope whose shape is right, and of which nothing may be believed yet.
@@ -350,6 +350,16 @@ pub enum Draft<'a> {
     Frame(&'a Frame),
 }
 
+impl Draft<'_> {
+    /// How long its plaintext is where it is sealed at `position`.
+    pub fn plaintext_len(&self, position: Position) -> usize {
+        match self {
+            Self::Single(payload) => payload.len(),
+            Self::Frame(frame) => frame.plaintext_len(position),
+        }
+    }
+}
+
 impl fmt::Debug for Draft<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -392,14 +402,13 @@ pub fn seal_unsigned(
     draft: Draft<'_>,
 ) -> Result<Unsigned, SealError> {
     let mut header = *header;
-    let len = match draft {
-        Draft::Single(payload) => payload.len(),
-        Draft::Frame(frame) if frame.is_empty() => return Err(SealError::EmptyFrame),
-        Draft::Frame(frame) => {
-            header.flags.frame = true;
-            frame.plaintext_len(header.position)
+    if let Draft::Frame(frame) = draft {
+        if frame.is_empty() {
+            return Err(SealError::EmptyFrame);
         }
-    };
+        header.flags.frame = true;
+    }
+    let len = draft.plaintext_len(header.position);
     if len > PAYLOAD_MAX {
         return Err(SealError::TooLong { len });
     }

@@ -410,7 +410,7 @@ fn signed_digest(signed: &[u8], stream: &StreamId, topic: &[u8]) -> Digest {
         &signed[72..96],
         content.as_bytes(),
     ];
-    digest("sealcast.v1 envelope", &parts)
+    digest("sealcast.v1 envelope digest", &parts)
 }
 
 fn header() -> Header {
