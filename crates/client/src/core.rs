@@ -17,6 +17,7 @@ use crate::asking::AskingSlot;
 use crate::blocking::off_thread;
 use crate::error::Error;
 use crate::home::{Inner, topic};
+use crate::lookout::LookoutSlot;
 use crate::place::{Place, Places};
 use crate::share::Shared;
 use crate::vault::{News, Vault, topic_id};
@@ -55,6 +56,7 @@ pub(crate) struct Core {
     /// What this run has handed out, whichever part of it did.
     handed_out: Mutex<Shared>,
     pub(crate) asking: AskingSlot,
+    pub(crate) lookout: LookoutSlot,
 }
 
 /// Where the control topics are being read.
@@ -122,6 +124,7 @@ impl Core {
             alarms: Mutex::new(alarms),
             handed_out: Mutex::default(),
             asking: AskingSlot::default(),
+            lookout: LookoutSlot::default(),
         });
         core.sync().await?;
         put_off(core.resend_entry().await)?;
@@ -275,7 +278,10 @@ impl Core {
     /// Makes durable what was learned without reading on.
     pub(crate) async fn keep_learned(&self) -> Result<(), Error> {
         let mut reading = self.reading.lock().await;
-        self.keep(&mut reading).await
+        self.keep(&mut reading).await?;
+        self.lookout.note_news();
+        self.lookout.tell_news();
+        Ok(())
     }
 
     async fn catch_up(&self, reading: &mut Reading) -> Result<(), Error> {
@@ -331,6 +337,7 @@ impl Core {
         }
         self.read_on(&ControlTopic::Keys, reading).await?;
         leaving_no_trace(|| self.view().settle());
+        self.lookout.tell_news();
         Ok(())
     }
 
@@ -378,6 +385,7 @@ impl Core {
         reading.places.forget_shown(&id);
         if is_news {
             self.owe_keys();
+            self.lookout.note_news();
         }
         Ok(is_news)
     }

@@ -93,7 +93,9 @@ mod ground;
 mod home;
 mod inspect;
 mod keys;
+mod lookout;
 mod moving;
+mod opener;
 mod options;
 mod outbox;
 mod own_list;
@@ -138,17 +140,19 @@ pub use ground::Ground;
 pub use home::{Home, StreamInfo};
 pub use inspect::{EnvelopeFacts, EnvelopeJudgement, Sight, inspect};
 pub use keys::{ExportedKeys, ImportedKeys};
+pub use opener::{Carried, Opener, OpenerOptions};
 pub use options::{Bound, GrantOptions, InitOptions, Passphrase, StreamOptions, SubscribeOptions};
 pub use pairing::{Joined, Joining};
 pub use parking::ParkedState;
 pub use publisher::{Acks, Published, Publisher};
 pub use read::Reader;
+pub use seal::SealedMessage;
 pub use sealcast_bus::{
     Aspect, BusError, BusReport, BusSetup, BusUrl, BusUrlError, Place, ServerAddress, Standing,
     TopicFilter, UsersTopics, Warning,
 };
 pub use sealcast_crypto::SecretBytes;
-pub use sealcast_engine::{Alarm, ControlTopic, End as RequestEnd, Parked, ParkingLimits};
+pub use sealcast_engine::{Alarm, Arrival, ControlTopic, End as RequestEnd, Parked, ParkingLimits};
 pub use sealcast_protocol::{
     CodeError, DataTopic, DataTopicError, DecodeError, DeviceId, EnvelopeHash, IdError, InstanceId,
     Interval, LogHash as GrantId, Name, NameError, PairingCode, Position, RefusalReason, RequestId,

@@ -381,27 +381,36 @@ impl Scan {
 
     /// The next of what was opened. A giver whose keys do not open is told as an alarm.
     pub(crate) fn pop(&mut self) -> Option<Delivery> {
-        if let Some(opened) = self.ready.poll_record() {
-            if let Some(asking) = &self.asking {
-                asking.opened(opened.header.session, opened.header.position);
-            }
-            return Some(Delivery::of_record(&opened));
+        next_delivery(&self.core, self.asking.as_deref(), &mut self.ready)
+    }
+}
+
+/// The next delivery of some events. Whoever asks for keys learns of each.
+pub(crate) fn next_delivery(
+    core: &Core,
+    asking: Option<&Asking>,
+    events: &mut Events,
+) -> Option<Delivery> {
+    if let Some(opened) = events.poll_record() {
+        if let Some(asking) = asking {
+            asking.opened(opened.header.session, opened.header.position);
         }
-        loop {
-            let event = self.ready.poll()?;
-            if let Some(asking) = &self.asking {
-                asking.note(&event);
-            }
-            if let Event::BadCover { giver, session } = &event {
-                self.core.view().doubt(session, giver);
-                self.core.tell([match *giver == self.core.view().me() {
-                    true => Alarm::BadImport(*session),
-                    false => Alarm::BadKeys(giver.0, giver.1),
-                }]);
-            }
-            if let Some(delivery) = Delivery::from_event(event) {
-                return Some(delivery);
-            }
+        return Some(Delivery::of_record(&opened));
+    }
+    loop {
+        let event = events.poll()?;
+        if let Some(asking) = asking {
+            asking.note(&event);
+        }
+        if let Event::BadCover { giver, session } = &event {
+            core.view().doubt(session, giver);
+            core.tell([match *giver == core.view().me() {
+                true => Alarm::BadImport(*session),
+                false => Alarm::BadKeys(giver.0, giver.1),
+            }]);
+        }
+        if let Some(delivery) = Delivery::from_event(event) {
+            return Some(delivery);
         }
     }
 }

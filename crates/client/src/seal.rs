@@ -4,15 +4,16 @@
 //! its envelopes leave, in the order in which they were sealed. The next batch may be sealed while
 //! they are on their way.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sealcast_crypto::{SecretBytes, leaving_no_trace};
-use sealcast_engine::{NotSealed, Publisher, Sealed};
+use sealcast_engine::{Lane, NotSealed, Publisher, Sealed, StreamView};
 use sealcast_protocol::{
     BATCH_OVERHEAD_MAX, DataTopic, Draft, ENVELOPE_OVERHEAD, Frame, Interval, PAYLOAD_MAX,
     Position, SessionId, SessionKind,
 };
-use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
@@ -21,7 +22,7 @@ use crate::clock;
 use crate::core::Core;
 use crate::error::Error;
 use crate::outbox::{Errand, Outbox};
-use crate::singles::Singles;
+use crate::singles::{Message, Single, Singles, Way};
 
 /// How often a batch is tried again after what it lacked was done.
 const TRIES_MAX: usize = 8;
@@ -29,8 +30,8 @@ const TRIES_MAX: usize = 8;
 /// What is to be sealed.
 #[derive(Debug)]
 pub(crate) enum Batch {
-    /// Messages that are published by themselves.
-    Singles(Vec<Arc<SecretBytes>>),
+    /// Messages by themselves, to the bus or to whoever carries them.
+    Singles(Vec<Arc<Message>>),
     /// Frames, and records too long for one.
     Parts(Vec<Part>),
     /// Older data, in a backfill session.
@@ -49,6 +50,35 @@ pub(crate) struct Past {
     pub(crate) session: Mutex<Option<SessionId>>,
     pub(crate) until: Position,
     pub(crate) records: Vec<(Position, Zeroizing<Vec<u8>>)>,
+}
+
+/// A message that was sealed and that the caller carries; made by [`Stream::seal`](crate::Stream::seal).
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SealedMessage {
+    /// The envelope. It travels as it is, on the topic for which it was sealed; on another it does not
+    /// open.
+    pub envelope: Vec<u8>,
+    /// Where it was sealed.
+    pub position: Position,
+}
+
+/// Shows how long it is.
+impl fmt::Debug for SealedMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SealedMessage")
+            .field("envelope_len", &self.envelope.len())
+            .field("position", &self.position)
+            .finish()
+    }
+}
+
+/// A batch that is sealed, and durable, but for its way.
+#[derive(Debug)]
+struct Done {
+    envelopes: Vec<Vec<u8>>,
+    /// Where the last one was sealed.
+    position: Position,
 }
 
 /// What became of a batch.
@@ -141,14 +171,14 @@ impl Sealer {
         let sealer = self.clone();
         to_its_end(async move {
             let _turn = sealer.turn.lock().await;
+            sealer.make_room().await?;
             let sealed = sealer.seal_whole(&batch).await?;
             let left = Left {
                 position: sealed.position,
                 envelopes: sealed.envelopes.len() as u64,
                 session: batch.past_session(),
             };
-            let envelopes = sealed.envelopes.into_iter().map(|sealed| sealed.bytes);
-            let errand = sealer.outbox.put(envelopes);
+            let errand = sealer.outbox.put(sealed.envelopes.into_iter());
             Ok(sealer.leave(left, errand))
         })
         .await
@@ -159,36 +189,111 @@ impl Sealer {
     pub(crate) async fn publish_single(&self, payload: SecretBytes) -> Result<Left, Error> {
         let sealer = self.clone();
         let leaving = to_its_end(async move {
-            let (left, errand) = sealer.seal_single(Arc::new(payload)).await?;
+            let (left, errand) = sealer.seal_single(payload, Way::Bus).await?;
             Ok(sealer.leave(left, errand))
         });
         leaving.await?.stored().await
     }
 
+    /// Seals a message with those that others seal at the same time, for the caller to carry.
+    pub(crate) async fn hand_out_single(
+        &self,
+        payload: SecretBytes,
+    ) -> Result<SealedMessage, Error> {
+        let sealer = self.clone();
+        to_its_end(async move {
+            let sealed = sealer.seal_single(payload, Way::Carrier).await?;
+            sealer.share_soon();
+            Ok(sealed)
+        })
+        .await
+    }
+
+    /// Seals several messages, all or none, for the caller to carry.
+    pub(crate) async fn hand_out(
+        &self,
+        messages: Vec<Message>,
+    ) -> Result<Vec<SealedMessage>, Error> {
+        let sealer = self.clone();
+        to_its_end(async move {
+            let _turn = sealer.turn.lock().await;
+            let messages: Vec<_> = messages.into_iter().map(Arc::new).collect();
+            let batch = Arc::new(Batch::Singles(messages.clone()));
+            let sealed = sealer.seal_whole(&batch).await?;
+            sealer.share_soon();
+            let sealed_messages = messages.iter().zip(sealed.envelopes);
+            let sealed_messages = sealed_messages
+                .map(|(message, item)| SealedMessage::of(message, item, sealed.position));
+            Ok(sealed_messages.collect())
+        })
+        .await
+    }
+
     /// Whoever has the turn seals for all that wait. Those for whom that failed try it by themselves.
-    async fn seal_single(&self, payload: Arc<SecretBytes>) -> Result<(Left, Errand), Error> {
-        let mut waits = self.singles.put(self.topic.clone(), payload.clone());
+    async fn seal_single<T>(
+        &self,
+        payload: SecretBytes,
+        way: fn(oneshot::Sender<T>) -> Way,
+    ) -> Result<T, Error> {
+        let message = Arc::new(Message {
+            topic: self.topic.clone(),
+            payload,
+        });
+        let (tell, mut sealed) = oneshot::channel();
+        let number = self.singles.put(message.clone(), way(tell));
         let _turn = self.turn.lock().await;
-        let others = match waits.sealed.try_recv() {
+        let singles = match sealed.try_recv() {
             Ok(sealed) => return Ok(sealed),
-            Err(TryRecvError::Empty) => self.singles.take_with(waits.number),
-            Err(TryRecvError::Closed) => Vec::new(),
+            Err(TryRecvError::Empty) => self.singles.take_with(number),
+            Err(TryRecvError::Closed) => {
+                let (tell, again) = oneshot::channel();
+                sealed = again;
+                Vec::from([Single::alone(message, way(tell))])
+            }
         };
-        let (payloads, others): (Vec<_>, Vec<_>) = others.into_iter().unzip();
-        let payloads = [payload].into_iter().chain(payloads).collect();
-        let sealed = self.seal_whole(&Arc::new(Batch::Singles(payloads))).await?;
+        self.seal_singles(singles).await?;
+        sealed
+            .try_recv()
+            .map_err(|_| Error::Internal("a message was not sealed with its own batch"))
+    }
+
+    async fn seal_singles(&self, singles: Vec<Single>) -> Result<(), Error> {
+        let messages = singles.iter().map(|of| of.message.clone()).collect();
+        let batch = Arc::new(Batch::Singles(messages));
+        if singles.iter().all(|of| !of.way.is_carrier()) {
+            self.make_room().await?;
+        }
+        let sealed = self.seal_whole(&batch).await?;
         let left = Left {
             position: sealed.position,
             envelopes: 1,
             session: None,
         };
-        let mut envelopes = sealed.envelopes.into_iter().map(|sealed| sealed.bytes);
-        let own = self.outbox.put(envelopes.by_ref().take(1));
-        for (envelope, other) in envelopes.zip(others) {
-            // Whoever does not listen any more is ended; what it published leaves with what comes next.
-            let _is_heard = other.send((left, self.outbox.put([envelope].into_iter())));
+        for (single, item) in singles.into_iter().zip(sealed.envelopes) {
+            // Whoever does not listen any more is ended. What it published leaves with what comes next;
+            // what it was to carry is lost.
+            let _is_heard = match single.way {
+                Way::Bus(tell) => {
+                    let errand = self.outbox.put([item].into_iter());
+                    tell.send((left, errand)).is_ok()
+                }
+                Way::Carrier(tell) => {
+                    let of = SealedMessage::of(&single.message, item, sealed.position);
+                    tell.send(of).is_ok()
+                }
+            };
         }
-        Ok((left, own))
+        Ok(())
+    }
+
+    /// Hands out keys that are due while the caller goes on. Those that could not be handed out now stay
+    /// owed.
+    fn share_soon(&self) {
+        if self.core.takes_debt() {
+            self.core.owe_keys();
+            let core = self.core.clone();
+            tokio::spawn(async move { core.share_owed().await.is_ok() });
+        }
     }
 
     /// Has what was sealed leave.
@@ -203,10 +308,14 @@ impl Sealer {
         }))
     }
 
-    /// Seals a batch. Its envelopes are to be put out before the turn is over.
-    async fn seal_whole(&self, batch: &Arc<Batch>) -> Result<Sealed, Error> {
+    /// Waits until more may be sealed for the bus.
+    async fn make_room(&self) -> Result<(), Error> {
         let data = self.core.data_topic()?;
-        self.outbox.make_room(&*self.core.bus, &data).await?;
+        Ok(self.outbox.make_room(&*self.core.bus, &data).await?)
+    }
+
+    /// Seals a batch. Its envelopes are to be put out before the turn is over.
+    async fn seal_whole(&self, batch: &Arc<Batch>) -> Result<Done, Error> {
         let mut looked_again = false;
         for _ in 0..TRIES_MAX {
             self.core.freshen().await?;
@@ -229,38 +338,48 @@ impl Sealer {
         &self,
         now: Position,
         batch: Arc<Batch>,
-    ) -> Result<Result<Sealed, Lack>, Error> {
+    ) -> Result<Result<Done, Lack>, Error> {
         let sealer = self.clone();
         off_thread(move || {
             let mut publisher = sealer.publisher();
             let view = sealer.core.view();
             let core = &sealer.core;
+            let mut has_gone_on = false;
             let sealed = core.vault().change_lane(&core.id(), |lane, _| {
                 if !core.may_seal() {
                     return Ok(Err(Lack::Stale));
                 }
                 let topic = sealer.topic.as_ref();
                 let sealed = match &*batch {
-                    Batch::Singles(payloads) => {
-                        let drafts = payloads.iter().map(|of| Draft::Single(of.expose()));
-                        let drafts: Vec<_> = drafts.collect();
-                        publisher.seal_on(topic, now, lane, &view, &drafts)
+                    Batch::Singles(messages) => {
+                        let gone_on = &mut has_gone_on;
+                        seal_each(&mut publisher, now, (lane, &view), messages, gone_on)
                     }
                     Batch::Parts(parts) => {
                         let drafts: Vec<_> = parts.iter().map(Part::draft).collect();
-                        publisher.seal_on(topic, now, lane, &view, &drafts)
+                        let sealed = publisher.seal_on(topic, now, lane, &view, &drafts);
+                        sealed.map(|of| Vec::from([of]))
                     }
                     Batch::Past(past) => match batch.past_session() {
-                        Some(session) => publisher.seal_past(lane, &view, session, &past.records),
+                        Some(session) => {
+                            let sealed = publisher.seal_past(lane, &view, session, &past.records);
+                            sealed.map(|of| Vec::from([of]))
+                        }
                         None => Err(NotSealed::NeedsSession),
                     },
                 };
                 Ok(sealed.map_err(Lack::Of))
-            })?;
-            if let Ok(sealed) = &sealed {
-                publisher.advance(sealed);
+            });
+            match &sealed {
+                Ok(Ok(sealed)) => sealed
+                    .last()
+                    .into_iter()
+                    .for_each(|of| publisher.advance(of)),
+                // It has numbered what is not sealed.
+                Ok(Err(_)) | Err(_) if has_gone_on => *publisher = new_run(core),
+                Ok(Err(_)) | Err(_) => {}
             }
-            Ok(sealed)
+            Ok(sealed?.map(Done::of))
         })
         .await?
     }
@@ -325,8 +444,61 @@ impl Sealer {
     }
 }
 
+/// Seals messages in their order, those of one topic that follow each other at once. Tells whether the
+/// publisher has gone on behind some of them.
+fn seal_each(
+    publisher: &mut Publisher,
+    now: Position,
+    (lane, view): (&mut Lane, &StreamView),
+    messages: &[Arc<Message>],
+    has_gone_on: &mut bool,
+) -> Result<Vec<Sealed>, NotSealed> {
+    let before = *lane;
+    let mut all = Vec::new();
+    for some in messages.chunk_by(|one, next| one.topic == next.topic) {
+        if let Some(last) = all.last() {
+            publisher.advance(last);
+            *has_gone_on = true;
+        }
+        let topic = some.first().and_then(|of| of.topic.as_ref());
+        let drafts = some.iter().map(|of| Draft::Single(of.payload.expose()));
+        let drafts: Vec<_> = drafts.collect();
+        match publisher.seal_on(topic, now, lane, view, &drafts) {
+            Ok(sealed) => all.push(sealed),
+            Err(lack) => {
+                *lane = before;
+                return Err(lack);
+            }
+        }
+    }
+    Ok(all)
+}
+
 fn new_run(core: &Core) -> Publisher {
     leaving_no_trace(|| Publisher::new(core.id(), core.identity(), &mut clock::rng()))
+}
+
+impl Done {
+    fn of(sealed: Vec<Sealed>) -> Self {
+        let position = sealed.last().map_or(Position::START, |of| of.position);
+        let envelopes = sealed.into_iter().flat_map(|of| of.envelopes);
+        Self {
+            envelopes: envelopes.map(|of| of.bytes).collect(),
+            position,
+        }
+    }
+}
+
+impl SealedMessage {
+    /// Takes the topic off that an item has before its envelope.
+    fn of(message: &Message, mut item: Vec<u8>, position: Position) -> Self {
+        let topic = message.topic.as_ref().map_or(0, DataTopic::overhead);
+        item.drain(..topic.min(item.len()));
+        Self {
+            envelope: item,
+            position,
+        }
+    }
 }
 
 impl Batch {

@@ -1,4 +1,4 @@
-//! Messages that are published by themselves at the same time, and share a transaction of the store.
+//! Messages that are sealed by themselves at the same time, and share a transaction of the store.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,7 +7,7 @@ use sealcast_protocol::DataTopic;
 use tokio::sync::oneshot;
 
 use crate::outbox::Errand;
-use crate::seal::Left;
+use crate::seal::{Left, SealedMessage};
 
 /// Bytes and number of messages that are sealed at once, at most.
 const BYTES_MAX: usize = 2 << 20;
@@ -24,58 +24,82 @@ struct Waiting {
     singles: Vec<Single>,
 }
 
+/// A message, and where below the stream it is published.
 #[derive(Debug)]
-struct Single {
-    number: u64,
-    topic: Option<DataTopic>,
-    payload: Arc<SecretBytes>,
-    sealed: TellSealed,
+pub(crate) struct Message {
+    pub(crate) topic: Option<DataTopic>,
+    pub(crate) payload: SecretBytes,
 }
 
-/// Tells whoever waits for a message that it was sealed with others; dropped, that it was not.
-pub(crate) type TellSealed = oneshot::Sender<(Left, Errand)>;
-
-/// A message that waits.
+/// A message, and where it goes.
 #[derive(Debug)]
-pub(crate) struct Waits {
-    pub(crate) number: u64,
-    pub(crate) sealed: oneshot::Receiver<(Left, Errand)>,
+pub(crate) struct Single {
+    number: u64,
+    pub(crate) message: Arc<Message>,
+    pub(crate) way: Way,
+}
+
+/// Where a sealed message goes, and who waits for it; dropped, it tells that it was not sealed.
+#[derive(Debug)]
+pub(crate) enum Way {
+    /// To the bus.
+    Bus(oneshot::Sender<(Left, Errand)>),
+    /// To whoever sealed it.
+    Carrier(oneshot::Sender<SealedMessage>),
+}
+
+impl Way {
+    pub(crate) fn is_carrier(&self) -> bool {
+        matches!(self, Self::Carrier(_))
+    }
+}
+
+impl Single {
+    /// One that does not wait for others.
+    pub(crate) fn alone(message: Arc<Message>, way: Way) -> Self {
+        Self {
+            number: 0,
+            message,
+            way,
+        }
+    }
 }
 
 impl Singles {
-    pub(crate) fn put(&self, topic: Option<DataTopic>, payload: Arc<SecretBytes>) -> Waits {
-        let (tell, sealed) = oneshot::channel();
+    /// Lets a message wait, under a number.
+    pub(crate) fn put(&self, message: Arc<Message>, way: Way) -> u64 {
         let mut waiting = self.waiting();
         waiting.count += 1;
         let number = waiting.count;
         waiting.singles.push(Single {
             number,
-            topic,
-            payload,
-            sealed: tell,
+            message,
+            way,
         });
-        Waits { number, sealed }
+        number
     }
 
-    /// Takes a message out, and the first of the others for its topic, which are returned: as many as
-    /// are sealed at once with it.
-    pub(crate) fn take_with(&self, number: u64) -> Vec<(Arc<SecretBytes>, TellSealed)> {
+    /// Takes a message out, and behind it the first of the others that go the same way: as many as are
+    /// sealed at once with it.
+    pub(crate) fn take_with(&self, number: u64) -> Vec<Single> {
         let mut waiting = self.waiting();
         let of_number = |of: &Single| of.number == number;
         let Some(at) = waiting.singles.iter().position(of_number) else {
             return Vec::new();
         };
         let own = waiting.singles.remove(at);
-        let (mut bytes, mut count) = (own.payload.len(), 1);
+        let is_carrier = own.way.is_carrier();
+        let (mut bytes, mut count) = (own.message.payload.len(), 1);
         let goes = |of: &mut Single| {
-            if of.topic != own.topic || count >= COUNT_MAX || bytes >= BYTES_MAX {
+            let is_full = count >= COUNT_MAX || bytes >= BYTES_MAX;
+            if of.way.is_carrier() != is_carrier || is_full {
                 return false;
             }
-            (bytes, count) = (bytes + of.payload.len(), count + 1);
+            (bytes, count) = (bytes + of.message.payload.len(), count + 1);
             true
         };
-        let others = waiting.singles.extract_if(.., goes);
-        others.map(|of| (of.payload, of.sealed)).collect()
+        let others: Vec<_> = waiting.singles.extract_if(.., goes).collect();
+        [own].into_iter().chain(others).collect()
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -87,57 +111,64 @@ impl Singles {
 mod tests {
     use super::*;
 
-    fn payload(len: usize) -> Arc<SecretBytes> {
-        Arc::new(SecretBytes::from(vec![7; len]))
+    /// Who waits for a message that goes to the bus.
+    type Waits = oneshot::Receiver<(Left, Errand)>;
+
+    fn put(singles: &Singles, topic: Option<DataTopic>, len: usize) -> (u64, Waits) {
+        let payload = SecretBytes::from(vec![7; len]);
+        let (tell, waits) = oneshot::channel();
+        let message = Arc::new(Message { topic, payload });
+        (singles.put(message, Way::Bus(tell)), waits)
+    }
+
+    fn lens(taken: &[Single]) -> Vec<usize> {
+        taken.iter().map(|of| of.message.payload.len()).collect()
     }
 
     #[test]
-    fn those_of_one_topic_are_sealed_at_once_and_the_others_wait() {
+    fn those_that_go_one_way_are_sealed_at_once_and_the_others_wait() {
         let singles = Singles::default();
         let topic: DataTopic = "plant/7".parse().unwrap();
-        let first = singles.put(None, payload(1));
-        let other = singles.put(Some(topic.clone()), payload(2));
-        let _second = singles.put(None, payload(3));
-        let third = singles.put(None, payload(4));
-        let lens = |taken: Vec<(Arc<SecretBytes>, TellSealed)>| -> Vec<_> {
-            taken
-                .into_iter()
-                .map(|(payload, _)| payload.len())
-                .collect()
-        };
-        assert_eq!(lens(singles.take_with(third.number)), [1, 3]);
-        assert!(singles.take_with(first.number).is_empty());
-        let _last = singles.put(Some(topic), payload(5));
-        assert_eq!(lens(singles.take_with(other.number)), [5]);
+        let (first, _first) = put(&singles, None, 1);
+        let payload = SecretBytes::from(vec![7; 2]);
+        let (tell, _carried) = oneshot::channel();
+        let message = Arc::new(Message {
+            topic: None,
+            payload,
+        });
+        let carried = singles.put(message, Way::Carrier(tell));
+        let (_, _second) = put(&singles, Some(topic), 3);
+        let (third, _third) = put(&singles, None, 4);
+        assert_eq!(lens(&singles.take_with(third)), [4, 1, 3]);
+        assert!(singles.take_with(first).is_empty());
+        let (_, _last) = put(&singles, None, 5);
+        assert_eq!(lens(&singles.take_with(carried)), [2]);
     }
 
     #[test]
     fn no_more_are_taken_than_are_sealed_at_once() {
         let singles = Singles::default();
-        let small: Vec<_> = (0..=COUNT_MAX)
-            .map(|_| singles.put(None, payload(0)))
-            .collect();
-        assert_eq!(singles.take_with(small[0].number).len(), COUNT_MAX - 1);
-        assert!(singles.take_with(small[COUNT_MAX].number).is_empty());
-        let large: Vec<_> = (0..3)
-            .map(|_| singles.put(None, payload(BYTES_MAX / 2)))
-            .collect();
-        assert_eq!(singles.take_with(large[0].number).len(), 1);
-        assert!(singles.take_with(large[2].number).is_empty());
+        let small: Vec<_> = (0..=COUNT_MAX).map(|_| put(&singles, None, 0)).collect();
+        assert_eq!(singles.take_with(small[0].0).len(), COUNT_MAX);
+        assert_eq!(singles.take_with(small[COUNT_MAX].0).len(), 1);
+        let large: Vec<_> = (0..3).map(|_| put(&singles, None, BYTES_MAX / 2)).collect();
+        assert_eq!(singles.take_with(large[0].0).len(), 2);
+        assert_eq!(singles.take_with(large[2].0).len(), 1);
     }
 
     #[test]
     fn who_was_taken_and_not_sealed_hears_of_it() {
         let singles = Singles::default();
-        let (first, mut second) = (singles.put(None, payload(1)), singles.put(None, payload(1)));
-        let taken = singles.take_with(first.number);
+        let (first, _first) = put(&singles, None, 1);
+        let (_, mut second) = put(&singles, None, 1);
+        let taken = singles.take_with(first);
         assert!(matches!(
-            second.sealed.try_recv(),
+            second.try_recv(),
             Err(oneshot::error::TryRecvError::Empty)
         ));
         drop(taken);
         assert!(matches!(
-            second.sealed.try_recv(),
+            second.try_recv(),
             Err(oneshot::error::TryRecvError::Closed)
         ));
     }

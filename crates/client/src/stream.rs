@@ -6,7 +6,9 @@ use std::time::Duration;
 use sealcast_bus::{Bus, BusError, BusUrl};
 use sealcast_crypto::SecretBytes;
 use sealcast_engine::Alarm;
-use sealcast_protocol::{DataTopic, Interval, Name, Position, SessionKind, StreamId, Ticket};
+use sealcast_protocol::{
+    DataTopic, Interval, Name, PAYLOAD_MAX, Position, SessionKind, StreamId, Ticket,
+};
 
 use crate::archive::Archive;
 use crate::asking::{AnswerOptions, Answering};
@@ -16,11 +18,13 @@ use crate::blocking::off_thread;
 use crate::core::{Core, put_off};
 use crate::error::Error;
 use crate::home::Inner;
+use crate::opener::{Opener, OpenerOptions};
 use crate::options::SubscribeOptions;
 use crate::parking::{self, ParkedState};
 use crate::publisher::{Published, Publisher};
 use crate::read::Reader;
-use crate::seal::Sealer;
+use crate::seal::{SealedMessage, Sealer};
+use crate::singles::Message;
 use crate::subscribe::Subscription;
 
 /// Between two looks whether a bus is back, at first and at last.
@@ -148,6 +152,91 @@ impl Stream {
     pub async fn publish_on(&self, topic: &DataTopic, payload: &[u8]) -> Result<Published, Error> {
         self.core.check_topic(topic)?;
         publish(&self.sealer.on(topic), payload).await
+    }
+
+    /// Seals one message, bound to a topic below the stream where there is one, and hands the envelope to
+    /// the caller, who carries it: over a connection of its own, on that topic. Its position and its
+    /// place in the order are durable, and the record of its session is on the bus, when this returns.
+    /// What several seal at the same time, on whatever topics, shares one transaction of the store.
+    ///
+    /// What is handed out has its place in one order with what this handle publishes. Whoever reads all
+    /// of it tells a gap where an envelope is not carried, or while it is overtaken; so dropping the
+    /// future, or what it returns, leaves a gap. An envelope is to be carried at once: sealed before a
+    /// removal, it opens for whom was removed, however late it comes.
+    ///
+    /// The bus has no say in the topic or the size, but is needed: nothing is sealed unless the access
+    /// log was read within the last seconds. Beside [`Opener`]s that do much, a handle of the
+    /// stream of its own seals faster: two of one handle wait for each other.
+    ///
+    /// ```
+    /// # use sealcast::{BusUrl, DataTopic, Home, InitOptions, Passphrase, StreamOptions};
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let bus = Some(BusUrl::file(&folder.path().join("bus"))?);
+    /// # let options = InitOptions { name: None, bus, passphrase: Passphrase::None };
+    /// # let home = Home::init(&folder.path().join("home"), options).await?;
+    /// # let plant = home.create_stream(&"plant".parse()?, StreamOptions::default()).await?;
+    /// let topic: DataTopic = "plant/7/temperature".parse()?;
+    /// let sealed = plant.seal(Some(&topic), b"61.4 C").await?;
+    /// assert!(!sealed.envelope.windows(6).any(|bytes| bytes == b"61.4 C"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Fails when this user may not publish, the message has more than 16 MiB, the clock is far behind,
+    /// the log is not complete, or store or bus fail: nothing was sealed then.
+    pub async fn seal(
+        &self,
+        topic: Option<&DataTopic>,
+        payload: &[u8],
+    ) -> Result<SealedMessage, Error> {
+        check_carried(payload)?;
+        let payload = SecretBytes::from(payload.to_vec());
+        match topic {
+            Some(topic) => self.sealer.on(topic).hand_out_single(payload).await,
+            None => self.sealer.hand_out_single(payload).await,
+        }
+    }
+
+    /// As [`seal`](Self::seal), several messages in their order, all or none, in one transaction.
+    ///
+    /// # Errors
+    ///
+    /// As [`seal`](Self::seal).
+    pub async fn seal_all(
+        &self,
+        messages: &[(Option<&DataTopic>, &[u8])],
+    ) -> Result<Vec<SealedMessage>, Error> {
+        messages
+            .iter()
+            .try_for_each(|(_, payload)| check_carried(payload))?;
+        let messages = messages.iter().map(|(topic, payload)| Message {
+            topic: topic.cloned(),
+            payload: SecretBytes::from(payload.to_vec()),
+        });
+        self.sealer.hand_out(messages.collect()).await
+    }
+
+    /// Opens envelopes that a carrier brings; each connection of it has one of its own. Must be called
+    /// on a tokio runtime, as everything here.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the bus cannot be reached, unless this handle has another opener.
+    pub async fn opener(&self) -> Result<Opener, Error> {
+        self.opener_with(OpenerOptions::default()).await
+    }
+
+    /// As [`opener`](Self::opener), with all that can be chosen.
+    ///
+    /// # Errors
+    ///
+    /// As [`opener`](Self::opener).
+    pub async fn opener_with(&self, options: OpenerOptions) -> Result<Opener, Error> {
+        Opener::start(&self.core, options).await
     }
 
     /// Starts publishing many records, sealed in frames of up to 64 KiB or 20 ms. Must be called on
@@ -298,4 +387,15 @@ async fn publish(sealer: &Sealer, payload: &[u8]) -> Result<Published, Error> {
         records: 1,
         envelopes: left.envelopes,
     })
+}
+
+/// What is carried by others must fit into an envelope, and no more.
+fn check_carried(payload: &[u8]) -> Result<(), Error> {
+    match payload.len() > PAYLOAD_MAX {
+        true => Err(Error::TooLarge {
+            size: payload.len(),
+            limit: PAYLOAD_MAX,
+        }),
+        false => Ok(()),
+    }
 }

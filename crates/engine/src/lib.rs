@@ -23,6 +23,7 @@ mod persist;
 mod publish;
 mod read;
 mod share;
+mod sightings;
 mod track;
 mod view;
 
@@ -41,7 +42,8 @@ pub use newcomer::{Newcomer, consented_card};
 pub use parking::{Cause, Change, Missing, Parked, Parking, ParkingLimits, Unopened};
 pub use persist::{Put, Space, persisted};
 pub use publish::{NewSession, NotSealed, Publisher, Sealed};
-pub use read::{Event, Mode, Reader, Refusal, Reopened};
+pub use read::{Arrival, Carried, Event, Mode, Prospect, Reader, Refusal, Reopened};
 pub use share::{Handout, HandoutKey, SharedWith, is_delivered, plan_handouts, wrap_handout};
+pub use sightings::{Sighting, Sightings};
 pub use track::{Notice, Tracker};
 pub use view::{Alarm, Answer, ControlTopic, Output, StreamView, imported};

@@ -2,6 +2,7 @@
 //! session, order, key.
 
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use sealcast_crypto::{SecretBytes, Verifier};
@@ -17,8 +18,10 @@ use crate::parking::{Cause, Parked, Unopened};
 use crate::track::{Notice, Tracker};
 use crate::view::StreamView;
 
+mod carried;
 mod parked;
 
+pub use carried::{Arrival, Carried, Prospect};
 pub use parked::Reopened;
 
 /// Opens the envelopes of one stream.
@@ -34,7 +37,7 @@ pub struct Reader {
     floor: Position,
     trackers: BTreeMap<DeviceId, Tracker>,
     /// Envelopes of revoked devices that lie at or before a tip.
-    allowed: Allowed,
+    allowed: Arc<Allowed>,
     keys: KeyRing,
     verifier: Verifier,
     /// Whether what may open later is handed out for a [`Parking`](crate::Parking).
@@ -143,7 +146,7 @@ impl Reader {
             is_whole: matches!(mode, Mode::History(_)),
             floor: Position::START,
             trackers: BTreeMap::new(),
-            allowed: Allowed::default(),
+            allowed: Arc::default(),
             keys: KeyRing::default(),
             verifier: Verifier::default(),
             parks: false,
@@ -164,8 +167,8 @@ impl Reader {
 
     /// Tells which envelopes of revoked devices lie at or before which tips, from a
     /// [`Lineage`](crate::Lineage) of all tips that are known now; it replaces what was told before.
-    pub fn allow(&mut self, allowed: Allowed) {
-        self.allowed = allowed;
+    pub fn allow(&mut self, allowed: impl Into<Arc<Allowed>>) {
+        self.allowed = allowed.into();
     }
 
     /// Goes from history on to live reading. What was sealed before the history's interval is not
@@ -315,16 +318,7 @@ impl Reader {
         let (user, envelope) = (accepted.user, &accepted.envelope);
         let header = *envelope.header();
         let (cause, givers) = match self.keys.open(view, envelope) {
-            Outcome::NoKey => {
-                let (me, device) = view.me();
-                let held = view.state().readable(&me, &device, &user);
-                let is_granted = held.iter().any(|of| of.contains(header.position));
-                let cause = match is_granted {
-                    true => Cause::Key,
-                    false => Cause::Grant,
-                };
-                (cause, Vec::new())
-            }
+            Outcome::NoKey => (lacking(view, &user, header.position), Vec::new()),
             // Where no root is here, another cover may fit.
             Outcome::NotAuthentic(givers) if self.parks && !givers.is_empty() => {
                 (Cause::OtherKey, givers)
@@ -406,6 +400,16 @@ impl Reader {
                 parked,
             }),
         }
+    }
+}
+
+/// What an envelope lacks for which there is no key here.
+fn lacking(view: &StreamView, user: &UserId, position: Position) -> Cause {
+    let (me, device) = view.me();
+    let held = view.state().readable(&me, &device, user);
+    match held.iter().any(|of| of.contains(position)) {
+        true => Cause::Key,
+        false => Cause::Grant,
     }
 }
 

@@ -13,6 +13,8 @@ use sealcast_store::{Key, Space, Store, StoreError, Txn, Value};
 
 use crate::rig::*;
 
+mod carrying;
+
 /// Counts what is asked of bus and store; one step fails, and what follows it, too, or goes on.
 #[derive(Clone)]
 struct Life {

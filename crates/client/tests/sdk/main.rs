@@ -6,6 +6,7 @@ mod archiving;
 mod asking;
 mod attending;
 mod broker;
+mod carried;
 mod clones;
 mod copying;
 mod crashes;

@@ -25,7 +25,7 @@ impl Pace {
     }
 
     /// Takes one, if there is one.
-    pub(super) fn take(&mut self, now: Position) -> bool {
+    pub fn take(&mut self, now: Position) -> bool {
         self.fill(now);
         let is_ready = self.level >= 1_000;
         if is_ready {

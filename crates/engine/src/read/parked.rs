@@ -118,6 +118,21 @@ impl Reader {
         }
     }
 
+    /// The hash of an envelope that its sender signed, whatever else holds it up.
+    pub(super) fn signed(
+        &mut self,
+        view: &StreamView,
+        user: &UserId,
+        envelope: &DataItem<'_>,
+    ) -> Option<EnvelopeHash> {
+        let (stream, device) = (view.stream(), envelope.header().device);
+        let bound = envelope.bind(&stream);
+        let hash = bound.hash();
+        let key = view.sign_key(user, &device)?;
+        let verified = bound.verify_by(&mut self.verifier, &key);
+        verified.is_ok().then_some(hash)
+    }
+
     /// Hands out an envelope whose session or whose sender's right is not known, where its signature
     /// holds. Its order counts from now on: it is here, and no gap.
     pub(super) fn refuse_for_now(
@@ -128,14 +143,10 @@ impl Reader {
         (cause, refusal): (Cause, Refusal),
         bytes: &[u8],
     ) {
-        let (stream, header) = (view.stream(), *envelope.header());
-        let bound = envelope.bind(&stream);
-        let hash = bound.hash();
-        let key = view.sign_key(&user, &header.device);
-        let is_signed = key.is_some_and(|key| bound.verify_by(&mut self.verifier, &key).is_ok());
-        if !is_signed {
+        let header = *envelope.header();
+        let Some(hash) = self.signed(view, &user, envelope) else {
             return self.reject(Some(header), Some(user), refusal, Vec::new());
-        }
+        };
         let floor = self.tracker(&header.device).floor();
         let at = match cause {
             // Nothing of a session that is not known was ever delivered, however old it says it is.

@@ -3,6 +3,7 @@
 
 mod asking;
 mod batches;
+mod carried;
 mod devices;
 mod fallback;
 mod faults;

@@ -96,6 +96,18 @@ impl<'a> DataItem<'a> {
         })
     }
 
+    /// An envelope that came by itself, and the topic that it came on.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it is not an envelope that can be opened here.
+    pub fn of(topic: Option<&'a DataTopic>, envelope: &'a [u8]) -> Result<Self, DecodeError> {
+        Ok(Self {
+            topic: topic.map_or("", DataTopic::as_str),
+            envelope: EnvelopeView::parse(envelope)?,
+        })
+    }
+
     /// The topic, empty where there is none, and the bytes of the envelope, whatever they are.
     ///
     /// # Errors

@@ -1,0 +1,170 @@
+//! Opening envelopes that the caller carries.
+
+use std::sync::{Arc, Mutex};
+
+use sealcast_engine::{Arrival, CLOCK_BEHIND_MS_MAX, Prospect, Sightings};
+use sealcast_protocol::{DataTopic, Position};
+use tokio::sync::watch;
+
+use crate::asking::Asking;
+use crate::core::{Core, lock};
+use crate::delivery::Delivery;
+use crate::error::Error;
+use crate::lookout::{Brought, Looked, Lookout};
+use crate::read::next_delivery;
+
+/// How to open what a carrier brings.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenerOptions {
+    /// What was sealed before this is told as a replay, unless it is [kept](Arrival::Kept); ten minutes
+    /// before now where not given. A carrier that hands out what had waited for its client, or wills,
+    /// which are sealed long before they come, says since when that is.
+    pub from: Option<Position>,
+}
+
+/// Opens envelopes of a stream that come over a connection of the caller's; made by
+/// [`Stream::opener`](crate::Stream::opener). Each connection has its own.
+///
+/// What is told is what a [`Subscription`](crate::Subscription) tells, but gaps and branches: a carrier
+/// shows a part of a stream, in any order, so that nothing can be said of what does not come. That a
+/// publisher may publish, that the message is its own, unaltered, of this stream and this topic, and that
+/// it comes once, is looked at as everywhere. Once means once for each opener, and for as long as it
+/// remembers: 4,096 messages and more of each device; what is older than it remembers is a replay.
+///
+/// While there is one, the stream's access log, session records and keys are followed, and keys that
+/// become due to others are handed out, as an [`Attendant`](crate::Attendant) does. All openers of one
+/// handle of a stream share that, and open one after another.
+///
+/// What cannot be opened is told, and is not kept here: the caller keeps it, or lets it go. Keys that the
+/// access log gives are asked for meanwhile, unless the home [says otherwise](crate::AskingOptions).
+///
+/// ```
+/// # use sealcast::{Bound, BusUrl, GrantOptions, Home, InitOptions, Passphrase, Position, Roles, StreamOptions};
+/// use sealcast::{Arrival, DataTopic, State};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let bus = BusUrl::file(&folder.path().join("bus"))?;
+/// # let options = || InitOptions { name: None, bus: Some(bus.clone()), passphrase: Passphrase::None };
+/// # let alice = Home::init(&folder.path().join("alice"), options()).await?;
+/// # let bob = Home::init(&folder.path().join("bob"), options()).await?;
+/// # let plant = alice.create_stream(&"plant".parse()?, StreamOptions::default()).await?;
+/// # let joined = bob.join(plant.ticket(), None).await?;
+/// let topic: DataTopic = "plant/7/temperature".parse()?;
+/// let sealed = plant.seal(Some(&topic), b"61.4 C").await?;
+///
+/// // The envelope travels, as it is, on that topic.
+/// let mut opener = joined.opener().await?;
+/// let told = opener.open(Some(&topic), &sealed.envelope, Arrival::Live).await?;
+/// assert_eq!(told.deliveries[0].state, State::Sealed);
+/// assert!(told.may_open_later);
+///
+/// # let all = GrantOptions { user: bob.user(), roles: Roles::READER, from: Bound::At(Position::START), until: Bound::At(Position::END), reshare: false };
+/// plant.grant(all).await?;
+/// let opened = loop {
+///     opener.changed().await;
+///     let told = opener.open(Some(&topic), &sealed.envelope, Arrival::Live).await?;
+///     if !told.may_open_later {
+///         break told;
+///     }
+/// };
+/// assert_eq!(opened.deliveries[0].payload.as_deref(), Some(&b"61.4 C"[..]));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Opener {
+    lookout: Arc<Lookout>,
+    asking: Option<Arc<Asking>>,
+    seen: Arc<Mutex<Sightings>>,
+    news: watch::Receiver<u64>,
+}
+
+/// What became of an envelope that a carrier brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Carried {
+    /// What there is to tell: its records where it opened, one or those of a frame, or why it did not.
+    /// A fork is told before what opens in spite of it.
+    pub deliveries: Vec<Delivery>,
+    /// Whether the same bytes may open later: [`Opener::changed`] says when to try again. That is so of
+    /// what its publisher signed and what lacks a key, a grant, or the record of its session; and of
+    /// what an unknown sender sealed, while the bus is away and so nobody can say who that is.
+    pub may_open_later: bool,
+}
+
+impl Opener {
+    pub(crate) async fn start(core: &Arc<Core>, options: OpenerOptions) -> Result<Self, Error> {
+        let lookout = core.lookout().await?;
+        let slack = || Position(core.now().0.saturating_sub(CLOCK_BEHIND_MS_MAX));
+        let from = options.from.unwrap_or_else(slack);
+        let asks = core.home.asking().subscriptions_ask;
+        Ok(Self {
+            news: lookout.news(),
+            lookout,
+            asking: asks.then(|| core.asking()),
+            seen: Arc::new(Mutex::new(Sightings::since(from))),
+        })
+    }
+
+    /// Judges an envelope that came on a topic, and opens it. Where something of it is not known, what
+    /// the bus has by now is read first, so often at most.
+    ///
+    /// An envelope that was opened is a replay when it comes again, unless it is kept. One that was not
+    /// opened may come again at any time. Dropping the future changes nothing: the same envelope may be
+    /// handed in again.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store cannot be read or written. Whatever an envelope is, and whether or not the
+    /// bus is there, is no error.
+    pub async fn open(
+        &mut self,
+        topic: Option<&DataTopic>,
+        envelope: &[u8],
+        arrival: Arrival,
+    ) -> Result<Carried, Error> {
+        let brought = Arc::new(Brought {
+            topic: topic.cloned(),
+            envelope: envelope.to_vec(),
+            arrival,
+        });
+        let next_look = self.lookout.before_next_look();
+        let mut judged = self
+            .lookout
+            .judge(brought.clone(), self.seen.clone())
+            .await?;
+        let mut looked = Looked::Done;
+        if judged.carried.prospect != Prospect::Settled {
+            looked = self.lookout.look(next_look).await?;
+            if looked == Looked::Done {
+                judged = self.lookout.judge(brought, self.seen.clone()).await?;
+            }
+        }
+        // From here to the end nobody can stop it: what is noted is handed out.
+        if let Some(sighting) = &judged.carried.sighting {
+            lock(&self.seen).note(sighting);
+        }
+        let (core, asking) = (self.lookout.core(), self.asking.as_deref());
+        let next = || next_delivery(core, asking, &mut judged.events);
+        Ok(Carried {
+            deliveries: std::iter::from_fn(next).collect(),
+            may_open_later: match judged.carried.prospect {
+                Prospect::Settled => false,
+                Prospect::Unread => looked == Looked::Away,
+                Prospect::Waits => true,
+            },
+        })
+    }
+
+    /// Waits until something was learned, from the access log, session records or keys, since this
+    /// returned before, or since the opener was made: what did not open may open now. A caller may stop
+    /// waiting and come back: nothing is lost.
+    pub async fn changed(&mut self) {
+        if self.news.changed().await.is_err() {
+            // Whoever tells lives as long as this.
+            std::future::pending().await
+        }
+    }
+}
