@@ -71,7 +71,10 @@ const TABLE: &[Row] = &[
         "rustix", "rustls", "rustls-native-certs", "serde", "serde_json", "thiserror", "tokio",
         "tokio-rustls", "toml", "tracing", "zeroize",
     ]),
-    row("sealcast-proxy", &["sealcast"], &["anyhow", "thiserror", "tokio", "tracing"]),
+    row("sealcast-proxy", &["sealcast"], &[
+        "bytes", "rustls", "rustls-native-certs", "serde", "thiserror", "tokio", "tokio-rustls", "toml",
+        "tracing",
+    ]),
     row("sealcast-keynode", &["sealcast"], &["thiserror", "tracing"]),
     row("sealcast-cli", &[
         "sealcast", "sealcast-agent", "sealcast-proxy", "sealcast-keynode", "sealcast-store",
@@ -95,7 +98,7 @@ const TABLE: &[Row] = &[
     ]),
     row("sealcast-fuzz", &[
         "sealcast", "sealcast-agent", "sealcast-bus", "sealcast-bus-mqtt", "sealcast-crypto",
-        "sealcast-engine", "sealcast-protocol", "sealcast-store",
+        "sealcast-engine", "sealcast-protocol", "sealcast-proxy", "sealcast-store",
     ], &["arbitrary", "peak_alloc", "rand_core", "rusqlite", "serde_json", "tempfile", "tokio"]),
     row("sealcast-crash", &[], &["rusqlite"]),
     row("sealcast-brokers", &[], &["async-nats", "rustix", "tempfile", "tokio"]),

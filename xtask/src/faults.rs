@@ -17,7 +17,7 @@ const COUNT: u32 = 24;
 
 /// Those that must have a test.
 #[rustfmt::skip]
-const HELD_OFF: &[u32] = &[1, 2, 4, 5, 6, 7, 11, 12, 15, 16, 17, 18, 20, 21, 22, 23, 24];
+const HELD_OFF: &[u32] = &[1, 2, 4, 5, 6, 7, 11, 12, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24];
 
 /// Fault to `path:line name` of the tests that cite it.
 type Cited = BTreeMap<u32, BTreeSet<(String, usize, String)>>;

@@ -7,10 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::http::Uri;
-use sealcast::{AskingOptions, BusUrl, ParkingLimits};
+use sealcast::{AskingOptions, BusUrl, ParkingLimits, parse_duration, parse_size};
 use serde::Deserialize;
-
-use crate::values::{duration, size};
 
 /// What the config file is called in a home.
 pub const FILE_NAME: &str = "config.toml";
@@ -331,11 +329,11 @@ impl ParkingSection {
     fn checked(self) -> Result<ParkingLimits, Wrong> {
         let mut limits = ParkingLimits::default();
         if let Some(text) = &self.bytes_max {
-            limits.bytes_max = size(text).map_err(|says| ("bytes_max", says))?;
+            limits.bytes_max = parse_size(text).map_err(|says| ("bytes_max", says))?;
         }
         if let Some(text) = &self.publisher_bytes_max {
             limits.publisher_bytes_max =
-                size(text).map_err(|says| ("publisher_bytes_max", says))?;
+                parse_size(text).map_err(|says| ("publisher_bytes_max", says))?;
         }
         let age = Duration::from_millis(limits.age_ms_max);
         let age = positive("age_max", self.age_max.as_deref(), age)?;
@@ -420,7 +418,7 @@ fn positive(key: &'static str, text: Option<&str>, default: Duration) -> Result<
     let Some(text) = text else {
         return Ok(default);
     };
-    let time = duration(text).map_err(|says| (key, says))?;
+    let time = parse_duration(text).map_err(|says| (key, says))?;
     match time.is_zero() {
         true => Err((key, "longer than nothing".to_owned())),
         false => Ok(time),

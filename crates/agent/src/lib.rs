@@ -27,7 +27,6 @@ mod requests;
 mod run;
 mod server;
 mod subscribers;
-mod values;
 
 pub use api::{
     API, ArchiveStatus, BusStatus, Contact, Fault, HomeInfo, Standing, Status, StreamStatus,

@@ -29,6 +29,19 @@ impl TopicFilter {
             }
         }
     }
+
+    /// Whether all topics that another filter matches match this one.
+    pub fn covers(&self, other: &Self) -> bool {
+        let (mut levels, mut others) = (self.0.split('/'), other.0.split('/'));
+        loop {
+            match (levels.next(), others.next()) {
+                (Some("#"), _) | (None, None) => return true,
+                (Some("+"), Some(level)) if level != "#" => {}
+                (Some(one), Some(level)) if one == level => {}
+                _ => return false,
+            }
+        }
+    }
 }
 
 impl FromStr for TopicFilter {
@@ -208,6 +221,34 @@ mod tests {
             for topic in topics {
                 assert!(!matches(filter, topic), "{filter} does not take {topic}");
             }
+        }
+    }
+
+    #[test]
+    fn a_filter_covers_what_takes_no_other_topics() {
+        let covers = |one: &str, other: &str| {
+            let [one, other] = [one, other].map(|text| text.parse::<TopicFilter>().unwrap());
+            one.covers(&other)
+        };
+        for (one, other) in [
+            ("#", "plant/#"),
+            ("plant/#", "plant"),
+            ("plant/#", "plant/+/t"),
+            ("plant/+/t", "plant/7/t"),
+            ("plant/+/t", "plant/+/t"),
+            ("+/t", "plant/t"),
+        ] {
+            assert!(covers(one, other), "{one} covers {other}");
+        }
+        for (one, other) in [
+            ("plant/#", "#"),
+            ("plant/+", "plant/#"),
+            ("plant/7/t", "plant/+/t"),
+            ("plant/+", "plant"),
+            ("plant/#", "plants/#"),
+            ("plant/+/t", "plant/7"),
+        ] {
+            assert!(!covers(one, other), "{one} does not cover {other}");
         }
     }
 

@@ -9,6 +9,7 @@ mod demo;
 mod error;
 mod files;
 mod input;
+mod logging;
 mod shell;
 mod signals;
 mod streams;

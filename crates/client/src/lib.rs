@@ -117,6 +117,7 @@ mod subscribe;
 mod tailing;
 mod taking_out;
 mod tend;
+mod values;
 mod vault;
 
 pub use access::{GrantInfo, GrantStatus, Granted, Revoked};
@@ -165,3 +166,4 @@ pub use sealed_file::{
 pub use servers::{SERVERS_FILE, ServersError};
 pub use stream::Stream;
 pub use subscribe::Subscription;
+pub use values::{parse_duration, parse_size};

@@ -107,6 +107,18 @@ const PACKETS: &[(&str, &[u8])] = &[
     ("goodbye", b"\xe0\x02\x8e\x00"),
 ];
 
+/// The same for a proxy, of either side.
+const PROXY_PACKETS: &[(&str, &[u8])] = &[
+    ("connect", b"\x10*\x00\x04MQTT\x05\xce\x00<\x05'\x00\x00\x01\x00\x00\x01c\x07\x18\x00\x00\x00\x01\x01\x01\x00\x01w\x00\x04gone\x00\x01u\x00\x01p"),
+    ("connect-three", b"\x10\x16\x00\x04MQTT\x04.\x00<\x00\x01c\x00\x01w\x00\x04gone"),
+    ("welcome", b"\x20\x0b\x00\x00\x08'\x00\x00\x10\x00\x13\x00\x07"),
+    ("welcome-three", b"\x20\x02\x01\x00"),
+    ("message", b"3\x16\x00\x03a/b\x00\x07\x0c\x01\x01#\x00\x01&\x00\x01k\x00\x01vxy"),
+    ("message-three", b"4\x09\x00\x03a/b\x00\x07xy"),
+    ("by-alias", b"0\x08\x00\x00\x03#\x00\x01xy"),
+    ("handshake", b"P\x02\x00\x07b\x02\x00\x07p\x02\x00\x07\xc0\x00\xe0\x01\x8b"),
+];
+
 /// Targets that read decisions.
 const DECIDED: &[&str] = &[
     "access_log",
@@ -149,12 +161,15 @@ pub fn examples() -> Vec<(&'static str, String, Vec<u8>)> {
     let welcome = ("welcome", "whole".to_owned(), welcome());
     let packets = PACKETS.iter();
     let packets = packets.map(|(name, of)| ("mqtt_packet", (*name).to_owned(), of.to_vec()));
+    let proxied = PROXY_PACKETS.iter();
+    let proxied = proxied.map(|(name, of)| ("proxy_packet", (*name).to_owned(), of.to_vec()));
     texts
         .chain(drawn)
         .chain(kept)
         .chain(paired)
         .chain(stories)
         .chain(packets)
+        .chain(proxied)
         .chain([item, welcome])
         .collect()
 }

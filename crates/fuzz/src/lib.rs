@@ -77,6 +77,7 @@ pub const TARGETS: &[Target] = &[
     target("log_entry", "a signed entry of an access log", control::log_entry, heap::OF_BYTES),
     target("mqtt_packet", "a packet of an MQTT broker", sealcast_bus_mqtt::fuzz::packet, heap::OF_BYTES),
     target("pairing_item", "an item of a pairing", pairing::pairing_item, heap::OF_BYTES),
+    target("proxy_packet", "packets of MQTT clients and brokers", sealcast_proxy::fuzz::packets, heap::OF_BYTES),
     target("sealing", "what is sealed, and a byte that is altered", envelopes::sealing, heap::OF_BYTES),
     target("session_record", "a signed session record", control::session_record, heap::OF_BYTES),
     target("stream", "all topics of a stream", stream::stream, heap::OF_A_STAGE),

@@ -1,4 +1,3 @@
-use std::io;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -8,13 +7,11 @@ use sealcast_agent::{
     StreamStatus,
 };
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::agent;
 use crate::context::{Context, bus_here};
 use crate::error::{CommandError, Kind};
+use crate::logging;
 use crate::signals::asked_to_end;
 use crate::ui::{Ui, count, thousands};
 
@@ -129,22 +126,7 @@ fn log(config: &Config) {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    let log = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_max_level(level)
-        .with_ansi(false)
-        .with_target(false)
-        .log_internal_errors(false);
-    // Libraries would name topics and addresses.
-    let own = Targets::new().with_target("sealcast", level);
-    // There is no other: this is the only place that sets one.
-    let _is_set = match config.agent.log_format {
-        LogFormat::Text => log.finish().with(own).try_init().is_ok(),
-        LogFormat::Json => {
-            let log = log.json().flatten_event(true);
-            log.finish().with(own).try_init().is_ok()
-        }
-    };
+    logging::start(level, config.agent.log_format == LogFormat::Json);
 }
 
 async fn status(ui: &Ui, context: &Context) -> Result<(), CommandError> {

@@ -1,4 +1,4 @@
-//! Durations and sizes, as people write them in the config file.
+//! Durations and sizes, as people write them in config files.
 
 use std::time::Duration;
 
@@ -18,14 +18,22 @@ const SIZES: [(&str, u64); 4] = [
 ];
 
 /// Reads `30s`, `12h`, `250ms`.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+///
+/// Fails, and says what a duration is, when it is none.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let ms = number_of(text, &DURATIONS);
     ms.map(Duration::from_millis)
         .ok_or_else(|| "a duration is a whole number and ms, s, m, h, d or w: \"30s\"".to_owned())
 }
 
 /// Reads `256 MiB`.
-pub(crate) fn size(text: &str) -> Result<u64, String> {
+///
+/// # Errors
+///
+/// Fails, and says what a size is, when it is none.
+pub fn parse_size(text: &str) -> Result<u64, String> {
     number_of(text, &SIZES)
         .ok_or_else(|| "a size is a whole number and B, KiB, MiB or GiB: \"256 MiB\"".to_owned())
 }
@@ -43,11 +51,11 @@ mod tests {
 
     #[test]
     fn durations_and_sizes_have_a_number_and_a_unit() {
-        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
-        assert_eq!(duration("250 ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(duration("30d"), Ok(Duration::from_secs(30 * 86_400)));
-        assert_eq!(size("256 MiB"), Ok(256 << 20));
-        assert_eq!(size("0B"), Ok(0));
+        assert_eq!(parse_duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(parse_duration("250 ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_duration("30d"), Ok(Duration::from_secs(30 * 86_400)));
+        assert_eq!(parse_size("256 MiB"), Ok(256 << 20));
+        assert_eq!(parse_size("0B"), Ok(0));
         for odd in [
             "",
             "30",
@@ -58,8 +66,8 @@ mod tests {
             "99999999999999999999s",
             "18446744073709551615w",
         ] {
-            assert!(duration(odd).is_err(), "{odd}");
-            assert!(size(odd).is_err(), "{odd}");
+            assert!(parse_duration(odd).is_err(), "{odd}");
+            assert!(parse_size(odd).is_err(), "{odd}");
         }
     }
 }

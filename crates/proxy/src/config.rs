@@ -1,0 +1,536 @@
+//! The config file.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sealcast::{Name, TopicFilter, parse_duration, parse_size};
+use serde::Deserialize;
+use tracing::level_filters::LevelFilter;
+
+use crate::rules::{Act, Rule, Rules, Undecryptable};
+use crate::upstream::UpstreamUrl;
+
+/// Longest config file, in bytes.
+const BYTES_MAX: u64 = 1 << 20;
+/// What a packet may be told to have at most: more cannot be said in MQTT, with what sealing adds.
+const PACKET_MAX: u32 = 255 << 20;
+/// Less does not hold the largest topic.
+const PACKET_MIN: u32 = 128 << 10;
+
+/// All that a config file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// The broker.
+    pub upstream: UpstreamUrl,
+    /// A file with the certificates that the broker's must chain to, in PEM; those of the system where not given.
+    pub upstream_ca: Option<PathBuf>,
+    /// What is done with messages.
+    pub rules: Rules,
+    /// What clients may take up.
+    pub limits: Limits,
+    /// From which level on to log.
+    pub log: LevelFilter,
+    /// In which form.
+    pub log_format: LogFormat,
+}
+
+/// What clients may take up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The most bytes of a packet.
+    pub packet_max: u32,
+    /// The most clients at a time.
+    pub connections_max: usize,
+    /// How long a client has to say who it is.
+    pub connect_timeout: Duration,
+    /// How long before its client connected a message may have been sealed to be opened, if the broker had not
+    /// retained it.
+    pub age_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            packet_max: (1 << 20) + (64 << 10),
+            connections_max: 4096,
+            connect_timeout: Duration::from_secs(10),
+            age_max: Duration::from_secs(7 * 86_400),
+        }
+    }
+}
+
+/// In which form to log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// A line of text for each event.
+    #[default]
+    Text,
+    /// An object of JSON for each event, one a line.
+    Json,
+}
+
+/// Why a config file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read; see what the system says.
+    #[error("cannot read the config file: {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The file says something that it cannot say; mend the line.
+    #[error("{}, line {line}: {says}", path.display())]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// Which line, from 1 on.
+        line: usize,
+        /// What is wrong there.
+        says: String,
+    },
+}
+
+impl Config {
+    /// Reads a config file. Relative paths in it are below its folder.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it cannot be read, says anything that is not known, or has a rule that never decides.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let unreadable = |source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        };
+        let size = fs::metadata(path).map_err(unreadable)?.len();
+        if size > BYTES_MAX {
+            return Err(unreadable(io::ErrorKind::FileTooLarge.into()));
+        }
+        let text = fs::read_to_string(path).map_err(unreadable)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        Self::parse(&text, folder).map_err(|(line, says)| ConfigError::Wrong {
+            path: path.to_owned(),
+            line,
+            says,
+        })
+    }
+
+    /// Reads the text of a config file; else says in which line what is wrong.
+    pub(crate) fn parse(text: &str, folder: &Path) -> Result<Self, (usize, String)> {
+        let file: File = toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start);
+            (line_of(text, at), error.message().to_owned())
+        })?;
+        let rules = rules(text, &file.rule)?;
+        let checked = file.checked(folder, rules);
+        checked.map_err(|(key, says)| (line_of_key(text, 0, key), format!("`{key}`: {says}")))
+    }
+}
+
+type Wrong = (&'static str, String);
+
+/// The file as it stands.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    listen: Option<String>,
+    upstream: Option<String>,
+    upstream_ca: Option<PathBuf>,
+    packet_max: Option<String>,
+    connections_max: Option<usize>,
+    connect_timeout: Option<String>,
+    age_max: Option<String>,
+    log: Option<String>,
+    log_format: Option<LogFormat>,
+    #[serde(default)]
+    rule: Vec<RuleSection>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleSection {
+    topics: Option<String>,
+    #[serde(rename = "do")]
+    act: Option<ActWord>,
+    stream: Option<String>,
+    undecryptable: Option<UndecryptableWord>,
+}
+
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum ActWord {
+    Seal,
+    Open,
+    Both,
+    Pass,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum UndecryptableWord {
+    Drop,
+    Forward,
+}
+
+impl File {
+    fn checked(self, folder: &Path, rules: Rules) -> Result<Config, Wrong> {
+        let lacks =
+            |key, example: &str| (key, format!("is not said; such as {key} = \"{example}\""));
+        let listen = self
+            .listen
+            .ok_or_else(|| lacks("listen", "127.0.0.1:1883"))?;
+        let listen = listen.parse().map_err(|_| {
+            let says = "an address and a port, such as \"127.0.0.1:1883\"";
+            ("listen", says.to_owned())
+        })?;
+        let upstream = self.upstream;
+        let upstream = upstream.ok_or_else(|| lacks("upstream", "mqtts://broker.example"))?;
+        let upstream = upstream.parse::<UpstreamUrl>();
+        let limits = Limits::default();
+        Ok(Config {
+            listen,
+            upstream: upstream.map_err(|error| ("upstream", error.to_string()))?,
+            upstream_ca: self.upstream_ca.map(|path| folder.join(path)),
+            rules,
+            limits: Limits {
+                packet_max: packet_max(self.packet_max.as_deref(), limits.packet_max)?,
+                connections_max: match self.connections_max {
+                    Some(0) => return Err(("connections_max", "at least 1".to_owned())),
+                    given => given.unwrap_or(limits.connections_max),
+                },
+                connect_timeout: positive(
+                    "connect_timeout",
+                    self.connect_timeout.as_deref(),
+                    limits.connect_timeout,
+                )?,
+                age_max: positive("age_max", self.age_max.as_deref(), limits.age_max)?,
+            },
+            log: self
+                .log
+                .map_or(Ok(LevelFilter::INFO), |text| level(&text))?,
+            log_format: self.log_format.unwrap_or_default(),
+        })
+    }
+}
+
+fn packet_max(text: Option<&str>, default: u32) -> Result<u32, Wrong> {
+    let Some(text) = text else {
+        return Ok(default);
+    };
+    let size = parse_size(text).map_err(|says| ("packet_max", says))?;
+    let size = u32::try_from(size).ok();
+    let size = size.filter(|size| (PACKET_MIN..=PACKET_MAX).contains(size));
+    size.ok_or_else(|| ("packet_max", "from 128 KiB to 255 MiB".to_owned()))
+}
+
+fn positive(key: &'static str, text: Option<&str>, default: Duration) -> Result<Duration, Wrong> {
+    let Some(text) = text else {
+        return Ok(default);
+    };
+    let time = parse_duration(text).map_err(|says| (key, says))?;
+    match time.is_zero() {
+        true => Err((key, "longer than nothing".to_owned())),
+        false => Ok(time),
+    }
+}
+
+fn level(text: &str) -> Result<LevelFilter, Wrong> {
+    Ok(match text {
+        "error" => LevelFilter::ERROR,
+        "warn" => LevelFilter::WARN,
+        "info" => LevelFilter::INFO,
+        "debug" => LevelFilter::DEBUG,
+        "trace" => LevelFilter::TRACE,
+        _ => {
+            let says = "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"";
+            return Err(("log", says.to_owned()));
+        }
+    })
+}
+
+fn rules(text: &str, sections: &[RuleSection]) -> Result<Rules, (usize, String)> {
+    if sections.is_empty() {
+        let says = "no `[[rule]]`: what no rule names is refused, and so all would be";
+        return Err((1, says.to_owned()));
+    }
+    let at = |number: usize, (key, says): Wrong| {
+        (line_of_key(text, number, key), format!("`{key}`: {says}"))
+    };
+    let rules = sections.iter().zip(1..);
+    let rules = rules.map(|(section, number)| section.checked().map_err(|wrong| at(number, wrong)));
+    let rules = Rules::new(rules.collect::<Result<_, _>>()?);
+    rules.map_err(|(never, hides)| {
+        let hides = hides + 1;
+        let says = format!("rule {hides} names all of these before; put this rule before it");
+        at(never + 1, ("topics", says))
+    })
+}
+
+impl RuleSection {
+    fn checked(&self) -> Result<Rule, Wrong> {
+        let lacks = |key: &'static str, says: &str| (key, says.to_owned());
+        let topics = self.topics.as_deref();
+        let topics = topics.ok_or_else(|| lacks("topics", "is not said; such as \"plant/#\""))?;
+        let topics: TopicFilter =
+            topics
+                .parse()
+                .map_err(|error: <TopicFilter as std::str::FromStr>::Err| {
+                    ("topics", error.to_string())
+                })?;
+        let act = self.act;
+        let act = act.ok_or_else(|| lacks("do", "is not said: seal, open, both or pass"))?;
+        let act = match act {
+            ActWord::Pass => {
+                let superfluous = [
+                    ("stream", self.stream.is_some()),
+                    ("undecryptable", self.undecryptable.is_some()),
+                ];
+                if let Some((key, _)) = superfluous.iter().find(|(_, is_said)| *is_said) {
+                    return Err(lacks(key, "not with `do = \"pass\"`, which opens nothing"));
+                }
+                Act::Pass
+            }
+            ActWord::Seal if self.undecryptable.is_some() => {
+                let says = "not with `do = \"seal\"`, which opens nothing";
+                return Err(lacks("undecryptable", says));
+            }
+            ActWord::Seal => Act::Seal {
+                stream: self.stream()?,
+            },
+            ActWord::Open => Act::Open {
+                stream: self.stream()?,
+                undecryptable: self.undecryptable(),
+            },
+            ActWord::Both => Act::Both {
+                stream: self.stream()?,
+                undecryptable: self.undecryptable(),
+            },
+        };
+        Ok(Rule { topics, act })
+    }
+
+    fn stream(&self) -> Result<Name, Wrong> {
+        let Some(stream) = &self.stream else {
+            return Err(("stream", "say for which stream".to_owned()));
+        };
+        let name = stream.parse::<Name>();
+        name.map_err(|error| ("stream", error.to_string()))
+    }
+
+    fn undecryptable(&self) -> Undecryptable {
+        match self.undecryptable {
+            None | Some(UndecryptableWord::Drop) => Undecryptable::Drop,
+            Some(UndecryptableWord::Forward) => Undecryptable::Forward,
+        }
+    }
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    let before = text.get(..at).unwrap_or(text);
+    before.matches('\n').count() + 1
+}
+
+/// The line in which a rule, counted from 1 on, names a key, or in which it begins; and for rule 0 what is before
+/// them all.
+fn line_of_key(text: &str, rule: usize, key: &str) -> usize {
+    let (mut number, mut begins) = (0, 1);
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.starts_with("[[") {
+            number += 1;
+            if number == rule {
+                begins = index + 1;
+            }
+        }
+        let name = line.split('=').next().unwrap_or_default();
+        if number == rule && name.trim() == key {
+            return index + 1;
+        }
+    }
+    begins
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOP: &str = "listen = \"127.0.0.1:1883\"\nupstream = \"mqtt://broker.example\"\n";
+    const RULE: &str = "[[rule]]\ntopics = \"plant/#\"\nstream = \"boiler\"\ndo = \"both\"\n";
+
+    fn parse(text: &str) -> Result<Config, (usize, String)> {
+        Config::parse(text, Path::new("/etc/sealcast"))
+    }
+
+    #[test]
+    fn a_file_says_what_becomes_of_which_topics() {
+        let config = parse(&format!(
+            "{TOP}upstream_ca = \"ca.pem\"\npacket_max = \"2 MiB\"\nconnections_max = 7\n\
+             connect_timeout = \"2s\"\nage_max = \"1d\"\nlog = \"debug\"\nlog_format = \"json\"\n{RULE}\
+             undecryptable = \"forward\"\n[[rule]]\ntopics = \"open/+\"\ndo = \"pass\"\n"
+        ));
+        let config = config.unwrap();
+        assert_eq!(config.upstream_ca, Some("/etc/sealcast/ca.pem".into()));
+        assert_eq!(config.limits.packet_max, 2 << 20);
+        assert_eq!(config.limits.connections_max, 7);
+        assert_eq!(config.limits.connect_timeout, Duration::from_secs(2));
+        assert_eq!(config.limits.age_max, Duration::from_secs(86_400));
+        assert_eq!(
+            (config.log, config.log_format),
+            (LevelFilter::DEBUG, LogFormat::Json)
+        );
+        let stream: Name = "boiler".parse().unwrap();
+        assert_eq!(config.rules.streams(), [&stream]);
+        let both = Act::Both {
+            stream,
+            undecryptable: Undecryptable::Forward,
+        };
+        let acts: Vec<_> = config.rules.all().iter().map(|rule| &rule.act).collect();
+        assert_eq!(acts, [&both, &Act::Pass]);
+    }
+
+    #[test]
+    fn what_is_left_out_stands_at_its_default() {
+        let config = parse(&format!("{TOP}{RULE}")).unwrap();
+        assert_eq!(config.limits, Limits::default());
+        assert_eq!(
+            (config.log, config.log_format),
+            (LevelFilter::INFO, LogFormat::Text)
+        );
+        let Act::Both { undecryptable, .. } = config.rules.all()[0].act else {
+            panic!("it does both");
+        };
+        assert_eq!(undecryptable, Undecryptable::Drop);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_its_line() {
+        for (text, line, says) in [
+            (String::new(), 1, "no `[[rule]]`"),
+            (RULE.to_owned(), 1, "`listen`: is not said"),
+            (
+                format!("listen = \"127.0.0.1:1883\"\n{RULE}"),
+                1,
+                "`upstream`: is not said",
+            ),
+            (format!("lisen = \"x\"\n{RULE}"), 1, "unknown field `lisen`"),
+            (
+                format!("listen = \"localhost\"\n{RULE}"),
+                1,
+                "an address and a port",
+            ),
+            (
+                format!("{TOP}packet_max = \"1 KiB\"\n{RULE}"),
+                3,
+                "from 128 KiB",
+            ),
+            (
+                format!("{TOP}packet_max = \"1 GiB\"\n{RULE}"),
+                3,
+                "to 255 MiB",
+            ),
+            (
+                format!("{TOP}packet_max = \"1 MB\"\n{RULE}"),
+                3,
+                "a size is",
+            ),
+            (format!("{TOP}connections_max = 0\n{RULE}"), 3, "at least 1"),
+            (
+                format!("{TOP}connect_timeout = \"0s\"\n{RULE}"),
+                3,
+                "longer than nothing",
+            ),
+            (
+                format!("{TOP}age_max = \"0d\"\n{RULE}"),
+                3,
+                "longer than nothing",
+            ),
+            (format!("{TOP}log = \"loud\"\n{RULE}"), 3, "\"warn\""),
+            (
+                "listen = \"127.0.0.1:1\"\n\nupstream = \"mqtt://kim:secret@h\"\n[[rule]]\n\
+                 topics = \"a\"\ndo = \"pass\""
+                    .to_owned(),
+                3,
+                "no user name or password",
+            ),
+        ] {
+            refused(&text, line, says);
+        }
+    }
+
+    #[test]
+    fn a_rule_that_makes_no_sense_is_refused_with_its_line() {
+        for (rule, line, says) in [
+            ("[[rule]]", 7, "`topics`: is not said"),
+            ("[[rule]]\ntopics = \"x\"", 7, "`do`: is not said"),
+            (
+                "[[rule]]\ntopics = \"x\"\ndo = \"park\"",
+                9,
+                "unknown variant `park`",
+            ),
+            (
+                "[[rule]]\ntopics = \"x\"\ndo = \"seal\"",
+                7,
+                "say for which stream",
+            ),
+            (
+                "[[rule]]\ntopics = \"x\"\ndo = \"seal\"\nstream = \"\"",
+                10,
+                "`stream`:",
+            ),
+            (
+                "[[rule]]\ntopics = \"a+\"\ndo = \"pass\"",
+                8,
+                "`topics`: a filter has levels",
+            ),
+            (
+                "[[rule]]\ntopics = \"$share/g/x\"\ndo = \"pass\"",
+                8,
+                "a shared subscription",
+            ),
+            (
+                "[[rule]]\ntopics = \"$SYS/#\"\ndo = \"pass\"",
+                8,
+                "the broker's own",
+            ),
+            (
+                "[[rule]]\ntopics = \"x\"\nstream = \"s\"\ndo = \"pass\"",
+                9,
+                "not with `do = \"pass\"`",
+            ),
+            (
+                "[[rule]]\ntopics = \"x\"\nstream = \"s\"\ndo = \"seal\"\nundecryptable = \"drop\"",
+                11,
+                "not with `do = \"seal\"`",
+            ),
+            (
+                "[[rule]]\ntopics = \"x\"\nstream = \"s\"\ndo = \"open\"\nundecryptable = \"park\"",
+                11,
+                "unknown variant `park`, expected `drop` or `forward`",
+            ),
+            (
+                "[[rule]]\ntopics = \"plant/7\"\ndo = \"pass\"",
+                8,
+                "rule 1 names all of these",
+            ),
+            ("[rule]\ntopics = \"x\"", 7, ""),
+        ] {
+            refused(&format!("{TOP}{RULE}{rule}"), line, says);
+        }
+    }
+
+    fn refused(text: &str, line: usize, says: &str) {
+        let (found, said) = parse(text).unwrap_err();
+        assert_eq!(found, line, "{text}: {said}");
+        assert!(said.contains(says), "{text}: {said}");
+        assert!(!said.contains("secret"), "{said}");
+    }
+}

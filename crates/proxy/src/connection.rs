@@ -1,0 +1,326 @@
+//! One client, from its first packet to its last, and the connection to the broker that is its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealcast::DataTopic;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::config::Limits;
+use crate::counts::{Counts, Exception, Ledger, because};
+use crate::down::Down;
+use crate::flow::Flow;
+use crate::lane::{End, Lane, Reading, Writing, lanes};
+use crate::packet::{
+    CONNECT, Connect, NoConnect, OTHER_VERSION, Side, Version, Will, disconnect, reason,
+    turned_away,
+};
+use crate::rules::{Rules, Up as Act};
+use crate::sealing::Sealing;
+use crate::up::{GROWTH_MAX, Told, Up};
+use crate::upstream::Upstream;
+use crate::wire::{Incoming, Packet, PacketReader, Wire};
+
+/// How long who is sent the last words has to take them, and the other direction to come to its end.
+const LINGER: Duration = Duration::from_secs(2);
+/// The most bytes of a will, sealed or not.
+const WILL_MAX: usize = u16::MAX as usize;
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) sealing: Arc<dyn Sealing>,
+    pub(crate) upstream: Upstream,
+    pub(crate) limits: Limits,
+    pub(crate) counts: Arc<Counts>,
+}
+
+/// A client that has not been let in yet.
+struct Caller {
+    number: u64,
+    reading: Reading,
+    writing: Writing,
+}
+
+/// What a client said first, as far as it is needed later.
+struct Introduction {
+    version: Version,
+    keep_alive: u16,
+    client_packet_max: usize,
+    /// What goes to the broker.
+    connect: Vec<u8>,
+}
+
+/// Why a client is not let in; what it is told.
+struct TurnedAway(&'static str, Vec<u8>);
+
+impl Shared {
+    /// Serves a client until it or its broker is gone, or until it is told to stop.
+    pub(crate) async fn serve(&self, number: u64, client: TcpStream, stop: watch::Receiver<bool>) {
+        tracing::debug!(connection = number, "connected");
+        // What is slower then is not wrong.
+        let _is_prompt = client.set_nodelay(true).is_ok();
+        let client: Box<dyn Wire> = Box::new(client);
+        let (reading, writing) = tokio::io::split(client);
+        let packet_max = usize::try_from(self.limits.packet_max).unwrap_or(usize::MAX);
+        let caller = Caller {
+            number,
+            reading: PacketReader::new(reading, packet_max),
+            writing,
+        };
+        let ended = self.attend(caller, stop).await;
+        tracing::debug!(connection = number, why = ended, "disconnected");
+    }
+
+    /// Ends with why.
+    async fn attend(&self, mut caller: Caller, mut stop: watch::Receiver<bool>) -> &'static str {
+        let introduced = tokio::select! {
+            _ = stop.wait_for(|is_stopped| *is_stopped) => return "stopped",
+            introduced = self.introduce(&mut caller) => introduced,
+        };
+        let introduction = match introduced {
+            Ok(introduction) => introduction,
+            Err(TurnedAway(why, words)) => {
+                farewell(caller.reading, caller.writing, &words).await;
+                return why;
+            }
+        };
+        let broker = match self.reach(&introduction).await {
+            Ok(broker) => broker,
+            Err(error) => {
+                let (connection, kind) = (caller.number, error.kind());
+                tracing::warn!(connection, ?kind, "the broker cannot be reached");
+                let words = turned_away(introduction.version, reason::UNAVAILABLE);
+                farewell(caller.reading, caller.writing, &words).await;
+                return "broker away";
+            }
+        };
+        self.relay(caller, broker, &introduction, stop).await
+    }
+
+    async fn introduce(&self, caller: &mut Caller) -> Result<Introduction, TurnedAway> {
+        let silently = |why| TurnedAway(why, Vec::new());
+        let first = timeout(self.limits.connect_timeout, caller.reading.next()).await;
+        let packet = match first {
+            Ok(Ok(Incoming::Packet(packet))) if packet.head.kind() == CONNECT => packet,
+            Ok(Ok(_)) => return Err(silently("no connect")),
+            Ok(Err(_)) => return Err(silently("malformed")),
+            Err(_) => return Err(silently("connect late")),
+        };
+        let connect = read_connect(&packet)?;
+        let sealed = match &connect.will {
+            None => None,
+            Some(will) => {
+                let sealed = self.judge_will(caller.number, will).await;
+                let turned = |why| TurnedAway("will refused", turned_away(connect.version, why));
+                sealed.map_err(turned)?
+            }
+        };
+        let own = self.limits.packet_max;
+        // A message that grew by being sealed shrinks before the client has it.
+        let growth = if self.rules.open() { GROWTH_MAX } else { 0 };
+        let growth = u32::try_from(growth).unwrap_or(u32::MAX);
+        let client_max = connect.packet_max.unwrap_or(u32::MAX);
+        Ok(Introduction {
+            version: connect.version,
+            keep_alive: connect.keep_alive,
+            client_packet_max: usize::try_from(client_max).unwrap_or(usize::MAX),
+            connect: connect.encode(
+                sealed.as_deref(),
+                client_max.saturating_add(growth).min(own),
+            ),
+        })
+    }
+
+    /// The envelope that a will becomes; `None` where it goes on in clear, as rules say or because there is nothing in it.
+    async fn judge_will(&self, number: u64, will: &Will<'_>) -> Result<Option<Vec<u8>>, u8> {
+        let mut ledger = Ledger::new(Arc::clone(&self.counts), number);
+        let mut refused = |code, why| {
+            ledger.note(Exception::Refused, will.topic, code);
+            Err(why)
+        };
+        let stream = match self.rules.up(will.topic) {
+            Act::Pass => return Ok(None),
+            Act::Seal(_) if will.clears() => return Ok(None),
+            Act::Seal(stream) => stream,
+            Act::NoRule => return refused(because::NO_RULE, reason::NOT_AUTHORIZED),
+            Act::OpenOnly => return refused(because::OPEN_ONLY, reason::NOT_AUTHORIZED),
+        };
+        let Ok(topic) = will.topic.parse::<DataTopic>() else {
+            return refused(because::TOPIC, reason::NOT_AUTHORIZED);
+        };
+        if will.payload.len() + GROWTH_MAX > WILL_MAX {
+            return refused(because::TOO_LARGE, reason::NOT_AUTHORIZED);
+        }
+        match self.sealing.seal(stream, &topic, will.payload).await {
+            Ok(sealed) if sealed.len() <= WILL_MAX => {
+                self.counts.count_sealed();
+                Ok(Some(sealed))
+            }
+            Ok(_) => refused(because::TOO_LARGE, reason::NOT_AUTHORIZED),
+            Err(fault) if fault.is_lasting => refused(fault.code, reason::NOT_AUTHORIZED),
+            Err(fault) => refused(fault.code, reason::UNAVAILABLE),
+        }
+    }
+
+    async fn reach(&self, introduction: &Introduction) -> std::io::Result<Box<dyn Wire>> {
+        let mut broker = self.upstream.dial().await?;
+        broker.write_all(&introduction.connect).await?;
+        broker.flush().await?;
+        Ok(broker)
+    }
+
+    async fn relay(
+        &self,
+        caller: Caller,
+        broker: Box<dyn Wire>,
+        introduction: &Introduction,
+        mut stop: watch::Receiver<bool>,
+    ) -> &'static str {
+        let (version, number) = (introduction.version, caller.number);
+        let (broker_reading, broker_writing) = tokio::io::split(broker);
+        let packet_max = usize::try_from(self.limits.packet_max).unwrap_or(usize::MAX);
+        let broker_reading = PacketReader::new(broker_reading, packet_max);
+        let told = Arc::new(Told::new(introduction.keep_alive));
+        let up = Up {
+            rules: Arc::clone(&self.rules),
+            sealing: Arc::clone(&self.sealing),
+            flow: Flow::new(version, packet_max),
+            told: Arc::clone(&told),
+            ledger: Ledger::new(Arc::clone(&self.counts), number),
+        };
+        let down = Down::new(
+            (Arc::clone(&self.rules), Arc::clone(&self.sealing)),
+            Flow::new(version, packet_max),
+            told,
+            Ledger::new(Arc::clone(&self.counts), number),
+            (introduction.client_packet_max, self.limits.packet_max),
+        );
+        let (mut up, mut down) = lanes(
+            (caller.reading, caller.writing),
+            (broker_reading, broker_writing),
+            (up, down),
+        );
+        let stopped = async {
+            // Who could tell is gone where this fails, and so is the reason to go on.
+            let _is_told = stop.wait_for(|is_stopped| *is_stopped).await.is_ok();
+        };
+        let (why, can_be_told) = run(&mut up, &mut down, stopped).await;
+        let words = match (version, why.reason()) {
+            (Version::Five, Some(reason)) if can_be_told => disconnect(reason).to_vec(),
+            _ => Vec::new(),
+        };
+        tokio::join!(
+            farewell(up.from, down.to, &words),
+            farewell(down.from, up.to, &[]),
+        );
+        why.as_str()
+    }
+}
+
+fn read_connect<'a>(packet: &'a Packet) -> Result<Connect<'a>, TurnedAway> {
+    let is_right = packet.head.check(Version::Five, Side::Client);
+    let connect = is_right.map_err(NoConnect::from);
+    connect
+        .and_then(|()| Connect::parse(packet.body()))
+        .map_err(|fault| match fault {
+            NoConnect::Malformed => TurnedAway("malformed", Vec::new()),
+            NoConnect::OtherVersion => TurnedAway("other version", OTHER_VERSION.to_vec()),
+        })
+}
+
+/// Why a relay came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    ClientGone,
+    /// The client cannot be served, for a reason as MQTT 5 has it.
+    ClientRefused(u8),
+    BrokerGone,
+    /// The broker says what no broker may say.
+    BrokerRefused(u8),
+    Stopped,
+}
+
+impl Why {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientGone => "client gone",
+            Self::ClientRefused(_) => "client refused",
+            Self::BrokerGone => "broker gone",
+            Self::BrokerRefused(_) => "broker refused",
+            Self::Stopped => "stopped",
+        }
+    }
+
+    /// What the client is told.
+    fn reason(self) -> Option<u8> {
+        match self {
+            Self::ClientRefused(reason) => Some(reason),
+            Self::Stopped => Some(reason::SHUTTING_DOWN),
+            Self::ClientGone | Self::BrokerGone | Self::BrokerRefused(_) => None,
+        }
+    }
+}
+
+/// Passes on in both directions. When one ends, the other comes to the end of the packet that it is at. Tells why it
+/// ended, and whether the client can be told anything: it cannot in the middle of a packet.
+async fn run(
+    up: &mut Lane<Up>,
+    down: &mut Lane<Down>,
+    stopped: impl Future<Output = ()>,
+) -> (Why, bool) {
+    let (halting, halted) = watch::channel(false);
+    let mut up = std::pin::pin!(up.run(halted.clone()));
+    let mut down = std::pin::pin!(down.run(halted));
+    let halt = || halting.send_replace(true);
+    let (why, down_ended) = tokio::select! {
+        ended = &mut up => {
+            let why = match ended {
+                End::SenderGone => Why::ClientGone,
+                End::ReceiverGone => Why::BrokerGone,
+                End::Halted => Why::Stopped,
+                End::Refused(reason) => Why::ClientRefused(reason),
+            };
+            // What a broker said before it went is still to be passed on.
+            if why != Why::BrokerGone {
+                halt();
+            }
+            (why, timeout(LINGER, down).await.ok())
+        }
+        ended = &mut down => {
+            halt();
+            let why = match ended {
+                End::SenderGone => Why::BrokerGone,
+                End::ReceiverGone => Why::ClientGone,
+                End::Halted => Why::Stopped,
+                End::Refused(reason) => Why::BrokerRefused(reason),
+            };
+            let _is_ended = timeout(LINGER, up).await.is_ok();
+            (why, Some(ended))
+        }
+        () = stopped => {
+            halt();
+            let (_, down) = tokio::join!(timeout(LINGER, up), timeout(LINGER, down));
+            (Why::Stopped, down.ok())
+        }
+    };
+    (why, down_ended.is_some_and(|of| of != End::ReceiverGone))
+}
+
+/// Says the last words, and closes when they have arrived: what a client sent meanwhile is read and thrown away, since
+/// a connection that is closed before takes with it what was said.
+async fn farewell(mut reading: Reading, mut writing: Writing, words: &[u8]) {
+    let all = async {
+        writing.write_all(words).await?;
+        writing.shutdown().await?;
+        let wire = reading.wire();
+        let mut thrown_away = [0; 4096];
+        while wire.read(&mut thrown_away).await? > 0 {}
+        Ok::<(), std::io::Error>(())
+    };
+    // Who does not take them in time goes without.
+    let _is_said = timeout(LINGER, all).await.is_ok();
+}

@@ -1,0 +1,115 @@
+//! What was done with messages, counted, and told where somebody has to know.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What becomes of a message that is neither sealed, opened nor to be passed on in clear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exception {
+    /// A client published it, and it does not go to the broker.
+    Refused,
+    /// It is for a client, and is not delivered.
+    Dropped,
+    /// It is for a client, could not be opened, and is delivered as it is.
+    Forwarded,
+}
+
+/// What was done with messages since the proxy started.
+#[derive(Debug, Default)]
+pub struct Counts {
+    sealed: AtomicU64,
+    opened: AtomicU64,
+    passed: AtomicU64,
+    exceptions: Mutex<BTreeMap<(Exception, &'static str), u64>>,
+}
+
+impl Counts {
+    /// Messages of clients that went on sealed, wills included.
+    pub fn sealed(&self) -> u64 {
+        self.sealed.load(Ordering::Relaxed)
+    }
+
+    /// Envelopes that were delivered opened.
+    pub fn opened(&self) -> u64 {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    /// Messages that went on as they came, as rules say, in either direction.
+    pub fn passed(&self) -> u64 {
+        self.passed.load(Ordering::Relaxed)
+    }
+
+    /// All others, by the reason.
+    pub fn exceptions(&self) -> Vec<(Exception, &'static str, u64)> {
+        let exceptions = self.exceptions.lock();
+        let exceptions = exceptions.unwrap_or_else(PoisonError::into_inner);
+        let all = exceptions.iter();
+        all.map(|((exception, code), count)| (*exception, *code, *count))
+            .collect()
+    }
+
+    pub(crate) fn count_sealed(&self) {
+        self.sealed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_opened(&self) {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_passed(&self) {
+        self.passed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count(&self, exception: Exception, code: &'static str) {
+        let exceptions = self.exceptions.lock();
+        let mut exceptions = exceptions.unwrap_or_else(PoisonError::into_inner);
+        *exceptions.entry((exception, code)).or_default() += 1;
+    }
+
+    /// Writes them to the log.
+    pub(crate) fn tell(&self) {
+        let (sealed, opened, passed) = (self.sealed(), self.opened(), self.passed());
+        tracing::info!(sealed, opened, passed, "messages since the start");
+        for (exception, reason, count) in self.exceptions() {
+            tracing::info!(?exception, reason, count, "messages since the start");
+        }
+    }
+}
+
+/// Counts exceptions in one direction of a connection, and tells of each reason once.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub(crate) counts: Arc<Counts>,
+    connection: u64,
+    told: Vec<(Exception, &'static str)>,
+}
+
+impl Ledger {
+    pub(crate) fn new(counts: Arc<Counts>, connection: u64) -> Self {
+        Self {
+            counts,
+            connection,
+            told: Vec::new(),
+        }
+    }
+
+    pub(crate) fn note(&mut self, exception: Exception, topic: &str, reason: &'static str) {
+        self.counts.count(exception, reason);
+        let connection = self.connection;
+        tracing::debug!(connection, ?exception, reason, topic, "a message");
+        if !self.told.contains(&(exception, reason)) {
+            self.told.push((exception, reason));
+            let says = "first message of this connection for this reason; others are counted";
+            tracing::warn!(connection, ?exception, reason, "{says}");
+        }
+    }
+}
+
+/// Reasons of the relay's own.
+pub(crate) mod because {
+    pub(crate) const NO_RULE: &str = "proxy.no-rule";
+    pub(crate) const OPEN_ONLY: &str = "proxy.open-only";
+    pub(crate) const TOPIC: &str = "proxy.topic";
+    pub(crate) const TOO_LARGE: &str = "proxy.too-large";
+}

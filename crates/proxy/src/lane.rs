@@ -1,0 +1,170 @@
+//! One direction of a connection: what comes is dealt with in its order, one packet at a time, and goes on before more
+//! is read. So whoever sends more than the other side takes is held up by TCP.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+
+use crate::packet::reason;
+use crate::wire::{Incoming, PacketReader, ReadFault, Wire};
+
+/// What goes on together has about so many bytes at most.
+const BURST: usize = 64 << 10;
+/// How often is looked whether a sender was silent for too long.
+const LOOK: Duration = Duration::from_secs(2);
+/// Answers that may wait for the other direction to send them. Whoever makes more has more messages on the way
+/// than MQTT allows.
+const ANSWERS_MAX: usize = 1 << 16;
+
+/// The two halves of a connection.
+pub(crate) type Reading = PacketReader<ReadHalf<Box<dyn Wire>>>;
+pub(crate) type Writing = WriteHalf<Box<dyn Wire>>;
+
+/// Why nothing more comes in some direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Whoever sends is gone.
+    SenderGone,
+    /// Whoever receives is gone.
+    ReceiverGone,
+    /// It was told to end.
+    Halted,
+    /// Whoever sends cannot be served, for a reason as MQTT 5 has it.
+    Refused(u8),
+}
+
+impl From<ReadFault> for End {
+    fn from(fault: ReadFault) -> Self {
+        match fault {
+            ReadFault::Malformed => Self::Refused(reason::MALFORMED),
+            ReadFault::TooLarge => Self::Refused(reason::PACKET_TOO_LARGE),
+            ReadFault::Closed => Self::SenderGone,
+        }
+    }
+}
+
+/// What is done with packets in one direction.
+pub(crate) trait Take: Send {
+    /// Deals with one: puts into `out` what goes on, and into `back` what is answered to its sender.
+    fn take(
+        &mut self,
+        incoming: Incoming,
+        out: &mut Vec<u8>,
+        back: &mut Vec<u8>,
+    ) -> impl Future<Output = Result<(), End>> + Send;
+
+    /// How long the sender may be silent.
+    fn patience(&self) -> Option<Duration>;
+}
+
+/// One direction.
+pub(crate) struct Lane<T> {
+    pub(crate) from: Reading,
+    pub(crate) to: Writing,
+    pub(crate) take: T,
+    answers: mpsc::Receiver<Vec<u8>>,
+    back: mpsc::Sender<Vec<u8>>,
+}
+
+/// The two directions of a connection, of which each sends what the other answers.
+pub(crate) fn lanes<U: Take, D: Take>(
+    (client_reading, client_writing): (Reading, Writing),
+    (broker_reading, broker_writing): (Reading, Writing),
+    (up, down): (U, D),
+) -> (Lane<U>, Lane<D>) {
+    let (to_broker, for_broker) = mpsc::channel(ANSWERS_MAX);
+    let (to_client, for_client) = mpsc::channel(ANSWERS_MAX);
+    let up = Lane {
+        from: client_reading,
+        to: broker_writing,
+        take: up,
+        answers: for_broker,
+        back: to_client,
+    };
+    let down = Lane {
+        from: broker_reading,
+        to: client_writing,
+        take: down,
+        answers: for_client,
+        back: to_broker,
+    };
+    (up, down)
+}
+
+impl<T: Take> Lane<T> {
+    /// Passes on what comes, until that ends. It ends between two packets, unless this is given up.
+    pub(crate) async fn run(&mut self, halt: watch::Receiver<bool>) -> End {
+        match self.pass(halt).await {
+            Err(end) => end,
+        }
+    }
+
+    async fn pass(&mut self, mut halt: watch::Receiver<bool>) -> Result<Infallible, End> {
+        let mut heard = Instant::now();
+        let (mut out, mut back) = (Vec::new(), Vec::new());
+        loop {
+            let taken = self.take_ready(&halt, &mut out, &mut back).await;
+            self.hand_over(&mut out, &mut back).await?;
+            if taken? {
+                continue;
+            }
+            let is_late = |patience: Option<Duration>| {
+                patience.is_some_and(|patience| heard.elapsed() >= patience)
+            };
+            // What there is to read comes first: patience may have run out while the last of it was dealt with.
+            tokio::select! {
+                biased;
+                _ = halt.wait_for(|is_halted| *is_halted) => return Err(End::Halted),
+                filled = self.from.fill() => {
+                    filled?;
+                    heard = Instant::now();
+                }
+                Some(answer) = self.answers.recv() => out = answer,
+                () = sleep(LOOK) => if is_late(self.take.patience()) {
+                    return Err(End::Refused(reason::KEEP_ALIVE));
+                },
+            }
+            while let Ok(answer) = self.answers.try_recv() {
+                out.extend_from_slice(&answer);
+            }
+        }
+    }
+
+    /// Deals with the packets that are there, and tells whether there may be more.
+    async fn take_ready(
+        &mut self,
+        halt: &watch::Receiver<bool>,
+        out: &mut Vec<u8>,
+        back: &mut Vec<u8>,
+    ) -> Result<bool, End> {
+        while out.len() + back.len() < BURST {
+            if *halt.borrow() {
+                return Err(End::Halted);
+            }
+            let Some(incoming) = self.from.ready()? else {
+                return Ok(false);
+            };
+            self.take.take(incoming, out, back).await?;
+        }
+        Ok(true)
+    }
+
+    async fn hand_over(&mut self, out: &mut Vec<u8>, back: &mut Vec<u8>) -> Result<(), End> {
+        if !back.is_empty() {
+            let answered = self.back.try_send(std::mem::take(back));
+            answered.map_err(|_| End::Refused(reason::PROTOCOL_ERROR))?;
+        }
+        if out.is_empty() {
+            return Ok(());
+        }
+        let gone = |_| End::ReceiverGone;
+        self.to.write_all(out).await.map_err(gone)?;
+        self.to.flush().await.map_err(gone)?;
+        // It may have held somebody's message.
+        *out = Vec::new();
+        Ok(())
+    }
+}

@@ -1,0 +1,40 @@
+//! Seals and opens what unchanged MQTT clients send and receive: `sealcast proxy mqtt`.
+//!
+//! A [`Proxy`] stands between clients and their broker. Each client has a connection of its own to the broker,
+//! so that sessions, acknowledgements, rights and retained messages are the broker's, and packets go on byte for
+//! byte. Only messages are taken apart: what [`Rules`] say of the topic is done with them, and one that no rule
+//! names goes no further.
+//!
+//! ```text
+//! client ── up ──►  rule? ── seal, or as it is ──► broker
+//!    ▲                │ no rule, or it cannot be sealed: refused
+//!    └──── down ◄── rule? ◄── open, or as it is ◄──┘
+//! ```
+//!
+//! Nothing here holds a key: what seals and opens is handed in, as [`Sealing`]. What is logged are numbers and
+//! reasons, and topics from the level DEBUG on.
+
+mod aliases;
+mod config;
+mod connection;
+mod counts;
+mod down;
+mod fields;
+mod flow;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
+mod lane;
+mod packet;
+mod proxy;
+mod rules;
+mod sealing;
+mod up;
+mod upstream;
+mod wire;
+
+pub use config::{Config, ConfigError, Limits, LogFormat};
+pub use counts::{Counts, Exception};
+pub use proxy::{Proxy, StartError};
+pub use rules::{Act, Rule, Rules, Undecryptable};
+pub use sealing::{NotOpened, NotSealed, OpenFuture, Opening, SealFuture, Sealing};
+pub use upstream::{UpstreamError, UpstreamUrl, UpstreamUrlError};

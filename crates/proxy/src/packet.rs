@@ -1,0 +1,540 @@
+//! Packets of MQTT 5 and 3.1.1, as far as a relay takes them apart. What it leaves alone stays as it came, byte
+//! for byte.
+
+use crate::fields::{
+    Fields, Malformed, PACKET_MAX, PAYLOAD_FORMAT, Properties, SERVER_KEEP_ALIVE, TOPIC_ALIAS,
+    put_bytes, put_variable,
+};
+
+/// Which MQTT a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// 3.1.1.
+    Three,
+    /// 5.
+    Five,
+}
+
+/// Who sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Client,
+    Broker,
+}
+
+/// The kinds of packets, by the numbers that the standard gives them.
+pub(crate) const CONNECT: u8 = 1;
+pub(crate) const CONNACK: u8 = 2;
+pub(crate) const PUBLISH: u8 = 3;
+pub(crate) const PUBACK: u8 = 4;
+pub(crate) const PUBREC: u8 = 5;
+pub(crate) const PUBREL: u8 = 6;
+pub(crate) const PUBCOMP: u8 = 7;
+pub(crate) const AUTH: u8 = 15;
+const SUBSCRIBE: u8 = 8;
+const SUBACK: u8 = 9;
+const UNSUBSCRIBE: u8 = 10;
+const UNSUBACK: u8 = 11;
+const PINGREQ: u8 = 12;
+const PINGRESP: u8 = 13;
+const DISCONNECT: u8 = 14;
+
+/// Why something is refused, or a connection closed, as MQTT 5 has it.
+pub(crate) mod reason {
+    pub(crate) const MALFORMED: u8 = 0x81;
+    pub(crate) const PROTOCOL_ERROR: u8 = 0x82;
+    pub(crate) const NOT_AUTHORIZED: u8 = 0x87;
+    pub(crate) const UNAVAILABLE: u8 = 0x88;
+    pub(crate) const BUSY: u8 = 0x89;
+    pub(crate) const SHUTTING_DOWN: u8 = 0x8b;
+    pub(crate) const KEEP_ALIVE: u8 = 0x8d;
+    pub(crate) const PACKET_TOO_LARGE: u8 = 0x95;
+    pub(crate) const QUOTA: u8 = 0x97;
+}
+
+/// The same of CONNACK in MQTT 3.1.1.
+const OTHER_VERSION_THREE: u8 = 1;
+const UNAVAILABLE_THREE: u8 = 3;
+const NOT_AUTHORIZED_THREE: u8 = 5;
+
+/// The bytes at the start of a PUBLISH in which the number for its acknowledgement is found.
+pub(crate) const START_MAX: usize = 2 + u16::MAX as usize + 2;
+
+/// How a packet begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    /// Its kind, and flags.
+    pub(crate) first: u8,
+    /// How many bytes its beginning has.
+    pub(crate) len: usize,
+    /// How many follow.
+    pub(crate) body: usize,
+}
+
+impl Head {
+    /// Reads it; `None` where more bytes have to come.
+    pub(crate) fn read(bytes: &[u8]) -> Result<Option<Self>, Malformed> {
+        let Some((first, rest)) = bytes.split_first() else {
+            return Ok(None);
+        };
+        let mut fields = Fields::new(rest);
+        let is_ended = rest.iter().take(4).any(|byte| byte & 0x80 == 0);
+        if !is_ended && rest.len() < 4 {
+            return Ok(None);
+        }
+        let body = fields.variable()?;
+        let len = 1 + rest.len() - fields.rest().len();
+        let first = *first;
+        Ok(Some(Self { first, len, body }))
+    }
+
+    pub(crate) fn kind(&self) -> u8 {
+        self.first >> 4
+    }
+
+    /// Whether one of that side may send such a packet.
+    pub(crate) fn check(&self, version: Version, from: Side) -> Result<(), Malformed> {
+        let (client, flags) = (from == Side::Client, self.first & 0x0f);
+        let is_right = match self.kind() {
+            CONNECT | PINGREQ => client && flags == 0,
+            SUBSCRIBE | UNSUBSCRIBE => client && flags == 2,
+            CONNACK | SUBACK | UNSUBACK | PINGRESP => !client && flags == 0,
+            PUBLISH => flags & 6 != 6,
+            PUBREL => flags == 2,
+            PUBACK | PUBREC | PUBCOMP => flags == 0,
+            DISCONNECT => flags == 0 && (client || version == Version::Five),
+            AUTH => flags == 0 && version == Version::Five,
+            _ => false,
+        };
+        match is_right {
+            true => Ok(()),
+            false => Err(Malformed),
+        }
+    }
+}
+
+/// Where a PUBLISH wants an acknowledgement, the number for it, given the first bytes of its body.
+pub(crate) fn id_at_start(first: u8, start: &[u8]) -> Result<Option<u16>, Malformed> {
+    let mut fields = Fields::new(start);
+    fields.bytes()?;
+    match first >> 1 & 3 {
+        0 => Ok(None),
+        _ => id(&mut fields).map(Some),
+    }
+}
+
+/// The number that an acknowledgement is for, given its body.
+pub(crate) fn id_of(body: &[u8]) -> Result<u16, Malformed> {
+    id(&mut Fields::new(body))
+}
+
+fn id(fields: &mut Fields<'_>) -> Result<u16, Malformed> {
+    match fields.number()? {
+        0 => Err(Malformed),
+        id => Ok(id),
+    }
+}
+
+/// A message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Publish<'a> {
+    first: u8,
+    /// Empty where an alias stands for it.
+    pub(crate) topic: &'a str,
+    pub(crate) alias: Option<u16>,
+    pub(crate) id: Option<u16>,
+    properties: Properties<'a>,
+    pub(crate) payload: &'a [u8],
+}
+
+impl<'a> Publish<'a> {
+    pub(crate) fn parse(version: Version, first: u8, body: &'a [u8]) -> Result<Self, Malformed> {
+        let mut fields = Fields::new(body);
+        let topic = fields.text()?;
+        let id = match first >> 1 & 3 {
+            0 => None,
+            _ => Some(id(&mut fields)?),
+        };
+        let mut properties = Properties::default();
+        let mut alias = None;
+        if version == Version::Five {
+            properties = fields.properties()?;
+            properties.each(|of| match of.key {
+                0x01 | 0x02 | 0x03 | 0x08 | 0x09 | 0x0b | TOPIC_ALIAS | 0x26 => Ok(()),
+                _ => Err(Malformed),
+            })?;
+            alias = properties.find(TOPIC_ALIAS)?.and_then(|of| of.number());
+        }
+        let is_named = !topic.is_empty() || alias.is_some();
+        if !is_named || alias == Some(0) || topic.contains(['+', '#']) {
+            return Err(Malformed);
+        }
+        Ok(Self {
+            first,
+            topic,
+            alias,
+            id,
+            properties,
+            payload: fields.rest(),
+        })
+    }
+
+    pub(crate) fn qos(&self) -> u8 {
+        self.first >> 1 & 3
+    }
+
+    pub(crate) fn is_retained(&self) -> bool {
+        self.first & 1 == 1
+    }
+
+    /// Whether it is what makes a broker forget the message that it retained.
+    pub(crate) fn clears(&self) -> bool {
+        self.is_retained() && self.payload.is_empty()
+    }
+
+    /// The same message without acknowledgement.
+    pub(crate) fn unacknowledged(self) -> Self {
+        Self {
+            first: self.first & 0xf1,
+            id: None,
+            ..self
+        }
+    }
+
+    /// Puts it with another topic and payload. One that is sealed is no text any more, which its sender may
+    /// have said of it.
+    pub(crate) fn put(
+        &self,
+        version: Version,
+        topic: &str,
+        (payload, is_sealed): (&[u8], bool),
+        out: &mut Vec<u8>,
+    ) {
+        let mut start = Vec::with_capacity(topic.len() + 16);
+        put_bytes(topic.as_bytes(), &mut start);
+        if let Some(id) = self.id {
+            start.extend_from_slice(&id.to_be_bytes());
+        }
+        match (version, is_sealed) {
+            (Version::Three, _) => {}
+            (Version::Five, true) => self.properties.put_without(PAYLOAD_FORMAT, &[], &mut start),
+            (Version::Five, false) => self.properties.put(&mut start),
+        }
+        out.push(self.first);
+        put_variable(start.len() + payload.len(), out);
+        out.extend_from_slice(&start);
+        out.extend_from_slice(payload);
+    }
+}
+
+/// An acknowledgement of some kind. A reason is for those who speak MQTT 5.
+pub(crate) fn put_ack(version: Version, kind: u8, id: u16, reason: u8, out: &mut Vec<u8>) {
+    let flags = if kind == PUBREL { 2 } else { 0 };
+    let [high, low] = id.to_be_bytes();
+    match (version, reason) {
+        (Version::Three, _) | (Version::Five, 0) => {
+            out.extend_from_slice(&[kind << 4 | flags, 2, high, low]);
+        }
+        (Version::Five, _) => out.extend_from_slice(&[kind << 4 | flags, 3, high, low, reason]),
+    }
+}
+
+/// Tells a client of MQTT 5 why the connection is about to be closed.
+pub(crate) fn disconnect(reason: u8) -> [u8; 3] {
+    [DISCONNECT << 4, 1, reason]
+}
+
+/// Turns a client away that has connected, in the words of its version.
+pub(crate) fn turned_away(version: Version, why: u8) -> Vec<u8> {
+    match version {
+        Version::Five => vec![CONNACK << 4, 3, 0, why, 0],
+        Version::Three => {
+            let code = match why {
+                reason::NOT_AUTHORIZED => NOT_AUTHORIZED_THREE,
+                _ => UNAVAILABLE_THREE,
+            };
+            vec![CONNACK << 4, 2, 0, code]
+        }
+    }
+}
+
+/// Turns a client away whose version is spoken by nobody here, as MQTT 3.1.1 has it.
+pub(crate) const OTHER_VERSION: [u8; 4] = [CONNACK << 4, 2, 0, OTHER_VERSION_THREE];
+
+/// What a client says first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Connect<'a> {
+    pub(crate) version: Version,
+    pub(crate) keep_alive: u16,
+    /// The most bytes of a packet that the client takes, if it says so.
+    pub(crate) packet_max: Option<u32>,
+    pub(crate) will: Option<Will<'a>>,
+    /// Up to the properties, or to the name of the client.
+    start: &'a [u8],
+    properties: Properties<'a>,
+    client: &'a [u8],
+    /// User and password, with their lengths.
+    login: &'a [u8],
+}
+
+/// What the broker is to publish when the client is gone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Will<'a> {
+    properties: Properties<'a>,
+    pub(crate) topic: &'a str,
+    pub(crate) payload: &'a [u8],
+    is_retained: bool,
+}
+
+impl Will<'_> {
+    /// Whether it is what makes a broker forget the message that it retained.
+    pub(crate) fn clears(&self) -> bool {
+        self.is_retained && self.payload.is_empty()
+    }
+}
+
+/// Why a CONNECT is not passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoConnect {
+    Malformed,
+    /// It is of a version that is not known here.
+    OtherVersion,
+}
+
+impl From<Malformed> for NoConnect {
+    fn from(Malformed: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+impl<'a> Connect<'a> {
+    pub(crate) fn parse(body: &'a [u8]) -> Result<Self, NoConnect> {
+        let mut fields = Fields::new(body);
+        let name = fields.text()?;
+        let version = match (name, fields.byte()?) {
+            ("MQTT", 4) => Version::Three,
+            ("MQTT", 5) => Version::Five,
+            ("MQTT" | "MQIsdp", _) => return Err(NoConnect::OtherVersion),
+            _ => return Err(NoConnect::Malformed),
+        };
+        let flags = fields.byte()?;
+        let keep_alive = fields.number()?;
+        let start = &body[..body.len() - fields.rest().len()];
+        let properties = properties(version, &mut fields)?;
+        let packet_max = properties.find(PACKET_MAX)?.and_then(|of| of.long());
+        let client = fields.text()?.as_bytes();
+        let will = will(version, flags, &mut fields)?;
+        let login = fields.rest();
+        for flag in [0x80, 0x40] {
+            if flags & flag != 0 {
+                fields.bytes()?;
+            }
+        }
+        match flags & 1 == 0 && packet_max != Some(0) && fields.rest().is_empty() {
+            true => Ok(Self {
+                version,
+                keep_alive,
+                packet_max,
+                will,
+                start,
+                properties,
+                client,
+                login,
+            }),
+            false => Err(NoConnect::Malformed),
+        }
+    }
+
+    /// The same with the payload of its will sealed, if it is, and with the most bytes of a packet that are
+    /// taken, which only MQTT 5 can say.
+    pub(crate) fn encode(&self, sealed: Option<&[u8]>, packet_max: u32) -> Vec<u8> {
+        let mut body = self.start.to_vec();
+        if self.version == Version::Five {
+            put_packet_max(&self.properties, packet_max, &mut body);
+        }
+        put_bytes(self.client, &mut body);
+        if let Some(will) = &self.will {
+            match (self.version, sealed) {
+                (Version::Three, _) => {}
+                (Version::Five, Some(_)) => {
+                    will.properties.put_without(PAYLOAD_FORMAT, &[], &mut body);
+                }
+                (Version::Five, None) => will.properties.put(&mut body),
+            }
+            put_bytes(will.topic.as_bytes(), &mut body);
+            put_bytes(sealed.unwrap_or(will.payload), &mut body);
+        }
+        body.extend_from_slice(self.login);
+        packet(CONNECT, &body)
+    }
+}
+
+fn properties<'a>(version: Version, fields: &mut Fields<'a>) -> Result<Properties<'a>, Malformed> {
+    match version {
+        Version::Three => Ok(Properties::default()),
+        Version::Five => fields.properties(),
+    }
+}
+
+fn will<'a>(
+    version: Version,
+    flags: u8,
+    fields: &mut Fields<'a>,
+) -> Result<Option<Will<'a>>, Malformed> {
+    let (is_there, rest) = (flags & 4 != 0, flags & 0x38);
+    if !is_there || rest & 0x18 == 0x18 {
+        return match is_there || rest != 0 {
+            true => Err(Malformed),
+            false => Ok(None),
+        };
+    }
+    let properties = properties(version, fields)?;
+    let topic = fields.text()?;
+    let payload = fields.bytes()?;
+    match topic.is_empty() || topic.contains(['+', '#']) {
+        true => Err(Malformed),
+        false => Ok(Some(Will {
+            properties,
+            topic,
+            payload,
+            is_retained: flags & 0x20 != 0,
+        })),
+    }
+}
+
+fn put_packet_max(properties: &Properties<'_>, packet_max: u32, out: &mut Vec<u8>) {
+    let [one, two, three, four] = packet_max.to_be_bytes();
+    properties.put_without(PACKET_MAX, &[PACKET_MAX, one, two, three, four], out);
+}
+
+fn packet(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut whole = Vec::with_capacity(body.len() + 5);
+    whole.push(kind << 4);
+    put_variable(body.len(), &mut whole);
+    whole.extend_from_slice(body);
+    whole
+}
+
+/// What a broker says when a client connects.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Welcome<'a> {
+    is_in: bool,
+    start: &'a [u8],
+    properties: Properties<'a>,
+    /// The most bytes of a packet that the broker takes, if it says so.
+    pub(crate) packet_max: Option<u32>,
+    /// By when it has to hear of the client, where that is not what the client said.
+    pub(crate) keep_alive: Option<u16>,
+}
+
+impl<'a> Welcome<'a> {
+    pub(crate) fn parse(version: Version, body: &'a [u8]) -> Result<Self, Malformed> {
+        let mut fields = Fields::new(body);
+        let start = fields.take(2)?;
+        // A broker that knows nothing of MQTT 5 says so in the words of 3.1.1.
+        let properties = match fields.rest().is_empty() {
+            true => Properties::default(),
+            false => properties(version, &mut fields)?,
+        };
+        match fields.rest().is_empty() {
+            true => Ok(Self {
+                is_in: start[1] == 0,
+                start,
+                properties,
+                packet_max: properties.find(PACKET_MAX)?.and_then(|of| of.long()),
+                keep_alive: properties
+                    .find(SERVER_KEEP_ALIVE)?
+                    .and_then(|of| of.number()),
+            }),
+            false => Err(Malformed),
+        }
+    }
+
+    /// The same with the most bytes of a packet that the client may send, which MQTT 5 alone can say; `None`
+    /// where there is nothing to change.
+    pub(crate) fn encode(&self, version: Version, packet_max: u32) -> Option<Vec<u8>> {
+        if version == Version::Three || !self.is_in {
+            return None;
+        }
+        let mut body = self.start.to_vec();
+        put_packet_max(&self.properties, packet_max, &mut body);
+        Some(packet(CONNACK, &body))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_read_when_all_of_it_is_there() {
+        let head = |first, len, body| Ok(Some(Head { first, len, body }));
+        for (bytes, read) in [
+            (&b""[..], Ok(None)),
+            (b"\x30", Ok(None)),
+            (b"\x30\xff\xff\xff", Ok(None)),
+            (b"\xc0\x00", head(0xc0, 2, 0)),
+            (b"\x30\x7f", head(0x30, 2, 127)),
+            (b"\x30\x80\x01", head(0x30, 3, 128)),
+            (b"\x30\xff\xff\xff\x7f", head(0x30, 5, 268_435_455)),
+            (b"\x30\xff\xff\xff\xff", Err(Malformed)),
+        ] {
+            assert_eq!(Head::read(bytes), read, "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn what_was_taken_apart_is_put_together_as_it_was() {
+        let body = b"\x00\x01t\x00\x07\x05\x01\x01\x23\x00\x09payload";
+        let publish = Publish::parse(Version::Five, 0x3b, body).unwrap();
+        assert_eq!((publish.qos(), publish.is_retained()), (1, true));
+        assert_eq!((publish.id, publish.alias), (Some(7), Some(9)));
+        let mut out = Vec::new();
+        publish.put(Version::Five, "t", (b"payload", false), &mut out);
+        assert_eq!(out, packet_of(0x3b, body));
+        // Without what is said of the payload, and with another.
+        let mut out = Vec::new();
+        publish.put(Version::Five, "t", (b"sealed", true), &mut out);
+        assert_eq!(
+            out,
+            packet_of(0x3b, b"\x00\x01t\x00\x07\x03\x23\x00\x09sealed")
+        );
+        let mut out = Vec::new();
+        let plain = publish.unacknowledged();
+        plain.put(Version::Five, "t", (b"payload", false), &mut out);
+        assert_eq!(
+            out,
+            packet_of(0x31, b"\x00\x01t\x05\x01\x01\x23\x00\x09payload")
+        );
+    }
+
+    #[test]
+    fn what_is_cut_short_or_changed_is_no_panic() {
+        let connect = b"\x00\x04MQTT\x05\xce\x00\x3c\x05\x27\x00\x00\x01\x00\x00\x01c\x00\x00\x01w\
+            \x00\x02go\x00\x01u\x00\x01p";
+        assert!(Connect::parse(connect).is_ok());
+        let publish = b"\x00\x01t\x00\x07\x05\x01\x01\x23\x00\x09payload";
+        let welcome = b"\x00\x00\x08\x27\x00\x00\x01\x00\x13\x00\x07";
+        for whole in [&connect[..], publish, welcome] {
+            for cut in 0..whole.len() {
+                for change in 0..=u8::MAX {
+                    let mut bytes = whole.to_vec();
+                    bytes[cut] = change;
+                    for bytes in [&bytes[..], &bytes[..cut]] {
+                        let _any = Connect::parse(bytes).map(|of| of.encode(None, 9));
+                        let _any = id_at_start(0x32, bytes);
+                        for version in [Version::Three, Version::Five] {
+                            let _any = Publish::parse(version, 0x32, bytes).is_ok();
+                            let _any =
+                                Welcome::parse(version, bytes).map(|of| of.encode(version, 9));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn packet_of(first: u8, body: &[u8]) -> Vec<u8> {
+        [&[first, u8::try_from(body.len()).unwrap()], body].concat()
+    }
+}

@@ -1,0 +1,220 @@
+//! The broker, and connections to it.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::wire::Wire;
+
+/// How long one attempt to connect may take.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+const PORT: u16 = 1883;
+const TLS_PORT: u16 = 8883;
+
+/// Where the broker is: `mqtt://HOST`, or `mqtts://HOST` for TLS, with `:PORT` where that is not the usual one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamUrl {
+    host: String,
+    port: u16,
+    is_tls: bool,
+}
+
+/// Not where a broker is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UpstreamUrlError {
+    /// It has another scheme, or none.
+    #[error("a broker is mqtt:// or mqtts:// and a host, such as \"mqtts://broker.example\"")]
+    Scheme,
+    /// It has more than a host and a port, or a port that is none.
+    #[error("a host, and a port if it is not the usual one, and nothing else")]
+    Address,
+    /// It names a user, or a password.
+    #[error("no user name or password: each client brings its own")]
+    Credentials,
+}
+
+impl FromStr for UpstreamUrl {
+    type Err = UpstreamUrlError;
+
+    fn from_str(text: &str) -> Result<Self, UpstreamUrlError> {
+        let (is_tls, rest) = match text.split_once("://") {
+            Some(("mqtt", rest)) => (false, rest),
+            Some(("mqtts", rest)) => (true, rest),
+            _ => return Err(UpstreamUrlError::Scheme),
+        };
+        if rest.contains('@') {
+            return Err(UpstreamUrlError::Credentials);
+        }
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (host, port) = match rest.strip_prefix('[').and_then(|of| of.split_once(']')) {
+            Some((host, "")) => (host, None),
+            Some((host, port)) => (host, port.strip_prefix(':').or(Some(""))),
+            None => match rest.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (rest, None),
+            },
+        };
+        let usual = if is_tls { TLS_PORT } else { PORT };
+        let port = port.map_or(Ok(usual), |of| {
+            of.parse().map_err(|_| UpstreamUrlError::Address)
+        })?;
+        let is_odd = |of: char| matches!(of, '/' | '?' | '#' | ',') || of.is_whitespace();
+        match host.is_empty() || host.contains(is_odd) || port == 0 {
+            true => Err(UpstreamUrlError::Address),
+            false => Ok(Self {
+                host: host.to_owned(),
+                port,
+                is_tls,
+            }),
+        }
+    }
+}
+
+impl fmt::Display for UpstreamUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.is_tls { "mqtts" } else { "mqtt" };
+        match self.host.contains(':') {
+            true => write!(f, "{scheme}://[{}]:{}", self.host, self.port),
+            false => write!(f, "{scheme}://{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// Why the broker cannot be reached as it was said.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UpstreamError {
+    /// Certificates are for the name of a server, and this is none.
+    #[error("the host of the broker cannot be in a certificate")]
+    ServerName,
+    /// The file with the certificates cannot be used, or the system has none.
+    #[error("no certificates to know the broker by{}", path.as_ref().map_or(String::new(), |of| format!(": {}", of.display())))]
+    Certificates {
+        /// The file; none where the system's were looked for.
+        path: Option<PathBuf>,
+        /// What is wrong with it, where there is one.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+}
+
+/// The broker.
+pub(crate) struct Upstream {
+    url: UpstreamUrl,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+impl Upstream {
+    /// The broker that a URL names, known by the certificates of a file, or by those of the system.
+    pub(crate) fn new(url: &UpstreamUrl, ca: Option<&Path>) -> Result<Self, UpstreamError> {
+        let tls = match url.is_tls {
+            true => {
+                let name = ServerName::try_from(url.host.clone());
+                let name = name.map_err(|_| UpstreamError::ServerName)?;
+                Some((connector(ca)?, name))
+            }
+            false => None,
+        };
+        Ok(Self {
+            url: url.clone(),
+            tls,
+        })
+    }
+
+    /// Makes a connection.
+    pub(crate) async fn dial(&self) -> io::Result<Box<dyn Wire>> {
+        let dialling = async {
+            let stream = TcpStream::connect((self.url.host.as_str(), self.url.port)).await?;
+            stream.set_nodelay(true)?;
+            let wire: Box<dyn Wire> = match &self.tls {
+                None => Box::new(stream),
+                Some((connector, name)) => Box::new(connector.connect(name.clone(), stream).await?),
+            };
+            Ok(wire)
+        };
+        let late = |_| io::ErrorKind::TimedOut.into();
+        timeout(DIAL_TIMEOUT, dialling)
+            .await
+            .map_err(late)
+            .flatten()
+    }
+}
+
+fn connector(ca: Option<&Path>) -> Result<TlsConnector, UpstreamError> {
+    let unusable = |source| UpstreamError::Certificates {
+        path: ca.map(Path::to_owned),
+        source,
+    };
+    let mut roots = RootCertStore::empty();
+    match ca {
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+        Some(path) => {
+            let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+            let certificates: Vec<_> = read.map_err(|error| unusable(Some(error.into())))?;
+            for certificate in certificates {
+                let added = roots.add(certificate);
+                added.map_err(|error| unusable(Some(error.into())))?;
+            }
+        }
+    }
+    if roots.is_empty() {
+        return Err(unusable(None));
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider);
+    let config = config.with_safe_default_protocol_versions();
+    let config = config.map_err(|error| unusable(Some(error.into())))?;
+    let config = config.with_root_certificates(roots).with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_is_a_host_and_a_port() {
+        for (text, whole) in [
+            ("mqtt://127.0.0.1", "mqtt://127.0.0.1:1883"),
+            (
+                "mqtt://broker.example:11883/",
+                "mqtt://broker.example:11883",
+            ),
+            ("mqtts://broker.example", "mqtts://broker.example:8883"),
+            ("mqtts://[::1]", "mqtts://[::1]:8883"),
+            ("mqtt://[fd00::1]:18", "mqtt://[fd00::1]:18"),
+        ] {
+            let url: UpstreamUrl = text.parse().unwrap();
+            assert_eq!(url.to_string(), whole);
+            assert_eq!(whole.parse(), Ok(url));
+        }
+        use UpstreamUrlError::{Address, Credentials, Scheme};
+        for (odd, error) in [
+            ("broker.example", Scheme),
+            ("tcp://broker.example", Scheme),
+            ("mqtt://kim:secret@broker.example", Credentials),
+            ("mqtt://", Address),
+            ("mqtt://:1883", Address),
+            ("mqtt://broker.example:0", Address),
+            ("mqtt://broker.example:x", Address),
+            ("mqtt://broker.example/plant", Address),
+            ("mqtt://[::1]1883", Address),
+            ("mqtt://one,two", Address),
+        ] {
+            assert_eq!(odd.parse::<UpstreamUrl>(), Err(error), "{odd}");
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! A proxy between clients and a broker: packets by hand on both sides, and real ones.
+#![cfg(test)]
+
+mod bytes;
+mod hostile;
+mod opening;
+mod real;
+mod refusals;
+mod rig;
+mod tap;
+mod toy;
+mod wills;
