@@ -1,6 +1,8 @@
 //! The commands of the guides work when they are copied.
 #![cfg(test)]
 
+#[path = "guides/proxy.rs"]
+mod proxy;
 #[path = "guides/rabbitmq.rs"]
 mod rabbitmq;
 #[path = "guides/topics.rs"]

@@ -11,7 +11,7 @@
 //!    └──── down ◄── rule? ◄── open, or as it is ◄──┘
 //! ```
 //!
-//! Nothing here holds a key: what seals and opens is handed in, as [`Sealing`]. What is logged are numbers and
+//! Nothing here holds a key: what seals and opens is handed in, as [`Sealing`], and [`Streams`] of a home do that. What is logged are numbers and
 //! reasons, and topics from the level DEBUG on.
 
 mod aliases;
@@ -28,6 +28,7 @@ mod packet;
 mod proxy;
 mod rules;
 mod sealing;
+mod streams;
 mod up;
 mod upstream;
 mod wire;
@@ -37,4 +38,5 @@ pub use counts::{Counts, Exception};
 pub use proxy::{Proxy, StartError};
 pub use rules::{Act, Rule, Rules, Undecryptable};
 pub use sealing::{NotOpened, NotSealed, OpenFuture, Opening, SealFuture, Sealing};
+pub use streams::Streams;
 pub use upstream::{UpstreamError, UpstreamUrl, UpstreamUrlError};

@@ -15,6 +15,7 @@ pub(crate) mod inspect;
 pub(crate) mod join;
 pub(crate) mod keys;
 pub(crate) mod man;
+pub(crate) mod proxy;
 pub(crate) mod publish;
 pub(crate) mod read;
 pub(crate) mod rekey;
@@ -57,6 +58,7 @@ pub(crate) async fn run(
         Command::Rotate(args) => rotate::run(ui, context, &args).await,
         Command::Who(args) => who::run(ui, context, &args).await,
         Command::Agent(args) => agent::run(ui, context, args).await,
+        Command::Proxy(args) => proxy::run(ui, context, args).await,
         Command::Requests(args) => requests::run(ui, context, args).await,
         Command::Keys(args) => keys::run(ui, context, args).await,
         Command::Bus(args) => bus::run(ui, context, args).await,

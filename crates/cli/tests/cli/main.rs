@@ -28,6 +28,8 @@ mod mqtt;
 #[cfg(unix)]
 mod nats;
 mod processes;
+#[cfg(target_os = "linux")]
+mod proxy;
 mod rig;
 mod times;
 #[cfg(target_os = "linux")]

@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// How long to wait for a line of the log that must come, however busy the machine is.
 const LINE_WITHIN: Duration = Duration::from_secs(120);
 
-/// A running agent, with what it logged so far.
+/// A running agent or proxy, with what it logged so far.
 pub(crate) struct Serving {
     pub(crate) child: Child,
     log: Receiver<String>,
@@ -41,14 +41,26 @@ impl Serving {
         if !config.exists() {
             std::fs::write(config, "[agent]\nlisten = \"127.0.0.1:0\"\n").unwrap();
         }
-        let mut child = person.start(&[&["agent"], args].concat());
+        Self::spawn(person, &[&["agent"], args].concat(), "agent started")
+    }
+
+    /// Starts an MQTT proxy with a config file, on a port that is free; the port.
+    pub(crate) fn proxy(person: &Person, config: &str) -> (Self, u16) {
+        let serving = Self::spawn(person, &["proxy", "mqtt", config], "proxy started");
+        let port = serving.logged.split(" port=").nth(1).unwrap();
+        let port = port.split_whitespace().next().unwrap().parse().unwrap();
+        (serving, port)
+    }
+
+    fn spawn(person: &Person, args: &[&str], started: &str) -> Self {
+        let mut child = person.start(args);
         let log = lines_of(child.stderr.take().unwrap());
         let mut serving = Self {
             child,
             log,
             logged: String::new(),
         };
-        serving.wait_for("agent started");
+        serving.wait_for(started);
         serving
     }
 

@@ -1,0 +1,260 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use sealcast::Home;
+use sealcast_proxy::{
+    Act, Config, ConfigError, LogFormat, Proxy, Rule, StartError, Streams, Undecryptable,
+};
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::error::{CommandError, Kind};
+use crate::logging;
+use crate::signals::asked_to_end;
+use crate::ui::Ui;
+
+/// Seal and open for MQTT clients that know nothing of it
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  sealcast proxy mqtt proxy.toml
+  sealcast proxy check proxy.toml")]
+pub(crate) struct ProxyArgs {
+    #[command(subcommand)]
+    command: ProxyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ProxyCommand {
+    Mqtt(MqttArgs),
+    Check(CheckArgs),
+}
+
+/// Stand between MQTT clients and their broker, until Ctrl-C or SIGTERM
+///
+/// Clients connect here as they would to the broker, with MQTT 3.1.1 or 5, and each has a connection to
+/// the broker of its own. Rules of the config file say of which topics messages are sealed on their way
+/// to the broker, and opened on their way back; what no rule names is refused. It logs to stderr.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  sealcast proxy mqtt proxy.toml
+  sealcast --home gateway proxy mqtt /etc/sealcast/proxy.toml")]
+struct MqttArgs {
+    /// Config file, docs/reference/proxy.md
+    #[arg(value_name = "CONFIG")]
+    config: PathBuf,
+}
+
+/// Say what a config file does with which topics
+///
+/// Needs neither broker nor home. The exit code is 2 where the file makes no sense.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  sealcast proxy check proxy.toml
+  sealcast proxy check proxy.toml plant/7/temperature")]
+struct CheckArgs {
+    /// Config file, docs/reference/proxy.md
+    #[arg(value_name = "CONFIG")]
+    config: PathBuf,
+    /// Say it of these topics, instead of each rule
+    #[arg(value_name = "TOPIC")]
+    topics: Vec<String>,
+}
+
+/// What is done with messages, as a line of JSON.
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
+    rule: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topics: Option<String>,
+    #[serde(rename = "do")]
+    act: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    undecryptable: Option<&'static str>,
+}
+
+pub(crate) async fn run(ui: &Ui, context: &Context, args: ProxyArgs) -> Result<(), CommandError> {
+    match args.command {
+        ProxyCommand::Mqtt(args) => mqtt(ui, context, &args.config).await,
+        ProxyCommand::Check(args) => check(ui, &args),
+    }
+}
+
+async fn mqtt(ui: &Ui, context: &Context, path: &Path) -> Result<(), CommandError> {
+    let config = Config::load(path).map_err(unusable)?;
+    let home = context.open().await?;
+    warn_of(ui, &home, &config)?;
+    logging::start(config.log, config.log_format == LogFormat::Json);
+    // Listens for signals before it starts, so that whoever sees it run can end it.
+    let mut end = std::pin::pin!(asked_to_end());
+    let starting = async {
+        let streams = Streams::open(&home, &config.rules, config.limits.age_max).await?;
+        streams.all().for_each(|stream| ui.alarms(stream));
+        Proxy::start(config, Arc::new(streams))
+            .await
+            .map_err(refused)
+    };
+    let proxy = tokio::select! {
+        biased;
+        ended = &mut end => return ended,
+        started = starting => started?,
+    };
+    let mut ended = Ok(());
+    proxy.run(async { ended = end.await }).await;
+    ended
+}
+
+/// Says what will not do what it looks like.
+fn warn_of(ui: &Ui, home: &Home, config: &Config) -> Result<(), CommandError> {
+    if !config.listen.ip().is_loopback() {
+        ui.warn("what clients send to the proxy is not secured by TLS: others on that network can read it");
+    }
+    let streams = home.streams()?;
+    for rule in config.rules.all() {
+        let stream = streams
+            .iter()
+            .find(|of| Some(&of.name) == rule.act.stream());
+        let topics = stream.and_then(|of| of.bus.server()?.users_topics().cloned());
+        let Some(topics) = topics else {
+            continue;
+        };
+        if !topics.filter().covers(&rule.topics) {
+            let (rule, has) = (&rule.topics, topics.filter());
+            ui.warn(format!(
+                "`sub`, agents and archives do not see all that is sealed on `{rule}`: the bus of the stream has `{has}`"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check(ui: &Ui, args: &CheckArgs) -> Result<(), CommandError> {
+    let config = Config::load(&args.config).map_err(unusable)?;
+    if args.topics.is_empty() {
+        return check_rules(ui, &config);
+    }
+    let width = args.topics.iter().map(|topic| topic.chars().count()).max();
+    for topic in &args.topics {
+        let found = config.rules.of(topic);
+        if ui.is_json() {
+            ui.json(&Line::of(Some(topic), found))?;
+            continue;
+        }
+        let why = match found {
+            Some((index, rule)) => format!("rule {}, {}", index + 1, rule.topics),
+            None => "no rule".to_owned(),
+        };
+        let says = in_words(found.map(|(_, rule)| &rule.act));
+        let width = width.unwrap_or_default();
+        ui.data(format!("{topic:width$}  {says} ({why})"))?;
+    }
+    Ok(())
+}
+
+fn check_rules(ui: &Ui, config: &Config) -> Result<(), CommandError> {
+    let rules = config.rules.all();
+    if ui.is_json() {
+        for (index, rule) in rules.iter().enumerate() {
+            ui.json(&Line::of(None, Some((index, rule))))?;
+        }
+        return ui.json(&Line::of(None, None));
+    }
+    ui.data(format!("listen    {}", config.listen))?;
+    ui.data(format!("upstream  {}", config.upstream))?;
+    let names = rules.iter().map(|rule| rule.topics.to_string());
+    let names: Vec<_> = names.collect();
+    let width = names.iter().map(|name| name.chars().count()).max();
+    let width = width.unwrap_or_default();
+    for (index, (rule, name)) in rules.iter().zip(&names).enumerate() {
+        let says = in_words(Some(&rule.act));
+        ui.data(format!("rule {:<3}  {name:width$}  {says}", index + 1))?;
+    }
+    ui.data(format!("all else  {:width$}  {}", "", in_words(None)))
+}
+
+/// What becomes of messages.
+fn in_words(act: Option<&Act>) -> String {
+    let unopened = |undecryptable: &Undecryptable| match undecryptable {
+        Undecryptable::Drop => "or dropped where it does not open",
+        Undecryptable::Forward => "or delivered as it is where it does not open",
+    };
+    match act {
+        Some(Act::Seal { stream }) => {
+            format!("published: sealed for stream {stream}; received: as it is")
+        }
+        Some(Act::Open {
+            stream,
+            undecryptable,
+        }) => {
+            let unopened = unopened(undecryptable);
+            format!("published: refused; received: opened from stream {stream}, {unopened}")
+        }
+        Some(Act::Both {
+            stream,
+            undecryptable,
+        }) => {
+            let unopened = unopened(undecryptable);
+            format!("published: sealed for stream {stream}; received: opened, {unopened}")
+        }
+        Some(Act::Pass) => "published and received in clear".to_owned(),
+        None => "published: refused; received: dropped".to_owned(),
+    }
+}
+
+impl<'a> Line<'a> {
+    fn of(topic: Option<&'a str>, found: Option<(usize, &'a Rule)>) -> Self {
+        let rule = found.map(|(_, rule)| rule);
+        let undecryptable = match rule.map(|rule| &rule.act) {
+            Some(Act::Open { undecryptable, .. } | Act::Both { undecryptable, .. }) => {
+                Some(match undecryptable {
+                    Undecryptable::Drop => "drop",
+                    Undecryptable::Forward => "forward",
+                })
+            }
+            Some(Act::Seal { .. } | Act::Pass) | None => None,
+        };
+        Self {
+            topic,
+            rule: found.map(|(index, _)| index + 1),
+            topics: rule.map(|rule| rule.topics.to_string()),
+            act: match rule.map(|rule| &rule.act) {
+                Some(Act::Seal { .. }) => "seal",
+                Some(Act::Open { .. }) => "open",
+                Some(Act::Both { .. }) => "both",
+                Some(Act::Pass) => "pass",
+                None => "refuse",
+            },
+            stream: rule
+                .and_then(|rule| rule.act.stream())
+                .map(|of| of.as_str()),
+            undecryptable,
+        }
+    }
+}
+
+fn unusable(error: ConfigError) -> CommandError {
+    match error {
+        ConfigError::Unreadable { path, source } => CommandError::file(&path, &source),
+        error @ ConfigError::Wrong { .. } => {
+            CommandError::new(Kind::Usage, "config.wrong", error.to_string())
+                .with_hint("docs/reference/proxy.md lists what can be said")
+        }
+    }
+}
+
+fn refused(error: StartError) -> CommandError {
+    let hint = match &error {
+        StartError::Upstream(_) => "see `upstream` and `upstream_ca` in the config file",
+        StartError::Listen { .. } => "name another address in the config file: `listen`",
+    };
+    CommandError::new(Kind::Usage, error.code(), error.to_string())
+        .because(&error)
+        .with_hint(hint)
+}

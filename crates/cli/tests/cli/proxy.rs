@@ -1,0 +1,166 @@
+//! MQTT clients that know nothing of sealcast, before the program's own proxies and a real broker.
+
+use std::process::{Command, Output, Stdio};
+
+use sealcast_brokers::mosquitto::Server;
+
+use crate::agent::Serving;
+use crate::rig::{Person, Rig};
+
+/// How long a client waits for what must come, in seconds.
+const WITHIN: &str = "120";
+/// After how many it is ended whatever it does.
+const PATIENCE: &str = "180";
+/// The versions of MQTT, as the clients call them.
+const VERSIONS: [&str; 2] = ["311", "5"];
+
+/// A client of some version, on some port.
+fn client(program: &str, port: u16, version: &str, more: &[&str]) -> Output {
+    // Whatever it waits for, it does not for ever.
+    let mut command = Command::new("timeout");
+    command.args(["-s", "KILL", PATIENCE, program]);
+    let version = format!("mqttv{version}");
+    command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-V", &version]);
+    command.args(more).stdin(Stdio::null()).output().unwrap()
+}
+
+fn publishes(port: u16, version: &str, topic: &str, text: &str) {
+    let more = ["-r", "-q", "1", "-t", topic, "-m", text];
+    let done = client("mosquitto_pub", port, version, &more);
+    assert!(done.status.success(), "{done:?}");
+}
+
+/// The first message that is there for a filter, with its topic.
+fn receives(port: u16, version: &str, filter: &str) -> Vec<u8> {
+    let more = ["-t", filter, "-C", "1", "-W", WITHIN, "-v", "-N"];
+    let done = client("mosquitto_sub", port, version, &more);
+    assert!(done.status.success(), "{done:?}");
+    done.stdout
+}
+
+/// Somebody with a home on the broker.
+fn someone(rig: &Rig, name: &str, server: &Server) -> Person {
+    let url = server.url("sealed?topics=plant/#&retain=plant/#");
+    let person = rig.stranger(name);
+    person.done(&["init", "--name", name, "--bus", &url, "--no-passphrase"]);
+    person
+}
+
+/// A proxy of somebody's, with one rule for what is of the plant.
+fn proxy(rig: &Rig, person: &Person, name: &str, rule: &str, server: &Server) -> (Serving, u16) {
+    let upstream = server.port();
+    let config = format!(
+        "listen = \"127.0.0.1:0\"\nupstream = \"mqtt://127.0.0.1:{upstream}\"\n\n\
+         [[rule]]\ntopics = \"plant/#\"\nstream = \"s\"\n{rule}\n"
+    );
+    Serving::proxy(person, &rig.file(name, config.as_bytes()))
+}
+
+/// Neither proxy nor program knows which of them sealed it.
+#[test]
+fn clients_and_the_program_read_one_another_and_the_broker_neither() {
+    let (rig, server) = (Rig::small(), Server::start());
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| someone(&rig, name, &server));
+    let ticket = alice.done(&["stream", "create", "s"]);
+    for person in [&bob, &carol] {
+        person.done(&["join", &ticket]);
+    }
+    alice.done(&["grant", "s", &bob.id(), "--from", "start"]);
+    let (gateway, sensors) = proxy(&rig, &alice, "gateway.toml", "do = \"seal\"", &server);
+    let (desk, desks) = proxy(&rig, &bob, "desk.toml", "do = \"open\"", &server);
+    for version in VERSIONS {
+        let topic = format!("plant/{version}/t");
+        publishes(sensors, version, &topic, "61.4 C");
+        let shown = receives(server.port(), version, &topic);
+        assert!(!shown.windows(6).any(|of| of == b"61.4 C"), "{shown:x?}");
+        assert_eq!(
+            receives(desks, version, &topic),
+            format!("{topic} 61.4 C").into_bytes()
+        );
+        // What the gateway's own home seals.
+        let topic = format!("plant/{version}/p");
+        alice.done(&["pub", "s", "-t", &topic, "-m", "1013 hPa"]);
+        assert_eq!(
+            receives(desks, version, &topic),
+            format!("{topic} 1013 hPa").into_bytes()
+        );
+    }
+    let told = bob.done(&["read", "s", "--json"]);
+    for version in VERSIONS {
+        let line =
+            format!("\"topic\":\"plant/{version}/t\",\"state\":\"opened\",\"text\":\"61.4 C\"");
+        assert_eq!(told.matches(&line).count(), 1, "{told}");
+    }
+    // Somebody with rights at the broker has an envelope appear on another topic.
+    let envelope = receives(server.port(), "5", "plant/5/t");
+    let envelope = envelope.strip_prefix(b"plant/5/t ").unwrap();
+    let moved = rig.file("moved", envelope);
+    let done = client(
+        "mosquitto_pub",
+        server.port(),
+        "5",
+        &["-r", "-q", "1", "-t", "plant/0/t", "-f", &moved],
+    );
+    assert!(done.status.success(), "{done:?}");
+    let waits = [
+        "-t",
+        "plant/0/t",
+        "-t",
+        "plant/5/p",
+        "-C",
+        "1",
+        "-W",
+        WITHIN,
+        "-v",
+    ];
+    let shown = client("mosquitto_sub", desks, "5", &waits).stdout;
+    assert_eq!(String::from_utf8(shown).unwrap(), "plant/5/p 1013 hPa\n");
+    let logged = desk.stop();
+    assert!(
+        logged.contains("reason=\"bad-signature\" count=1"),
+        "{logged}"
+    );
+    let logged = gateway.stop();
+    assert!(logged.contains("sealed=2 opened=0 passed=0"), "{logged}");
+    for secret in ["61.4", "1013", "plant/"] {
+        assert!(!logged.contains(secret), "{logged}");
+    }
+}
+
+#[test]
+fn fault_19_who_may_not_publish_or_read_does_not_through_a_proxy() {
+    let (rig, server) = (Rig::small(), Server::start());
+    let [alice, bob] = ["alice", "bob"].map(|name| someone(&rig, name, &server));
+    let ticket = alice.done(&["stream", "create", "s"]);
+    bob.done(&["join", &ticket]);
+    alice.done(&["pub", "s", "-t", "plant/7/t", "-m", "61.4 C"]);
+    let rule = "do = \"both\"\nundecryptable = \"forward\"";
+    let (desk, port) = proxy(&rig, &bob, "desk.toml", rule, &server);
+    let more = [
+        "-r",
+        "-q",
+        "1",
+        "-t",
+        "plant/8/t",
+        "-m",
+        "in nobody's clear",
+    ];
+    let done = client("mosquitto_pub", port, "5", &more);
+    let says = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(says.contains("Not authorized"), "{done:?}");
+    publishes(port, "311", "plant/8/t", "in nobody's clear");
+    // He gets the envelope, as anybody does.
+    assert_eq!(
+        receives(port, "5", "plant/+/t"),
+        receives(server.port(), "5", "plant/7/t")
+    );
+    let logged = desk.stop();
+    assert!(
+        logged.contains("exception=Refused reason=\"access.not-allowed\" count=2"),
+        "{logged}"
+    );
+    assert!(
+        logged.contains("exception=Forwarded reason=\"not-granted\" count=1"),
+        "{logged}"
+    );
+}

@@ -1,0 +1,181 @@
+//! The streams of a home, sealed for and opened.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sealcast::{
+    Arrival, DataTopic, Home, Name, Opener, OpenerOptions, Position, Reason, State, Stream,
+};
+
+use crate::rules::Rules;
+use crate::sealing::{NotOpened, NotSealed, OpenFuture, Opening, SealFuture, Sealing};
+
+/// The streams that rules name. Sealing has a handle of its own, so that it does not wait for opening.
+#[derive(Debug)]
+pub struct Streams {
+    sealing: BTreeMap<Name, Stream>,
+    opening: BTreeMap<Name, Arc<Stream>>,
+    age_max: Duration,
+}
+
+impl Streams {
+    /// Opens the streams that rules name. What was sealed longer ago than `age_max` when its client connected is
+    /// opened only where the broker had retained it.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the home does not have one of them, or its bus cannot be reached.
+    pub async fn open(
+        home: &Home,
+        rules: &Rules,
+        age_max: Duration,
+    ) -> Result<Self, sealcast::Error> {
+        let (mut sealing, mut opening) = (BTreeMap::new(), BTreeMap::new());
+        for rule in rules.all() {
+            let Some(name) = rule.act.stream() else {
+                continue;
+            };
+            if rule.act.seals() && !sealing.contains_key(name) {
+                sealing.insert(name.clone(), home.stream(name).await?);
+            }
+            if rule.act.opens() && !opening.contains_key(name) {
+                opening.insert(name.clone(), Arc::new(home.stream(name).await?));
+            }
+        }
+        Ok(Self {
+            sealing,
+            opening,
+            age_max,
+        })
+    }
+
+    /// All handles.
+    pub fn all(&self) -> impl Iterator<Item = &Stream> {
+        let opening = self.opening.values().map(|of| &**of);
+        self.sealing.values().chain(opening)
+    }
+}
+
+impl Sealing for Streams {
+    fn seal<'a>(
+        &'a self,
+        stream: &'a Name,
+        topic: &'a DataTopic,
+        payload: &'a [u8],
+    ) -> SealFuture<'a> {
+        Box::pin(async move {
+            let stream = self.sealing.get(stream).ok_or(NotSealed {
+                code: "stream.unknown",
+                is_lasting: true,
+            })?;
+            let sealed = stream.seal(Some(topic), payload).await;
+            sealed.map(|of| of.envelope).map_err(|error| NotSealed {
+                code: error.code(),
+                is_lasting: is_lasting(&error),
+            })
+        })
+    }
+
+    fn opening(&self, stream: &Name) -> Box<dyn Opening> {
+        Box::new(StreamOpening {
+            stream: self.opening.get(stream).cloned(),
+            age_max: self.age_max,
+            opener: None,
+        })
+    }
+}
+
+/// Whether the same message would not be sealed later either.
+fn is_lasting(error: &sealcast::Error) -> bool {
+    matches!(
+        error.code(),
+        "access.not-allowed"
+            | "access.forked"
+            | "device.revoked"
+            | "message.too-large"
+            | "stream.closed"
+    )
+}
+
+struct StreamOpening {
+    stream: Option<Arc<Stream>>,
+    age_max: Duration,
+    opener: Option<Opener>,
+}
+
+impl Opening for StreamOpening {
+    fn open<'a>(
+        &'a mut self,
+        topic: &'a DataTopic,
+        envelope: &'a [u8],
+        is_retained: bool,
+    ) -> OpenFuture<'a> {
+        Box::pin(async move {
+            let failed = |error: sealcast::Error| NotOpened { code: error.code() };
+            let arrival = match is_retained {
+                true => Arrival::Kept,
+                false => Arrival::Live,
+            };
+            let opener = self.opener().await?;
+            let told = opener.open(Some(topic), envelope, arrival).await;
+            let told = told.map_err(failed)?.deliveries;
+            let why = told.iter().map(|of| code(of.state, of.reason)).next_back();
+            let records = told.into_iter().filter_map(|of| of.payload);
+            let records: Vec<_> = records.map(|of| of.into_vec()).collect();
+            match (records.is_empty(), why) {
+                (true, why) => Err(NotOpened {
+                    code: why.unwrap_or("rejected"),
+                }),
+                (false, _) => Ok(records),
+            }
+        })
+    }
+}
+
+impl StreamOpening {
+    async fn opener(&mut self) -> Result<&mut Opener, NotOpened> {
+        let opener = match self.opener.take() {
+            Some(opener) => opener,
+            None => {
+                let stream = self.stream.as_ref().ok_or(NotOpened {
+                    code: "stream.unknown",
+                })?;
+                let from = Some(before(self.age_max));
+                let options = OpenerOptions { from };
+                let opener = stream.opener_with(options).await;
+                opener.map_err(|error| NotOpened { code: error.code() })?
+            }
+        };
+        Ok(self.opener.insert(opener))
+    }
+}
+
+/// So long ago.
+fn before(age: Duration) -> Position {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let then = now.saturating_sub(age).as_millis();
+    Position(u64::try_from(then).unwrap_or_default())
+}
+
+/// A name for what became of an envelope that did not open.
+fn code(state: State, reason: Option<Reason>) -> &'static str {
+    match (state, reason) {
+        (_, Some(Reason::NotGranted)) => "not-granted",
+        (_, Some(Reason::KeyNotHere)) => "key-not-here",
+        (_, Some(Reason::UnknownSession)) => "unknown-session",
+        (_, Some(Reason::UnknownSender)) => "unknown-sender",
+        (_, Some(Reason::NotEntitled)) => "not-entitled",
+        (_, Some(Reason::AfterRevocation)) => "after-revocation",
+        (_, Some(Reason::Malformed)) => "malformed",
+        (_, Some(Reason::BadSignature)) => "bad-signature",
+        (_, Some(Reason::NotAuthentic)) => "not-authentic",
+        (_, Some(Reason::WrongSession)) => "wrong-session",
+        (State::Replay, _) => "replay",
+        (State::Fork, _) => "fork",
+        (State::Sealed, _) => "sealed",
+        _ => "rejected",
+    }
+}
