@@ -92,6 +92,7 @@ mod fallback;
 mod ground;
 mod home;
 mod inspect;
+mod judging;
 mod keys;
 mod lookout;
 mod moving;

@@ -9,18 +9,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use sealcast_engine::{
-    Allowed, Arrival, Carried, Events, Mode, Pace, Reader as Machine, Sightings,
-};
-use sealcast_protocol::{DataTopic, DeviceId, EnvelopeHash, Position};
+use sealcast_engine::{Allowed, Pace, Sightings};
+use sealcast_protocol::{DeviceId, EnvelopeHash, Position};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::attend::Attendant;
-use crate::blocking::off_thread;
 use crate::core::{Core, lock, put_off};
 use crate::error::Error;
+use crate::judging::{Brought, Judged, Judging};
 use crate::read::allowed_now;
 
 /// Looks in a second, and at once.
@@ -58,7 +56,7 @@ impl LookoutSlot {
 #[derive(Debug)]
 pub(crate) struct Lookout {
     watch: Arc<Watch>,
-    machine: Arc<tokio::sync::Mutex<Machine>>,
+    judging: Judging,
     task: AbortHandle,
 }
 
@@ -66,21 +64,6 @@ impl Drop for Lookout {
     fn drop(&mut self) {
         self.task.abort();
     }
-}
-
-/// What a carrier brought.
-#[derive(Debug)]
-pub(crate) struct Brought {
-    pub(crate) topic: Option<DataTopic>,
-    pub(crate) envelope: Vec<u8>,
-    pub(crate) arrival: Arrival,
-}
-
-/// What was found of it.
-#[derive(Debug)]
-pub(crate) struct Judged {
-    pub(crate) carried: Carried,
-    pub(crate) events: Events,
 }
 
 /// What came of a look at the bus.
@@ -144,7 +127,7 @@ impl Core {
         });
         watch.allow_revoked().await?;
         let lookout = Arc::new(Lookout {
-            machine: Arc::new(tokio::sync::Mutex::new(Machine::new(Mode::Live))),
+            judging: Judging::default(),
             task: tokio::spawn(follow(watch.clone())).abort_handle(),
             watch,
         });
@@ -169,18 +152,9 @@ impl Lookout {
         brought: Arc<Brought>,
         seen: Arc<Mutex<Sightings>>,
     ) -> Result<Judged, Error> {
-        let mut machine = self.machine.clone().lock_owned().await;
-        let core = self.core().clone();
-        machine.allow(lock(&self.watch.revoked).allowed.clone());
-        off_thread(move || {
-            let of = (brought.topic.as_ref(), &brought.envelope[..]);
-            let carried = machine.judge_carried(&core.view(), &lock(&seen), of, brought.arrival);
-            Judged {
-                carried,
-                events: machine.take_events(),
-            }
-        })
-        .await
+        let allowed = || lock(&self.watch.revoked).allowed.clone();
+        let of = (brought, seen);
+        self.judging.judge(self.core(), allowed, of).await
     }
 
     /// Which look comes next, by which [`look`](Self::look) knows whether one began after this.

@@ -10,7 +10,8 @@ use crate::asking::Asking;
 use crate::core::{Core, lock};
 use crate::delivery::Delivery;
 use crate::error::Error;
-use crate::lookout::{Brought, Looked, Lookout};
+use crate::judging::Brought;
+use crate::lookout::{Looked, Lookout};
 use crate::read::next_delivery;
 
 /// How to open what a carrier brings.

@@ -298,6 +298,8 @@ pub(crate) enum Manner {
     Flood,
     /// Has no room for now.
     Full,
+    /// Answers when it has other manners.
+    Mute,
     /// Takes no payload any more that is longer than this.
     Shrunk(usize),
 }
@@ -326,6 +328,9 @@ impl Meddler {
     async fn flood(&self, manner: Manner, topic: &Topic) -> Result<(), BusError> {
         if manner == Manner::Flood {
             self.inner.append(topic, vec![b"rubbish".to_vec()]).await?;
+        }
+        while manner == Manner::Mute && self.manner(Ask::Read, topic) == manner {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
         Ok(())
     }
@@ -374,7 +379,8 @@ impl Bus for Meddler {
                 Manner::Lose => return self.inner.end(&topic).await,
                 Manner::Full => return Err(full()),
                 Manner::Shrunk(limit) => Limits::new(limit, usize::MAX).check(&payloads)?,
-                Manner::Honest | Manner::Hide(_) | Manner::Damaged(_) | Manner::Flood => (),
+                Manner::Honest | Manner::Hide(_) | Manner::Damaged(_) => (),
+                Manner::Flood | Manner::Mute => (),
             }
             self.inner.append(&topic, payloads).await
         })
@@ -388,7 +394,8 @@ impl Bus for Meddler {
                 Manner::Lose => return Ok(true),
                 Manner::Full => return Err(full()),
                 Manner::Shrunk(limit) => Limits::new(limit, usize::MAX).check(&payloads)?,
-                Manner::Honest | Manner::Hide(_) | Manner::Damaged(_) | Manner::Flood => (),
+                Manner::Honest | Manner::Hide(_) | Manner::Damaged(_) => (),
+                Manner::Flood | Manner::Mute => (),
             }
             self.inner.append_at(&topic, end, payloads).await
         })
@@ -405,7 +412,7 @@ impl Bus for Meddler {
                 Manner::Damaged(at) if at == from => return Err(damaged()),
                 Manner::Damaged(at) => items.retain(|item| item.offset < at || from > at),
                 Manner::Honest | Manner::Lose | Manner::Flood => (),
-                Manner::Full | Manner::Shrunk(_) => (),
+                Manner::Full | Manner::Mute | Manner::Shrunk(_) => (),
             }
             Ok(items)
         })
@@ -420,7 +427,7 @@ impl Bus for Meddler {
                 Manner::Fail => Err(unreachable()),
                 Manner::Hide(at) => Ok(end.min(at)),
                 Manner::Honest | Manner::Lose | Manner::Damaged(_) | Manner::Flood => Ok(end),
-                Manner::Full | Manner::Shrunk(_) => Ok(end),
+                Manner::Full | Manner::Mute | Manner::Shrunk(_) => Ok(end),
             }
         })
     }

@@ -75,6 +75,41 @@ async fn a_stranger_that_comes_while_the_bus_is_away_is_told_as_one_when_it_is_b
     assert_eq!(told, ["Rejected(UnknownSender)"]);
 }
 
+/// A bus that does not answer holds up the first that needs it, for a while, and nothing else. Time passes
+/// only where somebody waits for it.
+#[tokio::test(start_paused = true)]
+async fn a_bus_that_does_not_answer_holds_up_one_envelope_and_no_other() {
+    let rig = Rig::small();
+    let (_, stream, bob, joined) = pair(&rig).await;
+    drop((bob, joined));
+    let sent = texts("m", 20);
+    let all: Vec<_> = sent.iter().map(|of| (None, of.as_bytes())).collect();
+    let good = stream.seal_all(&all).await.unwrap();
+    let is_mute = Arc::new(AtomicBool::new(false));
+    let of = is_mute.clone();
+    let ground = Meddler::ground(move |_, _| match of.load(Ordering::SeqCst) {
+        true => Manner::Mute,
+        false => Manner::Honest,
+    });
+    let joined = crate::rig::open(&rig.on("bob", ground).await).await;
+    let mut opener = joined.opener().await.unwrap();
+    let first = (None, good[0].envelope.clone());
+    assert_eq!(in_the_end(&mut opener, &first).await, ["m0"]);
+    is_mute.store(true, Ordering::SeqCst);
+    stream.rekey().await.unwrap();
+    let unknown = seal(&stream, Some(&plant(7)), "unknown").await;
+    let begun = tokio::time::Instant::now();
+    for (text, sealed) in sent.iter().zip(good).skip(1) {
+        let told = open(&mut opener, &unknown, Arrival::Live).await;
+        assert!(told.may_open_later);
+        let told = live(&mut opener, &(None, sealed.envelope)).await;
+        assert_eq!(told, [text.as_str()]);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(6));
+    is_mute.store(false, Ordering::SeqCst);
+    assert_eq!(in_the_end(&mut opener, &unknown).await, ["unknown"]);
+}
+
 /// Nothing is kept of what does not open, so that any of it opens when its key has come.
 #[tokio::test]
 async fn after_a_flood_of_what_lacks_a_key_the_first_of_it_opens_as_the_last_does() {
@@ -173,7 +208,7 @@ async fn a_clock_that_is_far_behind_seals_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_connections_open_at_once_each_by_its_own_memory() {
+async fn many_connections_open_at_once_and_give_up_now_and_then_each_by_its_own_memory() {
     let rig = Rig::small();
     let (_, stream, _, joined) = pair(&rig).await;
     let sent = texts("m", 20);
@@ -193,7 +228,14 @@ async fn many_connections_open_at_once_each_by_its_own_memory() {
             let mut opened = vec![String::new(); all.len()];
             for at in 0..all.len() {
                 let at = (at + i) % all.len();
-                opened[at] = in_the_end(&mut opener, &all[at]).await.concat();
+                let (topic, envelope) = &all[at];
+                let given_up = opener.open(topic.as_ref(), envelope, Arrival::Live);
+                opened[at] = match polled((at + i) % 4, given_up).await {
+                    Some(told) if !told.as_ref().unwrap().may_open_later => {
+                        lines_of(&told.unwrap()).concat()
+                    }
+                    Some(_) | None => in_the_end(&mut opener, &all[at]).await.concat(),
+                };
             }
             let again = live(&mut opener, &all[i % all.len()]).await;
             assert_eq!(again, ["Replay"]);
