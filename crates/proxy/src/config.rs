@@ -10,6 +10,7 @@ use sealcast::{Name, TopicFilter, parse_duration, parse_size};
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 
+use crate::json::Field;
 use crate::rules::{Act, Rule, Rules, Undecryptable};
 use crate::upstream::UpstreamUrl;
 
@@ -162,6 +163,7 @@ struct RuleSection {
     #[serde(rename = "do")]
     act: Option<ActWord>,
     stream: Option<String>,
+    fields: Option<Vec<String>>,
     undecryptable: Option<UndecryptableWord>,
 }
 
@@ -292,10 +294,14 @@ impl RuleSection {
             ActWord::Pass => {
                 let superfluous = [
                     ("stream", self.stream.is_some()),
+                    ("fields", self.fields.is_some()),
                     ("undecryptable", self.undecryptable.is_some()),
                 ];
                 if let Some((key, _)) = superfluous.iter().find(|(_, is_said)| *is_said) {
-                    return Err(lacks(key, "not with `do = \"pass\"`, which opens nothing"));
+                    return Err(lacks(
+                        key,
+                        "not with `do = \"pass\"`, which seals and opens nothing",
+                    ));
                 }
                 Act::Pass
             }
@@ -315,7 +321,34 @@ impl RuleSection {
                 undecryptable: self.undecryptable(),
             },
         };
-        Ok(Rule { topics, act })
+        Ok(Rule {
+            topics,
+            fields: self.fields()?,
+            act,
+        })
+    }
+
+    fn fields(&self) -> Result<Vec<Field>, Wrong> {
+        let Some(texts) = &self.fields else {
+            return Ok(Vec::new());
+        };
+        let mut fields: Vec<Field> = Vec::new();
+        for text in texts {
+            let field = text.parse::<Field>();
+            let field = field.map_err(|error| ("fields", format!("{error}: {text}")))?;
+            if let Some(other) = fields.iter().find(|of| of.holds(&field) || field.holds(of)) {
+                let says = format!("{field} and {other} are not apart");
+                return Err(("fields", says));
+            }
+            fields.push(field);
+        }
+        match fields.is_empty() {
+            true => Err((
+                "fields",
+                "name some, or leave it out to seal all of a message".to_owned(),
+            )),
+            false => Ok(fields),
+        }
     }
 
     fn stream(&self) -> Result<Name, Wrong> {

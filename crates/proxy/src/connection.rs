@@ -19,7 +19,7 @@ use crate::packet::{
     turned_away,
 };
 use crate::rules::{Rules, Up as Act};
-use crate::sealing::Sealing;
+use crate::sealing::{Sealing, seal};
 use crate::up::{GROWTH_MAX, Told, Up};
 use crate::upstream::Upstream;
 use crate::wire::{Incoming, Packet, PacketReader, Wire};
@@ -142,10 +142,10 @@ impl Shared {
             ledger.note(Exception::Refused, will.topic, code);
             Err(why)
         };
-        let stream = match self.rules.up(will.topic) {
+        let (stream, fields) = match self.rules.up(will.topic) {
             Act::Pass => return Ok(None),
-            Act::Seal(_) if will.clears() => return Ok(None),
-            Act::Seal(stream) => stream,
+            Act::Seal(..) if will.clears() => return Ok(None),
+            Act::Seal(stream, fields) => (stream, fields),
             Act::NoRule => return refused(because::NO_RULE, reason::NOT_AUTHORIZED),
             Act::OpenOnly => return refused(because::OPEN_ONLY, reason::NOT_AUTHORIZED),
         };
@@ -155,7 +155,8 @@ impl Shared {
         if will.payload.len() + GROWTH_MAX > WILL_MAX {
             return refused(because::TOO_LARGE, reason::NOT_AUTHORIZED);
         }
-        match self.sealing.seal(stream, &topic, will.payload).await {
+        let sealing = (stream, fields);
+        match seal(&*self.sealing, sealing, &topic, will.payload).await {
             Ok(sealed) if sealed.len() <= WILL_MAX => {
                 self.counts.count_sealed();
                 Ok(Some(sealed))

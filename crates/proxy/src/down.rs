@@ -11,7 +11,7 @@ use crate::flow::Flow;
 use crate::lane::{End, Take};
 use crate::packet::{AUTH, CONNACK, PUBLISH, Publish, Side, Welcome, reason};
 use crate::rules::{Down as Act, Rules, Undecryptable};
-use crate::sealing::{Opening, Sealing};
+use crate::sealing::{NotOpened, Opening, Sealing, open};
 use crate::up::{GROWTH_MAX, Told};
 use crate::wire::{Incoming, Packet};
 
@@ -143,26 +143,31 @@ impl Down {
     }
 
     async fn fate(&mut self, publish: &Publish<'_>, topic: &str) -> Fate {
-        let (stream, undecryptable) = match self.rules.down(topic) {
+        let (stream, fields, undecryptable) = match self.rules.down(topic) {
             Act::Pass => return Fate::AsItIs,
             Act::NoRule => return Fate::Dropped(because::NO_RULE),
             // It says that what was retained is gone, and nothing else.
             Act::Open(..) if publish.payload.is_empty() => return Fate::AsItIs,
-            Act::Open(stream, undecryptable) => (stream, undecryptable),
+            Act::Open(stream, fields, undecryptable) => (stream, fields, undecryptable),
         };
         let opened = match topic.parse::<DataTopic>() {
-            Err(_) => Err(because::TOPIC),
+            Err(_) => Err(NotOpened {
+                code: because::TOPIC,
+                is_sealed: false,
+            }),
             Ok(topic) => {
                 let opening = self.opening.entry(stream.clone());
                 let opening = opening.or_insert_with(|| self.sealing.opening(stream));
-                let opened = opening.open(&topic, publish.payload, publish.is_retained());
-                opened.await.map_err(|fault| fault.code)
+                let message = (publish.payload, publish.is_retained());
+                let opened = open(&mut **opening, fields, &topic, message);
+                opened.await
             }
         };
         match (opened, undecryptable) {
             (Ok(records), _) => Fate::Opened(records),
-            (Err(code), Undecryptable::Drop) => Fate::Dropped(code),
-            (Err(code), Undecryptable::Forward) => Fate::Unopened(code),
+            // Its receiver could not tell plaintext of a stranger from what was opened.
+            (Err(fault), Undecryptable::Forward) if fault.is_sealed => Fate::Unopened(fault.code),
+            (Err(fault), Undecryptable::Drop | Undecryptable::Forward) => Fate::Dropped(fault.code),
         }
     }
 

@@ -23,6 +23,7 @@ mod fields;
 mod flow;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
+mod json;
 mod lane;
 mod packet;
 mod proxy;
@@ -35,6 +36,7 @@ mod wire;
 
 pub use config::{Config, ConfigError, Limits, LogFormat};
 pub use counts::{Counts, Exception};
+pub use json::{Field, FieldError};
 pub use proxy::{Proxy, StartError};
 pub use rules::{Act, Rule, Rules, Undecryptable};
 pub use sealing::{NotOpened, NotSealed, OpenFuture, Opening, SealFuture, Sealing};

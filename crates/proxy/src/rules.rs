@@ -2,11 +2,15 @@
 
 use sealcast::{Name, TopicFilter};
 
+use crate::json::Field;
+
 /// What is done with the messages on some topics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// The topics.
     pub topics: TopicFilter,
+    /// Which values of messages that are JSON are sealed or opened; where none is named, messages as they are.
+    pub fields: Vec<Field>,
     /// What is done.
     pub act: Act,
 }
@@ -43,7 +47,8 @@ pub enum Undecryptable {
     /// It is not delivered.
     #[default]
     Drop,
-    /// It is delivered as it is, as ciphertext.
+    /// It is delivered as it is, as ciphertext, where its publisher sealed it and only the key is missing. What
+    /// else does not open is not delivered.
     Forward,
 }
 
@@ -54,7 +59,7 @@ pub struct Rules(Vec<Rule>);
 /// What is done with what a client publishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Up<'a> {
-    Seal(&'a Name),
+    Seal(&'a Name, &'a [Field]),
     Pass,
     /// No rule says what to do.
     NoRule,
@@ -65,7 +70,7 @@ pub(crate) enum Up<'a> {
 /// What is done with what a client receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Down<'a> {
-    Open(&'a Name, Undecryptable),
+    Open(&'a Name, &'a [Field], Undecryptable),
     Pass,
     NoRule,
 }
@@ -116,28 +121,30 @@ impl Rules {
     }
 
     pub(crate) fn up(&self, topic: &str) -> Up<'_> {
-        match self.of(topic).map(|(_, rule)| &rule.act) {
-            Some(Act::Seal { stream } | Act::Both { stream, .. }) => Up::Seal(stream),
-            Some(Act::Pass) => Up::Pass,
-            Some(Act::Open { .. }) => Up::OpenOnly,
-            None => Up::NoRule,
+        let Some((_, rule)) = self.of(topic) else {
+            return Up::NoRule;
+        };
+        match &rule.act {
+            Act::Seal { stream } | Act::Both { stream, .. } => Up::Seal(stream, &rule.fields),
+            Act::Pass => Up::Pass,
+            Act::Open { .. } => Up::OpenOnly,
         }
     }
 
     pub(crate) fn down(&self, topic: &str) -> Down<'_> {
-        match self.of(topic).map(|(_, rule)| &rule.act) {
-            Some(
-                Act::Open {
-                    stream,
-                    undecryptable,
-                }
-                | Act::Both {
-                    stream,
-                    undecryptable,
-                },
-            ) => Down::Open(stream, *undecryptable),
-            Some(Act::Pass | Act::Seal { .. }) => Down::Pass,
-            None => Down::NoRule,
+        let Some((_, rule)) = self.of(topic) else {
+            return Down::NoRule;
+        };
+        match &rule.act {
+            Act::Open {
+                stream,
+                undecryptable,
+            }
+            | Act::Both {
+                stream,
+                undecryptable,
+            } => Down::Open(stream, &rule.fields, *undecryptable),
+            Act::Pass | Act::Seal { .. } => Down::Pass,
         }
     }
 }

@@ -5,6 +5,8 @@ use std::pin::Pin;
 
 use sealcast::{DataTopic, Name};
 
+use crate::json::{Field, Odd, envelope_of, put_back, take_out};
+
 /// A message on its way to its envelope.
 pub type SealFuture<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>, NotSealed>> + Send + 'a>>;
 /// An envelope on its way to the records in it.
@@ -37,6 +39,46 @@ pub trait Opening: Send {
     ) -> OpenFuture<'a>;
 }
 
+/// Seals a message, or of one that is JSON the values of some fields.
+pub(crate) async fn seal(
+    sealing: &dyn Sealing,
+    (stream, fields): (&Name, &[Field]),
+    topic: &DataTopic,
+    payload: &[u8],
+) -> Result<Vec<u8>, NotSealed> {
+    if fields.is_empty() {
+        return sealing.seal(stream, topic, payload).await;
+    }
+    let emptied = take_out(payload, fields).map_err(|odd| NotSealed {
+        code: odd.code(),
+        is_lasting: true,
+    })?;
+    let envelope = sealing.seal(stream, topic, &emptied.sealed).await?;
+    Ok(emptied.with(&envelope))
+}
+
+/// Opens a message, or puts back what was sealed of it.
+pub(crate) async fn open(
+    opening: &mut dyn Opening,
+    fields: &[Field],
+    topic: &DataTopic,
+    (payload, is_retained): (&[u8], bool),
+) -> Result<Vec<Vec<u8>>, NotOpened> {
+    if fields.is_empty() {
+        return opening.open(topic, payload, is_retained).await;
+    }
+    let odd = |odd: Odd| NotOpened {
+        code: odd.code(),
+        is_sealed: false,
+    };
+    let envelope = envelope_of(payload, fields).map_err(odd)?;
+    let records = opening.open(topic, &envelope, is_retained).await?;
+    let [values] = records.as_slice() else {
+        return Err(odd(Odd::OtherShape));
+    };
+    Ok(vec![put_back(payload, values).map_err(odd)?])
+}
+
 /// Why a message was not sealed, so that it does not go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotSealed {
@@ -51,4 +93,6 @@ pub struct NotSealed {
 pub struct NotOpened {
     /// A stable name for the reason.
     pub code: &'static str,
+    /// Whether its publisher sealed it, and only the key is missing. Anything else may be anybody's.
+    pub is_sealed: bool,
 }

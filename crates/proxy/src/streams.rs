@@ -112,7 +112,6 @@ impl Opening for StreamOpening {
         is_retained: bool,
     ) -> OpenFuture<'a> {
         Box::pin(async move {
-            let failed = |error: sealcast::Error| NotOpened { code: error.code() };
             let arrival = match is_retained {
                 true => Arrival::Kept,
                 false => Arrival::Live,
@@ -120,14 +119,15 @@ impl Opening for StreamOpening {
             let opener = self.opener().await?;
             let told = opener.open(Some(topic), envelope, arrival).await;
             let told = told.map_err(failed)?.deliveries;
-            let why = told.iter().map(|of| code(of.state, of.reason)).next_back();
+            let last = told.last().map(|of| (of.state, of.reason));
             let records = told.into_iter().filter_map(|of| of.payload);
             let records: Vec<_> = records.map(|of| of.into_vec()).collect();
-            match (records.is_empty(), why) {
-                (true, why) => Err(NotOpened {
-                    code: why.unwrap_or("rejected"),
+            match records.is_empty() {
+                true => Err(NotOpened {
+                    code: last.map_or("rejected", |(state, reason)| code(state, reason)),
+                    is_sealed: last.is_some_and(|(state, _)| state == State::Sealed),
                 }),
-                (false, _) => Ok(records),
+                false => Ok(records),
             }
         })
     }
@@ -140,14 +140,22 @@ impl StreamOpening {
             None => {
                 let stream = self.stream.as_ref().ok_or(NotOpened {
                     code: "stream.unknown",
+                    is_sealed: false,
                 })?;
                 let from = Some(before(self.age_max));
                 let options = OpenerOptions { from };
                 let opener = stream.opener_with(options).await;
-                opener.map_err(|error| NotOpened { code: error.code() })?
+                opener.map_err(failed)?
             }
         };
         Ok(self.opener.insert(opener))
+    }
+}
+
+fn failed(error: sealcast::Error) -> NotOpened {
+    NotOpened {
+        code: error.code(),
+        is_sealed: false,
     }
 }
 

@@ -10,10 +10,11 @@ use crate::aliases::NoTopic;
 use crate::counts::{Exception, Ledger, because};
 use crate::fields::Malformed;
 use crate::flow::Flow;
+use crate::json::Field;
 use crate::lane::{End, Take};
 use crate::packet::{CONNECT, PUBLISH, Publish, Side, reason};
 use crate::rules::{Rules, Up as Act};
-use crate::sealing::{NotSealed, Sealing};
+use crate::sealing::{NotSealed, Sealing, seal};
 use crate::wire::{Incoming, Packet};
 
 /// The most bytes by which sealing makes a packet longer.
@@ -141,8 +142,8 @@ impl Up {
                 self.flow.goes_on(&publish);
                 self.ledger.counts.count_passed();
             }
-            Ok(Some(sealed)) => {
-                publish.put(version, said, (&sealed, true), out);
+            Ok(Some((sealed, is_other))) => {
+                publish.put(version, said, (&sealed, is_other), out);
                 self.flow.goes_on(&publish);
                 self.ledger.counts.count_sealed();
             }
@@ -162,21 +163,23 @@ impl Up {
         Ok(())
     }
 
-    /// The envelope that a message becomes; `None` where it goes on in clear, by a rule that says so or because
-    /// there is nothing in it. Here alone it is decided that something does.
+    /// What a message becomes, sealed, and whether that is an envelope alone; `None` where it goes on in clear, by
+    /// a rule that says so or because there is nothing in it. Here alone it is decided that something does.
     async fn judge(
         &self,
         packet: &Packet,
         publish: &Publish<'_>,
         topic: &str,
-    ) -> Result<Option<Vec<u8>>, Kept> {
+    ) -> Result<Option<(Vec<u8>, bool)>, Kept> {
         match self.rules.up(topic) {
             Act::Pass => Ok(None),
-            Act::Seal(_) if publish.clears() => Ok(None),
-            Act::Seal(stream) => {
-                let topic = self.fits(packet, topic)?;
-                let sealed = self.sealing.seal(stream, &topic, publish.payload).await?;
-                Ok(Some(sealed))
+            Act::Seal(..) if publish.clears() => Ok(None),
+            Act::Seal(stream, fields) => {
+                let growth = Field::growth_of(fields, publish.payload.len());
+                let topic = self.fits(packet.bytes.len() + growth, topic)?;
+                let sealing = (stream, fields);
+                let sealed = seal(&*self.sealing, sealing, &topic, publish.payload).await?;
+                Ok(Some((sealed, fields.is_empty())))
             }
             Act::NoRule => Err(Kept::ForGood(because::NO_RULE, reason::NOT_AUTHORIZED)),
             Act::OpenOnly => Err(Kept::ForGood(because::OPEN_ONLY, reason::NOT_AUTHORIZED)),
@@ -184,10 +187,10 @@ impl Up {
     }
 
     /// The topic as an envelope binds it, where the message can be sealed and then sent.
-    fn fits(&self, packet: &Packet, topic: &str) -> Result<DataTopic, Kept> {
+    fn fits(&self, len: usize, topic: &str) -> Result<DataTopic, Kept> {
         let is_none = |_| Kept::ForGood(because::TOPIC, reason::NOT_AUTHORIZED);
         let topic: DataTopic = topic.parse().map_err(is_none)?;
-        match packet.bytes.len() + topic.as_str().len() + GROWTH_MAX > self.told.packet_max() {
+        match len + topic.as_str().len() + GROWTH_MAX > self.told.packet_max() {
             true => Err(Kept::ForGood(because::TOO_LARGE, reason::QUOTA)),
             false => Ok(topic),
         }

@@ -76,6 +76,8 @@ struct Line<'a> {
     act: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     stream: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    fields: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     undecryptable: Option<&'static str>,
 }
@@ -151,7 +153,7 @@ fn check(ui: &Ui, args: &CheckArgs) -> Result<(), CommandError> {
             Some((index, rule)) => format!("rule {}, {}", index + 1, rule.topics),
             None => "no rule".to_owned(),
         };
-        let says = in_words(found.map(|(_, rule)| &rule.act));
+        let says = in_words(found.map(|(_, rule)| rule));
         let width = width.unwrap_or_default();
         ui.data(format!("{topic:width$}  {says} ({why})"))?;
     }
@@ -173,17 +175,27 @@ fn check_rules(ui: &Ui, config: &Config) -> Result<(), CommandError> {
     let width = names.iter().map(|name| name.chars().count()).max();
     let width = width.unwrap_or_default();
     for (index, (rule, name)) in rules.iter().zip(&names).enumerate() {
-        let says = in_words(Some(&rule.act));
+        let says = in_words(Some(rule));
         ui.data(format!("rule {:<3}  {name:width$}  {says}", index + 1))?;
     }
     ui.data(format!("all else  {:width$}  {}", "", in_words(None)))
 }
 
 /// What becomes of messages.
-fn in_words(act: Option<&Act>) -> String {
+fn in_words(rule: Option<&Rule>) -> String {
+    let fields = rule.map_or(&[][..], |rule| rule.fields.as_slice());
+    let fields: Vec<_> = fields.iter().map(ToString::to_string).collect();
+    let says = act_in_words(rule.map(|rule| &rule.act));
+    match fields.is_empty() {
+        true => says,
+        false => format!("{says}; of JSON the values {} alone", fields.join(", ")),
+    }
+}
+
+fn act_in_words(act: Option<&Act>) -> String {
     let unopened = |undecryptable: &Undecryptable| match undecryptable {
         Undecryptable::Drop => "or dropped where it does not open",
-        Undecryptable::Forward => "or delivered as it is where it does not open",
+        Undecryptable::Forward => "or delivered as it is where its key is missing",
     };
     match act {
         Some(Act::Seal { stream }) => {
@@ -234,6 +246,9 @@ impl<'a> Line<'a> {
             stream: rule
                 .and_then(|rule| rule.act.stream())
                 .map(|of| of.as_str()),
+            fields: rule.map_or_else(Vec::new, |rule| {
+                rule.fields.iter().map(ToString::to_string).collect()
+            }),
             undecryptable,
         }
     }

@@ -164,3 +164,51 @@ fn fault_19_who_may_not_publish_or_read_does_not_through_a_proxy() {
         "{logged}"
     );
 }
+
+#[test]
+fn of_json_the_values_that_a_rule_names_are_sealed_and_opened_and_no_others() {
+    let (rig, server) = (Rig::small(), Server::start());
+    let [alice, bob] = ["alice", "bob"].map(|name| someone(&rig, name, &server));
+    let ticket = alice.done(&["stream", "create", "s"]);
+    bob.done(&["join", &ticket]);
+    alice.done(&["grant", "s", &bob.id(), "--from", "start"]);
+    let rules = |does: &str| {
+        format!(
+            "do = \"{does}\"\n\n[[rule]]\ntopics = \"json/#\"\nstream = \"s\"\n\
+             fields = [\"/temp\", \"$.place.room\"]\ndo = \"{does}\""
+        )
+    };
+    let (gateway, sensors) = proxy(&rig, &alice, "gateway.toml", &rules("seal"), &server);
+    let (_desk, desks) = proxy(&rig, &bob, "desk.toml", &rules("open"), &server);
+    for version in VERSIONS {
+        let topic = format!("json/{version}");
+        let text = r#"{"id": 7, "temp": 61.40, "place": {"room": "cellar"}}"#;
+        publishes(sensors, version, &topic, text);
+        let shown = String::from_utf8(receives(server.port(), version, &topic)).unwrap();
+        let (before, behind) = (
+            format!("{topic} {{\"id\": 7, \"temp\": \""),
+            "\", \"place\": {\"room\": null}}",
+        );
+        assert!(
+            shown.starts_with(&before) && shown.ends_with(behind),
+            "{shown}"
+        );
+        assert!(
+            !shown.contains("61.4") && !shown.contains("cellar"),
+            "{shown}"
+        );
+        let received = String::from_utf8(receives(desks, version, &topic)).unwrap();
+        assert_eq!(received, format!("{topic} {text}"));
+    }
+    let refused = ["-q", "1", "-t", "json/1", "-m", "61.40 C"];
+    let done = client("mosquitto_pub", sensors, "5", &refused);
+    assert!(
+        String::from_utf8_lossy(&done.stderr).contains("Not authorized"),
+        "{done:?}"
+    );
+    let logged = gateway.stop();
+    assert!(
+        logged.contains("reason=\"json.malformed\" count=1"),
+        "{logged}"
+    );
+}

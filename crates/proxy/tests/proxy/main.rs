@@ -9,4 +9,5 @@ mod refusals;
 mod rig;
 mod tap;
 mod toy;
+mod values;
 mod wills;

@@ -23,11 +23,16 @@ fn what_cannot_be_opened_is_dropped_or_forwarded_as_the_rule_says() {
             server.send(&packet(0x62, &[0, 9]));
             assert_eq!(server.packet(), packet(0x70, &[0, 9]));
         }
-        let sealed = envelope("boiler", "shown/8", b"61.4 C");
+        // Forwarded is what lacks a key, and no plaintext.
+        for payload in [b"61.4 C".to_vec(), envelope("boiler", "shown/8", b"61.4 C")] {
+            server.send(&publish(version, 3, "shown/7", 9, &[], &payload));
+            assert_eq!(server.packet(), packet(0x40, &[0, 9]));
+        }
+        let sealed = envelope("other", "shown/7", b"61.4 C");
         let forwarded = publish(version, 3, "shown/7", 9, &[], &sealed);
         server.send(&forwarded);
         assert_eq!(client.packet(), forwarded, "nothing came before");
-        assert_eq!(rig.count(Dropped, "toy.not-opened"), 6);
+        assert_eq!(rig.count(Dropped, "toy.not-opened"), 8);
         assert_eq!(rig.count(Forwarded, "toy.not-opened"), 1);
     }
 }

@@ -75,7 +75,16 @@ impl Opening for ToyOpening {
                 .map(<[u8]>::to_vec)
                 .collect()
         });
-        let code = "toy.not-opened";
-        Box::pin(async move { records.ok_or(NotOpened { code }) })
+        // Another stream's lacks a key.
+        let other = format!("\n{}\n", topic.as_str());
+        let is_sealed = envelope
+            .strip_prefix(MAGIC)
+            .and_then(|rest| rest.strip_prefix(b"other"))
+            .is_some_and(|rest| rest.starts_with(other.as_bytes()));
+        let fault = NotOpened {
+            code: "toy.not-opened",
+            is_sealed,
+        };
+        Box::pin(async move { records.ok_or(fault) })
     }
 }
