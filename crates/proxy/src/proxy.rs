@@ -116,6 +116,7 @@ impl Proxy {
         }
         // Nobody new comes in.
         drop(self.listener);
+        while connections.try_join_next().is_some() {}
         let left = connections.len();
         tracing::info!(connections = left, "proxy told to stop");
         stop.send_replace(true);

@@ -8,6 +8,7 @@ mod real;
 mod refusals;
 mod rig;
 mod tap;
+mod tls;
 mod toy;
 mod values;
 mod wills;
