@@ -9,11 +9,18 @@ use sealcast::{DataTopic, Name};
 use crate::counts::{Exception, Ledger, because};
 use crate::flow::Flow;
 use crate::lane::{End, Take};
-use crate::packet::{AUTH, CONNACK, PUBLISH, Publish, Side, Welcome, reason};
+use crate::packet::{
+    AUTH, CONNACK, DISCONNECT, PUBLISH, Publish, Side, Version, Welcome, disconnect,
+    leads_elsewhere, reason, turned_away,
+};
 use crate::rules::{Down as Act, Rules, Undecryptable};
-use crate::sealing::{NotOpened, Opening, Sealing, open};
+use crate::sealing::{NotOpened, Opening, Sealing, Unopened, open};
 use crate::up::{GROWTH_MAX, Told};
 use crate::wire::{Incoming, Packet};
+
+/// Each record of an envelope is a message with the topic and properties of all: together they have no more bytes than
+/// so many of the largest packets.
+const RECORDS_PACKETS: usize = 4;
 
 /// What is done with what a broker sends to a client.
 pub(crate) struct Down {
@@ -40,6 +47,8 @@ enum Fate {
     Opened(Vec<Vec<u8>>),
     /// It does not go on.
     Dropped(&'static str),
+    /// It may go on if it comes again.
+    NotNow(&'static str),
 }
 
 impl Down {
@@ -87,6 +96,9 @@ impl Take for Down {
                 return Err(End::Refused(reason::PROTOCOL_ERROR));
             }
             PUBLISH => return self.publish(&packet, out, back).await,
+            DISCONNECT if packet.body().first().copied().is_some_and(leads_elsewhere) => {
+                out.extend_from_slice(&disconnect(reason::SHUTTING_DOWN));
+            }
             kind if self.flow.answers(kind, packet.body(), back)? => {}
             _ => out.extend_from_slice(&packet.bytes),
         }
@@ -103,6 +115,10 @@ impl Down {
         let version = self.flow.version;
         let welcome = Welcome::parse(version, packet.body())?;
         self.is_welcome = true;
+        if version == Version::Five && leads_elsewhere(welcome.code()) {
+            out.extend_from_slice(&turned_away(version, reason::UNAVAILABLE));
+            return Ok(());
+        }
         self.told.tell(welcome.packet_max, welcome.keep_alive);
         let packet_max = welcome.packet_max.unwrap_or(u32::MAX).min(self.packet_max);
         let growth = if self.rules.seal() { GROWTH_MAX } else { 0 };
@@ -134,6 +150,13 @@ impl Down {
             Fate::Opened(_) => self.ledger.counts.count_opened(),
             Fate::Unopened(code) => self.ledger.note(Exception::Forwarded, &topic, code),
             Fate::Dropped(code) => self.ledger.note(Exception::Dropped, &topic, code),
+            Fate::NotNow(code) => {
+                self.ledger.note(Exception::Dropped, &topic, code);
+                // The broker has it still, and sends it again over the client's next connection.
+                if publish.id.is_some() {
+                    return Err(End::Refused(reason::BUSY));
+                }
+            }
         }
         match out.len() > before {
             true => self.flow.goes_on(&publish),
@@ -153,7 +176,7 @@ impl Down {
         let opened = match topic.parse::<DataTopic>() {
             Err(_) => Err(NotOpened {
                 code: because::TOPIC,
-                is_sealed: false,
+                why: Unopened::Foreign,
             }),
             Ok(topic) => {
                 let opening = self.opening.entry(stream.clone());
@@ -165,8 +188,11 @@ impl Down {
         };
         match (opened, undecryptable) {
             (Ok(records), _) => Fate::Opened(records),
+            (Err(fault), _) if fault.why == Unopened::NotNow => Fate::NotNow(fault.code),
             // Its receiver could not tell plaintext of a stranger from what was opened.
-            (Err(fault), Undecryptable::Forward) if fault.is_sealed => Fate::Unopened(fault.code),
+            (Err(fault), Undecryptable::Forward) if fault.why == Unopened::Sealed => {
+                Fate::Unopened(fault.code)
+            }
             (Err(fault), Undecryptable::Drop | Undecryptable::Forward) => Fate::Dropped(fault.code),
         }
     }
@@ -181,8 +207,9 @@ impl Down {
         out: &mut Vec<u8>,
     ) -> bool {
         let (version, mut from) = (self.flow.version, out.len());
+        let all_max = out.len() + RECORDS_PACKETS * self.packet_max as usize;
         match fate {
-            Fate::Dropped(_) => {}
+            Fate::Dropped(_) | Fate::NotNow(_) => {}
             Fate::AsItIs | Fate::Unopened(_) if said == publish.topic => {
                 out.extend_from_slice(&packet.bytes);
             }
@@ -191,7 +218,7 @@ impl Down {
             }
             Fate::Opened(records) => {
                 for (index, record) in records.iter().enumerate() {
-                    if out.len() - from > self.client_packet_max {
+                    if out.len() - from > self.client_packet_max || out.len() > all_max {
                         return false;
                     }
                     from = out.len();

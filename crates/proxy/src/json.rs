@@ -183,60 +183,67 @@ impl Emptied<'_> {
     }
 }
 
-/// The envelope that stands in one of the fields of a payload.
+/// The envelope that stands in the first of the fields that a payload has; in the others stands `null`, or they are
+/// in clear.
 pub(crate) fn envelope_of(payload: &[u8], fields: &[Field]) -> Result<Vec<u8>, Odd> {
     let payload = document(payload)?;
-    let mut is_there = false;
-    for field in fields {
-        let Some(value) = find(payload, field)? else {
-            continue;
-        };
-        is_there = true;
-        let text = serde_json::from_str::<Cow<'_, str>>(value);
-        if let Ok(text) = text
-            && let Ok(envelope) = STANDARD.decode(text.as_bytes())
-            && !envelope.is_empty()
-        {
-            return Ok(envelope);
-        }
+    let present = present(payload, fields)?;
+    let mut values = present.iter().map(|(_, value)| *value);
+    let first = values.next().ok_or(Odd::NoField)?;
+    let text = serde_json::from_str::<Cow<'_, str>>(first).map_err(|_| Odd::NoEnvelope)?;
+    let envelope = STANDARD.decode(text.as_bytes());
+    let envelope = envelope.map_err(|_| Odd::NoEnvelope)?;
+    match !envelope.is_empty() && values.all(|value| value == "null") {
+        true => Ok(envelope),
+        false => Err(Odd::NoEnvelope),
     }
-    Err(match is_there {
-        true => Odd::NoEnvelope,
-        false => Odd::NoField,
-    })
 }
 
-/// Puts values back that were taken out of a payload.
-pub(crate) fn put_back(payload: &[u8], sealed: &[u8]) -> Result<Vec<u8>, Odd> {
+/// Puts the values of fields back into a payload from which they were taken: all that it has, and no others.
+pub(crate) fn put_back(payload: &[u8], sealed: &[u8], fields: &[Field]) -> Result<Vec<u8>, Odd> {
     let payload = document(payload)?;
+    let present = present(payload, fields)?;
     let sealed = document(sealed).map_err(|_| Odd::OtherShape)?;
     let members: Members<'_> = serde_json::from_str(sealed).map_err(|_| Odd::OtherShape)?;
-    let mut values = Vec::new();
-    for (name, value) in &members.0 {
-        let field: Field = name.parse().map_err(|_| Odd::OtherShape)?;
-        let there = find(payload, &field)?.ok_or(Odd::OtherShape)?;
+    if members.0.len() != present.len() {
+        return Err(Odd::OtherShape);
+    }
+    let mut values = Vec::with_capacity(present.len());
+    for (field, there) in present {
+        let name = field.to_string();
+        let mut of_it = members.0.iter().filter(|(of, _)| *of == name);
+        let (_, value) = of_it.next().ok_or(Odd::OtherShape)?;
         values.push((place_in(payload, there), value.get()));
     }
-    values.sort_by_key(|(place, _)| place.start);
-    let is_apart = values
-        .windows(2)
-        .all(|pair| matches!(pair, [(one, _), (next, _)] if one.end <= next.start));
-    match is_apart && !values.is_empty() {
-        true => Ok(replaced(payload, values.into_iter())),
-        false => Err(Odd::OtherShape),
+    Ok(replaced(payload, values.into_iter()))
+}
+
+/// The fields that are there, in the order of the payload.
+fn present<'a, 'f>(
+    payload: &'a str,
+    fields: &'f [Field],
+) -> Result<Vec<(&'f Field, &'a str)>, Odd> {
+    let mut all = Vec::new();
+    for field in fields {
+        if let Some(value) = find(payload, field)? {
+            all.push((field, value));
+        }
     }
+    all.sort_by_key(|(_, value)| place_in(payload, value).start);
+    Ok(all)
 }
 
 /// The text of a payload that is JSON and nothing else.
 fn document(payload: &[u8]) -> Result<&str, Odd> {
     let text = std::str::from_utf8(payload).map_err(|_| Odd::NotJson)?;
-    let whole: &RawValue = serde_json::from_str(text).map_err(|_| Odd::NotJson)?;
-    Ok(whole.get())
+    let _whole: &RawValue = serde_json::from_str(text).map_err(|_| Odd::NotJson)?;
+    Ok(text)
 }
 
 /// The value of a field as it stands, if it is there.
 fn find<'a>(document: &'a str, field: &Field) -> Result<Option<&'a str>, Odd> {
-    let mut value = document;
+    // What stands around it is none of its bytes.
+    let mut value = document.trim_matches([' ', '\t', '\n', '\r']);
     for step in &field.0 {
         let inner = match value.as_bytes().first() {
             Some(b'{') => member(value, step)?,
@@ -262,7 +269,7 @@ fn member<'a>(object: &'a str, name: &str) -> Result<Option<&'a str>, Odd> {
 }
 
 fn element<'a>(array: &'a str, number: &str) -> Result<Option<&'a str>, Odd> {
-    let is_canonical = number == "0" || !number.starts_with('0');
+    let is_canonical = number == "0" || !number.starts_with(['0', '+']);
     let number = number.parse::<usize>().ok().filter(|_| is_canonical);
     let elements: Vec<&'a RawValue> = serde_json::from_str(array).map_err(|_| Odd::NotJson)?;
     let element = number.and_then(|number| elements.get(number));
@@ -343,7 +350,7 @@ mod tests {
             "{ \"id\" :7,\n\"temp\": \"ZW52ZWxvcGU=\" , \"at\":[1 ,null], \"a/b\":{\"~\":null} }"
         );
         assert_eq!(envelope_of(gone.as_bytes(), &of).unwrap(), b"envelope");
-        let back = put_back(gone.as_bytes(), &emptied.sealed).unwrap();
+        let back = put_back(gone.as_bytes(), &emptied.sealed, &of).unwrap();
         assert_eq!(text(back), payload);
     }
 
@@ -355,7 +362,7 @@ mod tests {
         assert_eq!(text(gone.clone()), "{\"a\":\"AQID\",\"b\":null}");
         assert_eq!(envelope_of(&gone, &of).unwrap(), [1, 2, 3]);
         assert_eq!(
-            put_back(&gone, &emptied.sealed).unwrap(),
+            put_back(&gone, &emptied.sealed, &of).unwrap(),
             b"{\"a\":1,\"b\":2}"
         );
     }
@@ -419,23 +426,45 @@ mod tests {
         assert_eq!(envelope_of(b"{\"other\":\"AQID\"}", &of), Err(Odd::NoField));
     }
 
+    /// Fault 7: a field in clear beside sealed ones is anybody's.
     #[test]
-    fn what_was_sealed_must_fit_what_is_around_it() {
-        let around = b"{\"temp\":\"AQID\",\"at\":[null]}";
+    fn beside_an_envelope_no_field_is_in_clear() {
+        let of = fields(&["/temp", "/at"]);
+        for odd in [
+            "{\"temp\":\"AQID\",\"at\":0}",
+            "{\"temp\":0,\"at\":\"AQID\"}",
+            "{\"temp\":null,\"at\":\"AQID\"}",
+            "{\"temp\":\"AQID\",\"at\":\"AQID\"}",
+        ] {
+            assert_eq!(
+                envelope_of(odd.as_bytes(), &of),
+                Err(Odd::NoEnvelope),
+                "{odd}"
+            );
+        }
+        let right = "{\"at\":\"AQID\",\"temp\":null}";
+        assert_eq!(envelope_of(right.as_bytes(), &of).unwrap(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn what_was_sealed_must_be_the_fields_that_are_there() {
+        let of = fields(&["/temp", "/at/0"]);
+        let around = b" {\"temp\":\"AQID\",\"at\":[null]}\n";
         for odd in [
             "",
             "7",
             "{}",
-            "{\"temp\":1}",
-            "{\"/gone\":1}",
-            "{\"/at\":1,\"/at/0\":2}",
+            "{\"temp\":1,\"at/0\":2}",
+            "{\"/temp\":1}",
             "{\"/temp\":1,\"/temp\":1}",
+            "{\"/temp\":1,\"/gone\":2}",
+            "{\"/temp\":1,\"/at/0\":2,\"/id\":3}",
         ] {
-            let put = put_back(around, odd.as_bytes());
+            let put = put_back(around, odd.as_bytes(), &of);
             assert_eq!(put, Err(Odd::OtherShape), "{odd}");
         }
-        let put = put_back(around, b"{\"/at/0\":true}").unwrap();
-        assert_eq!(text(put), "{\"temp\":\"AQID\",\"at\":[true]}");
+        let put = put_back(around, b"{\"/at/0\":true,\"/temp\":1}", &of).unwrap();
+        assert_eq!(text(put), " {\"temp\":1,\"at\":[true]}\n");
     }
 
     #[test]

@@ -2,11 +2,13 @@
 //! is read. So whoever sends more than the other side takes is held up by TCP.
 
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
 use crate::packet::reason;
 use crate::wire::{Incoming, PacketReader, ReadFault, Wire};
@@ -15,9 +17,9 @@ use crate::wire::{Incoming, PacketReader, ReadFault, Wire};
 const BURST: usize = 64 << 10;
 /// How often is looked whether a sender was silent for too long.
 const LOOK: Duration = Duration::from_secs(2);
-/// Answers that may wait for the other direction to send them. Whoever makes more has more messages on the way
-/// than MQTT allows.
-const ANSWERS_MAX: usize = 1 << 16;
+/// Bytes of answers that may wait for the other direction to send them. Whoever makes more has more messages on the
+/// way than MQTT allows.
+const ANSWERS_BYTES_MAX: usize = 512 << 10;
 
 /// The two halves of a connection.
 pub(crate) type Reading = PacketReader<ReadHalf<Box<dyn Wire>>>;
@@ -65,8 +67,55 @@ pub(crate) struct Lane<T> {
     pub(crate) from: Reading,
     pub(crate) to: Writing,
     pub(crate) take: T,
-    answers: mpsc::Receiver<Vec<u8>>,
-    back: mpsc::Sender<Vec<u8>>,
+    answers: Answers,
+    back: Back,
+}
+
+/// What one direction answers, and the other sends.
+struct Answers {
+    queue: mpsc::UnboundedReceiver<Vec<u8>>,
+    waiting: Arc<AtomicUsize>,
+}
+
+struct Back {
+    queue: mpsc::UnboundedSender<Vec<u8>>,
+    waiting: Arc<AtomicUsize>,
+}
+
+fn answers() -> (Back, Answers) {
+    let (sending, queue) = mpsc::unbounded_channel();
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let back = Back {
+        queue: sending,
+        waiting: Arc::clone(&waiting),
+    };
+    (back, Answers { queue, waiting })
+}
+
+impl Back {
+    /// Puts an answer behind those that wait, where there is room.
+    fn put(&self, answer: Vec<u8>) -> Result<(), End> {
+        let len = answer.len();
+        let waiting = self.waiting.fetch_add(len, Ordering::Relaxed) + len;
+        match waiting <= ANSWERS_BYTES_MAX && self.queue.send(answer).is_ok() {
+            true => Ok(()),
+            false => Err(End::Refused(reason::PROTOCOL_ERROR)),
+        }
+    }
+}
+
+impl Answers {
+    async fn next(&mut self) -> Option<Vec<u8>> {
+        let answer = self.queue.recv().await?;
+        self.waiting.fetch_sub(answer.len(), Ordering::Relaxed);
+        Some(answer)
+    }
+
+    fn ready(&mut self) -> Option<Vec<u8>> {
+        let answer = self.queue.try_recv().ok()?;
+        self.waiting.fetch_sub(answer.len(), Ordering::Relaxed);
+        Some(answer)
+    }
 }
 
 /// The two directions of a connection, of which each sends what the other answers.
@@ -75,8 +124,8 @@ pub(crate) fn lanes<U: Take, D: Take>(
     (broker_reading, broker_writing): (Reading, Writing),
     (up, down): (U, D),
 ) -> (Lane<U>, Lane<D>) {
-    let (to_broker, for_broker) = mpsc::channel(ANSWERS_MAX);
-    let (to_client, for_client) = mpsc::channel(ANSWERS_MAX);
+    let (to_broker, for_broker) = answers();
+    let (to_client, for_client) = answers();
     let up = Lane {
         from: client_reading,
         to: broker_writing,
@@ -103,7 +152,7 @@ impl<T: Take> Lane<T> {
     }
 
     async fn pass(&mut self, mut halt: watch::Receiver<bool>) -> Result<Infallible, End> {
-        let mut heard = Instant::now();
+        let (mut heard, mut look_at) = (Instant::now(), Instant::now() + LOOK);
         let (mut out, mut back) = (Vec::new(), Vec::new());
         loop {
             let taken = self.take_ready(&halt, &mut out, &mut back).await;
@@ -122,12 +171,15 @@ impl<T: Take> Lane<T> {
                     filled?;
                     heard = Instant::now();
                 }
-                Some(answer) = self.answers.recv() => out = answer,
-                () = sleep(LOOK) => if is_late(self.take.patience()) {
-                    return Err(End::Refused(reason::KEEP_ALIVE));
-                },
+                () = sleep_until(look_at) => {
+                    look_at = Instant::now() + LOOK;
+                    if is_late(self.take.patience()) {
+                        return Err(End::Refused(reason::KEEP_ALIVE));
+                    }
+                }
+                Some(answer) = self.answers.next() => out = answer,
             }
-            while let Ok(answer) = self.answers.try_recv() {
+            while let Some(answer) = self.answers.ready() {
                 out.extend_from_slice(&answer);
             }
         }
@@ -154,8 +206,7 @@ impl<T: Take> Lane<T> {
 
     async fn hand_over(&mut self, out: &mut Vec<u8>, back: &mut Vec<u8>) -> Result<(), End> {
         if !back.is_empty() {
-            let answered = self.back.try_send(std::mem::take(back));
-            answered.map_err(|_| End::Refused(reason::PROTOCOL_ERROR))?;
+            self.back.put(std::mem::take(back))?;
         }
         if out.is_empty() {
             return Ok(());
@@ -166,5 +217,25 @@ impl<T: Take> Lane<T> {
         // It may have held somebody's message.
         *out = Vec::new();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_wait_as_far_as_there_is_room() {
+        let (back, mut waiting) = answers();
+        let half = vec![7; ANSWERS_BYTES_MAX / 2];
+        for _ in 0..100 {
+            assert_eq!(back.put(half.clone()), Ok(()));
+            assert_eq!(back.put(half.clone()), Ok(()));
+            assert_eq!(waiting.ready().map(|of| of.len()), Some(half.len()));
+            assert_eq!(waiting.ready().map(|of| of.len()), Some(half.len()));
+        }
+        assert_eq!(back.put(half.clone()), Ok(()));
+        assert_eq!(back.put(half.clone()), Ok(()));
+        assert_eq!(back.put(vec![7]), Err(End::Refused(reason::PROTOCOL_ERROR)));
     }
 }

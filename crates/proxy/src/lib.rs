@@ -39,6 +39,6 @@ pub use counts::{Counts, Exception};
 pub use json::{Field, FieldError};
 pub use proxy::{Proxy, StartError};
 pub use rules::{Act, Rule, Rules, Undecryptable};
-pub use sealing::{NotOpened, NotSealed, OpenFuture, Opening, SealFuture, Sealing};
+pub use sealing::{NotOpened, NotSealed, OpenFuture, Opening, SealFuture, Sealing, Unopened};
 pub use streams::Streams;
 pub use upstream::{UpstreamError, UpstreamUrl, UpstreamUrlError};

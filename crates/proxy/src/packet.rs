@@ -37,7 +37,7 @@ const UNSUBSCRIBE: u8 = 10;
 const UNSUBACK: u8 = 11;
 const PINGREQ: u8 = 12;
 const PINGRESP: u8 = 13;
-const DISCONNECT: u8 = 14;
+pub(crate) const DISCONNECT: u8 = 14;
 
 /// Why something is refused, or a connection closed, as MQTT 5 has it.
 pub(crate) mod reason {
@@ -237,6 +237,11 @@ pub(crate) fn put_ack(version: Version, kind: u8, id: u16, reason: u8, out: &mut
         }
         (Version::Five, _) => out.extend_from_slice(&[kind << 4 | flags, 3, high, low, reason]),
     }
+}
+
+/// Whether a broker of MQTT 5 sends its client to another one, past whoever stands between them.
+pub(crate) fn leads_elsewhere(reason: u8) -> bool {
+    matches!(reason, 0x9c | 0x9d)
 }
 
 /// Tells a client of MQTT 5 why the connection is about to be closed.
@@ -448,6 +453,11 @@ impl<'a> Welcome<'a> {
             }),
             false => Err(Malformed),
         }
+    }
+
+    /// Why the client is not let in, as its version has it; 0 where it is.
+    pub(crate) fn code(&self) -> u8 {
+        self.start.get(1).copied().unwrap_or_default()
     }
 
     /// The same with the most bytes of a packet that the client may send, which MQTT 5 alone can say; `None`

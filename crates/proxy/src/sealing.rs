@@ -69,14 +69,14 @@ pub(crate) async fn open(
     }
     let odd = |odd: Odd| NotOpened {
         code: odd.code(),
-        is_sealed: false,
+        why: Unopened::Foreign,
     };
     let envelope = envelope_of(payload, fields).map_err(odd)?;
     let records = opening.open(topic, &envelope, is_retained).await?;
     let [values] = records.as_slice() else {
         return Err(odd(Odd::OtherShape));
     };
-    Ok(vec![put_back(payload, values).map_err(odd)?])
+    Ok(vec![put_back(payload, values, fields).map_err(odd)?])
 }
 
 /// Why a message was not sealed, so that it does not go on.
@@ -93,6 +93,17 @@ pub struct NotSealed {
 pub struct NotOpened {
     /// A stable name for the reason.
     pub code: &'static str,
-    /// Whether its publisher sealed it, and only the key is missing. Anything else may be anybody's.
-    pub is_sealed: bool,
+    /// What that says of the message.
+    pub why: Unopened,
+}
+
+/// What it says of a message that it was not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unopened {
+    /// Its publisher sealed it, and only the key is missing.
+    Sealed,
+    /// It may be anybody's, or came before.
+    Foreign,
+    /// Nothing: it could not be looked at now.
+    NotNow,
 }

@@ -9,7 +9,7 @@ use sealcast::{
 };
 
 use crate::rules::Rules;
-use crate::sealing::{NotOpened, NotSealed, OpenFuture, Opening, SealFuture, Sealing};
+use crate::sealing::{NotOpened, NotSealed, OpenFuture, Opening, SealFuture, Sealing, Unopened};
 
 /// The streams that rules name. Sealing has a handle of its own, so that it does not wait for opening.
 #[derive(Debug)]
@@ -118,14 +118,21 @@ impl Opening for StreamOpening {
             };
             let opener = self.opener().await?;
             let told = opener.open(Some(topic), envelope, arrival).await;
-            let told = told.map_err(failed)?.deliveries;
-            let last = told.last().map(|of| (of.state, of.reason));
-            let records = told.into_iter().filter_map(|of| of.payload);
+            let told = told.map_err(failed)?;
+            let last = told.deliveries.last().map(|of| (of.state, of.reason));
+            let records = told.deliveries.into_iter().filter_map(|of| of.payload);
             let records: Vec<_> = records.map(|of| of.into_vec()).collect();
             match records.is_empty() {
                 true => Err(NotOpened {
                     code: last.map_or("rejected", |(state, reason)| code(state, reason)),
-                    is_sealed: last.is_some_and(|(state, _)| state == State::Sealed),
+                    why: match last {
+                        Some((State::Sealed, _)) => Unopened::Sealed,
+                        // The bus is away, so that nobody can say who sealed it.
+                        Some((_, Some(Reason::UnknownSender))) if told.may_open_later => {
+                            Unopened::NotNow
+                        }
+                        _ => Unopened::Foreign,
+                    },
                 }),
                 false => Ok(records),
             }
@@ -140,7 +147,7 @@ impl StreamOpening {
             None => {
                 let stream = self.stream.as_ref().ok_or(NotOpened {
                     code: "stream.unknown",
-                    is_sealed: false,
+                    why: Unopened::Foreign,
                 })?;
                 let from = Some(before(self.age_max));
                 let options = OpenerOptions { from };
@@ -155,7 +162,7 @@ impl StreamOpening {
 fn failed(error: sealcast::Error) -> NotOpened {
     NotOpened {
         code: error.code(),
-        is_sealed: false,
+        why: Unopened::NotNow,
     }
 }
 

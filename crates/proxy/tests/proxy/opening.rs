@@ -37,6 +37,78 @@ fn what_cannot_be_opened_is_dropped_or_forwarded_as_the_rule_says() {
     }
 }
 
+/// What cannot be looked at now is not acknowledged: the broker sends it again.
+#[test]
+fn what_cannot_be_opened_now_ends_the_connection_unacknowledged() {
+    for version in BOTH {
+        let broker = Broker::new();
+        let rig = Rig::new(RULES, broker.port());
+        let (mut client, mut server) = rig.join(&broker, version);
+        let sealed = envelope("boiler", "plant/7", b"61.4 C");
+        *rig.toy.is_away.lock().unwrap() = true;
+        server.send(&publish(version, 0, "plant/7", 0, &[], &sealed));
+        server.send(&publish(version, 2, "plant/7", 9, &[], &sealed));
+        server.closed();
+        client.closed();
+        assert_eq!(rig.count(Dropped, "toy.not-opened"), 2);
+        *rig.toy.is_away.lock().unwrap() = false;
+        let (mut client, mut server) = rig.join(&broker, version);
+        server.send(&publish(version, 0x0a, "plant/7", 9, &[], &sealed));
+        let opened = publish(version, 0x0a, "plant/7", 9, &[], b"61.4 C");
+        assert_eq!(client.packet(), opened);
+    }
+}
+
+/// Many records multiply what stands around them.
+#[test]
+fn records_that_would_take_many_times_the_room_of_a_packet_are_dropped() {
+    let version = Version::Five;
+    let broker = Broker::new();
+    let upstream = format!("mqtt://127.0.0.1:{}", broker.port());
+    let rig = Rig::with(RULES, "packet_max = \"128 KiB\"", &upstream);
+    let (mut client, mut server) = rig.join(&broker, version);
+    let property = [&[0x26, 0, 1, b'k', 0, 100][..], &[b'v'; 100]].concat();
+    let with = |records: usize| {
+        let records = vec![NEXT; records - 1];
+        let sealed = envelope("boiler", "plant/7", &records);
+        publish(version, 2, "plant/7", 9, &property, &sealed)
+    };
+    server.send(&with(6_000));
+    assert_eq!(server.packet(), packet(0x40, &[0, 9]));
+    assert_eq!(rig.count(Dropped, "proxy.too-large"), 1);
+    server.send(&with(3_000));
+    for _ in 0..2_999 {
+        assert_eq!(
+            client.packet(),
+            publish(version, 0, "plant/7", 0, &property, b"")
+        );
+    }
+    assert_eq!(
+        client.packet(),
+        publish(version, 2, "plant/7", 9, &property, b"")
+    );
+}
+
+/// Fault 19: a client that is sent to another server would say there in clear what it has to say.
+#[test]
+fn no_broker_sends_a_client_of_the_proxy_elsewhere() {
+    let version = Version::Five;
+    let broker = Broker::new();
+    let rig = Rig::new(RULES, broker.port());
+    let elsewhere = b"\x07\x1c\x00\x04evil";
+    for reason in [0x9c, 0x9d] {
+        let mut client = rig.dial();
+        client.send(&connect(version, "client", &[], None));
+        let mut server = broker.accept();
+        server.packet();
+        server.send(&packet(0x20, &[&[0, reason][..], elsewhere].concat()));
+        assert_eq!(client.packet(), packet(0x20, &[0, 0x88, 0]));
+        let (mut client, mut server) = rig.join(&broker, version);
+        server.send(&packet(0xe0, &[&[reason][..], elsewhere].concat()));
+        assert_eq!(client.packet(), packet(0xe0, &[0x8b]));
+    }
+}
+
 #[test]
 fn an_envelope_of_several_records_becomes_as_many_messages_acknowledged_by_the_last() {
     for version in BOTH {

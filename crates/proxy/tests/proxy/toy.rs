@@ -1,9 +1,9 @@
 //! Sealing for tests: what it makes hides nothing from anybody who knows how, but shows no eight bytes of what was in it.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use sealcast::{DataTopic, Name};
-use sealcast_proxy::{NotOpened, NotSealed, OpenFuture, Opening, SealFuture, Sealing};
+use sealcast_proxy::{NotOpened, NotSealed, OpenFuture, Opening, SealFuture, Sealing, Unopened};
 
 const MAGIC: &[u8] = b"toy envelope";
 /// Between the records of one envelope.
@@ -13,6 +13,8 @@ pub(crate) const NEXT: u8 = 0x1e;
 #[derive(Debug, Default)]
 pub(crate) struct Toy {
     pub(crate) fault: Mutex<Option<NotSealed>>,
+    /// Whether nothing can be looked at now.
+    pub(crate) is_away: Arc<Mutex<bool>>,
 }
 
 /// The envelope of a payload, bound to a stream and a topic.
@@ -56,11 +58,11 @@ impl Sealing for Toy {
     }
 
     fn opening(&self, stream: &Name) -> Box<dyn Opening> {
-        Box::new(ToyOpening(stream.clone()))
+        Box::new(ToyOpening(stream.clone(), Arc::clone(&self.is_away)))
     }
 }
 
-struct ToyOpening(Name);
+struct ToyOpening(Name, Arc<Mutex<bool>>);
 
 impl Opening for ToyOpening {
     fn open<'a>(
@@ -81,10 +83,16 @@ impl Opening for ToyOpening {
             .strip_prefix(MAGIC)
             .and_then(|rest| rest.strip_prefix(b"other"))
             .is_some_and(|rest| rest.starts_with(other.as_bytes()));
+        let is_away = *self.1.lock().unwrap();
         let fault = NotOpened {
             code: "toy.not-opened",
-            is_sealed,
+            why: match (is_away, is_sealed) {
+                (true, _) => Unopened::NotNow,
+                (false, true) => Unopened::Sealed,
+                (false, false) => Unopened::Foreign,
+            },
         };
+        let records = records.filter(|_| !is_away);
         Box::pin(async move { records.ok_or(fault) })
     }
 }

@@ -80,12 +80,22 @@ fn a_message_whose_values_are_in_clear_or_of_another_message_is_dropped() {
         let (rig, mut client, mut server) = joined(version);
         let elsewhere = STANDARD.encode(envelope("boiler", "plant/8", b"{\"/temp\":1}"));
         let of_another = STANDARD.encode(envelope("boiler", "plant/7", b"{\"/gone\":1}"));
+        let alone = STANDARD.encode(envelope("boiler", "plant/7", b"{\"/temp\":1}"));
         let odd = [
             (CLEAR.to_owned(), "json.in-clear"),
             ("{\"id\":7}".to_owned(), "json.no-field"),
             ("61.40".to_owned(), "json.no-field"),
             (format!("{{\"temp\":\"{elsewhere}\"}}"), "toy.not-opened"),
             (format!("{{\"temp\":\"{of_another}\"}}"), "json.other-shape"),
+            // Of a message that had but one of them.
+            (
+                format!("{{\"temp\":\"{alone}\",\"at\":[0,\"forged\"]}}"),
+                "json.in-clear",
+            ),
+            (
+                format!("{{\"temp\":\"{alone}\",\"at\":[0,null]}}"),
+                "json.other-shape",
+            ),
         ];
         for (payload, code) in odd {
             server.send(&publish(version, 2, "plant/7", 9, &[], payload.as_bytes()));
