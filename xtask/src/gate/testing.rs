@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::thread::{self, available_parallelism};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 
 use super::built::{Built, Kind, build};
 use super::watched::{self, Ran};
@@ -27,6 +27,7 @@ const SILENCE: Duration = Duration::from_secs(600);
 /// Runs all tests, those in the docs included, and counts them.
 pub(super) fn test(root: &Path) -> anyhow::Result<Option<Summary>> {
     let mut programs = build(root)?;
+    settle()?;
     programs.retain(|of| of.kind == Kind::Test);
     let place = |of: &Built| LONG.iter().position(|name| *name == of.name);
     programs.sort_by_key(|of| place(of).unwrap_or(LONG.len()));
@@ -35,6 +36,14 @@ pub(super) fn test(root: &Path) -> anyhow::Result<Option<Summary>> {
     let mut summary = run_all(&programs, &output)?;
     summary += doc_tests(root)?;
     Ok(Some(summary.or_none()))
+}
+
+/// Has the disk take what the compiler wrote, gigabytes of it: the first tests would stand still behind that,
+/// for as long as a bus waits for a server.
+fn settle() -> anyhow::Result<()> {
+    let synced = Command::new("sync").status().context("starting sync")?;
+    ensure!(synced.success(), "sync failed");
+    Ok(())
 }
 
 /// One more at a time than there are cores: most of them wait now and then.
