@@ -315,9 +315,14 @@ impl Person {
         ran
     }
 
-    /// Runs, insists on exit code 0, and returns what was printed, trimmed.
+    /// Runs, insists on exit code 0, and returns what was printed, trimmed. A server that was not reached is
+    /// given another half minute: so long a machine that has just built all this may stand still.
     pub(crate) fn done(&self, args: &[&str]) -> String {
-        self.run(args).expect(0, args)
+        let ran = self.run(args);
+        match ran.code == 5 && ran.stderr.contains("cannot be reached") {
+            true => self.run(args).expect(0, args),
+            false => ran.expect(0, args),
+        }
     }
 
     /// Like [`done`](Self::done), with something on standard input.
