@@ -12,7 +12,7 @@ pub(crate) const TOPIC_ALIAS: u8 = 0x23;
 pub(crate) const PACKET_MAX: u8 = 0x27;
 
 /// Reads one field after the other.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -80,11 +80,11 @@ impl<'a> Fields<'a> {
 }
 
 /// Properties of a packet, without their length; each is one that the standard has.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Properties<'a>(&'a [u8]);
 
 /// One of them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Property<'a> {
     pub(crate) key: u8,
     value: &'a [u8],

@@ -134,7 +134,7 @@ fn steps_of_path(mut path: &str) -> Option<Vec<String>> {
 }
 
 /// A payload without the values of its fields.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub(crate) struct Emptied<'a> {
     payload: &'a str,
     /// Where they were, in the order of the payload.
@@ -171,6 +171,13 @@ pub(crate) fn take_out<'a>(payload: &'a [u8], fields: &[Field]) -> Result<Emptie
         places,
         sealed: sealed.into_bytes(),
     })
+}
+
+/// Shows how many values were taken.
+impl fmt::Debug for Emptied<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Emptied({} values)", self.places.len())
+    }
 }
 
 impl Emptied<'_> {

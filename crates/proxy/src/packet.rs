@@ -136,7 +136,7 @@ fn id(fields: &mut Fields<'_>) -> Result<u16, Malformed> {
 }
 
 /// A message.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Publish<'a> {
     first: u8,
     /// Empty where an alias stands for it.
@@ -267,7 +267,7 @@ pub(crate) fn turned_away(version: Version, why: u8) -> Vec<u8> {
 pub(crate) const OTHER_VERSION: [u8; 4] = [CONNACK << 4, 2, 0, OTHER_VERSION_THREE];
 
 /// What a client says first.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Connect<'a> {
     pub(crate) version: Version,
     pub(crate) keep_alive: u16,
@@ -283,7 +283,7 @@ pub(crate) struct Connect<'a> {
 }
 
 /// What the broker is to publish when the client is gone.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Will<'a> {
     properties: Properties<'a>,
     pub(crate) topic: &'a str,
@@ -421,7 +421,7 @@ fn packet(kind: u8, body: &[u8]) -> Vec<u8> {
 }
 
 /// What a broker says when a client connects.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Welcome<'a> {
     is_in: bool,
     start: &'a [u8],

@@ -1,5 +1,6 @@
 //! Bytes that come over a connection, as packets.
 
+use std::fmt;
 use std::io;
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -17,10 +18,22 @@ pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 /// A packet as it came.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Packet {
     pub(crate) head: Head,
     pub(crate) bytes: Bytes,
+}
+
+/// Shows its kind and how long it is.
+impl fmt::Debug for Packet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Packet({}, {} bytes)",
+            self.head.kind(),
+            self.bytes.len()
+        )
+    }
 }
 
 impl Packet {
@@ -55,7 +68,6 @@ impl From<Malformed> for ReadFault {
 }
 
 /// Reads one packet after the other. It holds no more than one of them, and what came with it.
-#[derive(Debug)]
 pub(crate) struct PacketReader<R> {
     wire: R,
     bytes: BytesMut,

@@ -38,8 +38,7 @@ pub(super) fn test(root: &Path) -> anyhow::Result<Option<Summary>> {
     Ok(Some(summary.or_none()))
 }
 
-/// Has the disk take what the compiler wrote, gigabytes of it: the first tests would stand still behind that,
-/// for as long as a bus waits for a server.
+/// Has the disk take what the compiler wrote, gigabytes of it, so that no test shares it with that.
 fn settle() -> anyhow::Result<()> {
     let synced = Command::new("sync").status().context("starting sync")?;
     ensure!(synced.success(), "sync failed");

@@ -164,10 +164,12 @@ fn streams_are_carried_there_and_back_and_readers_go_on(rig: &Rig) {
     assert_eq!(bob.opened(&["read", "s"]), ["one", "two", "three"]);
     carol.done(&["join", &ticket]);
     alice.done(&["grant", "s", &carol.id(), "--from", "start"]);
-    // Who comes late on MQTT may have newer ones first.
     let mut opened = carol.opened(&["read", "s"]);
-    opened.sort();
-    assert_eq!(opened, ["one", "three", "two"]);
+    // Who comes late there may have newer ones first: spec/bus-mqtt.md, section 10.
+    if there.starts_with("mqtt:") {
+        opened.sort_by_key(|text| ["one", "two", "three"].iter().position(|of| of == text));
+    }
+    assert_eq!(opened, ["one", "two", "three"]);
     assert_eq!(carol.count("gap", &["read", "s"]), 0);
 
     alice.done(&["bus", "setup", "file:back"]);

@@ -46,8 +46,7 @@ impl EmptyBus {
 /// One server of a kind for all tests of this program, with which it ends; names keep their buses apart.
 pub(crate) static MOSQUITTO: LazyLock<mosquitto::Server> = LazyLock::new(mosquitto::Server::start);
 pub(crate) static NATS: LazyLock<nats::Server> = LazyLock::new(nats::Server::start);
-/// It does not wait for the disk: nothing here ends the machine, and a disk that stalls for half a minute would
-/// be taken for a server that is away.
+/// It does not wait for the disk: nothing here ends the machine.
 pub(crate) static POSTGRES: LazyLock<postgres::Server> =
     LazyLock::new(|| postgres::Server::start_with("fsync = off"));
 pub(crate) static RABBITMQ: LazyLock<rabbitmq::Server> = LazyLock::new(rabbitmq::Server::start);

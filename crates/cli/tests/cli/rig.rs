@@ -316,7 +316,7 @@ impl Person {
     }
 
     /// Runs, insists on exit code 0, and returns what was printed, trimmed. A server that was not reached is
-    /// given another half minute: so long a machine that has just built all this may stand still.
+    /// given another half minute, once: on a busy machine one now and then does not answer for so long.
     pub(crate) fn done(&self, args: &[&str]) -> String {
         let ran = self.run(args);
         match ran.code == 5 && ran.stderr.contains("cannot be reached") {
