@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +12,11 @@ use tracing::level_filters::LevelFilter;
 use crate::json::Field;
 use crate::rules::{Act, Rule, Rules, Undecryptable};
 use crate::upstream::UpstreamUrl;
+
+mod listener;
+
+use listener::ListenerSection;
+pub use listener::{Certificates, Listener, Transport};
 
 /// Longest config file, in bytes.
 const BYTES_MAX: u64 = 1 << 20;
@@ -25,8 +29,8 @@ const PACKET_MIN: u32 = 128 << 10;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
-    /// Where clients connect.
-    pub listen: SocketAddr,
+    /// Where clients connect, at least one.
+    pub listeners: Vec<Listener>,
     /// The broker.
     pub upstream: UpstreamUrl,
     /// A file with the certificates that the broker's must chain to, in PEM; those of the system where not given.
@@ -127,13 +131,19 @@ impl Config {
 
     /// Reads the text of a config file; else says in which line what is wrong.
     pub(crate) fn parse(text: &str, folder: &Path) -> Result<Self, (usize, String)> {
-        let file: File = toml::from_str(text).map_err(|error| {
+        let mut file: File = toml::from_str(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start);
             (line_of(text, at), error.message().to_owned())
         })?;
         let rules = rules(text, &file.rule)?;
-        let checked = file.checked(folder, rules);
-        checked.map_err(|(key, says)| (line_of_key(text, 0, key), format!("`{key}`: {says}")))
+        let listeners = listeners(
+            text,
+            file.listen.take(),
+            std::mem::take(&mut file.listener),
+            folder,
+        )?;
+        let checked = file.checked(folder, listeners, rules);
+        checked.map_err(|wrong| at(text, HEAD, wrong))
     }
 }
 
@@ -152,6 +162,8 @@ struct File {
     age_max: Option<String>,
     log: Option<String>,
     log_format: Option<LogFormat>,
+    #[serde(default)]
+    listener: Vec<ListenerSection>,
     #[serde(default)]
     rule: Vec<RuleSection>,
 }
@@ -184,22 +196,19 @@ enum UndecryptableWord {
 }
 
 impl File {
-    fn checked(self, folder: &Path, rules: Rules) -> Result<Config, Wrong> {
-        let lacks =
-            |key, example: &str| (key, format!("is not said; such as {key} = \"{example}\""));
-        let listen = self
-            .listen
-            .ok_or_else(|| lacks("listen", "127.0.0.1:1883"))?;
-        let listen = listen.parse().map_err(|_| {
-            let says = "an address and a port, such as \"127.0.0.1:1883\"";
-            ("listen", says.to_owned())
-        })?;
+    fn checked(
+        self,
+        folder: &Path,
+        listeners: Vec<Listener>,
+        rules: Rules,
+    ) -> Result<Config, Wrong> {
         let upstream = self.upstream;
-        let upstream = upstream.ok_or_else(|| lacks("upstream", "mqtts://broker.example"))?;
+        let lacks = || "is not said; such as upstream = \"mqtts://broker.example\"".to_owned();
+        let upstream = upstream.ok_or_else(|| ("upstream", lacks()))?;
         let upstream = upstream.parse::<UpstreamUrl>();
         let limits = Limits::default();
         Ok(Config {
-            listen,
+            listeners,
             upstream: upstream.map_err(|error| ("upstream", error.to_string()))?,
             upstream_ca: self.upstream_ca.map(|path| folder.join(path)),
             rules,
@@ -259,14 +268,37 @@ fn level(text: &str) -> Result<LevelFilter, Wrong> {
     })
 }
 
+/// All listeners: the simple form, and a section for each.
+fn listeners(
+    text: &str,
+    simple: Option<String>,
+    sections: Vec<ListenerSection>,
+    folder: &Path,
+) -> Result<Vec<Listener>, (usize, String)> {
+    let mut listeners: Vec<Listener> = Vec::new();
+    let simple = (simple.is_some() || sections.is_empty()).then(|| ListenerSection::simple(simple));
+    let first = simple.map(|section| (HEAD, section));
+    let others = sections.into_iter().zip(1..);
+    let others = others.map(|(section, number)| (("listener", number), section));
+    for (place, section) in first.into_iter().chain(others) {
+        let listener = section.checked(folder);
+        let listener = listener.map_err(|wrong| at(text, place, wrong))?;
+        let address = listener.address;
+        if address.port() != 0 && listeners.iter().any(|of| of.address == address) {
+            let says = "another listener has this address".to_owned();
+            return Err(at(text, place, ("listen", says)));
+        }
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
 fn rules(text: &str, sections: &[RuleSection]) -> Result<Rules, (usize, String)> {
     if sections.is_empty() {
         let says = "no `[[rule]]`: what no rule names is refused, and so all would be";
         return Err((1, says.to_owned()));
     }
-    let at = |number: usize, (key, says): Wrong| {
-        (line_of_key(text, number, key), format!("`{key}`: {says}"))
-    };
+    let at = |number, wrong| at(text, ("rule", number), wrong);
     let rules = sections.iter().zip(1..);
     let rules = rules.map(|(section, number)| section.checked().map_err(|wrong| at(number, wrong)));
     let rules = Rules::new(rules.collect::<Result<_, _>>()?);
@@ -372,20 +404,32 @@ fn line_of(text: &str, at: usize) -> usize {
     before.matches('\n').count() + 1
 }
 
-/// The line in which a rule, counted from 1 on, names a key, or in which it begins; and for rule 0 what is before
-/// them all.
-fn line_of_key(text: &str, rule: usize, key: &str) -> usize {
-    let (mut number, mut begins) = (0, 1);
+/// A section: its name, and which of those with that name it is, from 1 on.
+type Place = (&'static str, usize);
+
+/// What stands before all sections.
+const HEAD: Place = ("", 0);
+
+fn at(text: &str, place: Place, (key, says): Wrong) -> (usize, String) {
+    (line_of_key(text, place, key), format!("`{key}`: {says}"))
+}
+
+/// The line in which a section names a key, or in which it begins.
+fn line_of_key(text: &str, place: Place, key: &str) -> usize {
+    let (head, number) = (format!("[[{}]]", place.0), place.1);
+    let (mut count, mut is_in, mut begins) = (0, place == HEAD, 1);
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
-        if line.starts_with("[[") {
-            number += 1;
-            if number == rule {
+        if line.starts_with('[') {
+            let is_head = line.split('#').next().is_some_and(|of| of.trim() == head);
+            count += usize::from(is_head);
+            is_in = is_head && count == number;
+            if is_in {
                 begins = index + 1;
             }
         }
         let name = line.split('=').next().unwrap_or_default();
-        if number == rule && name.trim() == key {
+        if is_in && name.trim() == key {
             return index + 1;
         }
     }
@@ -496,6 +540,85 @@ mod tests {
             ),
         ] {
             refused(&text, line, says);
+        }
+    }
+
+    #[test]
+    fn clients_connect_in_several_ways() {
+        let config = parse(&format!(
+            "{TOP}[[listener]] # sensors\nlisten = \"mqtts://[::]:8883\"\ncertificate = \"s.pem\"\n\
+             key = \"/s.key\"\nclient_ca = \"ca.pem\"\n{RULE}[[listener]]\nlisten = \"0.0.0.0:1883\"\n\
+             danger_in_clear = true\n"
+        ));
+        let listeners = config.unwrap().listeners;
+        let names: Vec<_> = listeners.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            names,
+            [
+                "mqtt://127.0.0.1:1883",
+                "mqtts://[::]:8883",
+                "mqtt://0.0.0.0:1883"
+            ]
+        );
+        let tls = Certificates {
+            certificate: "/etc/sealcast/s.pem".into(),
+            key: "/s.key".into(),
+            client_ca: Some("/etc/sealcast/ca.pem".into()),
+        };
+        assert_eq!(listeners[1].tls, Some(tls));
+        let in_clear: Vec<_> = listeners.iter().map(Listener::is_in_clear).collect();
+        assert_eq!(in_clear, [false, false, true]);
+    }
+
+    #[test]
+    fn a_listener_that_makes_no_sense_is_refused_with_its_line() {
+        let top = "upstream = \"mqtt://broker.example\"\n";
+        for (listeners, line, says) in [
+            ("listen = \"0.0.0.0:1883\"", 2, "others on that network"),
+            (
+                "listen = \"mqtts://127.0.0.1:1\"",
+                1,
+                "`certificate`: a file in PEM",
+            ),
+            ("[[listener]]", 2, "`listen`: is not said"),
+            (
+                "[[listener]]\nlisten = \"http://127.0.0.1:1\"",
+                3,
+                "an address and",
+            ),
+            (
+                "[[listener]]\nlisten = \"[::]:1\"",
+                3,
+                "others on that network",
+            ),
+            (
+                "[[listener]]\nlisten = \"[::]:1\"\ndanger_in_clear = false",
+                3,
+                "others on that network",
+            ),
+            (
+                "[[listener]]\nlisten = \"127.0.0.1:1\"\nkey = \"k\"",
+                4,
+                "`key`: without TLS",
+            ),
+            (
+                "[[listener]]\nlisten = \"mqtts://127.0.0.1:1\"\ncertificate = \"c\"",
+                2,
+                "`key`: a file in PEM",
+            ),
+            (
+                "[[listener]]\nlisten = \"mqtts://[::]:1\"\ncertificate = \"c\"\nkey = \"k\"\n\
+                 danger_in_clear = true",
+                6,
+                "`danger_in_clear`: nothing is",
+            ),
+            (
+                "listen = \"127.0.0.1:1\"\n[[listener]]\nlisten = \"mqtt://127.0.0.1:1\"",
+                4,
+                "another listener has this address",
+            ),
+        ] {
+            refused(&format!("{top}{listeners}\n{RULE}"), line, says);
         }
     }
 

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use sealcast::DataTopic;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::Limits;
 use crate::counts::{Counts, Exception, Ledger, because};
@@ -41,6 +40,8 @@ pub(crate) struct Shared {
 /// A client that has not been let in yet.
 struct Caller {
     number: u64,
+    /// Until when it has to say who it is.
+    known_by: Instant,
     reading: Reading,
     writing: Writing,
 }
@@ -59,15 +60,19 @@ struct TurnedAway(&'static str, Vec<u8>);
 
 impl Shared {
     /// Serves a client until it or its broker is gone, or until it is told to stop.
-    pub(crate) async fn serve(&self, number: u64, client: TcpStream, stop: watch::Receiver<bool>) {
+    pub(crate) async fn serve(
+        &self,
+        number: u64,
+        client: Box<dyn Wire>,
+        known_by: Instant,
+        stop: watch::Receiver<bool>,
+    ) {
         tracing::debug!(connection = number, "connected");
-        // What is slower then is not wrong.
-        let _is_prompt = client.set_nodelay(true).is_ok();
-        let client: Box<dyn Wire> = Box::new(client);
         let (reading, writing) = tokio::io::split(client);
         let packet_max = usize::try_from(self.limits.packet_max).unwrap_or(usize::MAX);
         let caller = Caller {
             number,
+            known_by,
             reading: PacketReader::new(reading, packet_max),
             writing,
         };
@@ -103,7 +108,7 @@ impl Shared {
 
     async fn introduce(&self, caller: &mut Caller) -> Result<Introduction, TurnedAway> {
         let silently = |why| TurnedAway(why, Vec::new());
-        let first = timeout(self.limits.connect_timeout, caller.reading.next()).await;
+        let first = timeout_at(caller.known_by, caller.reading.next()).await;
         let packet = match first {
             Ok(Ok(Incoming::Packet(packet))) if packet.head.kind() == CONNECT => packet,
             Ok(Ok(_)) => return Err(silently("no connect")),

@@ -15,6 +15,7 @@
 //! reasons, and topics from the level DEBUG on.
 
 mod aliases;
+mod certificates;
 mod config;
 mod connection;
 mod counts;
@@ -25,6 +26,7 @@ mod flow;
 pub mod fuzz;
 mod json;
 mod lane;
+mod listeners;
 mod packet;
 mod proxy;
 mod rules;
@@ -34,7 +36,8 @@ mod up;
 mod upstream;
 mod wire;
 
-pub use config::{Config, ConfigError, Limits, LogFormat};
+pub use certificates::CertificatesError;
+pub use config::{Certificates, Config, ConfigError, Limits, Listener, LogFormat, Transport};
 pub use counts::{Counts, Exception};
 pub use json::{Field, FieldError};
 pub use proxy::{Proxy, StartError};

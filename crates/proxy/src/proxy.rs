@@ -3,28 +3,22 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
 
+use crate::certificates::CertificatesError;
 use crate::config::Config;
 use crate::connection::Shared;
 use crate::counts::Counts;
+use crate::listeners::{Door, Hall};
 use crate::sealing::Sealing;
 use crate::upstream::{Upstream, UpstreamError};
 
-/// How long connections have to end.
-const END_WITHIN: Duration = Duration::from_secs(10);
-/// How long nobody is let in when the system has no room for one more.
-const NO_ROOM_WAIT: Duration = Duration::from_millis(100);
-
 /// Stands between clients and their broker; made by [`start`](Self::start).
 pub struct Proxy {
-    listener: TcpListener,
-    shared: Arc<Shared>,
+    doors: Vec<Door>,
+    hall: Arc<Hall>,
 }
 
 impl std::fmt::Debug for Proxy {
@@ -39,6 +33,9 @@ pub enum StartError {
     /// The broker cannot be reached as the config file says; see there.
     #[error("cannot connect to the broker as it was said")]
     Upstream(#[source] UpstreamError),
+    /// What the proxy is to be known by cannot be used; mend the file.
+    #[error("cannot let clients use TLS")]
+    Certificates(#[source] CertificatesError),
     /// The address that the config file names is in use, or may not be used; name another.
     #[error("cannot listen on {address}")]
     Listen {
@@ -55,6 +52,7 @@ impl StartError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Upstream(_) => "proxy.upstream",
+            Self::Certificates(_) => "proxy.certificates",
             Self::Listen { .. } => "proxy.listen",
         }
     }
@@ -69,103 +67,60 @@ impl Proxy {
     pub async fn start(config: Config, sealing: Arc<dyn Sealing>) -> Result<Self, StartError> {
         let upstream = Upstream::new(&config.upstream, config.upstream_ca.as_deref());
         let upstream = upstream.map_err(StartError::Upstream)?;
-        let address = config.listen;
-        let listener = TcpListener::bind(address).await;
-        let listener = listener.map_err(|source| StartError::Listen { address, source })?;
-        Ok(Self {
-            listener,
-            shared: Arc::new(Shared {
-                rules: Arc::new(config.rules),
-                sealing,
-                upstream,
-                limits: config.limits,
-                counts: Arc::default(),
-            }),
-        })
+        let mut doors = Vec::new();
+        for listener in &config.listeners {
+            doors.push(Door::open(listener).await?);
+        }
+        let shared = Arc::new(Shared {
+            rules: Arc::new(config.rules),
+            sealing,
+            upstream,
+            limits: config.limits,
+            counts: Arc::default(),
+        });
+        let hall = Arc::new(Hall::new(shared));
+        Ok(Self { doors, hall })
     }
 
-    /// Where clients connect.
+    /// Where clients connect, in the order of the config file.
     ///
     /// # Errors
     ///
     /// Fails when the system does not say.
-    pub fn listen(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        self.doors.iter().map(Door::address).collect()
     }
 
     /// What it has done with messages so far, also while it runs.
     pub fn counts(&self) -> Arc<Counts> {
-        Arc::clone(&self.shared.counts)
+        Arc::clone(&self.hall.shared.counts)
     }
 
     /// Serves clients until `ends` does. Then each gets the message that it is about to get, and is told to go.
     pub async fn run(self, ends: impl Future<Output = ()>) {
         let process = std::process::id();
-        let port = self.listen().map(|of| of.port()).unwrap_or_default();
+        let addresses = self.addresses().unwrap_or_default();
+        let port = addresses.first().map(SocketAddr::port);
         tracing::info!(
             process,
             port,
             version = env!("CARGO_PKG_VERSION"),
             "proxy started"
         );
+        for (number, address) in (1_u64..).zip(&addresses).skip(1) {
+            tracing::info!(listener = number, port = address.port(), "listening");
+        }
         let (stop, stopped) = watch::channel(false);
-        let mut connections = JoinSet::new();
-        tokio::select! {
-            () = accept(&self.listener, &self.shared, &stopped, &mut connections) => {}
-            () = ends => {}
+        let mut serving = JoinSet::new();
+        for door in self.doors {
+            serving.spawn(door.serve(Arc::clone(&self.hall), stopped.clone()));
         }
-        // Nobody new comes in.
-        drop(self.listener);
-        while connections.try_join_next().is_some() {}
-        let left = connections.len();
-        tracing::info!(connections = left, "proxy told to stop");
+        ends.await;
+        let connections = self.hall.connections();
+        tracing::info!(connections, "proxy told to stop");
         stop.send_replace(true);
-        let all = async { while connections.join_next().await.is_some() {} };
-        if timeout(END_WITHIN, all).await.is_err() {
-            tracing::warn!("leaving connections behind");
-        }
-        self.shared.counts.tell();
+        while serving.join_next().await.is_some() {}
+        self.hall.shared.counts.tell();
         tracing::info!("proxy stopped");
-    }
-}
-
-/// Serves whoever comes, as many at a time as there may be.
-async fn accept(
-    listener: &TcpListener,
-    shared: &Arc<Shared>,
-    stopped: &watch::Receiver<bool>,
-    connections: &mut JoinSet<()>,
-) {
-    let room = Arc::new(Semaphore::new(shared.limits.connections_max));
-    let (mut number, mut is_full) = (0_u64, false);
-    loop {
-        let accepted = listener.accept().await;
-        while connections.try_join_next().is_some() {}
-        let client = match accepted {
-            Ok((client, _)) => client,
-            Err(error) => {
-                tracing::warn!(kind = ?error.kind(), "a client cannot be let in");
-                sleep(NO_ROOM_WAIT).await;
-                continue;
-            }
-        };
-        let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
-            if !is_full {
-                let connections_max = shared.limits.connections_max;
-                tracing::warn!(
-                    connections_max,
-                    "clients are turned away, there are too many"
-                );
-            }
-            is_full = true;
-            continue;
-        };
-        is_full = false;
-        number += 1;
-        let (shared, stopped) = (Arc::clone(shared), stopped.clone());
-        connections.spawn(async move {
-            shared.serve(number, client, stopped).await;
-            drop(place);
-        });
     }
 }

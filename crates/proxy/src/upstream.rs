@@ -7,13 +7,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::certificates::roots;
 use crate::wire::Wire;
 
 /// How long one attempt to connect may take.
@@ -156,20 +156,14 @@ fn connector(ca: Option<&Path>) -> Result<TlsConnector, UpstreamError> {
         path: ca.map(Path::to_owned),
         source,
     };
-    let mut roots = RootCertStore::empty();
-    match ca {
+    let roots = match ca {
         None => {
+            let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            roots
         }
-        Some(path) => {
-            let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-            let certificates: Vec<_> = read.map_err(|error| unusable(Some(error.into())))?;
-            for certificate in certificates {
-                let added = roots.add(certificate);
-                added.map_err(|error| unusable(Some(error.into())))?;
-            }
-        }
-    }
+        Some(path) => roots(path).map_err(|error| unusable(Some(error)))?,
+    };
     if roots.is_empty() {
         return Err(unusable(None));
     }

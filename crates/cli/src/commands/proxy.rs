@@ -4,7 +4,7 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use sealcast::Home;
 use sealcast_proxy::{
-    Act, Config, ConfigError, LogFormat, Proxy, Rule, StartError, Streams, Undecryptable,
+    Act, Config, ConfigError, Listener, LogFormat, Proxy, Rule, StartError, Streams, Undecryptable,
 };
 use serde::Serialize;
 
@@ -115,8 +115,10 @@ async fn mqtt(ui: &Ui, context: &Context, path: &Path) -> Result<(), CommandErro
 
 /// Says what will not do what it looks like.
 fn warn_of(ui: &Ui, home: &Home, config: &Config) -> Result<(), CommandError> {
-    if !config.listen.ip().is_loopback() {
-        ui.warn("what clients send to the proxy is not secured by TLS: others on that network can read it");
+    for listener in config.listeners.iter().filter(|of| of.is_in_clear()) {
+        ui.warn(format!(
+            "what clients send to {listener} is not secured by TLS: others on that network can read it"
+        ));
     }
     let streams = home.streams()?;
     for rule in config.rules.all() {
@@ -168,7 +170,9 @@ fn check_rules(ui: &Ui, config: &Config) -> Result<(), CommandError> {
         }
         return ui.json(&Line::of(None, None));
     }
-    ui.data(format!("listen    {}", config.listen))?;
+    for listener in &config.listeners {
+        ui.data(format!("listen    {listener}{}", secured(listener)))?;
+    }
     ui.data(format!("upstream  {}", config.upstream))?;
     let names = rules.iter().map(|rule| rule.topics.to_string());
     let names: Vec<_> = names.collect();
@@ -179,6 +183,16 @@ fn check_rules(ui: &Ui, config: &Config) -> Result<(), CommandError> {
         ui.data(format!("rule {:<3}  {name:width$}  {says}", index + 1))?;
     }
     ui.data(format!("all else  {:width$}  {}", "", in_words(None)))
+}
+
+/// Who can read what clients send there, where that is not this machine alone.
+fn secured(of: &Listener) -> &'static str {
+    match &of.tls {
+        Some(tls) if tls.client_ca.is_some() => ", with TLS, for clients with a certificate",
+        Some(_) => ", with TLS",
+        None if of.is_in_clear() => ", in clear: others on that network can read it",
+        None => "",
+    }
 }
 
 /// What becomes of messages.
@@ -267,6 +281,9 @@ fn unusable(error: ConfigError) -> CommandError {
 fn refused(error: StartError) -> CommandError {
     let hint = match &error {
         StartError::Upstream(_) => "see `upstream` and `upstream_ca` in the config file",
+        StartError::Certificates(_) => {
+            "see `certificate`, `key` and `client_ca` in the config file"
+        }
         StartError::Listen { .. } => "name another address in the config file: `listen`",
     };
     CommandError::new(Kind::Usage, error.code(), error.to_string())

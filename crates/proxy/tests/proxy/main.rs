@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod bytes;
+mod clients;
 mod hostile;
 mod opening;
 mod real;

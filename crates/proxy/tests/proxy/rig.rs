@@ -1,11 +1,12 @@
 //! A proxy with rules, and whoever talks to it, byte by byte.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use rustls::{ClientConnection, StreamOwned};
 use sealcast_proxy::{Config, Counts, Exception, Proxy};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -52,8 +53,10 @@ pub(crate) struct Rig {
     runtime: Option<Runtime>,
     pub(crate) toy: Arc<Toy>,
     pub(crate) counts: Arc<Counts>,
-    /// Where it listens.
+    /// Where it listens first.
     pub(crate) port: u16,
+    /// Where it listens.
+    pub(crate) ports: Vec<u16>,
     end: Option<oneshot::Sender<()>>,
     ended: Option<oneshot::Receiver<()>>,
 }
@@ -62,7 +65,24 @@ pub(crate) struct Rig {
 pub(crate) struct Broker(TcpListener);
 
 /// One end of a connection.
-pub(crate) struct Peer(TcpStream);
+pub(crate) struct Peer(Box<dyn Link>);
+
+/// What packets travel over.
+pub(crate) trait Link: Read + Write + Send {
+    fn socket(&self) -> &TcpStream;
+}
+
+impl Link for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Link for StreamOwned<ClientConnection, TcpStream> {
+    fn socket(&self) -> &TcpStream {
+        &self.sock
+    }
+}
 
 impl Rig {
     /// A proxy with rules before a broker on some port.
@@ -86,7 +106,9 @@ impl Rig {
         let toy = Arc::new(Toy::default());
         let sealing = Arc::clone(&toy);
         let proxy = runtime.block_on(Proxy::start(config, sealing)).unwrap();
-        let (port, counts) = (proxy.listen().unwrap().port(), proxy.counts());
+        let addresses = proxy.addresses().unwrap();
+        let ports: Vec<_> = addresses.iter().map(|of| of.port()).collect();
+        let counts = proxy.counts();
         let (end, ends) = oneshot::channel();
         let (tell, ended) = oneshot::channel();
         runtime.spawn(async move {
@@ -98,7 +120,8 @@ impl Rig {
             runtime: Some(runtime),
             toy,
             counts,
-            port,
+            port: ports[0],
+            ports,
             end: Some(end),
             ended: Some(ended),
         }
@@ -168,6 +191,21 @@ impl Broker {
         self.0.local_addr().unwrap().port()
     }
 
+    /// The next connection of the proxy, or none where a client is disconnected instead.
+    pub(crate) fn try_accept(&self, client: &mut Peer) -> Option<Peer> {
+        let begun = Instant::now();
+        loop {
+            if let Ok((stream, _)) = self.0.accept() {
+                stream.set_nonblocking(false).unwrap();
+                return Some(Peer::new(stream));
+            }
+            assert!(begun.elapsed() < WITHIN, "it is neither served nor not");
+            if client.is_gone() {
+                return None;
+            }
+        }
+    }
+
     /// The next connection of the proxy.
     pub(crate) fn accept(&self) -> Peer {
         let begun = Instant::now();
@@ -187,21 +225,28 @@ impl Broker {
     }
 }
 
+fn is_late(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{TimedOut, WouldBlock};
+    matches!(error.kind(), TimedOut | WouldBlock)
+}
+
 impl Peer {
-    fn new(stream: TcpStream) -> Self {
+    pub(crate) fn new(link: impl Link + 'static) -> Self {
+        let stream = link.socket();
         stream.set_read_timeout(Some(WITHIN)).unwrap();
         stream.set_write_timeout(Some(WITHIN)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self(stream)
+        Self(Box::new(link))
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).expect("the other side takes it");
+        self.0.flush().expect("the other side takes it");
     }
 
     /// Sends as much as is taken.
     pub(crate) fn try_send(&mut self, bytes: &[u8]) {
-        self.0.write_all(bytes).ok();
+        self.0.write_all(bytes).and_then(|()| self.0.flush()).ok();
     }
 
     /// The next packet.
@@ -211,13 +256,37 @@ impl Peer {
 
     /// Says nothing more.
     pub(crate) fn finish(&mut self) {
-        self.0.shutdown(std::net::Shutdown::Write).unwrap();
+        self.0.socket().shutdown(std::net::Shutdown::Write).unwrap();
     }
 
     /// Waits until the other side has closed, and nothing comes before.
     pub(crate) fn closed(&mut self) {
         if let Some(packet) = self.next() {
             panic!("it is not closed but says {packet:x?}");
+        }
+    }
+
+    /// Whether the other side has closed by now; nothing may come before.
+    fn is_gone(&mut self) -> bool {
+        let patience = Some(Duration::from_millis(10));
+        self.0.socket().set_read_timeout(patience).unwrap();
+        let read = self.0.read(&mut [0]);
+        self.0.socket().set_read_timeout(Some(WITHIN)).unwrap();
+        match read {
+            Ok(count) => count == 0,
+            Err(error) => !is_late(&error),
+        }
+    }
+
+    /// Waits until nothing more can come, whatever came before.
+    pub(crate) fn is_cut_off(&mut self) {
+        let mut bytes = [0; 1024];
+        loop {
+            match self.0.read(&mut bytes) {
+                Ok(1..) => {}
+                Err(error) if is_late(&error) => panic!("it is not closed within {WITHIN:?}"),
+                Ok(0) | Err(_) => return,
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use sealcast_brokers::mosquitto::Server;
 use crate::rig::{RULES, Rig, Version, connect, packet, publish};
 
 /// A file that tests of servers share.
-fn fixture(name: &str) -> String {
+pub(crate) fn fixture(name: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bus-nats/tests/nats/fixtures");
     folder.join(name).display().to_string()
 }

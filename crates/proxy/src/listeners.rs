@@ -1,0 +1,177 @@
+//! Where clients come in.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
+
+use crate::certificates::acceptor;
+use crate::config::{Listener, Transport};
+use crate::connection::Shared;
+use crate::proxy::StartError;
+use crate::wire::Wire;
+
+/// How long connections have to end.
+const END_WITHIN: Duration = Duration::from_secs(10);
+/// How long nobody is let in when the system has no room for one more.
+const NO_ROOM_WAIT: Duration = Duration::from_millis(100);
+
+/// What all listeners share.
+pub(crate) struct Hall {
+    pub(crate) shared: Arc<Shared>,
+    /// As many places as there may be clients.
+    room: Arc<Semaphore>,
+    /// How many came so far.
+    number: AtomicU64,
+    is_full: AtomicBool,
+}
+
+impl Hall {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            room: Arc::new(Semaphore::new(shared.limits.connections_max)),
+            shared,
+            number: AtomicU64::new(0),
+            is_full: AtomicBool::new(false),
+        }
+    }
+
+    /// How many clients there are.
+    pub(crate) fn connections(&self) -> usize {
+        let connections_max = self.shared.limits.connections_max;
+        connections_max.saturating_sub(self.room.available_permits())
+    }
+
+    /// A place, if there is one. Who is turned away is told of once, until somebody is let in again.
+    fn place(&self) -> Option<OwnedSemaphorePermit> {
+        let place = Arc::clone(&self.room).try_acquire_owned().ok();
+        let was_full = self.is_full.swap(place.is_none(), Ordering::Relaxed);
+        if place.is_none() && !was_full {
+            let connections_max = self.shared.limits.connections_max;
+            let says = "clients are turned away, there are too many";
+            tracing::warn!(connections_max, "{says}");
+        }
+        place
+    }
+}
+
+/// One way in.
+pub(crate) struct Door {
+    listener: TcpListener,
+    transport: Transport,
+    tls: Option<TlsAcceptor>,
+}
+
+impl Door {
+    /// Listens.
+    pub(crate) async fn open(of: &Listener) -> Result<Self, StartError> {
+        let tls = of.tls.as_ref().map(acceptor).transpose();
+        let tls = tls.map_err(StartError::Certificates)?;
+        let address = of.address;
+        let listener = TcpListener::bind(address).await;
+        Ok(Self {
+            listener: listener.map_err(|source| StartError::Listen { address, source })?,
+            transport: of.transport.clone(),
+            tls,
+        })
+    }
+
+    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves whoever comes until it is told to stop, and ends when all are gone.
+    pub(crate) async fn serve(self, hall: Arc<Hall>, mut stopped: watch::Receiver<bool>) {
+        let mut connections = JoinSet::new();
+        let stop = stopped.clone();
+        tokio::select! {
+            _ = stopped.wait_for(|is_stopped| *is_stopped) => {}
+            () = self.accept(&hall, &stop, &mut connections) => {}
+        }
+        // Nobody new comes in.
+        drop(self.listener);
+        let all = async { while connections.join_next().await.is_some() {} };
+        if timeout(END_WITHIN, all).await.is_err() {
+            tracing::warn!("leaving connections behind");
+        }
+    }
+
+    /// Never ends.
+    async fn accept(
+        &self,
+        hall: &Arc<Hall>,
+        stopped: &watch::Receiver<bool>,
+        connections: &mut JoinSet<()>,
+    ) {
+        loop {
+            let accepted = self.listener.accept().await;
+            while connections.try_join_next().is_some() {}
+            let client = match accepted {
+                Ok((client, _)) => client,
+                Err(error) => {
+                    tracing::warn!(kind = ?error.kind(), "a client cannot be let in");
+                    sleep(NO_ROOM_WAIT).await;
+                    continue;
+                }
+            };
+            let Some(place) = hall.place() else {
+                continue;
+            };
+            let (hall, stopped) = (Arc::clone(hall), stopped.clone());
+            let greeting = greet(client, self.transport.clone(), self.tls.clone());
+            connections.spawn(async move {
+                hall.receive(greeting, stopped).await;
+                drop(place);
+            });
+        }
+    }
+}
+
+impl Hall {
+    /// Serves a client from when it has come in to when it is gone.
+    async fn receive(
+        &self,
+        greeting: impl Future<Output = io::Result<Box<dyn Wire>>>,
+        mut stopped: watch::Receiver<bool>,
+    ) {
+        let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
+        let known_by = Instant::now() + self.shared.limits.connect_timeout;
+        let stop = stopped.clone();
+        let greeted = tokio::select! {
+            _ = stopped.wait_for(|is_stopped| *is_stopped) => return,
+            greeted = timeout_at(known_by, greeting) => greeted,
+        };
+        match greeted {
+            Ok(Ok(client)) => self.shared.serve(number, client, known_by, stop).await,
+            Ok(Err(error)) => {
+                // Browsers and scanners come by; what they say is not of us.
+                tracing::debug!(connection = number, kind = ?error.kind(), "not taken in");
+            }
+            Err(_) => tracing::debug!(connection = number, "too slow to be taken in"),
+        }
+    }
+}
+
+/// What comes before MQTT.
+async fn greet(
+    client: TcpStream,
+    transport: Transport,
+    tls: Option<TlsAcceptor>,
+) -> io::Result<Box<dyn Wire>> {
+    // What is slower then is not wrong.
+    let _is_prompt = client.set_nodelay(true).is_ok();
+    let client: Box<dyn Wire> = match tls {
+        None => Box::new(client),
+        Some(acceptor) => Box::new(acceptor.accept(client).await?),
+    };
+    Ok(match transport {
+        Transport::Stream => client,
+    })
+}
