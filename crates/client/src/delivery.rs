@@ -67,6 +67,7 @@ impl From<Vec<u8>> for Payload {
 impl Deref for Payload {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         self.0.expose()
     }
@@ -223,6 +224,7 @@ impl Delivery {
         })
     }
 
+    #[inline]
     pub(crate) fn of_record(opened: &OpenedRecord<'_>) -> Self {
         Self {
             time: opened.record.time,

@@ -380,12 +380,14 @@ impl Scan {
     }
 
     /// The next of what was opened. A giver whose keys do not open is told as an alarm.
+    #[inline]
     pub(crate) fn pop(&mut self) -> Option<Delivery> {
         next_delivery(&self.core, self.asking.as_deref(), &mut self.ready)
     }
 }
 
 /// The next delivery of some events. Whoever asks for keys learns of each.
+#[inline]
 pub(crate) fn next_delivery(
     core: &Core,
     asking: Option<&Asking>,
@@ -397,6 +399,11 @@ pub(crate) fn next_delivery(
         }
         return Some(Delivery::of_record(&opened));
     }
+    next_other(core, asking, events)
+}
+
+/// As [`next_delivery`], where what comes next is no record.
+fn next_other(core: &Core, asking: Option<&Asking>, events: &mut Events) -> Option<Delivery> {
     loop {
         let event = events.poll()?;
         if let Some(asking) = asking {

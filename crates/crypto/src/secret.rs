@@ -89,6 +89,7 @@ impl SecretBytes {
     }
 
     /// Shows the bytes.
+    #[inline]
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
@@ -110,6 +111,7 @@ impl SecretBytes {
 }
 
 impl From<Vec<u8>> for SecretBytes {
+    #[inline]
     fn from(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }
@@ -117,6 +119,7 @@ impl From<Vec<u8>> for SecretBytes {
 
 /// Wipes all the room that was taken, whatever of it is in use.
 impl Drop for SecretBytes {
+    #[inline]
     fn drop(&mut self) {
         // A vector wipes what it holds byte by byte, and its spare room at one go.
         self.0.clear();

@@ -82,6 +82,7 @@ impl Events {
     }
 
     /// Hands out the next event where it is a record of a frame, without a copy of it.
+    #[inline]
     pub fn poll_record(&mut self) -> Option<OpenedRecord<'_>> {
         self.pass_over();
         let Some(Queued::Frame(frame)) = self.queue.front_mut() else {
@@ -97,6 +98,7 @@ impl Events {
     }
 
     /// Takes away what is at the front and is not an event any more.
+    #[inline]
     fn pass_over(&mut self) {
         loop {
             match self.queue.front() {

@@ -301,11 +301,13 @@ impl OpenFrame {
     }
 
     /// Whether all records were handed out.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.left == 0
     }
 
     /// The next record.
+    #[inline]
     pub fn next_record(&mut self) -> Option<Record<'_>> {
         self.left = self.left.checked_sub(1)?;
         let whole = self.plaintext.expose();
@@ -365,6 +367,7 @@ fn take_run(rest: &mut &[u8], position: Position) -> Result<(Position, usize), D
     }
 }
 
+#[inline]
 fn take_payload<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], DecodeError> {
     let len = usize::try_from(take_varint(rest)?).map_err(|_| DecodeError::Malformed)?;
     let (payload, behind) = rest.split_at_checked(len).ok_or(DecodeError::Malformed)?;
@@ -407,12 +410,19 @@ fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
+/// Nearly all numbers are short.
+#[inline]
 fn take_varint(rest: &mut &[u8]) -> Result<u64, DecodeError> {
-    // Nearly all numbers are short.
-    if let Some((&byte @ ..0x80, behind)) = rest.split_first() {
-        *rest = behind;
-        return Ok(u64::from(byte));
+    match rest.split_first() {
+        Some((&byte @ ..0x80, behind)) => {
+            *rest = behind;
+            Ok(u64::from(byte))
+        }
+        _ => take_long_varint(rest),
     }
+}
+
+fn take_long_varint(rest: &mut &[u8]) -> Result<u64, DecodeError> {
     let mut number = 0_u64;
     for i in 0..VARINT_MAX {
         let (&byte, behind) = rest.split_first().ok_or(DecodeError::Malformed)?;
