@@ -24,7 +24,8 @@
 //!
 //! Randomness comes from the caller. Secrets are wiped when dropped, print only their name, and
 //! are copied by `duplicate` and read by `expose` alone. What is computed is specified in
-//! `spec/primitives.md` and `spec/key-tree.md`.
+//! `spec/primitives.md`, `spec/key-tree.md` and
+//! `spec/key-nodes.md`.
 #![no_std]
 extern crate alloc;
 
@@ -32,6 +33,7 @@ mod backend;
 mod cover;
 mod digest;
 mod message;
+mod nodes;
 mod pairing;
 mod points;
 mod secret;
@@ -49,6 +51,11 @@ mod seeded;
 pub use cover::{Cover, CoverError};
 pub use digest::{Digest, bulk_digest, delimited, digest};
 pub use message::{COMMITMENT_LEN, HEADER_LEN, MessageContext, MessageKey, OpenError, TAG_LEN};
+pub use nodes::{
+    AnswerError, DealError, Dealing, DealingError, LaneSecret, NODES_MAX, NodeIndex, NodeShare,
+    Opened, PepperCommitment, Quorum, SEALED_SEGMENT_LEN, SEGMENT_HEIGHTS, SegmentKey,
+    SegmentLabel, ShareError, TooFewAnswers, answer_len, segments,
+};
 pub use pairing::PairingKey;
 pub use secret::{SecretBytes, wipe};
 pub use sign::{KeyError, Signature, SignatureError, SigningKey, VerifyingKey};

@@ -16,6 +16,7 @@ mod devices;
 mod envelopes;
 mod exports;
 mod items;
+mod key_nodes;
 mod keys;
 mod letters;
 mod log;
@@ -100,6 +101,7 @@ fn check(root: &Path) -> anyhow::Result<()> {
 fn made() -> anyhow::Result<BTreeMap<PathBuf, String>> {
     let cases: Vec<Case> = [
         keys::cases()?,
+        key_nodes::cases()?,
         points::cases(),
         envelopes::cases()?,
         items::cases(),

@@ -274,7 +274,7 @@ fn plus_order(signature: &[u8; 64]) -> [u8; 32] {
 }
 
 /// A small number, little-endian.
-pub(super) fn number(value: u8) -> [u8; 32] {
+pub(super) const fn number(value: u8) -> [u8; 32] {
     let mut bytes = [0; 32];
     bytes[0] = value;
     bytes

@@ -9,6 +9,7 @@ mod case;
 mod control;
 mod folder;
 mod formats;
+mod key_nodes;
 mod keys;
 #[cfg(not(target_family = "wasm"))]
 mod locked;
@@ -29,6 +30,7 @@ const READERS: &[(&str, Read)] = &[
     ("bundle", control::bundles),
     ("claim", asking::claims),
     ("cover", keys::covers),
+    ("dealing", key_nodes::dealings),
     ("device-list", control::device_list),
     ("digest", keys::digests),
     ("envelope", formats::envelopes),
@@ -41,12 +43,17 @@ const READERS: &[(&str, Read)] = &[
     ("key-file", locked::key_file),
     ("log-state", logs::state),
     ("message", keys::messages),
+    ("node-answer", key_nodes::answers),
     ("pairing-code", pairing::codes),
     ("pairing-item", pairing::items),
+    ("quorum", key_nodes::quorums),
     ("receipt", asking::receipts),
     ("refusal", asking::refusals),
     ("revocation-proof", control::revocation_proof),
+    ("segment", key_nodes::segment),
+    ("segments", key_nodes::intervals),
     ("session", control::sessions),
+    ("share", key_nodes::shares),
     ("signature", keys::signatures),
     ("solicitation", asking::solicitations),
     ("store", formats::store),

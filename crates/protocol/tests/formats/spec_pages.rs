@@ -1,6 +1,9 @@
 //! The worked examples of the spec pages are what the code makes.
 
-use sealcast_crypto::{Cover, SessionRoot, SigningKey, UnwrapKey, Walker, digest};
+use sealcast_crypto::{
+    Cover, LaneSecret, NodeId, NodeKey, SegmentLabel, SessionRoot, SigningKey, UnwrapKey, Walker,
+    digest,
+};
 use sealcast_protocol::{
     BundleContext, Card, CardList, CardRevocation, Claim, Consent, CoverSpec, DeviceId, Draft,
     EnvelopeHash, Export, ExportedCover, ExportedSession, FallbackKey, Flags, Frame, Header,
@@ -10,7 +13,7 @@ use sealcast_protocol::{
     seal_bundle, seal_unsigned, sign, wrap_key_hash,
 };
 
-use crate::support::{Seeded, hex};
+use crate::support::{Constant, Seeded, hex};
 
 const STREAM: StreamId = StreamId([0x51; 32]);
 const TIME: Position = Position(1_790_000_000_000);
@@ -352,6 +355,29 @@ fn the_labels_on_the_pages_are_those_that_are_hashed() {
 }
 
 /// Checks that a page shows `name = value` for each, values folded at 64 letters.
+#[test]
+fn the_example_of_the_page_of_key_nodes_is_true() {
+    let secret = LaneSecret::from_bytes(&[7; 64]).unwrap();
+    let (dealing, shares) = secret.deal(&mut Constant(8), 2, 3).unwrap();
+    let node = NodeId {
+        depth: 32,
+        index: 7,
+    };
+    let segment = SegmentLabel::new(&[1; 32], &[2; 32], &[3; 16], node).unwrap();
+    let key = NodeKey::init_with(|bytes| bytes.fill(5));
+    let answer = shares[1].answer(&mut Constant(1), &[segment]);
+    shown_in(
+        include_str!("../../../../spec/key-nodes.md"),
+        &[
+            ("commitments", hex(&dealing.commitments().concat())),
+            ("pepper commitment", hex(&dealing.pepper().0)),
+            ("share of the second node", hex(shares[1].expose())),
+            ("sealed", hex(&secret.segment_key(&segment).seal(&key))),
+            ("answer of the second node", hex(answer.expose())),
+        ],
+    );
+}
+
 fn shown_in(page: &str, values: &[(&str, String)]) {
     let mut block = String::from("```text\n");
     for (name, value) in values {

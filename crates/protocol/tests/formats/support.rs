@@ -45,6 +45,28 @@ impl Seeded {
     }
 }
 
+/// Randomness that is one byte over and over, as the examples of `spec/key-nodes.md` draw.
+pub(crate) struct Constant(pub(crate) u8);
+
+impl TryRng for Constant {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        Ok(u32::from_le_bytes([self.0; 4]))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        Ok(u64::from_le_bytes([self.0; 8]))
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        bytes.fill(self.0);
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for Constant {}
+
 /// A user with one device.
 pub(crate) struct Person {
     pub(crate) root: SigningKey,
