@@ -72,8 +72,8 @@ const TABLE: &[Row] = &[
         "tokio-rustls", "toml", "tracing", "zeroize",
     ]),
     row("sealcast-proxy", &["sealcast"], &[
-        "base64", "bytes", "rustls", "rustls-native-certs", "serde", "serde_json", "thiserror", "tokio",
-        "tokio-rustls", "toml", "tracing",
+        "base64", "bytes", "httparse", "rustls", "rustls-native-certs", "serde", "serde_json", "sha1", "thiserror",
+        "tokio", "tokio-rustls", "toml", "tracing",
     ]),
     row("sealcast-keynode", &["sealcast"], &["thiserror", "tracing"]),
     row("sealcast-cli", &[

@@ -548,7 +548,8 @@ mod tests {
         let config = parse(&format!(
             "{TOP}[[listener]] # sensors\nlisten = \"mqtts://[::]:8883\"\ncertificate = \"s.pem\"\n\
              key = \"/s.key\"\nclient_ca = \"ca.pem\"\n{RULE}[[listener]]\nlisten = \"0.0.0.0:1883\"\n\
-             danger_in_clear = true\n"
+             danger_in_clear = true\n[[listener]]\nlisten = \"ws://[::1]:80\"\n\
+             origins = [\"http://localhost:8080\"]\n"
         ));
         let listeners = config.unwrap().listeners;
         let names: Vec<_> = listeners.iter().map(ToString::to_string).collect();
@@ -567,7 +568,9 @@ mod tests {
         };
         assert_eq!(listeners[1].tls, Some(tls));
         let in_clear: Vec<_> = listeners.iter().map(Listener::is_in_clear).collect();
-        assert_eq!(in_clear, [false, false, true]);
+        assert_eq!(in_clear, [false, false, true, false]);
+        let origins = vec!["http://localhost:8080".to_owned()];
+        assert_eq!(listeners[3].transport, Transport::WebSocket { origins });
     }
 
     #[test]
@@ -600,6 +603,17 @@ mod tests {
                 "[[listener]]\nlisten = \"127.0.0.1:1\"\nkey = \"k\"",
                 4,
                 "`key`: without TLS",
+            ),
+            ("listen = \"ws://0.0.0.0:1\"", 2, "others on that network"),
+            (
+                "[[listener]]\nlisten = \"127.0.0.1:1\"\norigins = []",
+                4,
+                "`origins`: without WebSocket",
+            ),
+            (
+                "[[listener]]\nlisten = \"ws://127.0.0.1:1\"\norigins = [\"https://h/\"]",
+                4,
+                "`origins`: each as browsers",
             ),
             (
                 "[[listener]]\nlisten = \"mqtts://127.0.0.1:1\"\ncertificate = \"c\"",

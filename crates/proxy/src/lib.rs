@@ -33,7 +33,9 @@ mod rules;
 mod sealing;
 mod streams;
 mod up;
+mod upgrade;
 mod upstream;
+mod websocket;
 mod wire;
 
 pub use certificates::CertificatesError;

@@ -16,6 +16,7 @@ use crate::certificates::acceptor;
 use crate::config::{Listener, Transport};
 use crate::connection::Shared;
 use crate::proxy::StartError;
+use crate::upgrade::upgrade;
 use crate::wire::Wire;
 
 /// How long connections have to end.
@@ -167,11 +168,13 @@ async fn greet(
 ) -> io::Result<Box<dyn Wire>> {
     // What is slower then is not wrong.
     let _is_prompt = client.set_nodelay(true).is_ok();
+    let is_tls = tls.is_some();
     let client: Box<dyn Wire> = match tls {
         None => Box::new(client),
         Some(acceptor) => Box::new(acceptor.accept(client).await?),
     };
     Ok(match transport {
         Transport::Stream => client,
+        Transport::WebSocket { origins } => Box::new(upgrade(client, &origins, is_tls).await?),
     })
 }

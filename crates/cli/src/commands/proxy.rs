@@ -4,7 +4,8 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use sealcast::Home;
 use sealcast_proxy::{
-    Act, Config, ConfigError, Listener, LogFormat, Proxy, Rule, StartError, Streams, Undecryptable,
+    Act, Config, ConfigError, Listener, LogFormat, Proxy, Rule, StartError, Streams, Transport,
+    Undecryptable,
 };
 use serde::Serialize;
 
@@ -171,7 +172,8 @@ fn check_rules(ui: &Ui, config: &Config) -> Result<(), CommandError> {
         return ui.json(&Line::of(None, None));
     }
     for listener in &config.listeners {
-        ui.data(format!("listen    {listener}{}", secured(listener)))?;
+        let (secured, pages) = (secured(listener), pages(listener));
+        ui.data(format!("listen    {listener}{secured}{pages}"))?;
     }
     ui.data(format!("upstream  {}", config.upstream))?;
     let names = rules.iter().map(|rule| rule.topics.to_string());
@@ -192,6 +194,15 @@ fn secured(of: &Listener) -> &'static str {
         Some(_) => ", with TLS",
         None if of.is_in_clear() => ", in clear: others on that network can read it",
         None => "",
+    }
+}
+
+/// Which pages may connect, where browsers can.
+fn pages(of: &Listener) -> String {
+    match &of.transport {
+        Transport::Stream => String::new(),
+        Transport::WebSocket { origins } if origins.is_empty() => ", for no pages".to_owned(),
+        Transport::WebSocket { origins } => format!(", for pages of {} too", origins.join(", ")),
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::Wrong;
+use crate::upgrade::ANY;
 
 /// Where clients connect, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,12 @@ pub struct Listener {
 pub enum Transport {
     /// As they are.
     Stream,
+    /// Over a WebSocket.
+    WebSocket {
+        /// Of which origins pages are that may connect: `https://HOST`, or `*` for all. Programs that are no browser
+        /// say none, and always may.
+        origins: Vec<String>,
+    },
 }
 
 /// What the proxy is known by, and clients are.
@@ -42,6 +49,8 @@ impl fmt::Display for Listener {
         let scheme = match (&self.transport, &self.tls) {
             (Transport::Stream, None) => "mqtt",
             (Transport::Stream, Some(_)) => "mqtts",
+            (Transport::WebSocket { .. }, None) => "ws",
+            (Transport::WebSocket { .. }, Some(_)) => "wss",
         };
         write!(f, "{scheme}://{}", self.address)
     }
@@ -62,12 +71,13 @@ pub(super) struct ListenerSection {
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
     client_ca: Option<PathBuf>,
+    origins: Option<Vec<String>>,
     danger_in_clear: Option<bool>,
 }
 
 const EXAMPLE: &str =
     "an address and a port, such as \"127.0.0.1:1883\" or \"mqtts://0.0.0.0:8883\"";
-const IN_CLEAR: &str = "others on that network could read what clients send: let them use TLS, with mqtts://, or say \
+const IN_CLEAR: &str = "others on that network could read what clients send: let them use TLS, with mqtts:// or wss://, or say \
                         `danger_in_clear = true` in a `[[listener]]`";
 
 impl ListenerSection {
@@ -85,20 +95,38 @@ impl ListenerSection {
         let listen = self.listen.as_deref();
         let listen = listen.ok_or_else(|| ("listen", format!("is not said: {EXAMPLE}")))?;
         let (scheme, address) = listen.split_once("://").unwrap_or(("mqtt", listen));
-        let (transport, is_tls) = match scheme {
-            "mqtt" => (Transport::Stream, false),
-            "mqtts" => (Transport::Stream, true),
+        let (is_web, is_tls) = match scheme {
+            "mqtt" => (false, false),
+            "mqtts" => (false, true),
+            "ws" => (true, false),
+            "wss" => (true, true),
             _ => return Err(wrong("listen", EXAMPLE)),
         };
         let address = address.parse().map_err(|_| wrong("listen", EXAMPLE))?;
         let listener = Listener {
             address,
-            transport,
+            transport: self.transport(is_web)?,
             tls: self.certificates(is_tls, folder)?,
         };
         match listener.is_in_clear() && self.danger_in_clear != Some(true) {
             true => Err(wrong("listen", IN_CLEAR)),
             false => Ok(listener),
+        }
+    }
+
+    fn transport(&self, is_web: bool) -> Result<Transport, Wrong> {
+        let wrong = |says: &str| Err(("origins", says.to_owned()));
+        let origins = match (&self.origins, is_web) {
+            (None, false) => return Ok(Transport::Stream),
+            (Some(_), false) => return wrong("without WebSocket there are none: ws:// or wss://"),
+            (None, true) => Vec::new(),
+            (Some(origins), true) => origins.clone(),
+        };
+        match origins.iter().all(|of| is_origin(of)) {
+            true => Ok(Transport::WebSocket { origins }),
+            false => wrong(
+                "each as browsers say it, such as \"https://dashboard.example\", or \"*\" for all",
+            ),
         }
     }
 
@@ -110,7 +138,10 @@ impl ListenerSection {
                 ("client_ca", self.client_ca.is_some()),
             ];
             return match superfluous.iter().find(|(_, is_said)| *is_said) {
-                Some((key, _)) => Err((key, "without TLS there are none: mqtts://".to_owned())),
+                Some((key, _)) => Err((
+                    key,
+                    "without TLS there are none: mqtts:// or wss://".to_owned(),
+                )),
                 None => Ok(None),
             };
         }
@@ -128,4 +159,12 @@ impl ListenerSection {
             client_ca: self.client_ca.as_ref().map(|path| folder.join(path)),
         }))
     }
+}
+
+fn is_origin(text: &str) -> bool {
+    let host = ["https://", "http://"]
+        .iter()
+        .find_map(|scheme| text.strip_prefix(scheme));
+    let is_odd = |of: char| matches!(of, '/' | '@' | '?' | '#' | ',') || of.is_whitespace();
+    text == ANY || host.is_some_and(|host| !host.is_empty() && !host.contains(is_odd))
 }

@@ -65,7 +65,7 @@ pub(crate) fn dial(
 }
 
 /// Whether a client comes in, and its messages go both ways.
-fn is_served(mut client: Peer, broker: &Broker) -> bool {
+pub(crate) fn is_served(mut client: Peer, broker: &Broker) -> bool {
     client.try_send(&connect(Version::Five, "client", &[], None));
     let Some(mut server) = broker.try_accept(&mut client) else {
         return false;

@@ -12,4 +12,5 @@ mod tap;
 mod tls;
 mod toy;
 mod values;
+mod websocket;
 mod wills;

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::toy::Toy;
 
 /// How long is waited for what must come, however busy the machine is.
-const WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const WITHIN: Duration = Duration::from_secs(60);
 
 /// What is sealed and opened in most tests, what is passed, sealed or opened alone.
 pub(crate) const RULES: &str = r#"
