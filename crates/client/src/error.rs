@@ -244,6 +244,20 @@ impl Error {
         )
     }
 
+    /// The same again, for another who waited for the same bus.
+    pub(crate) fn of_bus_again(&self) -> Self {
+        Self::Bus(match self {
+            Self::Bus(BusError::Unreachable { place, cause }) => BusError::Unreachable {
+                place: place.clone(),
+                cause: cause.to_string().into(),
+            },
+            Self::Bus(BusError::Busy { place }) => BusError::Busy {
+                place: place.clone(),
+            },
+            other => BusError::Backend(other.to_string().into()),
+        })
+    }
+
     /// A stable name for programs.
     pub fn code(&self) -> &'static str {
         match self {

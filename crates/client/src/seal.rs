@@ -22,7 +22,7 @@ use crate::clock;
 use crate::core::Core;
 use crate::error::Error;
 use crate::outbox::{Errand, Outbox};
-use crate::singles::{Message, Single, Singles, Way};
+use crate::singles::{Fate, Message, Single, Singles, Way};
 
 /// How often a batch is tried again after what it lacked was done.
 const TRIES_MAX: usize = 8;
@@ -189,97 +189,101 @@ impl Sealer {
     pub(crate) async fn publish_single(&self, payload: SecretBytes) -> Result<Left, Error> {
         let sealer = self.clone();
         let leaving = to_its_end(async move {
-            let (left, errand) = sealer.seal_single(payload, Way::Bus).await?;
+            let message = Message {
+                topic: sealer.topic.clone(),
+                payload,
+            };
+            let messages = Vec::from([Arc::new(message)]);
+            let (left, errand) = sealer.seal_single(messages, Way::Bus).await?;
             Ok(sealer.leave(left, errand))
         });
         leaving.await?.stored().await
     }
 
-    /// Seals a message with those that others seal at the same time, for the caller to carry.
-    pub(crate) async fn hand_out_single(
+    /// Seals messages, all or none, with those that others seal at the same time, for the caller to carry.
+    pub(crate) async fn hand_out(
         &self,
-        payload: SecretBytes,
-    ) -> Result<SealedMessage, Error> {
+        messages: Vec<Message>,
+    ) -> Result<Vec<SealedMessage>, Error> {
+        if messages.is_empty() {
+            return Ok(Vec::new());
+        }
         let sealer = self.clone();
         to_its_end(async move {
-            let sealed = sealer.seal_single(payload, Way::Carrier).await?;
+            let messages = messages.into_iter().map(Arc::new).collect();
+            let sealed = sealer.seal_single(messages, Way::Carrier).await?;
             sealer.share_soon();
             Ok(sealed)
         })
         .await
     }
 
-    /// Seals several messages, all or none, for the caller to carry.
-    pub(crate) async fn hand_out(
-        &self,
-        messages: Vec<Message>,
-    ) -> Result<Vec<SealedMessage>, Error> {
-        let sealer = self.clone();
-        to_its_end(async move {
-            let _turn = sealer.turn.lock().await;
-            let messages: Vec<_> = messages.into_iter().map(Arc::new).collect();
-            let batch = Arc::new(Batch::Singles(messages.clone()));
-            let sealed = sealer.seal_whole(&batch).await?;
-            sealer.share_soon();
-            let sealed_messages = messages.iter().zip(sealed.envelopes);
-            let sealed_messages = sealed_messages
-                .map(|(message, item)| SealedMessage::of(message, item, sealed.position));
-            Ok(sealed_messages.collect())
-        })
-        .await
-    }
-
-    /// Whoever has the turn seals for all that wait. Those for whom that failed try it by themselves.
+    /// Whoever has the turn seals for all that wait. Those for whom that failed try it by themselves, unless the bus
+    /// is away: then it is for all of them.
     async fn seal_single<T>(
         &self,
-        payload: SecretBytes,
-        way: fn(oneshot::Sender<T>) -> Way,
+        messages: Vec<Arc<Message>>,
+        way: fn(oneshot::Sender<Fate<T>>) -> Way,
     ) -> Result<T, Error> {
-        let message = Arc::new(Message {
-            topic: self.topic.clone(),
-            payload,
-        });
         let (tell, mut sealed) = oneshot::channel();
-        let number = self.singles.put(message.clone(), way(tell));
+        let number = self.singles.put(messages.clone(), way(tell));
         let _turn = self.turn.lock().await;
         let singles = match sealed.try_recv() {
-            Ok(sealed) => return Ok(sealed),
+            Ok(fate) => return fate,
             Err(TryRecvError::Empty) => self.singles.take_with(number),
             Err(TryRecvError::Closed) => {
                 let (tell, again) = oneshot::channel();
                 sealed = again;
-                Vec::from([Single::alone(message, way(tell))])
+                Vec::from([Single::alone(messages, way(tell))])
             }
         };
         self.seal_singles(singles).await?;
-        sealed
-            .try_recv()
-            .map_err(|_| Error::Internal("a message was not sealed with its own batch"))
+        let unsealed = Error::Internal("a message was not sealed with its own batch");
+        sealed.try_recv().unwrap_or(Err(unsealed))
     }
 
     async fn seal_singles(&self, singles: Vec<Single>) -> Result<(), Error> {
-        let messages = singles.iter().map(|of| of.message.clone()).collect();
-        let batch = Arc::new(Batch::Singles(messages));
-        if singles.iter().all(|of| !of.way.is_carrier()) {
-            self.make_room().await?;
-        }
-        let sealed = self.seal_whole(&batch).await?;
+        let messages = singles.iter().flat_map(|of| of.messages.iter().cloned());
+        let batch = Arc::new(Batch::Singles(messages.collect()));
+        let is_for_bus = singles.iter().all(|of| !of.way.is_carrier());
+        let sealing = async {
+            if is_for_bus {
+                self.make_room().await?;
+            }
+            self.seal_whole(&batch).await
+        };
+        let sealed = match sealing.await {
+            Ok(sealed) => sealed,
+            Err(error) => {
+                if error.is_bus_away() {
+                    // Whoever came meanwhile has waited for the same bus.
+                    let waiting = singles.into_iter().chain(self.singles.take_all());
+                    waiting.for_each(|of| of.way.refuse(error.of_bus_again()));
+                }
+                return Err(error);
+            }
+        };
         let left = Left {
             position: sealed.position,
             envelopes: 1,
             session: None,
         };
-        for (single, item) in singles.into_iter().zip(sealed.envelopes) {
+        let mut items = sealed.envelopes.into_iter();
+        for single in singles {
+            let own = items.by_ref().take(single.messages.len());
             // Whoever does not listen any more is ended. What it published leaves with what comes next;
             // what it was to carry is lost.
             let _is_heard = match single.way {
                 Way::Bus(tell) => {
-                    let errand = self.outbox.put([item].into_iter());
-                    tell.send((left, errand)).is_ok()
+                    let errand = self.outbox.put(own);
+                    tell.send(Ok((left, errand))).is_ok()
                 }
                 Way::Carrier(tell) => {
-                    let of = SealedMessage::of(&single.message, item, sealed.position);
-                    tell.send(of).is_ok()
+                    let own = single.messages.iter().zip(own);
+                    let own = own.map(|(message, item)| {
+                        SealedMessage::of(message, item, sealed.position)
+                    });
+                    tell.send(Ok(own.collect())).is_ok()
                 }
             };
         }

@@ -6,6 +6,7 @@ use sealcast_crypto::SecretBytes;
 use sealcast_protocol::DataTopic;
 use tokio::sync::oneshot;
 
+use crate::error::Error;
 use crate::outbox::Errand;
 use crate::seal::{Left, SealedMessage};
 
@@ -31,55 +32,70 @@ pub(crate) struct Message {
     pub(crate) payload: SecretBytes,
 }
 
-/// A message, and where it goes.
+/// Messages of one caller, all of which are sealed or none, and where they go.
 #[derive(Debug)]
 pub(crate) struct Single {
     number: u64,
-    pub(crate) message: Arc<Message>,
+    pub(crate) messages: Vec<Arc<Message>>,
     pub(crate) way: Way,
 }
 
-/// Where a sealed message goes, and who waits for it; dropped, it tells that it was not sealed.
+/// What becomes of messages.
+pub(crate) type Fate<T> = Result<T, Error>;
+
+/// Where sealed messages go, and who waits for them; dropped, it tells that they were not sealed.
 #[derive(Debug)]
 pub(crate) enum Way {
-    /// To the bus.
-    Bus(oneshot::Sender<(Left, Errand)>),
-    /// To whoever sealed it.
-    Carrier(oneshot::Sender<SealedMessage>),
+    /// One, to the bus.
+    Bus(oneshot::Sender<Fate<(Left, Errand)>>),
+    /// To whoever sealed them.
+    Carrier(oneshot::Sender<Fate<Vec<SealedMessage>>>),
 }
 
 impl Way {
     pub(crate) fn is_carrier(&self) -> bool {
         matches!(self, Self::Carrier(_))
     }
+
+    /// Tells whoever waits why nothing was sealed, if somebody does.
+    pub(crate) fn refuse(self, error: Error) {
+        let _is_heard = match self {
+            Self::Bus(tell) => tell.send(Err(error)).is_ok(),
+            Self::Carrier(tell) => tell.send(Err(error)).is_ok(),
+        };
+    }
 }
 
 impl Single {
     /// One that does not wait for others.
-    pub(crate) fn alone(message: Arc<Message>, way: Way) -> Self {
+    pub(crate) fn alone(messages: Vec<Arc<Message>>, way: Way) -> Self {
         Self {
             number: 0,
-            message,
+            messages,
             way,
         }
+    }
+
+    fn bytes(&self) -> usize {
+        self.messages.iter().map(|of| of.payload.len()).sum()
     }
 }
 
 impl Singles {
-    /// Lets a message wait, under a number.
-    pub(crate) fn put(&self, message: Arc<Message>, way: Way) -> u64 {
+    /// Lets messages wait, under one number.
+    pub(crate) fn put(&self, messages: Vec<Arc<Message>>, way: Way) -> u64 {
         let mut waiting = self.waiting();
         waiting.count += 1;
         let number = waiting.count;
         waiting.singles.push(Single {
             number,
-            message,
+            messages,
             way,
         });
         number
     }
 
-    /// Takes a message out, and behind it the first of the others that go the same way: as many as are
+    /// Takes out what waits under a number, and behind it the first of the others that go the same way: as many as are
     /// sealed at once with it.
     pub(crate) fn take_with(&self, number: u64) -> Vec<Single> {
         let mut waiting = self.waiting();
@@ -89,17 +105,22 @@ impl Singles {
         };
         let own = waiting.singles.remove(at);
         let is_carrier = own.way.is_carrier();
-        let (mut bytes, mut count) = (own.message.payload.len(), 1);
+        let (mut bytes, mut count) = (own.bytes(), own.messages.len());
         let goes = |of: &mut Single| {
             let is_full = count >= COUNT_MAX || bytes >= BYTES_MAX;
             if of.way.is_carrier() != is_carrier || is_full {
                 return false;
             }
-            (bytes, count) = (bytes + of.message.payload.len(), count + 1);
+            (bytes, count) = (bytes + of.bytes(), count + of.messages.len());
             true
         };
         let others: Vec<_> = waiting.singles.extract_if(.., goes).collect();
         [own].into_iter().chain(others).collect()
+    }
+
+    /// Takes out all.
+    pub(crate) fn take_all(&self) -> Vec<Single> {
+        std::mem::take(&mut self.waiting().singles)
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -112,17 +133,17 @@ mod tests {
     use super::*;
 
     /// Who waits for a message that goes to the bus.
-    type Waits = oneshot::Receiver<(Left, Errand)>;
+    type Waits = oneshot::Receiver<Fate<(Left, Errand)>>;
 
     fn put(singles: &Singles, topic: Option<DataTopic>, len: usize) -> (u64, Waits) {
         let payload = SecretBytes::from(vec![7; len]);
         let (tell, waits) = oneshot::channel();
         let message = Arc::new(Message { topic, payload });
-        (singles.put(message, Way::Bus(tell)), waits)
+        (singles.put(vec![message], Way::Bus(tell)), waits)
     }
 
     fn lens(taken: &[Single]) -> Vec<usize> {
-        taken.iter().map(|of| of.message.payload.len()).collect()
+        taken.iter().map(Single::bytes).collect()
     }
 
     #[test]
@@ -136,13 +157,13 @@ mod tests {
             topic: None,
             payload,
         });
-        let carried = singles.put(message, Way::Carrier(tell));
+        let carried = singles.put(vec![message.clone(), message], Way::Carrier(tell));
         let (_, _second) = put(&singles, Some(topic), 3);
         let (third, _third) = put(&singles, None, 4);
         assert_eq!(lens(&singles.take_with(third)), [4, 1, 3]);
         assert!(singles.take_with(first).is_empty());
         let (_, _last) = put(&singles, None, 5);
-        assert_eq!(lens(&singles.take_with(carried)), [2]);
+        assert_eq!(lens(&singles.take_with(carried)), [4]);
     }
 
     #[test]

@@ -193,15 +193,13 @@ impl Stream {
         topic: Option<&DataTopic>,
         payload: &[u8],
     ) -> Result<SealedMessage, Error> {
-        check_carried(payload)?;
-        let payload = SecretBytes::from(payload.to_vec());
-        match topic {
-            Some(topic) => self.sealer.on(topic).hand_out_single(payload).await,
-            None => self.sealer.hand_out_single(payload).await,
-        }
+        let mut sealed = self.seal_all(&[(topic, payload)]).await?;
+        let unsealed = Error::Internal("a message was not sealed");
+        sealed.pop().ok_or(unsealed)
     }
 
-    /// As [`seal`](Self::seal), several messages in their order, all or none, in one transaction.
+    /// As [`seal`](Self::seal), several messages in their order, all or none, in one transaction: also with
+    /// those that others seal at the same time.
     ///
     /// # Errors
     ///
