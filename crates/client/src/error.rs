@@ -244,18 +244,17 @@ impl Error {
         )
     }
 
-    /// The same again, for another who waited for the same bus.
-    pub(crate) fn of_bus_again(&self) -> Self {
-        Self::Bus(match self {
-            Self::Bus(BusError::Unreachable { place, cause }) => BusError::Unreachable {
-                place: place.clone(),
-                cause: cause.to_string().into(),
-            },
-            Self::Bus(BusError::Busy { place }) => BusError::Busy {
-                place: place.clone(),
-            },
-            other => BusError::Backend(other.to_string().into()),
-        })
+    /// The same again, where it says that the bus is away: for another who waited for it.
+    pub(crate) fn of_bus_away(&self) -> Option<Self> {
+        if let Self::Bus(BusError::Unreachable { place, cause }) = self {
+            let (place, cause) = (place.clone(), cause.to_string().into());
+            return Some(BusError::Unreachable { place, cause }.into());
+        }
+        if let Self::Bus(BusError::Busy { place }) = self {
+            let place = place.clone();
+            return Some(BusError::Busy { place }.into());
+        }
+        None
     }
 
     /// A stable name for programs.

@@ -218,6 +218,17 @@ impl Sealer {
         .await
     }
 
+    /// Does all that comes before sealing, and seals nothing.
+    pub(crate) async fn check(&self) -> Result<(), Error> {
+        let sealer = self.clone();
+        to_its_end(async move {
+            let _turn = sealer.turn.lock().await;
+            let nothing = Arc::new(Batch::Parts(Vec::new()));
+            sealer.seal_whole(&nothing).await.map(drop)
+        })
+        .await
+    }
+
     /// Whoever has the turn seals for all that wait. Those for whom that failed try it by themselves, unless the bus
     /// is away: then it is for all of them.
     async fn seal_single<T>(
@@ -255,10 +266,13 @@ impl Sealer {
         let sealed = match sealing.await {
             Ok(sealed) => sealed,
             Err(error) => {
+                // Whoever came meanwhile has waited for the same bus.
                 if error.is_bus_away() {
-                    // Whoever came meanwhile has waited for the same bus.
-                    let waiting = singles.into_iter().chain(self.singles.take_all());
-                    waiting.for_each(|of| of.way.refuse(error.of_bus_again()));
+                    for single in singles.into_iter().chain(self.singles.take_all()) {
+                        if let Some(away) = error.of_bus_away() {
+                            single.way.refuse(away);
+                        }
+                    }
                 }
                 return Err(error);
             }
@@ -280,9 +294,8 @@ impl Sealer {
                 }
                 Way::Carrier(tell) => {
                     let own = single.messages.iter().zip(own);
-                    let own = own.map(|(message, item)| {
-                        SealedMessage::of(message, item, sealed.position)
-                    });
+                    let own = own
+                        .map(|(message, item)| SealedMessage::of(message, item, sealed.position));
                     tell.send(Ok(own.collect())).is_ok()
                 }
             };

@@ -218,6 +218,15 @@ impl Stream {
         self.sealer.hand_out(messages.collect()).await
     }
 
+    /// Whether a message would be sealed now: for who has one that was not, and wants to know when to bring it again.
+    ///
+    /// # Errors
+    ///
+    /// As [`seal`](Self::seal).
+    pub async fn check_seal(&self) -> Result<(), Error> {
+        self.sealer.check().await
+    }
+
     /// Opens envelopes that a carrier brings; each connection of it has one of its own. Must be called
     /// on a tokio runtime, as everything here.
     ///

@@ -9,20 +9,15 @@ use crate::packet::Publish;
 /// What one of them takes besides its topic.
 const ENTRY_BYTES: usize = 64;
 
-/// What each number stands for, as its sender said. Whoever is behind the relay may not know: a message that said so
+/// What each number stands for, as its sender said, and as whoever is behind the relay was told: a message that said so
 /// may not have gone on.
 #[derive(Debug)]
 pub(crate) struct Aliases {
-    topics: HashMap<u16, Entry>,
+    said: HashMap<u16, Arc<str>>,
+    told: HashMap<u16, Arc<str>>,
+    /// Of what was said.
     bytes: usize,
     bytes_max: usize,
-}
-
-#[derive(Debug)]
-struct Entry {
-    topic: Arc<str>,
-    /// Whether it went on.
-    is_told: bool,
 }
 
 /// There are more of them than there is room for.
@@ -43,41 +38,43 @@ impl From<Malformed> for NoTopic {
 impl Aliases {
     pub(crate) fn new(bytes_max: usize) -> Self {
         Self {
-            topics: HashMap::new(),
+            said: HashMap::new(),
+            told: HashMap::new(),
             bytes: 0,
             bytes_max,
         }
     }
 
-    /// The topic of a message, and whether the message has to say it anew where it goes on.
-    pub(crate) fn topic(&mut self, publish: &Publish<'_>) -> Result<(Arc<str>, bool), NoTopic> {
+    /// The topic of a message; each is asked for once, in the order in which they came.
+    pub(crate) fn topic(&mut self, publish: &Publish<'_>) -> Result<Arc<str>, NoTopic> {
         let Some(alias) = publish.alias else {
-            return Ok((publish.topic.into(), false));
+            return Ok(publish.topic.into());
         };
         if publish.topic.is_empty() {
-            let known = self.topics.get(&alias).ok_or(NoTopic::Malformed)?;
-            return Ok((Arc::clone(&known.topic), !known.is_told));
+            let known = self.said.get(&alias).ok_or(NoTopic::Malformed)?;
+            return Ok(Arc::clone(known));
         }
         let topic: Arc<str> = publish.topic.into();
-        let entry = Entry {
-            topic: Arc::clone(&topic),
-            is_told: false,
-        };
         self.bytes += ENTRY_BYTES + topic.len();
-        if let Some(before) = self.topics.insert(alias, entry) {
-            self.bytes -= ENTRY_BYTES + before.topic.len();
+        if let Some(before) = self.said.insert(alias, Arc::clone(&topic)) {
+            self.bytes -= ENTRY_BYTES + before.len();
         }
         match self.bytes > self.bytes_max {
             true => Err(NoTopic::Full),
-            false => Ok((topic, false)),
+            false => Ok(topic),
         }
     }
 
+    /// Whether a message has to say its topic anew where it goes on now.
+    pub(crate) fn is_new(&self, publish: &Publish<'_>, topic: &str) -> bool {
+        let told = publish.alias.and_then(|alias| self.told.get(&alias));
+        publish.topic.is_empty() && told.is_none_or(|told| **told != *topic)
+    }
+
     /// A message went on, with its topic where that had to be said.
-    pub(crate) fn went_on(&mut self, publish: &Publish<'_>) {
-        let entry = publish.alias.and_then(|alias| self.topics.get_mut(&alias));
-        if let Some(entry) = entry {
-            entry.is_told = true;
+    pub(crate) fn went_on(&mut self, publish: &Publish<'_>, topic: &Arc<str>) {
+        if let Some(alias) = publish.alias {
+            self.told.insert(alias, Arc::clone(topic));
         }
     }
 }

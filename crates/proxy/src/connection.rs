@@ -13,18 +13,22 @@ use crate::counts::{Counts, Exception, Ledger, because};
 use crate::down::Down;
 use crate::flow::Flow;
 use crate::lane::{End, Lane, Reading, Writing, lanes};
+use crate::numbers::Numbers;
 use crate::packet::{
     CONNECT, Connect, NoConnect, OTHER_VERSION, Side, Version, Will, disconnect, reason,
     turned_away,
 };
 use crate::rules::{Rules, Up as Act};
-use crate::sealing::{Sealing, seal};
-use crate::up::{GROWTH_MAX, Told, Up};
+use crate::sealing::{Draft, Sealed, Sealing, seal_all};
+use crate::told::Told;
+use crate::up::{GROWTH_MAX, Up};
 use crate::upstream::Upstream;
 use crate::wire::{Incoming, Packet, PacketReader, Wire};
 
 /// How long who is sent the last words has to take them, and the other direction to come to its end.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long a client waits for its will to be sealed.
+const WILL_WITHIN: Duration = Duration::from_secs(10);
 /// The most bytes of a will, sealed or not.
 const WILL_MAX: usize = u16::MAX as usize;
 
@@ -119,7 +123,10 @@ impl Shared {
         let sealed = match &connect.will {
             None => None,
             Some(will) => {
-                let sealed = self.judge_will(caller.number, will).await;
+                let sealed = tokio::select! {
+                    sealed = self.judge_will(caller.number, will) => sealed,
+                    () = gone(&mut caller.reading) => return Err(silently("client gone")),
+                };
                 let turned = |why| TurnedAway("will refused", turned_away(connect.version, why));
                 sealed.map_err(turned)?
             }
@@ -134,14 +141,14 @@ impl Shared {
             keep_alive: connect.keep_alive,
             client_packet_max: usize::try_from(client_max).unwrap_or(usize::MAX),
             connect: connect.encode(
-                sealed.as_deref(),
+                sealed.as_ref().map(|of| (&of.payload[..], of.is_envelope)),
                 client_max.saturating_add(growth).min(own),
             ),
         })
     }
 
     /// The envelope that a will becomes; `None` where it goes on in clear, as rules say or because there is nothing in it.
-    async fn judge_will(&self, number: u64, will: &Will<'_>) -> Result<Option<Vec<u8>>, u8> {
+    async fn judge_will(&self, number: u64, will: &Will<'_>) -> Result<Option<Sealed>, u8> {
         let mut ledger = Ledger::new(Arc::clone(&self.counts), number);
         let mut refused = |code, why| {
             ledger.note(Exception::Refused, will.topic, code);
@@ -161,14 +168,21 @@ impl Shared {
             return refused(because::TOO_LARGE, reason::NOT_AUTHORIZED);
         }
         let sealing = (stream, fields);
-        match seal(&*self.sealing, sealing, &topic, will.payload).await {
-            Ok(sealed) if sealed.len() <= WILL_MAX => {
+        let draft = match Draft::new(sealing, topic, will.payload) {
+            Ok(draft) => draft,
+            Err(fault) => return refused(fault.code, reason::NOT_AUTHORIZED),
+        };
+        let drafts = [draft];
+        let sealing = timeout(WILL_WITHIN, seal_all(&*self.sealing, &drafts)).await;
+        match sealing.ok().and_then(|sealed| sealed.into_iter().next()) {
+            Some(Ok(sealed)) if sealed.payload.len() <= WILL_MAX => {
                 self.counts.count_sealed();
                 Ok(Some(sealed))
             }
-            Ok(_) => refused(because::TOO_LARGE, reason::NOT_AUTHORIZED),
-            Err(fault) if fault.is_lasting => refused(fault.code, reason::NOT_AUTHORIZED),
-            Err(fault) => refused(fault.code, reason::UNAVAILABLE),
+            Some(Ok(_)) => refused(because::TOO_LARGE, reason::NOT_AUTHORIZED),
+            Some(Err(fault)) if fault.is_lasting => refused(fault.code, reason::NOT_AUTHORIZED),
+            Some(Err(fault)) => refused(fault.code, reason::UNAVAILABLE),
+            None => refused(because::LATE, reason::UNAVAILABLE),
         }
     }
 
@@ -191,17 +205,17 @@ impl Shared {
         let packet_max = usize::try_from(self.limits.packet_max).unwrap_or(usize::MAX);
         let broker_reading = PacketReader::new(broker_reading, packet_max);
         let told = Arc::new(Told::new(introduction.keep_alive));
-        let up = Up {
-            rules: Arc::clone(&self.rules),
-            sealing: Arc::clone(&self.sealing),
-            flow: Flow::new(version, packet_max),
-            told: Arc::clone(&told),
-            ledger: Ledger::new(Arc::clone(&self.counts), number),
-        };
+        let numbers = Arc::new(Numbers::default());
+        let up = Up::new(
+            (Arc::clone(&self.rules), Arc::clone(&self.sealing)),
+            Flow::new(version, packet_max),
+            (Arc::clone(&told), Arc::clone(&numbers)),
+            Ledger::new(Arc::clone(&self.counts), number),
+        );
         let down = Down::new(
             (Arc::clone(&self.rules), Arc::clone(&self.sealing)),
             Flow::new(version, packet_max),
-            told,
+            (told, numbers),
             Ledger::new(Arc::clone(&self.counts), number),
             (introduction.client_packet_max, self.limits.packet_max),
         );
@@ -215,8 +229,8 @@ impl Shared {
             let _is_told = stop.wait_for(|is_stopped| *is_stopped).await.is_ok();
         };
         let (why, can_be_told) = run(&mut up, &mut down, stopped).await;
-        let words = match (version, why.reason()) {
-            (Version::Five, Some(reason)) if can_be_told => disconnect(reason).to_vec(),
+        let words = match why.reason() {
+            Some(reason) if can_be_told => last_words(version, down.take.is_welcome(), reason),
             _ => Vec::new(),
         };
         tokio::join!(
@@ -225,6 +239,16 @@ impl Shared {
         );
         why.as_str()
     }
+}
+
+/// Waits until a client is gone that is to wait for an answer.
+async fn gone(reading: &mut Reading) {
+    while reading.has_room() {
+        if reading.fill().await.is_err() {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 fn read_connect<'a>(packet: &'a Packet) -> Result<Connect<'a>, TurnedAway> {
@@ -236,6 +260,18 @@ fn read_connect<'a>(packet: &'a Packet) -> Result<Connect<'a>, TurnedAway> {
             NoConnect::Malformed => TurnedAway("malformed", Vec::new()),
             NoConnect::OtherVersion => TurnedAway("other version", OTHER_VERSION.to_vec()),
         })
+}
+
+/// What a client is told before its connection is closed: it is turned away, where it was not let in.
+fn last_words(version: Version, is_welcome: bool, reason: u8) -> Vec<u8> {
+    match (is_welcome, version) {
+        (true, Version::Five) => disconnect(reason).to_vec(),
+        (true, Version::Three) => Vec::new(),
+        (false, _) => {
+            let is_both = !matches!(reason, reason::SHUTTING_DOWN | reason::KEEP_ALIVE);
+            turned_away(version, if is_both { reason } else { reason::UNAVAILABLE })
+        }
+    }
 }
 
 /// Why a relay came to its end.

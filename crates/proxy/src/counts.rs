@@ -111,5 +111,10 @@ pub(crate) mod because {
     pub(crate) const NO_RULE: &str = "proxy.no-rule";
     pub(crate) const OPEN_ONLY: &str = "proxy.open-only";
     pub(crate) const TOPIC: &str = "proxy.topic";
+    /// One before it could not be sealed, and its client has that still.
+    pub(crate) const WITHHELD: &str = "proxy.withheld";
+    /// It took too long.
+    pub(crate) const LATE: &str = "proxy.late";
+    pub(crate) const INTERNAL: &str = "internal";
     pub(crate) const TOO_LARGE: &str = "proxy.too-large";
 }

@@ -1,21 +1,25 @@
 //! From the broker to a client.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use sealcast::{DataTopic, Name};
+use sealcast::{Arrival, DataTopic, Name};
 
 use crate::counts::{Exception, Ledger, because};
 use crate::flow::Flow;
 use crate::lane::{End, Take};
+use crate::numbers::Numbers;
 use crate::packet::{
-    AUTH, CONNACK, DISCONNECT, PUBLISH, Publish, Side, Version, Welcome, disconnect,
+    AUTH, CONNACK, DISCONNECT, PINGRESP, PUBLISH, Publish, Side, Version, Welcome, disconnect,
     leads_elsewhere, reason, turned_away,
 };
 use crate::rules::{Down as Act, Rules, Undecryptable};
 use crate::sealing::{NotOpened, Opening, Sealing, Unopened, open};
-use crate::up::{GROWTH_MAX, Told};
+use crate::told::{Asker, Told};
+use crate::up::GROWTH_MAX;
 use crate::wire::{Incoming, Packet};
 
 /// Each record of an envelope is a message with the topic and properties of all: together they have no more bytes than
@@ -28,13 +32,16 @@ pub(crate) struct Down {
     sealing: Arc<dyn Sealing>,
     flow: Flow,
     told: Arc<Told>,
+    numbers: Arc<Numbers>,
     ledger: Ledger,
     /// The most bytes of a packet that the client takes.
     client_packet_max: usize,
     /// The most bytes of a packet that are taken of the client.
     packet_max: u32,
     is_welcome: bool,
-    opening: HashMap<Name, Box<dyn Opening>>,
+    opening: BTreeMap<Name, Box<dyn Opening>>,
+    /// Streams of which something could not be looked at that the broker has still.
+    withheld: BTreeSet<Name>,
 }
 
 /// What becomes of a message.
@@ -51,11 +58,57 @@ enum Fate {
     NotNow(&'static str),
 }
 
+impl Take for Down {
+    async fn take(
+        &mut self,
+        burst: Vec<Incoming>,
+        out: &mut Vec<u8>,
+        back: &mut Vec<u8>,
+    ) -> Result<(), End> {
+        for incoming in burst {
+            self.take_one(incoming, out, back).await?;
+        }
+        Ok(())
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        None
+    }
+
+    /// What a client hears first is whether it is let in.
+    fn may_answer(&self) -> bool {
+        self.is_welcome
+    }
+
+    async fn due(&mut self) {
+        let withheld = &self.withheld;
+        let opening = self.opening.iter_mut();
+        let opening = opening.filter(|(stream, _)| withheld.contains(*stream));
+        let mut news: Vec<_> = opening.map(|(_, of)| of.changed()).collect();
+        poll_fn(|context| {
+            let is_any = news
+                .iter_mut()
+                .any(|of| of.as_mut().poll(context).is_ready());
+            if is_any {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
+    /// What could not be looked at may be now: the broker is to send it again.
+    async fn act(&mut self, _out: &mut Vec<u8>, _back: &mut Vec<u8>) -> Result<(), End> {
+        Err(End::Refused(reason::BUSY))
+    }
+}
+
 impl Down {
     pub(crate) fn new(
         (rules, sealing): (Arc<Rules>, Arc<dyn Sealing>),
         flow: Flow,
-        told: Arc<Told>,
+        (told, numbers): (Arc<Told>, Arc<Numbers>),
         ledger: Ledger,
         (client_packet_max, packet_max): (usize, u32),
     ) -> Self {
@@ -64,17 +117,22 @@ impl Down {
             sealing,
             flow,
             told,
+            numbers,
             ledger,
             client_packet_max,
             packet_max,
             is_welcome: false,
-            opening: HashMap::new(),
+            opening: BTreeMap::new(),
+            withheld: BTreeSet::new(),
         }
     }
-}
 
-impl Take for Down {
-    async fn take(
+    /// Whether the client was let in.
+    pub(crate) fn is_welcome(&self) -> bool {
+        self.is_welcome
+    }
+
+    async fn take_one(
         &mut self,
         incoming: Incoming,
         out: &mut Vec<u8>,
@@ -82,9 +140,9 @@ impl Take for Down {
     ) -> Result<(), End> {
         let packet = match incoming {
             Incoming::Packet(packet) => packet,
-            Incoming::Oversized(qos, id) => {
+            Incoming::Oversized(of) => {
                 self.ledger.note(Exception::Dropped, "", because::TOO_LARGE);
-                self.flow.hold_back((qos, id), 0, back);
+                self.flow.hold_back(of, 0, back);
                 return Ok(());
             }
         };
@@ -99,18 +157,13 @@ impl Take for Down {
             DISCONNECT if packet.body().first().copied().is_some_and(leads_elsewhere) => {
                 out.extend_from_slice(&disconnect(reason::SHUTTING_DOWN));
             }
+            PINGRESP if self.told.answered() == Asker::Proxy => {}
             kind if self.flow.answers(kind, packet.body(), back)? => {}
             _ => out.extend_from_slice(&packet.bytes),
         }
         Ok(())
     }
 
-    fn patience(&self) -> Option<Duration> {
-        None
-    }
-}
-
-impl Down {
     fn welcome(&mut self, packet: &Packet, out: &mut Vec<u8>) -> Result<(), End> {
         let version = self.flow.version;
         let welcome = Welcome::parse(version, packet.body())?;
@@ -137,8 +190,8 @@ impl Down {
         back: &mut Vec<u8>,
     ) -> Result<(), End> {
         let publish = Publish::parse(self.flow.version, packet.head.first, packet.body())?;
-        let (topic, is_new) = self.flow.topic(&publish)?;
-        let said = if is_new { &topic } else { publish.topic };
+        let topic = self.flow.topic(&publish)?;
+        let said = self.flow.said(&publish, &topic);
         let mut fate = self.fate(&publish, &topic).await;
         let before = out.len();
         if !self.put(&fate, packet, &publish, said, out) {
@@ -152,17 +205,28 @@ impl Down {
             Fate::Dropped(code) => self.ledger.note(Exception::Dropped, &topic, code),
             Fate::NotNow(code) => {
                 self.ledger.note(Exception::Dropped, &topic, code);
-                // The broker has it still, and sends it again over the client's next connection.
+                // The broker has it still, and sends it again over the client's next connection. Who does not wait for
+                // an answer has lost it.
                 if publish.id.is_some() {
-                    return Err(End::Refused(reason::BUSY));
+                    self.withhold(&topic);
+                    return Ok(());
                 }
             }
         }
         match out.len() > before {
-            true => self.flow.goes_on(&publish),
-            false => self.flow.hold_back((publish.qos(), publish.id), 0, back),
+            true => {
+                self.flow.goes_on(&publish, &topic);
+                self.numbers.goes_on(&publish, &topic);
+            }
+            false => self.flow.hold_back((&publish).into(), 0, back),
         }
         Ok(())
+    }
+
+    fn withhold(&mut self, topic: &str) {
+        if let Act::Open(stream, ..) = self.rules.down(topic) {
+            self.withheld.insert(stream.clone());
+        }
     }
 
     async fn fate(&mut self, publish: &Publish<'_>, topic: &str) -> Fate {
@@ -181,7 +245,14 @@ impl Down {
             Ok(topic) => {
                 let opening = self.opening.entry(stream.clone());
                 let opening = opening.or_insert_with(|| self.sealing.opening(stream));
-                let message = (publish.payload, publish.is_retained());
+                let is_known =
+                    publish.is_retained() || self.numbers.comes_again(publish, topic.as_str());
+                let arrival = if is_known {
+                    Arrival::Kept
+                } else {
+                    Arrival::Live
+                };
+                let message = (publish.payload, arrival);
                 let opened = open(&mut **opening, fields, &topic, message);
                 opened.await
             }

@@ -13,6 +13,25 @@ use crate::packet::{PUBACK, PUBCOMP, PUBREC, PUBREL, Publish, Version, id_of, pu
 /// From this code on, a PUBREC ends its handshake.
 const REFUSED: u8 = 0x80;
 
+/// How a message that goes no further wants to be acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HeldBack {
+    pub(crate) qos: u8,
+    pub(crate) id: Option<u16>,
+    /// Whether its sender says that it was sent before.
+    pub(crate) comes_again: bool,
+}
+
+impl From<&Publish<'_>> for HeldBack {
+    fn from(publish: &Publish<'_>) -> Self {
+        Self {
+            qos: publish.qos(),
+            id: publish.id,
+            comes_again: publish.comes_again(),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Flow {
     pub(crate) version: Version,
@@ -30,14 +49,22 @@ impl Flow {
         }
     }
 
-    /// The topic of a message, and whether it has to be said anew.
-    pub(crate) fn topic(&mut self, publish: &Publish<'_>) -> Result<(Arc<str>, bool), NoTopic> {
+    /// The topic of a message; each is asked for once, in the order in which they came.
+    pub(crate) fn topic(&mut self, publish: &Publish<'_>) -> Result<Arc<str>, NoTopic> {
         self.aliases.topic(publish)
     }
 
+    /// What a message that goes on now says of its topic, which may be nothing.
+    pub(crate) fn said<'a>(&self, publish: &Publish<'a>, topic: &'a str) -> &'a str {
+        match self.aliases.is_new(publish, topic) {
+            true => topic,
+            false => publish.topic,
+        }
+    }
+
     /// A message goes on.
-    pub(crate) fn goes_on(&mut self, publish: &Publish<'_>) {
-        self.aliases.went_on(publish);
+    pub(crate) fn goes_on(&mut self, publish: &Publish<'_>, topic: &Arc<str>) {
+        self.aliases.went_on(publish, topic);
         if let Some(id) = publish.id {
             self.held_back.remove(&id);
         }
@@ -45,19 +72,21 @@ impl Flow {
 
     /// A message goes no further: its sender is told so as far as its version lets that be said, and else that it
     /// arrived.
-    pub(crate) fn hold_back(
-        &mut self,
-        (qos, id): (u8, Option<u16>),
-        reason: u8,
-        back: &mut Vec<u8>,
-    ) {
-        let Some(id) = id else {
+    ///
+    /// Of QoS 2 the receiver may have the number of one that comes again: then the sender goes on, and its release is
+    /// passed on.
+    pub(crate) fn hold_back(&mut self, of: HeldBack, reason: u8, back: &mut Vec<u8>) {
+        let Some(id) = of.id else {
             return;
         };
-        let kind = if qos == 1 { PUBACK } else { PUBREC };
+        if of.qos == 2 && of.comes_again && !self.held_back.contains(&id) {
+            put_ack(self.version, PUBREC, id, 0, back);
+            return;
+        }
+        let kind = if of.qos == 1 { PUBACK } else { PUBREC };
         put_ack(self.version, kind, id, reason, back);
         let is_ended = self.version == Version::Five && reason >= REFUSED;
-        if qos == 2 && !is_ended {
+        if of.qos == 2 && !is_ended {
             self.held_back.insert(id);
         }
     }

@@ -75,7 +75,7 @@ fn connect(body: &[u8]) {
         return;
     };
     for sealed in [None, Some(SEALED)] {
-        let out = connect.encode(sealed, PACKET_MAX);
+        let out = connect.encode(sealed.map(|of| (of, true)), PACKET_MAX);
         let made = Connect::parse(again(&out).1).expect("a client");
         assert_eq!(
             (made.version, made.keep_alive),

@@ -1,5 +1,5 @@
-//! One direction of a connection: what comes is dealt with in its order, one packet at a time, and goes on before more
-//! is read. So whoever sends more than the other side takes is held up by TCP.
+//! One direction of a connection: what is there is dealt with at once, in its order, and goes on before more is read. So
+//! whoever sends more than the other side takes is held up by TCP.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -13,8 +13,9 @@ use tokio::time::{Instant, sleep_until};
 use crate::packet::reason;
 use crate::wire::{Incoming, PacketReader, ReadFault, Wire};
 
-/// What goes on together has about so many bytes at most.
+/// What is dealt with at once has about so many bytes, and so many packets, at most.
 const BURST: usize = 64 << 10;
+const BURST_PACKETS: usize = 256;
 /// How often is looked whether a sender was silent for too long.
 const LOOK: Duration = Duration::from_secs(2);
 /// Bytes of answers that may wait for the other direction to send them. Whoever makes more has more messages on the
@@ -50,10 +51,24 @@ impl From<ReadFault> for End {
 
 /// What is done with packets in one direction.
 pub(crate) trait Take: Send {
-    /// Deals with one: puts into `out` what goes on, and into `back` what is answered to its sender.
+    /// Deals with what came one after another: puts into `out` what goes on, and into `back` what is answered to its
+    /// sender.
     fn take(
         &mut self,
-        incoming: Incoming,
+        burst: Vec<Incoming>,
+        out: &mut Vec<u8>,
+        back: &mut Vec<u8>,
+    ) -> impl Future<Output = Result<(), End>> + Send;
+
+    /// Whether the receiver may be told anything but what comes.
+    fn may_answer(&self) -> bool;
+
+    /// Waits until there is something to do though nothing came. It may be given up.
+    fn due(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// Does it.
+    fn act(
+        &mut self,
         out: &mut Vec<u8>,
         back: &mut Vec<u8>,
     ) -> impl Future<Output = Result<(), End>> + Send;
@@ -164,22 +179,35 @@ impl<T: Take> Lane<T> {
                 patience.is_some_and(|patience| heard.elapsed() >= patience)
             };
             // What there is to read comes first: patience may have run out while the last of it was dealt with.
-            tokio::select! {
+            let is_due = tokio::select! {
                 biased;
-                _ = halt.wait_for(|is_halted| *is_halted) => return Err(End::Halted),
+                () = halted(&mut halt) => return Err(End::Halted),
                 filled = self.from.fill() => {
                     filled?;
                     heard = Instant::now();
+                    false
                 }
                 () = sleep_until(look_at) => {
                     look_at = Instant::now() + LOOK;
                     if is_late(self.take.patience()) {
                         return Err(End::Refused(reason::KEEP_ALIVE));
                     }
+                    false
                 }
-                Some(answer) = self.answers.next() => out = answer,
+                Some(answer) = self.answers.next(), if self.take.may_answer() => {
+                    out = answer;
+                    false
+                }
+                () = self.take.due() => true,
+            };
+            if is_due {
+                let acted = self.take.act(&mut out, &mut back).await;
+                self.hand_over(&mut out, &mut back).await?;
+                acted?;
             }
-            while let Some(answer) = self.answers.ready() {
+            while self.take.may_answer()
+                && let Some(answer) = self.answers.ready()
+            {
                 out.extend_from_slice(&answer);
             }
         }
@@ -192,16 +220,27 @@ impl<T: Take> Lane<T> {
         out: &mut Vec<u8>,
         back: &mut Vec<u8>,
     ) -> Result<bool, End> {
-        while out.len() + back.len() < BURST {
-            if *halt.borrow() {
-                return Err(End::Halted);
+        let (mut burst, mut bytes) = (Vec::new(), 0);
+        let more = loop {
+            if bytes >= BURST || burst.len() >= BURST_PACKETS {
+                break Ok(true);
             }
-            let Some(incoming) = self.from.ready()? else {
-                return Ok(false);
-            };
-            self.take.take(incoming, out, back).await?;
+            match self.from.ready() {
+                Ok(Some(incoming)) => {
+                    bytes += incoming.len();
+                    burst.push(incoming);
+                }
+                Ok(None) => break Ok(false),
+                Err(fault) => break Err(fault.into()),
+            }
+        };
+        if *halt.borrow() {
+            return Err(End::Halted);
         }
-        Ok(true)
+        if !burst.is_empty() {
+            self.take.take(burst, out, back).await?;
+        }
+        more
     }
 
     async fn hand_over(&mut self, out: &mut Vec<u8>, back: &mut Vec<u8>) -> Result<(), End> {
@@ -218,6 +257,11 @@ impl<T: Take> Lane<T> {
         *out = Vec::new();
         Ok(())
     }
+}
+
+async fn halted(halt: &mut watch::Receiver<bool>) {
+    // Who could tell is gone where this fails, and so is the reason to go on.
+    let _is_told = halt.wait_for(|is_halted| *is_halted).await.is_ok();
 }
 
 #[cfg(test)]

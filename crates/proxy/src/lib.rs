@@ -27,11 +27,13 @@ pub mod fuzz;
 mod json;
 mod lane;
 mod listeners;
+mod numbers;
 mod packet;
 mod proxy;
 mod rules;
 mod sealing;
 mod streams;
+mod told;
 mod up;
 mod upgrade;
 mod upstream;
@@ -44,6 +46,8 @@ pub use counts::{Counts, Exception};
 pub use json::{Field, FieldError};
 pub use proxy::{Proxy, StartError};
 pub use rules::{Act, Rule, Rules, Undecryptable};
-pub use sealing::{NotOpened, NotSealed, OpenFuture, Opening, SealFuture, Sealing, Unopened};
+pub use sealing::{
+    NotOpened, NotSealed, OpenFuture, Opening, SealFuture, Sealing, Unopened, Waiting,
+};
 pub use streams::Streams;
 pub use upstream::{UpstreamError, UpstreamUrl, UpstreamUrlError};

@@ -35,8 +35,8 @@ const SUBSCRIBE: u8 = 8;
 const SUBACK: u8 = 9;
 const UNSUBSCRIBE: u8 = 10;
 const UNSUBACK: u8 = 11;
-const PINGREQ: u8 = 12;
-const PINGRESP: u8 = 13;
+pub(crate) const PINGREQ: u8 = 12;
+pub(crate) const PINGRESP: u8 = 13;
 pub(crate) const DISCONNECT: u8 = 14;
 
 /// Why something is refused, or a connection closed, as MQTT 5 has it.
@@ -187,6 +187,11 @@ impl<'a> Publish<'a> {
         self.first & 1 == 1
     }
 
+    /// Whether its sender says that it was sent before.
+    pub(crate) fn comes_again(&self) -> bool {
+        self.first & 8 == 8
+    }
+
     /// Whether it is what makes a broker forget the message that it retained.
     pub(crate) fn clears(&self) -> bool {
         self.is_retained() && self.payload.is_empty()
@@ -238,6 +243,9 @@ pub(crate) fn put_ack(version: Version, kind: u8, id: u16, reason: u8, out: &mut
         (Version::Five, _) => out.extend_from_slice(&[kind << 4 | flags, 3, high, low, reason]),
     }
 }
+
+/// Asks a broker whether it is there, which tells it that the client is.
+pub(crate) const PING: [u8; 2] = [PINGREQ << 4, 0];
 
 /// Whether a broker of MQTT 5 sends its client to another one, past whoever stands between them.
 pub(crate) fn leads_elsewhere(reason: u8) -> bool {
@@ -350,9 +358,9 @@ impl<'a> Connect<'a> {
         }
     }
 
-    /// The same with the payload of its will sealed, if it is, and with the most bytes of a packet that are
-    /// taken, which only MQTT 5 can say.
-    pub(crate) fn encode(&self, sealed: Option<&[u8]>, packet_max: u32) -> Vec<u8> {
+    /// The same with the payload of its will sealed, if it is, and whether that is an envelope alone; and with the most
+    /// bytes of a packet that are taken, which only MQTT 5 can say.
+    pub(crate) fn encode(&self, sealed: Option<(&[u8], bool)>, packet_max: u32) -> Vec<u8> {
         let mut body = self.start.to_vec();
         if self.version == Version::Five {
             put_packet_max(&self.properties, packet_max, &mut body);
@@ -361,13 +369,14 @@ impl<'a> Connect<'a> {
         if let Some(will) = &self.will {
             match (self.version, sealed) {
                 (Version::Three, _) => {}
-                (Version::Five, Some(_)) => {
+                (Version::Five, Some((_, true))) => {
                     will.properties.put_without(PAYLOAD_FORMAT, &[], &mut body);
                 }
-                (Version::Five, None) => will.properties.put(&mut body),
+                (Version::Five, Some((_, false)) | None) => will.properties.put(&mut body),
             }
             put_bytes(will.topic.as_bytes(), &mut body);
-            put_bytes(sealed.unwrap_or(will.payload), &mut body);
+            let payload = sealed.map_or(will.payload, |(payload, _)| payload);
+            put_bytes(payload, &mut body);
         }
         body.extend_from_slice(self.login);
         packet(CONNECT, &body)

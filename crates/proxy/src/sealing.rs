@@ -1,27 +1,33 @@
 //! What the relay needs of streams: single messages sealed and opened.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 
-use sealcast::{DataTopic, Name};
+use sealcast::{Arrival, DataTopic, Name};
 
-use crate::json::{Field, Odd, envelope_of, put_back, take_out};
+use crate::json::{Emptied, Field, Odd, envelope_of, put_back, take_out};
 
-/// A message on its way to its envelope.
-pub type SealFuture<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>, NotSealed>> + Send + 'a>>;
+/// Messages on their way to their envelopes.
+pub type SealFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<Vec<Vec<u8>>, NotSealed>> + Send + 'a>>;
 /// An envelope on its way to the records in it.
 pub type OpenFuture<'a> =
     Pin<Box<dyn Future<Output = Result<Vec<Vec<u8>>, NotOpened>> + Send + 'a>>;
+/// Something that is waited for.
+pub type Waiting<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Seals messages for streams, and opens those of streams.
 pub trait Sealing: fmt::Debug + Send + Sync {
-    /// Seals a message for a stream, with its topic bound into it.
+    /// Seals messages for a stream, in their order, each with its topic bound into it. All or none.
     fn seal<'a>(
         &'a self,
         stream: &'a Name,
-        topic: &'a DataTopic,
-        payload: &'a [u8],
+        messages: &'a [(&'a DataTopic, &'a [u8])],
     ) -> SealFuture<'a>;
+
+    /// Whether messages can be sealed for a stream, where that failed before.
+    fn can_seal<'a>(&'a self, stream: &'a Name) -> Waiting<'a, bool>;
 
     /// What opens the messages of a stream for one client, in the order in which it receives them.
     fn opening(&self, stream: &Name) -> Box<dyn Opening>;
@@ -29,32 +35,137 @@ pub trait Sealing: fmt::Debug + Send + Sync {
 
 /// Opens the messages of one stream for one client.
 pub trait Opening: Send {
-    /// Opens what came on a topic. `is_retained` where the broker had kept it, so that it may have been opened
-    /// before.
+    /// Opens what came on a topic. What is [kept](Arrival::Kept) may have been opened before.
     fn open<'a>(
         &'a mut self,
         topic: &'a DataTopic,
         envelope: &'a [u8],
-        is_retained: bool,
+        arrival: Arrival,
     ) -> OpenFuture<'a>;
+
+    /// Waits until what did not open may open, for lack of a key or because it could not be looked at. It may be given
+    /// up, and is told once.
+    fn changed(&mut self) -> Waiting<'_, ()>;
 }
 
-/// Seals a message, or of one that is JSON the values of some fields.
-pub(crate) async fn seal(
-    sealing: &dyn Sealing,
-    (stream, fields): (&Name, &[Field]),
-    topic: &DataTopic,
-    payload: &[u8],
-) -> Result<Vec<u8>, NotSealed> {
-    if fields.is_empty() {
-        return sealing.seal(stream, topic, payload).await;
+/// A message on its way to being sealed.
+#[derive(Debug)]
+pub(crate) struct Draft<'a> {
+    stream: &'a Name,
+    topic: DataTopic,
+    content: Content<'a>,
+}
+
+/// What is sealed of a message: all of it, or the values of some fields.
+#[derive(Debug)]
+enum Content<'a> {
+    Whole(&'a [u8]),
+    Fields(Emptied<'a>),
+}
+
+impl<'a> Draft<'a> {
+    /// Begins with a message, or with one that is JSON and of which some fields are sealed.
+    pub(crate) fn new(
+        (stream, fields): (&'a Name, &[Field]),
+        topic: DataTopic,
+        payload: &'a [u8],
+    ) -> Result<Self, NotSealed> {
+        let content = match fields.is_empty() {
+            true => Content::Whole(payload),
+            false => {
+                let emptied = take_out(payload, fields).map_err(|odd| NotSealed {
+                    code: odd.code(),
+                    is_lasting: true,
+                })?;
+                Content::Fields(emptied)
+            }
+        };
+        Ok(Self {
+            stream,
+            topic,
+            content,
+        })
     }
-    let emptied = take_out(payload, fields).map_err(|odd| NotSealed {
-        code: odd.code(),
-        is_lasting: true,
-    })?;
-    let envelope = sealing.seal(stream, topic, &emptied.sealed).await?;
-    Ok(emptied.with(&envelope))
+
+    pub(crate) fn stream(&self) -> &'a Name {
+        self.stream
+    }
+
+    fn to_seal(&self) -> (&DataTopic, &[u8]) {
+        match &self.content {
+            Content::Whole(payload) => (&self.topic, payload),
+            Content::Fields(emptied) => (&self.topic, &emptied.sealed),
+        }
+    }
+
+    /// The payload that goes on, and whether that is an envelope alone.
+    fn with(&self, envelope: Vec<u8>) -> Sealed {
+        match &self.content {
+            Content::Whole(_) => Sealed {
+                payload: envelope,
+                is_envelope: true,
+            },
+            Content::Fields(emptied) => Sealed {
+                payload: emptied.with(&envelope),
+                is_envelope: false,
+            },
+        }
+    }
+}
+
+/// What goes on in place of a message.
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    pub(crate) payload: Vec<u8>,
+    /// Else there is JSON around it.
+    pub(crate) is_envelope: bool,
+}
+
+/// Seals messages, those of a stream at once and in their order.
+pub(crate) async fn seal_all(
+    sealing: &dyn Sealing,
+    drafts: &[Draft<'_>],
+) -> Vec<Result<Sealed, NotSealed>> {
+    let mut streams: Vec<_> = drafts.iter().map(Draft::stream).collect();
+    streams.sort();
+    streams.dedup();
+    let mut sealed = BTreeMap::new();
+    for stream in streams {
+        let of = drafts.iter().enumerate();
+        let of: Vec<_> = of.filter(|(_, draft)| draft.stream == stream).collect();
+        let messages: Vec<_> = of.iter().map(|(_, draft)| draft.to_seal()).collect();
+        for (number, result) in seal_some(sealing, stream, &messages)
+            .await
+            .into_iter()
+            .enumerate()
+        {
+            if let Some((index, draft)) = of.get(number) {
+                sealed.insert(*index, result.map(|envelope| draft.with(envelope)));
+            }
+        }
+    }
+    sealed.into_values().collect()
+}
+
+async fn seal_some(
+    sealing: &dyn Sealing,
+    stream: &Name,
+    messages: &[(&DataTopic, &[u8])],
+) -> Vec<Result<Vec<u8>, NotSealed>> {
+    let fault = match sealing.seal(stream, messages).await {
+        Ok(envelopes) => return envelopes.into_iter().map(Ok).collect(),
+        Err(fault) => fault,
+    };
+    if !fault.is_lasting || messages.len() < 2 {
+        return messages.iter().map(|_| Err(fault)).collect();
+    }
+    // It may be one of them alone.
+    let mut all = Vec::with_capacity(messages.len());
+    for message in messages {
+        let sealed = sealing.seal(stream, std::slice::from_ref(message)).await;
+        all.push(sealed.and_then(|envelopes| envelopes.into_iter().next().ok_or(fault)));
+    }
+    all
 }
 
 /// Opens a message, or puts back what was sealed of it.
@@ -62,17 +173,17 @@ pub(crate) async fn open(
     opening: &mut dyn Opening,
     fields: &[Field],
     topic: &DataTopic,
-    (payload, is_retained): (&[u8], bool),
+    (payload, arrival): (&[u8], Arrival),
 ) -> Result<Vec<Vec<u8>>, NotOpened> {
     if fields.is_empty() {
-        return opening.open(topic, payload, is_retained).await;
+        return opening.open(topic, payload, arrival).await;
     }
     let odd = |odd: Odd| NotOpened {
         code: odd.code(),
         why: Unopened::Foreign,
     };
     let envelope = envelope_of(payload, fields).map_err(odd)?;
-    let records = opening.open(topic, &envelope, is_retained).await?;
+    let records = opening.open(topic, &envelope, arrival).await?;
     let [values] = records.as_slice() else {
         return Err(odd(Odd::OtherShape));
     };

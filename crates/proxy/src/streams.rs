@@ -2,19 +2,27 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sealcast::{
     Arrival, DataTopic, Home, Name, Opener, OpenerOptions, Position, Reason, State, Stream,
 };
 
+use tokio::time::sleep;
+
 use crate::rules::Rules;
-use crate::sealing::{NotOpened, NotSealed, OpenFuture, Opening, SealFuture, Sealing, Unopened};
+use crate::sealing::{
+    NotOpened, NotSealed, OpenFuture, Opening, SealFuture, Sealing, Unopened, Waiting,
+};
+
+/// Between two tries to reach a bus.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The streams that rules name. Sealing has a handle of its own, so that it does not wait for opening.
 #[derive(Debug)]
 pub struct Streams {
-    sealing: BTreeMap<Name, Stream>,
+    sealing: BTreeMap<Name, Gate>,
     opening: BTreeMap<Name, Arc<Stream>>,
     age_max: Duration,
 }
@@ -37,7 +45,11 @@ impl Streams {
                 continue;
             };
             if rule.act.seals() && !sealing.contains_key(name) {
-                sealing.insert(name.clone(), home.stream(name).await?);
+                let gate = Gate {
+                    stream: home.stream(name).await?,
+                    is_away: Arc::default(),
+                };
+                sealing.insert(name.clone(), gate);
             }
             if rule.act.opens() && !opening.contains_key(name) {
                 opening.insert(name.clone(), Arc::new(home.stream(name).await?));
@@ -53,7 +65,8 @@ impl Streams {
     /// All handles.
     pub fn all(&self) -> impl Iterator<Item = &Stream> {
         let opening = self.opening.values().map(|of| &**of);
-        self.sealing.values().chain(opening)
+        let sealing = self.sealing.values().map(|of| &of.stream);
+        sealing.chain(opening)
     }
 }
 
@@ -61,19 +74,23 @@ impl Sealing for Streams {
     fn seal<'a>(
         &'a self,
         stream: &'a Name,
-        topic: &'a DataTopic,
-        payload: &'a [u8],
+        messages: &'a [(&'a DataTopic, &'a [u8])],
     ) -> SealFuture<'a> {
         Box::pin(async move {
-            let stream = self.sealing.get(stream).ok_or(NotSealed {
+            let gate = self.sealing.get(stream).ok_or(NotSealed {
                 code: "stream.unknown",
                 is_lasting: true,
             })?;
-            let sealed = stream.seal(Some(topic), payload).await;
-            sealed.map(|of| of.envelope).map_err(|error| NotSealed {
-                code: error.code(),
-                is_lasting: is_lasting(&error),
-            })
+            gate.seal(messages).await
+        })
+    }
+
+    fn can_seal<'a>(&'a self, stream: &'a Name) -> Waiting<'a, bool> {
+        Box::pin(async move {
+            match self.sealing.get(stream) {
+                Some(gate) => gate.can_seal().await,
+                None => false,
+            }
         })
     }
 
@@ -83,6 +100,56 @@ impl Sealing for Streams {
             age_max: self.age_max,
             opener: None,
         })
+    }
+}
+
+/// Seals for one stream. While its bus is away nobody waits for that.
+#[derive(Debug)]
+struct Gate {
+    stream: Stream,
+    is_away: Arc<AtomicBool>,
+}
+
+impl Gate {
+    async fn seal(&self, messages: &[(&DataTopic, &[u8])]) -> Result<Vec<Vec<u8>>, NotSealed> {
+        if self.is_away.load(Ordering::Relaxed) {
+            return Err(NotSealed {
+                code: "bus.failed",
+                is_lasting: false,
+            });
+        }
+        let messages: Vec<_> = messages
+            .iter()
+            .map(|(topic, payload)| (Some(*topic), *payload))
+            .collect();
+        let sealed = self.stream.seal_all(&messages).await;
+        let sealed = sealed.map_err(|error| self.failed(&error))?;
+        Ok(sealed.into_iter().map(|of| of.envelope).collect())
+    }
+
+    fn failed(&self, error: &sealcast::Error) -> NotSealed {
+        if error.is_bus_away() && !self.is_away.swap(true, Ordering::Relaxed) {
+            let (stream, is_away) = (self.stream.clone(), Arc::clone(&self.is_away));
+            tokio::spawn(async move {
+                // Where it ends otherwise, what is wrong is told to whoever seals next.
+                let _is_back = stream.wait_for_bus().await.is_ok();
+                is_away.store(false, Ordering::Relaxed);
+            });
+        }
+        NotSealed {
+            code: error.code(),
+            is_lasting: is_lasting(error),
+        }
+    }
+
+    async fn can_seal(&self) -> bool {
+        if self.is_away.load(Ordering::Relaxed) {
+            return false;
+        }
+        match self.stream.check_seal().await {
+            Ok(()) => true,
+            Err(error) => self.failed(&error).is_lasting,
+        }
     }
 }
 
@@ -109,13 +176,9 @@ impl Opening for StreamOpening {
         &'a mut self,
         topic: &'a DataTopic,
         envelope: &'a [u8],
-        is_retained: bool,
+        arrival: Arrival,
     ) -> OpenFuture<'a> {
         Box::pin(async move {
-            let arrival = match is_retained {
-                true => Arrival::Kept,
-                false => Arrival::Live,
-            };
             let opener = self.opener().await?;
             let told = opener.open(Some(topic), envelope, arrival).await;
             let told = told.map_err(failed)?;
@@ -135,6 +198,18 @@ impl Opening for StreamOpening {
                     },
                 }),
                 false => Ok(records),
+            }
+        })
+    }
+
+    fn changed(&mut self) -> Waiting<'_, ()> {
+        Box::pin(async move {
+            if let Some(opener) = &mut self.opener {
+                return opener.changed().await;
+            }
+            // There is none as long as the bus cannot be reached.
+            while self.opener().await.is_err() {
+                sleep(RETRY).await;
             }
         })
     }

@@ -1,10 +1,11 @@
 //! From a client to the broker.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use sealcast::DataTopic;
+use sealcast::{DataTopic, Name};
+use tokio::time::{Instant, sleep_until};
 
 use crate::aliases::NoTopic;
 use crate::counts::{Exception, Ledger, because};
@@ -12,55 +13,50 @@ use crate::fields::Malformed;
 use crate::flow::Flow;
 use crate::json::Field;
 use crate::lane::{End, Take};
-use crate::packet::{CONNECT, PUBLISH, Publish, Side, reason};
+use crate::numbers::Numbers;
+use crate::packet::{CONNECT, PING, PINGREQ, PUBLISH, Publish, Side, reason};
 use crate::rules::{Rules, Up as Act};
-use crate::sealing::{NotSealed, Sealing, seal};
+use crate::sealing::{Draft, NotSealed, Sealed, Sealing, seal_all};
+use crate::told::{Asker, Told};
 use crate::wire::{Incoming, Packet};
 
 /// The most bytes by which sealing makes a packet longer.
 pub(crate) const GROWTH_MAX: usize = 512;
 /// What a client is granted beyond the time in which it has to be heard of.
 const GRACE: Duration = Duration::from_secs(5);
-
-/// What the broker said when the client connected.
-#[derive(Debug)]
-pub(crate) struct Told {
-    /// The most bytes of a packet that it takes.
-    packet_max: AtomicU32,
-    /// By when it has to hear of the client, in seconds; 0 where it need not.
-    keep_alive: AtomicU32,
-}
-
-impl Told {
-    pub(crate) fn new(keep_alive: u16) -> Self {
-        Self {
-            packet_max: AtomicU32::new(u32::MAX),
-            keep_alive: AtomicU32::new(keep_alive.into()),
-        }
-    }
-
-    pub(crate) fn tell(&self, packet_max: Option<u32>, keep_alive: Option<u16>) {
-        if let Some(packet_max) = packet_max {
-            self.packet_max.store(packet_max, Ordering::Relaxed);
-        }
-        if let Some(keep_alive) = keep_alive {
-            self.keep_alive.store(keep_alive.into(), Ordering::Relaxed);
-        }
-    }
-
-    fn packet_max(&self) -> usize {
-        usize::try_from(self.packet_max.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
-    }
-}
+/// How often is looked whether what could not be sealed can be.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What is done with what a client sends.
 #[derive(Debug)]
 pub(crate) struct Up {
-    pub(crate) rules: Arc<Rules>,
-    pub(crate) sealing: Arc<dyn Sealing>,
-    pub(crate) flow: Flow,
-    pub(crate) told: Arc<Told>,
-    pub(crate) ledger: Ledger,
+    rules: Arc<Rules>,
+    sealing: Arc<dyn Sealing>,
+    flow: Flow,
+    told: Arc<Told>,
+    numbers: Arc<Numbers>,
+    ledger: Ledger,
+    /// Streams for which something could not be sealed that the client has still.
+    withheld: BTreeSet<Name>,
+    look_at: Instant,
+    /// When the broker was sent something.
+    sent: Instant,
+}
+
+/// A packet, and what it becomes.
+enum Step<'a> {
+    Message(&'a Packet, Publish<'a>, Arc<str>, Fate),
+    Other(&'a Packet),
+}
+
+/// What becomes of a message.
+enum Fate {
+    /// It goes on in clear, by a rule that says so or because there is nothing in it.
+    Clear,
+    /// What was sealed of it goes on; not known yet.
+    ToSeal,
+    Sealed(Sealed),
+    Kept(Kept),
 }
 
 /// Why a message of a client is not passed on.
@@ -98,88 +94,216 @@ impl From<NoTopic> for End {
 impl Take for Up {
     async fn take(
         &mut self,
-        incoming: Incoming,
+        burst: Vec<Incoming>,
         out: &mut Vec<u8>,
         back: &mut Vec<u8>,
     ) -> Result<(), End> {
+        let rules = Arc::clone(&self.rules);
+        let (mut steps, mut drafts) = (Vec::with_capacity(burst.len()), Vec::new());
+        let mut fault = Ok(());
+        for incoming in &burst {
+            match self.step(&rules, incoming, &mut drafts) {
+                Ok(step) => steps.push(step),
+                Err(end) => {
+                    fault = Err(end);
+                    break;
+                }
+            }
+        }
+        let mut sealed = seal_all(&*self.sealing, &drafts).await.into_iter();
+        for step in steps {
+            match step {
+                Step::Message(packet, publish, topic, fate) => {
+                    let fate = match fate {
+                        Fate::ToSeal => match sealed.next() {
+                            Some(Ok(sealed)) => Fate::Sealed(sealed),
+                            Some(Err(fault)) => Fate::Kept(fault.into()),
+                            None => Fate::Kept(Kept::ForNow(because::INTERNAL)),
+                        },
+                        known @ (Fate::Clear | Fate::Sealed(_) | Fate::Kept(_)) => known,
+                    };
+                    self.finish(packet, &publish, &topic, fate, (out, back));
+                }
+                Step::Other(packet) => self.other(packet, (out, back))?,
+            }
+        }
+        self.show_life(out);
+        fault
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        Some(self.told.keep_alive()? * 3 / 2 + GRACE)
+    }
+
+    fn may_answer(&self) -> bool {
+        true
+    }
+
+    async fn due(&mut self) {
+        match self.withheld.is_empty() {
+            true => std::future::pending().await,
+            false => sleep_until(self.look_at).await,
+        }
+    }
+
+    /// Once what could not be sealed can be, the client is to send all of that again, in its order.
+    async fn act(&mut self, _out: &mut Vec<u8>, _back: &mut Vec<u8>) -> Result<(), End> {
+        for stream in &self.withheld {
+            if self.sealing.can_seal(stream).await {
+                return Err(End::Refused(reason::BUSY));
+            }
+        }
+        self.look_at = Instant::now() + LOOK;
+        Ok(())
+    }
+}
+
+impl Up {
+    pub(crate) fn new(
+        (rules, sealing): (Arc<Rules>, Arc<dyn Sealing>),
+        flow: Flow,
+        (told, numbers): (Arc<Told>, Arc<Numbers>),
+        ledger: Ledger,
+    ) -> Self {
+        Self {
+            rules,
+            sealing,
+            flow,
+            told,
+            numbers,
+            ledger,
+            withheld: BTreeSet::new(),
+            look_at: Instant::now(),
+            sent: Instant::now(),
+        }
+    }
+
+    /// Finds out what becomes of a packet, but for sealing.
+    fn step<'a>(
+        &mut self,
+        rules: &'a Rules,
+        incoming: &'a Incoming,
+        drafts: &mut Vec<Draft<'a>>,
+    ) -> Result<Step<'a>, End> {
         let Incoming::Packet(packet) = incoming else {
             return Err(End::Refused(reason::PACKET_TOO_LARGE));
         };
         packet.head.check(self.flow.version, Side::Client)?;
         match packet.head.kind() {
-            CONNECT => return Err(End::Refused(reason::PROTOCOL_ERROR)),
-            PUBLISH => return self.publish(&packet, out, back).await,
-            kind if self.flow.answers(kind, packet.body(), back)? => {}
-            _ => out.extend_from_slice(&packet.bytes),
+            CONNECT => Err(End::Refused(reason::PROTOCOL_ERROR)),
+            PUBLISH => {
+                let publish = Publish::parse(self.flow.version, packet.head.first, packet.body())?;
+                let topic = self.flow.topic(&publish)?;
+                let fate = match self.judge(rules, packet, &publish, &topic) {
+                    Ok(None) => Fate::Clear,
+                    Ok(Some(draft)) => {
+                        drafts.push(draft);
+                        Fate::ToSeal
+                    }
+                    Err(kept) => Fate::Kept(kept),
+                };
+                Ok(Step::Message(packet, publish, topic, fate))
+            }
+            _ => Ok(Step::Other(packet)),
         }
-        Ok(())
     }
 
-    fn patience(&self) -> Option<Duration> {
-        let seconds = self.told.keep_alive.load(Ordering::Relaxed);
-        let patience = Duration::from_millis(1_500 * u64::from(seconds));
-        (seconds > 0).then_some(patience + GRACE)
-    }
-}
-
-impl Up {
-    async fn publish(
+    fn other(
         &mut self,
         packet: &Packet,
-        out: &mut Vec<u8>,
-        back: &mut Vec<u8>,
+        (out, back): (&mut Vec<u8>, &mut Vec<u8>),
     ) -> Result<(), End> {
-        let version = self.flow.version;
-        let publish = Publish::parse(version, packet.head.first, packet.body())?;
-        let (topic, is_new) = self.flow.topic(&publish)?;
-        let said = if is_new { &topic } else { publish.topic };
-        match self.judge(packet, &publish, &topic).await {
-            Ok(None) => {
-                match is_new {
-                    true => publish.put(version, said, (publish.payload, false), out),
-                    false => out.extend_from_slice(&packet.bytes),
-                }
-                self.flow.goes_on(&publish);
-                self.ledger.counts.count_passed();
-            }
-            Ok(Some((sealed, is_other))) => {
-                publish.put(version, said, (&sealed, is_other), out);
-                self.flow.goes_on(&publish);
-                self.ledger.counts.count_sealed();
-            }
-            Err(Kept::ForGood(code, reason)) => {
-                self.ledger.note(Exception::Refused, &topic, code);
-                let wants = (publish.qos(), publish.id);
-                self.flow.hold_back(wants, reason, back);
-            }
-            Err(Kept::ForNow(code)) => {
-                self.ledger.note(Exception::Refused, &topic, code);
-                // The client has it still, and sends it again over its next connection.
-                if publish.id.is_some() {
-                    return Err(End::Refused(reason::BUSY));
-                }
-            }
+        let kind = packet.head.kind();
+        if kind == PINGREQ && !self.told.asks(Asker::Client) {
+            return Err(End::Refused(reason::QUOTA));
+        }
+        self.numbers.acknowledged(kind, packet.body())?;
+        if !self.flow.answers(kind, packet.body(), back)? {
+            out.extend_from_slice(&packet.bytes);
         }
         Ok(())
     }
 
-    /// What a message becomes, sealed, and whether that is an envelope alone; `None` where it goes on in clear, by
-    /// a rule that says so or because there is nothing in it. Here alone it is decided that something does.
-    async fn judge(
-        &self,
+    /// To its broker a client all of whose messages are kept is to be as alive as it is.
+    fn show_life(&mut self, out: &mut Vec<u8>) {
+        if out.is_empty() {
+            let is_time = |of: Duration| self.sent.elapsed() >= of / 4;
+            if !self.told.keep_alive().is_some_and(is_time) || !self.told.asks(Asker::Proxy) {
+                return;
+            }
+            out.extend_from_slice(&PING);
+        }
+        self.sent = Instant::now();
+    }
+
+    fn finish(
+        &mut self,
         packet: &Packet,
         publish: &Publish<'_>,
+        topic: &Arc<str>,
+        fate: Fate,
+        (out, back): (&mut Vec<u8>, &mut Vec<u8>),
+    ) {
+        let version = self.flow.version;
+        let said = self.flow.said(publish, topic);
+        match fate {
+            Fate::Clear => {
+                match said == publish.topic {
+                    true => out.extend_from_slice(&packet.bytes),
+                    false => publish.put(version, said, (publish.payload, false), out),
+                }
+                self.flow.goes_on(publish, topic);
+                self.ledger.counts.count_passed();
+            }
+            Fate::Sealed(sealed) => {
+                publish.put(version, said, (&sealed.payload, sealed.is_envelope), out);
+                self.flow.goes_on(publish, topic);
+                self.ledger.counts.count_sealed();
+            }
+            Fate::Kept(Kept::ForGood(code, reason)) => {
+                self.ledger.note(Exception::Refused, topic, code);
+                self.flow.hold_back(publish.into(), reason, back);
+            }
+            Fate::Kept(Kept::ForNow(code)) => {
+                self.ledger.note(Exception::Refused, topic, code);
+                // The client has it still. Who does not wait for an answer has lost it.
+                if publish.id.is_some() {
+                    self.withhold(topic);
+                }
+            }
+            Fate::ToSeal => {}
+        }
+    }
+
+    /// Nothing more is sealed for a stream over this connection before what could not be.
+    fn withhold(&mut self, topic: &str) {
+        if self.withheld.is_empty() {
+            self.look_at = Instant::now() + LOOK;
+        }
+        if let Act::Seal(stream, _) = self.rules.up(topic) {
+            self.withheld.insert(stream.clone());
+        }
+    }
+
+    /// What there is to seal of a message; `None` where it goes on in clear, by a rule that says so or because there
+    /// is nothing in it. Here alone it is decided that something does.
+    fn judge<'a>(
+        &self,
+        rules: &'a Rules,
+        packet: &Packet,
+        publish: &Publish<'a>,
         topic: &str,
-    ) -> Result<Option<(Vec<u8>, bool)>, Kept> {
-        match self.rules.up(topic) {
+    ) -> Result<Option<Draft<'a>>, Kept> {
+        match rules.up(topic) {
             Act::Pass => Ok(None),
             Act::Seal(..) if publish.clears() => Ok(None),
+            Act::Seal(stream, _) if self.withheld.contains(stream) => {
+                Err(Kept::ForNow(because::WITHHELD))
+            }
             Act::Seal(stream, fields) => {
                 let growth = Field::growth_of(fields, publish.payload.len());
                 let topic = self.fits(packet.bytes.len() + growth, topic)?;
-                let sealing = (stream, fields);
-                let sealed = seal(&*self.sealing, sealing, &topic, publish.payload).await?;
-                Ok(Some((sealed, fields.is_empty())))
+                Ok(Some(Draft::new((stream, fields), topic, publish.payload)?))
             }
             Act::NoRule => Err(Kept::ForGood(because::NO_RULE, reason::NOT_AUTHORIZED)),
             Act::OpenOnly => Err(Kept::ForGood(because::OPEN_ONLY, reason::NOT_AUTHORIZED)),

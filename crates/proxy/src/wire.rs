@@ -7,6 +7,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 use crate::fields::Malformed;
+use crate::flow::HeldBack;
 use crate::packet::{Head, PUBLISH, START_MAX, id_at_start};
 
 /// Room for what is read at once.
@@ -46,9 +47,19 @@ impl Packet {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Incoming {
     Packet(Packet),
-    /// A message in a packet with more bytes than are taken, which are thrown away as they come: its QoS, and the
-    /// number by which it wants to be acknowledged.
-    Oversized(u8, Option<u16>),
+    /// A message in a packet with more bytes than are taken, which are thrown away as they come: how it wants to be
+    /// acknowledged.
+    Oversized(HeldBack),
+}
+
+impl Incoming {
+    /// How many bytes of it are there.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Packet(packet) => packet.bytes.len(),
+            Self::Oversized(..) => 0,
+        }
+    }
 }
 
 /// Why nothing more is read.
@@ -87,6 +98,11 @@ impl<R: AsyncRead + Unpin> PacketReader<R> {
         }
     }
 
+    /// Whether more may be read before what is there is taken out.
+    pub(crate) fn has_room(&self) -> bool {
+        self.bytes.len() < READ_BYTES
+    }
+
     /// What it reads from.
     pub(crate) fn wire(&mut self) -> &mut R {
         &mut self.wire
@@ -121,7 +137,11 @@ impl<R: AsyncRead + Unpin> PacketReader<R> {
         }
         let id = id_at_start(head.first, self.bytes.get(head.len..).unwrap_or_default())?;
         self.left = whole;
-        Ok(Some(Incoming::Oversized(head.first >> 1 & 3, id)))
+        Ok(Some(Incoming::Oversized(HeldBack {
+            qos: head.first >> 1 & 3,
+            id,
+            comes_again: head.first & 8 == 8,
+        })))
     }
 
     /// Waits until more bytes are there. Nothing is lost where it is given up.

@@ -402,41 +402,6 @@ async fn several_are_sealed_in_their_order_or_none() {
     assert_eq!(told[0].len(), long.len() - 1);
 }
 
-/// They would wait for the same silence one after another.
-#[tokio::test]
-async fn who_waits_to_seal_while_the_bus_is_silent_hears_of_it_with_the_others() {
-    let rig = Rig::small();
-    let (alice, stream, _, _joined) = pair(&rig).await;
-    drop((alice, stream));
-    let time = Time::new();
-    // Silent at first, until all are there, and away then.
-    let asked = Arc::new(AtomicUsize::new(usize::MAX / 2));
-    let counted = asked.clone();
-    let meddler = Meddler::ground(move |_, _| match counted.fetch_add(1, Ordering::SeqCst) {
-        0..50 => Manner::Mute,
-        50..1_000_000 => Manner::Fail,
-        _ => Manner::Honest,
-    });
-    let ground = Ground {
-        clock: time.ground().clock,
-        ..meddler
-    };
-    let stream = crate::rig::open(&rig.on("alice", ground).await).await;
-    let _first = seal(&stream, None, "first").await;
-    time.pass(60_000);
-    asked.store(0, Ordering::SeqCst);
-    let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..600 {
-        let stream = stream.clone();
-        tasks.spawn(async move { stream.seal_all(&[(None, b"x"), (None, b"y")]).await });
-    }
-    while let Some(sealed) = tasks.join_next().await {
-        assert!(sealed.unwrap().unwrap_err().is_bus_away());
-    }
-    let asked = asked.load(Ordering::SeqCst);
-    assert!(asked < 100, "the bus was asked {asked} times");
-}
-
 /// A transaction that fails seals nothing, and what is sealed next has numbers of its own.
 #[tokio::test]
 async fn where_the_store_fails_nothing_is_sealed_and_no_number_is_used_twice() {

@@ -1,8 +1,10 @@
 //! A proxy between clients and a broker: packets by hand on both sides, and real ones.
 #![cfg(test)]
 
+mod bursts;
 mod bytes;
 mod clients;
+mod handshakes;
 mod hostile;
 mod opening;
 mod real;

@@ -2,7 +2,7 @@
 
 use sealcast_proxy::Exception::{Dropped, Refused};
 
-use crate::rig::{BOTH, Peer, Rig, Version, packet, publish};
+use crate::rig::{BOTH, Broker, Peer, RULES, Rig, Version, packet, publish};
 use crate::toy::envelope;
 
 /// The acknowledgement of a message that was refused, for its QoS.
@@ -86,22 +86,38 @@ fn fault_19_what_will_never_be_sealed_is_refused_and_the_next_message_is_served(
     }
 }
 
-/// The client has the message still.
+/// The client has the message still, and sends it again over its next connection.
 #[test]
-fn fault_19_what_cannot_be_sealed_now_ends_the_connection() {
+fn fault_19_what_cannot_be_sealed_now_is_not_acknowledged_and_other_topics_go_on() {
     for version in BOTH {
         for qos in [1, 2] {
-            let (rig, mut client, mut server) = Rig::joined(version);
-            rig.toy.fails("bus.failed", false);
-            client.send(&publish(version, 0, "plant/7", 0, &[], b"in clear"));
+            let broker = Broker::new();
+            let rig = Rig::new(RULES, broker.port());
+            let (mut client, mut server) = rig.join(&broker, version);
+            rig.toy.fails_with(b"first", "bus.failed", false);
+            client.send(&publish(version, 0, "plant/7", 0, &[], b"first"));
             nothing_before(&mut server, &mut client);
-            client.send(&publish(version, qos << 1, "plant/7", 9, &[], b"in clear"));
+            client.send(&publish(version, qos << 1, "plant/7", 9, &[], b"first"));
+            rig.counts_in_the_end(Refused, "bus.failed", 2);
+            // Another of the stream could be sealed, and would overtake it.
+            client.send(&publish(version, qos << 1, "gateway/7", 10, &[], b"second"));
+            let other = publish(version, qos << 1, "clear/7", 11, &[], b"other");
+            client.send(&other);
+            assert_eq!(server.packet(), other, "nothing went before");
+            assert_eq!(rig.count(Refused, "proxy.withheld"), 1);
+            // Once it can be sealed, the client is told to send it again.
+            *rig.toy.fault.lock().unwrap() = None;
             if version == Version::Five {
                 assert_eq!(client.packet(), packet(0xe0, &[0x89]), "busy");
             }
             client.closed();
             server.closed();
-            assert_eq!(rig.count(Refused, "bus.failed"), 2);
+            let (mut client, mut server) = rig.join(&broker, version);
+            let first = qos << 1 | 8;
+            client.send(&publish(version, first, "plant/7", 9, &[], b"first"));
+            let sealed = envelope("boiler", "plant/7", b"first");
+            let sealed = publish(version, first, "plant/7", 9, &[], &sealed);
+            assert_eq!(server.packet(), sealed);
         }
     }
 }

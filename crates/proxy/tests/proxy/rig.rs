@@ -163,6 +163,16 @@ impl Rig {
         ended.expect("the proxy ends").unwrap();
     }
 
+    /// Waits until something was done so often.
+    pub(crate) fn counts_in_the_end(&self, exception: Exception, code: &str, count: u64) {
+        let begun = Instant::now();
+        while self.count(exception, code) != count {
+            let so_far = self.count(exception, code);
+            assert!(begun.elapsed() < WITHIN, "{so_far} of {count}: {code}");
+            sleep(Duration::from_millis(1));
+        }
+    }
+
     /// How often something was done with a message for some reason.
     pub(crate) fn count(&self, exception: Exception, code: &str) -> u64 {
         let all = self.counts.exceptions();

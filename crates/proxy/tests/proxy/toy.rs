@@ -1,9 +1,14 @@
 //! Sealing for tests: what it makes hides nothing from anybody who knows how, but shows no eight bytes of what was in it.
 
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use sealcast::{DataTopic, Name};
-use sealcast_proxy::{NotOpened, NotSealed, OpenFuture, Opening, SealFuture, Sealing, Unopened};
+use sealcast::{Arrival, DataTopic, Name};
+use sealcast_proxy::{
+    NotOpened, NotSealed, OpenFuture, Opening, SealFuture, Sealing, Unopened, Waiting,
+};
+use tokio::sync::watch;
 
 const MAGIC: &[u8] = b"toy envelope";
 /// Between the records of one envelope.
@@ -12,9 +17,14 @@ pub(crate) const NEXT: u8 = 0x1e;
 /// Seals and opens; or says why it does not.
 #[derive(Debug, Default)]
 pub(crate) struct Toy {
-    pub(crate) fault: Mutex<Option<NotSealed>>,
+    /// Of messages that begin with something.
+    pub(crate) fault: Mutex<Option<(&'static [u8], NotSealed)>>,
     /// Whether nothing can be looked at now.
     pub(crate) is_away: Arc<Mutex<bool>>,
+    /// Whether it tells what comes again from what is new.
+    pub(crate) remembers: AtomicBool,
+    /// Tells openings that something has changed.
+    pub(crate) news: watch::Sender<u64>,
 }
 
 /// The envelope of a payload, bound to a stream and a topic.
@@ -38,7 +48,18 @@ pub(crate) fn payload(stream: &str, topic: &str, bytes: &[u8]) -> Option<Vec<u8>
 
 impl Toy {
     pub(crate) fn fails(&self, code: &'static str, is_lasting: bool) {
-        *self.fault.lock().unwrap() = Some(NotSealed { code, is_lasting });
+        self.fails_with(b"", code, is_lasting);
+    }
+
+    /// For messages that begin with something.
+    pub(crate) fn fails_with(&self, of: &'static [u8], code: &'static str, is_lasting: bool) {
+        *self.fault.lock().unwrap() = Some((of, NotSealed { code, is_lasting }));
+    }
+
+    /// Nothing that could not be looked at can be, or all can again.
+    pub(crate) fn goes_away(&self, is_away: bool) {
+        *self.is_away.lock().unwrap() = is_away;
+        self.news.send_modify(|count| *count += 1);
     }
 }
 
@@ -46,32 +67,49 @@ impl Sealing for Toy {
     fn seal<'a>(
         &'a self,
         stream: &'a Name,
-        topic: &'a DataTopic,
-        payload: &'a [u8],
+        messages: &'a [(&'a DataTopic, &'a [u8])],
     ) -> SealFuture<'a> {
         Box::pin(async move {
-            match *self.fault.lock().unwrap() {
-                Some(fault) => Err(fault),
-                None => Ok(envelope(stream.as_str(), topic.as_str(), payload)),
-            }
+            let fault = *self.fault.lock().unwrap();
+            let sealed = messages.iter().map(|(topic, payload)| match fault {
+                Some((only, fault)) if payload.starts_with(only) => Err(fault),
+                _ => Ok(envelope(stream.as_str(), topic.as_str(), payload)),
+            });
+            sealed.collect()
         })
     }
 
+    fn can_seal<'a>(&'a self, _: &'a Name) -> Waiting<'a, bool> {
+        let is_well = self.fault.lock().unwrap().is_none();
+        Box::pin(async move { is_well })
+    }
+
     fn opening(&self, stream: &Name) -> Box<dyn Opening> {
-        Box::new(ToyOpening(stream.clone(), Arc::clone(&self.is_away)))
+        Box::new(ToyOpening {
+            stream: stream.clone(),
+            is_away: Arc::clone(&self.is_away),
+            news: self.news.subscribe(),
+            opened: self.remembers.load(Ordering::Relaxed).then(HashSet::new),
+        })
     }
 }
 
-struct ToyOpening(Name, Arc<Mutex<bool>>);
+struct ToyOpening {
+    stream: Name,
+    is_away: Arc<Mutex<bool>>,
+    news: watch::Receiver<u64>,
+    /// What it opened, which is a replay if it comes again.
+    opened: Option<HashSet<Vec<u8>>>,
+}
 
 impl Opening for ToyOpening {
     fn open<'a>(
         &'a mut self,
         topic: &'a DataTopic,
         envelope: &'a [u8],
-        _is_retained: bool,
+        arrival: Arrival,
     ) -> OpenFuture<'a> {
-        let opened = payload(self.0.as_str(), topic.as_str(), envelope);
+        let opened = payload(self.stream.as_str(), topic.as_str(), envelope);
         let records = opened.map(|all| {
             all.split(|byte| *byte == NEXT)
                 .map(<[u8]>::to_vec)
@@ -83,7 +121,7 @@ impl Opening for ToyOpening {
             .strip_prefix(MAGIC)
             .and_then(|rest| rest.strip_prefix(b"other"))
             .is_some_and(|rest| rest.starts_with(other.as_bytes()));
-        let is_away = *self.1.lock().unwrap();
+        let is_away = *self.is_away.lock().unwrap();
         let fault = NotOpened {
             code: "toy.not-opened",
             why: match (is_away, is_sealed) {
@@ -93,6 +131,14 @@ impl Opening for ToyOpening {
             },
         };
         let records = records.filter(|_| !is_away);
+        let is_opened = records.is_some() && arrival == Arrival::Live;
+        let opened = self.opened.as_mut().filter(|_| is_opened);
+        let is_new = opened.is_none_or(|opened| opened.insert(envelope.to_vec()));
+        let records = records.filter(|_| is_new);
         Box::pin(async move { records.ok_or(fault) })
+    }
+
+    fn changed(&mut self) -> Waiting<'_, ()> {
+        Box::pin(async move { self.news.changed().await.unwrap() })
     }
 }

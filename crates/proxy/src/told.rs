@@ -1,0 +1,72 @@
+//! What the two directions of a connection tell one another.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Pings that may be on their way: who sends more than that does not listen.
+const PINGS_MAX: usize = 4096;
+
+/// What the broker said when the client connected, and what it was asked since.
+#[derive(Debug)]
+pub(crate) struct Told {
+    /// The most bytes of a packet that it takes.
+    packet_max: AtomicU32,
+    /// By when it has to hear of the client, in seconds; 0 where it need not.
+    keep_alive: AtomicU32,
+    /// Who asked whether it is there, in the order of its answers.
+    pings: Mutex<VecDeque<Asker>>,
+}
+
+/// Who asks a broker whether it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asker {
+    Client,
+    Proxy,
+}
+
+impl Told {
+    pub(crate) fn new(keep_alive: u16) -> Self {
+        Self {
+            packet_max: AtomicU32::new(u32::MAX),
+            keep_alive: AtomicU32::new(keep_alive.into()),
+            pings: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn tell(&self, packet_max: Option<u32>, keep_alive: Option<u16>) {
+        if let Some(packet_max) = packet_max {
+            self.packet_max.store(packet_max, Ordering::Relaxed);
+        }
+        if let Some(keep_alive) = keep_alive {
+            self.keep_alive.store(keep_alive.into(), Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn packet_max(&self) -> usize {
+        usize::try_from(self.packet_max.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
+    }
+
+    /// By when the broker has to hear of the client, if it has to.
+    pub(crate) fn keep_alive(&self) -> Option<Duration> {
+        let seconds = self.keep_alive.load(Ordering::Relaxed);
+        (seconds > 0).then(|| Duration::from_secs(seconds.into()))
+    }
+
+    /// Notes that the broker is asked; `false` where it was too often.
+    pub(crate) fn asks(&self, asker: Asker) -> bool {
+        let mut pings = self.pings();
+        pings.push_back(asker);
+        pings.len() <= PINGS_MAX
+    }
+
+    /// For whom an answer is.
+    pub(crate) fn answered(&self) -> Asker {
+        self.pings().pop_front().unwrap_or(Asker::Client)
+    }
+
+    fn pings(&self) -> MutexGuard<'_, VecDeque<Asker>> {
+        self.pings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
