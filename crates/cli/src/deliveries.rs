@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sealcast::{Delivery, Parked, Reason, State};
+use sealcast::{Delivery, Lent, Parked, Reason, State};
 use sealcast_agent::{DeliveryLine, base64_of, parked_code, reason_code, state_code};
 
 use crate::context::Names;
@@ -66,6 +66,15 @@ impl<'a> Printer<'a> {
             Some(payload) => self.ui.data(payload),
             None => Ok(()),
         }
+    }
+
+    /// As [`print`](Self::print), for a record that was opened and need not be copied.
+    pub(crate) fn print_lent(&mut self, lent: &Lent<'_>, bar: &Bar) -> Result<(), CommandError> {
+        if self.ui.is_json() {
+            return self.print(&lent.to_delivery(), bar);
+        }
+        self.messages += 1;
+        self.ui.data(lent.payload())
     }
 
     /// Counts what was not opened; what waits is counted when all is over.

@@ -32,6 +32,30 @@ pub struct Delivery {
     pub parked: Parked,
 }
 
+/// A record that was opened, where it lies; made by [`Reader::lend`](crate::Reader::lend).
+pub struct Lent<'a>(pub(crate) OpenedRecord<'a>);
+
+impl Lent<'_> {
+    /// What was published.
+    #[inline]
+    pub fn payload(&self) -> &[u8] {
+        self.0.record.payload
+    }
+
+    /// A copy of it, with all that is known of it.
+    #[inline]
+    pub fn to_delivery(&self) -> Delivery {
+        Delivery::of_record(&self.0)
+    }
+}
+
+/// Shows what a delivery shows.
+impl fmt::Debug for Lent<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Lent").field(&self.to_delivery()).finish()
+    }
+}
+
 /// What was published. Wiped when dropped; reads as a slice of bytes.
 ///
 /// ```

@@ -133,7 +133,7 @@ pub use backup::{Backup, BackupState};
 pub use buses::{check as check_bus, setup as setup_bus};
 #[doc(hidden)]
 pub use clock::Clock;
-pub use delivery::{Delivery, Payload, Reason, State};
+pub use delivery::{Delivery, Lent, Payload, Reason, State};
 pub use devices::{Applicant, DeviceInfo, StreamOutcome};
 pub use doctor::Finding;
 pub use error::Error;

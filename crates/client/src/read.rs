@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use sealcast_bus::{BusError, Item, Offset, Topic};
 use sealcast_crypto::leaving_no_trace;
-use sealcast_engine::{Alarm, Allowed, Event, Events, Lineage, Mode, Reader as Machine};
+use sealcast_engine::{
+    Alarm, Allowed, Event, Events, Lineage, Mode, OpenedRecord, Reader as Machine,
+};
 use sealcast_protocol::{DeviceId, EnvelopeHash, Interval};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
 use crate::asking::Asking;
 use crate::core::{Core, READ_BYTES};
 use crate::damage::{behind_damage, read_past};
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, Lent};
 use crate::error::Error;
 use crate::parking::Lot;
 use crate::place::Place;
@@ -129,6 +131,13 @@ impl Reader {
                 self.is_done = true;
             }
         }
+    }
+
+    /// Lends the next delivery if it is a record of a frame that is open already. It is not copied, so this is
+    /// faster than [`next`](Self::next), which is to be asked where this has none.
+    #[inline]
+    pub fn lend(&mut self) -> Option<Lent<'_>> {
+        next_record(self.scan.asking.as_deref(), &mut self.scan.ready).map(Lent)
     }
 
     /// The interval that is read.
@@ -393,13 +402,20 @@ pub(crate) fn next_delivery(
     asking: Option<&Asking>,
     events: &mut Events,
 ) -> Option<Delivery> {
-    if let Some(opened) = events.poll_record() {
-        if let Some(asking) = asking {
-            asking.opened(opened.header.session, opened.header.position);
-        }
+    if let Some(opened) = next_record(asking, events) {
         return Some(Delivery::of_record(&opened));
     }
     next_other(core, asking, events)
+}
+
+/// As [`next_delivery`], where what comes next is a record.
+#[inline]
+fn next_record<'a>(asking: Option<&Asking>, events: &'a mut Events) -> Option<OpenedRecord<'a>> {
+    let opened = events.poll_record()?;
+    if let Some(asking) = asking {
+        asking.opened(opened.header.session, opened.header.position);
+    }
+    Some(opened)
 }
 
 /// As [`next_delivery`], where what comes next is no record.

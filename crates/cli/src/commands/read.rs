@@ -9,9 +9,6 @@ use crate::error::{CommandError, Outcome};
 use crate::time::{TimeArg, interval};
 use crate::ui::Ui;
 
-/// How many deliveries pass between two looks at the progress bar.
-const BAR_EVERY: u64 = 256;
-
 /// Read what was published, then end
 ///
 /// Prints each message that opens, and a newline. What does not open is summed up on stderr, and
@@ -50,8 +47,8 @@ pub(crate) async fn run(
     let bar = ui.bar(Some(reader.progress().1), io::stdout().is_terminal());
     let (mut told, mut damage): (u64, _) = (0, None);
     loop {
-        let delivery = match reader.next().await {
-            Ok(Some(delivery)) => delivery,
+        match reader.next().await {
+            Ok(Some(delivery)) => printer.print(&delivery, &bar)?,
             Ok(None) => break,
             // What lies behind the damage is read all the same.
             Err(error @ Error::Bus(BusError::Damaged { .. })) => {
@@ -59,13 +56,14 @@ pub(crate) async fn run(
                 continue;
             }
             Err(error) => return Err(error.into()),
-        };
-        printer.print(&delivery, &bar)?;
-        told += 1;
-        if told.is_multiple_of(BAR_EVERY) {
-            let (seen, total) = reader.progress();
-            bar.set(seen, total);
         }
+        told += 1;
+        while let Some(lent) = reader.lend() {
+            printer.print_lent(&lent, &bar)?;
+            told += 1;
+        }
+        let (seen, total) = reader.progress();
+        bar.set(seen, total);
     }
     bar.clear();
     ui.flush()?;

@@ -63,6 +63,43 @@ async fn twenty_thousand_records_arrive_in_order_with_times_of_their_own() {
     assert!(all.is_sorted_by_key(|of| of.time));
 }
 
+/// What is lent is what would have been delivered next, and nothing else is lent.
+#[tokio::test]
+async fn records_are_lent_in_their_place_between_those_that_are_delivered() {
+    let rig = Rig::new();
+    let stream = kitchen(&rig.home("alice").await).await;
+    for frame in 0..3 {
+        let mut publisher = stream.publisher().await.unwrap();
+        for text in texts(&format!("{frame}/"), 100) {
+            publisher.send(text.as_bytes()).await.unwrap();
+        }
+        publisher.finish().await.unwrap();
+    }
+    let first = rig.data(&stream).await[0].clone();
+    rig.inject(&stream, b"no envelope").await;
+    rig.inject(&stream, &first).await;
+    say(&stream, "last").await;
+
+    let all = deliveries(&stream).await;
+    let mut reader = stream.read(Interval::ALL).await.unwrap();
+    assert!(reader.lend().is_none());
+    let (mut told, mut lent) = (Vec::new(), 0);
+    while let Some(delivery) = reader.next().await.unwrap() {
+        told.push(delivery);
+        while let Some(record) = reader.lend() {
+            let copy = record.to_delivery();
+            assert_eq!(copy.payload.as_deref(), Some(record.payload()));
+            assert!(!format!("{record:?}").contains("0/1"));
+            told.push(copy);
+            lent += 1;
+        }
+    }
+    assert_eq!(told, all);
+    assert!(lent >= 3 * 99, "{lent}");
+    let states: Vec<_> = all[300..].iter().map(|of| of.state).collect();
+    assert_eq!(states, [State::Rejected, State::Replay, State::Opened]);
+}
+
 #[tokio::test]
 async fn many_tasks_publish_on_one_stream_in_one_order() {
     let rig = Rig::new();
