@@ -77,7 +77,7 @@ const TABLE: &[Row] = &[
     ]),
     row("sealcast-keynode", &["sealcast"], &["thiserror", "tracing"]),
     row("sealcast-cli", &[
-        "sealcast", "sealcast-agent", "sealcast-proxy", "sealcast-keynode", "sealcast-store",
+        "sealcast", "sealcast-agent", "sealcast-heap", "sealcast-proxy", "sealcast-keynode", "sealcast-store",
         "sealcast-bus", "sealcast-bus-mqtt", "sealcast-bus-amqp", "sealcast-bus-nats",
         "sealcast-bus-postgres",
     ], &[
@@ -101,6 +101,7 @@ const TABLE: &[Row] = &[
         "sealcast-engine", "sealcast-protocol", "sealcast-proxy", "sealcast-store",
     ], &["arbitrary", "peak_alloc", "rand_core", "rusqlite", "serde_json", "tempfile", "tokio"]),
     row("sealcast-crash", &[], &["rusqlite"]),
+    row("sealcast-heap", &[], &["libc"]),
     row("sealcast-brokers", &[], &["async-nats", "rustix", "tempfile", "tokio"]),
     row("sealcast-traces", &[], &["base64", "rustix"]),
     row("sealcast-bench", EVERY, &[

@@ -32,10 +32,10 @@ const LINTS: &[&str] = &[
 /// Crates that the compiler itself keeps from clocks, files and sockets.
 const WITHOUT_STD: &[&str] = &["protocol", "engine"];
 
-/// The one crate that may hold unsafe code, since a file system of SQLite cannot be written without.
-/// It has every lint of the workspace, and denies what the others forbid, so that the module that
-/// needs it has to say so. Only tests name it.
-const WITH_UNSAFE: &str = "crates/crash/Cargo.toml";
+/// The crates that may hold unsafe code, since neither a file system of SQLite, which is for tests, nor a
+/// call of the C library can be written without. They have every lint of the workspace, and deny what the
+/// others forbid, so that the code that needs it has to say so.
+const WITH_UNSAFE: &[&str] = &["crates/crash/Cargo.toml", "crates/heap/Cargo.toml"];
 const UNSAFE_DENIED: &str = "unsafe_code = \"deny\"";
 
 /// Reads the root manifest and those of the crates.
@@ -45,7 +45,7 @@ pub(crate) fn check(tree: &Tree) -> Vec<Finding> {
     for (path, text) in tree.files() {
         let below = path.starts_with("crates/") || path.starts_with("xtask/");
         if below && path.ends_with("/Cargo.toml") {
-            let lints = (path == WITH_UNSAFE).then(|| own_lints(root_text));
+            let lints = WITH_UNSAFE.contains(&path).then(|| own_lints(root_text));
             findings.extend(member(path, text, lints));
         }
     }

@@ -34,6 +34,7 @@ use crate::ui::Ui;
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
+    sealcast_heap::share_one_heap();
     let given: Vec<OsString> = std::env::args_os().collect();
     let cli = match Cli::try_parse_from(&given) {
         Ok(cli) => cli,

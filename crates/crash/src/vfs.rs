@@ -1,4 +1,4 @@
-//! Between SQLite and its own file system. All the unsafe code of the workspace.
+//! Between SQLite and its own file system. All the unsafe code of the tests.
 //!
 //! SQLite hands each file a piece of memory as large as its file system asks for. Ours asks for room
 //! for a [`Shim`] and for a file of the system's own behind it, and passes every call on to that one.
