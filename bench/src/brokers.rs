@@ -4,7 +4,7 @@ mod amqp;
 mod clear;
 mod delay;
 mod link;
-mod mqtt;
+pub(crate) mod mqtt;
 mod nats;
 mod postgres;
 mod round;

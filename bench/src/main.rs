@@ -2,7 +2,8 @@
 //! `RESULTS.md` and `results.svg`, and fails when something is slower or larger than promised. Each
 //! section is shown as soon as it is measured; how far the longer ones are is told on standard error.
 //!
-//! `flood N` sends so many messages through NATS instead, checks that all arrive, and writes `FLOOD.md`.
+//! `flood N` sends so many messages through NATS instead, checks that all arrive, and writes `FLOOD.md`. `crowd SECONDS` has a thousand MQTT
+//! clients publish through one proxy, and writes `CROWD.md`.
 //! `--help` says how it is called. With names of sections as arguments it measures and prints these alone, and writes nothing. With
 //! `--glance` it does next to nothing of everything: figures mean nothing then, and none can fail.
 
@@ -10,6 +11,7 @@ mod brokers;
 mod clear;
 mod clock;
 mod contest;
+mod crowd;
 mod flood;
 mod floors;
 mod grants;
@@ -91,6 +93,10 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         [name, messages] if name == flood::FLOOD => {
             show(&flood::run(messages.parse()?)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        [name, seconds] if name == crowd::CROWD => {
+            show(&crowd::run(&runtime, seconds.parse()?)?);
             Ok(ExitCode::SUCCESS)
         }
         [name, arguments @ ..] if name == brokers::CLIENT => {
@@ -190,9 +196,11 @@ fn help() -> String {
          server, `linked`, `each` and `delay` start NATS, PostgreSQL, RabbitMQ and mosquitto, which \
          `cargo xtask tools` installs; `linked` takes root and iproute2\n\
          {COMMAND} -- {GLANCE} [SECTION...]\n    does next to nothing of it; no figure means anything\n\
-         {COMMAND} -- {} N\n    sends N messages through NATS and checks that all arrive",
+         {COMMAND} -- {} N\n    sends N messages through NATS and checks that all arrive\n\
+         {COMMAND} -- {} SECONDS\n    has a thousand MQTT clients publish through one proxy, and without it",
         SECTIONS.join(" "),
-        flood::FLOOD
+        flood::FLOOD,
+        crowd::CROWD
     )
 }
 

@@ -53,6 +53,7 @@ fn help_names_every_section_and_measures_nothing() {
     for word in [
         "--glance",
         "flood N",
+        "crowd SECONDS",
         "nats-syncing",
         "linked",
         "delay",

@@ -15,15 +15,15 @@ const CONNECT: u8 = 0x10;
 const WELCOME: u8 = 0x20;
 /// With QoS 1.
 const PUBLISH: u8 = 0x32;
-const PUBLISHED: u8 = 0x40;
+pub(crate) const PUBLISHED: u8 = 0x40;
 const SUBSCRIBE: u8 = 0x82;
 const SUBSCRIBED: u8 = 0x90;
 const GONE: u8 = 0xe0;
 /// Bytes that are gathered before they are written.
 const ROOM: usize = 64 << 10;
 
-type Reading = BufReader<OwnedReadHalf>;
-type Writing = BufWriter<OwnedWriteHalf>;
+pub(crate) type Reading = BufReader<OwnedReadHalf>;
+pub(crate) type Writing = BufWriter<OwnedWriteHalf>;
 
 /// Publishes messages, with several on their way.
 pub(crate) struct Publisher {
@@ -38,8 +38,8 @@ pub(crate) struct Publisher {
 
 impl Publisher {
     /// With so many messages on their way at once.
-    pub(crate) async fn open(place: &Place, waiting_max: usize) -> anyhow::Result<Self> {
-        let (mut reading, writing) = connect(place, "clear-publisher").await?;
+    pub(super) async fn open(place: &Place, waiting_max: usize) -> anyhow::Result<Self> {
+        let (mut reading, writing) = connect(&place.url, "clear-publisher", ROOM).await?;
         let room = Arc::new(Semaphore::new(waiting_max));
         let acknowledged = room.clone();
         let hearing = tokio::spawn(async move {
@@ -63,12 +63,7 @@ impl Publisher {
         for message in super::packed(&batch, 0) {
             self.take_room().await?.forget();
             self.number = self.number.checked_add(1).unwrap_or(1);
-            let topic = self.topic.as_bytes();
-            let head = 2 + topic.len() + 2;
-            start(&mut self.writing, PUBLISH, head + message.len()).await?;
-            text(&mut self.writing, topic).await?;
-            self.writing.write_all(&self.number.to_be_bytes()).await?;
-            self.writing.write_all(&message).await?;
+            publish(&mut self.writing, &self.topic, self.number, &message).await?;
         }
         Ok(self.writing.flush().await?)
     }
@@ -105,12 +100,17 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub(crate) async fn open(place: &Place) -> anyhow::Result<Self> {
-        let (mut reading, mut writing) = connect(place, "clear-reader").await?;
-        let topic = place.name.as_bytes();
-        start(&mut writing, SUBSCRIBE, 2 + 2 + topic.len() + 1).await?;
+    pub(super) async fn open(place: &Place) -> anyhow::Result<Self> {
+        Self::subscribe(&place.url, &place.name).await
+    }
+
+    /// Follows a topic filter at an address.
+    pub(crate) async fn subscribe(address: &str, filter: &str) -> anyhow::Result<Self> {
+        let (mut reading, mut writing) = connect(address, "clear-reader", ROOM).await?;
+        let filter = filter.as_bytes();
+        start(&mut writing, SUBSCRIBE, 2 + 2 + filter.len() + 1).await?;
         writing.write_all(&[0, 1]).await?;
-        text(&mut writing, topic).await?;
+        text(&mut writing, filter).await?;
         writing.write_all(&[1]).await?;
         writing.flush().await?;
         let (kind, _) = packet(&mut reading).await?;
@@ -133,13 +133,18 @@ impl Reader {
     }
 }
 
-async fn connect(place: &Place, client: &str) -> anyhow::Result<(Reading, Writing)> {
-    let stream = TcpStream::connect(&place.url).await?;
+/// Connects, with so much room for what comes and for what goes.
+pub(crate) async fn connect(
+    address: &str,
+    client: &str,
+    room: usize,
+) -> anyhow::Result<(Reading, Writing)> {
+    let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let (reading, writing) = stream.into_split();
     let (mut reading, mut writing) = (
-        BufReader::with_capacity(ROOM, reading),
-        BufWriter::with_capacity(ROOM, writing),
+        BufReader::with_capacity(room, reading),
+        BufWriter::with_capacity(room, writing),
     );
     start(&mut writing, CONNECT, 10 + 2 + client.len()).await?;
     text(&mut writing, b"MQTT").await?;
@@ -150,6 +155,20 @@ async fn connect(place: &Place, client: &str) -> anyhow::Result<(Reading, Writin
     let (kind, welcome) = packet(&mut reading).await?;
     ensure!(kind == WELCOME && welcome == [0, 0], "not let in");
     Ok((reading, writing))
+}
+
+/// Writes a message, without flushing.
+pub(crate) async fn publish(
+    writing: &mut Writing,
+    topic: &str,
+    number: u16,
+    message: &[u8],
+) -> anyhow::Result<()> {
+    let head = 2 + topic.len() + 2;
+    start(writing, PUBLISH, head + message.len()).await?;
+    text(writing, topic.as_bytes()).await?;
+    writing.write_all(&number.to_be_bytes()).await?;
+    Ok(writing.write_all(message).await?)
 }
 
 async fn text(writing: &mut Writing, text: &[u8]) -> anyhow::Result<()> {
@@ -177,7 +196,7 @@ async fn start(writing: &mut Writing, kind: u8, length: usize) -> anyhow::Result
 }
 
 /// The next packet: its first byte, and what follows its head.
-async fn packet(reading: &mut Reading) -> anyhow::Result<(u8, Vec<u8>)> {
+pub(crate) async fn packet(reading: &mut Reading) -> anyhow::Result<(u8, Vec<u8>)> {
     let kind = reading.read_u8().await?;
     let (mut length, mut shift) = (0, 0);
     loop {
