@@ -10,8 +10,9 @@ use crate::fields::Malformed;
 use crate::flow::HeldBack;
 use crate::packet::{Head, PUBLISH, START_MAX, id_at_start};
 
-/// Room for what is read at once.
+/// Room for what is read at once, and for the first of it: most connections are silent, and most packets short.
 const READ_BYTES: usize = 16 << 10;
+const FIRST_BYTES: usize = 1 << 10;
 
 /// Whatever a connection runs over.
 pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -86,6 +87,8 @@ pub(crate) struct PacketReader<R> {
     packet_max: usize,
     /// Bytes of one that was too large, which are still to come.
     left: usize,
+    /// The last time as much came as there was room for.
+    was_full: bool,
 }
 
 impl<R: AsyncRead + Unpin> PacketReader<R> {
@@ -95,6 +98,7 @@ impl<R: AsyncRead + Unpin> PacketReader<R> {
             bytes: BytesMut::new(),
             packet_max,
             left: 0,
+            was_full: false,
         }
     }
 
@@ -150,10 +154,16 @@ impl<R: AsyncRead + Unpin> PacketReader<R> {
             // What it held may be large, and somebody's message.
             self.bytes = BytesMut::new();
         }
-        self.bytes.reserve(READ_BYTES);
+        self.bytes.reserve(match self.was_full {
+            true => READ_BYTES,
+            false => FIRST_BYTES,
+        });
         match self.wire.read_buf(&mut self.bytes).await {
             Ok(0) => Err(ReadFault::Closed),
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                self.was_full = self.bytes.len() == self.bytes.capacity();
+                Ok(())
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
             Err(_) => Err(ReadFault::Closed),
         }
