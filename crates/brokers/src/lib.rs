@@ -11,6 +11,7 @@
 
 mod process;
 mod proxy;
+mod tap;
 
 pub mod mosquitto;
 pub mod nats;
@@ -22,9 +23,16 @@ pub mod rabbitmq;
 
 pub use process::{Process, free_port};
 pub use proxy::Proxy;
+pub use tap::Tap;
 
 /// A Python with the clients of brokers that `vectors/requirements.txt` names, made by `cargo xtask tools`.
 pub const PYTHON: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../../target/python/bin/python"
+);
+
+/// Where the clients of brokers are that `crates/brokers/package.json` names, installed by `cargo xtask tools`, for Node.js.
+pub const NODE_MODULES: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../target/node/node_modules"
 );

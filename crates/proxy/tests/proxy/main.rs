@@ -10,7 +10,6 @@ mod opening;
 mod real;
 mod refusals;
 mod rig;
-mod tap;
 mod tls;
 mod toy;
 mod values;

@@ -3,11 +3,11 @@
 use std::io::{BufRead as _, BufReader, Lines};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
+use sealcast_brokers::Tap;
 use sealcast_brokers::mosquitto::Server;
 use sealcast_traces::Needles;
 
 use crate::rig::{RULES, Rig};
-use crate::tap::Tap;
 use crate::toy::payload;
 
 /// How long a client waits for what must come, in seconds.
