@@ -5,6 +5,8 @@
 mod proxy;
 #[path = "guides/rabbitmq.rs"]
 mod rabbitmq;
+#[path = "guides/start.rs"]
+mod start;
 #[path = "guides/topics.rs"]
 mod topics;
 
