@@ -296,7 +296,7 @@ def exported_keys(body):
         of = (session, device, lane, commitment)
         lines.append(("session", " ".join(part.hex() for part in of)))
         lines += exported_covers(covers, commitment)
-    in_range(order and ascending(order, 65_536))
+    in_range(order and ascending(order, 65_536) and sum(kind == "cover" for kind, _ in lines) <= 131_072)
     return lines
 
 

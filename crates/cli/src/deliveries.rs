@@ -168,11 +168,14 @@ impl<'a> Printer<'a> {
                 quoted(&self.stream)
             ));
         }
-        if self
-            .not_opened
-            .keys()
-            .any(|(state, _)| *state == "rejected")
-        {
+        if has("not-authentic") {
+            hints.push(
+                "whoever gave you keys is false, or the publisher; an alarm names who gave keys"
+                    .to_owned(),
+            );
+        }
+        let mut not_opened = self.not_opened.keys();
+        if not_opened.any(|(state, code)| *state == "rejected" && *code != "not-authentic") {
             hints.push(
                 "somebody writes to this bus who may not publish here, or alters what others \
                  published; `--json` shows which"

@@ -303,6 +303,7 @@ fn kind_of(code: &str) -> Kind {
         "stream.not-joined" | "keys.none" | "request.unknown" => Kind::Missing,
         "file.needs-passphrase" | "file.needs-identity" | "file.needs-lock" => Kind::Usage,
         "file.passphrase-text" | "file.unknown" | "file.other-kind" | "file.exists" => Kind::Usage,
+        "file.not-replaced" => Kind::Usage,
         "keys.too-many" | "file.too-many-recipients" => Kind::Usage,
         "file.wrong-passphrase" | "file.wrong-identity" | "file.damaged" => Kind::Store,
         "file.too-new" | "file.not-ours" | "keys.wrong-root" => Kind::Store,
@@ -333,6 +334,10 @@ fn kind_of(code: &str) -> Kind {
 fn hint_of(code: &str) -> Option<&'static str> {
     Some(match code {
         "home.missing" => "make one with `sealcast init`, or name its folder with `--home DIR`",
+        "home.half-made" => {
+            "name another folder with `--home DIR`, or take `store.key` and `store.db` out of this one: \
+             they open nothing"
+        }
         "home.exists" => "name another folder with `--home DIR`, or use the home that is there",
         "home.needs-passphrase" => "name a file that holds it with `--passphrase-file F`",
         "home.wrong-passphrase" => {
@@ -380,6 +385,7 @@ fn hint_of(code: &str) -> Option<&'static str> {
             "`sealcast keys import` takes keys, and `sealcast restore` makes a home of a backup"
         }
         "file.exists" => "name another file, or replace this one with `--overwrite`",
+        "file.not-replaced" => "name another file",
         "file.wrong-passphrase" => "check which file `--file-passphrase` names",
         "file.wrong-identity" => "check which file `--identity` names",
         "file.damaged" => "use another copy of the file",

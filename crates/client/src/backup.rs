@@ -161,8 +161,14 @@ fn fill(
     let store = SqliteStore::open(draft.join(STORE_FILE), key, Box::new(clock::rng()))?;
     let store = Arc::new(store);
     let vault = Vault(store.clone());
-    vault.fill(records, time)?;
-    vault.settings()?.ok_or(Error::FileNotOurs)?;
+    // What is odd about the records is the file's fault.
+    let not_ours = |error| match matches!(error, Error::Internal(_)) {
+        true => Error::FileNotOurs,
+        false => error,
+    };
+    vault.fill(records, time).map_err(not_ours)?;
+    let settings = vault.settings().map_err(not_ours)?;
+    settings.ok_or(Error::FileNotOurs)?;
     // What is put in place is the one file, without its log.
     Ok(store.purge()?)
 }
@@ -235,5 +241,49 @@ fn is_in_use(error: &io::Error) -> bool {
 impl Drop for Draft {
     fn drop(&mut self) {
         let _: io::Result<()> = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sealcast_bus::BusUrl;
+
+    use super::*;
+    use crate::options::InitOptions;
+
+    /// A backup whose records nobody can use is no backup, and no fault of this program.
+    #[tokio::test]
+    async fn odd_records_are_the_files_fault_and_leave_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (home, again) = (folder.path().join("home"), folder.path().join("again"));
+        let options = InitOptions {
+            name: None,
+            bus: Some(BusUrl::file(&folder.path().join("bus")).unwrap()),
+            passphrase: Passphrase::None,
+        };
+        let home = Home::init(&home, options).await.unwrap();
+        let secret = || SecretBytes::from(b"correct horse".to_vec());
+        let lock = FileLock::passphrase(secret()).danger_with_work_factor(1);
+        let made = home.backup(lock, false).await.unwrap();
+        let lock = FileLock::passphrase(secret()).danger_with_work_factor(1);
+        for (space, id) in [(1, &b"settings"[..]), (3, &[7; 32]), (11, &[7; 32])] {
+            let mut export = made.file.open(&FileKey::Passphrase(secret())).unwrap();
+            if let Export::Home(home) = &mut export {
+                home.records
+                    .retain(|of| (of.space, &of.id[..]) != (space, id));
+                home.records.push(ExportedRecord {
+                    space,
+                    id: id.to_vec(),
+                    value: SecretBytes::from(b"odd".to_vec()),
+                });
+                home.records
+                    .sort_by(|a, b| (a.space, &a.id).cmp(&(b.space, &b.id)));
+            }
+            let file = lock.seal(&export, false).unwrap();
+            let key = FileKey::Passphrase(secret());
+            let refused = Home::restore(&again, &file, key, Passphrase::None).await;
+            assert_eq!(refused.unwrap_err().code(), "file.not-ours", "{space}");
+            assert!(!again.exists());
+        }
     }
 }

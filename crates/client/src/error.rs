@@ -182,6 +182,14 @@ pub enum Error {
     /// There is a file already, and it was not to be replaced; choose another name.
     #[error("there is a file already: {}", .0.display())]
     FileExists(PathBuf),
+    /// The file that is to be replaced is a store, its key or another database; choose another name.
+    #[error("this is {what}, and is not replaced: {}", path.display())]
+    FileNotReplaced {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
     /// The file cannot be written, and is not there; see what the system says.
     #[error("cannot write the file: {}", path.display())]
     FileNotWritten {
@@ -312,6 +320,7 @@ impl Error {
             Self::FileNotOurs => "file.not-ours",
             Self::FileOtherKind(_) => "file.other-kind",
             Self::FileExists(_) => "file.exists",
+            Self::FileNotReplaced { .. } => "file.not-replaced",
             Self::FileNotWritten { .. } => "file.not-written",
             Self::NoKeys => "keys.none",
             Self::ExportTooLarge => "keys.too-many",

@@ -80,6 +80,8 @@ pub enum Sight {
 /// What an envelope says of itself. Whether it is true shows with the stream and its log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnvelopeFacts {
+    /// The topic that stands before it in the stream's log.
+    pub topic: Option<String>,
     /// Version of the format.
     pub version: u8,
     /// Number of the suite.
@@ -134,8 +136,13 @@ pub fn inspect(bytes: &[u8]) -> Sight {
     if bytes.is_empty() {
         return Sight::Nothing;
     }
-    let unknown = match EnvelopeView::parse(bytes) {
-        Ok(envelope) => return Sight::Envelope(facts(bytes, &envelope)),
+    let item = DataItem::split(bytes).and_then(|(topic, envelope)| {
+        let facts = facts(envelope, &EnvelopeView::parse(envelope)?);
+        let topic = (!topic.is_empty()).then(|| topic.to_owned());
+        Ok(EnvelopeFacts { topic, ..facts })
+    });
+    let unknown = match item {
+        Ok(facts) => return Sight::Envelope(facts),
         Err(error) => error,
     };
     let seen = database(bytes)
@@ -151,6 +158,7 @@ fn facts(bytes: &[u8], envelope: &EnvelopeView<'_>) -> EnvelopeFacts {
     let header = envelope.header();
     let [version, suite, ..] = *envelope.header_bytes();
     EnvelopeFacts {
+        topic: None,
         version,
         suite,
         is_frame: header.flags.frame,

@@ -15,8 +15,11 @@ use crate::stream::Stream;
 pub struct ExportedKeys {
     /// The file.
     pub file: SealedFile,
-    /// The interval that they open, and nothing else.
+    /// Outside of this interval they open nothing.
     pub interval: Interval,
+    /// Whether they open all that was asked for of each session. A home that holds less hands over
+    /// what it has.
+    pub is_whole: bool,
     /// Sessions in it.
     pub sessions: usize,
 }
@@ -55,9 +58,12 @@ impl Stream {
         off_thread(move || {
             let sessions = exported(&core.view(), interval);
             let count = sessions.len();
-            if count == 0 {
-                return Err(Error::NoKeys);
-            }
+            let covers = || sessions.iter().flat_map(|of| &of.covers);
+            let from = covers().map(|of| of.interval.from).min();
+            let until = covers().map(|of| of.interval.until).max();
+            let (from, until) = from.zip(until).ok_or(Error::NoKeys)?;
+            let mut each = sessions.iter().map(|of| of.covers.iter());
+            let is_whole = each.all(|mut of| of.any(|of| of.interval == interval));
             let export = Export::Keys(KeyExport {
                 stream: core.id(),
                 owner: core.ticket.owner(),
@@ -66,7 +72,8 @@ impl Stream {
             });
             Ok(ExportedKeys {
                 file: lock.seal(&export, is_armored)?,
-                interval,
+                interval: Interval { from, until },
+                is_whole,
                 sessions: count,
             })
         })
@@ -240,7 +247,8 @@ mod tests {
 
         import(&bob, &wrong).await.unwrap();
         let closed = opened(&bob.stream(&name).await.unwrap()).await;
-        assert_eq!(closed, (vec![State::Rejected], Vec::new()));
+        let told = (vec![State::Rejected], vec![Alarm::MisfitImport(session)]);
+        assert_eq!(closed, told);
         assert_eq!(import(&bob, &right).await.unwrap().new_keys, 1);
         let (states, _) = opened(&bob.stream(&name).await.unwrap()).await;
         assert_eq!(states, [State::Opened]);
@@ -249,6 +257,49 @@ mod tests {
         import(&bob, &whole).await.unwrap();
         let whole = opened(&bob.stream(&name).await.unwrap()).await;
         assert_eq!(whole, (vec![State::Opened], Vec::new()));
+    }
+
+    /// A message that nothing opens has a false sender, or whoever gave the keys is.
+    #[tokio::test]
+    async fn who_gave_keys_that_do_not_open_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let (stream, bob, name) = apart(&folder).await;
+        let wrong = altered(&stream, Bound::At(Position(1)), wrong_keys).await;
+        let session = stream.core.view().records().next().unwrap().session;
+        let Ok(Export::Keys(keys)) = wrong.open(&FileKey::Passphrase(secret())) else {
+            panic!("keys were exported");
+        };
+        let joined = bob.stream(&name).await.unwrap();
+        let giver = stream.core.view().me();
+        for put in imported(&keys, giver).unwrap() {
+            joined.core.view().restore_cover(session, &put.value);
+        }
+        let told = vec![Alarm::Misfit(session, giver.0, giver.1)];
+        assert_eq!(opened(&joined).await, (vec![State::Rejected], told));
+    }
+
+    /// Nobody is to believe that a file opens more than it does.
+    #[tokio::test]
+    async fn an_export_says_what_it_opens_where_the_home_holds_less_than_was_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (stream, bob, name) = apart(&folder).await;
+        let all = (Bound::At(Position::START), Bound::At(Position::END));
+        let whole = stream.export_keys(all.0, all.1, lock(), false);
+        let whole = whole.await.unwrap();
+        assert_eq!((whole.interval, whole.is_whole), (Interval::ALL, true));
+        let later = altered(&stream, Bound::At(Position(1)), |_| ()).await;
+        import(&bob, &later).await.unwrap();
+        let joined = bob.stream(&name).await.unwrap();
+        let before_end = Position(Position::END.0 - 1);
+        for end in [Position::END, before_end] {
+            let part = joined.export_keys(all.0, Bound::At(end), lock(), false);
+            let part = part.await.unwrap();
+            let held = Interval {
+                from: Position(1),
+                until: end,
+            };
+            assert_eq!((part.interval, part.is_whole), (held, false));
+        }
     }
 
     #[tokio::test]

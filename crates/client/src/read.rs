@@ -335,6 +335,30 @@ impl Scan {
         }
     }
 
+    /// Whether the bus shows another past than it did before a place; where it ends, if so. What was
+    /// trimmed or is damaged proves nothing.
+    pub(crate) async fn went_back(&self, place: &Place) -> Result<Option<Offset>, Error> {
+        let bus = &self.core.bus;
+        let is_known = *place != Place::unknown(place.at);
+        let Some(last) = place.last().filter(|_| is_known) else {
+            return Ok(None);
+        };
+        let end = bus.end(&self.topic).await?;
+        let is_shown = match bus.read(&self.topic, last, 1).await {
+            _ if end < place.at => false,
+            Err(BusError::Damaged { .. }) => true,
+            items => items?.first().is_none_or(|of| place.is_shown(Some(of))),
+        };
+        Ok((!is_shown).then_some(end))
+    }
+
+    /// Goes back to an earlier place. What is known of what follows is passed over.
+    pub(crate) async fn read_again(&mut self, from: Offset) -> Result<(), Error> {
+        self.machine().await?.read_again(true);
+        self.place = Place::unknown(from);
+        Ok(())
+    }
+
     /// Forgets all that was noted and resumed of live reading.
     pub(crate) async fn begin_anew(&mut self) -> Result<(), Error> {
         let mut machine = Box::new(Machine::new(Mode::Live));
@@ -425,16 +449,38 @@ fn next_other(core: &Core, asking: Option<&Asking>, events: &mut Events) -> Opti
         if let Some(asking) = asking {
             asking.note(&event);
         }
-        if let Event::BadCover { giver, session } = &event {
+        tell_givers(core, &event);
+        if let Some(delivery) = Delivery::from_event(event) {
+            return Some(delivery);
+        }
+    }
+}
+
+/// Tells whose keys failed. Those that this device gave to itself were imported.
+fn tell_givers(core: &Core, event: &Event) {
+    match event {
+        Event::BadCover { giver, session } => {
             core.view().doubt(session, giver);
             core.tell([match *giver == core.view().me() {
                 true => Alarm::BadImport(*session),
                 false => Alarm::BadKeys(giver.0, giver.1),
             }]);
         }
-        if let Some(delivery) = Delivery::from_event(event) {
-            return Some(delivery);
+        Event::Rejected {
+            header: Some(header),
+            givers,
+            ..
+        } => {
+            let (session, me) = (header.session, core.view().me());
+            core.tell(givers.iter().map(|giver| match *giver == me {
+                true => Alarm::MisfitImport(session),
+                false => Alarm::Misfit(session, giver.0, giver.1),
+            }));
         }
+        Event::Rejected { .. }
+        | Event::Opened { .. }
+        | Event::Sealed { .. }
+        | Event::Noticed { .. } => (),
     }
 }
 

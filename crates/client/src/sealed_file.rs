@@ -2,7 +2,8 @@
 //! `spec/export.md`, section "The file".
 
 use std::fmt;
-use std::io::{self, BufRead, Write as _};
+use std::fs::File;
+use std::io::{self, BufRead, Read as _, Write as _};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -17,6 +18,7 @@ use zeroize::Zeroizing;
 use crate::blocking::off_thread;
 use crate::clock;
 use crate::error::Error;
+use crate::inspect::{Sight, inspect};
 
 /// Work of making a key from a passphrase, as the power of two that scrypt takes: 256 MiB.
 const WORK_FACTOR: u8 = 18;
@@ -27,6 +29,8 @@ const HEAD_LEN_MAX: u64 = 64 << 10;
 const HEAD_LINES_MAX: usize = 2048;
 /// Recipients of one file, whose head is well within that.
 const RECIPIENTS_MAX: usize = 512;
+/// By what a file is known that is not replaced.
+const PRECIOUS_HEAD: u64 = 128;
 /// What age encrypts at once.
 const CHUNK: usize = 64 << 10;
 
@@ -255,11 +259,14 @@ impl SealedFile {
     ///
     /// # Errors
     ///
-    /// Fails when there is a file already and it is not to be replaced, or the file cannot be
-    /// written; what was there stays as it was.
+    /// Fails when there is a file already and it is not to be replaced, or is a store, the key of one
+    /// or another database, or the file cannot be written; what was there stays as it was.
     pub async fn write(&self, path: &Path, replaces: bool) -> Result<(), Error> {
         let (file, path) = (self.clone(), path.to_owned());
         off_thread(move || {
+            if replaces {
+                check_not_precious(&path)?;
+            }
             let tag = clock::rng().next_u64();
             let written = sealcast_store::write_whole(&path, &file.0, replaces, tag);
             let is_there = io::ErrorKind::AlreadyExists;
@@ -334,6 +341,27 @@ impl SealedFile {
             }
         }
     }
+}
+
+/// Nobody means to write keys or a home over what a home or a bus lies in.
+fn check_not_precious(path: &Path) -> Result<(), Error> {
+    let mut head = Vec::new();
+    let is_file = path.symlink_metadata().is_ok_and(|of| of.is_file());
+    if let Some(file) = is_file.then(|| File::open(path).ok()).flatten() {
+        let _read: io::Result<usize> = file.take(PRECIOUS_HEAD).read_to_end(&mut head);
+    }
+    let sight = inspect(&head);
+    let what = if matches!(sight, Sight::KeyFile { .. }) {
+        "the key of a store"
+    } else if matches!(sight, Sight::Store) {
+        "the store of a home"
+    } else if matches!(sight, Sight::FileBus | Sight::OtherDatabase) {
+        "a database"
+    } else {
+        return Ok(());
+    };
+    let path = path.into();
+    Err(Error::FileNotReplaced { path, what })
 }
 
 /// Whether the head ends where one may at the latest, or the file does before.

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::blocking::off_thread;
 use crate::core::{Core, put_off};
-use crate::delivery::{Delivery, Reason};
+use crate::delivery::{Delivery, Reason, State};
 use crate::error::Error;
 use crate::options::SubscribeOptions;
 use crate::parking::Lot;
@@ -25,6 +25,9 @@ use crate::vault::topic_id;
 const TICK: Duration = Duration::from_secs(1);
 /// How often to look for keys because an envelope seems to lack one.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often to look whether the bus still shows what it showed. One that was put back to an older
+/// state hands out nothing until it has grown to where it was.
+const COMPARE_AGAIN: Duration = Duration::from_secs(30);
 /// Items before the start of live reading that are noted where no place was kept.
 const NOTED: u64 = 1024;
 /// Items that may have come since the place was kept; with more, what was kept is of no use.
@@ -73,6 +76,10 @@ pub struct Subscription {
     is_turn_of_parked: bool,
     /// Changes when keys that were asked for have come.
     answers: Option<watch::Receiver<u64>>,
+    compared_at: Instant,
+    /// Behind which item the newest that came begin, and whether something is missing before one of them.
+    before: Place,
+    has_gap: bool,
     /// When keys were last looked for because an envelope lacked one.
     looked_at: Option<Instant>,
     keeps_place: bool,
@@ -125,6 +132,9 @@ impl Subscription {
             is_releasing: false,
             is_turn_of_parked: false,
             answers,
+            compared_at: Instant::now(),
+            before: Place::default(),
+            has_gap: false,
             looked_at: None,
             keeps_place: from.is_none(),
             kept: BTreeMap::new(),
@@ -182,7 +192,9 @@ impl Subscription {
     /// The next delivery, where it is at hand. What waited for its key and is handed out is noted as
     /// such by [`next`](Self::next) alone.
     pub fn next_ready(&mut self) -> Option<Delivery> {
-        self.scan.pop()
+        let delivery = self.scan.pop()?;
+        self.has_gap |= delivery.state == State::Gap;
+        Some(delivery)
     }
 
     /// Waits for the next delivery. A caller may stop waiting and come back: nothing is lost.
@@ -195,7 +207,7 @@ impl Subscription {
             // Work that is under way, perhaps since an earlier, abandoned call.
             self.await_release().await?;
             self.scan.machine().await?;
-            if let Some(delivery) = self.scan.pop() {
+            if let Some(delivery) = self.next_ready() {
                 return Ok(delivery);
             }
             self.scan.record_handed_out().await?;
@@ -216,10 +228,18 @@ impl Subscription {
                 expired?;
                 continue;
             }
+            if self.compares_again().await? {
+                continue;
+            }
             match &mut self.phase {
                 Phase::CatchingUp => {
+                    if !self.has_gap {
+                        self.before = self.scan.place;
+                    }
                     if !self.scan.read_on().await? {
-                        self.scan.machine().await?.go_live();
+                        let machine = self.scan.machine().await?;
+                        machine.read_again(false);
+                        machine.go_live();
                         self.go_live().await?;
                     }
                 }
@@ -287,6 +307,32 @@ impl Subscription {
         }
     }
 
+    /// Looks now and then, and where something is missing, whether the bus was put back to an older
+    /// state, and begins to read again what it shows then. Returns whether it did.
+    async fn compares_again(&mut self) -> Result<bool, Error> {
+        let is_due = self.has_gap || self.compared_at.elapsed() >= COMPARE_AGAIN;
+        if !is_due || !matches!(self.phase, Phase::Live { .. }) {
+            return Ok(false);
+        }
+        let place = match self.has_gap {
+            true => self.before,
+            false => self.scan.place,
+        };
+        // Noted before it is done: a caller who gives up early is to come to what follows.
+        (self.compared_at, self.has_gap) = (Instant::now(), false);
+        let went_back = self.scan.went_back(&place).await;
+        // A bus that is away says so to whoever needs it.
+        let Ok(Some(end)) = went_back else {
+            return Ok(false);
+        };
+        let from = Offset(end.0.saturating_sub(MISSED_MAX));
+        self.scan.read_again(from).await?;
+        self.scan.core.tell([Alarm::LostMessages]);
+        self.phase = Phase::CatchingUp;
+        self.has_news = true;
+        Ok(true)
+    }
+
     /// Puts aside what the bus handed out: it does not come again.
     fn put(&mut self, topic: &Topic, items: Vec<Item>) {
         if *topic != self.scan.topic {
@@ -294,6 +340,9 @@ impl Subscription {
             return;
         }
         let at = self.scan.place.at;
+        if self.inbox.is_empty() && !self.has_gap {
+            self.before = self.scan.place;
+        }
         if let Some(last) = items.last().filter(|last| last.offset >= at) {
             self.scan.place = Place::behind(last);
         }

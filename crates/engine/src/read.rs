@@ -40,6 +40,8 @@ pub struct Reader {
     allowed: Arc<Allowed>,
     keys: KeyRing,
     verifier: Verifier,
+    /// Whether the topic is read once more, so that what is known is no replay.
+    is_again: bool,
     /// Whether what may open later is handed out for a [`Parking`](crate::Parking).
     parks: bool,
     /// What waits, so that it waits no more when it is met again and opens.
@@ -149,6 +151,7 @@ impl Reader {
             allowed: Arc::default(),
             keys: KeyRing::default(),
             verifier: Verifier::default(),
+            is_again: false,
             parks: false,
             parked: BTreeMap::new(),
             events: Events::default(),
@@ -178,6 +181,12 @@ impl Reader {
             self.raise_floor(interval.from);
         }
         self.mode = Mode::Live;
+    }
+
+    /// Says whether what comes next was read before, in part: the bus was put back to an older state,
+    /// and is read once more. What is known of it is passed over, and the rest judged as usual.
+    pub fn read_again(&mut self, is_again: bool) {
+        self.is_again = is_again;
     }
 
     /// Takes nothing of a run as live that began below a position: somewhat before the clock, when
@@ -301,7 +310,9 @@ impl Reader {
         let notices = tracker.observe(header, hash, at);
         let gone = tracker.give_up(false);
         let is_fresh = notices.contains(&Notice::Fresh);
-        for notice in notices.into_iter().filter(|of| *of != Notice::Fresh) {
+        let is_again = self.is_again;
+        let is_told = |of: &Notice| *of != Notice::Fresh && !(is_again && *of == Notice::Replay);
+        for notice in notices.into_iter().filter(is_told) {
             self.events.push(Event::Noticed {
                 header: *header,
                 user,

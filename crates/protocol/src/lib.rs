@@ -38,9 +38,9 @@ pub use v1::envelope::{
     Unsigned, VerifiedEnvelope, seal, seal_unsigned, sign_batch,
 };
 pub use v1::export::{
-    EXPORT_COVERS_MAX, EXPORT_HOME_LEN_MAX, EXPORT_KEYS_LEN_MAX, EXPORT_RECORDS_MAX,
-    EXPORT_SESSIONS_MAX, Export, ExportedCover, ExportedKey, ExportedRecord, ExportedSession,
-    HomeExport, KeyExport, WrongRoot,
+    EXPORT_COVERS_ALL_MAX, EXPORT_COVERS_MAX, EXPORT_HOME_LEN_MAX, EXPORT_KEYS_LEN_MAX,
+    EXPORT_RECORDS_MAX, EXPORT_SESSIONS_MAX, Export, ExportedCover, ExportedKey, ExportedRecord,
+    ExportedSession, HomeExport, KeyExport, WrongRoot,
 };
 pub use v1::fallback::{FALLBACK_PERIOD_MS, FALLBACK_PERIODS, FallbackKey};
 pub use v1::frame::{FRAME_RECORDS_MAX, Frame, OpenFrame, PushError, Record, Records};

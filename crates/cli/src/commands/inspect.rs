@@ -23,7 +23,7 @@ const HEAD_LEN_MAX: u64 = 48 << 20;
 ///
 /// Needs no keys and no home: it shows what anybody sees. With `--stream` it also says whether the
 /// envelope is of that stream, and whose. Bytes may be given as they are, in hexadecimal or in
-/// base64.
+/// base64, and with the topic before it, as it lies in a stream's log.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -41,6 +41,9 @@ pub(crate) struct InspectArgs {
     #[arg(long, value_name = "TOPIC", requires = "stream")]
     topic: Option<DataTopic>,
 }
+
+/// Instead of what opens a file in the age format.
+const UNREADABLE: &str = "nothing: it is damaged, or of a newer version";
 
 /// Facts, in the order in which they are shown.
 struct Facts(Vec<(&'static str, Value)>);
@@ -67,6 +70,12 @@ pub(crate) async fn run(
     let facts = match (&sight, &args.stream) {
         (Sight::Envelope(of), Some(name)) => {
             let (home, stream) = context.stream(ui, name).await?;
+            if of.topic.is_some() && args.topic.is_some() {
+                return Err(
+                    CommandError::usage("the envelope stands behind its topic already")
+                        .with_hint("leave out `--topic`"),
+                );
+            }
             let item = args.topic.as_ref().map(|topic| topic.item(&bytes));
             let item = item.as_ref().unwrap_or(&bytes);
             judged(envelope(of), &Names::of(&home)?, &stream, item)
@@ -110,7 +119,12 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 
 fn envelope(of: &EnvelopeFacts) -> Facts {
     let hex: String = of.commitment.iter().map(|b| format!("{b:02x}")).collect();
-    Facts::of("envelope")
+    let facts = Facts::of("envelope");
+    let facts = match &of.topic {
+        Some(topic) => facts.with("topic", topic.as_str()),
+        None => facts,
+    };
+    facts
         .with("version", of.version)
         .with("suite", of.suite)
         .with("frame", of.is_frame)
@@ -227,6 +241,7 @@ fn show(ui: &Ui, facts: Facts) -> Result<(), CommandError> {
         let value = match value {
             Value::Bool(true) => "yes".to_owned(),
             Value::Bool(false) => "no".to_owned(),
+            Value::Null if key == "opens with" => UNREADABLE.to_owned(),
             Value::Null => "none".to_owned(),
             Value::String(text) => text,
             Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),

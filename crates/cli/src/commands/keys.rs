@@ -35,9 +35,9 @@ enum KeysCommand {
 
 /// Write the keys of a stream, or of an interval of it, to a file
 ///
-/// Whoever opens the file reads exactly that interval of the sessions that there are: keep it as
-/// you would the messages. Sessions that are started later are not in it. The file is in the age
-/// format, under a passphrase or to the keys of its readers.
+/// Whoever opens the file reads exactly that interval of the sessions that there are, as far as this
+/// home holds it: keep it as you would the messages. Sessions that are started later are not in it.
+/// The file is in the age format, under a passphrase or to the keys of its readers.
 ///
 /// `--passphrase-file` is the passphrase of the home. Where the home has none, it is taken for
 /// the file.
@@ -90,6 +90,7 @@ struct ExportLine {
     file: String,
     from: String,
     until: Option<String>,
+    whole: bool,
     sessions: usize,
 }
 
@@ -124,6 +125,7 @@ async fn export(ui: &Ui, context: &Context, args: &ExportArgs) -> Result<(), Com
             file: args.output.display().to_string(),
             from: rfc3339(keys.interval.from),
             until: until_json(keys.interval.until),
+            whole: keys.is_whole,
             sessions: keys.sessions,
         });
     }
@@ -132,11 +134,15 @@ async fn export(ui: &Ui, context: &Context, args: &ExportArgs) -> Result<(), Com
         until_text(keys.interval.until),
     );
     let sessions = count(keys.sessions as u64, "session");
-    ui.talk(match keys.interval == Interval::ALL {
-        true => {
+    ui.talk(match (keys.interval == Interval::ALL, keys.is_whole) {
+        (_, false) => format!(
+            "This home holds a part of what was asked for. Exported that, of {sessions}, from {from} \
+             until {until} at most. Whoever opens the file reads nothing else."
+        ),
+        (true, true) => {
             format!("Exported the keys of {sessions}. Whoever opens the file reads them whole.")
         }
-        false => format!(
+        (false, true) => format!(
             "Exported the keys of {sessions}, from {from} until {until}. Whoever opens the file \
              reads that, and nothing else."
         ),

@@ -119,6 +119,7 @@ async fn follow(
             ready = subscription.next_ready();
         }
         ui.flush()?;
+        ui.alarms(stream);
     }
 }
 

@@ -261,6 +261,42 @@ fn a_home_that_is_there_stays_and_a_folder_with_other_things_is_used() {
     assert!(left.all(|name| !name.contains(".restore-")));
 }
 
+/// `--overwrite` is for yesterday's backup.
+#[test]
+fn a_store_its_key_and_a_bus_are_not_replaced_by_a_file() {
+    let rig = Rig::new();
+    let (kim, _) = rig.owner("kim", "s");
+    kim.done(&["pub", "s", "-m", "x"]);
+    for place in ["kim/store.db", "kim/store.key", "bus/bus.db"] {
+        let replaces = ["--recipient", KEY.0, "--overwrite"];
+        let backup = [&["backup", place][..], &replaces].concat();
+        let export = [&["keys", "export", "s", "-o", place][..], &replaces].concat();
+        for args in [backup, export] {
+            let said = kim.refused(2, &args);
+            assert!(said.contains("is not replaced"), "{said}");
+        }
+    }
+    assert_eq!(kim.opened(&["read", "s"]), ["x"]);
+}
+
+#[test]
+fn a_folder_with_half_a_home_is_left_alone_and_a_way_out_is_named() {
+    let rig = Rig::new();
+    let (kim, _) = rig.owner("kim", "s");
+    backup(&kim, "kim.age");
+    let key = rig.file("key", KEY.1.as_bytes());
+    let half = rig.stranger("half");
+    fs::create_dir(half.home()).unwrap();
+    fs::copy(kim.home().join("store.key"), half.home().join("store.key")).unwrap();
+    let restore = ["restore", "kim.age", "--identity", &key, "--no-passphrase"];
+    for args in [&restore[..], &["init", "--no-passphrase"]] {
+        let said = half.refused(6, args);
+        assert!(said.contains("take `store.key`"), "{said}");
+    }
+    fs::remove_file(half.home().join("store.key")).unwrap();
+    half.done(&restore);
+}
+
 #[test]
 fn a_backup_cut_off_or_altered_makes_no_home() {
     let rig = Rig::new();

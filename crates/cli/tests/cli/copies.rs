@@ -1,9 +1,27 @@
 //! Folders that were copied: a home used twice, a home or a bus put back, a bus that is damaged.
 
+use std::io::{BufRead as _, BufReader, Read};
 use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
 
 use crate::kinds::on_every_bus;
 use crate::rig::{Person, Rig};
+
+/// For what must come.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a program prints, line by line.
+fn lines(of: impl Read + Send + 'static) -> Receiver<String> {
+    let (to, lines) = channel();
+    thread::spawn(move || {
+        for line in BufReader::new(of).lines().map_while(Result::ok) {
+            let _is_read = to.send(line).is_ok();
+        }
+    });
+    lines
+}
 
 on_every_bus![a_home_that_was_put_back_goes_on_and_says_so];
 
@@ -108,6 +126,35 @@ fn a_bus_of_last_night_is_put_in_order_by_the_next_commands() {
     let (_, who) = alice.json(&["who", "boiler"]);
     assert_eq!(who.len(), 3);
     assert!(!publish(&alice, "in order").contains("alarm"));
+}
+
+/// Nobody learns of it when the program ends, in a month.
+#[test]
+fn who_follows_is_told_at_once_what_a_bus_has_lost() {
+    let rig = Rig::new();
+    let (alice, ticket) = rig.owner("alice", "s");
+    let bob = rig.person("bob");
+    bob.done(&["join", &ticket]);
+    alice.done(&["grant", "s", &bob.id(), "--from", "start"]);
+    alice.done(&["pub", "s", "-m", "one"]);
+    let mut sub = bob.start(&["sub", "s", "--from", "start"]);
+    let (printed, said) = (
+        lines(sub.stdout.take().unwrap()),
+        lines(sub.stderr.take().unwrap()),
+    );
+    assert_eq!(printed.recv_timeout(PATIENCE).expect("a line comes"), "one");
+    rig.drop_last(&alice.topic("keys"));
+    rig.drop_last(&alice.topic("keys"));
+    alice.done(&["pub", "s", "-m", "two"]);
+    assert_eq!(printed.recv_timeout(PATIENCE).expect("a line comes"), "two");
+    loop {
+        let line = said.recv_timeout(PATIENCE).expect("an alarm is told");
+        if line.starts_with("alarm: the bus has lost") {
+            break;
+        }
+    }
+    sub.kill().unwrap();
+    sub.wait().unwrap();
 }
 
 #[test]

@@ -120,6 +120,46 @@ fn everything_that_this_program_writes_is_named() {
     kim.refused(7, &["inspect", "no-such-file"]);
 }
 
+/// A stream's log has the topic of a message before it.
+#[test]
+fn an_envelope_behind_its_topic_is_explained_with_it() {
+    let rig = Rig::new();
+    let (kim, _) = rig.owner("kim", "s");
+    kim.done(&["pub", "s", "-m", "five!", "--topic", "plant/7"]);
+    let item = rig.last(&kim.data_topic());
+    let (whole, bare) = (rig.file("item", &item), rig.file("bare", &item[10..]));
+    let inspect = |args: &[&str]| kim.json(&[&["inspect"], args].concat()).1.remove(0);
+    let mut facts = inspect(&[&whole]);
+    assert_eq!(facts["topic"], "plant/7");
+    facts.as_object_mut().unwrap().remove("topic");
+    assert_eq!(facts, inspect(&[&bare]));
+    let judged = inspect(&[&whole, "--stream", "s"]);
+    assert_eq!(judged["signed"], true);
+    let named = ["--stream", "s", "--topic", "plant/7"];
+    let other = inspect(&[&[&bare[..]], &named[..]].concat());
+    assert_eq!(judged["hash"], other["hash"]);
+    assert_eq!(inspect(&[&bare, "--stream", "s"])["signed"], false);
+    kim.refused(2, &[&["inspect", &whole], &named[..]].concat());
+}
+
+#[test]
+fn of_a_damaged_file_it_is_not_said_that_nothing_is_needed_to_open_it() {
+    let rig = Rig::new();
+    let (kim, _) = rig.owner("kim", "s");
+    kim.done(&["backup", "kim.age", "--recipient", KEY.0]);
+    let good = fs::read(rig.path().join("kim.age")).unwrap();
+    let cut = rig.file("cut.age", &good[..100]);
+    let shown = kim.done(&["inspect", &cut]);
+    assert!(
+        shown.contains("opens with    nothing: it is damaged"),
+        "{shown}"
+    );
+    assert_eq!(
+        kim.json(&["inspect", &cut]).1[0]["opens_with"],
+        serde_json::Value::Null
+    );
+}
+
 #[test]
 fn there_is_a_manual_page_for_each_command_with_its_examples() {
     let rig = Rig::new();

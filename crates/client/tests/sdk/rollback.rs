@@ -2,10 +2,14 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use sealcast::{Alarm, ControlTopic, Error, GrantOptions, Roles, Sharing, StreamOptions};
+use sealcast::{
+    Alarm, ControlTopic, Error, GrantOptions, Position, Roles, Sharing, Stream, StreamOptions,
+};
 use sealcast_bus::{Bus as _, Topic};
 use sealcast_protocol::{CARD_LIFETIME_MS, StreamTopics};
+use tokio::time::timeout;
 
 use crate::rig::*;
 
@@ -18,12 +22,41 @@ fn restore_bus(rig: &Rig) {
     copy_folder(&rig.path("bus copy"), &rig.path("bus"));
 }
 
+/// Has the bus lose its last messages of a stream, under whoever uses it.
+fn lose_last(rig: &Rig, count: i64, stream: &Stream) {
+    let bus = rusqlite::Connection::open(rig.path("bus/bus.db")).unwrap();
+    let data = StreamTopics(stream.id()).data();
+    let found = "SELECT id, next_offset FROM topic WHERE name = ?1";
+    let (id, next) = bus
+        .query_row(found, [data], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+        })
+        .unwrap();
+    let end = next - count;
+    let lose = "DELETE FROM item WHERE key >= ?1 AND key < ?2";
+    let lost = bus.execute(lose, [(id << 40) + end, (id << 40) + next]);
+    assert_eq!(i64::try_from(lost.unwrap()), Ok(count));
+    bus.execute("UPDATE topic SET next_offset = ?1 WHERE id = ?2", [end, id])
+        .unwrap();
+}
+
 fn opened(lines: &[String]) -> Vec<&str> {
     let notes = ["Gap", "Branch"];
     let lines = lines.iter().map(String::as_str);
     lines
         .filter(|line| !notes.iter().any(|note| line.starts_with(note)))
         .collect()
+}
+
+/// For what must come.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// Waits when a minute has passed at once.
+async fn after_a_minute<T>(of: impl Future<Output = T>) -> T {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(60)).await;
+    tokio::time::resume();
+    of.await
 }
 
 fn count_gaps(lines: &[String]) -> usize {
@@ -163,6 +196,51 @@ async fn live_reading_goes_on_where_the_bus_lost_messages() {
         let joined = open(&rig.again("bob").await).await;
         drop(joined.subscribe(None).await.unwrap());
         assert_eq!(joined.alarms(), [], "it is told once");
+    }
+}
+
+/// It does not wait until the bus has grown to where it was.
+#[tokio::test]
+async fn who_follows_hears_what_comes_after_the_bus_lost_messages() {
+    for from in [None, Some(Position::START)] {
+        for lost in 1..5 {
+            let rig = Rig::small();
+            let [alice, bob] = rig.homes(["alice", "bob"]).await;
+            let (stream, joined) = kitchen_with(&alice, &bob).await;
+            say(&stream, "kept").await;
+            let mut live = joined.subscribe(from).await.unwrap();
+            if from.is_some() {
+                assert_eq!(next(&mut live, 1).await, ["kept"]);
+            }
+            for text in texts("m", 5) {
+                say(&stream, &text).await;
+            }
+            assert_eq!(next(&mut live, 5).await, texts("m", 5));
+            lose_last(&rig, lost, &stream);
+            for text in texts("after", 3) {
+                say(&stream, &text).await;
+            }
+            let all = async {
+                let mut heard = Vec::new();
+                while opened(&heard).len() < 3 {
+                    heard.extend(next(&mut live, 1).await);
+                }
+                heard
+            };
+            let heard = after_a_minute(timeout(PATIENCE, all)).await;
+            let mut heard =
+                heard.unwrap_or_else(|_| panic!("three messages come: {from:?} {lost}"));
+            heard.retain(|line| line != "Gap(1)" && line != "Gap(2)");
+            heard.sort();
+            assert_eq!(heard, texts("after", 3), "{from:?} {lost}");
+            assert!(joined.alarms().contains(&Alarm::LostMessages), "{lost}");
+            // From then on as before, and told once.
+            say(&stream, "more").await;
+            assert_eq!(next(&mut live, 1).await, ["more"]);
+            say(&stream, "last").await;
+            assert_eq!(after_a_minute(next(&mut live, 1)).await, ["last"]);
+            assert_eq!(joined.alarms(), []);
+        }
     }
 }
 

@@ -25,6 +25,11 @@ pub enum Alarm {
     BadKeys(UserId, DeviceId),
     /// Keys that this home's user imported do not open what others open.
     BadImport(SessionId),
+    /// Nothing that is here opens a message of the session, and this giver's keys are among it: the
+    /// giver is false, or whoever sealed the message. The driver tells this one.
+    Misfit(SessionId, UserId, DeviceId),
+    /// As [`Misfit`](Self::Misfit), of keys that this home's user imported.
+    MisfitImport(SessionId),
     /// The bus shows other or fewer items of a topic than it did: it was emptied, or put back to an
     /// older state. The driver tells this one.
     WentBack(ControlTopic),
@@ -49,6 +54,13 @@ impl Alarm {
                  first device"
             }
             Self::BadImport(_) => "ask for the file of keys anew, from somebody whom you trust",
+            Self::Misfit(..) => {
+                "find out who of them is false, whoever gave the keys or the publisher"
+            }
+            Self::MisfitImport(_) => {
+                "the file of keys is false, or the publisher: ask for the file anew, from somebody \
+                 whom you trust"
+            }
             Self::LogForked(..) => {
                 "a copy of its home is in use, or someone has its keys: revoke the device"
             }
@@ -105,6 +117,14 @@ impl fmt::Display for Alarm {
             Self::BadImport(session) => {
                 write!(f, "the imported keys of session {session} are not its keys")
             }
+            Self::Misfit(session, user, device) => write!(
+                f,
+                "keys of session {session} from device {device} of {user} do not open a message of it"
+            ),
+            Self::MisfitImport(session) => write!(
+                f,
+                "the imported keys of session {session} do not open a message of it"
+            ),
             Self::BadKeys(user, device) => {
                 write!(f, "keys from device {device} of {user} do not open")
             }

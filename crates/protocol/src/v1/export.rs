@@ -17,6 +17,8 @@ pub const EXPORT_HOME_LEN_MAX: usize = 1 << 30;
 pub const EXPORT_SESSIONS_MAX: usize = 65_536;
 /// Most covers of one session in an export.
 pub const EXPORT_COVERS_MAX: usize = 4096;
+/// Most covers of all sessions in an export. Whoever imports them has them at hand with every command.
+pub const EXPORT_COVERS_ALL_MAX: usize = 131_072;
 /// Most records in one backup.
 pub const EXPORT_RECORDS_MAX: usize = 4 << 20;
 
@@ -228,7 +230,9 @@ fn check_len(bytes: &[u8], len_max: usize) -> Result<(), DecodeError> {
 impl KeyExport {
     fn is_good(&self) -> bool {
         let place = |of: &ExportedSession| (of.session, of.device);
+        let covers = self.sessions.iter().map(|of| of.covers.len());
         (1..=EXPORT_SESSIONS_MAX).contains(&self.sessions.len())
+            && covers.sum::<usize>() <= EXPORT_COVERS_ALL_MAX
             && self.sessions.is_sorted_by(|a, b| place(a) < place(b))
             && self.sessions.iter().all(|of| of.is_good(&self.stream))
     }
@@ -388,6 +392,41 @@ mod tests {
         let mut endless = vec![0x82, 1, 0x82, 1, 0x81, 0x82, 0, 0x9f];
         endless.extend([0x83, 0, 0x40, 0x40].repeat(EXPORT_RECORDS_MAX + 1));
         assert_eq!(refusal(&endless), DecodeError::OutOfRange);
+    }
+
+    /// Each is at hand with every command of whoever imported them.
+    #[test]
+    fn all_sessions_together_have_a_bound_of_covers() {
+        let (stream, lane) = (StreamId([1; 32]), UserId([2; 32]));
+        let session = |number: usize| {
+            let commitment = *sealcast_crypto::digest("test", &[&number.to_be_bytes()]).as_bytes();
+            let cover = |at: usize| ExportedCover {
+                interval: Interval {
+                    from: Position(at as u64),
+                    until: Position(at as u64 + 1),
+                },
+                keys: SecretBytes::from(vec![0; KEY_LEN]),
+            };
+            ExportedSession {
+                session: SessionId::derive(&stream, &lane, &commitment),
+                device: DeviceId([0; 16]),
+                lane,
+                commitment,
+                covers: (0..EXPORT_COVERS_MAX).map(cover).collect(),
+            }
+        };
+        let most = EXPORT_COVERS_ALL_MAX / EXPORT_COVERS_MAX;
+        for (count, is_good) in [(most, true), (most + 1, false)] {
+            let mut sessions: Vec<_> = (0..count).map(session).collect();
+            sessions.sort_by_key(|of| of.session);
+            let export = KeyExport {
+                stream,
+                owner: lane,
+                name: "boiler".parse().unwrap(),
+                sessions,
+            };
+            assert_eq!(export.is_good(), is_good, "{count}");
+        }
     }
 
     #[test]
