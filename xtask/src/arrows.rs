@@ -66,13 +66,14 @@ const TABLE: &[Row] = &[
     ], &[
         "age", "generic-array", "poly1305", "salsa20", "base64", "getrandom", "minicbor", "rand_core", "thiserror", "tokio", "toml", "tracing", "zeroize",
     ]),
-    row("sealcast-agent", &["sealcast"], &[
+    row("sealcast-serving", &[], &["axum", "tokio"]),
+    row("sealcast-agent", &["sealcast", "sealcast-serving"], &[
         "axum", "base64", "futures-core", "getrandom", "http-body-util", "hyper", "hyper-util", "jiff",
         "rustix", "rustls", "rustls-native-certs", "serde", "serde_json", "thiserror", "tokio",
         "tokio-rustls", "toml", "tracing", "zeroize",
     ]),
-    row("sealcast-proxy", &["sealcast"], &[
-        "base64", "bytes", "httparse", "rustls", "rustls-native-certs", "serde", "serde_json", "sha1", "thiserror",
+    row("sealcast-proxy", &["sealcast", "sealcast-serving"], &[
+        "axum", "base64", "bytes", "httparse", "rustls", "rustls-native-certs", "serde", "serde_json", "sha1", "thiserror",
         "tokio", "tokio-rustls", "toml", "tracing",
     ]),
     row("sealcast-keynode", &["sealcast"], &["thiserror", "tracing"]),
@@ -145,6 +146,7 @@ const TEST_MEMBERS: &[&str] = &["sealcast-brokers", "sealcast-crash", "sealcast-
 /// The crates that may know the async runtime; the others must be repeatable.
 const ASYNC: &[&str] = &[
     "sealcast",
+    "sealcast-serving",
     "sealcast-agent",
     "sealcast-proxy",
     "sealcast-cli",

@@ -515,19 +515,11 @@ pub(crate) fn refuse(error: &sealcast::Error) -> Response {
 }
 
 async fn healthz(State(hub): State<Arc<Hub>>) -> Response {
-    let problems = problems(&hub);
-    match problems.is_empty() {
-        true => "ok\n".into_response(),
-        false => {
-            let text = problems.join("\n") + "\n";
-            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
-        }
-    }
+    sealcast_serving::health(&problems(&hub))
 }
 
 async fn metrics(State(hub): State<Arc<Hub>>) -> Response {
-    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
-    (kind, metrics::text(&hub)).into_response()
+    sealcast_serving::metrics(metrics::text(&hub))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::http::Uri;
 use sealcast::{AskingOptions, BusUrl, ParkingLimits, parse_duration, parse_size};
+use sealcast_serving::loopback_address;
 use serde::Deserialize;
 
 /// What the config file is called in a home.
@@ -277,7 +278,10 @@ impl AgentSection {
         let listen = match self.listen.as_deref() {
             None => default.listen,
             Some("off") => None,
-            Some(text) => Some(loopback(text).map_err(|says| ("listen", says))?),
+            // What is told there says nothing secret, and still is for nobody but this machine.
+            Some(text) => {
+                Some(loopback_address(text, "127.0.0.1:9464").map_err(|says| ("listen", says))?)
+            }
         };
         let archive = self.archive.map(|text| {
             let url = BusUrl::parse(&text).and_then(|url| url.absolute(home));
@@ -289,21 +293,6 @@ impl AgentSection {
             log: self.log.unwrap_or(default.log),
             log_format: self.log_format.unwrap_or(default.log_format),
         })
-    }
-}
-
-/// What is told there says nothing secret, and still is for nobody but this machine.
-fn loopback(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr = text
-        .parse()
-        .map_err(|_| "an address and a port, such as \"127.0.0.1:9464\", or \"off\"".to_owned())?;
-    match address.ip().is_loopback() {
-        true => Ok(address),
-        false => Err(
-            "only loopback, such as \"127.0.0.1:9464\"; to offer it to others put a server of \
-             theirs in front"
-                .to_owned(),
-        ),
     }
 }
 

@@ -3,123 +3,94 @@
 //! A label names a stream by its number in this run or by the beginning of its id, and nothing else:
 //! no name, no user, no key, no payload.
 
-use std::fmt::Write as _;
-
 use sealcast::StreamId;
+use sealcast_serving::{Metric, head, line, one};
 
 use crate::api::problems;
 use crate::hub::{ArchiveStanding, Hub, Known, Standing, now};
 
-/// What is measured: its name, `counter` or `gauge`, and what it is.
-#[derive(Clone, Copy)]
-pub(crate) struct Metric {
-    pub(crate) name: &'static str,
-    pub(crate) kind: &'static str,
-    pub(crate) help: &'static str,
-}
-
-const fn metric(name: &'static str, kind: &'static str, help: &'static str) -> Metric {
-    Metric { name, kind, help }
-}
-
-const INFO: Metric = metric(
-    "sealcast_agent_info",
-    "gauge",
-    "1, with the agent's version.",
-);
-const STARTED: Metric = metric(
+const INFO: Metric = Metric::gauge("sealcast_agent_info", "1, with the agent's version.");
+const STARTED: Metric = Metric::gauge(
     "sealcast_agent_start_time_seconds",
-    "gauge",
     "When the agent began, in seconds since 1970.",
 );
-const HEALTHY: Metric = metric(
+const HEALTHY: Metric = Metric::gauge(
     "sealcast_agent_healthy",
-    "gauge",
     "1 while `/healthz` says ok, else 0.",
 );
-const STREAMS: Metric = metric("sealcast_agent_streams", "gauge", "Streams of the home.");
+const STREAMS: Metric = Metric::gauge("sealcast_agent_streams", "Streams of the home.");
 
 /// What is measured of each stream.
 type OfStream = (Metric, fn(&Known) -> u64);
 
 const OF_STREAMS: &[OfStream] = &[
     (
-        metric(
+        Metric::gauge(
             "sealcast_stream_up",
-            "gauge",
             "1 while the stream is attended to, else 0.",
         ),
         |of| u64::from(matches!(of.standing, Standing::Attended)),
     ),
     (
-        metric(
+        Metric::counter(
             "sealcast_stream_faults_total",
-            "counter",
             "How often the stream could not be attended to, its bus or the store failing.",
         ),
         |of| of.counts.faults,
     ),
     (
-        metric(
+        Metric::counter(
             "sealcast_stream_alarms_total",
-            "counter",
             "How often the bus showed what honest devices and buses do not do.",
         ),
         |of| of.counts.alarms,
     ),
     (
-        metric(
+        Metric::counter(
             "sealcast_bundles_handed_out_total",
-            "counter",
             "Bundles of keys handed out.",
         ),
         |of| of.counts.bundles,
     ),
     (
-        metric(
+        Metric::counter(
             "sealcast_bundles_handed_out_bytes_total",
-            "counter",
             "Bytes of the bundles of keys handed out.",
         ),
         |of| of.counts.bundle_bytes,
     ),
     (
-        metric(
+        Metric::counter(
             "sealcast_key_requests_total",
-            "counter",
             "Requests for keys to which this device had something to say.",
         ),
         |of| of.answered().requests,
     ),
     (
-        metric(
+        Metric::counter(
             "sealcast_key_request_faults_total",
-            "counter",
             "How often answering failed, its bus or the store failing.",
         ),
         |of| of.answered().faults,
     ),
     (
-        metric(
+        Metric::counter(
             "sealcast_decision_grants_total",
-            "counter",
             "Grants that decisions wrote.",
         ),
         |of| of.answered().grants + of.counts.approved,
     ),
     (
-        metric(
+        Metric::gauge(
             "sealcast_subscribers",
-            "gauge",
             "Those who follow the stream through the agent.",
         ),
         |of| of.counts.subscribers,
     ),
 ];
 
-const ANSWERS: Metric = metric(
+const ANSWERS: Metric = Metric::counter(
     "sealcast_key_answers_total",
-    "counter",
     "Answers to requests for keys, by what they were.",
 );
 
@@ -134,48 +105,42 @@ fn answers(of: &Known) -> [(&'static str, u64); 4] {
     ]
 }
 
-const PENDING: Metric = metric(
+const PENDING: Metric = Metric::gauge(
     "sealcast_requests_pending",
-    "gauge",
     "Requests for keys that wait for a person's decision.",
 );
 
-const DELIVERIES: Metric = metric(
+const DELIVERIES: Metric = Metric::counter(
     "sealcast_deliveries_total",
-    "counter",
     "Deliveries to those who follow the stream through the agent, by what became of them.",
 );
 
 /// What is measured of each stream that is archived.
 const OF_ARCHIVES: &[OfStream] = &[
     (
-        metric(
+        Metric::gauge(
             "sealcast_archive_up",
-            "gauge",
             "1 while the stream is archived, else 0.",
         ),
         |of| u64::from(matches!(of.archive, Some(ArchiveStanding::Copying))),
     ),
     (
-        metric(
+        Metric::counter(
             "sealcast_archive_items_total",
-            "counter",
             "Items copied to the archive.",
         ),
         |of| of.counts.archived,
     ),
     (
-        metric(
+        Metric::counter(
             "sealcast_archive_bytes_total",
-            "counter",
             "Bytes of the items copied to the archive.",
         ),
         |of| of.counts.archived_bytes,
     ),
     (
-        metric(
+        Metric::counter(
             "sealcast_archive_faults_total",
-            "counter",
             "How often the stream could not be archived.",
         ),
         |of| of.counts.archive_faults,
@@ -250,32 +215,6 @@ fn labels(id: &StreamId, of: &Known) -> (String, String) {
     (of.number.to_string(), id)
 }
 
-fn one(text: &mut String, metric: Metric, labels: &[(&str, &str)], value: u64) {
-    head(text, metric);
-    line(text, metric, labels, value);
-}
-
-// Writing to a string does not fail.
-fn head(text: &mut String, of: Metric) {
-    let _ = writeln!(
-        text,
-        "# HELP {} {}\n# TYPE {} {}",
-        of.name, of.help, of.name, of.kind
-    );
-}
-
-fn line(text: &mut String, of: Metric, labels: &[(&str, &str)], value: u64) {
-    let labels: Vec<_> = labels
-        .iter()
-        .map(|(name, value)| format!("{name}=\"{value}\""))
-        .collect();
-    let labels = match labels.is_empty() {
-        true => String::new(),
-        false => format!("{{{}}}", labels.join(",")),
-    };
-    let _ = writeln!(text, "{}{labels} {value}", of.name);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -289,11 +228,8 @@ mod tests {
         let of_each = OF_STREAMS.iter().chain(OF_ARCHIVES).map(|of| of.0);
         let mut count = 0;
         for of in single.into_iter().chain(of_each) {
-            let row = format!("| `{}` | {} | {} |", of.name, of.kind, of.help);
-            assert!(page.lines().any(|line| line == row), "{row}");
-            let is_named_well = of.name.starts_with("sealcast_")
-                && of.name.ends_with("_total") == (of.kind == "counter");
-            assert!(is_named_well, "{}", of.name);
+            assert!(page.lines().any(|line| line == of.row()), "{}", of.row());
+            assert!(of.is_named_well(), "{}", of.name);
             count += 1;
         }
         let rows = page.lines().filter(|line| line.starts_with("| `sealcast_"));

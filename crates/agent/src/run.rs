@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::serve::Listener as _;
 use sealcast::Home;
-use tokio::net::TcpListener;
+use sealcast_serving::Loopback;
 use tokio::task::JoinSet;
 
 use crate::api::router;
@@ -16,7 +17,7 @@ use crate::client::SOCKET;
 use crate::config::{AgentConfig, Config};
 use crate::decisions::{policy, questions};
 use crate::hub::Hub;
-use crate::listen::{HomeSocket, Loopback};
+use crate::listen::HomeSocket;
 use crate::lock::{HomeLock, LockError};
 use crate::server::ServerError;
 
@@ -157,7 +158,7 @@ async fn listen(hub: &Hub) -> Result<Option<Loopback>, StartError> {
     };
     let fault = |source| StartError::Listen { address, source };
     let is_default = hub.config.agent.listen == AgentConfig::default().listen;
-    let listener = match TcpListener::bind(address).await {
+    let loopback = match Loopback::bind(address).await {
         Err(error) if is_default && error.kind() == io::ErrorKind::AddrInUse => {
             tracing::warn!(
                 "another program has the port of the metrics; they are on the socket alone"
@@ -166,9 +167,9 @@ async fn listen(hub: &Hub) -> Result<Option<Loopback>, StartError> {
         }
         bound => bound.map_err(fault)?,
     };
-    let at = listener.local_addr().map_err(fault)?;
+    let at = loopback.local_addr().map_err(fault)?;
     let _is_first = hub.listen.set(at).is_ok();
-    Ok(Some(Loopback::new(listener)))
+    Ok(Some(loopback))
 }
 
 fn note(place: &'static str, served: io::Result<()>) {

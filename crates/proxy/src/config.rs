@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sealcast::{Name, TopicFilter, parse_duration, parse_size};
+use sealcast_serving::loopback_address;
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 
@@ -39,6 +41,8 @@ pub struct Config {
     pub rules: Rules,
     /// What clients may take up.
     pub limits: Limits,
+    /// Where on loopback to answer `/metrics` and `/healthz`; `None` for nowhere.
+    pub metrics: Option<SocketAddr>,
     /// From which level on to log.
     pub log: LevelFilter,
     /// In which form.
@@ -160,6 +164,7 @@ struct File {
     connections_max: Option<usize>,
     connect_timeout: Option<String>,
     age_max: Option<String>,
+    metrics: Option<String>,
     log: Option<String>,
     log_format: Option<LogFormat>,
     #[serde(default)]
@@ -207,6 +212,10 @@ impl File {
         let upstream = upstream.ok_or_else(|| ("upstream", lacks()))?;
         let upstream = upstream.parse::<UpstreamUrl>();
         let limits = Limits::default();
+        let metrics = self
+            .metrics
+            .map(|text| loopback_address(&text, "127.0.0.1:9465"));
+        let metrics = metrics.transpose();
         Ok(Config {
             listeners,
             upstream: upstream.map_err(|error| ("upstream", error.to_string()))?,
@@ -225,6 +234,7 @@ impl File {
                 )?,
                 age_max: positive("age_max", self.age_max.as_deref(), limits.age_max)?,
             },
+            metrics: metrics.map_err(|says| ("metrics", says))?,
             log: self
                 .log
                 .map_or(Ok(LevelFilter::INFO), |text| level(&text))?,
@@ -529,6 +539,11 @@ mod tests {
                 format!("{TOP}age_max = \"0d\"\n{RULE}"),
                 3,
                 "longer than nothing",
+            ),
+            (
+                format!("{TOP}metrics = \"0.0.0.0:1\"\n{RULE}"),
+                3,
+                "only loopback",
             ),
             (format!("{TOP}log = \"loud\"\n{RULE}"), 3, "\"warn\""),
             (

@@ -18,8 +18,9 @@ use crate::packet::{
     CONNECT, Connect, NoConnect, OTHER_VERSION, Side, Version, Will, disconnect, reason,
     turned_away,
 };
-use crate::rules::{Rules, Up as Act};
-use crate::sealing::{Draft, Sealed, Sealing, seal_all};
+use crate::rules::Up as Act;
+use crate::ruling::Ruling;
+use crate::sealing::{Draft, Sealed, seal_all};
 use crate::told::Told;
 use crate::up::{GROWTH_MAX, Up};
 use crate::upstream::Upstream;
@@ -34,8 +35,7 @@ const WILL_MAX: usize = u16::MAX as usize;
 
 /// What all connections share.
 pub(crate) struct Shared {
-    pub(crate) rules: Arc<Rules>,
-    pub(crate) sealing: Arc<dyn Sealing>,
+    pub(crate) ruling: Arc<Ruling>,
     pub(crate) upstream: Upstream,
     pub(crate) limits: Limits,
     pub(crate) counts: Arc<Counts>,
@@ -133,7 +133,11 @@ impl Shared {
         };
         let own = self.limits.packet_max;
         // A message that grew by being sealed shrinks before the client has it.
-        let growth = if self.rules.open() { GROWTH_MAX } else { 0 };
+        let growth = if self.ruling.now().rules.open() {
+            GROWTH_MAX
+        } else {
+            0
+        };
         let growth = u32::try_from(growth).unwrap_or(u32::MAX);
         let client_max = connect.packet_max.unwrap_or(u32::MAX);
         Ok(Introduction {
@@ -154,7 +158,8 @@ impl Shared {
             ledger.note(Exception::Refused, will.topic, code);
             Err(why)
         };
-        let (stream, fields) = match self.rules.up(will.topic) {
+        let now = self.ruling.now();
+        let (stream, fields) = match now.rules.up(will.topic) {
             Act::Pass => return Ok(None),
             Act::Seal(..) if will.clears() => return Ok(None),
             Act::Seal(stream, fields) => (stream, fields),
@@ -173,7 +178,7 @@ impl Shared {
             Err(fault) => return refused(fault.code, reason::NOT_AUTHORIZED),
         };
         let drafts = [draft];
-        let sealing = timeout(WILL_WITHIN, seal_all(&*self.sealing, &drafts)).await;
+        let sealing = timeout(WILL_WITHIN, seal_all(&*now.sealing, &drafts)).await;
         match sealing.ok().and_then(|sealed| sealed.into_iter().next()) {
             Some(Ok(sealed)) if sealed.payload.len() <= WILL_MAX => {
                 self.counts.count_sealed();
@@ -207,13 +212,13 @@ impl Shared {
         let told = Arc::new(Told::new(introduction.keep_alive));
         let numbers = Arc::new(Numbers::default());
         let up = Up::new(
-            (Arc::clone(&self.rules), Arc::clone(&self.sealing)),
+            Arc::clone(&self.ruling),
             Flow::new(version, packet_max),
             (Arc::clone(&told), Arc::clone(&numbers)),
             Ledger::new(Arc::clone(&self.counts), number),
         );
         let down = Down::new(
-            (Arc::clone(&self.rules), Arc::clone(&self.sealing)),
+            Arc::clone(&self.ruling),
             Flow::new(version, packet_max),
             (told, numbers),
             Ledger::new(Arc::clone(&self.counts), number),

@@ -16,8 +16,9 @@ use crate::packet::{
     AUTH, CONNACK, DISCONNECT, PINGRESP, PUBLISH, Publish, Side, Version, Welcome, disconnect,
     leads_elsewhere, reason, turned_away,
 };
-use crate::rules::{Down as Act, Rules, Undecryptable};
-use crate::sealing::{NotOpened, Opening, Sealing, Unopened, open};
+use crate::rules::{Down as Act, Undecryptable};
+use crate::ruling::Ruling;
+use crate::sealing::{NotOpened, Opening, Unopened, open};
 use crate::told::{Asker, Told};
 use crate::up::GROWTH_MAX;
 use crate::wire::{Incoming, Packet};
@@ -28,8 +29,7 @@ const RECORDS_PACKETS: usize = 4;
 
 /// What is done with what a broker sends to a client.
 pub(crate) struct Down {
-    rules: Arc<Rules>,
-    sealing: Arc<dyn Sealing>,
+    ruling: Arc<Ruling>,
     flow: Flow,
     told: Arc<Told>,
     numbers: Arc<Numbers>,
@@ -106,15 +106,14 @@ impl Take for Down {
 
 impl Down {
     pub(crate) fn new(
-        (rules, sealing): (Arc<Rules>, Arc<dyn Sealing>),
+        ruling: Arc<Ruling>,
         flow: Flow,
         (told, numbers): (Arc<Told>, Arc<Numbers>),
         ledger: Ledger,
         (client_packet_max, packet_max): (usize, u32),
     ) -> Self {
         Self {
-            rules,
-            sealing,
+            ruling,
             flow,
             told,
             numbers,
@@ -174,7 +173,11 @@ impl Down {
         }
         self.told.tell(welcome.packet_max, welcome.keep_alive);
         let packet_max = welcome.packet_max.unwrap_or(u32::MAX).min(self.packet_max);
-        let growth = if self.rules.seal() { GROWTH_MAX } else { 0 };
+        let growth = if self.ruling.now().rules.seal() {
+            GROWTH_MAX
+        } else {
+            0
+        };
         let growth = u32::try_from(growth).unwrap_or(u32::MAX);
         match welcome.encode(version, packet_max.saturating_sub(growth).max(1)) {
             Some(encoded) => out.extend_from_slice(&encoded),
@@ -224,13 +227,14 @@ impl Down {
     }
 
     fn withhold(&mut self, topic: &str) {
-        if let Act::Open(stream, ..) = self.rules.down(topic) {
+        if let Act::Open(stream, ..) = self.ruling.now().rules.down(topic) {
             self.withheld.insert(stream.clone());
         }
     }
 
     async fn fate(&mut self, publish: &Publish<'_>, topic: &str) -> Fate {
-        let (stream, fields, undecryptable) = match self.rules.down(topic) {
+        let now = self.ruling.now();
+        let (stream, fields, undecryptable) = match now.rules.down(topic) {
             Act::Pass => return Fate::AsItIs,
             Act::NoRule => return Fate::Dropped(because::NO_RULE),
             // It says that what was retained is gone, and nothing else.
@@ -244,7 +248,7 @@ impl Down {
             }),
             Ok(topic) => {
                 let opening = self.opening.entry(stream.clone());
-                let opening = opening.or_insert_with(|| self.sealing.opening(stream));
+                let opening = opening.or_insert_with(|| now.sealing.opening(stream));
                 let is_known =
                     publish.is_retained() || self.numbers.comes_again(publish, topic.as_str());
                 let arrival = if is_known {

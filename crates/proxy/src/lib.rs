@@ -30,13 +30,18 @@ mod listeners;
 mod numbers;
 mod packet;
 mod proxy;
+mod reload;
 mod rules;
+mod ruling;
 mod sealing;
+mod standing;
 mod streams;
 mod told;
+mod traffic;
 mod up;
 mod upgrade;
 mod upstream;
+mod watch;
 mod websocket;
 mod wire;
 
@@ -45,6 +50,7 @@ pub use config::{Certificates, Config, ConfigError, Limits, Listener, LogFormat,
 pub use counts::{Counts, Exception};
 pub use json::{Field, FieldError};
 pub use proxy::{Proxy, StartError};
+pub use reload::Control;
 pub use rules::{Act, Rule, Rules, Undecryptable};
 pub use sealing::{
     NotOpened, NotSealed, OpenFuture, Opening, SealFuture, Sealing, Unopened, Waiting,

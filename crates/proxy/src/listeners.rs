@@ -2,9 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -12,10 +12,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
-use crate::certificates::acceptor;
+use crate::certificates::{CertificatesError, acceptor};
 use crate::config::{Listener, Transport};
 use crate::connection::Shared;
 use crate::proxy::StartError;
+use crate::standing::Standing;
+use crate::traffic::{Counted, Traffic};
 use crate::upgrade::upgrade;
 use crate::wire::Wire;
 
@@ -32,16 +34,37 @@ pub(crate) struct Hall {
     /// How many came so far.
     number: AtomicU64,
     is_full: AtomicBool,
+    turned_away: AtomicU64,
+    pub(crate) standing: Arc<Standing>,
+    /// Between clients and the proxy.
+    pub(crate) traffic: Arc<Traffic>,
+    /// When it began, in seconds since 1970.
+    pub(crate) started: u64,
 }
 
 impl Hall {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, standing: Arc<Standing>) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
             room: Arc::new(Semaphore::new(shared.limits.connections_max)),
             shared,
             number: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
+            turned_away: AtomicU64::new(0),
+            standing,
+            traffic: Arc::default(),
+            started: now.unwrap_or_default().as_secs(),
         }
+    }
+
+    /// How many came so far and were let in.
+    pub(crate) fn connected(&self) -> u64 {
+        self.number.load(Ordering::Relaxed)
+    }
+
+    /// How many came and found no room.
+    pub(crate) fn turned_away(&self) -> u64 {
+        self.turned_away.load(Ordering::Relaxed)
     }
 
     /// How many clients there are.
@@ -53,6 +76,9 @@ impl Hall {
     /// A place, if there is one. Who is turned away is told of once, until somebody is let in again.
     fn place(&self) -> Option<OwnedSemaphorePermit> {
         let place = Arc::clone(&self.room).try_acquire_owned().ok();
+        if place.is_none() {
+            self.turned_away.fetch_add(1, Ordering::Relaxed);
+        }
         let was_full = self.is_full.swap(place.is_none(), Ordering::Relaxed);
         if place.is_none() && !was_full {
             let connections_max = self.shared.limits.connections_max;
@@ -63,25 +89,69 @@ impl Hall {
     }
 }
 
-/// One way in.
+/// One listener.
 pub(crate) struct Door {
     listener: TcpListener,
+    ways: Arc<Ways>,
+}
+
+/// How clients come in by a listener, which may change.
+pub(crate) struct Ways {
+    of: Listener,
+    now: Mutex<Way>,
+}
+
+/// How a client comes in.
+#[derive(Clone)]
+pub(crate) struct Way {
     transport: Transport,
     tls: Option<TlsAcceptor>,
+}
+
+impl Way {
+    pub(crate) fn of(listener: &Listener) -> Result<Self, CertificatesError> {
+        Ok(Self {
+            transport: listener.transport.clone(),
+            tls: listener.tls.as_ref().map(acceptor).transpose()?,
+        })
+    }
+}
+
+impl Ways {
+    fn now(&self) -> Way {
+        self.now
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn replace(&self, way: Way) {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = way;
+    }
+
+    /// Whether a config file says the same of where and how clients connect.
+    pub(crate) fn is(&self, listener: &Listener) -> bool {
+        self.of.to_string() == listener.to_string()
+    }
 }
 
 impl Door {
     /// Listens.
     pub(crate) async fn open(of: &Listener) -> Result<Self, StartError> {
-        let tls = of.tls.as_ref().map(acceptor).transpose();
-        let tls = tls.map_err(StartError::Certificates)?;
+        let way = Way::of(of).map_err(StartError::Certificates)?;
         let address = of.address;
         let listener = TcpListener::bind(address).await;
         Ok(Self {
             listener: listener.map_err(|source| StartError::Listen { address, source })?,
-            transport: of.transport.clone(),
-            tls,
+            ways: Arc::new(Ways {
+                of: of.clone(),
+                now: Mutex::new(way),
+            }),
         })
+    }
+
+    pub(crate) fn ways(&self) -> Arc<Ways> {
+        Arc::clone(&self.ways)
     }
 
     pub(crate) fn address(&self) -> io::Result<SocketAddr> {
@@ -126,7 +196,7 @@ impl Door {
                 continue;
             };
             let (hall, stopped) = (Arc::clone(hall), stopped.clone());
-            let greeting = greet(client, self.transport.clone(), self.tls.clone());
+            let greeting = greet(client, self.ways.now());
             connections.spawn(async move {
                 hall.receive(greeting, stopped).await;
                 drop(place);
@@ -150,7 +220,11 @@ impl Hall {
             greeted = timeout_at(known_by, greeting) => greeted,
         };
         match greeted {
-            Ok(Ok(client)) => self.shared.serve(number, client, known_by, stop).await,
+            Ok(Ok(wire)) => {
+                let traffic = Arc::clone(&self.traffic);
+                let client = Box::new(Counted { wire, traffic });
+                self.shared.serve(number, client, known_by, stop).await;
+            }
             Ok(Err(error)) => {
                 // Browsers and scanners come by; what they say is not of us.
                 tracing::debug!(connection = number, kind = ?error.kind(), "not taken in");
@@ -161,19 +235,15 @@ impl Hall {
 }
 
 /// What comes before MQTT.
-async fn greet(
-    client: TcpStream,
-    transport: Transport,
-    tls: Option<TlsAcceptor>,
-) -> io::Result<Box<dyn Wire>> {
+async fn greet(client: TcpStream, way: Way) -> io::Result<Box<dyn Wire>> {
     // What is slower then is not wrong.
     let _is_prompt = client.set_nodelay(true).is_ok();
-    let is_tls = tls.is_some();
-    let client: Box<dyn Wire> = match tls {
+    let is_tls = way.tls.is_some();
+    let client: Box<dyn Wire> = match way.tls {
         None => Box::new(client),
         Some(acceptor) => Box::new(acceptor.accept(client).await?),
     };
-    Ok(match transport {
+    Ok(match way.transport {
         Transport::Stream => client,
         Transport::WebSocket { origins } => Box::new(upgrade(client, &origins, is_tls).await?),
     })

@@ -4,6 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::serve::Listener as _;
+use sealcast_serving::Loopback;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -12,13 +14,19 @@ use crate::config::Config;
 use crate::connection::Shared;
 use crate::counts::Counts;
 use crate::listeners::{Door, Hall};
+use crate::reload::Control;
+use crate::ruling::Ruling;
 use crate::sealing::Sealing;
+use crate::standing::{Standing, Watched};
 use crate::upstream::{Upstream, UpstreamError};
+use crate::watch::router;
 
 /// Stands between clients and their broker; made by [`start`](Self::start).
 pub struct Proxy {
     doors: Vec<Door>,
     hall: Arc<Hall>,
+    watch: Option<Loopback>,
+    config: Arc<Config>,
 }
 
 impl std::fmt::Debug for Proxy {
@@ -71,15 +79,47 @@ impl Proxy {
         for listener in &config.listeners {
             doors.push(Door::open(listener).await?);
         }
-        let shared = Arc::new(Shared {
-            rules: Arc::new(config.rules),
+        let watch = match config.metrics {
+            None => None,
+            Some(address) => {
+                let bound = Loopback::bind(address).await;
+                Some(bound.map_err(|source| StartError::Listen { address, source })?)
+            }
+        };
+        let standing = Arc::new(Standing::default());
+        standing.name(&config.rules);
+        let sealing = Arc::new(Watched {
             sealing,
+            standing: Arc::clone(&standing),
+        });
+        let shared = Arc::new(Shared {
+            ruling: Arc::new(Ruling::new(config.rules.clone(), sealing)),
             upstream,
             limits: config.limits,
             counts: Arc::default(),
         });
-        let hall = Arc::new(Hall::new(shared));
-        Ok(Self { doors, hall })
+        Ok(Self {
+            doors,
+            hall: Arc::new(Hall::new(shared, standing)),
+            watch,
+            config: Arc::new(config),
+        })
+    }
+
+    /// Where it answers `/metrics` and `/healthz`.
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.watch
+            .as_ref()
+            .and_then(|watch| watch.local_addr().ok())
+    }
+
+    /// What changes it while it runs.
+    pub fn control(&self) -> Control {
+        Control {
+            hall: Arc::clone(&self.hall),
+            ways: self.doors.iter().map(Door::ways).collect(),
+            config: Arc::clone(&self.config),
+        }
     }
 
     /// Where clients connect, in the order of the config file.
@@ -111,7 +151,20 @@ impl Proxy {
             tracing::info!(listener = number, port = address.port(), "listening");
         }
         let (stop, stopped) = watch::channel(false);
+        if let Some(port) = self.metrics().map(|of| of.port()) {
+            tracing::info!(port, "metrics");
+        }
         let mut serving = JoinSet::new();
+        if let Some(watch) = self.watch {
+            let mut stopped = stopped.clone();
+            let served = axum::serve(watch, router(&self.hall));
+            let served = served.with_graceful_shutdown(async move {
+                let _is_told = stopped.wait_for(|is_stopped| *is_stopped).await.is_ok();
+            });
+            serving.spawn(async move {
+                let _has_ended = served.await.is_ok();
+            });
+        }
         for door in self.doors {
             serving.spawn(door.serve(Arc::clone(&self.hall), stopped.clone()));
         }

@@ -16,7 +16,8 @@ use crate::lane::{End, Take};
 use crate::numbers::Numbers;
 use crate::packet::{CONNECT, PING, PINGREQ, PUBLISH, Publish, Side, reason};
 use crate::rules::{Rules, Up as Act};
-use crate::sealing::{Draft, NotSealed, Sealed, Sealing, seal_all};
+use crate::ruling::Ruling;
+use crate::sealing::{Draft, NotSealed, Sealed, seal_all};
 use crate::told::{Asker, Told};
 use crate::wire::{Incoming, Packet};
 
@@ -30,8 +31,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// What is done with what a client sends.
 #[derive(Debug)]
 pub(crate) struct Up {
-    rules: Arc<Rules>,
-    sealing: Arc<dyn Sealing>,
+    ruling: Arc<Ruling>,
     flow: Flow,
     told: Arc<Told>,
     numbers: Arc<Numbers>,
@@ -98,11 +98,11 @@ impl Take for Up {
         out: &mut Vec<u8>,
         back: &mut Vec<u8>,
     ) -> Result<(), End> {
-        let rules = Arc::clone(&self.rules);
+        let now = self.ruling.now();
         let (mut steps, mut drafts) = (Vec::with_capacity(burst.len()), Vec::new());
         let mut fault = Ok(());
         for incoming in &burst {
-            match self.step(&rules, incoming, &mut drafts) {
+            match self.step(&now.rules, incoming, &mut drafts) {
                 Ok(step) => steps.push(step),
                 Err(end) => {
                     fault = Err(end);
@@ -110,7 +110,7 @@ impl Take for Up {
                 }
             }
         }
-        let mut sealed = seal_all(&*self.sealing, &drafts).await.into_iter();
+        let mut sealed = seal_all(&*now.sealing, &drafts).await.into_iter();
         for step in steps {
             match step {
                 Step::Message(packet, publish, topic, fate) => {
@@ -148,8 +148,10 @@ impl Take for Up {
 
     /// Once what could not be sealed can be, the client is to send all of that again, in its order.
     async fn act(&mut self, _out: &mut Vec<u8>, _back: &mut Vec<u8>) -> Result<(), End> {
+        let now = self.ruling.now();
         for stream in &self.withheld {
-            if self.sealing.can_seal(stream).await {
+            // Where no rule seals for it any more, they go by what is said now.
+            if !now.rules.streams().contains(&stream) || now.sealing.can_seal(stream).await {
                 return Err(End::Refused(reason::BUSY));
             }
         }
@@ -160,14 +162,13 @@ impl Take for Up {
 
 impl Up {
     pub(crate) fn new(
-        (rules, sealing): (Arc<Rules>, Arc<dyn Sealing>),
+        ruling: Arc<Ruling>,
         flow: Flow,
         (told, numbers): (Arc<Told>, Arc<Numbers>),
         ledger: Ledger,
     ) -> Self {
         Self {
-            rules,
-            sealing,
+            ruling,
             flow,
             told,
             numbers,
@@ -280,7 +281,7 @@ impl Up {
         if self.withheld.is_empty() {
             self.look_at = Instant::now() + LOOK;
         }
-        if let Act::Seal(stream, _) = self.rules.up(topic) {
+        if let Act::Seal(stream, _) = self.ruling.now().rules.up(topic) {
             self.withheld.insert(stream.clone());
         }
     }

@@ -1,12 +1,12 @@
 //! How a client asks for a WebSocket, in HTTP, and what it is answered.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf as _, BytesMut};
 use httparse::{EMPTY_HEADER, Header, Request, Status};
+use sealcast_serving::is_address;
 use sha1::{Digest as _, Sha1};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -139,9 +139,7 @@ fn is_own(origin: &str, host: Option<&str>, is_tls: bool) -> bool {
             .unwrap_or(text)
             .to_ascii_lowercase()
     };
-    let address = bare(host);
-    let is_address = address.parse::<SocketAddr>().is_ok() || address.parse::<IpAddr>().is_ok();
-    bare(of) == address && (is_tls || is_address)
+    bare(of) == bare(host) && (is_tls || is_address(host))
 }
 
 fn answer_to(key: &str) -> String {

@@ -4,20 +4,25 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::certificates::roots;
+use crate::traffic::{Counted, Traffic};
 use crate::wire::Wire;
 
 /// How long one attempt to connect may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it is believed to be there, or not, and how long it takes to find out.
+const SEEN_FOR: Duration = Duration::from_secs(10);
+const LOOK_FOR: Duration = Duration::from_secs(3);
 const PORT: u16 = 1883;
 const TLS_PORT: u16 = 8883;
 
@@ -113,6 +118,13 @@ pub enum UpstreamError {
 pub(crate) struct Upstream {
     url: UpstreamUrl,
     tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// Between the proxy and the broker.
+    pub(crate) traffic: Arc<Traffic>,
+    faults: AtomicU64,
+    /// When it was last tried to connect, and whether that went well.
+    seen: Mutex<Option<(Instant, bool)>>,
+    /// Whoever looks, so that others wait for what is found.
+    looks: tokio::sync::Mutex<()>,
 }
 
 impl Upstream {
@@ -129,6 +141,10 @@ impl Upstream {
         Ok(Self {
             url: url.clone(),
             tls,
+            traffic: Arc::default(),
+            faults: AtomicU64::new(0),
+            seen: Mutex::new(None),
+            looks: tokio::sync::Mutex::new(()),
         })
     }
 
@@ -144,10 +160,32 @@ impl Upstream {
             Ok(wire)
         };
         let late = |_| io::ErrorKind::TimedOut.into();
-        timeout(DIAL_TIMEOUT, dialling)
-            .await
-            .map_err(late)
-            .flatten()
+        let dialled = timeout(DIAL_TIMEOUT, dialling).await;
+        let dialled: io::Result<Box<dyn Wire>> = dialled.map_err(late).flatten();
+        let seen = (Instant::now(), dialled.is_ok());
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
+        let faults = u64::from(dialled.is_err());
+        self.faults.fetch_add(faults, Ordering::Relaxed);
+        let traffic = Arc::clone(&self.traffic);
+        Ok(Box::new(Counted {
+            wire: dialled?,
+            traffic,
+        }))
+    }
+
+    /// How often no connection could be made.
+    pub(crate) fn faults(&self) -> u64 {
+        self.faults.load(Ordering::Relaxed)
+    }
+
+    /// Whether it can be connected to: found out anew, where nobody has tried for a while.
+    pub(crate) async fn is_there(&self) -> bool {
+        let _alone = self.looks.lock().await;
+        match *self.seen.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((since, was_there)) if since.elapsed() < SEEN_FOR => return was_there,
+            Some(_) | None => {}
+        }
+        matches!(timeout(LOOK_FOR, self.dial()).await, Ok(Ok(_)))
     }
 }
 

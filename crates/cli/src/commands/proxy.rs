@@ -4,15 +4,15 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use sealcast::Home;
 use sealcast_proxy::{
-    Act, Config, ConfigError, Listener, LogFormat, Proxy, Rule, StartError, Streams, Transport,
-    Undecryptable,
+    Act, Config, ConfigError, Control, Listener, LogFormat, Proxy, Rule, StartError, Streams,
+    Transport, Undecryptable,
 };
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::{CommandError, Kind};
 use crate::logging;
-use crate::signals::asked_to_end;
+use crate::signals::{HangUps, asked_to_end};
 use crate::ui::Ui;
 
 /// Seal and open for MQTT clients that know nothing of it
@@ -37,6 +37,7 @@ enum ProxyCommand {
 /// Clients connect here as they would to the broker, with MQTT 3.1.1 or 5, and each has a connection to
 /// the broker of its own. Rules of the config file say of which topics messages are sealed on their way
 /// to the broker, and opened on their way back; what no rule names is refused. It logs to stderr.
+/// SIGHUP has it read rules and certificates again.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -97,6 +98,7 @@ async fn mqtt(ui: &Ui, context: &Context, path: &Path) -> Result<(), CommandErro
     logging::start(config.log, config.log_format == LogFormat::Json);
     // Listens for signals before it starts, so that whoever sees it run can end it.
     let mut end = std::pin::pin!(asked_to_end());
+    let mut hang_ups = HangUps::listen()?;
     let starting = async {
         let streams = Streams::open(&home, &config.rules, config.limits.age_max).await?;
         streams.all().for_each(|stream| ui.alarms(stream));
@@ -109,9 +111,55 @@ async fn mqtt(ui: &Ui, context: &Context, path: &Path) -> Result<(), CommandErro
         ended = &mut end => return ended,
         started = starting => started?,
     };
+    let control = proxy.control();
+    let reloading = async {
+        loop {
+            hang_ups.next().await;
+            reload(&home, path, &control).await;
+        }
+    };
     let mut ended = Ok(());
-    proxy.run(async { ended = end.await }).await;
+    tokio::select! {
+        () = proxy.run(async { ended = end.await }) => {}
+        () = reloading => {}
+    }
     ended
+}
+
+/// Reads the config file again, and has the proxy go by it; where that cannot be, all is as it was.
+async fn reload(home: &Home, path: &Path, control: &Control) {
+    let kept = "the config file is not taken over, all is as it was";
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(ConfigError::Wrong { line, says, .. }) => {
+            tracing::error!(line, says, "{kept}");
+            return;
+        }
+        Err(ConfigError::Unreadable { source, .. }) => {
+            tracing::error!(kind = ?source.kind(), "{kept}");
+            return;
+        }
+    };
+    let streams = match Streams::open(home, &config.rules, config.limits.age_max).await {
+        Ok(streams) => streams,
+        Err(error) => {
+            tracing::error!(code = error.code(), "{kept}");
+            return;
+        }
+    };
+    let rules = config.rules.all().len();
+    match control.reload(config, Arc::new(streams)) {
+        Ok(later) => {
+            for option in later {
+                tracing::warn!(option, "was changed, and holds from the next start on");
+            }
+            tracing::info!(rules, "config file read again");
+        }
+        Err(error) => {
+            let cause = error.source.to_string();
+            tracing::error!(code = "proxy.certificates", cause, "{kept}");
+        }
+    }
 }
 
 /// Says what will not do what it looks like.
@@ -176,6 +224,9 @@ fn check_rules(ui: &Ui, config: &Config) -> Result<(), CommandError> {
         ui.data(format!("listen    {listener}{secured}{pages}"))?;
     }
     ui.data(format!("upstream  {}", config.upstream))?;
+    if let Some(metrics) = config.metrics {
+        ui.data(format!("metrics   http://{metrics}/metrics"))?;
+    }
     let names = rules.iter().map(|rule| rule.topics.to_string());
     let names: Vec<_> = names.collect();
     let width = names.iter().map(|name| name.chars().count()).max();
@@ -295,7 +346,9 @@ fn refused(error: StartError) -> CommandError {
         StartError::Certificates(_) => {
             "see `certificate`, `key` and `client_ca` in the config file"
         }
-        StartError::Listen { .. } => "name another address in the config file: `listen`",
+        StartError::Listen { .. } => {
+            "name another address in the config file: `listen`, or `metrics`"
+        }
     };
     CommandError::new(Kind::Usage, error.code(), error.to_string())
         .because(&error)

@@ -212,3 +212,42 @@ fn of_json_the_values_that_a_rule_names_are_sealed_and_opened_and_no_others() {
         "{logged}"
     );
 }
+
+#[test]
+fn a_proxy_reads_its_config_file_again_when_it_is_told_to() {
+    let (rig, server) = (Rig::small(), Server::start());
+    let alice = someone(&rig, "alice", &server);
+    alice.done(&["stream", "create", "s"]);
+    let passes = "do = \"seal\"\n\n[[rule]]\ntopics = \"open/#\"\ndo = \"pass\"";
+    let (mut gateway, port) = proxy(&rig, &alice, "gateway.toml", passes, &server);
+    publishes(port, "5", "open/1", "in clear");
+    let config = |name, rules: &str| {
+        let upstream = server.port();
+        let head = "listen = \"127.0.0.1:0\"\nupstream = \"mqtt://127.0.0.1:";
+        rig.file(name, format!("{head}{upstream}\"\n{rules}").as_bytes());
+    };
+    config(
+        "gateway.toml",
+        "[[rule]]\ntopics = \"open/#\"\ndo = \"park\"\n",
+    );
+    gateway.signal("HUP");
+    gateway.wait_for("all is as it was");
+    assert!(gateway.logged.contains("line=5"), "{}", gateway.logged);
+    publishes(port, "5", "open/1", "in clear still");
+    config(
+        "gateway.toml",
+        "log = \"warn\"\n[[rule]]\ntopics = \"open/#\"\nstream = \"s\"\ndo = \"seal\"\n",
+    );
+    gateway.signal("HUP");
+    gateway.wait_for("config file read again");
+    assert!(
+        gateway.logged.contains("option=\"log\""),
+        "{}",
+        gateway.logged
+    );
+    publishes(port, "5", "open/1", "sealed");
+    let shown = receives(server.port(), "5", "open/1");
+    assert!(!shown.windows(6).any(|of| of == b"sealed"), "{shown:x?}");
+    let logged = gateway.stop();
+    assert!(logged.contains("sealed=1 opened=0 passed=2"), "{logged}");
+}

@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustls::{ClientConnection, StreamOwned};
-use sealcast_proxy::{Config, Counts, Exception, Proxy};
+use sealcast_proxy::{Config, Control, Counts, Exception, Proxy};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
@@ -57,6 +57,10 @@ pub(crate) struct Rig {
     pub(crate) port: u16,
     /// Where it listens.
     pub(crate) ports: Vec<u16>,
+    /// Where it answers how it is.
+    pub(crate) metrics: Option<u16>,
+    control: Control,
+    upstream: String,
     end: Option<oneshot::Sender<()>>,
     ended: Option<oneshot::Receiver<()>>,
 }
@@ -84,6 +88,14 @@ impl Link for StreamOwned<ClientConnection, TcpStream> {
     }
 }
 
+fn config(rules: &str, more: &str, upstream: &str) -> Config {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("proxy.toml");
+    let head = format!("listen = \"127.0.0.1:0\"\nupstream = \"{upstream}\"\n{more}\n");
+    std::fs::write(&path, format!("{head}{rules}")).unwrap();
+    Config::load(&path).unwrap()
+}
+
 impl Rig {
     /// A proxy with rules before a broker on some port.
     pub(crate) fn new(rules: &str, broker: u16) -> Self {
@@ -96,11 +108,7 @@ impl Rig {
 
     /// The same with more in its configuration.
     pub(crate) fn with(rules: &str, more: &str, upstream: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("proxy.toml");
-        let head = format!("listen = \"127.0.0.1:0\"\nupstream = \"{upstream}\"\n{more}\n");
-        std::fs::write(&path, format!("{head}{rules}")).unwrap();
-        let config = Config::load(&path).unwrap();
+        let config = config(rules, more, upstream);
         let runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = { runtime }.worker_threads(2).enable_all().build().unwrap();
         let toy = Arc::new(Toy::default());
@@ -108,7 +116,8 @@ impl Rig {
         let proxy = runtime.block_on(Proxy::start(config, sealing)).unwrap();
         let addresses = proxy.addresses().unwrap();
         let ports: Vec<_> = addresses.iter().map(|of| of.port()).collect();
-        let counts = proxy.counts();
+        let (counts, control) = (proxy.counts(), proxy.control());
+        let metrics = proxy.metrics().map(|of| of.port());
         let (end, ends) = oneshot::channel();
         let (tell, ended) = oneshot::channel();
         runtime.spawn(async move {
@@ -122,9 +131,21 @@ impl Rig {
             counts,
             port: ports[0],
             ports,
+            metrics,
+            control,
+            upstream: upstream.to_owned(),
             end: Some(end),
             ended: Some(ended),
         }
+    }
+
+    /// Has it go by another config file; what that changes later only.
+    pub(crate) fn reload(&self, rules: &str, more: &str) -> Result<Vec<&'static str>, String> {
+        let sealing = Arc::clone(&self.toy);
+        let reloaded = self
+            .control
+            .reload(config(rules, more, &self.upstream), sealing);
+        reloaded.map_err(|error| error.to_string())
     }
 
     /// A proxy whose broker is played, a client that was let in, and the broker's end of that.
