@@ -106,6 +106,10 @@ fn would_count(view: &StreamView, entry: &Verified<LogEntry>) -> bool {
                 || changes_standing(before.grants(), after.grants())
         }
         LogBody::Settings(settings) => rules && after.settings() == *settings,
+        LogBody::KeyNodes(nodes) => {
+            let named = after.key_nodes();
+            rules && named.map_or(nodes.nodes.is_empty(), |(entry, _)| entry == id)
+        }
         LogBody::Close => rules && after.is_closed() && !before.is_closed(),
         LogBody::Genesis(_) => false,
     }

@@ -7,10 +7,10 @@ use std::sync::OnceLock;
 use arbitrary::{Result, Unstructured};
 use sealcast_crypto::SigningKey;
 use sealcast_protocol::{
-    AccessLog, CardRevocation, DeviceId, DeviceTarget, DeviceTips, EnvelopeHash, Genesis, Grant,
-    GrantState, Interval, LaneMode, ListBody, ListEntry, LogBody, LogEntry, LogHash, LogState,
-    Position, PublishRight, Revoke, Roles, Settings, Sharing, Signable, Standing, StreamId,
-    Targets, UserId, Verified, sign,
+    AccessLog, CardRevocation, Condition, DeviceId, DeviceTarget, DeviceTips, EnvelopeHash,
+    Genesis, Grant, GrantState, Interval, KeyNode, KeyNodes, LaneMode, ListBody, ListEntry,
+    LogBody, LogEntry, LogHash, LogState, Position, PublishRight, Revoke, Roles, Settings, Sharing,
+    Signable, Standing, StreamId, Targets, UserId, Verified, sign,
 };
 
 const ENTRIES_MAX: usize = 24;
@@ -193,13 +193,29 @@ impl Written {
     }
 
     fn body(&self, choices: &mut Unstructured<'_>, author: (u8, u8)) -> Result<LogBody> {
-        Ok(match choices.int_in_range(0..=9)? {
+        Ok(match choices.int_in_range(0..=10)? {
             0..=4 => LogBody::Grant(self.grant(choices, author)?),
             5..=7 => LogBody::Revoke(self.revoke(choices)?),
             8 => LogBody::Settings(Settings {
                 rekey_every_ms: choices.int_in_range(0..=3)?,
             }),
+            9 => LogBody::KeyNodes(self.key_nodes(choices)?),
             _ => LogBody::Close,
+        })
+    }
+
+    fn key_nodes(&self, choices: &mut Unstructured<'_>) -> Result<KeyNodes> {
+        let count = choices.int_in_range(0..=2)?;
+        let nodes = (0..count).map(|person| KeyNode {
+            user: user(person),
+            device: device(0),
+        });
+        let mut nodes: Vec<KeyNode> = nodes.collect();
+        nodes.sort_unstable();
+        Ok(KeyNodes {
+            threshold: count.min(1),
+            nodes,
+            condition: Condition::default(),
         })
     }
 

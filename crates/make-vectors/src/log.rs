@@ -2,9 +2,9 @@
 
 use sealcast_crypto::digest;
 use sealcast_protocol::{
-    CardRevocation, DeviceId, DeviceTarget, DeviceTips, EnvelopeHash, Genesis, Grant, Interval,
-    LaneMode, ListBody, ListEntry, LogBody, LogEntry, LogHash, Position, Revoke, Roles, Settings,
-    Sharing, Signable, StreamId, Targets, UserId, encode,
+    CardRevocation, Condition, Demand, DeviceId, DeviceTarget, DeviceTips, EnvelopeHash, Genesis,
+    Grant, Interval, KeyNode, KeyNodes, LaneMode, ListBody, ListEntry, LogBody, LogEntry, LogHash,
+    Position, Revoke, Roles, Settings, Sharing, Signable, StreamId, Targets, UserId, encode,
 };
 
 use super::case::Case;
@@ -105,6 +105,36 @@ fn users(seeds: &[u8]) -> Vec<UserId> {
     seeds.iter().map(|seed| UserId([*seed; 32])).collect()
 }
 
+const AFTER: Demand = Demand::After(NOW);
+const BEFORE: Demand = Demand::Before(Position(NOW.0 + 604_800_000));
+
+fn key_nodes(threshold: u8, seeds: &[u8]) -> KeyNodes {
+    let node = |seed: &u8| KeyNode {
+        user: UserId([*seed; 32]),
+        device: DeviceId([*seed; 16]),
+    };
+    KeyNodes {
+        threshold,
+        nodes: seeds.iter().map(node).collect(),
+        condition: Condition::default(),
+    }
+}
+
+fn conditioned(alternatives: &[&[Demand]]) -> KeyNodes {
+    let condition = alternatives.iter().map(|all| all.to_vec()).collect();
+    KeyNodes {
+        condition: Condition(condition),
+        ..key_nodes(1, &[1])
+    }
+}
+
+fn demand(demand: &Demand) -> String {
+    match demand {
+        Demand::After(time) => format!("after {}", time.0),
+        Demand::Before(time) => format!("before {}", time.0),
+    }
+}
+
 fn hashes(seeds: &[u8]) -> Vec<LogHash> {
     seeds.iter().map(|seed| LogHash([*seed; 32])).collect()
 }
@@ -148,6 +178,10 @@ fn good() -> Vec<Case> {
         ..grant()
     };
     let tipped = vec![tips(1, &[]), tips(2, &[7, 8])];
+    let week: &[&[Demand]] = &[
+        &[AFTER, BEFORE],
+        &[Demand::After(Position(1_821_536_000_000))],
+    ];
     #[rustfmt::skip]
     let rows = [
         ("genesis", "the first entry of a stream", genesis()),
@@ -163,6 +197,9 @@ fn good() -> Vec<Case> {
         ("revoke-users", "a user, with the tips of two devices", revoke(Targets::Users(users(&[3])), tipped)),
         ("revoke-devices", "a device, with its root key's word", revoke(Targets::Devices(vec![target()]), Vec::new())),
         ("settings", "a new session every day", second(LogBody::Settings(Settings { rekey_every_ms: 86_400_000 }))),
+        ("key-nodes", "two of three", second(LogBody::KeyNodes(key_nodes(2, &[1, 2, 3])))),
+        ("key-nodes-with-a-condition", "in a week of one year, or after the next", second(LogBody::KeyNodes(conditioned(week)))),
+        ("no-key-nodes", "none any more", second(LogBody::KeyNodes(key_nodes(0, &[])))),
         ("close", "the end of the stream", second(LogBody::Close)),
     ];
     rows.map(|(name, about, entry)| read(name, about, &entry))
@@ -213,6 +250,17 @@ fn read(name: &str, about: &str, entry: &LogEntry) -> Case {
         LogBody::Settings(settings) => case
             .with("says", "settings")
             .with("rekey-every-ms", settings.rekey_every_ms),
+        LogBody::KeyNodes(nodes) => case
+            .with("says", "key nodes")
+            .with("threshold", nodes.threshold)
+            .each(&nodes.nodes, |case, node| {
+                case.hex("node", node.user.0)
+                    .with("node-device", node.device)
+            })
+            .each(&nodes.condition.0, |case, all| {
+                let all: Vec<String> = all.iter().map(demand).collect();
+                case.with("if", all.join(" and "))
+            }),
         LogBody::Close => case.with("says", "close"),
     }
 }
@@ -255,10 +303,11 @@ fn choices() -> Vec<Case> {
         signed(&body)
     };
     let (genesis, grant) = (genesis(), grant());
+    let later = second(LogBody::KeyNodes(conditioned(&[&[AFTER]])));
     let close = second(LogBody::Close);
     #[rustfmt::skip]
     let rows = [
-        ("tag-4", "a kind of entry that is reserved", altered(&close, 2, 4)),
+        ("key-nodes-approved", "a demand that is reserved", altered(&later, 11, 2)),
         ("tag-6", "a kind of entry that there is not", altered(&close, 2, 6)),
         ("close-with-a-field", "the end of the stream has no fields", signed(&[&encode(&close)[..encode(&close).len() - 1], &[0x81, 0]].concat())),
         ("lane-mode-1", "a lane mode that there is not", altered(&genesis, 3, 1)),
@@ -282,6 +331,8 @@ fn ranges() -> Vec<Case> {
         from: Position(from),
         until: Position(until),
     };
+    let many: Vec<u8> = (1..=33).collect();
+    let nine = Condition((0..9).map(|at| vec![Demand::After(Position(at))]).collect());
     let target_twice = Targets::Devices(vec![target(), target()]);
     #[rustfmt::skip]
     let rows = [
@@ -309,6 +360,17 @@ fn ranges() -> Vec<Case> {
         ("revoke-unsorted", "the users are not ascending", revoke(Targets::Users(users(&[4, 3])), Vec::new())),
         ("revoke-device-twice", "a device stands twice", revoke(target_twice, Vec::new())),
         ("last-unsorted", "the devices of `last` are not ascending", revoke(Targets::Users(users(&[3])), vec![tips(2, &[]), tips(1, &[])])),
+        ("key-nodes-unsorted", "the nodes are not ascending", second(LogBody::KeyNodes(key_nodes(1, &[2, 1])))),
+        ("key-node-twice", "a user stands twice", second(LogBody::KeyNodes(key_nodes(1, &[1, 1])))),
+        ("key-nodes-too-few", "three needed of two", second(LogBody::KeyNodes(key_nodes(3, &[1, 2])))),
+        ("key-nodes-none-needed", "none needed of two", second(LogBody::KeyNodes(key_nodes(0, &[1, 2])))),
+        ("key-nodes-too-many", "33 nodes", second(LogBody::KeyNodes(key_nodes(1, &many)))),
+        ("condition-without-nodes", "a condition on nothing", second(LogBody::KeyNodes(KeyNodes { threshold: 0, nodes: Vec::new(), ..conditioned(&[&[AFTER]]) }))),
+        ("condition-without-a-demand", "an alternative that demands nothing", second(LogBody::KeyNodes(conditioned(&[&[]])))),
+        ("condition-unsorted", "the alternatives are not ascending", second(LogBody::KeyNodes(conditioned(&[&[BEFORE], &[AFTER]])))),
+        ("demands-unsorted", "the demands are not ascending", second(LogBody::KeyNodes(conditioned(&[&[BEFORE, AFTER]])))),
+        ("demand-beyond-the-end", "a time of 2^48", second(LogBody::KeyNodes(conditioned(&[&[Demand::After(Position::END)]])))),
+        ("condition-too-long", "nine alternatives", second(LogBody::KeyNodes(KeyNodes { condition: nine, ..key_nodes(1, &[1]) }))),
         ("tips-unsorted", "the tips are not ascending", revoke(Targets::Users(users(&[3])), vec![tips(1, &[8, 7])])),
     ];
     rows.map(|(name, about, entry)| {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use sealcast_crypto::digest;
 use sealcast_protocol::{
-    Genesis, Grant, Interval, LaneMode, LogBody, LogEntry, LogHash, Position, Revoke, Roles,
-    Sharing, Signable, StreamId, Targets, UserId, encode,
+    Condition, DeviceId, Genesis, Grant, Interval, KeyNode, KeyNodes, LaneMode, LogBody, LogEntry,
+    LogHash, Position, Revoke, Roles, Sharing, Signable, StreamId, Targets, UserId, encode,
 };
 
 use super::case::{Case, hex};
@@ -22,6 +22,7 @@ pub(super) fn cases() -> Vec<Case> {
         mutual(),
         lanes(),
         odd(),
+        key_nodes(),
         vec![example()],
     ]
     .concat()
@@ -320,6 +321,53 @@ fn odd() -> Vec<Case> {
     let waiting = story.ends("waiting", about, vec![(ron, Fate::Stands)], 1);
     let waiting = waiting.with("missing", hidden);
     vec![fork, stranger, waiting]
+}
+
+fn key_nodes() -> Vec<Case> {
+    let named = |seeds: &[u8]| {
+        let node = |seed: &u8| KeyNode {
+            user: UserId([*seed; 32]),
+            device: DeviceId([*seed; 16]),
+        };
+        LogBody::KeyNodes(KeyNodes {
+            threshold: seeds.len().min(1) as u8,
+            nodes: seeds.iter().map(node).collect(),
+            condition: Condition::default(),
+        })
+    };
+    let (mut story, _) = Story::new();
+    let ann = story.says(OWNER, &[], grant(ANN, Roles::ADMIN));
+    let pam = story.says(OWNER, &[], grant(PAM, Roles::PUBLISHER));
+    let first = story.says(OWNER, &[], named(&[1, 2]));
+    let grants = vec![(ann, Fate::Stands), (pam, Fate::Stands)];
+    story.says(PAM, &[pam], named(&[3]));
+    let about = "a publisher may not name key nodes";
+    let by_publisher = story.ends("key-nodes", about, grants.clone(), 3);
+    let by_publisher = by_publisher.with("key-nodes", first);
+    let beside = story.says(ANN, &[ann], named(&[4]));
+    let about = "two admins name key nodes without knowing of each other: none are in force";
+    let concurrent = story.ends("key-nodes-side-by-side", about, grants.clone(), 5);
+    let both = story.says(OWNER, &[beside], named(&[5]));
+    let about = "somebody who knows of both settles it";
+    let settled = story.ends("key-nodes-settled", about, grants.clone(), 6);
+    let settled = settled.with("key-nodes", both);
+    story.says(OWNER, &[], named(&[]));
+    let about = "there are none any more";
+    let none = story.ends("key-nodes-ended", about, grants.clone(), 7);
+    let (mut story, _) = Story::new();
+    let ann = story.says(OWNER, &[], grant(ANN, Roles::ADMIN));
+    let first = story.says(OWNER, &[], named(&[1]));
+    let removal = story.says(OWNER, &[], revoke(&[ANN]));
+    story.says(ANN, &[first], named(&[4]));
+    let about = "a removed admin names key nodes in an entry that the removal does not reach";
+    let removed = story.ends(
+        "key-nodes-of-a-removed-admin",
+        about,
+        vec![(ann, Fate::TakenBy(removal))],
+        3,
+    );
+    let removed = removed.with("key-nodes", first);
+    vec![by_publisher, concurrent, settled, none, removed]
 }
 
 /// The example of the page.

@@ -51,6 +51,7 @@ pub use v1::log_entry::{
     Settings, Sharing, Targets,
 };
 pub use v1::log_graph::{AccessLog, Inserted};
+pub use v1::log_key_nodes::{CONDITION_MAX, Condition, Demand, KeyNode, KeyNodes};
 pub use v1::log_state::{GrantState, LogState, PublishRight, Standing, merged};
 pub use v1::pairing::{
     CodeError, Consent, ListBytes, OpenItemError, PAIRING_ITEMS_MAX, PairingCode, PairingItem,

@@ -189,6 +189,7 @@ fn grants_to<'a>(
         | LogBody::Genesis(_)
         | LogBody::Revoke(_)
         | LogBody::Settings(_)
+        | LogBody::KeyNodes(_)
         | LogBody::Close => None,
     })
 }
@@ -197,7 +198,11 @@ fn removals(ground: &Ground) -> impl Iterator<Item = (usize, &Written, &Targets)
     let entries = ground.entries.iter().enumerate();
     entries.filter_map(|(number, of)| match &of.body {
         LogBody::Revoke(revoke) => Some((number, of, &revoke.targets)),
-        LogBody::Grant(_) | LogBody::Genesis(_) | LogBody::Settings(_) | LogBody::Close => None,
+        LogBody::Grant(_)
+        | LogBody::Genesis(_)
+        | LogBody::Settings(_)
+        | LogBody::KeyNodes(_)
+        | LogBody::Close => None,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use sealcast_crypto::{SigningKey, UnwrapKey, VerifyingKey};
 use sealcast_protocol::{
-    Bundle, CardList, CardRevocation, DeviceId, DeviceState, FallbackKey, ListPin, LogBody,
+    Bundle, CardList, CardRevocation, Demand, DeviceId, DeviceState, FallbackKey, ListPin, LogBody,
     LogEntry, Position, SessionKind, SessionRecord, Signable, Targets, Unverified, UserId,
     Verified, open_bundle, sign, wrap_key_hash,
 };
@@ -194,7 +194,26 @@ fn says(lines: Lines, body: &LogBody) -> Lines {
         LogBody::Settings(settings) => lines
             .text("says", "settings")
             .text("rekey-every-ms", settings.rekey_every_ms),
+        LogBody::KeyNodes(nodes) => lines
+            .text("says", "key nodes")
+            .text("threshold", nodes.threshold)
+            .each(&nodes.nodes, |lines, node| {
+                lines
+                    .hex("node", node.user.0)
+                    .text("node-device", node.device)
+            })
+            .each(&nodes.condition.0, |lines, all| {
+                let all: Vec<String> = all.iter().map(demand).collect();
+                lines.text("if", all.join(" and "))
+            }),
         LogBody::Close => lines.text("says", "close"),
+    }
+}
+
+fn demand(demand: &Demand) -> String {
+    match demand {
+        Demand::After(time) => format!("after {}", time.0),
+        Demand::Before(time) => format!("before {}", time.0),
     }
 }
 

@@ -51,6 +51,9 @@ fn read<'a>(
             lines.text("grant", format!("{} {fate}", grant.id))
         })
         .text("mark", state.mark().0)
+        .each(state.key_nodes(), |lines, (entry, _)| {
+            lines.text("key-nodes", entry)
+        })
         .each(log.missing(), |lines, hash| lines.text("missing", hash))
         .done()
 }

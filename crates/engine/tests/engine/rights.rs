@@ -2,8 +2,8 @@
 
 use sealcast_engine::{Alarm, AuthorError, Mode, NotSealed, Reader, Refusal, author};
 use sealcast_protocol::{
-    Draft, Interval, LogBody, LogEntry, LogHash, Position, Revoke, Roles, SessionKind, Settings,
-    StreamTopics, Targets, sign,
+    Condition, Draft, Interval, KeyNode, KeyNodes, LogBody, LogEntry, LogHash, Position, Revoke,
+    Roles, SessionKind, Settings, StreamTopics, Targets, sign,
 };
 
 use crate::rig::{NOON, OWNER, World, between, refusals, since};
@@ -176,6 +176,38 @@ fn revoke_users(world: &World, users: &[usize]) -> LogBody {
         targets: Targets::Users(users),
         last: vec![],
     })
+}
+
+#[test]
+fn key_nodes_are_named_by_owner_and_admins_and_ended_again() {
+    let mut world = World::new(69);
+    let (publisher, node) = (world.user(), world.user());
+    world
+        .grant(OWNER, publisher, Roles::PUBLISHER, Interval::ALL)
+        .unwrap();
+    let named = |of: &[KeyNode]| {
+        LogBody::KeyNodes(KeyNodes {
+            threshold: of.len() as u8,
+            nodes: of.to_vec(),
+            condition: Condition::default(),
+        })
+    };
+    let one = [KeyNode {
+        user: world.id(node),
+        device: world.device(node),
+    }];
+    let refused = world.write(publisher, named(&one));
+    assert_eq!(refused, Err(AuthorError::NotAllowed));
+    let in_force = |world: &World| {
+        let state = world.peers[OWNER].view.state();
+        state.key_nodes().map(|(_, named)| named.nodes.clone())
+    };
+    world.write(OWNER, named(&one)).unwrap();
+    world.sync(OWNER);
+    assert_eq!(in_force(&world), Some(one.to_vec()));
+    world.write(OWNER, named(&[])).unwrap();
+    world.sync(OWNER);
+    assert_eq!(in_force(&world), None);
 }
 
 #[test]

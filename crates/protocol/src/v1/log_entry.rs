@@ -8,6 +8,7 @@ use crate::encoding::DecodeError;
 use crate::ids::{DeviceId, EnvelopeHash, Interval, LogHash, Position, StreamId, UserId};
 use crate::signed::Signable;
 use crate::v1::device::CardRevocation;
+use crate::v1::log_key_nodes::KeyNodes;
 
 /// Most heads, targets or tips that one entry may list.
 pub const LIST_MAX: usize = 1024;
@@ -45,7 +46,7 @@ pub struct LogEntry {
     pub body: LogBody,
 }
 
-/// What an entry says. Tag 4 is kept for key nodes.
+/// What an entry says.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
 pub enum LogBody {
     /// Starts the stream.
@@ -60,6 +61,9 @@ pub enum LogBody {
     /// Changes what may change.
     #[n(3)]
     Settings(#[n(0)] Settings),
+    /// Says which key nodes the stream has.
+    #[n(4)]
+    KeyNodes(#[n(0)] KeyNodes),
     /// Ends the stream: nothing more is sealed.
     #[n(5)]
     Close,
@@ -290,6 +294,7 @@ fn body_in_range(entry: &LogEntry) -> bool {
                 && revoke.last.windows(2).all(|w| w[0].device < w[1].device)
                 && revoke.last.iter().all(|of| ascending(&of.tips))
         }
+        LogBody::KeyNodes(nodes) => nodes.is_in_range(),
         LogBody::Settings(_) | LogBody::Close => true,
     }
 }

@@ -275,9 +275,11 @@ impl AccessLog {
     fn is_of_this_stream(&self, hash: LogHash, entry: &LogEntry) -> bool {
         match &entry.body {
             LogBody::Genesis(genesis) => hash.0 == self.stream.0 && genesis.owner == self.owner,
-            LogBody::Grant(_) | LogBody::Revoke(_) | LogBody::Settings(_) | LogBody::Close => {
-                entry.stream == self.stream
-            }
+            LogBody::Grant(_)
+            | LogBody::Revoke(_)
+            | LogBody::Settings(_)
+            | LogBody::KeyNodes(_)
+            | LogBody::Close => entry.stream == self.stream,
         }
     }
 
@@ -401,7 +403,7 @@ impl AccessLog {
                     Power::Own => (),
                 }
             }
-            LogBody::Genesis(_) | LogBody::Settings(_) | LogBody::Close => (),
+            LogBody::Genesis(_) | LogBody::Settings(_) | LogBody::KeyNodes(_) | LogBody::Close => {}
         }
         let past = &node.past;
         self.tips

@@ -89,16 +89,22 @@ impl AccessLog {
     pub(super) fn grant(&self, i: usize) -> Option<&Grant> {
         match &self.node(i).entry.body().body {
             LogBody::Grant(grant) => Some(grant),
-            LogBody::Genesis(_) | LogBody::Revoke(_) | LogBody::Settings(_) | LogBody::Close => {
-                None
-            }
+            LogBody::Genesis(_)
+            | LogBody::Revoke(_)
+            | LogBody::Settings(_)
+            | LogBody::KeyNodes(_)
+            | LogBody::Close => None,
         }
     }
 
     pub(super) fn revoke(&self, i: usize) -> Option<&Revoke> {
         match &self.node(i).entry.body().body {
             LogBody::Revoke(revoke) => Some(revoke),
-            LogBody::Genesis(_) | LogBody::Grant(_) | LogBody::Settings(_) | LogBody::Close => None,
+            LogBody::Genesis(_)
+            | LogBody::Grant(_)
+            | LogBody::Settings(_)
+            | LogBody::KeyNodes(_)
+            | LogBody::Close => None,
         }
     }
 
@@ -157,7 +163,7 @@ impl<'a> View<'a> {
         let counts = node.verdict.power.is_some()
             && match node.entry.body().body {
                 LogBody::Genesis(_) | LogBody::Revoke(_) | LogBody::Close => true,
-                LogBody::Grant(_) | LogBody::Settings(_) => {
+                LogBody::Grant(_) | LogBody::Settings(_) | LogBody::KeyNodes(_) => {
                     !self.log.is_forked(i, self.set) && self.is_supported(node, i)
                 }
             };
@@ -308,7 +314,7 @@ impl<'a> View<'a> {
 fn is_allowed(power: Power, entry: &LogEntry, owner: UserId) -> bool {
     match &entry.body {
         LogBody::Genesis(_) => power == Power::Owner,
-        LogBody::Settings(_) | LogBody::Close => power >= Power::Admin,
+        LogBody::Settings(_) | LogBody::KeyNodes(_) | LogBody::Close => power >= Power::Admin,
         LogBody::Revoke(revoke) => {
             power >= Power::Admin
                 || (power == Power::Publisher && device_targets(revoke).is_empty())

@@ -7,6 +7,7 @@ use crate::ids::{DeviceId, EnvelopeHash, Interval, LogHash, Position, UserId};
 use crate::v1::log_clock::{Clock, Place};
 use crate::v1::log_entry::{Genesis, Grant, LogBody, Roles, Settings, Sharing};
 use crate::v1::log_graph::AccessLog;
+use crate::v1::log_key_nodes::KeyNodes;
 use crate::v1::log_rules::{Power, Taken, View, is_for, publishes, reads};
 
 /// Who may do what, computed from an [`AccessLog`]; compute it anew after insertions. Two logs of
@@ -16,6 +17,7 @@ pub struct LogState {
     owner: UserId,
     genesis: Option<Genesis>,
     settings: Settings,
+    key_nodes: Option<(LogHash, KeyNodes)>,
     is_closed: bool,
     grants: Vec<GrantState>,
     /// Indexes into `grants`.
@@ -96,6 +98,7 @@ impl AccessLog {
             owner: self.owner,
             genesis: None,
             settings: self.settings_in(&mut view),
+            key_nodes: self.key_nodes_in(&mut view),
             is_closed: false,
             grants: Vec::with_capacity(self.rights.grants.len()),
             grants_to: BTreeMap::new(),
@@ -125,7 +128,10 @@ impl AccessLog {
                         lane,
                     });
                 }
-                LogBody::Revoke(_) | LogBody::Grant(_) | LogBody::Settings(_) => (),
+                LogBody::Revoke(_)
+                | LogBody::Grant(_)
+                | LogBody::Settings(_)
+                | LogBody::KeyNodes(_) => (),
             }
         }
         let can_be_named = self.nameable();
@@ -373,6 +379,12 @@ impl LogState {
     /// What may change.
     pub fn settings(&self) -> Settings {
         self.settings
+    }
+
+    /// The key nodes, and the entry that names them.
+    pub fn key_nodes(&self) -> Option<(LogHash, &KeyNodes)> {
+        let named = self.key_nodes.as_ref();
+        named.map(|(entry, nodes)| (*entry, nodes))
     }
 
     /// Every authorised grant, each after those in its past.

@@ -14,6 +14,7 @@ pub(crate) mod item;
 pub(crate) mod log_clock;
 pub(crate) mod log_entry;
 pub(crate) mod log_graph;
+pub(crate) mod log_key_nodes;
 pub(crate) mod log_rules;
 pub(crate) mod log_state;
 pub(crate) mod pairing;

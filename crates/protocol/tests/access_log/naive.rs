@@ -77,16 +77,22 @@ impl Naive {
     fn grant(&self, hash: &LogHash) -> Option<&Grant> {
         match &self.entries[hash].body {
             LogBody::Grant(grant) => Some(grant),
-            LogBody::Genesis(_) | LogBody::Revoke(_) | LogBody::Settings(_) | LogBody::Close => {
-                None
-            }
+            LogBody::Genesis(_)
+            | LogBody::Revoke(_)
+            | LogBody::Settings(_)
+            | LogBody::KeyNodes(_)
+            | LogBody::Close => None,
         }
     }
 
     fn revoke(&self, hash: &LogHash) -> Option<&Revoke> {
         match &self.entries[hash].body {
             LogBody::Revoke(revoke) => Some(revoke),
-            LogBody::Genesis(_) | LogBody::Grant(_) | LogBody::Settings(_) | LogBody::Close => None,
+            LogBody::Genesis(_)
+            | LogBody::Grant(_)
+            | LogBody::Settings(_)
+            | LogBody::KeyNodes(_)
+            | LogBody::Close => None,
         }
     }
 
@@ -187,7 +193,7 @@ impl Naive {
     fn is_allowed(&self, power: Power, entry: &LogEntry) -> bool {
         match &entry.body {
             LogBody::Genesis(_) => true,
-            LogBody::Settings(_) | LogBody::Close => power >= Power::Admin,
+            LogBody::Settings(_) | LogBody::KeyNodes(_) | LogBody::Close => power >= Power::Admin,
             LogBody::Revoke(revoke) => match revoke.targets {
                 Targets::Devices(_) => power >= Power::Admin,
                 Targets::Grants(_) | Targets::Users(_) => true,
@@ -326,7 +332,7 @@ impl Naive {
         };
         match self.entries[hash].body {
             LogBody::Genesis(_) | LogBody::Revoke(_) | LogBody::Close => return true,
-            LogBody::Grant(_) | LogBody::Settings(_) => (),
+            LogBody::Grant(_) | LogBody::Settings(_) | LogBody::KeyNodes(_) => (),
         }
         let author = self.author(hash);
         let reached = |r: &LogHash| self.reaches(r, hash);
@@ -385,6 +391,7 @@ impl Naive {
         let of = |hash: &LogHash| match self.entries[hash].body {
             LogBody::Settings(settings) if self.counts(hash, &all) => Some(settings.rekey_every_ms),
             LogBody::Settings(_)
+            | LogBody::KeyNodes(_)
             | LogBody::Genesis(_)
             | LogBody::Grant(_)
             | LogBody::Revoke(_)
@@ -400,6 +407,25 @@ impl Naive {
             .filter(|a| !counting.iter().any(|b| self.reaches(b, a)));
         let strictest = newest.filter_map(of).min_by_key(|ms| ms.wrapping_sub(1));
         strictest.unwrap_or(0)
+    }
+
+    /// The entry that names the key nodes.
+    pub(crate) fn key_nodes(&self) -> Option<LogHash> {
+        let all = self.all();
+        let names = |hash: &LogHash| matches!(self.entries[hash].body, LogBody::KeyNodes(_));
+        let counting = all
+            .iter()
+            .filter(|hash| names(hash) && self.counts(hash, &all));
+        let counting: Set = counting.copied().collect();
+        let is_newest = |a: &&LogHash| !counting.iter().any(|b| self.reaches(b, a));
+        let newest: Vec<&LogHash> = counting.iter().filter(is_newest).collect();
+        let [one] = newest[..] else {
+            return None;
+        };
+        let LogBody::KeyNodes(nodes) = &self.entries[one].body else {
+            return None;
+        };
+        (!nodes.nodes.is_empty()).then_some(*one)
     }
 
     pub(crate) fn removals(&self, lane: &UserId) -> Set {

@@ -52,7 +52,7 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     let numbers = (
         any::<Index>(),
-        0..32_u8,
+        0..34_u8,
         any::<[Index; 2]>(),
         any::<u16>(),
         0..6_u8,
@@ -145,6 +145,7 @@ fn body(world: &World, step: &Step, author: At) -> LogBody {
         25 => removal_with_tips(proven(&[one, two]), &last),
         26..=28 => removal_with_tips(proven(&[own]), &[(own, step.tip)]),
         29 | 30 => rekey_every(u64::from(step.tip)),
+        31 | 32 => key_nodes(&[OWNER, ANN, BEN][..usize::from(step.tip % 4)], 1),
         _ => LogBody::Close,
     }
 }
@@ -269,6 +270,8 @@ fn compare(world: &World, state: &LogState, naive: &Naive) {
     assert_eq!(state.mark().0, naive.mark());
     assert_eq!(state.is_closed(), naive.is_closed());
     assert_eq!(state.settings().rekey_every_ms, naive.rekey_every_ms());
+    let nodes = state.key_nodes().map(|(entry, _)| entry);
+    assert_eq!(nodes, naive.key_nodes());
     let devices = PEOPLE.iter().flat_map(|of| [At(of.0, 1), At(of.0, 2)]);
     let devices: Vec<_> = devices.map(|of| (of.user(), of.device())).collect();
     let tips: Vec<_> = state.revoked_tips().into_iter().collect();

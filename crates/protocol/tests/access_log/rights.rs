@@ -1,6 +1,8 @@
 //! Who may give what to whom.
 
-use sealcast_protocol::{Grant, Interval, LogBody, Position, Roles, Standing, Targets};
+use sealcast_protocol::{
+    Condition, Demand, Grant, Interval, LogBody, Position, Roles, Standing, Targets,
+};
 
 use crate::world::*;
 
@@ -215,6 +217,60 @@ fn the_newest_settings_hold_and_of_concurrent_ones_the_strictest() {
     assert_eq!(world.state().settings().rekey_every_ms, 500);
     world.says(ANN, rekey_every(9_000));
     assert_eq!(world.state().settings().rekey_every_ms, 9_000);
+}
+
+#[test]
+fn the_newest_key_nodes_are_in_force_and_of_concurrent_ones_none() {
+    let mut world = World::new();
+    let made = world.says(OWNER, admin(ANN));
+    let named = |world: &World| world.state().key_nodes().map(|(entry, _)| entry);
+    assert_eq!(named(&world), None);
+    let first = world.says(OWNER, key_nodes(&[PAM, RON, SUE], 2));
+    assert_eq!(named(&world), Some(first));
+    world.says_having_seen(ANN, &[made], key_nodes(&[BEN], 1));
+    assert_eq!(named(&world), None);
+    let both = world.says(ANN, key_nodes(&[PAM, RON], 2));
+    assert_eq!(named(&world), Some(both));
+    let state = world.state();
+    let (_, nodes) = state.key_nodes().unwrap();
+    assert_eq!((nodes.threshold, nodes.nodes.len()), (2, 2));
+    world.says(OWNER, key_nodes(&[], 0));
+    assert_eq!(named(&world), None);
+}
+
+#[test]
+fn neither_publishers_nor_removed_admins_name_key_nodes() {
+    let mut world = World::new();
+    world.says(OWNER, publisher(PAM));
+    let made = world.says(OWNER, admin(ANN));
+    let first = world.says(OWNER, key_nodes(&[RON], 1));
+    world.says(PAM, key_nodes(&[PAM], 1));
+    let named = |world: &World| world.state().key_nodes().map(|(entry, _)| entry);
+    assert_eq!(named(&world), Some(first));
+    let removed = world.says(OWNER, removal(users(&[ANN])));
+    world.says_having_seen(ANN, &[made, first], key_nodes(&[BEN], 1));
+    assert_eq!(named(&world), Some(first));
+    assert_ne!(removed, first);
+}
+
+#[test]
+fn a_condition_holds_when_all_demands_of_one_alternative_do() {
+    let (after, before) = (
+        |time| Demand::After(Position(time)),
+        |time| Demand::Before(Position(time)),
+    );
+    let holds = |of: &[&[Demand]], now: &[u64]| {
+        let condition = Condition(of.iter().map(|all| all.to_vec()).collect());
+        let holds = now.iter().map(|now| condition.holds(Position(*now)));
+        holds.collect::<Vec<bool>>()
+    };
+    assert_eq!(holds(&[], &[0, 1]), [true, true]);
+    assert_eq!(holds(&[&[after(5)]], &[4, 5, 6]), [false, true, true]);
+    assert_eq!(holds(&[&[before(5)]], &[4, 5, 6]), [true, false, false]);
+    let between: &[Demand] = &[after(5), before(7)];
+    assert_eq!(holds(&[between], &[4, 5, 6, 7]), [false, true, true, false]);
+    let outside: &[&[Demand]] = &[&[after(7)], &[before(5)]];
+    assert_eq!(holds(outside, &[4, 5, 6, 7]), [true, false, false, true]);
 }
 
 #[test]

@@ -5,10 +5,10 @@ use std::fmt;
 
 use sealcast_crypto::SigningKey;
 use sealcast_protocol::{
-    AccessLog, CardRevocation, DeviceId, DeviceTarget, DeviceTips, EnvelopeHash, Genesis, Grant,
-    GrantState, Interval, LaneMode, ListBody, ListEntry, LogBody, LogEntry, LogHash, LogState,
-    Position, PublishRight, Revoke, Roles, Settings, Sharing, Standing, StreamId, Targets, UserId,
-    Verified, sign,
+    AccessLog, CardRevocation, Condition, DeviceId, DeviceTarget, DeviceTips, EnvelopeHash,
+    Genesis, Grant, GrantState, Interval, KeyNode, KeyNodes, LaneMode, ListBody, ListEntry,
+    LogBody, LogEntry, LogHash, LogState, Position, PublishRight, Revoke, Roles, Settings, Sharing,
+    Standing, StreamId, Targets, UserId, Verified, sign,
 };
 
 pub(crate) const NO_ENTRY: LogHash = LogHash([0; 32]);
@@ -306,6 +306,22 @@ pub(crate) fn devices(of: &[At], proof: impl Fn(At) -> Vec<u8>) -> Targets {
 
 pub(crate) fn rekey_every(ms: u64) -> LogBody {
     LogBody::Settings(Settings { rekey_every_ms: ms })
+}
+
+/// As many of these as are needed; none at all where there are none.
+pub(crate) fn key_nodes(of: &[At], threshold: u8) -> LogBody {
+    let nodes: BTreeSet<_> = of
+        .iter()
+        .map(|at| KeyNode {
+            user: at.user(),
+            device: at.device(),
+        })
+        .collect();
+    LogBody::KeyNodes(KeyNodes {
+        threshold: if of.is_empty() { 0 } else { threshold },
+        nodes: nodes.into_iter().collect(),
+        condition: Condition::default(),
+    })
 }
 
 pub(crate) fn envelope(tip: u8) -> EnvelopeHash {

@@ -351,6 +351,7 @@ fn told(body: &LogBody) -> String {
             Targets::Devices(devices) => format!("revoke {} devices", devices.len()),
         },
         LogBody::Settings(of) => format!("rekey every {} ms", of.rekey_every_ms),
+        LogBody::KeyNodes(of) => format!("{} of {} key nodes", of.threshold, of.nodes.len()),
         LogBody::Genesis(_) => "genesis".into(),
         LogBody::Close => "close".into(),
     }

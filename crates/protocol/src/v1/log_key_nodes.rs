@@ -1,0 +1,132 @@
+//! Which key nodes a stream has, `spec/access-log.md`, section 7, and `spec/key-nodes.md`.
+
+use alloc::vec::Vec;
+
+use minicbor::{CborLen, Decode, Encode};
+use sealcast_crypto::NODES_MAX;
+
+use crate::ids::{DeviceId, LogHash, Position, UserId};
+use crate::v1::log_clock::Clock;
+use crate::v1::log_entry::LogBody;
+use crate::v1::log_graph::AccessLog;
+use crate::v1::log_rules::View;
+
+/// Most alternatives that a condition has, and most demands of each.
+pub const CONDITION_MAX: usize = 8;
+
+/// The servers that release keys when enough of them find somebody entitled.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(array)]
+pub struct KeyNodes {
+    /// How many must answer; 0 where the stream is to have no key nodes any more.
+    #[n(0)]
+    pub threshold: u8,
+    /// The nodes, strictly ascending by user: nobody counts twice.
+    #[n(1)]
+    pub nodes: Vec<KeyNode>,
+    /// What must hold besides what the log says.
+    #[n(2)]
+    pub condition: Condition,
+}
+
+/// One key node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, CborLen)]
+#[cbor(array)]
+pub struct KeyNode {
+    /// The user that the node is.
+    #[n(0)]
+    pub user: UserId,
+    /// The device of that user which holds shares and answers.
+    #[n(1)]
+    pub device: DeviceId,
+}
+
+/// When key nodes release, beyond what the log says: one of these alternatives must hold, and all
+/// demands of it. Without an alternative nothing more is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(transparent)]
+pub struct Condition(#[n(0)] pub Vec<Vec<Demand>>);
+
+/// One thing that must hold, by the node's clock. Tag 2 is kept for approvals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, CborLen)]
+pub enum Demand {
+    /// It is this time, or later.
+    #[n(0)]
+    After(#[n(0)] Position),
+    /// It is not this time yet.
+    #[n(1)]
+    Before(#[n(0)] Position),
+}
+
+impl Condition {
+    /// Whether it holds at a time.
+    pub fn holds(&self, now: Position) -> bool {
+        let mut alternatives = self.0.iter();
+        self.0.is_empty() || alternatives.any(|all| all.iter().all(|demand| demand.holds(now)))
+    }
+
+    fn is_in_range(&self) -> bool {
+        let of = |all: &Vec<Demand>| {
+            (1..=CONDITION_MAX).contains(&all.len())
+                && all.is_sorted_by(|a, b| a < b)
+                && all.iter().all(|demand| demand.time() < Position::END)
+        };
+        self.0.len() <= CONDITION_MAX && self.0.is_sorted_by(|a, b| a < b) && self.0.iter().all(of)
+    }
+}
+
+impl Demand {
+    fn holds(&self, now: Position) -> bool {
+        match self {
+            Self::After(time) => now >= *time,
+            Self::Before(time) => now < *time,
+        }
+    }
+
+    fn time(&self) -> Position {
+        match self {
+            Self::After(time) | Self::Before(time) => *time,
+        }
+    }
+}
+
+impl KeyNodes {
+    pub(super) fn is_in_range(&self) -> bool {
+        let count = self.nodes.len();
+        let threshold = usize::from(self.threshold);
+        let enough = match count {
+            0 => threshold == 0 && self.condition.0.is_empty(),
+            _ => (1..=count).contains(&threshold) && count <= usize::from(NODES_MAX),
+        };
+        enough
+            && self
+                .nodes
+                .windows(2)
+                .all(|pair| pair[0].user < pair[1].user)
+            && self.condition.is_in_range()
+    }
+}
+
+impl AccessLog {
+    /// The entry that no other one about key nodes follows. Where several stand side by side none
+    /// is in force: which of them did their authors mean?
+    pub(super) fn key_nodes_in(&self, view: &mut View<'_>) -> Option<(LogHash, KeyNodes)> {
+        let mut counting = Vec::new();
+        let mut older = Clock::default();
+        for (i, node) in self.nodes() {
+            if let LogBody::KeyNodes(nodes) = &node.entry.body().body
+                && view.counts(i)
+            {
+                older.merge(&node.past);
+                counting.push((node.place, node.hash, nodes));
+            }
+        }
+        let mut newest = counting
+            .into_iter()
+            .filter(|(place, ..)| !older.contains(*place));
+        match (newest.next(), newest.next()) {
+            (Some((_, hash, nodes)), None) if nodes.threshold > 0 => Some((hash, nodes.clone())),
+            _ => None,
+        }
+    }
+}
