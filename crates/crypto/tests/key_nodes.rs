@@ -108,7 +108,8 @@ fn a_share_of_another_node_or_dealing_is_refused() {
 fn shares_of_two_dealings_open_nothing_together() {
     let (old, new) = (Lane::dealt(2, 3), Lane::dealt_anew(2, 3, 9));
     assert_eq!(old.secret.expose(), new.secret.expose());
-    assert_eq!(old.dealing.commitments()[0], new.dealing.commitments()[0]);
+    assert_eq!(old.dealing.commitments()[0], old.secret.public());
+    assert_eq!(new.dealing.commitments()[0], old.secret.public());
     let mut quorum = new.quorum();
     let taken = quorum.take(index(1), old.answer(1).expose());
     assert_eq!(taken, Err(AnswerError::Proof));

@@ -2,9 +2,10 @@
 
 use sealcast_crypto::UnwrapKey;
 use sealcast_protocol::{
-    AskItem, Bundle, CardList, CardRevocation, Claim, FallbackKey, ListBody, ListEntry, LogBody,
-    LogEntry, Position, Receipt, Refusal, SessionRecord, Signable, Solicitation, Targets,
-    open_bundle, unwrap_root, wrap_key_hash,
+    AskItem, Bundle, CardList, CardRevocation, Claim, Deal, FallbackKey, ListBody, ListEntry,
+    LogBody, LogEntry, NodeAnswer, NodeRefusal, NodeRequest, Position, Receipt, Refusal,
+    SegmentRecords, SessionRecord, Signable, Solicitation, Targets, Unverified, open_bundle,
+    unwrap_root, wrap_key_hash,
 };
 
 use crate::signed::{decoded, own_key, refused};
@@ -87,6 +88,41 @@ pub(crate) fn fallback_key(bytes: &[u8]) {
     assert!(FallbackKey::read(&user, &key, bytes).is_none());
     let now = Position(1_790_000_000_000);
     assert!(FallbackKey::newest(&user, &key, [bytes, bytes], now).is_none());
+}
+
+/// What travels to and from key nodes. No two kinds have bodies of one shape.
+pub(crate) fn node_item(bytes: &[u8]) {
+    let kinds = [
+        is_one::<Deal>(bytes),
+        is_one::<SegmentRecords>(bytes),
+        is_one::<NodeRequest>(bytes),
+        is_one::<NodeAnswer>(bytes),
+        is_one::<NodeRefusal>(bytes),
+        is_one::<Bundle>(bytes),
+        is_one::<SessionRecord>(bytes),
+    ];
+    let count = kinds.into_iter().filter(|is_one| *is_one).count();
+    assert!(count <= 1, "it is of one kind");
+    if let Ok(deal) = Unverified::<Deal>::decode(bytes) {
+        dealt(deal.claims());
+    }
+    if let Ok(asked) = Unverified::<NodeRequest>::decode(bytes) {
+        let asked = asked.claims();
+        assert_eq!(asked.labels().len(), asked.segments.len());
+    }
+}
+
+fn dealt(deal: &Deal) {
+    let dealing = deal.dealing();
+    let commitments = dealing.map(|dealing| dealing.commitments().concat());
+    assert_eq!(commitments.as_ref(), Ok(&deal.commitments));
+    let key = UnwrapKey::from_seed(&[9; 32]);
+    for share in &deal.shares {
+        assert!(deal.index_of(&share.node).is_some());
+    }
+    if let Some(first) = deal.shares.first() {
+        assert!(deal.unwrap_share(&first.node, &key).is_err());
+    }
 }
 
 /// What lies in an `ask` topic. No two kinds have bodies of one shape.

@@ -76,6 +76,7 @@ pub const TARGETS: &[Target] = &[
     target("list_entry", "a signed entry of a device list", control::list_entry, heap::OF_BYTES),
     target("log_entry", "a signed entry of an access log", control::log_entry, heap::OF_BYTES),
     target("mqtt_packet", "a packet of an MQTT broker", sealcast_bus_mqtt::fuzz::packet, heap::OF_BYTES),
+    target("node_item", "what travels to and from key nodes", control::node_item, heap::OF_BYTES),
     target("pairing_item", "an item of a pairing", pairing::pairing_item, heap::OF_BYTES),
     target("proxy_packet", "packets of MQTT clients and brokers", sealcast_proxy::fuzz::packets, heap::OF_BYTES),
     target("sealing", "what is sealed, and a byte that is altered", envelopes::sealing, heap::OF_BYTES),

@@ -22,6 +22,7 @@ mod letters;
 mod log;
 mod log_states;
 mod names;
+mod nodes;
 mod pairing;
 mod points;
 mod raw;
@@ -113,6 +114,7 @@ fn made() -> anyhow::Result<BTreeMap<PathBuf, String>> {
         sessions::cases()?,
         bundles::cases()?,
         asking::cases(),
+        nodes::cases()?,
         exports::cases()?,
         stores::cases(),
     ]

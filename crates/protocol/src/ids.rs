@@ -83,6 +83,12 @@ id!(
     RequestId, 16
 );
 
+id!(
+    /// A deal to key nodes: the digest that its signature is over.
+    DealId, 32
+);
+
+hex_id!(DealId, 32);
 hex_id!(DeviceId, 16);
 hex_id!(StreamId, 32);
 hex_id!(SessionId, 16);
@@ -90,6 +96,12 @@ hex_id!(InstanceId, 8);
 hex_id!(EnvelopeHash, 16);
 hex_id!(LogHash, 32);
 hex_id!(RequestId, 16);
+
+impl From<Digest> for DealId {
+    fn from(digest: Digest) -> Self {
+        Self(*digest.as_bytes())
+    }
+}
 
 impl From<Digest> for LogHash {
     fn from(digest: Digest) -> Self {

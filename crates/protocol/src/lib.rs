@@ -16,7 +16,9 @@ mod signed;
 mod v1;
 
 pub use encoding::{DecodeError, decode, encode};
-pub use ids::{DeviceId, EnvelopeHash, InstanceId, LogHash, RequestId, SessionId, StreamId};
+pub use ids::{
+    DealId, DeviceId, EnvelopeHash, InstanceId, LogHash, RequestId, SessionId, StreamId,
+};
 pub use ids::{IdError, Interval, Position, StreamTopics, UserId};
 pub use signed::{Signable, Unverified, Verified, VerifyError, sign};
 pub use v1::asking::{
@@ -27,6 +29,10 @@ pub use v1::batch::{BATCH_MAX, BATCH_OVERHEAD_MAX};
 pub use v1::bundle::{
     Bundle, BundleContext, COVERS_MAX, CoverSpec, KeyUse, OpenBundleError, SealBundleError,
     open_bundle, seal_bundle,
+};
+pub use v1::deal::{
+    Deal, Dealer, SEGMENT_RECORDS_MAX, SealDealError, Segment, SegmentRecord, SegmentRecords,
+    ShareWrap, UnwrapShareError,
 };
 pub use v1::device::{
     CARD_LIFETIME_MS, Card, CardError, CardRevocation, Checkpoint, CheckpointDevice,
@@ -53,6 +59,10 @@ pub use v1::log_entry::{
 pub use v1::log_graph::{AccessLog, Inserted};
 pub use v1::log_key_nodes::{CONDITION_MAX, Condition, Demand, KeyNode, KeyNodes};
 pub use v1::log_state::{GrantState, LogState, PublishRight, Standing, merged};
+pub use v1::node_request::{
+    NodeAnswer, NodeRefusal, NodeRefusalReason, NodeReplyTo, NodeRequest, OpenAnswerError,
+    SEGMENTS_MAX, SealAnswerError,
+};
 pub use v1::pairing::{
     CodeError, Consent, ListBytes, OpenItemError, PAIRING_ITEMS_MAX, PairingCode, PairingItem,
     PairingRequest, WELCOME_LEN_MAX, Welcome, WelcomeContact, WelcomeDevice, WelcomeStream,

@@ -14,6 +14,7 @@ mod keys;
 #[cfg(not(target_family = "wasm"))]
 mod locked;
 mod logs;
+mod nodes;
 mod pairing;
 
 pub use case::Case;
@@ -30,6 +31,7 @@ const READERS: &[(&str, Read)] = &[
     ("bundle", control::bundles),
     ("claim", asking::claims),
     ("cover", keys::covers),
+    ("deal", nodes::deals),
     ("dealing", key_nodes::dealings),
     ("device-list", control::device_list),
     ("digest", keys::digests),
@@ -44,13 +46,17 @@ const READERS: &[(&str, Read)] = &[
     ("log-state", logs::state),
     ("message", keys::messages),
     ("node-answer", key_nodes::answers),
+    ("node-refusal", nodes::refusals),
+    ("node-request", nodes::requests),
     ("pairing-code", pairing::codes),
     ("pairing-item", pairing::items),
     ("quorum", key_nodes::quorums),
     ("receipt", asking::receipts),
     ("refusal", asking::refusals),
     ("revocation-proof", control::revocation_proof),
+    ("sealed-answer", nodes::answers),
     ("segment", key_nodes::segment),
+    ("segment-records", nodes::records),
     ("segments", key_nodes::intervals),
     ("session", control::sessions),
     ("share", key_nodes::shares),

@@ -102,6 +102,13 @@ impl LaneSecret {
         self.bytes.expose()
     }
 
+    /// Names the secret and says nothing of it: the first commitment of each of its dealings.
+    pub fn public(&self) -> [u8; 32] {
+        RistrettoPoint::mul_base(&self.scalar())
+            .compress()
+            .to_bytes()
+    }
+
     /// The key that seals a segment of the lane, without any node.
     pub fn segment_key(&self, segment: &SegmentLabel) -> SegmentKey {
         let evaluated = Zeroizing::new(*self.scalar() * segment.element());

@@ -257,7 +257,7 @@ impl Signable for Receipt {
     }
 }
 
-fn check_version(found: u8) -> Result<(), DecodeError> {
+pub(super) fn check_version(found: u8) -> Result<(), DecodeError> {
     match found {
         1 => Ok(()),
         found => Err(DecodeError::UnknownVersion { found }),
@@ -272,7 +272,7 @@ fn check_reply(version: u8, request: &RequestId, wants: &[u8]) -> Result<(), Dec
     in_range(named && *request != RequestId::NONE)
 }
 
-fn in_range(is_in_range: bool) -> Result<(), DecodeError> {
+pub(super) fn in_range(is_in_range: bool) -> Result<(), DecodeError> {
     match is_in_range {
         true => Ok(()),
         false => Err(DecodeError::OutOfRange),

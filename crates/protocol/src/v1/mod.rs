@@ -3,6 +3,7 @@
 pub(crate) mod asking;
 pub(crate) mod batch;
 pub(crate) mod bundle;
+pub(crate) mod deal;
 pub(crate) mod device;
 pub(crate) mod device_list;
 pub(crate) mod envelope;
@@ -17,6 +18,7 @@ pub(crate) mod log_graph;
 pub(crate) mod log_key_nodes;
 pub(crate) mod log_rules;
 pub(crate) mod log_state;
+pub(crate) mod node_request;
 pub(crate) mod pairing;
 pub(crate) mod session;
 pub(crate) mod ticket;

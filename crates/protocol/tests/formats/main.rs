@@ -8,6 +8,7 @@ mod device;
 mod envelope;
 mod fallback;
 mod frame;
+mod key_nodes;
 mod pairing;
 mod session;
 mod spec_pages;
