@@ -532,7 +532,9 @@ fn has_unknown(
         | Space::OwnListEntry
         | Space::DeviceName
         | Space::Parked
-        | Space::ParkedEnvelope => false,
+        | Space::ParkedEnvelope
+        | Space::Shelf
+        | Space::ShelfContent => false,
     };
     for put in puts.iter().filter(is_own) {
         let newest = vault.newest_entry(stream)?;

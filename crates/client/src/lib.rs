@@ -112,6 +112,7 @@ mod sealed_file;
 mod servers;
 mod session;
 mod share;
+mod shelf;
 mod singles;
 mod stream;
 mod subscribe;
@@ -165,6 +166,7 @@ pub use sealed_file::{
     FileKey, FileLock, FileNeeds, Identities, IdentityError, Recipient, RecipientError, SealedFile,
 };
 pub use servers::{SERVERS_FILE, ServersError};
+pub use shelf::{Shelf, ShelfChange, ShelfLabel, ShelfOwner};
 pub use stream::Stream;
 pub use subscribe::Subscription;
 pub use values::{parse_duration, parse_size};

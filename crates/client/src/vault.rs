@@ -17,6 +17,7 @@ use crate::own_list::drop_before_checkpoint;
 
 mod parked;
 mod places;
+mod shelf;
 
 /// A home's store, as the engine's records.
 #[derive(Clone, Debug)]
@@ -443,8 +444,13 @@ impl Vault {
         let fallbacks = key(Space::Home, &[FALLBACKS]);
         sealcast_store::transact_with(&*self.0, |txn| {
             let mut records = Vec::new();
-            let is_left_out =
-                |space: &u8| [Space::Parked as u8, Space::ParkedEnvelope as u8].contains(space);
+            let left_out = [
+                Space::Parked,
+                Space::ParkedEnvelope,
+                Space::Shelf,
+                Space::ShelfContent,
+            ];
+            let is_left_out = |space: &u8| left_out.iter().any(|of| *of as u8 == *space);
             for space in (0..=u8::MAX).filter(|space| !is_left_out(space)) {
                 let rows = txn.scan(sealcast_store::Space(space), &[])?;
                 // Kept in a file they would open for as long as it lies there.

@@ -55,6 +55,10 @@ pub enum Space {
     Parked = 17,
     /// Envelopes that wait for keys: stream, number.
     ParkedEnvelope = 18,
+    /// Labels of what a carrier keeps: owner, number.
+    Shelf = 19,
+    /// What a carrier keeps: owner, number.
+    ShelfContent = 20,
 }
 
 /// The id of a record: its parts joined; every part but the last has a fixed length.

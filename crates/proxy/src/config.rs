@@ -12,6 +12,7 @@ use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 
 use crate::json::Field;
+use crate::park::ParkLimits;
 use crate::rules::{Act, Rule, Rules, Undecryptable};
 use crate::upstream::UpstreamUrl;
 
@@ -61,6 +62,8 @@ pub struct Limits {
     /// How long before its client connected a message may have been sealed to be opened, if the broker had not
     /// retained it.
     pub age_max: Duration,
+    /// How much may wait for keys.
+    pub park: ParkLimits,
 }
 
 impl Default for Limits {
@@ -70,6 +73,7 @@ impl Default for Limits {
             connections_max: 4096,
             connect_timeout: Duration::from_secs(10),
             age_max: Duration::from_secs(7 * 86_400),
+            park: ParkLimits::default(),
         }
     }
 }
@@ -164,6 +168,9 @@ struct File {
     connections_max: Option<usize>,
     connect_timeout: Option<String>,
     age_max: Option<String>,
+    park_messages_max: Option<u64>,
+    park_bytes_max: Option<String>,
+    park_age_max: Option<String>,
     metrics: Option<String>,
     log: Option<String>,
     log_format: Option<LogFormat>,
@@ -196,6 +203,7 @@ enum ActWord {
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum UndecryptableWord {
+    Park,
     Drop,
     Forward,
 }
@@ -233,6 +241,18 @@ impl File {
                     limits.connect_timeout,
                 )?,
                 age_max: positive("age_max", self.age_max.as_deref(), limits.age_max)?,
+                park: ParkLimits {
+                    messages_max: self.park_messages_max.unwrap_or(limits.park.messages_max),
+                    bytes_max: match &self.park_bytes_max {
+                        None => limits.park.bytes_max,
+                        Some(text) => parse_size(text).map_err(|says| ("park_bytes_max", says))?,
+                    },
+                    age_max: positive(
+                        "park_age_max",
+                        self.park_age_max.as_deref(),
+                        limits.park.age_max,
+                    )?,
+                },
             },
             metrics: metrics.map_err(|says| ("metrics", says))?,
             log: self
@@ -403,7 +423,8 @@ impl RuleSection {
 
     fn undecryptable(&self) -> Undecryptable {
         match self.undecryptable {
-            None | Some(UndecryptableWord::Drop) => Undecryptable::Drop,
+            None | Some(UndecryptableWord::Park) => Undecryptable::Park,
+            Some(UndecryptableWord::Drop) => Undecryptable::Drop,
             Some(UndecryptableWord::Forward) => Undecryptable::Forward,
         }
     }
@@ -495,7 +516,7 @@ mod tests {
         let Act::Both { undecryptable, .. } = config.rules.all()[0].act else {
             panic!("it does both");
         };
-        assert_eq!(undecryptable, Undecryptable::Drop);
+        assert_eq!(undecryptable, Undecryptable::Park);
     }
 
     #[test]
@@ -698,9 +719,9 @@ mod tests {
                 "not with `do = \"seal\"`",
             ),
             (
-                "[[rule]]\ntopics = \"x\"\nstream = \"s\"\ndo = \"open\"\nundecryptable = \"park\"",
+                "[[rule]]\ntopics = \"x\"\nstream = \"s\"\ndo = \"open\"\nundecryptable = \"keep\"",
                 11,
-                "unknown variant `park`, expected `drop` or `forward`",
+                "unknown variant `keep`, expected one of `park`, `drop`, `forward`",
             ),
             (
                 "[[rule]]\ntopics = \"plant/7\"\ndo = \"pass\"",

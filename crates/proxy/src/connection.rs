@@ -18,6 +18,7 @@ use crate::packet::{
     CONNECT, Connect, NoConnect, OTHER_VERSION, Side, Version, Will, disconnect, reason,
     turned_away,
 };
+use crate::park::{Lot, Room, Who};
 use crate::rules::Up as Act;
 use crate::ruling::Ruling;
 use crate::sealing::{Draft, Sealed, seal_all};
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) upstream: Upstream,
     pub(crate) limits: Limits,
     pub(crate) counts: Arc<Counts>,
+    pub(crate) room: Arc<Room>,
 }
 
 /// A client that has not been let in yet.
@@ -55,6 +57,10 @@ struct Introduction {
     version: Version,
     keep_alive: u16,
     client_packet_max: usize,
+    receive_max: u16,
+    /// Whether its session ends with the connection.
+    is_brief: bool,
+    who: Who,
     /// What goes to the broker.
     connect: Vec<u8>,
 }
@@ -144,6 +150,13 @@ impl Shared {
             version: connect.version,
             keep_alive: connect.keep_alive,
             client_packet_max: usize::try_from(client_max).unwrap_or(usize::MAX),
+            receive_max: connect.receive_max.unwrap_or(u16::MAX),
+            is_brief: connect.is_brief,
+            who: Who {
+                client: connect.client.to_vec(),
+                user: connect.user.to_vec(),
+                number: caller.number,
+            },
             connect: connect.encode(
                 sealed.as_ref().map(|of| (&of.payload[..], of.is_envelope)),
                 client_max.saturating_add(growth).min(own),
@@ -210,7 +223,7 @@ impl Shared {
         let packet_max = usize::try_from(self.limits.packet_max).unwrap_or(usize::MAX);
         let broker_reading = PacketReader::new(broker_reading, packet_max);
         let told = Arc::new(Told::new(introduction.keep_alive));
-        let numbers = Arc::new(Numbers::default());
+        let numbers = Arc::new(Numbers::new(introduction.receive_max));
         let up = Up::new(
             Arc::clone(&self.ruling),
             Flow::new(version, packet_max),
@@ -223,6 +236,12 @@ impl Shared {
             (told, numbers),
             Ledger::new(Arc::clone(&self.counts), number),
             (introduction.client_packet_max, self.limits.packet_max),
+            introduction.is_brief,
+            Lot::new(
+                self.ruling.now().sealing.keeping(),
+                Arc::clone(&self.room),
+                introduction.who.clone(),
+            ),
         );
         let (mut up, mut down) = lanes(
             (caller.reading, caller.writing),
@@ -234,6 +253,7 @@ impl Shared {
             let _is_told = stop.wait_for(|is_stopped| *is_stopped).await.is_ok();
         };
         let (why, can_be_told) = run(&mut up, &mut down, stopped).await;
+        down.take.end().await;
         let words = match why.reason() {
             Some(reason) if can_be_told => last_words(version, down.take.is_welcome(), reason),
             _ => Vec::new(),

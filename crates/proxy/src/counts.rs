@@ -13,6 +13,8 @@ pub enum Exception {
     Dropped,
     /// It is for a client, could not be opened, and is delivered as it is.
     Forwarded,
+    /// It is for a client, cannot be opened yet, and is kept for it.
+    Parked,
 }
 
 /// What was done with messages since the proxy started.
@@ -116,5 +118,15 @@ pub(crate) mod because {
     /// It took too long.
     pub(crate) const LATE: &str = "proxy.late";
     pub(crate) const INTERNAL: &str = "internal";
+    /// Others wait that go first.
+    pub(crate) const PARK_ORDER: &str = "proxy.order";
+    /// There is no room for more that waits.
+    pub(crate) const PARK_FULL: &str = "proxy.park-full";
+    /// It has waited as long as it may.
+    pub(crate) const PARK_OLD: &str = "proxy.park-old";
+    /// It is damaged where it was kept.
+    pub(crate) const PARK_LOST: &str = "proxy.park-lost";
+    /// Its publisher said how long it is worth something.
+    pub(crate) const EXPIRED: &str = "proxy.expired";
     pub(crate) const TOO_LARGE: &str = "proxy.too-large";
 }

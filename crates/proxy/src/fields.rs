@@ -7,6 +7,10 @@ pub(crate) struct Malformed;
 
 /// The properties of MQTT 5 that are looked at here, by the numbers that the standard gives them.
 pub(crate) const PAYLOAD_FORMAT: u8 = 0x01;
+pub(crate) const EXPIRY: u8 = 0x02;
+pub(crate) const SESSION_EXPIRY: u8 = 0x11;
+pub(crate) const ASSIGNED_CLIENT: u8 = 0x12;
+pub(crate) const RECEIVE_MAX: u8 = 0x21;
 pub(crate) const SERVER_KEEP_ALIVE: u8 = 0x13;
 pub(crate) const TOPIC_ALIAS: u8 = 0x23;
 pub(crate) const PACKET_MAX: u8 = 0x27;
@@ -122,13 +126,13 @@ impl<'a> Properties<'a> {
         Ok(found)
     }
 
-    /// Puts them behind their length, in their order and byte for byte, but for those with one key, and with
+    /// Puts them behind their length, in their order and byte for byte, but for those with some keys, and with
     /// more at the end.
-    pub(crate) fn put_without(&self, key: u8, more: &[u8], out: &mut Vec<u8>) {
+    pub(crate) fn put_without(&self, keys: &[u8], more: &[u8], out: &mut Vec<u8>) {
         let mut kept = Vec::with_capacity(self.0.len() + more.len());
         // They were gone through when they were read.
         let _is_whole = self.each(|of| {
-            if of.key != key {
+            if !keys.contains(&of.key) {
                 kept.extend_from_slice(of.whole);
             }
             Ok(())
@@ -145,7 +149,12 @@ impl<'a> Properties<'a> {
     }
 }
 
-impl Property<'_> {
+impl<'a> Property<'a> {
+    /// Its value, where that is bytes behind their length.
+    pub(crate) fn bytes(&self) -> Option<&'a [u8]> {
+        self.value.get(2..)
+    }
+
     /// Its value, where that is a number of two bytes.
     pub(crate) fn number(&self) -> Option<u16> {
         self.value.try_into().ok().map(u16::from_be_bytes)

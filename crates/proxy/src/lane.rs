@@ -63,6 +63,9 @@ pub(crate) trait Take: Send {
     /// Whether the receiver may be told anything but what comes.
     fn may_answer(&self) -> bool;
 
+    /// Whether something that came cannot be dealt with yet, so that nothing more is to be read.
+    fn is_stalled(&self) -> bool;
+
     /// Waits until there is something to do though nothing came. It may be given up.
     fn due(&mut self) -> impl Future<Output = ()> + Send;
 
@@ -182,7 +185,9 @@ impl<T: Take> Lane<T> {
             let is_due = tokio::select! {
                 biased;
                 () = halted(&mut halt) => return Err(End::Halted),
-                filled = self.from.fill() => {
+                // Not behind what comes without end.
+                () = self.take.due() => true,
+                filled = self.from.fill(), if !self.take.is_stalled() => {
                     filled?;
                     heard = Instant::now();
                     false
@@ -198,7 +203,6 @@ impl<T: Take> Lane<T> {
                     out = answer;
                     false
                 }
-                () = self.take.due() => true,
             };
             if is_due {
                 let acted = self.take.act(&mut out, &mut back).await;
@@ -220,6 +224,9 @@ impl<T: Take> Lane<T> {
         out: &mut Vec<u8>,
         back: &mut Vec<u8>,
     ) -> Result<bool, End> {
+        if self.take.is_stalled() {
+            return Ok(false);
+        }
         let (mut burst, mut bytes) = (Vec::new(), 0);
         let more = loop {
             if bytes >= BURST || burst.len() >= BURST_PACKETS {

@@ -1,50 +1,179 @@
 //! The numbers of messages that are on their way to a client and that it has not acknowledged.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
 
 use crate::fields::Malformed;
 use crate::packet::{PUBACK, PUBCOMP, PUBREC, Publish, id_of};
 
 /// From this code on, a PUBREC ends its handshake.
 const REFUSED: u8 = 0x80;
+/// Messages of the proxy's own that are on their way at most.
+pub(crate) const OWN_MAX: usize = 16;
+/// Acknowledgements of them that wait to be looked at.
+const ACKS_MAX: usize = 1024;
 
-/// What a broker has on its way to a client, by number. Both directions know it: one notes what goes there, the other
-/// what is acknowledged.
-#[derive(Debug, Default)]
+/// What is on its way to a client, by number. Both directions know it: one notes what goes there, the other what is
+/// acknowledged.
+#[derive(Debug)]
 pub(crate) struct Numbers {
-    of_broker: Mutex<HashMap<u16, u64>>,
+    inner: Mutex<Inner>,
     hashing: RandomState,
+    /// Tells of acknowledgements.
+    news: Notify,
+    /// The most messages that the client takes at a time.
+    receive_max: usize,
+}
+
+#[derive(Debug)]
+struct Inner {
+    of_broker: HashMap<u16, u64>,
+    /// Numbers of the proxy's own, with what has them.
+    own: BTreeMap<u16, u64>,
+    next: u16,
+    acks: VecDeque<Ack>,
+}
+
+/// What a client says of a message of the proxy's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ack {
+    /// It has it, and the handshake is at its end.
+    Done(u16, u64),
+    /// It has it, and waits to be told to give the number back.
+    Received(u16, u64),
 }
 
 impl Numbers {
-    /// A message of the broker goes on.
+    pub(crate) fn new(receive_max: u16) -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                of_broker: HashMap::new(),
+                own: BTreeMap::new(),
+                next: u16::MAX,
+                acks: VecDeque::new(),
+            }),
+            hashing: RandomState::new(),
+            news: Notify::new(),
+            receive_max: receive_max.into(),
+        }
+    }
+
+    /// Of what a client takes at a time, how many messages may be the proxy's own.
+    pub(crate) fn own_max(receive_max: u16) -> u16 {
+        (receive_max / 2).clamp(1, OWN_MAX as u16)
+    }
+
+    /// A message of the broker goes on, or the second half of its handshake.
     pub(crate) fn goes_on(&self, publish: &Publish<'_>, topic: &str) {
         if let Some(id) = publish.id {
-            self.of_broker().insert(id, self.hash(publish, topic));
+            let hash = self.hash(publish, topic);
+            self.inner().of_broker.insert(id, hash);
         }
+    }
+
+    /// The broker releases a number over this connection.
+    pub(crate) fn releases(&self, id: u16) {
+        self.inner().of_broker.entry(id).or_default();
+    }
+
+    /// Whether a message of the broker has to wait until the client has acknowledged others.
+    pub(crate) fn has_to_wait(&self, id: Option<u16>) -> bool {
+        let inner = self.inner();
+        id.is_some_and(|id| {
+            let is_new = !inner.of_broker.contains_key(&id);
+            let is_full = inner.of_broker.len() + inner.own.len() >= self.receive_max;
+            inner.own.contains_key(&id) || (is_new && is_full && !inner.own.is_empty())
+        })
+    }
+
+    /// Whether the client takes another message of the proxy's own.
+    pub(crate) fn has_room(&self) -> bool {
+        let inner = self.inner();
+        let own_max = usize::from(Self::own_max(
+            u16::try_from(self.receive_max).unwrap_or(u16::MAX),
+        ));
+        inner.own.len() < own_max && inner.of_broker.len() + inner.own.len() < self.receive_max
+    }
+
+    /// A number for something, that nothing else has.
+    pub(crate) fn draw(&self, number: u64) -> u16 {
+        let mut inner = self.inner();
+        loop {
+            let id = inner.next;
+            inner.next = id.checked_sub(1).filter(|of| *of > 0).unwrap_or(u16::MAX);
+            if !inner.own.contains_key(&id) && !inner.of_broker.contains_key(&id) {
+                inner.own.insert(id, number);
+                return id;
+            }
+        }
+    }
+
+    /// Something has its number since another connection.
+    pub(crate) fn redraw(&self, id: u16, number: u64) {
+        self.inner().own.insert(id, number);
     }
 
     /// Whether a message is one that went on before, and comes again for want of an acknowledgement.
     pub(crate) fn comes_again(&self, publish: &Publish<'_>, topic: &str) -> bool {
         let id = publish.id.filter(|_| publish.comes_again());
-        let before = id.and_then(|id| self.of_broker().get(&id).copied());
+        let before = id.and_then(|id| self.inner().of_broker.get(&id).copied());
         before.is_some_and(|before| before == self.hash(publish, topic))
     }
 
-    /// The client acknowledges something.
-    pub(crate) fn acknowledged(&self, kind: u8, body: &[u8]) -> Result<(), Malformed> {
+    /// The client acknowledges something: whether that is of the proxy's own.
+    pub(crate) fn acknowledged(&self, kind: u8, body: &[u8]) -> Result<bool, Malformed> {
         let is_end = match kind {
             PUBACK | PUBCOMP => true,
             PUBREC => body.get(2).is_some_and(|reason| *reason >= REFUSED),
-            _ => return Ok(()),
+            _ => return Ok(false),
         };
         let id = id_of(body)?;
-        if is_end {
-            self.of_broker().remove(&id);
+        let mut inner = self.inner();
+        let Some(number) = inner.own.get(&id).copied() else {
+            if is_end {
+                inner.of_broker.remove(&id);
+            }
+            self.news.notify_one();
+            return Ok(false);
+        };
+        let ack = match is_end {
+            true => Ack::Done(id, number),
+            false => Ack::Received(id, number),
+        };
+        if inner.acks.len() < ACKS_MAX {
+            inner.acks.push_back(ack);
         }
-        Ok(())
+        self.news.notify_one();
+        Ok(true)
+    }
+
+    /// What was acknowledged of the proxy's own since.
+    pub(crate) fn take_acks(&self) -> Vec<Ack> {
+        let mut inner = self.inner();
+        let acks: Vec<_> = inner.acks.drain(..).collect();
+        for ack in &acks {
+            if let Ack::Done(id, _) = ack {
+                inner.own.remove(id);
+            }
+        }
+        acks
+    }
+
+    pub(crate) fn has_acks(&self) -> bool {
+        !self.inner().acks.is_empty()
+    }
+
+    /// What was to have a number does not go on.
+    pub(crate) fn give_up(&self, id: u16) {
+        self.inner().own.remove(&id);
+    }
+
+    /// Waits until something is acknowledged.
+    pub(crate) async fn news(&self) {
+        self.news.notified().await;
     }
 
     /// What nobody else can bring to the same number for another message.
@@ -52,9 +181,7 @@ impl Numbers {
         self.hashing.hash_one((topic, publish.payload))
     }
 
-    fn of_broker(&self) -> MutexGuard<'_, HashMap<u16, u64>> {
-        self.of_broker
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,8 +2,8 @@
 //! for byte.
 
 use crate::fields::{
-    Fields, Malformed, PACKET_MAX, PAYLOAD_FORMAT, Properties, SERVER_KEEP_ALIVE, TOPIC_ALIAS,
-    put_bytes, put_variable,
+    ASSIGNED_CLIENT, EXPIRY, Fields, Malformed, PACKET_MAX, PAYLOAD_FORMAT, Properties,
+    RECEIVE_MAX, SERVER_KEEP_ALIVE, SESSION_EXPIRY, TOPIC_ALIAS, put_bytes, put_variable,
 };
 
 /// Which MQTT a client speaks.
@@ -206,6 +206,59 @@ impl<'a> Publish<'a> {
         }
     }
 
+    /// The same message, to be kept: with its topic said, and no number for that.
+    pub(crate) fn to_keep(self, version: Version, topic: &str) -> Vec<u8> {
+        let mut out = Vec::new();
+        let kept = Self {
+            first: self.first & !8,
+            ..self
+        };
+        kept.put_changed(
+            version,
+            topic,
+            self.payload,
+            (&[TOPIC_ALIAS], &[]),
+            &mut out,
+        );
+        out
+    }
+
+    /// The same message with another number, and whether it was sent before.
+    pub(crate) fn late(self, id: Option<u16>, comes_again: bool) -> Self {
+        let flag = if comes_again { 8 } else { 0 };
+        Self {
+            first: self.first & !8 | flag,
+            id,
+            ..self
+        }
+    }
+
+    /// For how many seconds it is still worth something after so many, if its publisher has said so.
+    pub(crate) fn expiry_after(&self, waited: u64) -> Option<u32> {
+        let expiry = self.properties.find(EXPIRY).ok()??.long()?;
+        let left = u64::from(expiry).saturating_sub(waited);
+        u32::try_from(left).ok()
+    }
+
+    /// As [`put`](Self::put), with what is left of its time.
+    pub(crate) fn put_late(
+        &self,
+        version: Version,
+        topic: &str,
+        payload: &[u8],
+        waited: u64,
+        out: &mut Vec<u8>,
+    ) {
+        match self.expiry_after(waited) {
+            None => self.put(version, topic, (payload, false), out),
+            Some(left) => {
+                let [one, two, three, four] = left.to_be_bytes();
+                let left = [EXPIRY, one, two, three, four];
+                self.put_changed(version, topic, payload, (&[EXPIRY], &left), out);
+            }
+        }
+    }
+
     /// Puts it with another topic and payload. One that is sealed is no text any more, which its sender may
     /// have said of it.
     pub(crate) fn put(
@@ -215,15 +268,26 @@ impl<'a> Publish<'a> {
         (payload, is_sealed): (&[u8], bool),
         out: &mut Vec<u8>,
     ) {
+        let without: &[u8] = if is_sealed { &[PAYLOAD_FORMAT] } else { &[] };
+        self.put_changed(version, topic, payload, (without, &[]), out);
+    }
+
+    /// Puts it without some properties, and with more of them.
+    fn put_changed(
+        &self,
+        version: Version,
+        topic: &str,
+        payload: &[u8],
+        (without, more): (&[u8], &[u8]),
+        out: &mut Vec<u8>,
+    ) {
         let mut start = Vec::with_capacity(topic.len() + 16);
         put_bytes(topic.as_bytes(), &mut start);
         if let Some(id) = self.id {
             start.extend_from_slice(&id.to_be_bytes());
         }
-        match (version, is_sealed) {
-            (Version::Three, _) => {}
-            (Version::Five, true) => self.properties.put_without(PAYLOAD_FORMAT, &[], &mut start),
-            (Version::Five, false) => self.properties.put(&mut start),
+        if version == Version::Five {
+            self.properties.put_without(without, more, &mut start);
         }
         out.push(self.first);
         put_variable(start.len() + payload.len(), out);
@@ -285,7 +349,12 @@ pub(crate) struct Connect<'a> {
     /// Up to the properties, or to the name of the client.
     start: &'a [u8],
     properties: Properties<'a>,
-    client: &'a [u8],
+    pub(crate) client: &'a [u8],
+    pub(crate) user: &'a [u8],
+    /// Whether its session ends with the connection.
+    pub(crate) is_brief: bool,
+    /// The most messages that it takes at a time, if it says so.
+    pub(crate) receive_max: Option<u16>,
     /// User and password, with their lengths.
     login: &'a [u8],
 }
@@ -338,12 +407,21 @@ impl<'a> Connect<'a> {
         let client = fields.text()?.as_bytes();
         let will = will(version, flags, &mut fields)?;
         let login = fields.rest();
+        let mut user: &[u8] = &[];
         for flag in [0x80, 0x40] {
             if flags & flag != 0 {
-                fields.bytes()?;
+                let said = fields.bytes()?;
+                user = if flag == 0x80 { said } else { user };
             }
         }
-        match flags & 1 == 0 && packet_max != Some(0) && fields.rest().is_empty() {
+        let receive_max = properties.find(RECEIVE_MAX)?.and_then(|of| of.number());
+        let expiry = properties.find(SESSION_EXPIRY)?.and_then(|of| of.long());
+        let is_brief = match version {
+            Version::Three => flags & 2 != 0,
+            Version::Five => expiry.unwrap_or_default() == 0,
+        };
+        let is_none = packet_max == Some(0) || receive_max == Some(0);
+        match flags & 1 == 0 && !is_none && fields.rest().is_empty() {
             true => Ok(Self {
                 version,
                 keep_alive,
@@ -352,6 +430,9 @@ impl<'a> Connect<'a> {
                 start,
                 properties,
                 client,
+                user,
+                is_brief,
+                receive_max,
                 login,
             }),
             false => Err(NoConnect::Malformed),
@@ -370,7 +451,8 @@ impl<'a> Connect<'a> {
             match (self.version, sealed) {
                 (Version::Three, _) => {}
                 (Version::Five, Some((_, true))) => {
-                    will.properties.put_without(PAYLOAD_FORMAT, &[], &mut body);
+                    will.properties
+                        .put_without(&[PAYLOAD_FORMAT], &[], &mut body);
                 }
                 (Version::Five, Some((_, false)) | None) => will.properties.put(&mut body),
             }
@@ -418,7 +500,8 @@ fn will<'a>(
 
 fn put_packet_max(properties: &Properties<'_>, packet_max: u32, out: &mut Vec<u8>) {
     let [one, two, three, four] = packet_max.to_be_bytes();
-    properties.put_without(PACKET_MAX, &[PACKET_MAX, one, two, three, four], out);
+    let more = [PACKET_MAX, one, two, three, four];
+    properties.put_without(&[PACKET_MAX], &more, out);
 }
 
 fn packet(kind: u8, body: &[u8]) -> Vec<u8> {
@@ -462,6 +545,22 @@ impl<'a> Welcome<'a> {
             }),
             false => Err(Malformed),
         }
+    }
+
+    /// Whether the broker has a session of the client's that goes on.
+    pub(crate) fn has_session(&self) -> bool {
+        self.start.first().is_some_and(|flags| flags & 1 == 1)
+    }
+
+    /// The name that the broker gave the client.
+    pub(crate) fn client(&self) -> Option<&'a [u8]> {
+        let assigned = self.properties.find(ASSIGNED_CLIENT).ok()??;
+        assigned.bytes()
+    }
+
+    /// For how long the broker keeps the session, where that is not what the client said.
+    pub(crate) fn session_expiry(&self) -> Option<u32> {
+        self.properties.find(SESSION_EXPIRY).ok()??.long()
     }
 
     /// Why the client is not let in, as its version has it; 0 where it is.

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::connection::Shared;
 use crate::counts::Counts;
 use crate::listeners::{Door, Hall};
+use crate::park::Room;
 use crate::reload::Control;
 use crate::ruling::Ruling;
 use crate::sealing::Sealing;
@@ -95,6 +96,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             ruling: Arc::new(Ruling::new(config.rules.clone(), sealing)),
             upstream,
+            room: Arc::new(Room::new(config.limits.park)),
             limits: config.limits,
             counts: Arc::default(),
         });

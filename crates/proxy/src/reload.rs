@@ -75,6 +75,12 @@ fn later(running: &Config, config: &Config, ways: &[Arc<Ways>]) -> Vec<&'static 
             "connect_timeout",
             old.connect_timeout == new.connect_timeout,
         ),
+        (
+            "park_messages_max",
+            old.park.messages_max == new.park.messages_max,
+        ),
+        ("park_bytes_max", old.park.bytes_max == new.park.bytes_max),
+        ("park_age_max", old.park.age_max == new.park.age_max),
         ("log", running.log == config.log),
         ("log_format", running.log_format == config.log_format),
     ];

@@ -44,8 +44,10 @@ pub enum Act {
 /// What is done with a message that cannot be opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Undecryptable {
-    /// It is not delivered.
+    /// It is kept, and delivered when its key has come.
     #[default]
+    Park,
+    /// It is not delivered.
     Drop,
     /// It is delivered as it is, as ciphertext, where its publisher sealed it and only the key is missing. What
     /// else does not open is not delivered.

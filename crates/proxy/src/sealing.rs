@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use sealcast::{Arrival, DataTopic, Name};
 
 use crate::json::{Emptied, Field, Odd, envelope_of, put_back, take_out};
+use crate::park::Keeping;
 
 /// Messages on their way to their envelopes.
 pub type SealFuture<'a> =
@@ -28,6 +30,9 @@ pub trait Sealing: fmt::Debug + Send + Sync {
 
     /// Whether messages can be sealed for a stream, where that failed before.
     fn can_seal<'a>(&'a self, stream: &'a Name) -> Waiting<'a, bool>;
+
+    /// Where what cannot be opened yet is kept.
+    fn keeping(&self) -> Arc<dyn Keeping>;
 
     /// What opens the messages of a stream for one client, in the order in which it receives them.
     fn opening(&self, stream: &Name) -> Box<dyn Opening>;

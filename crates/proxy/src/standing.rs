@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sealcast::{Arrival, DataTopic, Name};
 use tokio::time::{Duration, Instant};
 
+use crate::park::Keeping;
 use crate::rules::Rules;
 use crate::sealing::{NotOpened, OpenFuture, Opening, SealFuture, Sealing, Unopened, Waiting};
 
@@ -99,6 +100,10 @@ impl Sealing for Watched {
 
     fn can_seal<'a>(&'a self, stream: &'a Name) -> Waiting<'a, bool> {
         self.sealing.can_seal(stream)
+    }
+
+    fn keeping(&self) -> Arc<dyn Keeping> {
+        self.sealing.keeping()
     }
 
     fn opening(&self, stream: &Name) -> Box<dyn Opening> {

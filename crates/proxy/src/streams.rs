@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sealcast::{
-    Arrival, DataTopic, Home, Name, Opener, OpenerOptions, Position, Reason, State, Stream,
+    Arrival, DataTopic, Home, Name, Opener, OpenerOptions, Position, Reason, Shelf, State, Stream,
 };
 
 use tokio::time::sleep;
 
+use crate::park::Keeping;
 use crate::rules::Rules;
 use crate::sealing::{
     NotOpened, NotSealed, OpenFuture, Opening, SealFuture, Sealing, Unopened, Waiting,
@@ -24,6 +25,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Streams {
     sealing: BTreeMap<Name, Gate>,
     opening: BTreeMap<Name, Arc<Stream>>,
+    shelf: Shelf,
     age_max: Duration,
 }
 
@@ -58,6 +60,7 @@ impl Streams {
         Ok(Self {
             sealing,
             opening,
+            shelf: home.shelf(),
             age_max,
         })
     }
@@ -92,6 +95,10 @@ impl Sealing for Streams {
                 None => false,
             }
         })
+    }
+
+    fn keeping(&self) -> Arc<dyn Keeping> {
+        Arc::new(self.shelf.clone())
     }
 
     fn opening(&self, stream: &Name) -> Box<dyn Opening> {

@@ -24,6 +24,8 @@ pub(crate) struct Told {
 pub(crate) enum Asker {
     Client,
     Proxy,
+    /// The proxy, which wants to know when all has come that comes again.
+    Look,
 }
 
 impl Told {

@@ -139,6 +139,10 @@ impl Take for Up {
         true
     }
 
+    fn is_stalled(&self) -> bool {
+        false
+    }
+
     async fn due(&mut self) {
         match self.withheld.is_empty() {
             true => std::future::pending().await,
@@ -218,7 +222,9 @@ impl Up {
         if kind == PINGREQ && !self.told.asks(Asker::Client) {
             return Err(End::Refused(reason::QUOTA));
         }
-        self.numbers.acknowledged(kind, packet.body())?;
+        if self.numbers.acknowledged(kind, packet.body())? {
+            return Ok(());
+        }
         if !self.flow.answers(kind, packet.body(), back)? {
             out.extend_from_slice(&packet.bytes);
         }

@@ -38,7 +38,7 @@ const MESSAGES: Metric = Metric::counter(
 );
 const EXCEPTIONS: Metric = Metric::counter(
     "sealcast_proxy_exceptions_total",
-    "Messages that were `refused`, `dropped` or `forwarded` unopened, by the reason.",
+    "Messages that were `refused`, `dropped`, `forwarded` unopened or `parked` for want of a key, by the reason.",
 );
 const BYTES: Metric = Metric::counter(
     "sealcast_proxy_bytes_total",
@@ -173,6 +173,7 @@ fn of_messages(text: &mut String, counts: &Counts) {
             Exception::Refused => "refused",
             Exception::Dropped => "dropped",
             Exception::Forwarded => "forwarded",
+            Exception::Parked => "parked",
         };
         line(
             text,

@@ -270,6 +270,7 @@ fn in_words(rule: Option<&Rule>) -> String {
 
 fn act_in_words(act: Option<&Act>) -> String {
     let unopened = |undecryptable: &Undecryptable| match undecryptable {
+        Undecryptable::Park => "or kept until it opens",
         Undecryptable::Drop => "or dropped where it does not open",
         Undecryptable::Forward => "or delivered as it is where its key is missing",
     };
@@ -302,6 +303,7 @@ impl<'a> Line<'a> {
         let undecryptable = match rule.map(|rule| &rule.act) {
             Some(Act::Open { undecryptable, .. } | Act::Both { undecryptable, .. }) => {
                 Some(match undecryptable {
+                    Undecryptable::Park => "park",
                     Undecryptable::Drop => "drop",
                     Undecryptable::Forward => "forward",
                 })

@@ -251,3 +251,66 @@ fn a_proxy_reads_its_config_file_again_when_it_is_told_to() {
     let logged = gateway.stop();
     assert!(logged.contains("sealed=1 opened=0 passed=2"), "{logged}");
 }
+
+/// It waits in the proxy, and is ciphertext there, whoever is connected, away or killed meanwhile.
+#[test]
+fn fault_17_what_lacks_a_key_arrives_when_its_reader_is_let_in() {
+    let (rig, server) = (Rig::small(), Server::start());
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| someone(&rig, name, &server));
+    let ticket = alice.done(&["stream", "create", "s"]);
+    for person in [&bob, &carol] {
+        person.done(&["join", &ticket]);
+    }
+    let (_gateway, sensors) = proxy(&rig, &alice, "gateway.toml", "do = \"seal\"", &server);
+    let subscriber = |port: u16, more: &[&str]| {
+        // Not by way of another program, which would be killed in its place.
+        let mut command = Command::new("mosquitto_sub");
+        command.args(["-h", "127.0.0.1", "-p", &port.to_string()]);
+        command.args(["-t", "plant/+/t", "-v", "-W", WITHIN]);
+        command
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        command
+    };
+    // Connected all the time.
+    for topic in ["plant/1/t", "plant/2/t"] {
+        publishes(sensors, "5", topic, "61.4 C");
+    }
+    let (mut desk, port) = proxy(&rig, &carol, "carol.toml", "do = \"open\"", &server);
+    let waits = ["-q", "1", "-C", "2"];
+    let waiting = subscriber(port, &waits).spawn().unwrap();
+    desk.wait_for("exception=Parked");
+    alice.done(&["grant", "s", &carol.id(), "--from", "start"]);
+    let told = String::from_utf8(waiting.wait_with_output().unwrap().stdout).unwrap();
+    let mut lines: Vec<_> = told.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["plant/1/t 61.4 C", "plant/2/t 61.4 C"]);
+    // Away, and the proxy is killed.
+    let (mut desk, port) = proxy(&rig, &bob, "bob.toml", "do = \"open\"", &server);
+    let session = ["-c", "-i", "desk", "-q", "2", "-R"];
+    let asked = subscriber(port, &session).arg("-E").status().unwrap();
+    assert!(asked.success());
+    for qos in ["1", "2"] {
+        for number in 1..=3 {
+            let text = format!("{number} at {qos}");
+            let more = ["-q", qos, "-t", "plant/7/t", "-m", &text];
+            let done = client("mosquitto_pub", sensors, "311", &more);
+            assert!(done.status.success(), "{done:?}");
+        }
+    }
+    let mut away = subscriber(port, &session).spawn().unwrap();
+    desk.wait_for("exception=Parked");
+    away.kill().unwrap();
+    away.wait().unwrap();
+    desk.kill();
+    alice.done(&["grant", "s", &bob.id(), "--from", "start"]);
+    let (_desk, port) = proxy(&rig, &bob, "bob.toml", "do = \"open\"", &server);
+    let more = [&session[..], &["-C", "6"]].concat();
+    let told = subscriber(port, &more).output().unwrap();
+    let expected = ["1", "2"].map(|qos| {
+        let line = |number| format!("plant/7/t {number} at {qos}\n");
+        (1..=3).map(line).collect::<String>()
+    });
+    assert_eq!(String::from_utf8(told.stdout).unwrap(), expected.concat());
+}

@@ -7,6 +7,7 @@ mod clients;
 mod handshakes;
 mod hostile;
 mod opening;
+mod parking;
 mod real;
 mod refusals;
 mod reload;

@@ -22,6 +22,12 @@ pub(crate) const RULES: &str = r#"
 topics = "plant/#"
 stream = "boiler"
 do = "both"
+undecryptable = "drop"
+
+[[rule]]
+topics = "late/#"
+stream = "boiler"
+do = "both"
 
 [[rule]]
 topics = "clear/#"
@@ -108,10 +114,14 @@ impl Rig {
 
     /// The same with more in its configuration.
     pub(crate) fn with(rules: &str, more: &str, upstream: &str) -> Self {
+        Self::over(rules, more, upstream, Arc::default())
+    }
+
+    /// The same over what seals and opens, and keeps.
+    pub(crate) fn over(rules: &str, more: &str, upstream: &str, toy: Arc<Toy>) -> Self {
         let config = config(rules, more, upstream);
         let runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = { runtime }.worker_threads(2).enable_all().build().unwrap();
-        let toy = Arc::new(Toy::default());
         let sealing = Arc::clone(&toy);
         let proxy = runtime.block_on(Proxy::start(config, sealing)).unwrap();
         let addresses = proxy.addresses().unwrap();

@@ -1,12 +1,13 @@
 //! Sealing for tests: what it makes hides nothing from anybody who knows how, but shows no eight bytes of what was in it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use sealcast::{Arrival, DataTopic, Name};
+use sealcast::{Arrival, DataTopic, Name, ShelfChange, ShelfLabel, ShelfOwner};
 use sealcast_proxy::{
-    NotOpened, NotSealed, OpenFuture, Opening, SealFuture, Sealing, Unopened, Waiting,
+    Keeping, NotKept, NotOpened, NotSealed, OpenFuture, Opening, SealFuture, Sealing, Unopened,
+    Waiting,
 };
 use tokio::sync::watch;
 
@@ -23,6 +24,10 @@ pub(crate) struct Toy {
     pub(crate) is_away: Arc<Mutex<bool>>,
     /// Whether it tells what comes again from what is new.
     pub(crate) remembers: AtomicBool,
+    /// What waits for clients.
+    pub(crate) kept: Arc<Cupboard>,
+    /// Streams whose key is here by now, besides the one that each envelope should be of.
+    pub(crate) keys: Arc<Mutex<Vec<&'static str>>>,
     /// Tells openings that something has changed.
     pub(crate) news: watch::Sender<u64>,
 }
@@ -56,6 +61,12 @@ impl Toy {
         *self.fault.lock().unwrap() = Some((of, NotSealed { code, is_lasting }));
     }
 
+    /// The key of a stream comes.
+    pub(crate) fn gets_key(&self, stream: &'static str) {
+        self.keys.lock().unwrap().push(stream);
+        self.news.send_modify(|count| *count += 1);
+    }
+
     /// Nothing that could not be looked at can be, or all can again.
     pub(crate) fn goes_away(&self, is_away: bool) {
         *self.is_away.lock().unwrap() = is_away;
@@ -84,19 +95,100 @@ impl Sealing for Toy {
         Box::pin(async move { is_well })
     }
 
+    fn keeping(&self) -> Arc<dyn Keeping> {
+        self.kept.clone()
+    }
+
     fn opening(&self, stream: &Name) -> Box<dyn Opening> {
         Box::new(ToyOpening {
             stream: stream.clone(),
             is_away: Arc::clone(&self.is_away),
+            keys: Arc::clone(&self.keys),
             news: self.news.subscribe(),
             opened: self.remembers.load(Ordering::Relaxed).then(HashSet::new),
         })
     }
 }
 
+/// Keeps what waits for as long as somebody holds it.
+#[derive(Debug, Default)]
+pub(crate) struct Cupboard(Mutex<Shelves>);
+
+type Shelves = BTreeMap<(ShelfOwner, u64), (Vec<u8>, Vec<u8>)>;
+
+impl Cupboard {
+    /// How many messages are in it.
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    /// Whether any of them shows something.
+    pub(crate) fn shows(&self, secret: &[u8]) -> bool {
+        let all = self.0.lock().unwrap();
+        let mut contents = all.values().map(|(_, content)| content);
+        contents.any(|of| of.windows(secret.len()).any(|part| part == secret))
+    }
+}
+
+impl Keeping for Cupboard {
+    fn labels(&self, owner: Option<ShelfOwner>) -> Waiting<'_, Result<Vec<ShelfLabel>, NotKept>> {
+        let all = self.0.lock().unwrap();
+        let own = all
+            .iter()
+            .filter(|((of, _), _)| owner.is_none_or(|owner| owner == *of));
+        let labels = own.map(|((owner, number), (label, _))| ShelfLabel {
+            owner: *owner,
+            number: *number,
+            label: label.clone(),
+        });
+        let labels = labels.collect();
+        Box::pin(async move { Ok(labels) })
+    }
+
+    fn contents(
+        &self,
+        owner: ShelfOwner,
+        numbers: Vec<u64>,
+    ) -> Waiting<'_, Result<Vec<Option<Vec<u8>>>, NotKept>> {
+        let all = self.0.lock().unwrap();
+        let contents = numbers.iter().map(|number| all.get(&(owner, *number)));
+        let contents = contents
+            .map(|of| of.map(|(_, content)| content.clone()))
+            .collect();
+        Box::pin(async move { Ok(contents) })
+    }
+
+    fn change(
+        &self,
+        owner: ShelfOwner,
+        changes: Vec<ShelfChange>,
+    ) -> Waiting<'_, Result<(), NotKept>> {
+        let mut all = self.0.lock().unwrap();
+        for change in changes {
+            match change {
+                ShelfChange::Put {
+                    number,
+                    label,
+                    content,
+                } => {
+                    all.insert((owner, number), (label, content));
+                }
+                ShelfChange::Relabel { number, label } => {
+                    all.get_mut(&(owner, number)).unwrap().0 = label;
+                }
+                ShelfChange::Remove { number } => {
+                    all.remove(&(owner, number));
+                }
+            }
+        }
+        Box::pin(async { Ok(()) })
+    }
+}
+
 struct ToyOpening {
     stream: Name,
     is_away: Arc<Mutex<bool>>,
+    keys: Arc<Mutex<Vec<&'static str>>>,
     news: watch::Receiver<u64>,
     /// What it opened, which is a replay if it comes again.
     opened: Option<HashSet<Vec<u8>>>,
@@ -109,7 +201,9 @@ impl Opening for ToyOpening {
         envelope: &'a [u8],
         arrival: Arrival,
     ) -> OpenFuture<'a> {
-        let opened = payload(self.stream.as_str(), topic.as_str(), envelope);
+        let keys = self.keys.lock().unwrap().clone();
+        let mut streams = std::iter::once(self.stream.as_str()).chain(keys);
+        let opened = streams.find_map(|stream| payload(stream, topic.as_str(), envelope));
         let records = opened.map(|all| {
             all.split(|byte| *byte == NEXT)
                 .map(<[u8]>::to_vec)

@@ -1,0 +1,71 @@
+//! What a carrier keeps, in a home's store.
+
+use sealcast_engine::Space;
+use sealcast_store::{Key, StoreError};
+
+use super::{Vault, key};
+use crate::error::Error;
+use crate::shelf::{ShelfChange, ShelfLabel, ShelfOwner};
+
+fn label_key(owner: ShelfOwner, number: u64) -> Key {
+    key(Space::Shelf, &[&owner.0, &number.to_be_bytes()])
+}
+
+fn content_key(owner: ShelfOwner, number: u64) -> Key {
+    key(Space::ShelfContent, &[&owner.0, &number.to_be_bytes()])
+}
+
+impl Vault {
+    pub(crate) fn shelf_labels(&self, owner: Option<ShelfOwner>) -> Result<Vec<ShelfLabel>, Error> {
+        let place = key(Space::Shelf, &[owner.as_ref().map_or(&[], |of| &of.0[..])]);
+        let rows = self.0.scan(place.space, &place.id)?.into_iter();
+        let labels = rows.filter_map(|(row, label)| {
+            let (owner, number) = row.id.split_first_chunk()?;
+            Some(ShelfLabel {
+                owner: ShelfOwner(*owner),
+                number: u64::from_be_bytes(number.try_into().ok()?),
+                label: label.expose().to_vec(),
+            })
+        });
+        Ok(labels.collect())
+    }
+
+    pub(crate) fn shelf_contents(
+        &self,
+        owner: ShelfOwner,
+        numbers: &[u64],
+    ) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        let content = |number: &u64| match self.0.get(&content_key(owner, *number)) {
+            Ok(content) => Ok(content.map(|of| of.expose().to_vec())),
+            Err(StoreError::Damaged { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        };
+        numbers.iter().map(content).collect()
+    }
+
+    pub(crate) fn change_shelf(
+        &self,
+        owner: ShelfOwner,
+        changes: &[ShelfChange],
+    ) -> Result<(), Error> {
+        self.write(|txn| {
+            changes.iter().try_for_each(|change| match change {
+                ShelfChange::Put {
+                    number,
+                    label,
+                    content,
+                } => {
+                    txn.put(&label_key(owner, *number), label)?;
+                    txn.put(&content_key(owner, *number), content)
+                }
+                ShelfChange::Relabel { number, label } => {
+                    txn.put(&label_key(owner, *number), label)
+                }
+                ShelfChange::Remove { number } => {
+                    txn.delete(&label_key(owner, *number))?;
+                    txn.delete(&content_key(owner, *number))
+                }
+            })
+        })
+    }
+}
