@@ -71,6 +71,7 @@ pub(super) fn prepare(root: &Path) -> anyhow::Result<Option<Summary>> {
             rustup(&["target", "add", target])?;
         }
     }
+    python_with_libraries(root)?;
     newer_nats(root)?;
     clients_for_node(root)?;
     Ok(None)
