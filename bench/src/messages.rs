@@ -455,7 +455,7 @@ pub(crate) fn sizes(page: &mut Page, floors: &mut Floors) -> anyhow::Result<()> 
     page.paragraph(
         "An envelope adds 176 bytes, most of which are the signature (64) and the header (72) that \
          names sender, session, position and predecessor; one that shares its signature has 32 bytes more for \
-         each doubling of their number, and 2, so that a frame of 64 short records that leaves beside full ones costs 6 bytes a record; a frame adds one byte \
+         each doubling of their number, and 2, which a frame of fewer than 128 records never does; a frame adds one byte \
          or two to each record, its length, and two or three for each millisecond. Megolm's message does not say who sent it in which \
          session: Matrix adds that outside, in JSON.",
     );

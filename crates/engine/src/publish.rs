@@ -20,6 +20,8 @@ const SIGNED_AT_ONCE_MAX: usize = 16;
 /// The longest that share one, as long as a full frame and some more. What is longer has its size whatever
 /// is sealed beside it, so that a bus with little room takes it or not by its own length.
 const SHARING_LEN_MAX: usize = 80 << 10;
+/// The fewest records of a frame that shares one: what it grows by is then little more than a byte for each.
+const SHARING_RECORDS_MIN: usize = 128;
 
 /// Seals for one device in one run of its process.
 ///
@@ -315,8 +317,7 @@ impl Publisher {
             prev: self.prev,
         };
         let on = topic.map_or(&b""[..], |of| of.as_str().as_bytes());
-        let shares = |(at, of): &(Position, Draft<'_>)| of.plaintext_len(*at) <= SHARING_LEN_MAX;
-        let runs = drafts.chunk_by(|one, next| shares(one) && shares(next));
+        let runs = drafts.chunk_by(|one, next| shares_signature(one) && shares_signature(next));
         for batch in runs.flat_map(|run| run.chunks(SIGNED_AT_ONCE_MAX)) {
             let is_batch = batch.len() > 1;
             let mut unsigned = Vec::with_capacity(batch.len());
@@ -438,4 +439,11 @@ impl Publisher {
         holders.truncate(WRAPS_MAX);
         holders
     }
+}
+
+/// Whether what is sealed beside others is signed with them: not where its length must not depend on
+/// them, nor where the records are few and short enough to feel the bytes.
+fn shares_signature((position, draft): &(Position, Draft<'_>)) -> bool {
+    let is_short_frame = matches!(draft, Draft::Frame(frame) if frame.len() < SHARING_RECORDS_MIN);
+    !is_short_frame && draft.plaintext_len(*position) <= SHARING_LEN_MAX
 }

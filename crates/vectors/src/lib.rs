@@ -2,7 +2,7 @@
 //! here.
 //!
 //! [`check`] tries one case, [`check_folder`] all of them. It is the same code that runs natively
-//! and in WebAssembly, where nothing but [`LEFT_OUT`] is left out.
+//! and in WebAssembly, where nothing but key files is left out, for they need the store.
 
 mod asking;
 mod case;
@@ -18,7 +18,7 @@ mod nodes;
 mod pairing;
 
 pub use case::Case;
-pub use folder::{Counted, check_folder};
+pub use folder::check_folder;
 
 use case::{Given, Outcome};
 
@@ -67,12 +67,6 @@ const READERS: &[(&str, Read)] = &[
     ("tree", keys::tree),
     ("wrap", keys::wraps),
     ("wrap-key", keys::wrap_keys),
-];
-
-/// The areas that this build cannot try, and what each of them needs.
-pub const LEFT_OUT: &[(&str, &str)] = &[
-    #[cfg(target_family = "wasm")]
-    ("key-file", "the store, and with it SQLite"),
 ];
 
 /// The areas that this build tries.

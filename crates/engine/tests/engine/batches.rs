@@ -1,7 +1,7 @@
 //! Envelopes that share a signature.
 
 use sealcast_engine::{Mode, Reader};
-use sealcast_protocol::{DataTopic, Draft, EnvelopeView, Interval};
+use sealcast_protocol::{DataTopic, Draft, EnvelopeView, Frame, Interval};
 
 use crate::rig::{OWNER, World, header};
 
@@ -68,6 +68,35 @@ fn what_is_long_is_signed_by_itself_and_parts_those_around_it() {
     let batches: Vec<_> = items.iter().map(|of| header(of).flags.batch).collect();
     assert_eq!(batches, [true, true, true, true, false, false]);
     assert_eq!(items[4].len(), (80 << 10) + 1 + 176);
+}
+
+/// A record of a frame of 64 costs at most four bytes, whatever is sealed beside it.
+#[test]
+fn a_frame_of_few_records_is_signed_by_itself() {
+    let mut world = World::new(97);
+    world.publish(OWNER, "before").unwrap();
+    let frames = [64, 127, 128, 64, 128, 128].map(|count| {
+        let mut frame = Frame::with_capacity(64 << 10);
+        for _ in 0..count {
+            frame.try_push(world.now, &[7; 99]).unwrap();
+        }
+        frame
+    });
+    let of = &mut world.peers[OWNER];
+    let drafts = frames.each_ref().map(Draft::Frame);
+    let sealed = of
+        .publisher
+        .seal(world.now, &mut of.lane, &of.view, &drafts);
+    let items: Vec<_> = sealed.unwrap().envelopes;
+    let batches: Vec<_> = items
+        .iter()
+        .map(|of| header(&of.bytes).flags.batch)
+        .collect();
+    assert_eq!(batches, [false, false, false, false, true, true]);
+    for (item, frame) in items.iter().zip(&frames) {
+        let added = item.bytes.len() - 99 * frame.len();
+        assert!(added <= 4 * frame.len(), "{added} for {}", frame.len());
+    }
 }
 
 #[test]
