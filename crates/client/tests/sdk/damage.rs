@@ -11,10 +11,12 @@ use sealcast_bus::Offset;
 use crate::rig::*;
 
 const PAGE: usize = 4096;
-const DAMAGES: [fn(&mut [u8]); 4] = [
+/// The last but one makes a page of records lack one, or name one that it does not have.
+const DAMAGES: [fn(&mut [u8]); 5] = [
     |page| page.fill(0),
     |page| page.fill(0xa5),
     |page| page[3] ^= 0x10,
+    |page| page[4] ^= 1,
     |page| {
         let middle = page.len() / 2;
         page[middle] ^= 0xff;

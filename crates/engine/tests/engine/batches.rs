@@ -78,7 +78,7 @@ fn a_frame_of_few_records_is_signed_by_itself() {
     let frames = [64, 127, 128, 64, 128, 128].map(|count| {
         let mut frame = Frame::with_capacity(64 << 10);
         for _ in 0..count {
-            frame.try_push(world.now, &[7; 99]).unwrap();
+            frame.push(world.now, &[7; 99]).unwrap();
         }
         frame
     });
