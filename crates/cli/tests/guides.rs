@@ -244,50 +244,61 @@ fn the_guide_to_answering_from_a_program_ends_as_it_says() {
     assert_eq!((lines("opened"), lines("hot")), (3, 1), "{out}");
 }
 
+/// What systemd starts.
+const UNITS: [(&str, &str); 2] = [
+    (
+        "sealcast-agent",
+        include_str!("../../../packaging/sealcast-agent.service"),
+    ),
+    (
+        "sealcast-proxy",
+        include_str!("../../../packaging/sealcast-proxy.service"),
+    ),
+];
+
 /// Where systemd is there to say so.
 #[cfg(target_os = "linux")]
 #[test]
-fn systemd_finds_nothing_wrong_with_the_unit() {
-    let unit = include_str!("../../../packaging/sealcast-agent.service");
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("sealcast-agent.service");
-    let program = env!("CARGO_BIN_EXE_sealcast");
-    let unit = unit.replace("%h/.cargo/bin/sealcast", program);
-    assert!(unit.contains(program));
-    std::fs::write(&path, unit).expect("a file");
-    let said = Command::new("systemd-analyze")
-        .arg("verify")
-        .arg(&path)
-        .output();
-    if let Ok(said) = said {
-        let err = String::from_utf8_lossy(&said.stderr);
-        assert!(
-            said.status.success() && !err.contains("sealcast-agent"),
-            "{err}"
-        );
+fn systemd_finds_nothing_wrong_with_the_units() {
+    for (name, unit) in UNITS {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join(format!("{name}.service"));
+        let program = env!("CARGO_BIN_EXE_sealcast");
+        let unit = unit.replace("%h/.cargo/bin/sealcast", program);
+        assert!(unit.contains(program));
+        std::fs::write(&path, unit).expect("a file");
+        let said = Command::new("systemd-analyze")
+            .arg("verify")
+            .arg(&path)
+            .output();
+        if let Ok(said) = said {
+            let err = String::from_utf8_lossy(&said.stderr);
+            assert!(said.status.success() && !err.contains(name), "{err}");
+        }
     }
 }
 
 /// A systemd that runs for a user has no capabilities to take away, and does not start a unit that asks
 /// for it.
 #[test]
-fn the_unit_asks_for_nothing_that_a_users_systemd_cannot_do() {
-    let unit = include_str!("../../../packaging/sealcast-agent.service");
-    let options = unit.lines().filter_map(|line| line.split_once('='));
-    let asked: Vec<_> = options.map(|(name, _)| name).collect();
-    assert!(asked.contains(&"NoNewPrivileges"), "{asked:?}");
-    for option in [
-        "AmbientCapabilities",
-        "CapabilityBoundingSet",
-        "Group",
-        "PrivateDevices",
-        "ProtectClock",
-        "ProtectKernelLogs",
-        "ProtectKernelModules",
-        "SupplementaryGroups",
-        "User",
-    ] {
-        assert!(!asked.contains(&option), "{option}");
+fn the_units_ask_for_nothing_that_a_users_systemd_cannot_do() {
+    for (name, unit) in UNITS {
+        let options = unit.lines().filter_map(|line| line.split_once('='));
+        let asked: Vec<_> = options.map(|(name, _)| name).collect();
+        assert!(asked.contains(&"NoNewPrivileges"), "{name}: {asked:?}");
+        for option in [
+            "AmbientCapabilities",
+            "CapabilityBoundingSet",
+            "Group",
+            "PrivateDevices",
+            "ProtectClock",
+            "ProtectKernelLogs",
+            "ProtectKernelModules",
+            "SupplementaryGroups",
+            "User",
+        ] {
+            assert!(!asked.contains(&option), "{name}: {option}");
+        }
     }
 }
 
