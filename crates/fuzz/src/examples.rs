@@ -119,6 +119,25 @@ const PROXY_PACKETS: &[(&str, &[u8])] = &[
     ("handshake", b"P\x02\x00\x07b\x02\x00\x07p\x02\x00\x07\xc0\x00\xe0\x01\x8b"),
 ];
 
+/// Frames as a page sends them.
+const FRAMES: &[(&str, &[u8])] = &[
+    ("packet", b"\x82\x82\x01\x02\x03\x04\xc1\x02"),
+    (
+        "in-two",
+        b"\x02\x81\x01\x02\x03\x04\xc1\x80\x81\x00\x00\x00\x00\x00",
+    ),
+    (
+        "longer",
+        b"\x82\xfe\x00\x7e\x00\x00\x00\x00\x30\x7c\x00\x01a",
+    ),
+    (
+        "ping",
+        b"\x89\x82\x01\x02\x03\x04ab\x82\x82\x00\x00\x00\x00\xc0\x00",
+    ),
+    ("goodbye", b"\x88\x82\x00\x00\x00\x00\x03\xe8"),
+    ("text", b"\x81\x81\x00\x00\x00\x00x"),
+];
+
 /// Targets that read decisions.
 const DECIDED: &[&str] = &[
     "access_log",
@@ -163,7 +182,10 @@ pub fn examples() -> Vec<(&'static str, String, Vec<u8>)> {
     let packets = packets.map(|(name, of)| ("mqtt_packet", (*name).to_owned(), of.to_vec()));
     let proxied = PROXY_PACKETS.iter();
     let proxied = proxied.map(|(name, of)| ("proxy_packet", (*name).to_owned(), of.to_vec()));
+    let frames = FRAMES.iter();
+    let frames = frames.map(|(name, of)| ("proxy_frames", (*name).to_owned(), of.to_vec()));
     texts
+        .chain(frames)
         .chain(drawn)
         .chain(kept)
         .chain(paired)

@@ -78,6 +78,7 @@ pub const TARGETS: &[Target] = &[
     target("mqtt_packet", "a packet of an MQTT broker", sealcast_bus_mqtt::fuzz::packet, heap::OF_BYTES),
     target("node_item", "what travels to and from key nodes", control::node_item, heap::OF_BYTES),
     target("pairing_item", "an item of a pairing", pairing::pairing_item, heap::OF_BYTES),
+    target("proxy_frames", "frames of a WebSocket client", sealcast_proxy::fuzz::frames, heap::OF_BYTES),
     target("proxy_packet", "packets of MQTT clients and brokers", sealcast_proxy::fuzz::packets, heap::OF_BYTES),
     target("sealing", "what is sealed, and a byte that is altered", envelopes::sealing, heap::OF_BYTES),
     target("session_record", "a signed session record", control::session_record, heap::OF_BYTES),

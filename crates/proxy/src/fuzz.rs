@@ -1,8 +1,16 @@
-//! What must hold of any bytes that come from a client or a broker, for the fuzz target of packets.
+//! What must hold of any bytes that come from a client or a broker, for the fuzz targets of packets and of frames.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::packet::{
     CONNACK, CONNECT, Connect, Head, PUBLISH, Publish, Side, Version, Welcome, id_at_start, id_of,
 };
+use crate::websocket::WebSocket;
 
 /// What stands for an envelope.
 const SEALED: &[u8] = &[0xee; 176];
@@ -99,5 +107,75 @@ fn welcome(version: Version, body: &[u8]) {
         let made = Welcome::parse(version, again(&out).1).expect("an answer");
         assert_eq!(made.packet_max, Some(PACKET_MAX));
         assert_eq!(made.keep_alive, welcome.keep_alive);
+    }
+}
+
+/// A client that has said all that it says, of which so many bytes come at a time.
+struct Said {
+    rest: Vec<u8>,
+    step: usize,
+}
+
+impl AsyncRead for Said {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let count = self.step.min(self.rest.len()).min(into.remaining());
+        into.put_slice(&self.rest[..count]);
+        self.rest.drain(..count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Said {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Reads bytes as the frames of a client.
+///
+/// # Panics
+///
+/// Panics where they say more than there is, or another thing where they come in pieces.
+pub fn frames(bytes: &[u8]) {
+    let whole = in_frames(bytes, usize::MAX);
+    assert!(whole.0.len() <= bytes.len());
+    for step in [1, 7] {
+        assert!(
+            in_frames(bytes, step) == whole,
+            "pieces of {step} say another thing"
+        );
+    }
+}
+
+/// What was in frames, and whether they were any.
+fn in_frames(bytes: &[u8], step: usize) -> (Vec<u8>, bool) {
+    let rest = bytes.to_vec();
+    let mut socket = WebSocket::new(Box::new(Said { rest, step }), BytesMut::new());
+    let (mut said, mut room) = (Vec::new(), [0; 1024]);
+    loop {
+        let mut into = ReadBuf::new(&mut room);
+        let mut context = Context::from_waker(Waker::noop());
+        match Pin::new(&mut socket).poll_read(&mut context, &mut into) {
+            Poll::Ready(Ok(())) if into.filled().is_empty() => return (said, true),
+            Poll::Ready(Ok(())) => said.extend_from_slice(into.filled()),
+            Poll::Ready(Err(_)) => return (said, false),
+            Poll::Pending => unreachable!("all has been said"),
+        }
     }
 }
