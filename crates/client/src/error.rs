@@ -252,6 +252,11 @@ impl Error {
         )
     }
 
+    /// Whether it says that a record of the home's store is damaged, so that trying again does not help.
+    pub fn is_store_damaged(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Damaged { .. }))
+    }
+
     /// The same again, where it says that the bus is away: for another who waited for it.
     pub(crate) fn of_bus_away(&self) -> Option<Self> {
         if let Self::Bus(BusError::Unreachable { place, cause }) = self {

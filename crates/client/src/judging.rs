@@ -12,7 +12,7 @@ use crate::blocking::off_thread;
 use crate::core::{Core, lock};
 use crate::error::Error;
 
-/// Envelopes, and bytes of them, that are judged in one go, at most, unless one alone has more.
+/// Behind so many envelopes, or bytes of them, nothing more is judged in the same go.
 const COUNT_MAX: usize = 64;
 const BYTES_MAX: usize = 1 << 20;
 
@@ -38,12 +38,12 @@ pub(crate) struct Judged {
     pub(crate) events: Events,
 }
 
-/// Something that waits to be judged, and who waits for it.
+/// What an opener was brought at once, and who waits for it to be judged.
 #[derive(Debug)]
 struct Case {
-    brought: Arc<Brought>,
+    brought: Arc<[Brought]>,
     seen: Arc<Mutex<Sightings>>,
-    tell: oneshot::Sender<Judged>,
+    tell: oneshot::Sender<Vec<Judged>>,
 }
 
 impl Default for Judging {
@@ -56,14 +56,14 @@ impl Default for Judging {
 }
 
 impl Judging {
-    /// Judges something by what is known. Nothing is noted. Whoever has the machine judges for others
-    /// that wait, in the order in which they came.
+    /// Judges each of some envelopes by what is known. Nothing is noted, so none of them is judged by another. Whoever
+    /// has the machine judges for others that wait, in the order in which they came.
     pub(crate) async fn judge(
         &self,
         core: &Arc<Core>,
         allowed: impl Fn() -> Arc<Allowed>,
-        (brought, seen): (Arc<Brought>, Arc<Mutex<Sightings>>),
-    ) -> Result<Judged, Error> {
+        (brought, seen): (Arc<[Brought]>, Arc<Mutex<Sightings>>),
+    ) -> Result<Vec<Judged>, Error> {
         let (tell, mut judged) = oneshot::channel();
         lock(&self.waiting).push_back(Case {
             brought,
@@ -93,13 +93,14 @@ impl Judging {
 /// The first that wait and for which somebody still does.
 fn take_some(waiting: &Mutex<VecDeque<Case>>) -> Vec<Case> {
     let mut waiting = lock(waiting);
-    let (mut some, mut bytes) = (Vec::new(), 0);
-    while some.len() < COUNT_MAX
+    let (mut some, mut count, mut bytes) = (Vec::new(), 0, 0);
+    while count < COUNT_MAX
         && bytes < BYTES_MAX
         && let Some(case) = waiting.pop_front()
     {
         if !case.tell.is_closed() {
-            bytes += case.brought.envelope.len();
+            count += case.brought.len();
+            bytes += case.bytes();
             some.push(case);
         }
     }
@@ -107,15 +108,21 @@ fn take_some(waiting: &Mutex<VecDeque<Case>>) -> Vec<Case> {
 }
 
 impl Case {
+    fn bytes(&self) -> usize {
+        self.brought.iter().map(|of| of.envelope.len()).sum()
+    }
+
     fn close(self, core: &Core, machine: &mut Machine) {
-        let of = (self.brought.topic.as_ref(), &self.brought.envelope[..]);
-        let arrival = self.brought.arrival;
-        let carried = machine.judge_carried(&core.view(), &lock(&self.seen), of, arrival);
-        let judged = Judged {
-            carried,
-            events: machine.take_events(),
-        };
-        // Whoever does not listen any more may hand it in again.
+        let seen = lock(&self.seen);
+        let judged = self.brought.iter().map(|brought| {
+            let of = (brought.topic.as_ref(), &brought.envelope[..]);
+            Judged {
+                carried: machine.judge_carried(&core.view(), &seen, of, brought.arrival),
+                events: machine.take_events(),
+            }
+        });
+        let judged = judged.collect();
+        // Whoever does not listen any more may hand them in again.
         let _is_heard = self.tell.send(judged).is_ok();
     }
 }

@@ -146,12 +146,12 @@ impl Lookout {
         self.core().lookout.news.subscribe()
     }
 
-    /// Judges something by what is known. Nothing is noted.
+    /// Judges each of some envelopes by what is known. Nothing is noted.
     pub(crate) async fn judge(
         &self,
-        brought: Arc<Brought>,
+        brought: Arc<[Brought]>,
         seen: Arc<Mutex<Sightings>>,
-    ) -> Result<Judged, Error> {
+    ) -> Result<Vec<Judged>, Error> {
         let allowed = || lock(&self.watch.revoked).allowed.clone();
         let of = (brought, seen);
         self.judging.judge(self.core(), allowed, of).await

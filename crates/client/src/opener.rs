@@ -10,9 +10,13 @@ use crate::asking::Asking;
 use crate::core::{Core, lock};
 use crate::delivery::Delivery;
 use crate::error::Error;
-use crate::judging::Brought;
+use crate::judging::{Brought, Judged};
 use crate::lookout::{Looked, Lookout};
 use crate::read::next_delivery;
+
+/// Envelopes that are judged at once, at most, and bytes of them behind which no other is.
+const AT_ONCE_MAX: usize = 64;
+const BYTES_AT_ONCE: usize = 1 << 20;
 
 /// How to open what a carrier brings.
 #[derive(Clone, Copy, Debug, Default)]
@@ -79,6 +83,8 @@ pub struct Opener {
     lookout: Arc<Lookout>,
     asking: Option<Arc<Asking>>,
     seen: Arc<Mutex<Sightings>>,
+    /// As many envelopes are judged at once, at most.
+    at_once: usize,
     news: watch::Receiver<u64>,
 }
 
@@ -93,6 +99,8 @@ pub struct Carried {
     /// what its publisher signed and what lacks a key, a grant, or the record of its session; and of
     /// what an unknown sender sealed, while the bus is away and so nobody can say who that is.
     pub may_open_later: bool,
+    /// Whether its sender signed it, where it did not open and may later: it is nobody else's.
+    pub is_signed: bool,
 }
 
 impl Opener {
@@ -106,6 +114,7 @@ impl Opener {
             lookout,
             asking: asks.then(|| core.asking()),
             seen: Arc::new(Mutex::new(Sightings::since(from))),
+            at_once: AT_ONCE_MAX,
         })
     }
 
@@ -126,37 +135,85 @@ impl Opener {
         envelope: &[u8],
         arrival: Arrival,
     ) -> Result<Carried, Error> {
-        let brought = Arc::new(Brought {
-            topic: topic.cloned(),
-            envelope: envelope.to_vec(),
-            arrival,
-        });
+        let told = self.open_some(&[(topic, envelope, arrival)]).await?;
+        let told = told.into_iter().next();
+        told.ok_or(Error::Internal("an envelope was not judged"))
+    }
+
+    /// As [`open`](Self::open), several in their order, which is much faster: the first some of them, and one at least
+    /// where there is one. Whoever has more hands in the rest. Nothing is told that would not be told of one after
+    /// another.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub async fn open_some(
+        &mut self,
+        messages: &[(Option<&DataTopic>, &[u8], Arrival)],
+    ) -> Result<Vec<Carried>, Error> {
+        let brought = self.first_of(messages);
+        if brought.is_empty() {
+            return Ok(Vec::new());
+        }
         let next_look = self.lookout.before_next_look();
-        let mut judged = self
-            .lookout
-            .judge(brought.clone(), self.seen.clone())
-            .await?;
-        let mut looked = Looked::Done;
-        if judged.carried.prospect != Prospect::Settled {
+        let judging = self.lookout.judge(brought.clone(), self.seen.clone());
+        let (mut judged, mut looked) = (judging.await?, Looked::Done);
+        let is_open = |of: &Judged| of.carried.prospect != Prospect::Settled;
+        if judged.iter().any(is_open) {
             looked = self.lookout.look(next_look).await?;
             if looked == Looked::Done {
                 judged = self.lookout.judge(brought, self.seen.clone()).await?;
             }
         }
-        // From here to the end nobody can stop it: what is noted is handed out.
-        if let Some(sighting) = &judged.carried.sighting {
-            lock(&self.seen).note(sighting);
+        Ok(self.tell(judged, looked))
+    }
+
+    /// As many as are judged at once.
+    fn first_of(&self, messages: &[(Option<&DataTopic>, &[u8], Arrival)]) -> Arc<[Brought]> {
+        let mut bytes = 0;
+        let first = messages.iter().take(self.at_once).take_while(|of| {
+            let is_room = bytes < BYTES_AT_ONCE;
+            bytes += of.1.len();
+            is_room
+        });
+        let brought = first.map(|(topic, envelope, arrival)| Brought {
+            topic: topic.cloned(),
+            envelope: envelope.to_vec(),
+            arrival: *arrival,
+        });
+        brought.collect()
+    }
+
+    /// Tells what was judged, up to the first that would be judged otherwise after those before it. Nobody can stop it:
+    /// what is noted is handed out.
+    fn tell(&mut self, judged: Vec<Judged>, looked: Looked) -> Vec<Carried> {
+        let (mut told, count) = (Vec::with_capacity(judged.len()), judged.len());
+        for mut of in judged {
+            if let Some(sighting) = &of.carried.sighting {
+                let mut seen = lock(&self.seen);
+                if !told.is_empty() && !seen.is_new(sighting) {
+                    break;
+                }
+                seen.note(sighting);
+            }
+            let (core, asking) = (self.lookout.core(), self.asking.as_deref());
+            let next = || next_delivery(core, asking, &mut of.events);
+            told.push(Carried {
+                deliveries: std::iter::from_fn(next).collect(),
+                may_open_later: match of.carried.prospect {
+                    Prospect::Settled => false,
+                    Prospect::Unread => looked == Looked::Away,
+                    Prospect::Waits => true,
+                },
+                is_signed: of.carried.prospect == Prospect::Waits,
+            });
         }
-        let (core, asking) = (self.lookout.core(), self.asking.as_deref());
-        let next = || next_delivery(core, asking, &mut judged.events);
-        Ok(Carried {
-            deliveries: std::iter::from_fn(next).collect(),
-            may_open_later: match judged.carried.prospect {
-                Prospect::Settled => false,
-                Prospect::Unread => looked == Looked::Away,
-                Prospect::Waits => true,
-            },
-        })
+        // Whoever has envelopes judged in vain has fewer of them judged at once.
+        self.at_once = match told.len() == count {
+            true => AT_ONCE_MAX.min(self.at_once * 2),
+            false => told.len(),
+        };
+        told
     }
 
     /// Waits until something was learned, from the access log, session records or keys, since this

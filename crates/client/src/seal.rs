@@ -229,8 +229,8 @@ impl Sealer {
         .await
     }
 
-    /// Whoever has the turn seals for all that wait. Those for whom that failed try it by themselves, unless the bus
-    /// is away: then it is for all of them.
+    /// Whoever has the turn seals for all that wait, and they do not wait for it any more. Those for whom that failed try
+    /// it by themselves, unless the bus is away: then it is for all of them.
     async fn seal_single<T>(
         &self,
         messages: Vec<Arc<Message>>,
@@ -238,7 +238,18 @@ impl Sealer {
     ) -> Result<T, Error> {
         let (tell, mut sealed) = oneshot::channel();
         let number = self.singles.put(messages.clone(), way(tell));
-        let _turn = self.turn.lock().await;
+        let turn = tokio::select! {
+            biased;
+            fate = &mut sealed => match fate {
+                Ok(fate) => return fate,
+                Err(_) => None,
+            },
+            turn = self.turn.lock() => Some(turn),
+        };
+        let _turn = match turn {
+            Some(turn) => turn,
+            None => self.turn.lock().await,
+        };
         let singles = match sealed.try_recv() {
             Ok(fate) => return fate,
             Err(TryRecvError::Empty) => self.singles.take_with(number),

@@ -84,20 +84,27 @@ impl Sightings {
         }
     }
 
+    /// Whether an envelope that was judged before others were noted would be judged as new, and as nothing else, after
+    /// them.
+    pub fn is_new(&self, of: &Sighting) -> bool {
+        self.judge(of) == Sighted::New
+    }
+
     pub(crate) fn judge(&self, of: &Sighting) -> Sighted {
-        let Some(seen) = self.devices.get(&of.header.device) else {
-            return match of.at < self.floor {
-                true => Sighted::Again,
-                false => Sighted::New,
-            };
-        };
-        match seen.links.get(&of.number()) {
-            Some(known) if known.hash == of.hash => Sighted::Again,
-            Some(_) => Sighted::Twin,
-            None if of.at < self.floor.max(seen.floor) || seen.has(of) => Sighted::Again,
-            None if seen.departs(of) => Sighted::Apart,
+        match self.devices.get(&of.header.device) {
+            None if of.at < self.floor => Sighted::Again,
             None => Sighted::New,
+            Some(seen) => {
+                let floor = self.floor.max(seen.floor);
+                seen.judge(of, of.at < floor || seen.has(of))
+            }
         }
+    }
+
+    /// As [`judge`](Self::judge), of one that was judged when it came: only what is known of it counts.
+    pub(crate) fn judge_waited(&self, of: &Sighting) -> Sighted {
+        let seen = self.devices.get(&of.header.device);
+        seen.map_or(Sighted::New, |seen| seen.judge(of, seen.remembers(of)))
     }
 
     /// Remembers an envelope.
@@ -139,12 +146,27 @@ impl Sighting {
 }
 
 impl Seen {
+    fn judge(&self, of: &Sighting, has_come: bool) -> Sighted {
+        match self.links.get(&of.number()) {
+            Some(known) if known.hash == of.hash => Sighted::Again,
+            Some(_) => Sighted::Twin,
+            None if has_come => Sighted::Again,
+            None if self.departs(of) => Sighted::Apart,
+            None => Sighted::New,
+        }
+    }
+
     fn has(&self, of: &Sighting) -> bool {
+        let run = self.runs.get(&of.header.instance);
+        let is_forgotten = run.is_some_and(|run| u64::from(of.header.seq) < run.low);
+        is_forgotten || self.remembers(of)
+    }
+
+    fn remembers(&self, of: &Sighting) -> bool {
         let (piece, bit) = of.place();
-        self.runs.get(&of.header.instance).is_some_and(|run| {
-            let bits = run.pieces.get(&piece).copied().unwrap_or_default();
-            u64::from(of.header.seq) < run.low || bits & bit != 0
-        })
+        let run = self.runs.get(&of.header.instance);
+        let bits = run.and_then(|run| run.pieces.get(&piece));
+        bits.is_some_and(|bits| bits & bit != 0)
     }
 
     fn departs(&self, of: &Sighting) -> bool {

@@ -6,14 +6,15 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sealcast::{Name, TopicFilter, parse_duration, parse_size};
+use sealcast::{Name, parse_duration, parse_size};
 use sealcast_serving::loopback_address;
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 
 use crate::json::Field;
-use crate::park::ParkLimits;
+use crate::room::ParkLimits;
 use crate::rules::{Act, Rule, Rules, Undecryptable};
+use crate::topics::Topics;
 use crate::upstream::UpstreamUrl;
 
 mod listener;
@@ -57,6 +58,9 @@ pub struct Limits {
     pub packet_max: u32,
     /// The most clients at a time.
     pub connections_max: usize,
+    /// The most clients of one address, or of IPv6 of one network with 64 bits; where not given half of all, or all for
+    /// those of this machine.
+    pub address_connections_max: Option<usize>,
     /// How long a client has to say who it is.
     pub connect_timeout: Duration,
     /// How long before its client connected a message may have been sealed to be opened, if the broker had not
@@ -71,6 +75,7 @@ impl Default for Limits {
         Self {
             packet_max: (1 << 20) + (64 << 10),
             connections_max: 4096,
+            address_connections_max: None,
             connect_timeout: Duration::from_secs(10),
             age_max: Duration::from_secs(7 * 86_400),
             park: ParkLimits::default(),
@@ -166,6 +171,7 @@ struct File {
     upstream_ca: Option<PathBuf>,
     packet_max: Option<String>,
     connections_max: Option<usize>,
+    address_connections_max: Option<usize>,
     connect_timeout: Option<String>,
     age_max: Option<String>,
     park_messages_max: Option<u64>,
@@ -231,10 +237,12 @@ impl File {
             rules,
             limits: Limits {
                 packet_max: packet_max(self.packet_max.as_deref(), limits.packet_max)?,
-                connections_max: match self.connections_max {
-                    Some(0) => return Err(("connections_max", "at least 1".to_owned())),
-                    given => given.unwrap_or(limits.connections_max),
-                },
+                connections_max: some("connections_max", self.connections_max)?
+                    .unwrap_or(limits.connections_max),
+                address_connections_max: some(
+                    "address_connections_max",
+                    self.address_connections_max,
+                )?,
                 connect_timeout: positive(
                     "connect_timeout",
                     self.connect_timeout.as_deref(),
@@ -271,6 +279,13 @@ fn packet_max(text: Option<&str>, default: u32) -> Result<u32, Wrong> {
     let size = u32::try_from(size).ok();
     let size = size.filter(|size| (PACKET_MIN..=PACKET_MAX).contains(size));
     size.ok_or_else(|| ("packet_max", "from 128 KiB to 255 MiB".to_owned()))
+}
+
+fn some(key: &'static str, number: Option<usize>) -> Result<Option<usize>, Wrong> {
+    match number {
+        Some(0) => Err((key, "at least 1".to_owned())),
+        given => Ok(given),
+    }
 }
 
 fn positive(key: &'static str, text: Option<&str>, default: Duration) -> Result<Duration, Wrong> {
@@ -344,12 +359,14 @@ impl RuleSection {
         let lacks = |key: &'static str, says: &str| (key, says.to_owned());
         let topics = self.topics.as_deref();
         let topics = topics.ok_or_else(|| lacks("topics", "is not said; such as \"plant/#\""))?;
-        let topics: TopicFilter =
-            topics
-                .parse()
-                .map_err(|error: <TopicFilter as std::str::FromStr>::Err| {
-                    ("topics", error.to_string())
-                })?;
+        let topics = topics.parse::<Topics>();
+        let topics = topics.map_err(|error| ("topics", error.to_string()))?;
+        if topics.of_clients().is_none() && self.act.is_some_and(|of| of != ActWord::Pass) {
+            return Err(lacks(
+                "topics",
+                "what begins with `$` is the broker's own, and can be passed alone",
+            ));
+        }
         let act = self.act;
         let act = act.ok_or_else(|| lacks("do", "is not said: seal, open, both or pass"))?;
         let act = match act {
@@ -482,13 +499,14 @@ mod tests {
     fn a_file_says_what_becomes_of_which_topics() {
         let config = parse(&format!(
             "{TOP}upstream_ca = \"ca.pem\"\npacket_max = \"2 MiB\"\nconnections_max = 7\n\
-             connect_timeout = \"2s\"\nage_max = \"1d\"\nlog = \"debug\"\nlog_format = \"json\"\n{RULE}\
+             address_connections_max = 5\nconnect_timeout = \"2s\"\nage_max = \"1d\"\nlog = \"debug\"\nlog_format = \"json\"\n{RULE}\
              undecryptable = \"forward\"\n[[rule]]\ntopics = \"open/+\"\ndo = \"pass\"\n"
         ));
         let config = config.unwrap();
         assert_eq!(config.upstream_ca, Some("/etc/sealcast/ca.pem".into()));
         assert_eq!(config.limits.packet_max, 2 << 20);
         assert_eq!(config.limits.connections_max, 7);
+        assert_eq!(config.limits.address_connections_max, Some(5));
         assert_eq!(config.limits.connect_timeout, Duration::from_secs(2));
         assert_eq!(config.limits.age_max, Duration::from_secs(86_400));
         assert_eq!(
@@ -551,6 +569,11 @@ mod tests {
                 "a size is",
             ),
             (format!("{TOP}connections_max = 0\n{RULE}"), 3, "at least 1"),
+            (
+                format!("{TOP}address_connections_max = 0\n{RULE}"),
+                3,
+                "at least 1",
+            ),
             (
                 format!("{TOP}connect_timeout = \"0s\"\n{RULE}"),
                 3,
@@ -704,7 +727,7 @@ mod tests {
                 "a shared subscription",
             ),
             (
-                "[[rule]]\ntopics = \"$SYS/#\"\ndo = \"pass\"",
+                "[[rule]]\ntopics = \"$SYS/#\"\ndo = \"open\"\nstream = \"s\"",
                 8,
                 "the broker's own",
             ),

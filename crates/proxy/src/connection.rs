@@ -18,7 +18,8 @@ use crate::packet::{
     CONNECT, Connect, NoConnect, OTHER_VERSION, Side, Version, Will, disconnect, reason,
     turned_away,
 };
-use crate::park::{Lot, Room, Who};
+use crate::park::{Lot, Who};
+use crate::room::Room;
 use crate::rules::Up as Act;
 use crate::ruling::Ruling;
 use crate::sealing::{Draft, Sealed, seal_all};
@@ -235,7 +236,7 @@ impl Shared {
             Flow::new(version, packet_max),
             (told, numbers),
             Ledger::new(Arc::clone(&self.counts), number),
-            (introduction.client_packet_max, self.limits.packet_max),
+            (introduction.client_packet_max, &self.limits),
             introduction.is_brief,
             Lot::new(
                 self.ruling.now().sealing.keeping(),
@@ -248,9 +249,13 @@ impl Shared {
             (broker_reading, broker_writing),
             (up, down),
         );
+        let leave = down.take.lot.leave();
         let stopped = async {
-            // Who could tell is gone where this fails, and so is the reason to go on.
-            let _is_told = stop.wait_for(|is_stopped| *is_stopped).await.is_ok();
+            tokio::select! {
+                // Who could tell is gone where this fails, and so is the reason to go on.
+                _ = stop.wait_for(|is_stopped| *is_stopped) => {}
+                () = leave.notified() => {}
+            }
         };
         let (why, can_be_told) = run(&mut up, &mut down, stopped).await;
         down.take.end().await;
@@ -326,6 +331,7 @@ impl Why {
     fn reason(self) -> Option<u8> {
         match self {
             Self::ClientRefused(reason) => Some(reason),
+            Self::BrokerRefused(reason::KEEP_ALIVE) => Some(reason::KEEP_ALIVE),
             Self::Stopped => Some(reason::SHUTTING_DOWN),
             Self::ClientGone | Self::BrokerGone | Self::BrokerRefused(_) => None,
         }

@@ -129,4 +129,8 @@ pub(crate) mod because {
     /// Its publisher said how long it is worth something.
     pub(crate) const EXPIRED: &str = "proxy.expired";
     pub(crate) const TOO_LARGE: &str = "proxy.too-large";
+    /// It was opened before.
+    pub(crate) const REPLAY: &str = "replay";
+    /// Another with its number was.
+    pub(crate) const FORK: &str = "fork";
 }

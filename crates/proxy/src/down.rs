@@ -6,23 +6,25 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use sealcast::{Arrival, DataTopic, Name, Shelf};
+use sealcast::{DataTopic, Name};
 use tokio::time::{Instant, sleep_until};
 
+use crate::ahead::Ahead;
+use crate::config::Limits;
 use crate::counts::{Exception, Ledger, because};
 use crate::flow::{Flow, HeldBack};
-use crate::json::Field;
 use crate::lane::{End, Take};
-use crate::late::Scan;
+use crate::late::{Looks, Scan, Waits};
 use crate::numbers::Numbers;
 use crate::packet::{
-    AUTH, CONNACK, DISCONNECT, PINGRESP, PUBLISH, PUBREL, Publish, Side, Version, Welcome,
-    disconnect, id_at_start, id_of, leads_elsewhere, reason, turned_away,
+    AUTH, CONNACK, DISCONNECT, PINGRESP, PUBCOMP, PUBLISH, PUBREL, Publish, Side, Version, Welcome,
+    disconnect, id_at_start, id_of, leads_elsewhere, put_ack, reason, turned_away,
 };
 use crate::park::Lot;
 use crate::rules::{Down as Act, Undecryptable};
 use crate::ruling::{InForce, Ruling};
-use crate::sealing::{NotOpened, Opening, Unopened, Waiting, open};
+use crate::sealing::{Closed, NotOpened, Opened, Opening, Unopened, Waiting, open_all};
+use crate::subscriptions::Copies;
 use crate::told::{Asker, Told};
 use crate::up::GROWTH_MAX;
 use crate::wire::{Incoming, Packet};
@@ -30,9 +32,6 @@ use crate::wire::{Incoming, Packet};
 /// Each record of an envelope is a message with the topic and properties of all: together they have no more bytes than
 /// so many of the largest packets.
 const RECORDS_PACKETS: usize = 4;
-
-/// How often what waits is looked at though nothing is known to have changed: so keys are asked for again.
-const LOOK: Duration = Duration::from_secs(30);
 
 /// What is done with what a broker sends to a client.
 pub(crate) struct Down {
@@ -45,27 +44,40 @@ pub(crate) struct Down {
     client_packet_max: usize,
     /// The most bytes of a packet that are taken of the client.
     packet_max: u32,
-    is_welcome: bool,
-    opening: BTreeMap<Name, Box<dyn Opening>>,
+    /// How long the broker has to let the client in.
+    answer_within: Duration,
+    pub(crate) is_welcome: bool,
+    /// Whether the broker did not let it in.
+    is_refused: bool,
+    pub(crate) copies: Copies,
+    /// When the connection began.
+    pub(crate) began: Instant,
+    pub(crate) opening: BTreeMap<Name, Box<dyn Opening>>,
     /// Streams of which something could not be looked at that the broker has still.
     withheld: BTreeSet<Name>,
     /// Whether the client's session ends with the connection.
     pub(crate) is_brief: bool,
     /// What waits.
     pub(crate) lot: Lot,
-    pub(crate) scan: Scan,
-    /// What was on its way to the client over another connection.
-    pub(crate) unfinished: Vec<u64>,
+    pub(crate) looks: Looks,
     /// What waits as soon as it is durable, to be acknowledged then.
     pub(crate) unkept: Vec<HeldBack>,
     /// What came and has to wait until the client has acknowledged something.
-    stalled: VecDeque<Incoming>,
-    /// When what waits is looked at though nothing is known to have changed.
-    look_at: Instant,
-    /// Whether something has changed, or may have.
-    fresh: bool,
-    /// Whether what is withheld may come again.
+    pub(crate) stalled: VecDeque<Incoming>,
+    /// What the first messages of that were opened to.
+    pub(crate) ahead: VecDeque<Ahead>,
+    /// Whether the first of that has to wait until there is room for it behind others.
+    is_held: bool,
+    /// Whether what is withheld may come again, at once or when what waits was looked through.
     is_back: bool,
+    is_back_then: bool,
+}
+
+/// Whether a packet was dealt with.
+enum Taken {
+    Yes,
+    /// It has to wait for room, with what it was opened to.
+    Held,
 }
 
 /// What becomes of a message.
@@ -76,8 +88,12 @@ enum Fate {
     Unopened(&'static str),
     /// What was in it goes on.
     Opened(Vec<Vec<u8>>),
-    /// It waits until it can be opened.
-    Waits(&'static str),
+    /// It waits already.
+    IsThere,
+    /// It waits until it can be opened. Else than where it was judged it may be anybody's.
+    Waits(&'static str, bool),
+    /// What was in it waits behind others that go first.
+    Behind(Ahead),
     /// It does not go on.
     Dropped(&'static str),
     /// It may go on if it comes again.
@@ -95,8 +111,9 @@ impl Take for Down {
         self.take_stalled(out, back).await
     }
 
+    /// A broker has to say whether the client is let in, and then nothing.
     fn patience(&self) -> Option<Duration> {
-        None
+        (!self.is_welcome).then_some(self.answer_within)
     }
 
     /// What a client hears first is whether it is let in.
@@ -109,13 +126,17 @@ impl Take for Down {
     }
 
     async fn due(&mut self) {
-        let may_go_on = self.stalled.front().is_some_and(|of| !self.has_to_wait(of));
+        let front = self.stalled.front().filter(|_| !self.is_held);
+        let may_go_on = front.is_some_and(|of| !self.has_to_wait(of));
         if may_go_on || self.may_deliver() || self.numbers.has_acks() {
             return;
         }
         let (withheld, lot, numbers) = (&self.withheld, &self.lot, &self.numbers);
         let opening = self.opening.iter_mut();
-        let opening = opening.filter(|(stream, _)| withheld.contains(*stream) || lot.has(stream));
+        // What is learned while it is known that something was, is known.
+        let is_fresh = self.looks.is_fresh;
+        let opening = opening
+            .filter(|(stream, _)| withheld.contains(*stream) || (!is_fresh && lot.has(stream)));
         let (streams, mut news): (Vec<_>, Vec<_>) = opening
             .map(|(stream, of)| (stream.clone(), of.changed()))
             .unzip();
@@ -126,18 +147,20 @@ impl Take for Down {
                 None => Poll::Pending,
             }
         });
+        let look_at = self.looks.next(self.began);
+        let may_look = self.looks.scan == Scan::Idle && !lot.is_empty();
         let look_again = async {
-            match lot.is_empty() {
-                true => std::future::pending().await,
-                false => sleep_until(self.look_at).await,
+            match may_look {
+                true => sleep_until(look_at).await,
+                false => std::future::pending().await,
             }
         };
         let heard = tokio::select! {
             stream = changed => stream,
             () = numbers.news() => return,
-            () = look_again => None,
+            () = look_again => return,
         };
-        self.fresh = true;
+        self.looks.is_fresh = true;
         self.is_back |= heard.is_some_and(|stream| self.withheld.contains(&stream));
     }
 
@@ -146,15 +169,11 @@ impl Take for Down {
             // What could not be looked at may be now: the broker is to send it again.
             return Err(End::Refused(reason::BUSY));
         }
-        self.hear(out);
-        if std::mem::take(&mut self.fresh) {
-            self.look_at = Instant::now() + LOOK;
-            if self.scan != Scan::Later {
-                self.scan = Scan::From(0);
-            }
+        self.go_on(out, back).await?;
+        if self.is_back_then && self.looks.scan == Scan::Idle {
+            return Err(End::Refused(reason::BUSY));
         }
-        self.deliver(out).await?;
-        self.keep(back).await?;
+        self.is_held = false;
         self.take_stalled(out, back).await
     }
 }
@@ -165,7 +184,7 @@ impl Down {
         flow: Flow,
         (told, numbers): (Arc<Told>, Arc<Numbers>),
         ledger: Ledger,
-        (client_packet_max, packet_max): (usize, u32),
+        (client_packet_max, limits): (usize, &Limits),
         is_brief: bool,
         lot: Lot,
     ) -> Self {
@@ -176,19 +195,23 @@ impl Down {
             numbers,
             ledger,
             client_packet_max,
-            packet_max,
+            packet_max: limits.packet_max,
+            answer_within: limits.connect_timeout,
             is_welcome: false,
+            is_refused: false,
+            copies: Copies::default(),
+            began: Instant::now(),
             opening: BTreeMap::new(),
             withheld: BTreeSet::new(),
             is_brief,
             lot,
-            scan: Scan::Idle,
-            unfinished: Vec::new(),
+            looks: Looks::new(),
             unkept: Vec::new(),
             stalled: VecDeque::new(),
-            look_at: Instant::now() + LOOK,
-            fresh: false,
+            ahead: VecDeque::new(),
+            is_held: false,
             is_back: false,
+            is_back_then: false,
         }
     }
 
@@ -202,67 +225,85 @@ impl Down {
         let Incoming::Packet(packet) = incoming else {
             return false;
         };
-        let id = match packet.head.kind() {
-            PUBLISH => id_at_start(packet.head.first, packet.body()),
-            _ => Ok(None),
-        };
         // What is odd is found to be when it is its turn.
-        id.is_ok_and(|id| self.numbers.has_to_wait(id))
+        match packet.head.kind() {
+            PUBLISH => id_at_start(packet.head.first, packet.body())
+                .is_ok_and(|id| self.numbers.has_to_wait(id)),
+            PUBREL => id_of(packet.body()).is_ok_and(|id| {
+                self.numbers.is_own(id) && !self.lot.has_number(id) && !self.flow.holds(id)
+            }),
+            _ => false,
+        }
     }
 
     /// Deals with what has come, as far as the client takes it.
     async fn take_stalled(&mut self, out: &mut Vec<u8>, back: &mut Vec<u8>) -> Result<(), End> {
-        while let Some(incoming) = self.stalled.pop_front() {
+        loop {
+            self.open_ahead().await;
+            let Some(incoming) = self.stalled.pop_front() else {
+                break;
+            };
             if self.has_to_wait(&incoming) {
                 self.stalled.push_front(incoming);
                 break;
             }
-            self.take_one(incoming, out, back).await?;
+            if let Taken::Held = self.take_one(&incoming, out, back).await? {
+                self.stalled.push_front(incoming);
+                self.is_held = true;
+                break;
+            }
         }
         self.keep(back).await
     }
 
     async fn take_one(
         &mut self,
-        incoming: Incoming,
+        incoming: &Incoming,
         out: &mut Vec<u8>,
         back: &mut Vec<u8>,
-    ) -> Result<(), End> {
+    ) -> Result<Taken, End> {
         let packet = match incoming {
             Incoming::Packet(packet) => packet,
             Incoming::Oversized(of) => {
                 self.ledger.note(Exception::Dropped, "", because::TOO_LARGE);
-                self.flow.hold_back(of, 0, back);
-                return Ok(());
+                self.flow.hold_back(*of, 0, back);
+                return Ok(Taken::Yes);
             }
         };
         packet.head.check(self.flow.version, Side::Broker)?;
         match packet.head.kind() {
-            CONNACK if !self.is_welcome => self.welcome(&packet, out, back).await?,
+            CONNACK if !self.is_welcome => self.welcome(packet, out, back).await?,
             CONNACK => return Err(End::Refused(reason::PROTOCOL_ERROR)),
             kind if kind != AUTH && !self.is_welcome => {
                 return Err(End::Refused(reason::PROTOCOL_ERROR));
             }
-            PUBLISH => return self.publish(&packet, out, back).await,
+            PUBLISH if self.is_refused => return Err(End::Refused(reason::PROTOCOL_ERROR)),
+            PUBLISH => return self.publish(packet, out, back).await,
             DISCONNECT if packet.body().first().copied().is_some_and(leads_elsewhere) => {
                 out.extend_from_slice(&disconnect(reason::SHUTTING_DOWN));
             }
             PINGRESP => match self.told.answered() {
                 Asker::Client => out.extend_from_slice(&packet.bytes),
                 Asker::Proxy => {}
-                Asker::Look => self.scan = Scan::From(0),
+                Asker::Look => self.looks.begin(),
             },
             PUBREL => {
                 let id = id_of(packet.body())?;
-                self.lot.taken_back(id);
-                if !self.flow.answers(PUBREL, packet.body(), back)? {
-                    self.numbers.releases(id);
-                    out.extend_from_slice(&packet.bytes);
+                let is_ours = self.lot.taken_back(id);
+                let is_answered = self.flow.answers(PUBREL, packet.body(), back)?;
+                match is_ours {
+                    _ if is_answered => {}
+                    // Over another connection it was held back.
+                    true => put_ack(self.flow.version, PUBCOMP, id, 0, back),
+                    false => {
+                        self.numbers.releases(id);
+                        out.extend_from_slice(&packet.bytes);
+                    }
                 }
             }
             _ => out.extend_from_slice(&packet.bytes),
         }
-        Ok(())
+        Ok(Taken::Yes)
     }
 
     async fn welcome(
@@ -273,7 +314,8 @@ impl Down {
     ) -> Result<(), End> {
         let version = self.flow.version;
         let welcome = Welcome::parse(version, packet.body())?;
-        if welcome.code() == 0 {
+        self.is_refused = welcome.code() != 0;
+        if !self.is_refused {
             self.take_up(&welcome, back).await?;
         }
         self.is_welcome = true;
@@ -301,11 +343,14 @@ impl Down {
         packet: &Packet,
         out: &mut Vec<u8>,
         back: &mut Vec<u8>,
-    ) -> Result<(), End> {
+    ) -> Result<Taken, End> {
         let publish = Publish::parse(self.flow.version, packet.head.first, packet.body())?;
         let topic = self.flow.topic(&publish)?;
         let said = self.flow.said(&publish, &topic);
-        let mut fate = self.fate(&publish, &topic).await;
+        let fate = self.fate(&publish, &topic).await;
+        let Some(mut fate) = self.let_wait(&publish, &topic, fate) else {
+            return Ok(Taken::Yes);
+        };
         let before = out.len();
         if !self.put(&fate, packet, &publish, said, out) {
             out.truncate(before);
@@ -313,22 +358,26 @@ impl Down {
         }
         match fate {
             Fate::AsItIs => self.ledger.counts.count_passed(),
-            Fate::Opened(_) => self.ledger.counts.count_opened(),
+            Fate::Opened(_) => {
+                self.ledger.counts.count_opened();
+                self.note_copy(&publish, &topic);
+            }
             Fate::Unopened(code) => self.ledger.note(Exception::Forwarded, &topic, code),
             Fate::Dropped(code) => self.ledger.note(Exception::Dropped, &topic, code),
-            Fate::Waits(code) => {
-                self.wait(&publish, &topic, code);
-                return Ok(());
-            }
             Fate::NotNow(code) => {
                 self.ledger.note(Exception::Dropped, &topic, code);
                 // The broker has it still, and sends it again over the client's next connection. Who does not wait for
                 // an answer has lost it.
                 if publish.id.is_some() {
                     self.withhold(&topic);
-                    return Ok(());
+                    return Ok(Taken::Yes);
                 }
             }
+            Fate::Behind(ahead) => {
+                self.ahead.push_front(ahead);
+                return Ok(Taken::Held);
+            }
+            Fate::IsThere | Fate::Waits(..) => {}
         }
         match out.len() > before {
             true => {
@@ -337,7 +386,33 @@ impl Down {
             }
             false => self.flow.hold_back((&publish).into(), 0, back),
         }
-        Ok(())
+        Ok(Taken::Yes)
+    }
+
+    /// Lets a message wait that is to; where that cannot be, what becomes of it instead.
+    fn let_wait(&mut self, publish: &Publish<'_>, topic: &str, fate: Fate) -> Option<Fate> {
+        let (code, is_judged, is_noted) = match &fate {
+            Fate::IsThere => (because::PARK_ORDER, false, false),
+            Fate::Waits(code, is_judged) => (*code, *is_judged, false),
+            Fate::Behind(_) => (because::PARK_ORDER, true, true),
+            Fate::AsItIs
+            | Fate::Unopened(_)
+            | Fate::Opened(_)
+            | Fate::Dropped(_)
+            | Fate::NotNow(_) => return Some(fate),
+        };
+        let waits = self.wait(publish, topic, (code, is_judged, is_noted));
+        match (waits, fate) {
+            (Waits::Yes, _) => None,
+            // Room comes as what goes first is delivered, but not before the broker has answered, which comes behind.
+            (Waits::Full, fate @ Fate::Behind(_)) if self.looks.scan != Scan::Later => Some(fate),
+            (Waits::Full, Fate::Behind(_)) => {
+                self.is_back_then = true;
+                Some(Fate::NotNow(because::PARK_FULL))
+            }
+            (Waits::Full, Fate::Waits(_, true)) => Some(Fate::Dropped(because::PARK_FULL)),
+            (Waits::Full | Waits::NotNow, _) => Some(Fate::NotNow(code)),
+        }
     }
 
     fn withhold(&mut self, topic: &str) {
@@ -347,7 +422,10 @@ impl Down {
     }
 
     async fn fate(&mut self, publish: &Publish<'_>, topic: &str) -> Fate {
-        let now = self.ruling.now();
+        let (now, opened) = match self.ahead.pop_front() {
+            Some(Ahead { by, opened }) => (by, Some(opened)),
+            None => (self.ruling.now(), None),
+        };
         let (stream, fields, undecryptable) = match now.rules.down(topic) {
             Act::Pass => return Fate::AsItIs,
             Act::NoRule => return Fate::Dropped(because::NO_RULE),
@@ -355,36 +433,35 @@ impl Down {
             Act::Open(..) if publish.payload.is_empty() => return Fate::AsItIs,
             Act::Open(stream, fields, undecryptable) => (stream, fields, undecryptable),
         };
-        let parks = undecryptable == Undecryptable::Park;
+        if self.is_there(publish, topic) {
+            return Fate::IsThere;
+        }
         let opened = match topic.parse::<DataTopic>() {
             Err(_) => Err(NotOpened {
                 code: because::TOPIC,
                 why: Unopened::Foreign,
             }),
-            // What waits and may open goes first.
-            Ok(_) if parks && self.scan != Scan::Idle && self.lot.has(stream) => {
-                return Fate::Waits(because::PARK_ORDER);
-            }
-            Ok(_) if self.is_there(publish, topic) => {
-                return Fate::Waits(because::PARK_ORDER);
-            }
-            Ok(topic) => {
-                let is_known =
-                    publish.is_retained() || self.numbers.comes_again(publish, topic.as_str());
-                let arrival = match is_known {
-                    true => Arrival::Kept,
-                    false => Arrival::Live,
-                };
-                let message = (publish.payload, arrival);
-                self.open(&now, (stream, fields), &topic, message).await
-            }
+            Ok(topic) => match opened {
+                Some(opened) => opened,
+                None => self.open_now(&now, (stream, fields), publish, topic).await,
+            },
         };
+        let parks = undecryptable == Undecryptable::Park;
+        if parks && opened.is_ok() && self.goes_behind(stream, publish).await {
+            let by = Arc::clone(&now);
+            return Fate::Behind(Ahead { by, opened });
+        }
         match (opened, undecryptable) {
             (Ok(records), _) => Fate::Opened(records),
-            (Err(fault), Undecryptable::Park) if fault.why != Unopened::Foreign => {
-                Fate::Waits(fault.code)
+            (Err(fault), Undecryptable::Park) if fault.why == Unopened::Sealed => {
+                Fate::Waits(fault.code, true)
             }
-            (Err(fault), _) if fault.why == Unopened::NotNow => Fate::NotNow(fault.code),
+            (Err(fault), _) if fault.why == Unopened::NotNow => {
+                match parks && !self.is_clients(publish) {
+                    true => Fate::Waits(fault.code, false),
+                    false => Fate::NotNow(fault.code),
+                }
+            }
             // Its receiver could not tell plaintext of a stranger from what was opened.
             (Err(fault), Undecryptable::Forward) if fault.why == Unopened::Sealed => {
                 Fate::Unopened(fault.code)
@@ -395,22 +472,52 @@ impl Down {
         }
     }
 
+    /// Whether the client may have a message with that number of the broker's: then it goes on with the number, or stays
+    /// with the broker.
+    fn is_clients(&self, publish: &Publish<'_>) -> bool {
+        let is_known = |id| self.lot.has_number(id) || self.flow.holds(id);
+        let comes_again = publish.qos() == 2 && publish.comes_again();
+        comes_again && publish.id.is_some_and(|id| !is_known(id))
+    }
+
+    /// Whether others of its stream go first: they are looked at, or what opened it may open them.
+    async fn goes_behind(&mut self, stream: &Name, publish: &Publish<'_>) -> bool {
+        if self.is_clients(publish) || !self.lot.has(stream) {
+            return false;
+        }
+        if self.looks.scan != Scan::Idle {
+            return true;
+        }
+        let Some(opening) = self.opening.get_mut(stream) else {
+            return false;
+        };
+        let mut changed = opening.changed();
+        let has_changed = poll_fn(|context| Poll::Ready(changed.as_mut().poll(context).is_ready()));
+        let has_news = self.looks.is_fresh || has_changed.await;
+        if has_news {
+            self.looks.begin();
+        }
+        has_news
+    }
+
     /// Whether a message waits already, or was delivered late and comes again.
-    fn is_there(&self, publish: &Publish<'_>, topic: &str) -> bool {
-        let mark = || Shelf::mark(&[topic.as_bytes(), publish.payload]);
-        !self.lot.is_empty() && self.lot.holds(&mark())
+    pub(crate) fn is_there(&self, publish: &Publish<'_>, topic: &str) -> bool {
+        !self.lot.is_empty() && self.lot.holds(&self.mark(publish, topic))
     }
 
     pub(crate) async fn open(
         &mut self,
         now: &InForce,
-        (stream, fields): (&Name, &[Field]),
-        topic: &DataTopic,
-        message: (&[u8], Arrival),
-    ) -> Result<Vec<Vec<u8>>, NotOpened> {
+        stream: &Name,
+        message: Closed<'_>,
+    ) -> Opened {
         let opening = self.opening.entry(stream.clone());
         let opening = opening.or_insert_with(|| now.sealing.opening(stream));
-        open(&mut **opening, fields, topic, message).await
+        let opened = open_all(&mut **opening, &[message]).await;
+        opened
+            .into_iter()
+            .next()
+            .unwrap_or(Err(NotOpened::INTERNAL))
     }
 
     /// Puts what the client is to have; `false` where it does not take packets that large.
@@ -424,7 +531,8 @@ impl Down {
     ) -> bool {
         let (version, from) = (self.flow.version, out.len());
         match fate {
-            Fate::Waits(_) | Fate::Dropped(_) | Fate::NotNow(_) => {}
+            Fate::IsThere | Fate::Waits(..) | Fate::Behind(_) => {}
+            Fate::Dropped(_) | Fate::NotNow(_) => {}
             Fate::AsItIs | Fate::Unopened(_) if said == publish.topic => {
                 out.extend_from_slice(&packet.bytes);
             }

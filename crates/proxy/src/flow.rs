@@ -91,6 +91,11 @@ impl Flow {
         }
     }
 
+    /// Whether a message of that number was held back, and is not released yet.
+    pub(crate) fn holds(&self, id: u16) -> bool {
+        self.held_back.contains(&id)
+    }
+
     /// Whether a packet belongs to the handshake of a message that was held back; it is answered then.
     pub(crate) fn answers(
         &mut self,

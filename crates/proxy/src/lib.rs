@@ -14,6 +14,7 @@
 //! Nothing here holds a key: what seals and opens is handed in, as [`Sealing`], and [`Streams`] of a home do that. What is logged are numbers and
 //! reasons, and topics from the level DEBUG on.
 
+mod ahead;
 mod aliases;
 mod certificates;
 mod config;
@@ -31,14 +32,19 @@ mod listeners;
 mod numbers;
 mod packet;
 mod park;
+mod places;
 mod proxy;
 mod reload;
+mod room;
 mod rules;
 mod ruling;
 mod sealing;
+mod seats;
 mod standing;
 mod streams;
+mod subscriptions;
 mod told;
+mod topics;
 mod traffic;
 mod up;
 mod upgrade;
@@ -51,12 +57,15 @@ pub use certificates::CertificatesError;
 pub use config::{Certificates, Config, ConfigError, Limits, Listener, LogFormat, Transport};
 pub use counts::{Counts, Exception};
 pub use json::{Field, FieldError};
-pub use park::{Keeping, NotKept, ParkLimits};
+pub use park::{Keeping, NotKept};
 pub use proxy::{Proxy, StartError};
 pub use reload::Control;
+pub use room::ParkLimits;
 pub use rules::{Act, Rule, Rules, Undecryptable};
 pub use sealing::{
-    NotOpened, NotSealed, OpenFuture, Opening, SealFuture, Sealing, Unopened, Waiting,
+    Envelope, NotOpened, NotSealed, OpenFuture, Opened, Opening, SealFuture, Sealing, Unopened,
+    Waiting,
 };
 pub use streams::Streams;
+pub use topics::Topics;
 pub use upstream::{UpstreamError, UpstreamUrl, UpstreamUrlError};

@@ -2,12 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
@@ -15,6 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::certificates::{CertificatesError, acceptor};
 use crate::config::{Listener, Transport};
 use crate::connection::Shared;
+use crate::places::Places;
 use crate::proxy::StartError;
 use crate::standing::Standing;
 use crate::traffic::{Counted, Traffic};
@@ -29,12 +30,9 @@ const NO_ROOM_WAIT: Duration = Duration::from_millis(100);
 /// What all listeners share.
 pub(crate) struct Hall {
     pub(crate) shared: Arc<Shared>,
-    /// As many places as there may be clients.
-    room: Arc<Semaphore>,
+    pub(crate) places: Arc<Places>,
     /// How many came so far.
     number: AtomicU64,
-    is_full: AtomicBool,
-    turned_away: AtomicU64,
     pub(crate) standing: Arc<Standing>,
     /// Between clients and the proxy.
     pub(crate) traffic: Arc<Traffic>,
@@ -46,11 +44,9 @@ impl Hall {
     pub(crate) fn new(shared: Arc<Shared>, standing: Arc<Standing>) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
-            room: Arc::new(Semaphore::new(shared.limits.connections_max)),
+            places: Arc::new(Places::new(&shared.limits)),
             shared,
             number: AtomicU64::new(0),
-            is_full: AtomicBool::new(false),
-            turned_away: AtomicU64::new(0),
             standing,
             traffic: Arc::default(),
             started: now.unwrap_or_default().as_secs(),
@@ -60,32 +56,6 @@ impl Hall {
     /// How many came so far and were let in.
     pub(crate) fn connected(&self) -> u64 {
         self.number.load(Ordering::Relaxed)
-    }
-
-    /// How many came and found no room.
-    pub(crate) fn turned_away(&self) -> u64 {
-        self.turned_away.load(Ordering::Relaxed)
-    }
-
-    /// How many clients there are.
-    pub(crate) fn connections(&self) -> usize {
-        let connections_max = self.shared.limits.connections_max;
-        connections_max.saturating_sub(self.room.available_permits())
-    }
-
-    /// A place, if there is one. Who is turned away is told of once, until somebody is let in again.
-    fn place(&self) -> Option<OwnedSemaphorePermit> {
-        let place = Arc::clone(&self.room).try_acquire_owned().ok();
-        if place.is_none() {
-            self.turned_away.fetch_add(1, Ordering::Relaxed);
-        }
-        let was_full = self.is_full.swap(place.is_none(), Ordering::Relaxed);
-        if place.is_none() && !was_full {
-            let connections_max = self.shared.limits.connections_max;
-            let says = "clients are turned away, there are too many";
-            tracing::warn!(connections_max, "{says}");
-        }
-        place
     }
 }
 
@@ -184,15 +154,15 @@ impl Door {
         loop {
             let accepted = self.listener.accept().await;
             while connections.try_join_next().is_some() {}
-            let client = match accepted {
-                Ok((client, _)) => client,
+            let (client, address) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(kind = ?error.kind(), "a client cannot be let in");
                     sleep(NO_ROOM_WAIT).await;
                     continue;
                 }
             };
-            let Some(place) = hall.place() else {
+            let Some(place) = hall.places.take(address.ip()) else {
                 continue;
             };
             let (hall, stopped) = (Arc::clone(hall), stopped.clone());

@@ -32,9 +32,28 @@ pub(crate) struct Numbers {
 struct Inner {
     of_broker: HashMap<u16, u64>,
     /// Numbers of the proxy's own, with what has them.
-    own: BTreeMap<u16, u64>,
+    own: BTreeMap<u16, Own>,
     next: u16,
     acks: VecDeque<Ack>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Own {
+    number: u64,
+    /// Whether it was sent over this connection.
+    is_sent: bool,
+}
+
+impl Inner {
+    /// How many messages of the proxy's own the client has to acknowledge.
+    fn own_sent(&self) -> usize {
+        self.own.values().filter(|of| of.is_sent).count()
+    }
+
+    /// How many messages it has to acknowledge in all.
+    fn sent(&self) -> usize {
+        self.of_broker.len() + self.own_sent()
+    }
 }
 
 /// What a client says of a message of the proxy's own.
@@ -84,9 +103,19 @@ impl Numbers {
         let inner = self.inner();
         id.is_some_and(|id| {
             let is_new = !inner.of_broker.contains_key(&id);
-            let is_full = inner.of_broker.len() + inner.own.len() >= self.receive_max;
-            inner.own.contains_key(&id) || (is_new && is_full && !inner.own.is_empty())
+            let is_full = inner.sent() >= self.receive_max;
+            inner.own.contains_key(&id) || (is_new && is_full && inner.own_sent() > 0)
         })
+    }
+
+    /// Whether something of the proxy's own has a number.
+    pub(crate) fn is_own(&self, id: u16) -> bool {
+        self.inner().own.contains_key(&id)
+    }
+
+    /// Whether messages of the proxy's own are on their way. Where none are, nothing of the broker's has to wait.
+    pub(crate) fn has_own(&self) -> bool {
+        !self.inner().own.is_empty()
     }
 
     /// Whether the client takes another message of the proxy's own.
@@ -95,7 +124,7 @@ impl Numbers {
         let own_max = usize::from(Self::own_max(
             u16::try_from(self.receive_max).unwrap_or(u16::MAX),
         ));
-        inner.own.len() < own_max && inner.of_broker.len() + inner.own.len() < self.receive_max
+        inner.own_sent() < own_max && inner.sent() < self.receive_max
     }
 
     /// A number for something, that nothing else has.
@@ -105,15 +134,24 @@ impl Numbers {
             let id = inner.next;
             inner.next = id.checked_sub(1).filter(|of| *of > 0).unwrap_or(u16::MAX);
             if !inner.own.contains_key(&id) && !inner.of_broker.contains_key(&id) {
-                inner.own.insert(id, number);
+                let is_sent = true;
+                inner.own.insert(id, Own { number, is_sent });
                 return id;
             }
         }
     }
 
-    /// Something has its number since another connection.
+    /// Something has its number since another connection, and is not sent over this one yet.
     pub(crate) fn redraw(&self, id: u16, number: u64) {
-        self.inner().own.insert(id, number);
+        let is_sent = false;
+        self.inner().own.insert(id, Own { number, is_sent });
+    }
+
+    /// Something of another connection is sent over this one.
+    pub(crate) fn sent_again(&self, id: u16) {
+        if let Some(own) = self.inner().own.get_mut(&id) {
+            own.is_sent = true;
+        }
     }
 
     /// Whether a message is one that went on before, and comes again for want of an acknowledgement.
@@ -132,7 +170,7 @@ impl Numbers {
         };
         let id = id_of(body)?;
         let mut inner = self.inner();
-        let Some(number) = inner.own.get(&id).copied() else {
+        let Some(Own { number, .. }) = inner.own.get(&id).copied() else {
             if is_end {
                 inner.of_broker.remove(&id);
             }

@@ -4,19 +4,28 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sealcast::{Name, Shelf, ShelfChange, ShelfLabel, ShelfOwner};
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
+use crate::counts::because;
 use crate::packet::Version;
+use crate::room::Room;
 use crate::sealing::Waiting;
+use crate::seats::Seated;
 
 /// The version of a label.
 const LABEL: u8 = 1;
 const LABEL_LEN: usize = 36;
+/// What is said with the QoS of what nobody has judged.
+const UNJUDGED: u8 = 0x80;
 /// More is not kept in one piece.
 const CONTENT_MAX: usize = 16 << 20;
+/// How long a connection waits for another of the same client's to leave.
+const SEAT_WITHIN: Duration = Duration::from_secs(10);
 
 /// Where what waits is kept.
 pub trait Keeping: fmt::Debug + Send + Sync {
@@ -42,9 +51,21 @@ pub trait Keeping: fmt::Debug + Send + Sync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotKept(pub &'static str);
 
+impl NotKept {
+    /// What is kept is damaged, so that trying again does not help.
+    pub const DAMAGED: Self = Self("store.damaged");
+}
+
+fn not_kept(error: sealcast::Error) -> NotKept {
+    match error.is_store_damaged() {
+        true => NotKept::DAMAGED,
+        false => NotKept(error.code()),
+    }
+}
+
 impl Keeping for Shelf {
     fn labels(&self, owner: Option<ShelfOwner>) -> Waiting<'_, Result<Vec<ShelfLabel>, NotKept>> {
-        Box::pin(async move { self.labels(owner).await.map_err(|of| NotKept(of.code())) })
+        Box::pin(async move { self.labels(owner).await.map_err(not_kept) })
     }
 
     fn contents(
@@ -53,7 +74,7 @@ impl Keeping for Shelf {
         numbers: Vec<u64>,
     ) -> Waiting<'_, Result<Vec<Option<Vec<u8>>>, NotKept>> {
         let contents = self.contents(owner, numbers);
-        Box::pin(async move { contents.await.map_err(|of| NotKept(of.code())) })
+        Box::pin(async move { contents.await.map_err(not_kept) })
     }
 
     fn change(
@@ -62,110 +83,7 @@ impl Keeping for Shelf {
         changes: Vec<ShelfChange>,
     ) -> Waiting<'_, Result<(), NotKept>> {
         let change = self.change(owner, changes);
-        Box::pin(async move { change.await.map_err(|of| NotKept(of.code())) })
-    }
-}
-
-/// How much may wait, for all clients together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ParkLimits {
-    /// Messages.
-    pub messages_max: u64,
-    /// Bytes of them.
-    pub bytes_max: u64,
-    /// How long one may.
-    pub age_max: Duration,
-}
-
-impl Default for ParkLimits {
-    fn default() -> Self {
-        Self {
-            messages_max: 10_000,
-            bytes_max: 64 << 20,
-            age_max: Duration::from_secs(7 * 86_400),
-        }
-    }
-}
-
-/// Who has how much waiting.
-#[derive(Debug)]
-pub(crate) struct Room {
-    limits: ParkLimits,
-    used: Mutex<Option<BTreeMap<ShelfOwner, Used>>>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Used {
-    messages: u64,
-    bytes: u64,
-}
-
-impl Room {
-    pub(crate) fn new(limits: ParkLimits) -> Self {
-        Self {
-            limits,
-            used: Mutex::default(),
-        }
-    }
-
-    /// Finds out what waits since before, and throws away what has for too long.
-    async fn look(&self, keeping: &dyn Keeping) -> Result<(), NotKept> {
-        if self.used().is_some() {
-            return Ok(());
-        }
-        let (mut used, now) = (BTreeMap::<_, Used>::new(), now());
-        let mut old = BTreeMap::<_, Vec<_>>::new();
-        for label in keeping.labels(None).await? {
-            let number = label.number;
-            let of = used.entry(label.owner).or_default();
-            match Entry::read(&label.label) {
-                Some(entry) if !entry.is_old(now, self.limits.age_max) => {
-                    of.messages += 1;
-                    of.bytes += entry.bytes;
-                }
-                _ => old
-                    .entry(label.owner)
-                    .or_default()
-                    .push(ShelfChange::Remove { number }),
-            }
-        }
-        for (owner, changes) in old {
-            keeping.change(owner, changes).await?;
-        }
-        self.used().get_or_insert(used);
-        Ok(())
-    }
-
-    /// Takes room for something, if there is. One client may have half of it.
-    fn take(&self, owner: ShelfOwner, bytes: u64) -> bool {
-        let mut used = self.used();
-        let used = used.get_or_insert_default();
-        let all = used.values().fold(Used::default(), |sum, of| Used {
-            messages: sum.messages + of.messages,
-            bytes: sum.bytes + of.bytes,
-        });
-        let own = used.entry(owner).or_default();
-        let fits = |of: &Used, part: u64| {
-            of.messages < self.limits.messages_max.div_ceil(part)
-                && of.bytes + bytes <= self.limits.bytes_max.div_ceil(part)
-        };
-        let is_room = fits(&all, 1) && fits(own, 2);
-        if is_room {
-            own.messages += 1;
-            own.bytes += bytes;
-        }
-        is_room
-    }
-
-    fn give_back(&self, owner: ShelfOwner, bytes: u64) {
-        if let Some(own) = self.used().as_mut().and_then(|used| used.get_mut(&owner)) {
-            own.messages = own.messages.saturating_sub(1);
-            own.bytes = own.bytes.saturating_sub(bytes);
-        }
-    }
-
-    fn used(&self) -> MutexGuard<'_, Option<BTreeMap<ShelfOwner, Used>>> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+        Box::pin(async move { change.await.map_err(not_kept) })
     }
 }
 
@@ -189,6 +107,10 @@ pub(crate) struct Entry {
     pub(crate) qos: u8,
     /// The number that the broker gave it, until it takes that back.
     pub(crate) broker: Option<u16>,
+    /// Whether it is its publisher's own, and had not come before; else it may be anybody's.
+    pub(crate) is_judged: bool,
+    /// Whether it opened over this connection already.
+    pub(crate) is_noted: bool,
     /// When it came, in milliseconds of Unix time.
     pub(crate) arrived: u64,
     pub(crate) bytes: u64,
@@ -198,11 +120,28 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    fn is_old(&self, now: u64, age_max: Duration) -> bool {
+    pub(crate) fn is_old(&self, now: u64, age_max: Duration) -> bool {
         u128::from(now.saturating_sub(self.arrived)) > age_max.as_millis()
     }
 
-    fn label(&self) -> Vec<u8> {
+    /// One of 300 bytes.
+    #[cfg(test)]
+    pub(crate) fn of_test(progress: Progress, arrived: u64) -> Self {
+        Self {
+            version: Version::Five,
+            progress,
+            qos: 2,
+            is_judged: false,
+            is_noted: false,
+            broker: Some(9),
+            arrived,
+            bytes: 300,
+            mark: [0xab; 16],
+            stream: None,
+        }
+    }
+
+    pub(crate) fn label(&self) -> Vec<u8> {
         let version = match self.version {
             Version::Three => 4,
             Version::Five => 5,
@@ -214,7 +153,8 @@ impl Entry {
             Progress::Done => (3, 0),
         };
         let bytes = u32::try_from(self.bytes).unwrap_or(u32::MAX);
-        let mut label = vec![LABEL, version, progress, self.qos];
+        let judged = if self.is_judged { 0 } else { UNJUDGED };
+        let mut label = vec![LABEL, version, progress, self.qos | judged];
         label.extend_from_slice(&number.to_be_bytes());
         label.extend_from_slice(&self.broker.unwrap_or_default().to_be_bytes());
         label.extend_from_slice(&self.arrived.to_be_bytes());
@@ -223,16 +163,20 @@ impl Entry {
         label
     }
 
-    fn read(label: &[u8]) -> Option<Self> {
+    pub(crate) fn read(label: &[u8]) -> Option<Self> {
         let label: &[u8; LABEL_LEN] = label.try_into().ok()?;
         let (head, rest) = label.split_first_chunk::<4>()?;
         let (number, rest) = rest.split_first_chunk()?;
         let (broker, rest) = rest.split_first_chunk()?;
         let (arrived, rest) = rest.split_first_chunk()?;
         let (bytes, mark) = rest.split_first_chunk()?;
-        let [LABEL, version, progress, qos @ 0..=2] = *head else {
+        let [LABEL, version, progress, said] = *head else {
             return None;
         };
+        let qos = said & !UNJUDGED;
+        if qos > 2 {
+            return None;
+        }
         let number = u16::from_be_bytes(*number);
         Some(Self {
             version: match version {
@@ -248,6 +192,8 @@ impl Entry {
                 _ => return None,
             },
             qos,
+            is_judged: said & UNJUDGED == 0,
+            is_noted: false,
             broker: Some(u16::from_be_bytes(*broker)).filter(|of| *of > 0),
             arrived: u64::from_be_bytes(*arrived),
             bytes: u32::from_be_bytes(*bytes).into(),
@@ -287,8 +233,26 @@ pub(crate) struct Lot {
     owner: ShelfOwner,
     pub(crate) entries: BTreeMap<u64, Entry>,
     next: u64,
-    /// What is not durable yet, and by which entries it is known.
+    /// What is not durable yet.
     changes: Vec<ShelfChange>,
+    /// How many messages that takes away, and bytes of them.
+    freed: (u64, u64),
+    /// Tells the connection that another has come in its place.
+    leave: Arc<Notify>,
+    /// There is none where nothing can wait.
+    seat: Option<Seated>,
+}
+
+/// What came of letting something wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// It does once it is [kept](Lot::keep).
+    Waits,
+    NoRoom,
+    /// Nothing does now.
+    NotNow,
+    /// Nothing that large does.
+    TooLarge,
 }
 
 impl Lot {
@@ -301,7 +265,15 @@ impl Lot {
             entries: BTreeMap::new(),
             next: 0,
             changes: Vec::new(),
+            freed: (0, 0),
+            leave: Arc::default(),
+            seat: None,
         }
+    }
+
+    /// Tells when another connection has come in this one's place.
+    pub(crate) fn leave(&self) -> Arc<Notify> {
+        Arc::clone(&self.leave)
     }
 
     /// What waits since before, where the client's session goes on; else it is forgotten. The broker may have given the
@@ -315,8 +287,12 @@ impl Lot {
             self.who.client = client.to_vec();
             self.owner = self.who.owner();
         }
+        let seat = self.room.seats.take(self.owner, &self.leave);
+        let seat = timeout(SEAT_WITHIN, seat).await;
+        let seat = seat.map_err(|_| NotKept(because::LATE))?;
         self.room.look(&*self.keeping).await?;
         let labels = self.keeping.labels(Some(self.owner)).await?;
+        self.seat = Some(seat);
         // What another connection of the client's may write yet has lower numbers.
         let last = labels.last().map_or(0, |of| of.number + 1);
         self.next = last.max(now() << 16);
@@ -325,15 +301,22 @@ impl Lot {
                 Some(entry) => {
                     self.entries.insert(label.number, entry);
                 }
-                None => self.changes.push(ShelfChange::Remove {
-                    number: label.number,
-                }),
+                None => {
+                    self.freed.0 += 1;
+                    let number = label.number;
+                    self.changes.push(ShelfChange::Remove { number });
+                }
             }
         }
         if !goes_on {
             self.forget();
         }
         self.keep().await
+    }
+
+    /// Nothing more is changed over this connection, and another may go on.
+    pub(crate) fn shut(&mut self) {
+        self.seat = None;
     }
 
     /// Throws all away.
@@ -355,11 +338,22 @@ impl Lot {
         self.entries.values().any(of_it)
     }
 
-    /// Lets something wait, where there is room. It does once it is [kept](Self::keep).
-    pub(crate) fn put(&mut self, mut entry: Entry, content: Vec<u8>) -> bool {
+    /// Whether a number of the broker's is that of something that waits.
+    pub(crate) fn has_number(&self, id: u16) -> bool {
+        self.entries.values().any(|of| of.broker == Some(id))
+    }
+
+    /// Lets something wait, where there is room.
+    pub(crate) fn put(&mut self, mut entry: Entry, content: Vec<u8>) -> Put {
         entry.bytes = content.len() as u64;
-        if content.len() > CONTENT_MAX || !self.room.take(self.owner, entry.bytes) {
-            return false;
+        if content.len() > CONTENT_MAX {
+            return Put::TooLarge;
+        }
+        if self.seat.is_none() {
+            return Put::NotNow;
+        }
+        if !self.room.take(self.owner, entry.bytes, entry.is_judged) {
+            return Put::NoRoom;
         }
         let (number, label) = (self.next, entry.label());
         self.next += 1;
@@ -369,7 +363,7 @@ impl Lot {
             label,
             content,
         });
-        true
+        Put::Waits
     }
 
     pub(crate) fn progress(&mut self, number: u64, progress: Progress) {
@@ -406,19 +400,21 @@ impl Lot {
 
     pub(crate) fn remove(&mut self, number: u64) {
         if let Some(entry) = self.entries.remove(&number) {
-            self.room.give_back(self.owner, entry.bytes);
+            self.freed.0 += 1;
+            self.freed.1 += entry.bytes;
             self.changes.push(ShelfChange::Remove { number });
         }
     }
 
-    /// The broker takes a number back, and does not send again what had it.
-    pub(crate) fn taken_back(&mut self, id: u16) {
+    /// The broker takes a number back, and does not send again what had it. Tells whether anything here had.
+    pub(crate) fn taken_back(&mut self, id: u16) -> bool {
         let of_it = |(number, entry): (&u64, &mut Entry)| {
             let is_it = entry.broker == Some(id);
             entry.broker = entry.broker.filter(|_| !is_it);
             is_it.then_some((*number, entry.progress))
         };
         let of_it: Vec<_> = self.entries.iter_mut().filter_map(of_it).collect();
+        let is_any = !of_it.is_empty();
         for (number, progress) in of_it {
             match progress {
                 Progress::Done => self.remove(number),
@@ -427,6 +423,7 @@ impl Lot {
                 }
             }
         }
+        is_any
     }
 
     /// Makes durable what was changed; where that fails, what was let wait does not.
@@ -440,11 +437,16 @@ impl Lot {
             ShelfChange::Relabel { .. } | ShelfChange::Remove { .. } => None,
         });
         let new: Vec<_> = new.collect();
+        let (messages, bytes) = std::mem::take(&mut self.freed);
         let kept = self.keeping.change(self.owner, changes).await;
-        if kept.is_err() {
-            for number in new {
-                if let Some(entry) = self.entries.remove(&number) {
-                    self.room.give_back(self.owner, entry.bytes);
+        match kept {
+            // What is not gone takes room still.
+            Ok(()) => self.room.give_back(self.owner, messages, bytes),
+            Err(_) => {
+                for number in new {
+                    if let Some(entry) = self.entries.remove(&number) {
+                        self.room.give_back(self.owner, 1, entry.bytes);
+                    }
                 }
             }
         }
@@ -483,42 +485,18 @@ mod tests {
             Progress::Released(65_535),
             Progress::Done,
         ] {
-            let entry = Entry {
-                version: Version::Five,
-                progress,
-                qos: 2,
-                broker: Some(9),
-                arrived: 1_700_000_000_000,
-                bytes: 300,
-                mark: [0xab; 16],
-                stream: None,
-            };
+            let entry = Entry::of_test(progress, 1_700_000_000_000);
             let label = entry.label();
             assert_eq!(label.len(), LABEL_LEN);
             assert_eq!(Entry::read(&label), Some(entry));
             for cut in 0..LABEL_LEN {
                 assert_eq!(Entry::read(&label[..cut]), None);
             }
-            for (at, value) in [(0, 2), (1, 3), (2, 4), (3, 3)] {
+            for (at, value) in [(0, 2), (1, 3), (2, 4), (3, 0x83)] {
                 let mut odd = label.clone();
                 odd[at] = value;
                 assert_eq!(Entry::read(&odd), None, "{at}");
             }
         }
-    }
-
-    #[test]
-    fn one_client_takes_no_more_than_half_of_the_room() {
-        let room = Room::new(ParkLimits {
-            messages_max: 4,
-            bytes_max: 100,
-            ..ParkLimits::default()
-        });
-        let [one, other, third] = [1, 2, 3].map(|of| ShelfOwner([of; 16]));
-        assert!(room.take(one, 10) && room.take(one, 10) && !room.take(one, 10));
-        assert!(!room.take(other, 51) && room.take(other, 50));
-        assert!(room.take(third, 30) && !room.take(third, 0), "it is full");
-        room.give_back(one, 10);
-        assert!(room.take(third, 0));
     }
 }

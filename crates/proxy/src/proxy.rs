@@ -14,8 +14,8 @@ use crate::config::Config;
 use crate::connection::Shared;
 use crate::counts::Counts;
 use crate::listeners::{Door, Hall};
-use crate::park::Room;
 use crate::reload::Control;
+use crate::room::Room;
 use crate::ruling::Ruling;
 use crate::sealing::Sealing;
 use crate::standing::{Standing, Watched};
@@ -167,11 +167,18 @@ impl Proxy {
                 let _has_ended = served.await.is_ok();
             });
         }
+        let (shared, mut told) = (Arc::clone(&self.hall.shared), stopped.clone());
+        serving.spawn(async move {
+            tokio::select! {
+                _ = told.wait_for(|is_stopped| *is_stopped) => {}
+                () = shared.room.age(&shared.ruling) => {}
+            }
+        });
         for door in self.doors {
             serving.spawn(door.serve(Arc::clone(&self.hall), stopped.clone()));
         }
         ends.await;
-        let connections = self.hall.connections();
+        let connections = self.hall.places.taken_now();
         tracing::info!(connections, "proxy told to stop");
         stop.send_replace(true);
         while serving.join_next().await.is_some() {}

@@ -72,6 +72,10 @@ fn later(running: &Config, config: &Config, ways: &[Arc<Ways>]) -> Vec<&'static 
             old.connections_max == new.connections_max,
         ),
         (
+            "address_connections_max",
+            old.address_connections_max == new.address_connections_max,
+        ),
+        (
             "connect_timeout",
             old.connect_timeout == new.connect_timeout,
         ),

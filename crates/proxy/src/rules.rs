@@ -1,14 +1,15 @@
 //! What is done with a message, by its topic.
 
-use sealcast::{Name, TopicFilter};
+use sealcast::Name;
 
 use crate::json::Field;
+use crate::topics::Topics;
 
 /// What is done with the messages on some topics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// The topics.
-    pub topics: TopicFilter,
+    pub topics: Topics,
     /// Which values of messages that are JSON are sealed or opened; where none is named, messages as they are.
     pub fields: Vec<Field>,
     /// What is done.

@@ -1,5 +1,6 @@
 //! What the relay needs of streams: single messages sealed and opened.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
@@ -7,15 +8,17 @@ use std::sync::Arc;
 
 use sealcast::{Arrival, DataTopic, Name};
 
+use crate::counts::because;
 use crate::json::{Emptied, Field, Odd, envelope_of, put_back, take_out};
 use crate::park::Keeping;
 
 /// Messages on their way to their envelopes.
 pub type SealFuture<'a> =
     Pin<Box<dyn Future<Output = Result<Vec<Vec<u8>>, NotSealed>> + Send + 'a>>;
-/// An envelope on its way to the records in it.
-pub type OpenFuture<'a> =
-    Pin<Box<dyn Future<Output = Result<Vec<Vec<u8>>, NotOpened>> + Send + 'a>>;
+/// The records that were in an envelope.
+pub type Opened = Result<Vec<Vec<u8>>, NotOpened>;
+/// Envelopes on their way to the records in them.
+pub type OpenFuture<'a> = Pin<Box<dyn Future<Output = Vec<Opened>> + Send + 'a>>;
 /// Something that is waited for.
 pub type Waiting<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -40,17 +43,23 @@ pub trait Sealing: fmt::Debug + Send + Sync {
 
 /// Opens the messages of one stream for one client.
 pub trait Opening: Send {
-    /// Opens what came on a topic. What is [kept](Arrival::Kept) may have been opened before.
-    fn open<'a>(
-        &'a mut self,
-        topic: &'a DataTopic,
-        envelope: &'a [u8],
-        arrival: Arrival,
-    ) -> OpenFuture<'a>;
+    /// Opens what came at once, each as if one after another, and says of each what came of it.
+    fn open<'a>(&'a mut self, envelopes: &'a [Envelope<'a>]) -> OpenFuture<'a>;
 
     /// Waits until what did not open may open, for lack of a key or because it could not be looked at. It may be given
     /// up, and is told once.
     fn changed(&mut self) -> Waiting<'_, ()>;
+}
+
+/// An envelope that came on a topic. What is [kept](Arrival::Kept) may have been opened before.
+#[derive(Clone, Copy, Debug)]
+pub struct Envelope<'a> {
+    /// The topic.
+    pub topic: &'a DataTopic,
+    /// The envelope.
+    pub bytes: &'a [u8],
+    /// How it came.
+    pub arrival: Arrival,
 }
 
 /// A message on its way to being sealed.
@@ -173,26 +182,61 @@ async fn seal_some(
     all
 }
 
-/// Opens a message, or puts back what was sealed of it.
-pub(crate) async fn open(
-    opening: &mut dyn Opening,
-    fields: &[Field],
-    topic: &DataTopic,
-    (payload, arrival): (&[u8], Arrival),
-) -> Result<Vec<Vec<u8>>, NotOpened> {
-    if fields.is_empty() {
-        return opening.open(topic, payload, arrival).await;
+/// A message on its way to being opened, or to having put back what was sealed of it.
+#[derive(Debug)]
+pub(crate) struct Closed<'a> {
+    pub(crate) fields: &'a [Field],
+    pub(crate) topic: DataTopic,
+    pub(crate) payload: &'a [u8],
+    pub(crate) arrival: Arrival,
+}
+
+impl<'a> Closed<'a> {
+    fn envelope(&self) -> Result<Cow<'a, [u8]>, NotOpened> {
+        match self.fields.is_empty() {
+            true => Ok(Cow::Borrowed(self.payload)),
+            false => Ok(Cow::Owned(envelope_of(self.payload, self.fields)?)),
+        }
     }
-    let odd = |odd: Odd| NotOpened {
-        code: odd.code(),
-        why: Unopened::Foreign,
-    };
-    let envelope = envelope_of(payload, fields).map_err(odd)?;
-    let records = opening.open(topic, &envelope, arrival).await?;
-    let [values] = records.as_slice() else {
-        return Err(odd(Odd::OtherShape));
-    };
-    Ok(vec![put_back(payload, values, fields).map_err(odd)?])
+
+    /// What goes on in its place.
+    fn with(&self, records: Vec<Vec<u8>>) -> Opened {
+        if self.fields.is_empty() {
+            return Ok(records);
+        }
+        let [values] = records.as_slice() else {
+            return Err(Odd::OtherShape.into());
+        };
+        Ok(vec![put_back(self.payload, values, self.fields)?])
+    }
+}
+
+impl From<Odd> for NotOpened {
+    fn from(odd: Odd) -> Self {
+        Self {
+            code: odd.code(),
+            why: Unopened::Foreign,
+        }
+    }
+}
+
+/// Opens messages of one stream, and says of each what came of it.
+pub(crate) async fn open_all(opening: &mut dyn Opening, messages: &[Closed<'_>]) -> Vec<Opened> {
+    let all: Vec<_> = messages.iter().map(Closed::envelope).collect();
+    let whole = messages.iter().zip(&all).filter_map(|(message, bytes)| {
+        Some(Envelope {
+            topic: &message.topic,
+            bytes: bytes.as_deref().ok()?,
+            arrival: message.arrival,
+        })
+    });
+    let whole: Vec<_> = whole.collect();
+    let mut opened = opening.open(&whole).await.into_iter();
+    let opened = messages.iter().zip(&all).map(|(message, bytes)| {
+        bytes.as_ref().map_err(|fault| *fault)?;
+        message.with(opened.next().unwrap_or(Err(NotOpened::INTERNAL))?)
+    });
+    opened.collect()
 }
 
 /// Why a message was not sealed, so that it does not go on.
@@ -211,6 +255,19 @@ pub struct NotOpened {
     pub code: &'static str,
     /// What that says of the message.
     pub why: Unopened,
+}
+
+impl NotOpened {
+    /// It should have been looked at.
+    pub(crate) const INTERNAL: Self = Self {
+        code: because::INTERNAL,
+        why: Unopened::NotNow,
+    };
+
+    /// Whether it, or another with its number, was opened before.
+    pub(crate) fn is_seen(&self) -> bool {
+        [because::REPLAY, because::FORK].contains(&self.code)
+    }
 }
 
 /// What it says of a message that it was not opened.

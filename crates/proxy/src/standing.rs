@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sealcast::{Arrival, DataTopic, Name};
+use sealcast::{DataTopic, Name};
 use tokio::time::{Duration, Instant};
 
 use crate::park::Keeping;
 use crate::rules::Rules;
-use crate::sealing::{NotOpened, OpenFuture, Opening, SealFuture, Sealing, Unopened, Waiting};
+use crate::sealing::{
+    Envelope, NotOpened, OpenFuture, Opening, SealFuture, Sealing, Unopened, Waiting,
+};
 
 /// How long a fault says how a stream stands: it may be over, and nobody have sent anything since.
 const LASTS: Duration = Duration::from_secs(60);
@@ -116,21 +118,18 @@ impl Sealing for Watched {
 }
 
 impl Opening for WatchedOpening {
-    fn open<'a>(
-        &'a mut self,
-        topic: &'a DataTopic,
-        envelope: &'a [u8],
-        arrival: Arrival,
-    ) -> OpenFuture<'a> {
+    fn open<'a>(&'a mut self, envelopes: &'a [Envelope<'a>]) -> OpenFuture<'a> {
         Box::pin(async move {
-            let opened = self.opening.open(topic, envelope, arrival).await;
-            match &opened {
-                Ok(_) => self.standing.note(&self.stream, None),
-                Err(NotOpened {
-                    why: Unopened::NotNow,
-                    code,
-                }) => self.standing.note(&self.stream, Some(code)),
-                Err(_) => {}
+            let opened = self.opening.open(envelopes).await;
+            for of in &opened {
+                match of {
+                    Ok(_) => self.standing.note(&self.stream, None),
+                    Err(NotOpened {
+                        why: Unopened::NotNow,
+                        code,
+                    }) => self.standing.note(&self.stream, Some(code)),
+                    Err(_) => {}
+                }
             }
             opened
         })

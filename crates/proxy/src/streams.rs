@@ -1,30 +1,33 @@
 //! The streams of a home, sealed for and opened.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sealcast::{
-    Arrival, DataTopic, Home, Name, Opener, OpenerOptions, Position, Reason, Shelf, State, Stream,
+    Carried, DataTopic, Home, Name, Opener, OpenerOptions, Position, Reason, Shelf, State, Stream,
 };
+use tokio::time::{Instant, sleep};
 
-use tokio::time::sleep;
-
+use crate::counts::because;
 use crate::park::Keeping;
 use crate::rules::Rules;
 use crate::sealing::{
-    NotOpened, NotSealed, OpenFuture, Opening, SealFuture, Sealing, Unopened, Waiting,
+    Envelope, NotOpened, NotSealed, OpenFuture, Opened, Opening, SealFuture, Sealing, Unopened,
+    Waiting,
 };
 
 /// Between two tries to reach a bus.
 const RETRY: Duration = Duration::from_secs(1);
+/// For how long nobody waits for a bus that somebody has waited for in vain.
+const AWAY_FOR: Duration = Duration::from_secs(5);
 
 /// The streams that rules name. Sealing has a handle of its own, so that it does not wait for opening.
 #[derive(Debug)]
 pub struct Streams {
     sealing: BTreeMap<Name, Gate>,
-    opening: BTreeMap<Name, Arc<Stream>>,
+    opening: BTreeMap<Name, Arc<Way>>,
     shelf: Shelf,
     age_max: Duration,
 }
@@ -54,7 +57,11 @@ impl Streams {
                 sealing.insert(name.clone(), gate);
             }
             if rule.act.opens() && !opening.contains_key(name) {
-                opening.insert(name.clone(), Arc::new(home.stream(name).await?));
+                let way = Way {
+                    stream: home.stream(name).await?,
+                    failed: Mutex::default(),
+                };
+                opening.insert(name.clone(), Arc::new(way));
             }
         }
         Ok(Self {
@@ -67,7 +74,7 @@ impl Streams {
 
     /// All handles.
     pub fn all(&self) -> impl Iterator<Item = &Stream> {
-        let opening = self.opening.values().map(|of| &**of);
+        let opening = self.opening.values().map(|of| &of.stream);
         let sealing = self.sealing.values().map(|of| &of.stream);
         sealing.chain(opening)
     }
@@ -103,7 +110,7 @@ impl Sealing for Streams {
 
     fn opening(&self, stream: &Name) -> Box<dyn Opening> {
         Box::new(StreamOpening {
-            stream: self.opening.get(stream).cloned(),
+            way: self.opening.get(stream).cloned(),
             age_max: self.age_max,
             opener: None,
         })
@@ -172,40 +179,42 @@ fn is_lasting(error: &sealcast::Error) -> bool {
     )
 }
 
+/// What opens for one stream begins here.
+#[derive(Debug)]
+struct Way {
+    stream: Stream,
+    /// When that failed, and why.
+    failed: Mutex<Option<(Instant, NotOpened)>>,
+}
+
 struct StreamOpening {
-    stream: Option<Arc<Stream>>,
+    way: Option<Arc<Way>>,
     age_max: Duration,
     opener: Option<Opener>,
 }
 
 impl Opening for StreamOpening {
-    fn open<'a>(
-        &'a mut self,
-        topic: &'a DataTopic,
-        envelope: &'a [u8],
-        arrival: Arrival,
-    ) -> OpenFuture<'a> {
+    fn open<'a>(&'a mut self, envelopes: &'a [Envelope<'a>]) -> OpenFuture<'a> {
         Box::pin(async move {
-            let opener = self.opener().await?;
-            let told = opener.open(Some(topic), envelope, arrival).await;
-            let told = told.map_err(failed)?;
-            let last = told.deliveries.last().map(|of| (of.state, of.reason));
-            let records = told.deliveries.into_iter().filter_map(|of| of.payload);
-            let records: Vec<_> = records.map(|of| of.into_vec()).collect();
-            match records.is_empty() {
-                true => Err(NotOpened {
-                    code: last.map_or("rejected", |(state, reason)| code(state, reason)),
-                    why: match last {
-                        Some((State::Sealed, _)) => Unopened::Sealed,
-                        // The bus is away, so that nobody can say who sealed it.
-                        Some((_, Some(Reason::UnknownSender))) if told.may_open_later => {
-                            Unopened::NotNow
-                        }
-                        _ => Unopened::Foreign,
-                    },
-                }),
-                false => Ok(records),
+            let opener = match self.opener().await {
+                Ok(opener) => opener,
+                Err(fault) => return envelopes.iter().map(|_| Err(fault)).collect(),
+            };
+            let of = envelopes.iter();
+            let messages: Vec<_> = of
+                .map(|of| (Some(of.topic), of.bytes, of.arrival))
+                .collect();
+            let mut opened = Vec::with_capacity(messages.len());
+            while let Some(rest) = messages.get(opened.len()..).filter(|of| !of.is_empty()) {
+                match opener.open_some(rest).await {
+                    Ok(told) => opened.extend(told.into_iter().map(records_of)),
+                    Err(error) => {
+                        let fault = failed(error);
+                        opened.resize(messages.len(), Err(fault));
+                    }
+                }
             }
+            opened
         })
     }
 
@@ -222,22 +231,57 @@ impl Opening for StreamOpening {
     }
 }
 
+impl Way {
+    /// Fails at once where it has just failed for somebody else, since many may want one.
+    async fn opener(&self, options: OpenerOptions) -> Result<Opener, NotOpened> {
+        let failed = *self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, fault)) = failed.filter(|(at, _)| at.elapsed() < AWAY_FOR) {
+            return Err(fault);
+        }
+        let opener = self.stream.opener_with(options).await.map_err(self::failed);
+        let fault = opener.as_ref().err().map(|fault| (Instant::now(), *fault));
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+        opener
+    }
+}
+
 impl StreamOpening {
     async fn opener(&mut self) -> Result<&mut Opener, NotOpened> {
         let opener = match self.opener.take() {
             Some(opener) => opener,
             None => {
-                let stream = self.stream.as_ref().ok_or(NotOpened {
+                let way = self.way.as_ref().ok_or(NotOpened {
                     code: "stream.unknown",
                     why: Unopened::Foreign,
                 })?;
                 let from = Some(before(self.age_max));
-                let options = OpenerOptions { from };
-                let opener = stream.opener_with(options).await;
-                opener.map_err(failed)?
+                way.opener(OpenerOptions { from }).await?
             }
         };
         Ok(self.opener.insert(opener))
+    }
+}
+
+fn records_of(told: Carried) -> Opened {
+    let last = told.deliveries.last().map(|of| (of.state, of.reason));
+    let records = told.deliveries.into_iter().filter_map(|of| of.payload);
+    let records: Vec<_> = records.map(|of| of.into_vec()).collect();
+    match records.is_empty() {
+        true => Err(NotOpened {
+            code: last.map_or("rejected", |(state, reason)| code(state, reason)),
+            why: why(told.may_open_later, told.is_signed),
+        }),
+        false => Ok(records),
+    }
+}
+
+/// What it says of an envelope that it did not open.
+fn why(may_open_later: bool, is_signed: bool) -> Unopened {
+    match (may_open_later, is_signed) {
+        (true, true) => Unopened::Sealed,
+        // The bus is away, so that nobody can say who sealed it, or whether they may.
+        (true, false) => Unopened::NotNow,
+        (false, _) => Unopened::Foreign,
     }
 }
 
@@ -270,9 +314,22 @@ fn code(state: State, reason: Option<Reason>) -> &'static str {
         (_, Some(Reason::BadSignature)) => "bad-signature",
         (_, Some(Reason::NotAuthentic)) => "not-authentic",
         (_, Some(Reason::WrongSession)) => "wrong-session",
-        (State::Replay, _) => "replay",
-        (State::Fork, _) => "fork",
+        (State::Replay, _) => because::REPLAY,
+        (State::Fork, _) => because::FORK,
         (State::Sealed, _) => "sealed",
         _ => "rejected",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever it lacks: a key, a grant, or the record of a session that has just begun.
+    #[test]
+    fn what_may_open_later_is_not_dropped() {
+        assert_eq!(why(true, true), Unopened::Sealed);
+        assert_eq!(why(true, false), Unopened::NotNow);
+        assert_eq!(why(false, false), Unopened::Foreign);
     }
 }

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::subscriptions::Subscriptions;
+
 /// Pings that may be on their way: who sends more than that does not listen.
 const PINGS_MAX: usize = 4096;
 
@@ -17,6 +19,8 @@ pub(crate) struct Told {
     keep_alive: AtomicU32,
     /// Who asked whether it is there, in the order of its answers.
     pings: Mutex<VecDeque<Asker>>,
+    /// What the client has asked for.
+    pub(crate) subscriptions: Subscriptions,
 }
 
 /// Who asks a broker whether it is there.
@@ -34,6 +38,7 @@ impl Told {
             packet_max: AtomicU32::new(u32::MAX),
             keep_alive: AtomicU32::new(keep_alive.into()),
             pings: Mutex::default(),
+            subscriptions: Subscriptions::default(),
         }
     }
 

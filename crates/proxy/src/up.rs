@@ -222,6 +222,9 @@ impl Up {
         if kind == PINGREQ && !self.told.asks(Asker::Client) {
             return Err(End::Refused(reason::QUOTA));
         }
+        let subscriptions = &self.told.subscriptions;
+        // What is odd about it is for the broker to say.
+        let _is_whole = subscriptions.note(self.flow.version, kind, packet.body());
         if self.numbers.acknowledged(kind, packet.body())? {
             return Ok(());
         }

@@ -40,6 +40,11 @@ const EXCEPTIONS: Metric = Metric::counter(
     "sealcast_proxy_exceptions_total",
     "Messages that were `refused`, `dropped`, `forwarded` unopened or `parked` for want of a key, by the reason.",
 );
+const PARKED: Metric = Metric::gauge(
+    "sealcast_proxy_parked",
+    "Messages that wait for keys, known when the first client has connected.",
+);
+const PARKED_BYTES: Metric = Metric::gauge("sealcast_proxy_parked_bytes", "Bytes of them.");
 const BYTES: Metric = Metric::counter(
     "sealcast_proxy_bytes_total",
     "Bytes of packets `received` and `sent`, by whether clients or the broker are on the other side.",
@@ -116,10 +121,13 @@ fn text(hall: &Hall, is_broker_there: bool) -> String {
     one(&mut text, STARTED, &[], hall.started);
     let is_healthy = problems(hall, is_broker_there).is_empty();
     one(&mut text, HEALTHY, &[], is_healthy.into());
-    one(&mut text, CONNECTIONS, &[], hall.connections() as u64);
+    one(&mut text, CONNECTIONS, &[], hall.places.taken_now() as u64);
     one(&mut text, CONNECTED, &[], hall.connected());
-    one(&mut text, TURNED_AWAY, &[], hall.turned_away());
+    one(&mut text, TURNED_AWAY, &[], hall.places.turned_away());
     of_messages(&mut text, counts);
+    let (parked, bytes) = shared.room.taken();
+    one(&mut text, PARKED, &[], parked);
+    one(&mut text, PARKED_BYTES, &[], bytes);
     head(&mut text, BYTES);
     for (side, traffic) in [
         ("clients", &hall.traffic),
@@ -200,6 +208,8 @@ mod tests {
             TURNED_AWAY,
             MESSAGES,
             EXCEPTIONS,
+            PARKED,
+            PARKED_BYTES,
             BYTES,
             BROKER,
             BROKER_FAULTS,

@@ -178,7 +178,8 @@ fn warn_of(ui: &Ui, home: &Home, config: &Config) -> Result<(), CommandError> {
         let Some(topics) = topics else {
             continue;
         };
-        if !topics.filter().covers(&rule.topics) {
+        let of_clients = rule.topics.of_clients();
+        if of_clients.is_some_and(|of| !topics.filter().covers(of)) {
             let (rule, has) = (&rule.topics, topics.filter());
             ui.warn(format!(
                 "`sub`, agents and archives do not see all that is sealed on `{rule}`: the bus of the stream has `{has}`"

@@ -86,7 +86,12 @@ systemctl() {
             ;;
         reload)
             eval "$(says ExecReload)"
-            until grep -q 'config file read again' journal; do kill -0 $MAINPID; sleep 0.1; done
+            for try in $(seq 600); do
+                if grep -q 'config file read again' journal; then return; fi
+                kill -0 $MAINPID
+                sleep 0.1
+            done
+            return 1
             ;;
         stop) kill $MAINPID; wait $MAINPID; trap - EXIT; echo stopped ;;
         *) return 1 ;;

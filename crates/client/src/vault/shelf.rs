@@ -1,7 +1,7 @@
 //! What a carrier keeps, in a home's store.
 
 use sealcast_engine::Space;
-use sealcast_store::{Key, StoreError};
+use sealcast_store::{Key, StoreError, Txn};
 
 use super::{Vault, key};
 use crate::error::Error;
@@ -59,13 +59,27 @@ impl Vault {
                     txn.put(&content_key(owner, *number), content)
                 }
                 ShelfChange::Relabel { number, label } => {
-                    txn.put(&label_key(owner, *number), label)
+                    let place = label_key(owner, *number);
+                    match txn.get(&place)? {
+                        Some(_) => txn.put(&place, label),
+                        None => Ok(()),
+                    }
                 }
                 ShelfChange::Remove { number } => {
                     txn.delete(&label_key(owner, *number))?;
-                    txn.delete(&content_key(owner, *number))
+                    delete_whole(txn, &content_key(owner, *number))
                 }
             })
         })
+    }
+}
+
+/// A store does not remove what is damaged, and refuses all that is changed with it: it stays where it is, and nothing
+/// leads there any more.
+fn delete_whole(txn: &mut dyn Txn, place: &Key) -> Result<(), StoreError> {
+    match txn.get(place) {
+        Ok(Some(_)) => txn.delete(place),
+        Ok(None) | Err(StoreError::Damaged { .. }) => Ok(()),
+        Err(error) => Err(error),
     }
 }

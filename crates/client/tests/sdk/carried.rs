@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::rig::*;
 
+mod at_once;
 mod hostile;
 
 /// For what must come.
@@ -495,10 +496,10 @@ async fn while_the_bus_is_away_what_is_known_opens_and_the_rest_when_it_is_back(
     for _ in 0..20 {
         let told = open(&mut opener, &unknown, Arrival::Live).await;
         assert_eq!(lines_of(&told), ["Rejected(UnknownSession)"]);
-        assert!(told.may_open_later);
+        assert!(told.may_open_later && told.is_signed);
         let told = open(&mut opener, &strange, Arrival::Live).await;
         assert_eq!(lines_of(&told), ["Rejected(UnknownSender)"]);
-        assert!(told.may_open_later);
+        assert!(told.may_open_later && !told.is_signed);
         let told = open(&mut opener, &garbage, Arrival::Live).await;
         assert!(!told.may_open_later);
     }

@@ -23,6 +23,7 @@ mod publishing;
 mod rig;
 mod rollback;
 mod sharing;
+mod shelf;
 mod taking;
 mod tamper;
 mod tending;

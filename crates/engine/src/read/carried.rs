@@ -19,6 +19,8 @@ pub enum Arrival {
     /// The carrier keeps it and hands it out whenever somebody asks, as an MQTT broker does with what is
     /// retained: it may be old, and come again.
     Kept,
+    /// It came live, was judged, and has waited since with whoever brings it now: it comes once, whatever its age.
+    Waited,
 }
 
 /// What came of an envelope that a carrier brought; what is told of it are the reader's events.
@@ -45,7 +47,7 @@ pub enum Prospect {
 impl Reader {
     /// Judges an envelope that a carrier brought, on the topic that it came on. What is told are events.
     ///
-    /// Of what is live, `seen` says what came before. The reader's mode and trackers have no part in it,
+    /// Of what is not kept, `seen` says what came before. The reader's mode and trackers have no part in it,
     /// and what is missing is no gap: a carrier shows a part of a stream, in any order.
     pub fn judge_carried(
         &mut self,
@@ -75,6 +77,7 @@ impl Reader {
         let sighted = match arrival {
             Arrival::Live => seen.judge(&sighting),
             Arrival::Kept => Sighted::New,
+            Arrival::Waited => seen.judge_waited(&sighting),
         };
         let notice = match sighted {
             Sighted::New => None,
@@ -92,7 +95,7 @@ impl Reader {
         match sighted {
             Sighted::Again | Sighted::Twin => settled(None),
             Sighted::New | Sighted::Apart => {
-                let sighting = Some(sighting).filter(|_| arrival == Arrival::Live);
+                let sighting = Some(sighting).filter(|_| arrival != Arrival::Kept);
                 self.open_carried(view, &accepted, sighting)
             }
         }

@@ -119,6 +119,48 @@ fn two_envelopes_with_one_number_are_a_fork_and_so_is_what_follows_a_twin() {
     assert_eq!(told, "b, elsewhere\nFork\nc\nFork\n");
 }
 
+/// What is judged before what came with it is noted.
+#[test]
+fn of_what_is_judged_at_once_each_is_new_unless_one_before_it_says_otherwise() {
+    let mut world = World::new(98);
+    let first = world.sealed(OWNER, &["a"]).remove(0);
+    let other = twin(&mut world, "b, elsewhere");
+    let items = world.sealed(OWNER, &["b", "c"]);
+    let at_once = |all: &[&Vec<u8>]| {
+        let mut opener = Opener::new(OWNER);
+        let judged: Vec<_> = all
+            .iter()
+            .map(|item| opener.judge(&world, item, Arrival::Live).0)
+            .collect();
+        let sightings = judged.into_iter().filter_map(|of| of.sighting);
+        let told = sightings.map(|of| {
+            let is_new = opener.seen.is_new(&of);
+            opener.seen.note(&of);
+            is_new
+        });
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(at_once(&[&first, &items[0], &items[1]]), [true; 3]);
+    assert_eq!(at_once(&[&items[1], &first, &items[0]]), [true; 3]);
+    assert_eq!(at_once(&[&first, &items[0], &first]), [true, true, false]);
+    assert_eq!(at_once(&[&items[0], &other]), [true, false], "a twin");
+    assert_eq!(at_once(&[&other, &items[1]]), [true, false], "its follower");
+}
+
+/// It was judged when it came, and its age is nobody's doing but the key's.
+#[test]
+fn what_has_waited_opens_once_whatever_its_age() {
+    let mut world = World::new(99);
+    let items = world.sealed(OWNER, &["a", "b"]);
+    let mut opener = Opener::since(OWNER, NOON.after(3_600_000));
+    assert_eq!(opener.live(&world, &items[0]), "Replay\n");
+    let mut waited = |item: &Vec<u8>| opener.open(&world, item, Arrival::Waited).1;
+    assert_eq!(waited(&items[0]), "a\n");
+    assert_eq!(waited(&items[0]), "Replay\n");
+    assert_eq!(waited(&items[1]), "b\n");
+    assert_eq!(opener.live(&world, &items[1]), "Replay\n");
+}
+
 #[test]
 fn what_lacks_a_key_opens_when_it_has_come_and_is_no_replay() {
     let mut world = World::new(94);

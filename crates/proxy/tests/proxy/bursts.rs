@@ -1,6 +1,8 @@
 //! Packets that are there at the same time are dealt with at once, and as if one after another.
 
-use sealcast_proxy::Exception::Refused;
+use std::sync::atomic::Ordering::Relaxed;
+
+use sealcast_proxy::Exception::{Parked, Refused};
 
 use crate::rig::{BOTH, Broker, Peer, RULES, Rig, Version, packet, publish, welcome};
 use crate::toy::envelope;
@@ -32,6 +34,68 @@ fn what_comes_at_once_goes_on_in_its_order() {
             );
         }
         assert_eq!((rig.counts.sealed(), rig.counts.passed()), (240, 160));
+    }
+}
+
+#[test]
+fn what_the_broker_sends_at_once_is_opened_at_once_and_delivered_in_its_order() {
+    for version in BOTH {
+        let (rig, mut client, mut server) = Rig::joined(version);
+        let topics = ["plant/1", "late/1", "plant/2", "shown/3", "plant/3"];
+        let sent = |id: u16| (topics[usize::from(id) % 5], format!("message {id}"));
+        let of = |id: u16, payload: &[u8]| publish(version, 2, sent(id).0, id, &[], payload);
+        let burst = (1..=400).map(|id| match id % 50 {
+            7 => publish(version, 2, "clear/1", id, &[], b"in clear"),
+            _ => of(id, &envelope("boiler", sent(id).0, sent(id).1.as_bytes())),
+        });
+        at_once(&mut server, &burst.collect::<Vec<_>>());
+        for id in 1..=400 {
+            let expected = match id % 50 {
+                7 => publish(version, 2, "clear/1", id, &[], b"in clear"),
+                _ => of(id, sent(id).1.as_bytes()),
+            };
+            assert_eq!(client.packet(), expected);
+        }
+        assert_eq!((rig.counts.opened(), rig.counts.passed()), (392, 8));
+        let goes = rig.toy.at_once.lock().unwrap().clone();
+        assert_eq!(goes.iter().sum::<usize>(), 392);
+        assert!(goes.len() < 100, "opened one by one: {goes:?}");
+    }
+}
+
+/// Each is judged as if it came by itself: what comes twice, lacks a key, is none or is of another stream.
+#[test]
+fn of_what_the_broker_sends_at_once_each_has_its_own_fate() {
+    for version in BOTH {
+        let (rig, mut client, mut server) = Rig::joined(version);
+        rig.toy.remembers.store(true, Relaxed);
+        let of = |topic: &str, id, payload: &[u8]| publish(version, 2, topic, id, &[], payload);
+        let good = |topic: &str, id, text: &[u8]| of(topic, id, &envelope("boiler", topic, text));
+        let lacks_key = envelope("other", "late/1", b"later");
+        let burst = [
+            good("late/1", 1, b"one"),
+            good("late/1", 2, b"one"),
+            of("late/1", 3, b"in clear"),
+            of("late/1", 4, &lacks_key),
+            of("late/1", 5, &lacks_key),
+            good("plant/1", 6, b"two"),
+            of("office/1", 7, b"no rule"),
+            good("late/1", 8, b"three"),
+        ];
+        at_once(&mut server, &burst);
+        for (topic, id, text) in [
+            ("late/1", 1, &b"one"[..]),
+            ("plant/1", 6, b"two"),
+            ("late/1", 8, b"three"),
+        ] {
+            assert_eq!(client.packet(), of(topic, id, text));
+        }
+        for id in [2, 3, 4, 5, 7] {
+            assert_eq!(server.packet(), packet(0x40, &[0, id]));
+        }
+        assert_eq!(rig.count(Parked, "toy.not-opened"), 1, "it waits once");
+        rig.toy.gets_key("other");
+        assert_eq!(client.packet(), of("late/1", u16::MAX, b"later"));
     }
 }
 

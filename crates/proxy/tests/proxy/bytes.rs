@@ -202,3 +202,21 @@ fn a_broker_that_lets_nobody_in_says_so_itself() {
         client.closed();
     }
 }
+
+#[test]
+fn what_a_broker_has_for_itself_passes_where_a_rule_says_so_by_name() {
+    for version in BOTH {
+        for (filter, passes) in [("$SYS/#", true), ("#", false)] {
+            let broker = Broker::new();
+            let rule = format!("[[rule]]\ntopics = \"{filter}\"\ndo = \"pass\"\n");
+            let rig = Rig::new(&rule, broker.port());
+            let (mut client, mut server) = rig.join(&broker, version);
+            let load = publish(version, 2, "$SYS/broker/load", 9, &[], b"0.7");
+            server.send(&load);
+            match passes {
+                true => assert_eq!(client.packet(), load),
+                false => assert_eq!(server.packet(), packet(0x40, &[0, 9])),
+            }
+        }
+    }
+}

@@ -17,7 +17,7 @@ struct Witness(Peer, Peer, u8);
 
 impl Witness {
     fn new(rig: &Rig, broker: &Broker) -> Self {
-        let (client, server) = rig.join(broker, Version::Five);
+        let (client, server) = rig.join_as(broker, Version::Five, "witness");
         Self(client, server, 0)
     }
 
@@ -222,7 +222,7 @@ fn more_clients_than_there_may_be_are_turned_away_until_one_goes() {
     let upstream = format!("mqtt://127.0.0.1:{}", broker.port());
     let rig = Rig::with(RULES, "connections_max = 2", &upstream);
     let (first, first_server) = rig.join(&broker, Version::Five);
-    let _second = rig.join(&broker, Version::Three);
+    let _second = rig.join_as(&broker, Version::Three, "second");
     for _ in 0..3 {
         let mut client = rig.dial();
         client.try_send(&connect(Version::Five, "one too many", &[], None));
@@ -242,6 +242,45 @@ fn more_clients_than_there_may_be_are_turned_away_until_one_goes() {
         is_answered
     });
     assert!(answered, "there is a place again");
+}
+
+/// They come faster than the proxy loses patience with them.
+#[test]
+fn a_flood_from_one_address_leaves_places_for_others_and_those_who_are_there_alone() {
+    let broker = Broker::new();
+    let upstream = format!("mqtt://127.0.0.1:{}", broker.port());
+    let more = "connections_max = 20\naddress_connections_max = 10";
+    let rig = Rig::with(RULES, more, &upstream);
+    let mut witness = Witness::new(&rig, &broker);
+    // The witness and nine of them find a place, and hold it.
+    let mut flood: Vec<_> = (0..100).map(|_| rig.dial()).collect();
+    for client in flood.iter_mut().skip(9) {
+        client.is_cut_off();
+    }
+    witness.is_served();
+    let mut other = rig.dial_from([127, 0, 0, 2]);
+    other.send(&connect(Version::Five, "other", &[], None));
+    broker.accept().packet();
+    witness.is_served();
+}
+
+#[test]
+fn a_broker_that_does_not_say_whether_a_client_is_let_in_is_left_and_the_client_told() {
+    let broker = Broker::new();
+    let upstream = format!("mqtt://127.0.0.1:{}", broker.port());
+    let rig = Rig::with(RULES, "connect_timeout = \"2s\"", &upstream);
+    for (version, answer) in [
+        (Version::Three, packet(0x20, &[0, 3])),
+        (Version::Five, packet(0x20, &[0, 0x88, 0])),
+    ] {
+        let mut client = rig.dial();
+        client.send(&connect(version, "client", &[], None));
+        let mut server = broker.accept();
+        server.packet();
+        assert_eq!(client.packet(), answer);
+        client.closed();
+        server.closed();
+    }
 }
 
 #[test]

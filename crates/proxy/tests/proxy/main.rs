@@ -18,3 +18,4 @@ mod values;
 mod watch;
 mod websocket;
 mod wills;
+mod wrong;

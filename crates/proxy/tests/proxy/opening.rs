@@ -1,8 +1,10 @@
 //! What the broker delivers is opened, where it can be.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use sealcast_proxy::Exception::{Dropped, Forwarded};
 
-use crate::rig::{BOTH, Broker, RULES, Rig, Version, connect, packet, publish, welcome};
+use crate::rig::{BOTH, Broker, RULES, Rig, Version, connect, field, packet, publish, welcome};
 use crate::toy::{NEXT, envelope};
 
 /// What is no envelope of the stream is plaintext, or as good as that: fault 7.
@@ -256,4 +258,36 @@ fn topic_aliases_take_no_more_than_a_packet() {
     client.send(&publish(version, 0, &topic("e"), 0, &[0x23, 0, 3], b"x"));
     assert_eq!(client.packet(), packet(0xe0, &[0x97]), "quota exceeded");
     client.closed();
+}
+
+/// As brokers may that send a message for each of a client's subscriptions.
+#[test]
+fn a_message_comes_as_often_as_there_are_subscriptions_for_it_and_no_more() {
+    for version in BOTH {
+        let (rig, mut client, mut server) = Rig::joined(version);
+        rig.toy.remembers.store(true, Relaxed);
+        let mut asks = vec![0, 1];
+        asks.extend((version == Version::Five).then_some(0));
+        for filter in ["plant/#", "plant/+"] {
+            asks.extend([&field(filter.as_bytes())[..], &[1]].concat());
+        }
+        client.send(&packet(0x82, &asks));
+        assert_eq!(server.packet(), packet(0x82, &asks));
+        let sealed = envelope("boiler", "plant/7", b"61.4 C");
+        let of = |id, payload: &[u8]| publish(version, 2, "plant/7", id, &[], payload);
+        server.send(&[of(8, &sealed), of(9, &sealed), of(10, &sealed)].concat());
+        assert_eq!(client.packet(), of(8, b"61.4 C"));
+        assert_eq!(client.packet(), of(9, b"61.4 C"));
+        assert_eq!(
+            server.packet(),
+            packet(0x40, &[0, 10]),
+            "the third is a replay"
+        );
+        // It matches one of them alone.
+        let sealed = envelope("boiler", "plant/7/8", b"61.9 C");
+        let of = |id, payload: &[u8]| publish(version, 2, "plant/7/8", id, &[], payload);
+        server.send(&[of(11, &sealed), of(12, &sealed)].concat());
+        assert_eq!(client.packet(), of(11, b"61.9 C"));
+        assert_eq!(server.packet(), packet(0x40, &[0, 12]));
+    }
 }

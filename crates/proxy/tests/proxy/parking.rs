@@ -8,19 +8,19 @@ use crate::rig::{BOTH, Broker, Peer, RULES, Rig, Version, connect, packet, publi
 use crate::toy::{Toy, envelope};
 
 /// A broker that is played, and proxies before it that keep in one place.
-struct Stage {
-    broker: Broker,
-    toy: Arc<Toy>,
-    rig: Rig,
-    version: Version,
+pub(crate) struct Stage {
+    pub(crate) broker: Broker,
+    pub(crate) toy: Arc<Toy>,
+    pub(crate) rig: Rig,
+    pub(crate) version: Version,
 }
 
 impl Stage {
-    fn new(version: Version) -> Self {
+    pub(crate) fn new(version: Version) -> Self {
         Self::with(version, "")
     }
 
-    fn with(version: Version, more: &str) -> Self {
+    pub(crate) fn with(version: Version, more: &str) -> Self {
         let (broker, toy) = (Broker::new(), Arc::<Toy>::default());
         let upstream = format!("mqtt://127.0.0.1:{}", broker.port());
         let rig = Rig::over(RULES, more, &upstream, Arc::clone(&toy));
@@ -33,13 +33,13 @@ impl Stage {
     }
 
     /// Another proxy, as after one was killed.
-    fn begins_again(&mut self) {
+    pub(crate) fn begins_again(&mut self) {
         let upstream = format!("mqtt://127.0.0.1:{}", self.broker.port());
         self.rig = Rig::over(RULES, "", &upstream, Arc::clone(&self.toy));
     }
 
     /// A client whose session outlives its connection, and goes on if the broker says so.
-    fn joins(&self, goes_on: bool, with: &[u8]) -> (Peer, Peer) {
+    pub(crate) fn joins(&self, goes_on: bool, with: &[u8]) -> (Peer, Peer) {
         let mut client = self.rig.dial();
         let with = [&[0x11, 0, 0, 0, 60], with].concat();
         let mut hello = connect(self.version, "desk", &with, None);
@@ -55,19 +55,19 @@ impl Stage {
         (client, server)
     }
 
-    fn message(&self, first: u8, id: u16, payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn message(&self, first: u8, id: u16, payload: &[u8]) -> Vec<u8> {
         publish(self.version, first, "late/7", id, &[], payload)
     }
 
     /// Sent by somebody whose key is missing.
-    fn lacks_key(&self, first: u8, id: u16, text: &str) -> Vec<u8> {
+    pub(crate) fn lacks_key(&self, first: u8, id: u16, text: &str) -> Vec<u8> {
         let sealed = envelope("other", "late/7", text.as_bytes());
         self.message(first, id, &sealed)
     }
 }
 
 /// Acknowledges a message of the proxy's own to its end.
-fn acknowledges(client: &mut Peer, qos: u8, id: u16) {
+pub(crate) fn acknowledges(client: &mut Peer, qos: u8, id: u16) {
     let [high, low] = id.to_be_bytes();
     if qos == 1 {
         client.send(&packet(0x40, &[high, low]));
@@ -79,7 +79,7 @@ fn acknowledges(client: &mut Peer, qos: u8, id: u16) {
 }
 
 /// The broker asks for its own message to be acknowledged to the end.
-fn is_acknowledged(server: &mut Peer, qos: u8, id: u8) {
+pub(crate) fn is_acknowledged(server: &mut Peer, qos: u8, id: u8) {
     let kind = if qos == 1 { 0x40 } else { 0x50 };
     assert_eq!(server.packet(), packet(kind, &[0, id]));
     if qos == 2 {
@@ -130,7 +130,7 @@ fn fault_17_what_lacks_a_key_is_delivered_in_order_when_it_comes_and_holds_nothi
 }
 
 impl Stage {
-    fn is_empty_in_the_end(&self) {
+    pub(crate) fn is_empty_in_the_end(&self) {
         let begun = std::time::Instant::now();
         while self.toy.kept.len() > 0 {
             assert!(begun.elapsed().as_secs() < 60, "something is left");

@@ -86,12 +86,13 @@ fn clients_that_connect_later_see_other_certificates() {
 fn what_needs_a_restart_is_named_and_stays() {
     let broker = Broker::new();
     let rig = Rig::new(RULES, broker.port());
-    let more = "connections_max = 1\nmetrics = \"127.0.0.1:0\"\nlog = \"warn\"\n\
+    let more = "connections_max = 1\naddress_connections_max = 1\nmetrics = \"127.0.0.1:0\"\nlog = \"warn\"\n\
                 park_messages_max = 1\npark_bytes_max = \"1 KiB\"\npark_age_max = \"1h\"";
     let rules = format!("{}{RULES}", listener("ws", ""));
     let park = ["park_messages_max", "park_bytes_max", "park_age_max"];
     let later = [
         &["listen", "metrics", "connections_max"][..],
+        &["address_connections_max"],
         &park,
         &["log"],
     ]

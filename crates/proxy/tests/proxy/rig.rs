@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustls::{ClientConnection, StreamOwned};
 use sealcast_proxy::{Config, Control, Counts, Exception, Proxy};
+use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
@@ -168,8 +169,13 @@ impl Rig {
 
     /// A client that was let in, and the broker's end of that.
     pub(crate) fn join(&self, broker: &Broker, version: Version) -> (Peer, Peer) {
+        self.join_as(broker, version, "client")
+    }
+
+    /// The same with another name, since one that comes again has the former leave.
+    pub(crate) fn join_as(&self, broker: &Broker, version: Version, name: &str) -> (Peer, Peer) {
         let mut client = self.dial();
-        client.send(&connect(version, "client", &[], None));
+        client.send(&connect(version, name, &[], None));
         let mut server = broker.accept();
         server.packet();
         server.send(&welcome(version, &[]));
@@ -179,6 +185,19 @@ impl Rig {
 
     pub(crate) fn dial(&self) -> Peer {
         Peer::new(TcpStream::connect(("127.0.0.1", self.port)).unwrap())
+    }
+
+    /// From another address of this machine.
+    pub(crate) fn dial_from(&self, address: [u8; 4]) -> Peer {
+        let runtime = self.runtime.as_ref().unwrap();
+        let stream = runtime.block_on(async {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind((address, 0).into()).unwrap();
+            socket.connect(([127, 0, 0, 1], self.port).into()).await
+        });
+        let stream = stream.unwrap().into_std().unwrap();
+        stream.set_nonblocking(false).unwrap();
+        Peer::new(stream)
     }
 
     /// Tells it to end.

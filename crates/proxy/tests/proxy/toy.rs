@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use sealcast::{Arrival, DataTopic, Name, ShelfChange, ShelfLabel, ShelfOwner};
 use sealcast_proxy::{
-    Keeping, NotKept, NotOpened, NotSealed, OpenFuture, Opening, SealFuture, Sealing, Unopened,
-    Waiting,
+    Envelope, Keeping, NotKept, NotOpened, NotSealed, OpenFuture, Opened, Opening, SealFuture,
+    Sealing, Unopened, Waiting,
 };
 use tokio::sync::watch;
 
@@ -30,6 +30,10 @@ pub(crate) struct Toy {
     pub(crate) keys: Arc<Mutex<Vec<&'static str>>>,
     /// Tells openings that something has changed.
     pub(crate) news: watch::Sender<u64>,
+    /// How many envelopes were opened at once, each time.
+    pub(crate) at_once: Arc<Mutex<Vec<usize>>>,
+    /// The stream whose key comes with the next envelope that opens.
+    pub(crate) brings: Arc<Mutex<Option<&'static str>>>,
 }
 
 /// The envelope of a payload, bound to a stream and a topic.
@@ -105,6 +109,9 @@ impl Sealing for Toy {
             is_away: Arc::clone(&self.is_away),
             keys: Arc::clone(&self.keys),
             news: self.news.subscribe(),
+            at_once: Arc::clone(&self.at_once),
+            brings: Arc::clone(&self.brings),
+            tells: self.news.clone(),
             opened: self.remembers.load(Ordering::Relaxed).then(HashSet::new),
         })
     }
@@ -112,11 +119,26 @@ impl Sealing for Toy {
 
 /// Keeps what waits for as long as somebody holds it.
 #[derive(Debug, Default)]
-pub(crate) struct Cupboard(Mutex<Shelves>);
+pub(crate) struct Cupboard(Mutex<Shelves>, Mutex<Trouble>);
+
+/// What is wrong with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    #[default]
+    None,
+    /// The next change fails.
+    FailsOnce,
+    /// Nothing in it can be read.
+    Damaged,
+}
 
 type Shelves = BTreeMap<(ShelfOwner, u64), (Vec<u8>, Vec<u8>)>;
 
 impl Cupboard {
+    pub(crate) fn gets(&self, trouble: Trouble) {
+        *self.1.lock().unwrap() = trouble;
+    }
+
     /// How many messages are in it.
     pub(crate) fn len(&self) -> usize {
         self.0.lock().unwrap().len()
@@ -132,6 +154,9 @@ impl Cupboard {
 
 impl Keeping for Cupboard {
     fn labels(&self, owner: Option<ShelfOwner>) -> Waiting<'_, Result<Vec<ShelfLabel>, NotKept>> {
+        if *self.1.lock().unwrap() == Trouble::Damaged {
+            return Box::pin(async { Err(NotKept::DAMAGED) });
+        }
         let all = self.0.lock().unwrap();
         let own = all
             .iter()
@@ -163,6 +188,11 @@ impl Keeping for Cupboard {
         owner: ShelfOwner,
         changes: Vec<ShelfChange>,
     ) -> Waiting<'_, Result<(), NotKept>> {
+        let mut trouble = self.1.lock().unwrap();
+        if *trouble == Trouble::FailsOnce {
+            *trouble = Trouble::None;
+            return Box::pin(async { Err(NotKept("toy.failed")) });
+        }
         let mut all = self.0.lock().unwrap();
         for change in changes {
             match change {
@@ -174,7 +204,9 @@ impl Keeping for Cupboard {
                     all.insert((owner, number), (label, content));
                 }
                 ShelfChange::Relabel { number, label } => {
-                    all.get_mut(&(owner, number)).unwrap().0 = label;
+                    if let Some(of) = all.get_mut(&(owner, number)) {
+                        of.0 = label;
+                    }
                 }
                 ShelfChange::Remove { number } => {
                     all.remove(&(owner, number));
@@ -190,27 +222,38 @@ struct ToyOpening {
     is_away: Arc<Mutex<bool>>,
     keys: Arc<Mutex<Vec<&'static str>>>,
     news: watch::Receiver<u64>,
+    at_once: Arc<Mutex<Vec<usize>>>,
+    brings: Arc<Mutex<Option<&'static str>>>,
+    tells: watch::Sender<u64>,
     /// What it opened, which is a replay if it comes again.
     opened: Option<HashSet<Vec<u8>>>,
 }
 
 impl Opening for ToyOpening {
-    fn open<'a>(
-        &'a mut self,
-        topic: &'a DataTopic,
-        envelope: &'a [u8],
-        arrival: Arrival,
-    ) -> OpenFuture<'a> {
+    fn open<'a>(&'a mut self, envelopes: &'a [Envelope<'a>]) -> OpenFuture<'a> {
+        self.at_once.lock().unwrap().push(envelopes.len());
+        let opened = envelopes.iter().map(|of| self.open_one(of)).collect();
+        Box::pin(async move { opened })
+    }
+
+    fn changed(&mut self) -> Waiting<'_, ()> {
+        Box::pin(async move { self.news.changed().await.unwrap() })
+    }
+}
+
+impl ToyOpening {
+    fn open_one(&mut self, of: &Envelope<'_>) -> Opened {
+        let (topic, envelope) = (of.topic.as_str(), of.bytes);
         let keys = self.keys.lock().unwrap().clone();
         let mut streams = std::iter::once(self.stream.as_str()).chain(keys);
-        let opened = streams.find_map(|stream| payload(stream, topic.as_str(), envelope));
+        let opened = streams.find_map(|stream| payload(stream, topic, envelope));
         let records = opened.map(|all| {
             all.split(|byte| *byte == NEXT)
                 .map(<[u8]>::to_vec)
                 .collect()
         });
         // Another stream's lacks a key.
-        let other = format!("\n{}\n", topic.as_str());
+        let other = format!("\n{topic}\n");
         let is_sealed = envelope
             .strip_prefix(MAGIC)
             .and_then(|rest| rest.strip_prefix(b"other"))
@@ -225,14 +268,15 @@ impl Opening for ToyOpening {
             },
         };
         let records = records.filter(|_| !is_away);
-        let is_opened = records.is_some() && arrival == Arrival::Live;
-        let opened = self.opened.as_mut().filter(|_| is_opened);
-        let is_new = opened.is_none_or(|opened| opened.insert(envelope.to_vec()));
-        let records = records.filter(|_| is_new);
-        Box::pin(async move { records.ok_or(fault) })
-    }
-
-    fn changed(&mut self) -> Waiting<'_, ()> {
-        Box::pin(async move { self.news.changed().await.unwrap() })
+        if records.is_some()
+            && let Some(stream) = self.brings.lock().unwrap().take()
+        {
+            self.keys.lock().unwrap().push(stream);
+            self.tells.send_modify(|count| *count += 1);
+        }
+        let is_opened = records.is_some() && of.arrival != Arrival::Kept;
+        let seen = self.opened.as_mut().filter(|_| is_opened);
+        let is_new = seen.is_none_or(|seen| seen.insert(envelope.to_vec()));
+        records.filter(|_| is_new).ok_or(fault)
     }
 }
