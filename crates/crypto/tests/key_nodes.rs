@@ -334,7 +334,7 @@ fn the_same_randomness_makes_another_nonce_for_another_answer() {
 }
 
 #[test]
-fn segments_lie_at_six_heights_inside_the_tree() {
+fn segments_lie_at_nine_heights_inside_the_tree() {
     let of = |depth, index| {
         SegmentLabel::new(&[1; 32], &[2; 32], &[3; 16], NodeId { depth, index }).is_some()
     };
@@ -385,16 +385,36 @@ fn the_segments_of_an_interval_are_the_largest_inside_it_without_gaps() {
     assert_eq!(segments(u64::MAX, u64::MAX), []);
 }
 
+/// Which segments a year has is the same for two years that begin a largest segment apart, and does
+/// not hang on where in the smallest one a year begins or ends, but for how many of these lie in it.
+/// So these are all years that there are.
 #[test]
-fn a_year_has_fifty_segments_on_average_and_never_more_than_93() {
-    let year = 365 * 86_400_000_u64;
-    let counts = (0..1_000).map(|at| {
-        let from = 1_700_000_000_000 + at * 7_654_321_987;
-        segments(from, from + year).len()
-    });
-    let counts: Vec<usize> = counts.collect();
-    assert!(counts.iter().all(|count| *count <= 93));
-    assert!((48..=50).contains(&(counts.iter().sum::<usize>() / counts.len())));
+fn a_year_has_30_segments_on_average_and_never_more_than_43() {
+    let (smallest, largest) = (1 << 16, 1 << 32);
+    for days in [365, 366] {
+        let year = days * 86_400_000_u64;
+        let whole = year / smallest;
+        let (mut most, mut all) = (0, 0);
+        for from in (0..largest).step_by(1 << 16) {
+            for count in [whole - 1, whole] {
+                let found = segments(from, from + count * smallest).len();
+                most = most.max(found);
+                all += found;
+            }
+        }
+        let average = all / (2 * (largest / smallest) as usize);
+        assert_eq!((most, average), (43, 30));
+    }
+}
+
+/// Three of each size but the largest at either end, with as many of the largest between as leave room
+/// for that.
+#[test]
+fn no_interval_of_up_to_a_year_has_more_than_53_segments() {
+    let (smallest, largest, year) = (1 << 16, 1_u64 << 32, 366 * 86_400_000_u64);
+    let (from, until) = (smallest, 7 * largest - smallest);
+    assert!(until - from < year && until - from + largest > year);
+    assert_eq!(segments(from, until).len(), 3 * 8 + 5 + 3 * 8);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::tree::{NodeId, NodeKey, POSITION_BITS, POSITION_END};
 
 /// How high above the leaves the nodes are that are segments, ascending: from a minute to seven
 /// weeks.
-pub const SEGMENT_HEIGHTS: [u8; 6] = [16, 20, 23, 26, 29, 32];
+pub const SEGMENT_HEIGHTS: [u8; 9] = [16, 18, 20, 22, 24, 26, 28, 30, 32];
 
 /// Bytes of a sealed segment: commitment, ciphertext, tag.
 pub const SEALED_SEGMENT_LEN: usize = COMMITMENT_LEN + KEY_LEN + TAG_LEN;
