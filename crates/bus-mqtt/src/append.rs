@@ -1,26 +1,27 @@
 //! Appending to a log and trimming it, on the broker and in the mirror.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use sealcast_bus::{Arrival, Bus as _, BusError, Offset, Topic};
-use tokio::time::timeout;
 
 use crate::fault::Fault;
 use crate::home::Home;
 use crate::line::Line;
-use crate::link::{Link, PATIENCE, empty};
+use crate::link::{Link, empty};
 use crate::message::{Append, MessageId, Names, PACKED_MAX, PART_MAX, PartOf, is_live};
 use crate::packet::Publish;
-use crate::users;
+use crate::{sending, users};
 
 /// Arrivals that are looked up at once.
 const ORIGINS: u32 = 256;
 
 /// Has the broker take an append, and then puts it in the mirror, unless it has come back by then.
 pub(crate) async fn append(
-    home: &Home,
-    line: &Line,
+    home: &Arc<Home>,
+    line: &Arc<Line>,
     topic: Topic,
-    payloads: Vec<Vec<u8>>,
+    payloads: Vec<Bytes>,
 ) -> Result<Offset, BusError> {
     let packed = Append::packed_len(&payloads);
     if packed > PACKED_MAX {
@@ -36,34 +37,29 @@ pub(crate) async fn append(
         true => 0,
         false => home.mirror.next_stamp(&topic).await?,
     };
-    let payloads = payloads.into_iter().map(Bytes::from).collect();
     let append = Append { stamp, payloads };
     let id = line.next_id();
     let all = messages(&line.names, &line.link, (&topic, id), &append, 0).await;
-    let mut all = all.map_err(|fault| line.fault(fault))?;
-    let parts = parts_of(all.len());
-    let writing = is_live(&topic).then(|| home.own_back.begin(&all));
-    let published = match all.len() {
-        1 => line.link.publish(all.remove(0)).await.map(drop),
-        _ => publish_at_once(line, all).await,
-    };
-    published.map_err(|fault| line.fault(fault))?;
+    let all = all.map_err(|fault| line.fault(fault))?;
+    let is_live = is_live(&topic);
     let arrival = Arrival {
         topic,
         id: id.into(),
         stamp,
         payloads: append.payloads,
         is_own: true,
-        parts,
+        parts: parts_of(all.len()),
     };
+    if is_live {
+        return sending::leave(home, line, all, vec![arrival]).await;
+    }
+    let published = line.link.publish_all(all).await;
+    published.map_err(|fault| line.fault(fault))?;
     let offsets = match home.mirror.take_in(vec![arrival]).await {
         // The broker has it, so that it may come all the same.
         Err(BusError::Full { .. } | BusError::Busy { .. }) => return Err(line.fault(Fault::Late)),
         taken_in => taken_in?,
     };
-    if let Some(writing) = writing {
-        writing.taken_in();
-    }
     Ok(offsets.first().copied().unwrap_or_default())
 }
 
@@ -107,21 +103,6 @@ pub(crate) async fn messages(
     Ok((0..).zip(pieces).map(message).collect())
 }
 
-pub(crate) async fn publish_at_once(line: &Line, all: Vec<Publish>) -> Result<(), Fault> {
-    let publishing = async {
-        let mut flying = Vec::with_capacity(all.len());
-        for publish in all {
-            flying.push(line.link.set_out(publish).await?);
-        }
-        for flying in flying {
-            flying.landed().await?;
-        }
-        Ok(())
-    };
-    let published = timeout(PATIENCE, publishing).await;
-    published.map_err(|_| Fault::Late).flatten()
-}
-
 /// Clears what the broker has retained of items that are to go, and then removes them from the mirror.
 pub(crate) async fn trim(
     home: &Home,
@@ -141,7 +122,7 @@ pub(crate) async fn trim(
                 at = origin.behind;
                 let names = line.names.all(&topic, origin.id.into(), origin.parts);
                 let empty = names.map(|name| empty(name, true)).collect();
-                let cleared = publish_at_once(line, empty).await;
+                let cleared = line.link.publish_all(empty).await;
                 cleared.map_err(|fault| line.fault(fault))?;
             }
             if origins.is_empty() {

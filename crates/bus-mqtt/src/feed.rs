@@ -18,12 +18,14 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::dial::Dial;
 use crate::fault::Fault;
 use crate::home::{Home, text};
+use crate::line::Line;
 use crate::link::{Client, Event, Link, Receipt, draw};
 use crate::message::{
     Append, MessageId, Names, PACKED_MAX, PartOf, is_inbox, is_live, put_sent, take_sent, uncut,
 };
 use crate::packet::Publish;
 use crate::past::Desk;
+use crate::sending;
 use crate::users::data_logs;
 use asking::{Asking, Step};
 use survey::{Refused, Survey, Trace};
@@ -46,14 +48,14 @@ const FENCES_MAX: usize = 4_096;
 /// How long an answer is waited for before the question is put again.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// Between two attempts to write to the mirror.
-const MIRROR_PAUSE: Duration = Duration::from_millis(500);
+pub(crate) const MIRROR_PAUSE: Duration = Duration::from_millis(500);
 
 /// Feeds the mirror of a home whenever no other process does.
 ///
 /// `is_archive`: whether it hands out all that it has to homes that come late.
 pub(crate) async fn attend(
     home: Arc<Home>,
-    names: Names,
+    line: Arc<Line>,
     dial: Dial,
     is_archive: bool,
 ) -> Infallible {
@@ -61,7 +63,11 @@ pub(crate) async fn attend(
         if let Some(_lock) = home.lock_feed() {
             // What went wrong is met by whoever waits for the mirror.
             home.own_back.await_back(true);
-            let _fault = feed(&home, &names, dial.clone(), is_archive).await;
+            let feeding = async {
+                sending::recover(&home).await?;
+                feed(&home, &line, dial.clone(), is_archive).await
+            };
+            let _fault = feeding.await;
             home.own_back.await_back(false);
         }
         sleep(jittered(TAKE_OVER)).await;
@@ -78,7 +84,7 @@ enum FeedFault {
 
 async fn feed(
     home: &Arc<Home>,
-    names: &Names,
+    line: &Arc<Line>,
     dial: Dial,
     is_archive: bool,
 ) -> Result<Infallible, FeedFault> {
@@ -92,15 +98,15 @@ async fn feed(
     };
     // What waits here is bounded by the room that each message holds.
     let unasked = Unasked::default();
-    let on_event = {
-        let unasked = unasked.clone();
-        move |event| drop(unasked.admits(&event).then(|| events_tx.send(event)))
-    };
+    let admitting = unasked.clone();
+    let on_event = move |event| drop(admitting.admits(&event).then(|| events_tx.send(event)));
     let link = Arc::new(Link::open(dial, client, on_event).await?);
+    home.sending.set_way(&link);
     let (writer, question) = (draw()?, draw()?);
     let mut feeder = Feeder {
         home: Arc::clone(home),
-        names: names.clone(),
+        line: Arc::clone(line),
+        names: line.names.clone(),
         link,
         writer,
         followed,
@@ -154,6 +160,8 @@ async fn feed(
 
 struct Feeder {
     home: Arc<Home>,
+    /// Of a handle of this process.
+    line: Arc<Line>,
     names: Names,
     link: Arc<Link>,
     writer: u64,
@@ -466,9 +474,12 @@ impl Feeder {
             payload: put_sent(id, b""),
             is_retained: false,
         };
-        let link = Arc::clone(&self.link);
-        // Whoever gets no answer asks again.
-        self.tasks
-            .spawn(async move { drop(link.publish(answer).await) });
+        let (home, link) = (Arc::clone(&self.home), Arc::clone(&self.link));
+        self.tasks.spawn(async move {
+            // It may have been taken before the question, and does not come back.
+            home.sending.settled().await;
+            // Whoever gets no answer asks again.
+            drop(link.publish(answer).await);
+        });
     }
 }

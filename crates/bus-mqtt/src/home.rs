@@ -13,6 +13,7 @@ use crate::fault::Fault;
 use crate::link::PATIENCE;
 use crate::message::{MessageId, put_sent, take_sent};
 use crate::own::Own;
+use crate::sending::Sending;
 
 /// Bytes that are read of what the home keeps of itself at once.
 const READ_BYTES: usize = 1 << 20;
@@ -29,6 +30,7 @@ pub(crate) struct Home {
     folder: PathBuf,
     known: Mutex<Known>,
     pub(crate) own_back: Own,
+    pub(crate) sending: Sending,
 }
 
 /// Which scopes are in the mirror, as far as this handle has read of it.
@@ -75,6 +77,7 @@ impl Home {
             folder: folder.to_owned(),
             known: Mutex::default(),
             own_back: Own::default(),
+            sending: Sending::new(folder.join("sending")),
         })
     }
 

@@ -38,6 +38,7 @@ mod packet;
 mod past;
 mod prompt;
 mod put_back;
+mod sending;
 mod tail;
 mod users;
 
@@ -46,6 +47,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use sealcast_bus::{
     Bus, BusError, BusFuture, BusReport, BusSetup, Item, Limits, Listener, Offset, ServerAddress,
     ServerOptions, Tail, Topic,
@@ -107,9 +109,14 @@ impl MqttBus {
         let home = Arc::new(Home::open(folder.as_ref()).await?);
         let names = Names::new(address.name(), &home.name);
         let names = names.with_users(address.users_topics().cloned());
-        let line = Line::open(dial.clone(), names.clone(), place.clone()).await;
+        let line = Line::open(dial.clone(), names, place.clone()).await;
         let line = Arc::new(line.map_err(|fault| fault.at(&place))?);
-        let feeding = feed::attend(Arc::clone(&home), names, dial, options.serves_history);
+        let feeding = feed::attend(
+            Arc::clone(&home),
+            Arc::clone(&line),
+            dial,
+            options.serves_history,
+        );
         let feeding = tokio::spawn(async move { match feeding.await {} });
         let inner = Arc::new(Inner {
             home,
@@ -190,6 +197,7 @@ impl Bus for MqttBus {
             }
             self.follow(&topic).await?;
             let Inner { home, line, .. } = &*self.inner;
+            let payloads = payloads.into_iter().map(Bytes::from).collect();
             append::append(home, line, topic, payloads).await
         })
     }

@@ -1,23 +1,23 @@
 //! One client of the broker: a task that keeps a connection, makes it anew when it breaks, and sends
 //! again what was not acknowledged.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod groups;
+mod ids;
+mod runner;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use sealcast_bus::jittered;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::timeout;
 
-use crate::dial::{Connection, Dial, Incoming, PacketReader, Pulse, TAKEN_MIN};
+use crate::dial::{Dial, Incoming, PacketReader, Pulse};
 use crate::fault::Fault;
-use crate::packet::{
-    Packet, Publish, REFUSED, Version, Welcome, overhead, put_goodbye, put_ping, put_publish,
-    put_publish_done, put_subscribe, put_unsubscribe,
-};
+use crate::packet::{Filter, Packet, Publish, overhead};
+use runner::{Ends, Runner};
 
 /// How long a call goes on while nobody answers.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -47,6 +47,9 @@ const MESSAGE_COST: usize = 512;
 const BURST: usize = 128;
 /// Filters in one packet.
 const FILTERS_MAX: usize = 64;
+/// Messages that set out together at most, and the bytes of them beyond which no more do.
+const GROUP_MAX: usize = 256;
+const GROUP_BYTES_MAX: usize = 1 << 20;
 
 /// How a client looks to the broker.
 #[derive(Clone, Debug)]
@@ -83,7 +86,7 @@ type Permit = Option<OwnedSemaphorePermit>;
 
 /// Waits for room; there is always some for one message alone.
 async fn hold(room: &Arc<Semaphore>, bytes: usize) -> Held {
-    let count = u32::try_from(bytes + MESSAGE_COST).unwrap_or(u32::MAX);
+    let count = u32::try_from(bytes).unwrap_or(u32::MAX);
     Held(Arc::clone(room).acquire_many_owned(count).await.ok())
 }
 
@@ -112,11 +115,13 @@ impl Receipt {
 pub(crate) struct Taken {
     /// The most bytes of a packet.
     pub(crate) packet_max: usize,
+    /// Whether it brings no client what that publishes, where it is asked for that.
+    pub(crate) has_of_others: bool,
 }
 
 enum Command {
-    Publish(Publish, Done, Held),
-    Subscribe(Vec<String>, Subscribed),
+    Publish(Vec<Publish>, Done, Held),
+    Subscribe(Vec<Filter>, Subscribed),
     Unsubscribe(Vec<String>),
 }
 
@@ -148,20 +153,12 @@ impl Link {
         let (commands, waiting) = mpsc::channel(COMMANDS_WAITING_MAX);
         let (receipts, dealt_with) = mpsc::unbounded_channel();
         let (taken_tx, taken) = watch::channel(None);
-        let runner = Runner {
-            dial,
-            client,
+        let ends = Ends {
             commands: waiting,
             receipts: dealt_with,
             taken: taken_tx,
-            on_event: Box::new(on_event),
-            connections: 0,
-            next_id: 1,
-            flight: VecDeque::new(),
-            flight_bytes: 0,
-            asked: BTreeMap::new(),
-            filters: BTreeSet::new(),
         };
+        let runner = Runner::new(dial, client, ends, Box::new(on_event));
         let task = tokio::spawn(runner.run(connection));
         Ok(Self {
             commands,
@@ -179,12 +176,33 @@ impl Link {
         published.map_err(|_| Fault::Late).flatten()
     }
 
+    /// Publishes messages in their order, and returns when the broker has taken all of them.
+    pub(crate) async fn publish_all(&self, all: Vec<Publish>) -> Result<(), Fault> {
+        let publishing = async { landed(self.set_out_all(all).await?).await };
+        let published = timeout(PATIENCE, publishing).await;
+        published.map_err(|_| Fault::Late).flatten()
+    }
+
+    /// Publishes messages in their order, behind what was published before.
+    pub(crate) async fn set_out_all(&self, all: Vec<Publish>) -> Result<Vec<Flying>, Fault> {
+        let mut flying = Vec::new();
+        for group in grouped(all) {
+            flying.push(self.set_out_together(group).await?);
+        }
+        Ok(flying)
+    }
+
     /// Publishes behind what was published before, and returns what tells when the broker has taken
     /// the message.
     pub(crate) async fn set_out(&self, publish: Publish) -> Result<Flying, Fault> {
+        self.set_out_together(Vec::from([publish])).await
+    }
+
+    async fn set_out_together(&self, group: Vec<Publish>) -> Result<Flying, Fault> {
         let (done, outcome) = oneshot::channel();
-        let held = hold(&self.room, publish.payload.len()).await;
-        let command = Command::Publish(publish, done, held);
+        let bytes = group.iter().map(|of| of.payload.len() + MESSAGE_COST);
+        let held = hold(&self.room, bytes.sum()).await;
+        let command = Command::Publish(group, done, held);
         let sent = self.commands.send(command).await;
         sent.map_err(|_| Fault::Closed)?;
         Ok(Flying(outcome))
@@ -192,7 +210,8 @@ impl Link {
 
     /// As [`subscribe`](Self::subscribe), to nothing less than all of it.
     pub(crate) async fn subscribe_to_all(&self, filters: Vec<String>) -> Result<(), Fault> {
-        match self.subscribe(filters).await?.is_empty() {
+        let filters: Vec<_> = filters.into_iter().map(Filter::from).collect();
+        match self.subscribe(&filters).await?.is_empty() {
             true => Ok(()),
             false => Err(Fault::MAY_NOT),
         }
@@ -201,7 +220,7 @@ impl Link {
     /// Subscribes, and returns when the broker has done so, with what it refused; what is retained comes,
     /// also where the subscription is not new. Where the session does not last, it is done again with
     /// each new connection.
-    pub(crate) async fn subscribe(&self, filters: Vec<String>) -> Result<Vec<String>, Fault> {
+    pub(crate) async fn subscribe(&self, filters: &[Filter]) -> Result<Vec<String>, Fault> {
         let subscribing = async {
             let mut refused = Vec::new();
             for some in filters.chunks(FILTERS_MAX) {
@@ -234,23 +253,44 @@ impl Link {
         let _is_sent = self.receipts.send(receipt).is_ok();
     }
 
+    /// Whether the broker brings no client what that publishes, where it is asked for that; as far as it is known.
+    pub(crate) fn has_of_others(&self) -> bool {
+        self.taken.borrow().is_some_and(|taken| taken.has_of_others)
+    }
+
     /// The most bytes of the payload of a message on a topic.
     pub(crate) async fn payload_max(&self, topic: &str) -> Result<usize, Fault> {
+        let known = *self.taken.borrow();
+        let taken = match known {
+            Some(taken) => taken,
+            None => self.taken_at_last().await?,
+        };
+        Ok(taken.packet_max.saturating_sub(overhead(topic)))
+    }
+
+    async fn taken_at_last(&self) -> Result<Taken, Fault> {
         let mut taken = self.taken.clone();
         let known = timeout(PATIENCE, taken.wait_for(Option::is_some)).await;
         let known = known.map_err(|_| Fault::Late)?;
         let known = known.map_err(|_| Fault::Closed)?;
-        let packet_max = known.as_ref().map_or(0, |taken| taken.packet_max);
-        Ok(packet_max.saturating_sub(overhead(topic)))
+        known.ok_or(Fault::Late)
     }
 }
 
-/// A message on its way to the broker. Where this is dropped, it is not sent again.
+/// Returns when the broker has taken all.
+pub(crate) async fn landed(all: Vec<Flying>) -> Result<(), Fault> {
+    for flying in all {
+        flying.landed().await?;
+    }
+    Ok(())
+}
+
+/// Messages on their way to the broker. Where this is dropped, they are not sent again.
 #[derive(Debug)]
 pub(crate) struct Flying(oneshot::Receiver<Result<u8, Fault>>);
 
 impl Flying {
-    /// The broker's code when it has taken it.
+    /// The broker's code for the last of them when it has taken all.
     pub(crate) async fn landed(self) -> Result<u8, Fault> {
         self.0.await.map_err(|_| Fault::Closed)?
     }
@@ -259,249 +299,6 @@ impl Flying {
 impl Drop for Link {
     fn drop(&mut self) {
         self.task.abort();
-    }
-}
-
-/// A message that is on its way, or is to be again.
-struct Flight {
-    id: u16,
-    publish: Publish,
-    done: Done,
-    /// The connection over which it was sent last.
-    connection: u64,
-}
-
-struct Runner {
-    dial: Dial,
-    client: Client,
-    commands: mpsc::Receiver<Command>,
-    /// Apart, since they have their turn also while no more messages may set out.
-    receipts: mpsc::UnboundedReceiver<Receipt>,
-    taken: watch::Sender<Option<Taken>>,
-    on_event: Box<dyn FnMut(Event) + Send>,
-    /// How many connections there were.
-    connections: u64,
-    next_id: u16,
-    flight: VecDeque<Flight>,
-    flight_bytes: usize,
-    /// Who waits for subscriptions, and to what.
-    asked: BTreeMap<u16, (Vec<String>, Subscribed)>,
-    /// What is subscribed to with each connection.
-    filters: BTreeSet<String>,
-}
-
-impl Runner {
-    async fn run(mut self, mut connection: Connection) {
-        let mut pause = RECONNECT;
-        loop {
-            let begun = Instant::now();
-            let _fault = self.serve(connection).await;
-            // One that was closed at once may be closed again: another has the same client id.
-            pause = match begun.elapsed() < LASTING {
-                true => RECONNECT_MAX.min(pause * 2),
-                false => RECONNECT,
-            };
-            self.asked.clear();
-            // Nobody waits for these any more.
-            self.flight.retain(|of| !of.done.is_closed());
-            connection = loop {
-                sleep(jittered(pause)).await;
-                let dialled = self.dial.connect(&self.client.id, self.client.kept_for);
-                if let Ok(connection) = dialled.await {
-                    break connection;
-                }
-                pause = RECONNECT_MAX.min(pause * 2);
-            };
-        }
-    }
-
-    /// Uses a connection until it breaks.
-    async fn serve(&mut self, connection: Connection) -> Result<(), Fault> {
-        let Connection {
-            version,
-            welcome,
-            reader,
-            mut writer,
-        } = connection;
-        let pulse = Arc::clone(&reader.pulse);
-        let (packets_tx, mut packets) = mpsc::channel(PACKETS_WAITING_MAX);
-        // Reads on while the other side is slow to take what is written.
-        let _reading = Reading(tokio::spawn(read_all(reader, packets_tx)));
-        let mut out = BytesMut::new();
-        self.begin(version, welcome, &mut out);
-        let flight_max = FLIGHT_MAX.min(usize::from(welcome.receive_max));
-        let mut ping_at = Instant::now() + PING;
-        loop {
-            write_out(&mut writer, &mut out, &pulse).await?;
-            let has_room = self.flight.len() < flight_max && self.flight_bytes < FLIGHT_BYTES_MAX;
-            tokio::select! {
-                packet = packets.recv() => {
-                    self.take(packet.unwrap_or(Err(Fault::Closed))?, &mut out)?;
-                    for _ in 0..BURST {
-                        let Ok(packet) = packets.try_recv() else { break };
-                        self.take(packet?, &mut out)?;
-                    }
-                }
-                Some(receipt) = self.receipts.recv() => {
-                    self.acknowledge(receipt, &mut out);
-                    while let Ok(receipt) = self.receipts.try_recv() {
-                        self.acknowledge(receipt, &mut out);
-                    }
-                }
-                command = self.commands.recv(), if has_room => {
-                    let Some(command) = command else {
-                        put_goodbye(&mut out);
-                        return writer.write_all(&out).await.map_err(Fault::no_answer);
-                    };
-                    self.obey(version, command, &mut out);
-                    for _ in 0..BURST {
-                        if self.flight.len() >= flight_max || out.len() >= FLIGHT_BYTES_MAX {
-                            break;
-                        }
-                        let Ok(command) = self.commands.try_recv() else { break };
-                        self.obey(version, command, &mut out);
-                    }
-                }
-                () = sleep_until(ping_at) => {
-                    if pulse.silence() > SILENCE_MAX {
-                        return Err(Fault::Late);
-                    }
-                    put_ping(&mut out);
-                    ping_at = Instant::now() + PING;
-                }
-            }
-        }
-    }
-
-    /// Subscribes, and sends again what was not acknowledged.
-    fn begin(&mut self, version: Version, welcome: Welcome, out: &mut BytesMut) {
-        self.connections += 1;
-        let packet_max = match version {
-            Version::Three => TAKEN_MIN,
-            Version::Five => welcome.packet_max,
-        };
-        let packet_max = usize::try_from(packet_max).unwrap_or(usize::MAX);
-        self.taken.send_replace(Some(Taken { packet_max }));
-        let filters: Vec<_> = self.filters.iter().cloned().collect();
-        for some in filters.chunks(FILTERS_MAX) {
-            let id = self.draw_id();
-            put_subscribe(version, id, some, out);
-        }
-        for of in &mut self.flight {
-            // To a broker that does not know the session, it is another message.
-            let is_again = welcome.has_session && of.connection > 0;
-            put_publish(version, (of.id, is_again), &of.publish, out);
-            of.connection = self.connections;
-        }
-        self.flight_bytes = self.flight.iter().map(|of| of.publish.payload.len()).sum();
-        let has_session = welcome.has_session;
-        (self.on_event)(Event::Up { has_session });
-    }
-
-    fn obey(&mut self, version: Version, command: Command, out: &mut BytesMut) {
-        match command {
-            Command::Publish(publish, done, _held) => {
-                if done.is_closed() {
-                    return;
-                }
-                let id = self.draw_id();
-                put_publish(version, (id, false), &publish, out);
-                self.flight_bytes += publish.payload.len();
-                self.flight.push_back(Flight {
-                    id,
-                    publish,
-                    done,
-                    connection: self.connections,
-                });
-            }
-            Command::Subscribe(filters, done) => {
-                let id = self.draw_id();
-                put_subscribe(version, id, &filters, out);
-                if self.client.kept_for == 0 {
-                    self.filters.extend(filters.iter().cloned());
-                }
-                self.asked.insert(id, (filters, done));
-            }
-            Command::Unsubscribe(filters) => {
-                let id = self.draw_id();
-                put_unsubscribe(version, id, &filters, out);
-                self.filters.retain(|filter| !filters.contains(filter));
-            }
-        }
-    }
-
-    fn acknowledge(&self, receipt: Receipt, out: &mut BytesMut) {
-        // The broker sends what another connection brought over this one, too.
-        if receipt.connection == self.connections {
-            put_publish_done(receipt.id, out);
-        }
-    }
-
-    fn take(&mut self, (incoming, held): Came, out: &mut BytesMut) -> Result<(), Fault> {
-        match incoming {
-            Incoming::Packet(Packet::Publish(publish, Some(id))) => {
-                let connection = self.connections;
-                if self.client.kept_for == 0 {
-                    put_publish_done(id, out);
-                }
-                let receipt = Receipt { connection, id };
-                (self.on_event)(Event::Message {
-                    publish,
-                    receipt,
-                    held,
-                });
-            }
-            Incoming::Packet(Packet::Publish(publish, None)) => {
-                (self.on_event)(Event::Message {
-                    publish,
-                    receipt: Receipt::NONE,
-                    held,
-                });
-            }
-            Incoming::Oversized(None) => {}
-            Incoming::Oversized(Some(id)) => put_publish_done(id, out),
-            Incoming::Packet(Packet::PublishDone { id, code }) => self.land(id, code),
-            Incoming::Packet(Packet::SubscribeDone { id, codes }) => {
-                if let Some((mut filters, done)) = self.asked.remove(&id) {
-                    let mut codes = codes.iter();
-                    filters.retain(|_| codes.next().is_none_or(|code| *code >= REFUSED));
-                    // Whoever asked may have left.
-                    let _is_told = done.send(filters).is_ok();
-                }
-            }
-            Incoming::Packet(Packet::Goodbye(code)) => return Err(Fault::Goodbye(code)),
-            Incoming::Packet(
-                Packet::Pong | Packet::UnsubscribeDone | Packet::Welcome(_) | Packet::Turned(_),
-            ) => {}
-        }
-        Ok(())
-    }
-
-    /// A message has arrived.
-    fn land(&mut self, id: u16, code: u8) {
-        let Some(index) = self.flight.iter().position(|of| of.id == id) else {
-            return;
-        };
-        if let Some(landed) = self.flight.remove(index) {
-            self.flight_bytes -= landed.publish.payload.len();
-            let outcome = match code < REFUSED {
-                true => Ok(code),
-                false => Err(Fault::Refused(code)),
-            };
-            // Whoever asked may have left.
-            let _is_told = landed.done.send(outcome).is_ok();
-        }
-    }
-
-    fn draw_id(&mut self) -> u16 {
-        loop {
-            let id = self.next_id;
-            self.next_id = self.next_id.checked_add(1).unwrap_or(1);
-            let is_used = self.flight.iter().any(|of| of.id == id) || self.asked.contains_key(&id);
-            if !is_used {
-                return id;
-            }
-        }
     }
 }
 
@@ -538,7 +335,7 @@ async fn hold_message(incoming: &Incoming, room: &Arc<Semaphore>, pulse: &Pulse)
     let Incoming::Packet(Packet::Publish(publish, _)) = incoming else {
         return Held(None);
     };
-    let bytes = publish.payload.len() + publish.topic.len();
+    let bytes = publish.payload.len() + publish.topic.len() + MESSAGE_COST;
     loop {
         if let Ok(held) = timeout(PING, hold(room, bytes)).await {
             pulse.beat();
@@ -587,6 +384,24 @@ pub(crate) fn empty(topic: String, is_retained: bool) -> Publish {
         payload: Bytes::new(),
         is_retained,
     }
+}
+
+/// Messages as they set out together, in their order.
+fn grouped(all: Vec<Publish>) -> Vec<Vec<Publish>> {
+    let mut groups: Vec<Vec<Publish>> = Vec::new();
+    let mut bytes = 0;
+    for publish in all {
+        let is_full = |of: &Vec<Publish>| of.len() >= GROUP_MAX || bytes >= GROUP_BYTES_MAX;
+        if groups.last().is_none_or(is_full) {
+            groups.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += publish.payload.len();
+        if let Some(group) = groups.last_mut() {
+            group.push(publish);
+        }
+    }
+    groups
 }
 
 #[cfg(test)]

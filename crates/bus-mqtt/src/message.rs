@@ -30,8 +30,8 @@ pub(crate) struct Odd;
 
 impl Append {
     /// How many bytes it takes, with its lengths.
-    pub(crate) fn packed_len(payloads: &[Vec<u8>]) -> usize {
-        let lens = payloads.iter().map(Vec::len);
+    pub(crate) fn packed_len(payloads: &[Bytes]) -> usize {
+        let lens = payloads.iter().map(Bytes::len);
         lens.fold(4 * payloads.len(), usize::saturating_add)
     }
 

@@ -49,6 +49,29 @@ pub(crate) struct Publish {
     pub(crate) is_retained: bool,
 }
 
+/// What is subscribed to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Filter {
+    pub(crate) name: String,
+    /// Whether what the same client publishes is to come, too; with MQTT 3.1.1 it does in any case.
+    pub(crate) has_own: bool,
+}
+
+impl Filter {
+    /// One that brings all but what the same client publishes, where the version has that.
+    pub(crate) fn of_others(name: String) -> Self {
+        let has_own = false;
+        Self { name, has_own }
+    }
+}
+
+impl From<String> for Filter {
+    fn from(name: String) -> Self {
+        let has_own = true;
+        Self { name, has_own }
+    }
+}
+
 /// What a server sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Packet {
@@ -86,6 +109,8 @@ pub(crate) const OTHER_VERSION: u8 = 0x84;
 /// The same of a server of MQTT 3.1.1.
 pub(crate) const OTHER_VERSION_THREE: u8 = 0x01;
 
+/// Of a subscription: without what the same client publishes.
+const NO_LOCAL: u8 = 0x04;
 const SESSION_EXPIRY: u8 = 0x11;
 const RECEIVE_MAX: u8 = 0x21;
 const PACKET_MAX: u8 = 0x27;
@@ -344,15 +369,18 @@ pub(crate) fn put_publish_done(id: u16, bytes: &mut BytesMut) {
 }
 
 /// Subscribes with QoS 1. What is retained is sent, also where the subscription is not new.
-pub(crate) fn put_subscribe(version: Version, id: u16, filters: &[String], bytes: &mut BytesMut) {
+pub(crate) fn put_subscribe(version: Version, id: u16, filters: &[Filter], bytes: &mut BytesMut) {
     put(bytes, 0x82, |body| {
         body.put_u16(id);
         if version == Version::Five {
             body.put_u8(0);
         }
         for filter in filters {
-            put_text(body, filter);
-            body.put_u8(0x01);
+            put_text(body, &filter.name);
+            body.put_u8(match version {
+                Version::Five if !filter.has_own => 0x01 | NO_LOCAL,
+                Version::Five | Version::Three => 0x01,
+            });
         }
     });
 }
@@ -471,14 +499,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_retained_is_asked_for_with_each_subscription() {
-        let filters = ["a/+".to_owned()];
-        let mut bytes = BytesMut::new();
-        put_subscribe(Version::Five, 7, &filters, &mut bytes);
-        assert_eq!(&bytes[..], b"\x82\x09\x00\x07\x00\x00\x03a/+\x01");
-        bytes.clear();
-        put_subscribe(Version::Three, 7, &filters, &mut bytes);
-        assert_eq!(&bytes[..], b"\x82\x08\x00\x07\x00\x03a/+\x01");
+    fn what_is_retained_is_asked_for_with_each_subscription_and_what_is_ones_own_may_be_left_out() {
+        let filter = || "a/+".to_owned();
+        for (filter, options) in [(filter().into(), 0x01), (Filter::of_others(filter()), 0x05)] {
+            let filters = [filter];
+            let mut bytes = BytesMut::new();
+            put_subscribe(Version::Five, 7, &filters, &mut bytes);
+            let five = [&b"\x82\x09\x00\x07\x00\x00\x03a/+"[..], &[options]].concat();
+            assert_eq!(&bytes[..], five);
+            bytes.clear();
+            put_subscribe(Version::Three, 7, &filters, &mut bytes);
+            assert_eq!(&bytes[..], b"\x82\x08\x00\x07\x00\x03a/+\x01");
+        }
     }
 
     #[test]

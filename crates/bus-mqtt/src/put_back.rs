@@ -38,11 +38,19 @@ impl Shown {
     }
 }
 
+/// The connections over which it is published: what is retained not over the one that feeds, to which a broker may
+/// not show what came over it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Links<'a> {
+    pub(crate) feeding: &'a Link,
+    pub(crate) line: &'a Link,
+}
+
 /// Publishes what the broker has not shown of what this home wrote to logs that are retained, and again
 /// what it wrote lately to others; `since`: not before that, in milliseconds since the Unix epoch.
 pub(crate) async fn put_back(
     home: &Home,
-    (names, link): (&Names, &Link),
+    (names, links): (&Names, Links<'_>),
     scopes: &BTreeSet<String>,
     shown: &Shown,
     since: u64,
@@ -51,7 +59,7 @@ pub(crate) async fn put_back(
     for scope in scopes {
         for topic in home.mirror.topics(topics_start(scope)).await? {
             if crate::message::scope(&topic) == *scope {
-                put_back_topic(home, (names, link), &topic, shown, since).await?;
+                put_back_topic(home, (names, links), &topic, shown, since).await?;
             }
         }
     }
@@ -69,12 +77,16 @@ pub(crate) enum PutBackFault {
 
 async fn put_back_topic(
     home: &Home,
-    (names, link): (&Names, &Link),
+    (names, links): (&Names, Links<'_>),
     topic: &Topic,
     shown: &Shown,
     since: u64,
 ) -> Result<(), PutBackFault> {
     let is_live = is_live(topic);
+    let link = match is_live {
+        true => links.feeding,
+        false => links.line,
+    };
     let mut at = Offset(0);
     if is_live {
         let end = home.mirror.bus().end(topic).await?;

@@ -1,14 +1,16 @@
 //! Messages of streams on topics that the broker's users have for them: spec/bus-mqtt.md, section 11.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use sealcast_bus::{Arrival, ArrivalId, BusError, Offset, Topic, TopicItem};
 
-use crate::append::{messages, parts_of, publish_at_once};
-use crate::fault::Fault;
+use crate::append::{messages, parts_of};
 use crate::home::Home;
 use crate::line::Line;
 use crate::message::{Append, Names, PART_MAX, has_live};
 use crate::packet::Publish;
+use crate::sending;
 
 /// FNV-1a, 128 bits.
 const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
@@ -34,17 +36,20 @@ impl Names {
         users.is_some_and(|users| users.has(topic))
     }
 
-    /// The message in which an item travels on the users' topic that it says; nothing where it goes
-    /// below the prefix.
-    fn users_message(&self, item: &[u8]) -> Option<Publish> {
-        let TopicItem { topic, payload } = TopicItem::parse(item)?;
-        if payload.is_empty() || payload.len() > PART_MAX || !self.is_users(topic) {
-            return None;
-        }
+    /// What of an item travels on the users' topic that it says; nothing where it goes below the prefix.
+    fn users_part<'a>(&self, item: &'a [u8]) -> Option<TopicItem<'a>> {
+        let part = TopicItem::parse(item)?;
+        let fits = (1..=PART_MAX).contains(&part.payload.len());
+        (fits && self.is_users(part.topic)).then_some(part)
+    }
+
+    /// The message in which an item travels on the users' topic that it says.
+    fn users_message(&self, item: &Bytes) -> Option<Publish> {
+        let TopicItem { topic, payload } = self.users_part(item)?;
         let users = self.users.as_ref();
         Some(Publish {
             topic: topic.to_owned(),
-            payload: payload.to_vec().into(),
+            payload: item.slice_ref(payload),
             is_retained: users.is_some_and(|users| users.retains(topic)),
         })
     }
@@ -63,9 +68,9 @@ impl Names {
 }
 
 /// Whether any of the payloads travels on a topic of the users.
-pub(crate) fn has_any(names: &Names, payloads: &[Vec<u8>]) -> bool {
+pub(crate) fn has_any(names: &Names, payloads: &[Bytes]) -> bool {
     let mut payloads = payloads.iter();
-    names.users.is_some() && payloads.any(|item| names.users_message(item).is_some())
+    names.users.is_some() && payloads.any(|item| names.users_part(item).is_some())
 }
 
 /// The data logs of the streams that are followed.
@@ -78,13 +83,13 @@ pub(crate) fn data_logs<'a>(
 
 /// As [`append`](crate::append::append), each payload in a message of its own.
 pub(crate) async fn append(
-    home: &Home,
-    line: &Line,
+    home: &Arc<Home>,
+    line: &Arc<Line>,
     topic: Topic,
-    payloads: Vec<Vec<u8>>,
+    payloads: Vec<Bytes>,
 ) -> Result<Offset, BusError> {
     let (mut all, mut arrivals) = (Vec::new(), Vec::new());
-    for payload in payloads.into_iter().map(Bytes::from) {
+    for payload in payloads {
         let mut publish = line.names.users_message(&payload);
         if let Some(of) = &publish {
             let room = line.link.payload_max(&of.topic).await;
@@ -119,16 +124,7 @@ pub(crate) async fn append(
             parts,
         });
     }
-    let writing = home.own_back.begin(&all);
-    let published = publish_at_once(line, all).await;
-    published.map_err(|fault| line.fault(fault))?;
-    let offsets = match home.mirror.take_in(arrivals).await {
-        // The broker has it, so that it may come all the same.
-        Err(BusError::Full { .. } | BusError::Busy { .. }) => return Err(line.fault(Fault::Late)),
-        taken_in => taken_in?,
-    };
-    writing.taken_in();
-    Ok(offsets.first().copied().unwrap_or_default())
+    sending::leave(home, line, all, arrivals).await
 }
 
 #[cfg(test)]
@@ -143,8 +139,8 @@ mod tests {
         Names::new("p", "h").with_users(users)
     }
 
-    fn item(topic: &str, payload: &[u8]) -> Vec<u8> {
-        TopicItem { topic, payload }.encode().unwrap()
+    fn item(topic: &str, payload: &[u8]) -> Bytes {
+        TopicItem { topic, payload }.encode().unwrap().into()
     }
 
     /// The worked example of the specification, and the test vectors of FNV-1a for no bytes and `a`.
@@ -165,13 +161,13 @@ mod tests {
         );
         assert!(found.is_retained);
         let back = names.users_item(&found);
-        assert_eq!(back, Some(item("plant/7/state", b"x")));
+        assert_eq!(back.map(Bytes::from), Some(item("plant/7/state", b"x")));
         let live = names.users_message(&item("plant/7/t", b"x")).unwrap();
         assert!(!live.is_retained);
         for below in ["p", "p/log/s/1f/keys", "$SYS/x", "other/t"] {
             assert_eq!(names.users_message(&item(below, b"x")), None, "{below}");
         }
-        assert_eq!(names.users_message(b"x"), None);
+        assert_eq!(names.users_message(&Bytes::from_static(b"x")), None);
         assert_eq!(names.users_message(&item("plant", b"")), None);
         let large = vec![0; PART_MAX + 1];
         assert_eq!(names.users_message(&item("plant", &large)), None);

@@ -1,6 +1,7 @@
 //! The bus in a folder: one SQLite database that several processes use at once.
 
 mod check;
+mod far;
 mod fault;
 mod listen;
 mod mirror;
@@ -23,9 +24,11 @@ use crate::{Bus, BusError, BusFuture, Item, Limits, Listener, Offset, Tail, Topi
 use fault::Fault;
 pub use mirror::{Arrival, ArrivalId, ArrivalPart, Mirror, Origin};
 
+use far::{Far, FarWriter};
 use listen::FileListener;
 use place::Place;
 use scan::Readers;
+use schema::Format;
 use tail::FileTail;
 use watch::Watch;
 use write::{Action, Change, Writer};
@@ -64,22 +67,30 @@ impl FileBus {
     /// others keep it locked for 10 s.
     pub async fn open(folder: impl AsRef<Path>) -> Result<Self, BusError> {
         let folder = folder.as_ref().to_owned();
-        scan::run_blocking(move || Self::open_blocking(&folder)).await
+        scan::run_blocking(move || Self::open_as(&folder, Format::BUS)).await
     }
 
-    fn open_blocking(folder: &Path) -> Result<Self, BusError> {
-        let (place, connection) = Place::open(folder)?;
+    fn open_as(folder: &Path, format: Format) -> Result<Self, BusError> {
+        let (place, connection) = Place::open(folder, format)?;
+        let is_mirror = format == Format::MIRROR;
+        let far = is_mirror.then(|| (Far::new(place.folder()), FarWriter::new(place.folder())));
+        let (far, far_writer) = far.unzip();
         let place = Arc::new(place);
         let watch = Arc::new(Watch::new(Arc::clone(&place)));
         let (changes, queue) = mpsc::channel(CHANGES_WAITING_MAX);
-        let writer = Writer::new(Arc::clone(&place), connection, Arc::clone(&watch));
+        let writer = Writer::new(
+            Arc::clone(&place),
+            connection,
+            far_writer,
+            Arc::clone(&watch),
+        );
         thread::Builder::new()
             .name("bus-write".into())
             .spawn(move || writer.run(queue))
             .map_err(|error| BusError::Backend(Box::new(error)))?;
         Ok(Self {
             changes,
-            readers: Arc::new(Readers::new(place)),
+            readers: Arc::new(Readers::new(place, far)),
             watch,
         })
     }
@@ -95,7 +106,8 @@ impl FileBus {
         let stopped = || BusError::Backend(Box::new(Fault::WriterStopped));
         let sent = self.changes.send(vec![change]).await;
         sent.map_err(|_| stopped())?;
-        outcome.await.map_err(|_| stopped())?
+        let made = outcome.await.map_err(|_| stopped())??;
+        Ok(made.first().copied())
     }
 }
 
@@ -142,8 +154,11 @@ impl Bus for FileBus {
     fn read(&self, topic: &Topic, from: Offset, bytes_max: usize) -> BusFuture<'_, Vec<Item>> {
         let topic = topic.clone();
         Box::pin(async move {
+            let readers = Arc::clone(&self.readers);
             self.readers
-                .run(move |connection| scan::items(connection, &topic, from, bytes_max))
+                .run(move |connection| {
+                    scan::items(connection, readers.far(), &topic, from, bytes_max)
+                })
                 .await
         })
     }

@@ -13,9 +13,9 @@ use super::{ASK_AGAIN, FeedFault, Feeder};
 use crate::home::Mark;
 use crate::link::empty;
 use crate::message::{MessageId, has_live, is_live, put_sent};
-use crate::packet::Publish;
+use crate::packet::{Filter, Publish};
 use crate::past;
-use crate::put_back::{PutBackFault, Shown, put_back};
+use crate::put_back::{Links, PutBackFault, Shown, put_back};
 
 /// How long after a survey a process that begins to feed takes it that others have nothing that the
 /// broker lost meanwhile.
@@ -182,12 +182,19 @@ impl Feeder {
     ) -> impl Future<Output = ()> + Send + use<> {
         let names = self.names.clone();
         let own = [names.fence(), names.past(), names.mark()];
-        let mut filters: Vec<_> = scopes.iter().map(|of| names.scope(of)).collect();
-        filters.extend(self.question_filters(&scopes));
+        // What this process publishes over this connection it puts in the mirror itself.
+        let mut filters: Vec<_> = scopes
+            .iter()
+            .map(|of| match has_live(of) {
+                true => Filter::of_others(names.scope(of)),
+                false => names.scope(of).into(),
+            })
+            .collect();
         if scopes.iter().any(|scope| has_live(scope)) {
-            filters.extend(names.users_filter());
+            filters.extend(names.users_filter().map(Filter::of_others));
         }
-        filters.extend(own.iter().cloned());
+        let others = self.question_filters(&scopes).into_iter();
+        filters.extend(others.chain(own.iter().cloned()).map(Filter::from));
         let id = MessageId {
             writer: self.writer,
             number,
@@ -202,7 +209,7 @@ impl Feeder {
             // Where the connection breaks, the next one begins anew. Without its own topics a home can do
             // nothing.
             let without = loop {
-                match link.subscribe(filters.clone()).await {
+                match link.subscribe(&filters).await {
                     Ok(without) if !own.iter().any(|of| without.contains(of)) => break without,
                     Ok(_) | Err(_) => sleep(ASK_AGAIN).await,
                 }
@@ -319,6 +326,7 @@ impl Feeder {
     fn put_back(&mut self, survey: Survey, since: u64) {
         let (home, names) = (Arc::clone(&self.home), self.names.clone());
         let (link, steps) = (Arc::clone(&self.link), self.steps.clone());
+        let line = Arc::clone(&self.line);
         let time_ms = past::now_ms();
         let id = MessageId {
             writer: self.writer,
@@ -326,7 +334,11 @@ impl Feeder {
         };
         let putting = async move {
             let Survey { scopes, shown, .. } = survey;
-            put_back(&home, (&names, &link), &scopes, &shown, since).await?;
+            let links = Links {
+                feeding: &link,
+                line: &line.link,
+            };
+            put_back(&home, (&names, links), &scopes, &shown, since).await?;
             if !survey.is_whole {
                 return Ok(());
             }

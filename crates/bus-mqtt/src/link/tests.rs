@@ -5,9 +5,10 @@ use std::future::Future;
 use sealcast_bus::{BusUrl, ServerOptions};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
 
 use super::*;
-use crate::packet::split_head;
+use crate::packet::{Version, put_publish, split_head};
 
 /// How long something may take before it counts as hung.
 const HUNG_AFTER: Duration = Duration::from_secs(120);

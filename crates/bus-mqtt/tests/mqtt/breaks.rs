@@ -204,6 +204,9 @@ async fn a_broker_that_knows_no_mqtt_5_is_spoken_to_in_3_1_1() {
         for half in 0..2 {
             let bus = open_at(&format!("mqtt://127.0.0.1:{port}/x"), folder.path()).await;
             put(&bus, &log, format!("{count} {half}")).await;
+            put(&bus, &topic("s/1f/data"), half).await;
+            let data = all(&bus, &topic("s/1f/data")).await;
+            assert_eq!(data, ["0", "1"][..=half]);
             let mut listener = bus.listen(vec![topic("ask")]).await.unwrap();
             bus.send(&topic("ask"), b"who?".to_vec()).await.unwrap();
             assert_eq!(listener.next().await.unwrap().1, b"who?");

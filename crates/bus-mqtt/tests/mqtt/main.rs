@@ -5,6 +5,7 @@ mod breaks;
 mod check;
 mod conformance;
 mod homes;
+mod own;
 mod past;
 mod processes;
 mod rig;

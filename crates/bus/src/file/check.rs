@@ -7,6 +7,7 @@ use std::time::Instant;
 use rusqlite::Connection;
 
 use super::fault::Fault;
+use super::schema::Format;
 use super::{BATCH_MAX, FileBus, PAYLOAD_MAX, place, scan, schema};
 use crate::{Aspect, BusError, BusReport, BusSetup, Standing, Topic};
 
@@ -56,7 +57,7 @@ fn check(folder: &Path) -> Result<BusReport, BusError> {
     let folder = absolute.as_deref().unwrap_or(folder);
     let path = folder.join(schema::FILE_NAME);
     let looked = look(folder, &path);
-    let mut report = looked.map_err(|fault| place::tell(&path, fault))?;
+    let mut report = looked.map_err(|fault| place::tell(&path, fault, Format::BUS))?;
     report.state(
         Aspect::Server,
         format!("none: SQLite {} in this program", rusqlite::version()),
@@ -124,8 +125,8 @@ fn examine((connection, format): (Connection, u32)) -> Result<BusReport, Fault> 
             _ => "unknown: there is no write-ahead log",
         },
     );
-    if format < schema::VERSION {
-        let newest = schema::VERSION;
+    if format < Format::BUS.version() {
+        let newest = Format::BUS.version();
         let says = format!("it has format {format}; whoever uses it next makes it format {newest}");
         report.warn(says, [""; 0]);
     }

@@ -20,6 +20,8 @@ pub(super) enum Fault {
     NotDense { found: u64, expected: u64 },
     #[error("a number is out of its range")]
     OutOfRange,
+    #[error("a file beside the database is cut short")]
+    Short,
     #[error("the database was moved or removed while in use")]
     Moved,
     #[error("the bus may be read but not written to")]
@@ -62,7 +64,7 @@ impl Fault {
             Self::Sqlite(error) => sqlite_kind(error),
             Self::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => Kind::Full,
             Self::Io(_) | Self::Moved | Self::ReadOnly | Self::NoLog => Kind::Unreachable,
-            Self::Foreign | Self::NotDense { .. } | Self::OutOfRange => Kind::Damaged,
+            Self::Foreign | Self::NotDense { .. } | Self::OutOfRange | Self::Short => Kind::Damaged,
             Self::Exhausted => Kind::Full,
             Self::TooNew { .. } | Self::WriterStopped => Kind::Backend,
         }

@@ -8,13 +8,13 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::oneshot;
 
+use super::far::{FAR_MIN, FarPlace, FarWriter};
 use super::fault::Fault;
+use super::schema::Format;
 use super::write::{self, Action, Change};
 use super::{FileBus, scan, schema};
 use crate::{Bus as _, BusError, Offset, Topic};
 
-/// The tables that a mirror has besides those of a file bus; `spec/bus-mqtt.md`, section 8.
-const TABLES: &str = include_str!("../../migrations/mirror.sql");
 /// Parts that are kept, of all messages together; of more, the oldest are dropped.
 const PARTS_MAX: i64 = 4_096;
 /// The bytes of them beyond which the oldest are dropped, too.
@@ -97,10 +97,14 @@ impl Mirror {
     ///
     /// As [`FileBus::open`].
     pub async fn open(folder: impl AsRef<Path>) -> Result<Self, BusError> {
-        let bus = FileBus::open(folder).await?;
-        let mirror = Self { bus };
-        let create = |connection: &mut Connection| Ok(connection.execute_batch(TABLES)?);
-        mirror.bus.readers.run(create).await?;
+        let folder = folder.as_ref().to_owned();
+        let opening = scan::run_blocking(move || FileBus::open_as(&folder, Format::MIRROR));
+        let mirror = Self {
+            bus: opening.await?,
+        };
+        let folder = mirror.bus.readers.folder().to_owned();
+        let sweep = move |connection: &mut Connection| FarWriter::new(&folder).sweep(connection);
+        mirror.bus.readers.run(sweep).await?;
         Ok(mirror)
     }
 
@@ -112,36 +116,27 @@ impl Mirror {
     /// Takes in arrivals in their order, and returns where the first item of each lies. One that is
     /// there already, with the same payloads, is not taken in again.
     ///
-    /// All that is not refused is on the disk when this returns.
+    /// All of it is on the disk when this returns.
     ///
     /// # Errors
     ///
-    /// As [`append`](crate::Bus::append). Some of the arrivals may have been taken in then; they may
-    /// come again.
+    /// As [`append`](crate::Bus::append). None of the arrivals was taken in then; they may come again.
     pub async fn take_in(&self, arrivals: Vec<Arrival>) -> Result<Vec<Offset>, BusError> {
-        if arrivals.is_empty() {
+        let Some(first) = arrivals.first() else {
             return Ok(Vec::new());
-        }
-        let mut outcomes = Vec::with_capacity(arrivals.len());
-        let mut changes = Vec::with_capacity(arrivals.len());
-        for arrival in arrivals {
+        };
+        for arrival in &arrivals {
             self.bus.limits().check(&arrival.payloads)?;
-            let (done, outcome) = oneshot::channel();
-            changes.push(Change {
-                topic: arrival.topic.clone(),
-                action: Action::TakeIn(arrival),
-                done,
-            });
-            outcomes.push(outcome);
         }
-        let sent = self.bus.changes.send(changes).await;
+        let (done, outcome) = oneshot::channel();
+        let change = Change {
+            topic: first.topic.clone(),
+            action: Action::TakeIn(arrivals),
+            done,
+        };
+        let sent = self.bus.changes.send(vec![change]).await;
         sent.map_err(|_| stopped())?;
-        let mut offsets = Vec::with_capacity(outcomes.len());
-        for outcome in outcomes {
-            let offset = outcome.await.map_err(|_| stopped())??;
-            offsets.push(offset.unwrap_or_default());
-        }
-        Ok(offsets)
+        outcome.await.map_err(|_| stopped())?
     }
 
     /// Keeps a part, in the place of one with its number that came before: whoever guesses what a whole
@@ -223,27 +218,94 @@ fn stopped() -> BusError {
     BusError::Backend(Box::new(Fault::WriterStopped))
 }
 
-/// Appends what arrived, unless it is there.
-pub(super) fn take_in(connection: &Connection, arrival: &Arrival) -> Result<Offset, Fault> {
-    if let Some(first) = find(connection, arrival)? {
-        return Ok(first);
-    }
-    let inserted = write::insert(connection, &arrival.topic, &arrival.payloads)?;
-    let (row, first) = (inserted.row, inserted.first);
-    let behind = first.0.saturating_add(arrival.payloads.len() as u64);
+/// Appends what arrived, but what is there; returns where the first item of each lies.
+pub(super) fn take_in(
+    connection: &Connection,
+    mut far: Option<&mut FarWriter>,
+    arrivals: &[Arrival],
+) -> Result<Vec<Offset>, Fault> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = i64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(i64::MAX);
+    let mut firsts = Vec::with_capacity(arrivals.len());
+    for of_topic in arrivals.chunk_by(|one, next| one.topic == next.topic) {
+        let Some(arrival) = of_topic.first() else {
+            continue;
+        };
+        let mut end = End::of(connection, &arrival.topic)?;
+        for arrival in of_topic {
+            let there = find(connection, end.row, arrival)?;
+            firsts.push(match there {
+                Some(first) => first,
+                None => put(connection, far.as_deref_mut(), (&mut end, now), arrival)?,
+            });
+        }
+        end.note(connection)?;
+    }
+    Ok(firsts)
+}
+
+/// Where a topic ends.
+struct End {
+    row: i64,
+    next: Offset,
+    /// As it is noted.
+    noted: Offset,
+}
+
+impl End {
+    fn of(connection: &Connection, topic: &Topic) -> Result<Self, Fault> {
+        let (row, next) = match scan::topic_row(connection, topic)? {
+            Some(found) => found,
+            None => {
+                connection
+                    .prepare_cached("INSERT INTO topic (name, next_offset) VALUES (?1, 0)")?
+                    .execute([topic.as_ref()])?;
+                (connection.last_insert_rowid(), Offset(0))
+            }
+        };
+        let noted = next;
+        Ok(Self { row, next, noted })
+    }
+
+    fn note(&self, connection: &Connection) -> Result<(), Fault> {
+        if self.next != self.noted {
+            connection
+                .prepare_cached("UPDATE topic SET next_offset = ?2 WHERE id = ?1")?
+                .execute((self.row, signed(self.next.0)?))?;
+        }
+        Ok(())
+    }
+}
+
+/// Puts what arrived at the end of its topic.
+fn put(
+    connection: &Connection,
+    mut far: Option<&mut FarWriter>,
+    (end, now): (&mut End, i64),
+    arrival: &Arrival,
+) -> Result<Offset, Fault> {
+    let first = end.next;
+    for payload in &arrival.payloads {
+        let key = schema::item_key(end.row, end.next.0).ok_or(Fault::Exhausted)?;
+        match &mut far {
+            Some(far) if payload.len() >= FAR_MIN => {
+                put_place(connection, key, far.put(payload)?)?;
+            }
+            Some(_) | None => write::insert_item(connection, key, payload)?,
+        }
+        end.next = Offset(end.next.0.saturating_add(1));
+    }
     let salt = RandomState::new().hash_one(first.0).cast_signed();
     connection
         .prepare_cached(
-            "INSERT INTO arrival (topic, id, first, behind, stamp, own, time, parts, salt, digest) \
+            "INSERT INTO arrival (key, topic, id, count, stamp, own, time, parts, salt, digest) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?
         .execute((
-            row,
+            key(end.row, first)?,
+            end.row,
             arrival.id,
-            signed(first.0)?,
-            signed(behind)?,
+            signed(arrival.payloads.len() as u64)?,
             arrival.stamp.cast_signed(),
             arrival.is_own,
             now,
@@ -254,28 +316,33 @@ pub(super) fn take_in(connection: &Connection, arrival: &Arrival) -> Result<Offs
     Ok(first)
 }
 
+fn put_place(connection: &Connection, key: i64, place: FarPlace) -> Result<(), Fault> {
+    connection
+        .prepare_cached("INSERT INTO far (key, file, place, length) VALUES (?1, ?2, ?3, ?4)")?
+        .execute((key, place.file, signed(place.at)?, signed(place.length)?))?;
+    Ok(())
+}
+
 /// Where what arrived lies already, or lay before it was trimmed; notes how it came this time.
-fn find(connection: &Connection, arrival: &Arrival) -> Result<Option<Offset>, Fault> {
+fn find(connection: &Connection, row: i64, arrival: &Arrival) -> Result<Option<Offset>, Fault> {
     let mut known = connection.prepare_cached(
-        "SELECT first, behind, salt, digest, topic FROM arrival \
-         WHERE topic = (SELECT id FROM topic WHERE name = ?1) AND id = ?2",
+        "SELECT key, count, salt, digest FROM arrival WHERE id = ?2 AND topic = ?1 ORDER BY key",
     )?;
-    let mut places = known.query((arrival.topic.as_ref(), arrival.id))?;
+    let mut places = known.query((row, arrival.id))?;
     while let Some(place) = places.next()? {
-        let (first, behind): (i64, i64) = (place.get(0)?, place.get(1)?);
-        let count = unsigned(behind)?.saturating_sub(unsigned(first)?);
+        let (key, count): (i64, i64) = (place.get(0)?, place.get(1)?);
+        let count = unsigned(count)?;
         let (salt, kept): (i64, i64) = (place.get(2)?, place.get(3)?);
         if count != arrival.payloads.len() as u64 || digest(salt, &arrival.payloads) != kept {
             continue;
         }
-        let row: i64 = place.get(4)?;
         connection
             .prepare_cached(
-                "UPDATE arrival SET own = max(own, ?4), parts = ?5 \
-                 WHERE topic = ?1 AND id = ?2 AND first = ?3 AND (own < ?4 OR parts <> ?5)",
+                "UPDATE arrival SET own = max(own, ?2), parts = ?3 \
+                 WHERE key = ?1 AND (own < ?2 OR parts <> ?3)",
             )?
-            .execute((row, arrival.id, first, arrival.is_own, arrival.parts))?;
-        return Ok(Some(Offset(unsigned(first)?)));
+            .execute((key, arrival.is_own, arrival.parts))?;
+        return Ok(Some(Offset(schema::key_offset(key))));
     }
     Ok(None)
 }
@@ -310,7 +377,7 @@ fn modulo(number: u128) -> u64 {
 
 pub(super) fn keep_part(connection: &Connection, part: &ArrivalPart) -> Result<(), Fault> {
     if let Some((row, _)) = scan::topic_row(connection, &part.topic)? {
-        let own = "SELECT 1 FROM arrival WHERE topic = ?1 AND id = ?2 AND own";
+        let own = "SELECT 1 FROM arrival WHERE id = ?2 AND topic = ?1 AND own";
         if connection.prepare_cached(own)?.exists((row, part.id))? {
             return Ok(());
         }
@@ -353,7 +420,7 @@ pub(super) fn drop_parts(
 pub(super) fn disown(connection: &Connection, topic: &Topic, id: &ArrivalId) -> Result<(), Fault> {
     if let Some((row, _)) = scan::topic_row(connection, topic)? {
         connection
-            .prepare_cached("UPDATE arrival SET own = 0 WHERE topic = ?1 AND id = ?2")?
+            .prepare_cached("UPDATE arrival SET own = 0 WHERE id = ?2 AND topic = ?1")?
             .execute((row, id))?;
     }
     Ok(())
@@ -396,29 +463,30 @@ fn origins(
     let Some((row, _)) = row else {
         return Ok(Vec::new());
     };
+    let from = key(row, from)?;
+    let (start, end) = (key(row, Offset(0))?, key(row, Offset(schema::OFFSET_MAX))?);
     // The one that holds the item at `from` may begin before it.
     let before: Option<(i64, i64)> = connection
         .prepare_cached(
-            "SELECT first, behind FROM arrival WHERE topic = ?1 AND first <= ?2 \
-             ORDER BY first DESC LIMIT 1",
+            "SELECT key, count FROM arrival WHERE key BETWEEN ?1 AND ?2 ORDER BY key DESC LIMIT 1",
         )?
-        .query_row((row, signed(from.0)?), |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_row((start, from), |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
-    let from = signed(from.0)?;
-    let holding = before.filter(|(_, behind)| *behind > from);
-    let start = holding.map_or(from, |(first, _)| first);
+    let holding = before.filter(|(key, count)| key.saturating_add(*count) > from);
+    let start = holding.map_or(from, |(key, _)| key);
     let mut statement = connection.prepare_cached(
-        "SELECT id, stamp, first, behind, own, time, parts FROM arrival \
-         WHERE topic = ?1 AND first >= ?2 ORDER BY first LIMIT ?3",
+        "SELECT id, stamp, key, count, own, time, parts FROM arrival \
+         WHERE key BETWEEN ?1 AND ?2 ORDER BY key LIMIT ?3",
     )?;
-    let mut rows = statement.query((row, start, count_max))?;
+    let mut rows = statement.query((start, end, count_max))?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
+        let first = schema::key_offset(row.get(2)?);
         found.push(Origin {
             id: row.get(0)?,
             stamp: row.get::<_, i64>(1)?.cast_unsigned(),
-            first: Offset(unsigned(row.get(2)?)?),
-            behind: Offset(unsigned(row.get(3)?)?),
+            first: Offset(first),
+            behind: Offset(first.saturating_add(unsigned(row.get(3)?)?)),
             is_own: row.get(4)?,
             time_ms: unsigned(row.get(5)?)?,
             parts: row.get(6)?,
@@ -450,6 +518,10 @@ fn topics(connection: &Connection, start: &str) -> Result<Vec<Topic>, Fault> {
     let names = statement.query_map([start], |row| row.get::<_, String>(0))?;
     let topics = names.map(|name| Topic::new(&name?).map_err(|_| Fault::OutOfRange));
     topics.collect()
+}
+
+fn key(row: i64, offset: Offset) -> Result<i64, Fault> {
+    schema::item_key(row, offset.0).ok_or(Fault::OutOfRange)
 }
 
 fn signed(offset: u64) -> Result<i64, Fault> {
@@ -668,5 +740,155 @@ mod tests {
         }
         mirror.drop_parts(&topic(), [9; 16]).await.unwrap();
         assert_eq!(mirror.keep_part(part(1, 3, b"bb")).await.unwrap(), None);
+    }
+
+    /// Payloads of which the long ones lie in files.
+    fn long(id: u8, lens: &[usize]) -> Arrival {
+        Arrival {
+            payloads: lens.iter().map(|len| vec![id; *len].into()).collect(),
+            ..arrival(id, &[])
+        }
+    }
+
+    async fn lens(mirror: &Mirror, from: u64) -> Vec<(u8, usize)> {
+        let items = mirror.bus().read(&topic(), Offset(from), 1 << 30).await;
+        let told = |item: crate::Item| (item.payload[0], item.payload.len());
+        items.unwrap().into_iter().map(told).collect()
+    }
+
+    fn far_files(folder: &Path) -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(folder.join("far")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+
+    #[tokio::test]
+    async fn long_payloads_lie_in_files_and_are_read_among_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = Mirror::open(folder.path()).await.unwrap();
+        let two = Mirror::open(folder.path()).await.unwrap();
+        let all = vec![
+            long(1, &[FAR_MIN, 1, 70_000]),
+            long(2, &[FAR_MIN - 1, FAR_MIN]),
+        ];
+        for mirror in [&one, &two] {
+            let offsets = mirror.take_in(all.clone()).await.unwrap();
+            assert_eq!(offsets, [Offset(0), Offset(3)]);
+        }
+        two.take_in(vec![long(3, &[100_000])]).await.unwrap();
+        let expected = [
+            (1, FAR_MIN),
+            (1, 1),
+            (1, 70_000),
+            (2, FAR_MIN - 1),
+            (2, FAR_MIN),
+            (3, 100_000),
+        ];
+        for mirror in [&one, &two] {
+            assert_eq!(lens(mirror, 0).await, expected);
+            assert_eq!(lens(mirror, 2).await, expected[2..]);
+        }
+        let sizes = far_files(folder.path())
+            .into_iter()
+            .map(|path| path.metadata().unwrap().len());
+        let mut sizes: Vec<_> = sizes.collect();
+        sizes.sort_unstable();
+        // What was there already was not written again.
+        assert_eq!(sizes, [100_000, 2 * FAR_MIN as u64 + 70_000]);
+        // One that has as many bytes as were asked for is the last.
+        let items = one
+            .bus()
+            .read(&topic(), Offset(0), FAR_MIN + 1)
+            .await
+            .unwrap();
+        assert_eq!(items.len(), 2);
+        let mut tail = one.bus().tail(vec![(topic(), Offset(5))]);
+        assert_eq!(tail.next().await.unwrap().1[0].payload, vec![3; 100_000]);
+    }
+
+    #[tokio::test]
+    async fn a_file_goes_when_all_that_lies_there_was_trimmed_and_nobody_writes_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Mirror::open(folder.path()).await.unwrap();
+        first
+            .take_in(vec![long(1, &[FAR_MIN, FAR_MIN])])
+            .await
+            .unwrap();
+        let second = Mirror::open(folder.path()).await.unwrap();
+        second.take_in(vec![long(2, &[FAR_MIN])]).await.unwrap();
+        second.bus().trim(&topic(), Offset(2)).await.unwrap();
+        assert_eq!(far_files(folder.path()).len(), 2);
+        assert_eq!(lens(&second, 0).await, [(2, FAR_MIN)]);
+        first.take_in(vec![long(3, &[FAR_MIN])]).await.unwrap();
+        drop(second);
+        first.bus().trim(&topic(), Offset(3)).await.unwrap();
+        let is_one = async || {
+            while far_files(folder.path()).len() > 1 {
+                // Its writer is about to end.
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                drop(Mirror::open(folder.path()).await.unwrap());
+            }
+        };
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(60), is_one()).await;
+        waited.expect("what nobody needs goes");
+        assert_eq!(lens(&first, 0).await, [(3, FAR_MIN)]);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_cut_short_is_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let mirror = Mirror::open(folder.path()).await.unwrap();
+        mirror
+            .take_in(vec![long(1, &[FAR_MIN, FAR_MIN])])
+            .await
+            .unwrap();
+        let path = far_files(folder.path()).remove(0);
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.set_len(2 * FAR_MIN as u64 - 1).unwrap();
+        assert_eq!(lens(&mirror, 0).await, [(1, FAR_MIN)]);
+        let read = mirror.bus().read(&topic(), Offset(1), 1).await;
+        assert!(matches!(read, Err(BusError::Damaged { .. })), "{read:?}");
+    }
+
+    #[tokio::test]
+    async fn a_mirror_of_the_version_before_is_converted_and_an_older_program_refuses_a_newer_one()
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let before = FileBus::open(folder.path()).await.unwrap();
+        let payloads = vec![vec![1; 20_000], vec![2; 3]];
+        before.append(&topic(), payloads).await.unwrap();
+        let kept = "INSERT INTO arrival VALUES (1, ?1, 0, 2, 7, 1, 99, 2, 10, ?2)";
+        let known = Arrival {
+            payloads: vec![vec![1; 20_000].into(), vec![2; 3].into()],
+            ..arrival(1, &[])
+        };
+        let digest = digest(10, &known.payloads);
+        let fill = move |connection: &mut Connection| {
+            connection.execute_batch(include_str!("../../tests/fixtures/mirror-2.sql"))?;
+            Ok(connection.execute(kept, ([1_u8; 16], digest))?)
+        };
+        before.readers.run(fill).await.unwrap();
+        drop(before);
+        let mirror = Mirror::open(folder.path()).await.unwrap();
+        let both = vec![known, long(2, &[FAR_MIN])];
+        let offsets = mirror.take_in(both).await.unwrap();
+        assert_eq!(offsets, [Offset(0), Offset(2)]);
+        assert_eq!(lens(&mirror, 0).await, [(1, 20_000), (2, 3), (2, FAR_MIN)]);
+        let first = mirror.origins(&topic(), Offset(1), 1).await.unwrap()[0];
+        let expected = Origin {
+            id: [1; 16],
+            stamp: 7,
+            first: Offset(0),
+            behind: Offset(2),
+            is_own: true,
+            time_ms: 99,
+            parts: 0,
+        };
+        assert_eq!(first, expected);
+        assert_eq!(mirror.next_stamp(&topic()).await.unwrap(), 8);
+        let opened = FileBus::open(folder.path()).await;
+        let Err(BusError::TooNew { found, known, .. }) = opened else {
+            panic!("{opened:?}");
+        };
+        assert_eq!((found, known), (3, 2));
     }
 }

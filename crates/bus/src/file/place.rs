@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::fault::Fault;
-use super::schema;
+use super::schema::{self, Format};
 use crate::BusError;
 
 /// The database of one bus.
@@ -15,22 +15,30 @@ pub(super) struct Place {
     path: PathBuf,
     /// Tells the file that was opened from one that took its place.
     identity: Identity,
+    format: Format,
 }
 
 impl Place {
     /// Creates what is missing of the folder and the database, and opens it.
-    pub(super) fn open(folder: &Path) -> Result<(Self, Connection), BusError> {
+    pub(super) fn open(folder: &Path, format: Format) -> Result<(Self, Connection), BusError> {
         // Holds when the program changes its working folder later.
         let absolute = std::path::absolute(folder);
         let folder = absolute.as_deref().unwrap_or(folder);
         let path = folder.join(schema::FILE_NAME);
         let opened = create_folder(folder)
             .map_err(Fault::from)
-            .and_then(|()| schema::create(&path))
+            .and_then(|()| schema::create(&path, format))
             .and_then(|connection| Ok((connection, Identity::of(&path)?)));
         match opened {
-            Ok((connection, identity)) => Ok((Self { path, identity }, connection)),
-            Err(fault) => Err(tell(&path, fault)),
+            Ok((connection, identity)) => {
+                let place = Self {
+                    path,
+                    identity,
+                    format,
+                };
+                Ok((place, connection))
+            }
+            Err(fault) => Err(tell(&path, fault, format)),
         }
     }
 
@@ -54,19 +62,23 @@ impl Place {
         &self.path
     }
 
+    pub(super) fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
+    }
+
     pub(super) fn tell(&self, fault: impl Into<Arc<Fault>>) -> BusError {
-        tell(&self.path, fault)
+        tell(&self.path, fault, self.format)
     }
 }
 
-pub(super) fn tell(path: &Path, fault: impl Into<Arc<Fault>>) -> BusError {
+pub(super) fn tell(path: &Path, fault: impl Into<Arc<Fault>>, format: Format) -> BusError {
     fault
         .into()
-        .tell(path.display().to_string(), schema::VERSION)
+        .tell(path.display().to_string(), format.version())
 }
 
 /// Creates the folder so that it outlives a power cut.
-fn create_folder(folder: &Path) -> io::Result<()> {
+pub(super) fn create_folder(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
@@ -87,7 +99,7 @@ fn create_folder(folder: &Path) -> io::Result<()> {
 }
 
 #[cfg(unix)]
-fn sync_folder(folder: &Path) -> io::Result<()> {
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     match File::open(folder) {
         Ok(folder) => folder.sync_all(),
         // A folder that may be entered but not listed cannot be synced.
@@ -97,7 +109,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 }
 
 #[cfg(not(unix))]
-fn sync_folder(_folder: &Path) -> io::Result<()> {
+pub(super) fn sync_folder(_folder: &Path) -> io::Result<()> {
     Ok(())
 }
 

@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, Row};
 
+use super::far::{Far, FarPlace};
 use super::fault::{Fault, Kind};
 use super::place::Place;
 use super::schema;
@@ -19,19 +21,26 @@ const IDLE_MAX: usize = 4;
 #[derive(Debug)]
 pub(super) struct Readers {
     place: Arc<Place>,
+    /// Of a mirror.
+    far: Option<Far>,
     idle: Mutex<Vec<Connection>>,
 }
 
 impl Readers {
-    pub(super) fn new(place: Arc<Place>) -> Self {
+    pub(super) fn new(place: Arc<Place>, far: Option<Far>) -> Self {
         Self {
             place,
+            far,
             idle: Mutex::default(),
         }
     }
 
     pub(super) fn path(&self) -> &Path {
         self.place.path()
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        self.place.folder()
     }
 
     /// Runs `read` with a connection, off the runtime's threads.
@@ -46,6 +55,10 @@ impl Readers {
                 .map_err(|fault| readers.tell(fault))
         })
         .await
+    }
+
+    pub(super) fn far(&self) -> Option<&Far> {
+        self.far.as_ref()
     }
 
     pub(super) fn tell(&self, fault: Fault) -> BusError {
@@ -110,6 +123,7 @@ pub(super) fn end(connection: &Connection, topic: &Topic) -> Result<Offset, Faul
 /// the first is left for the read that begins there.
 pub(super) fn items(
     connection: &Connection,
+    far: Option<&Far>,
     topic: &Topic,
     from: Offset,
     bytes_max: usize,
@@ -121,14 +135,14 @@ pub(super) fn items(
         return Ok(Vec::new());
     }
     let mut items = Vec::new();
-    let walked = walk(connection, topic, from, bytes_max, &mut items);
+    let walked = walk((connection, far), topic, from, bytes_max, &mut items);
     match walked {
         Err(fault) if items.is_empty() || fault.kind() != Kind::Damaged => return Err(fault),
         Ok(()) | Err(_) => (),
     }
     // Items are trimmed from the low end only, so that nothing is missing above one that is left.
     let first = items.first().map_or(end, |item| item.offset);
-    if first > from && has_below(connection, topic, from)? {
+    if first > from && has_below((connection, far), topic, from)? {
         let (found, expected) = (first.0, from.0);
         return Err(Fault::NotDense { found, expected });
     }
@@ -136,16 +150,45 @@ pub(super) fn items(
 }
 
 /// Whether a topic has items below an offset.
-fn has_below(connection: &Connection, topic: i64, offset: Offset) -> Result<bool, Fault> {
+fn has_below(
+    (connection, far): (&Connection, Option<&Far>),
+    topic: i64,
+    offset: Offset,
+) -> Result<bool, Fault> {
     let first = schema::item_key(topic, 0).ok_or(Fault::OutOfRange)?;
     let end = schema::item_key(topic, offset.0).ok_or(Fault::OutOfRange)?;
-    let mut statement =
-        connection.prepare_cached("SELECT 1 FROM item WHERE key >= ?1 AND key < ?2 LIMIT 1")?;
-    Ok(statement.exists((first, end))?)
+    for table in ["item", "far"] {
+        let sql = format!("SELECT 1 FROM {table} WHERE key >= ?1 AND key < ?2 LIMIT 1");
+        let is_there = table == "item" || far.is_some();
+        if is_there && connection.prepare_cached(&sql)?.exists((first, end))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
+/// The payload, or where it lies.
+type Found<'a> = Result<&'a [u8], FarPlace>;
+
+fn payload_of<'a>(row: &'a Row<'_>, is_mirror: bool) -> Result<Found<'a>, Fault> {
+    let payload = row.get_ref(1)?;
+    if !is_mirror || payload != ValueRef::Null {
+        return Ok(Ok(payload.as_blob().map_err(rusqlite::Error::from)?));
+    }
+    let number = |column| u64::try_from(row.get::<_, i64>(column)?).map_err(|_| Fault::OutOfRange);
+    Ok(Err(FarPlace {
+        file: row.get(2)?,
+        at: number(3)?,
+        length: number(4)?,
+    }))
+}
+
+const WALK: &str = "SELECT key, payload FROM item WHERE key BETWEEN ?1 AND ?2 ORDER BY key";
+const WALK_MIRROR: &str = "SELECT key, payload, NULL, NULL, NULL FROM item WHERE key BETWEEN ?1 AND ?2 \
+    UNION ALL SELECT key, NULL, file, place, length FROM far WHERE key BETWEEN ?1 AND ?2 ORDER BY 1";
+
 fn walk(
-    connection: &Connection,
+    (connection, far): (&Connection, Option<&Far>),
     topic: i64,
     from: Offset,
     bytes_max: usize,
@@ -153,15 +196,20 @@ fn walk(
 ) -> Result<(), Fault> {
     let first = schema::item_key(topic, from.0).ok_or(Fault::OutOfRange)?;
     let last = schema::item_key(topic, schema::OFFSET_MAX).ok_or(Fault::OutOfRange)?;
-    let mut statement = connection
-        .prepare_cached("SELECT key, payload FROM item WHERE key BETWEEN ?1 AND ?2 ORDER BY key")?;
+    let mut statement = connection.prepare_cached(match far {
+        Some(_) => WALK_MIRROR,
+        None => WALK,
+    })?;
     let mut rows = statement.query((first, last))?;
     let mut bytes = 0;
     while items.len() < ITEMS_MAX && (bytes < bytes_max || items.is_empty()) {
         let Some(row) = rows.next()? else { break };
         let found = schema::key_offset(row.get(0)?);
-        let payload = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
-        bytes += payload.len();
+        let payload = payload_of(row, far.is_some())?;
+        bytes += match payload {
+            Ok(payload) => payload.len(),
+            Err(place) => usize::try_from(place.length).map_err(|_| Fault::OutOfRange)?,
+        };
         if bytes > bytes_max && !items.is_empty() {
             break;
         }
@@ -173,7 +221,11 @@ fn walk(
         }
         items.push(Item {
             offset: Offset(found),
-            payload: payload.to_vec(),
+            payload: match (payload, far) {
+                (Ok(payload), _) => payload.to_vec(),
+                (Err(place), Some(far)) => far.read(place)?,
+                (Err(_), None) => return Err(Fault::OutOfRange),
+            },
         });
     }
     Ok(())

@@ -10,12 +10,33 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::fault::{Fault, Kind};
 
 pub(super) const FILE_NAME: &str = "bus.db";
-/// Newest format: the number of migrations.
-pub(super) const VERSION: u32 = MIGRATIONS.len() as u32;
-const MIGRATIONS: [&str; 2] = [
-    include_str!("../../migrations/001_init.sql"),
-    include_str!("../../migrations/002_ephemeral.sql"),
-];
+/// What a database holds. Its newest version is the number of migrations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Format {
+    migrations: &'static [&'static str],
+}
+
+impl Format {
+    pub(super) const BUS: Self = Self {
+        migrations: &[
+            include_str!("../../migrations/001_init.sql"),
+            include_str!("../../migrations/002_ephemeral.sql"),
+        ],
+    };
+    /// A bus and what a mirror has besides: whoever knows no mirrors of this version cannot read all items.
+    pub(super) const MIRROR: Self = Self {
+        migrations: &[
+            include_str!("../../migrations/001_init.sql"),
+            include_str!("../../migrations/002_ephemeral.sql"),
+            include_str!("../../migrations/mirror.sql"),
+        ],
+    };
+
+    pub(super) fn version(self) -> u32 {
+        u32::try_from(self.migrations.len()).unwrap_or(u32::MAX)
+    }
+}
+
 /// "SCBS".
 const APPLICATION_ID: i32 = 0x5343_4253;
 
@@ -43,11 +64,11 @@ pub(super) fn key_offset(key: i64) -> u64 {
 }
 
 /// Opens the database at `path`, creating it or bringing it to the newest format.
-pub(super) fn create(path: &Path) -> Result<Connection, Fault> {
+pub(super) fn create(path: &Path, format: Format) -> Result<Connection, Fault> {
     let mut connection = open(path, OpenFlags::SQLITE_OPEN_CREATE)?;
     let start = Instant::now();
     loop {
-        match prepare(&mut connection) {
+        match prepare(&mut connection, format) {
             // The switch to a write-ahead log may fail at once when another process makes it too.
             Err(fault) if fault.kind() == Kind::Busy && start.elapsed() < LOCK_WAIT_MAX => {
                 thread::sleep(LOCK_RETRY);
@@ -71,7 +92,7 @@ pub(super) fn connect(path: &Path) -> Result<Connection, Fault> {
 /// yet.
 pub(super) fn look(path: &Path) -> Result<Option<(Connection, u32)>, Fault> {
     let connection = open(path, OpenFlags::empty())?;
-    let found = found_version(&connection)?;
+    let found = found_version(&connection, Format::BUS)?;
     Ok((found > 0).then_some((connection, found)))
 }
 
@@ -109,9 +130,9 @@ pub(super) fn set_synced(connection: &Connection, is_synced: bool) -> Result<(),
     Ok(())
 }
 
-fn prepare(connection: &mut Connection) -> Result<(), Fault> {
+fn prepare(connection: &mut Connection, format: Format) -> Result<(), Fault> {
     // One transaction, since another process may be creating the tables at this moment.
-    if found_version(&*connection.transaction()?)? == VERSION {
+    if found_version(&*connection.transaction()?, format)? == format.version() {
         return Ok(());
     }
     if connection.is_readonly("main")? {
@@ -123,27 +144,28 @@ fn prepare(connection: &mut Connection) -> Result<(), Fault> {
         return Err(Fault::NoLog);
     }
     let change = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let found = found_version(&change)?;
-    for migration in MIGRATIONS.iter().skip(found as usize) {
+    let found = found_version(&change, format)?;
+    for migration in format.migrations.iter().skip(found as usize) {
         change.execute_batch(migration)?;
     }
     change.pragma_update(None, "application_id", APPLICATION_ID)?;
-    change.pragma_update(None, "user_version", VERSION)?;
+    change.pragma_update(None, "user_version", format.version())?;
     change.commit()?;
     Ok(())
 }
 
 /// The format of the database; 0 for one that was just created.
-fn found_version(connection: &Connection) -> Result<u32, Fault> {
+fn found_version(connection: &Connection, format: Format) -> Result<u32, Fault> {
     let application: i32 =
         connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let tables: i64 =
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let newest = format.version();
     match (application, version, tables) {
         (0, 0, 0) => Ok(0),
-        (APPLICATION_ID, 1..=VERSION, 1..) => Ok(version),
-        (APPLICATION_ID, found, _) if found > VERSION => Err(Fault::TooNew { found }),
+        (APPLICATION_ID, 1.., 1..) if version <= newest => Ok(version),
+        (APPLICATION_ID, found, _) if found > newest => Err(Fault::TooNew { found }),
         _ => Err(Fault::Foreign),
     }
 }
@@ -158,7 +180,7 @@ mod tests {
     fn a_fresh_database_syncs_each_commit_to_its_log_and_carries_its_format() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE_NAME);
-        for connection in [create(&path).unwrap(), connect(&path).unwrap()] {
+        for connection in [create(&path, Format::BUS).unwrap(), connect(&path).unwrap()] {
             let value = |name: &str| -> rusqlite::types::Value {
                 let value = connection.pragma_query_value(None, name, |row| row.get(0));
                 value.unwrap()
@@ -178,7 +200,7 @@ mod tests {
             let start = Barrier::new(8);
             let open = &|| {
                 start.wait();
-                create(&path).map(drop)
+                create(&path, Format::BUS).map(drop)
             };
             thread::scope(|scope| {
                 let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();

@@ -89,7 +89,7 @@ mod tests {
     const START: Duration = Duration::from_secs(1_700_000_000);
 
     fn database(folder: &tempfile::TempDir) -> Connection {
-        schema::create(&folder.path().join(schema::FILE_NAME)).unwrap()
+        schema::create(&folder.path().join(schema::FILE_NAME), schema::Format::BUS).unwrap()
     }
 
     fn topic() -> Topic {

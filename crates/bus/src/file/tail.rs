@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
+use super::far::Far;
 use super::fault::Fault;
 use super::scan::{self, Readers};
 use super::watch::Watch;
@@ -46,9 +47,10 @@ impl FileTail {
             waiting.forget();
             let positions = Arc::clone(&self.positions);
             let turn = self.turn;
+            let readers = Arc::clone(&self.readers);
             let ready = self
                 .readers
-                .run(move |connection| first_ready(connection, &positions, turn))
+                .run(move |connection| first_ready(connection, readers.far(), &positions, turn))
                 .await?;
             let Some((index, items)) = ready else {
                 waiting.changed().await;
@@ -82,6 +84,7 @@ type Looked = (usize, Result<Vec<Item>, Fault>);
 /// The first topic with items, or what keeps it from being read, beginning at `turn`.
 fn first_ready(
     connection: &mut Connection,
+    far: Option<&Far>,
     positions: &[(Topic, Offset)],
     turn: usize,
 ) -> Result<Option<Looked>, Fault> {
@@ -89,7 +92,7 @@ fn first_ready(
     let order = (0..positions.len()).cycle().skip(turn);
     for index in order.take(positions.len()) {
         let (topic, from) = &positions[index];
-        match scan::items(&snapshot, topic, *from, BATCH_BYTES_MAX) {
+        match scan::items(&snapshot, far, topic, *from, BATCH_BYTES_MAX) {
             Ok(items) if items.is_empty() => {}
             found => return Ok(Some((index, found))),
         }

@@ -160,10 +160,11 @@ mod tests {
 
     use super::*;
     use crate::Topic;
+    use crate::file::schema::Format;
     use crate::file::write::{Action, Change, Writer};
 
     fn watched(folder: &tempfile::TempDir) -> (Arc<Place>, Connection, Arc<Watch>) {
-        let (place, connection) = Place::open(folder.path()).unwrap();
+        let (place, connection) = Place::open(folder.path(), Format::BUS).unwrap();
         let place = Arc::new(place);
         let watch = Arc::new(Watch::new(Arc::clone(&place)));
         (place, connection, watch)
@@ -186,7 +187,7 @@ mod tests {
         };
         queue.try_send(vec![change]).unwrap();
         drop(queue);
-        Writer::new(place, connection, Arc::clone(&watch)).run(changes_made);
+        Writer::new(place, connection, None, Arc::clone(&watch)).run(changes_made);
         assert!(changes.has_changed().unwrap());
         assert!(!watch.lock().polling);
     }

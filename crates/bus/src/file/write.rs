@@ -1,11 +1,13 @@
 //! The one thread of a handle that writes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
+use super::far::FarWriter;
 use super::fault::{Fault, Kind};
 use super::mirror::{self, Arrival, ArrivalId, ArrivalPart};
 use super::place::Place;
@@ -23,8 +25,8 @@ const GROUP_BYTES_MAX: usize = 4 << 20;
 pub(super) struct Change {
     pub(super) topic: Topic,
     pub(super) action: Action,
-    /// The offset of the first item that was appended; `None` where none was.
-    pub(super) done: oneshot::Sender<Result<Option<Offset>, BusError>>,
+    /// Where what was appended lies, or what arrived: the first item of each.
+    pub(super) done: oneshot::Sender<Result<Vec<Offset>, BusError>>,
 }
 
 #[derive(Debug)]
@@ -38,8 +40,8 @@ pub(super) enum Action {
     Trim(Offset),
     /// Sends to those who listen.
     Send(Vec<u8>),
-    /// Appends what arrived in a mirror, unless it is there.
-    TakeIn(Arrival),
+    /// Appends what arrived in a mirror, but what is there.
+    TakeIn(Vec<Arrival>),
     KeepPart(ArrivalPart),
     DropParts(ArrivalId),
     Disown(ArrivalId),
@@ -51,7 +53,10 @@ impl Change {
             Action::Append { payloads, .. } => payloads.iter().map(Vec::len).sum(),
             Action::Trim(_) => 0,
             Action::Send(payload) => payload.len(),
-            Action::TakeIn(arrival) => arrival.payloads.iter().map(Bytes::len).sum(),
+            Action::TakeIn(arrivals) => {
+                let payloads = arrivals.iter().flat_map(|of| &of.payloads);
+                payloads.map(Bytes::len).sum()
+            }
             Action::KeepPart(part) => part.bytes.len(),
             Action::DropParts(_) | Action::Disown(_) => 0,
         }
@@ -64,14 +69,22 @@ pub(super) struct Writer {
     place: Arc<Place>,
     /// `None` after a fault that may have left it unusable.
     connection: Option<Connection>,
+    /// Of a mirror.
+    far: Option<FarWriter>,
     watch: Arc<Watch>,
 }
 
 impl Writer {
-    pub(super) fn new(place: Arc<Place>, connection: Connection, watch: Arc<Watch>) -> Self {
+    pub(super) fn new(
+        place: Arc<Place>,
+        connection: Connection,
+        far: Option<FarWriter>,
+        watch: Arc<Watch>,
+    ) -> Self {
         Self {
             place,
             connection: Some(connection),
+            far,
             watch,
         }
     }
@@ -86,9 +99,9 @@ impl Writer {
 
     fn write_group(&mut self, group: Vec<Change>) {
         match self.write(&group) {
-            Ok(offsets) => {
-                for (change, offset) in group.into_iter().zip(offsets) {
-                    change.done.send(Ok(offset)).ok();
+            Ok(made) => {
+                for (change, made) in group.into_iter().zip(made) {
+                    change.done.send(Ok(made)).ok();
                 }
             }
             // One of them may be what does not fit.
@@ -107,13 +120,13 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, group: &[Change]) -> Result<Vec<Option<Offset>>, Fault> {
+    fn write(&mut self, group: &[Change]) -> Result<Vec<Vec<Offset>>, Fault> {
         self.place.check()?;
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.place.connect()?,
         };
-        let written = write(&mut connection, group);
+        let written = write(&mut connection, self.far.as_mut(), group);
         let usable = match &written {
             Ok(_) => true,
             Err(fault) => matches!(fault.kind(), Kind::Full | Kind::Busy),
@@ -143,51 +156,69 @@ fn gather(first: Vec<Change>, queue: &mut mpsc::Receiver<Vec<Change>>) -> Vec<Ch
     group
 }
 
-fn write(connection: &mut Connection, group: &[Change]) -> Result<Vec<Option<Offset>>, Fault> {
+fn write(
+    connection: &mut Connection,
+    mut far: Option<&mut FarWriter>,
+    group: &[Change],
+) -> Result<Vec<Vec<Offset>>, Fault> {
     // What is only sent is not worth waiting for the disk.
     let lasts = |change: &Change| !matches!(change.action, Action::Send(_));
     schema::set_synced(connection, group.iter().any(lasts))?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut offsets = Vec::with_capacity(group.len());
+    let mut made = Vec::with_capacity(group.len());
+    let mut emptied = BTreeSet::new();
     for change in group {
-        offsets.push(make(&transaction, change)?);
+        made.push(make(
+            &transaction,
+            far.as_deref_mut(),
+            change,
+            &mut emptied,
+        )?);
+    }
+    if let Some(far) = &mut far {
+        far.sync()?;
     }
     transaction.commit()?;
-    Ok(offsets)
+    if let Some(far) = &far
+        && !emptied.is_empty()
+    {
+        // Those that stay are removed when the mirror is opened.
+        let _are_gone = far.drop_unused(connection, emptied).is_ok();
+    }
+    Ok(made)
 }
 
-fn make(connection: &Connection, change: &Change) -> Result<Option<Offset>, Fault> {
+/// `emptied`: the files in which something lay that is trimmed.
+fn make(
+    connection: &Connection,
+    far: Option<&mut FarWriter>,
+    change: &Change,
+    emptied: &mut BTreeSet<i64>,
+) -> Result<Vec<Offset>, Fault> {
+    let none = |()| Vec::new();
     match &change.action {
         Action::Append { at, payloads } => {
             if let Some(at) = *at
                 && scan::end(connection, &change.topic)? != at
             {
-                return Ok(None);
+                return Ok(Vec::new());
             }
-            let inserted = insert(connection, &change.topic, payloads)?;
-            Ok(Some(inserted.first))
+            Ok(Vec::from([insert(connection, &change.topic, payloads)?]))
         }
-        Action::Trim(before) => trim(connection, &change.topic, *before).map(|()| None),
-        Action::Send(payload) => sent::insert(connection, &change.topic, payload).map(|()| None),
-        Action::TakeIn(arrival) => mirror::take_in(connection, arrival).map(Some),
-        Action::KeepPart(part) => mirror::keep_part(connection, part).map(|()| None),
-        Action::DropParts(id) => mirror::drop_parts(connection, &change.topic, id).map(|()| None),
-        Action::Disown(id) => mirror::disown(connection, &change.topic, id).map(|()| None),
+        Action::Trim(before) => {
+            let is_mirror = far.is_some();
+            trim(connection, is_mirror, &change.topic, *before, emptied).map(none)
+        }
+        Action::Send(payload) => sent::insert(connection, &change.topic, payload).map(none),
+        Action::TakeIn(arrivals) => mirror::take_in(connection, far, arrivals),
+        Action::KeepPart(part) => mirror::keep_part(connection, part).map(none),
+        Action::DropParts(id) => mirror::drop_parts(connection, &change.topic, id).map(none),
+        Action::Disown(id) => mirror::disown(connection, &change.topic, id).map(none),
     }
 }
 
-/// Where items went.
-pub(super) struct Inserted {
-    /// Of their topic.
-    pub(super) row: i64,
-    pub(super) first: Offset,
-}
-
-pub(super) fn insert(
-    connection: &Connection,
-    topic: &Topic,
-    payloads: &[impl AsRef<[u8]>],
-) -> Result<Inserted, Fault> {
+/// Inserts payloads at the end of a topic; returns where the first lies.
+fn insert(connection: &Connection, topic: &Topic, payloads: &[Vec<u8>]) -> Result<Offset, Fault> {
     let count = i64::try_from(payloads.len()).map_err(|_| Fault::Exhausted)?;
     let (topic, end): (i64, i64) = connection
         .prepare_cached(
@@ -199,19 +230,27 @@ pub(super) fn insert(
             Ok((row.get(0)?, row.get(1)?))
         })?;
     let first = u64::try_from(end - count).map_err(|_| Fault::OutOfRange)?;
-    let mut statement =
-        connection.prepare_cached("INSERT INTO item (key, payload) VALUES (?1, ?2)")?;
     for (offset, payload) in (first..).zip(payloads) {
         let key = schema::item_key(topic, offset).ok_or(Fault::Exhausted)?;
-        statement.execute((key, payload.as_ref()))?;
+        insert_item(connection, key, payload)?;
     }
-    Ok(Inserted {
-        row: topic,
-        first: Offset(first),
-    })
+    Ok(Offset(first))
 }
 
-fn trim(connection: &Connection, topic: &Topic, before: Offset) -> Result<(), Fault> {
+pub(super) fn insert_item(connection: &Connection, key: i64, payload: &[u8]) -> Result<(), Fault> {
+    connection
+        .prepare_cached("INSERT INTO item (key, payload) VALUES (?1, ?2)")?
+        .execute((key, payload))?;
+    Ok(())
+}
+
+fn trim(
+    connection: &Connection,
+    is_mirror: bool,
+    topic: &Topic,
+    before: Offset,
+    emptied: &mut BTreeSet<i64>,
+) -> Result<(), Fault> {
     let Some((topic, end)) = scan::topic_row(connection, topic)? else {
         return Ok(());
     };
@@ -220,6 +259,13 @@ fn trim(connection: &Connection, topic: &Topic, before: Offset) -> Result<(), Fa
     connection
         .prepare_cached("DELETE FROM item WHERE key >= ?1 AND key < ?1 + ?2")?
         .execute((first, count))?;
+    if is_mirror {
+        let trimmed = "DELETE FROM far WHERE key >= ?1 AND key < ?1 + ?2 RETURNING file";
+        let mut trimmed = connection.prepare_cached(trimmed)?;
+        for file in trimmed.query_map((first, count), |row| row.get(0))? {
+            emptied.insert(file?);
+        }
+    }
     Ok(())
 }
 
@@ -228,6 +274,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::file::schema::Format;
 
     fn change(action: Action) -> Change {
         Change {
@@ -251,7 +298,7 @@ mod tests {
     }
 
     fn database(folder: &Path) -> Connection {
-        schema::create(&folder.join(schema::FILE_NAME)).unwrap()
+        schema::create(&folder.join(schema::FILE_NAME), Format::BUS).unwrap()
     }
 
     #[test]
@@ -259,13 +306,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut connection = database(folder.path());
         pages_max(&connection, 20);
-        let offset = |at| Some(Offset(at));
-        assert_eq!(write(&mut connection, &[batch(2)]).unwrap(), [offset(0)]);
-        let fault = write(&mut connection, &[batch(1), batch(9)]).unwrap_err();
+        let offset = |at| vec![Offset(at)];
+        assert_eq!(
+            write(&mut connection, None, &[batch(2)]).unwrap(),
+            [offset(0)]
+        );
+        let fault = write(&mut connection, None, &[batch(1), batch(9)]).unwrap_err();
         assert_eq!(fault.kind(), Kind::Full);
         pages_max(&connection, 1_000);
         assert_eq!(
-            write(&mut connection, &[batch(1), batch(9)]).unwrap(),
+            write(&mut connection, None, &[batch(1), batch(9)]).unwrap(),
             [offset(2), offset(3)]
         );
     }
@@ -273,11 +323,11 @@ mod tests {
     #[test]
     fn in_a_group_that_does_not_fit_the_batches_that_do_are_appended() {
         let folder = tempfile::tempdir().unwrap();
-        let (place, connection) = Place::open(folder.path()).unwrap();
+        let (place, connection) = Place::open(folder.path(), Format::BUS).unwrap();
         pages_max(&connection, 20);
         let place = Arc::new(place);
         let watch = Arc::new(Watch::new(Arc::clone(&place)));
-        let mut writer = Writer::new(place, connection, watch);
+        let mut writer = Writer::new(place, connection, None, watch);
         let (group, mut outcomes): (Vec<_>, Vec<_>) = [1, 9, 1]
             .map(|count| {
                 let (done, outcome) = oneshot::channel();
@@ -295,7 +345,7 @@ mod tests {
         let told: Vec<String> = outcomes
             .iter_mut()
             .map(|outcome| match outcome.try_recv().unwrap() {
-                Ok(offset) => offset.unwrap().to_string(),
+                Ok(made) => made[0].to_string(),
                 Err(BusError::Full { .. }) => "full".into(),
                 Err(error) => panic!("{error:?}"),
             })
@@ -307,13 +357,16 @@ mod tests {
     fn offsets_that_are_used_up_end_in_full_and_change_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let mut connection = database(folder.path());
-        write(&mut connection, &[batch(1)]).unwrap();
+        write(&mut connection, None, &[batch(1)]).unwrap();
         let set_next = "UPDATE topic SET next_offset = (1 << 40) - 1";
         connection.execute_batch(set_next).unwrap();
-        let fault = write(&mut connection, &[batch(2)]).unwrap_err();
+        let fault = write(&mut connection, None, &[batch(2)]).unwrap_err();
         assert_eq!(fault.kind(), Kind::Full);
         let last = Offset(schema::OFFSET_MAX);
-        assert_eq!(write(&mut connection, &[batch(1)]).unwrap(), [Some(last)]);
+        assert_eq!(
+            write(&mut connection, None, &[batch(1)]).unwrap(),
+            [vec![last]]
+        );
     }
 
     #[test]
@@ -321,12 +374,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut connection = database(folder.path());
         pages_max(&connection, 20);
-        write(&mut connection, &[batch(4)]).unwrap();
-        let fault = write(&mut connection, &[batch(4)]).unwrap_err();
+        write(&mut connection, None, &[batch(4)]).unwrap();
+        let fault = write(&mut connection, None, &[batch(4)]).unwrap_err();
         assert_eq!(fault.kind(), Kind::Full);
         let trim = change(Action::Trim(Offset(4)));
-        let offsets = write(&mut connection, &[trim, batch(4)]).unwrap();
-        assert_eq!(offsets, [None, Some(Offset(4))]);
+        let offsets = write(&mut connection, None, &[trim, batch(4)]).unwrap();
+        assert_eq!(offsets, [vec![], vec![Offset(4)]]);
     }
 
     #[test]
@@ -337,8 +390,13 @@ mod tests {
             topic: Topic::new("u").unwrap(),
             ..batch(2)
         };
-        write(&mut connection, &[batch(2), next_topic()]).unwrap();
-        write(&mut connection, &[change(Action::Trim(Offset(u64::MAX)))]).unwrap();
+        write(&mut connection, None, &[batch(2), next_topic()]).unwrap();
+        write(
+            &mut connection,
+            None,
+            &[change(Action::Trim(Offset(u64::MAX)))],
+        )
+        .unwrap();
         let left: Vec<i64> = connection
             .prepare("SELECT key FROM item")
             .unwrap()
@@ -348,8 +406,8 @@ mod tests {
             .unwrap();
         assert_eq!(left, [2 << 40, (2 << 40) + 1]);
         assert_eq!(
-            write(&mut connection, &[batch(1)]).unwrap(),
-            [Some(Offset(2))]
+            write(&mut connection, None, &[batch(1)]).unwrap(),
+            [vec![Offset(2)]]
         );
     }
 }
