@@ -8,3 +8,4 @@ mod keys;
 mod parked;
 mod play;
 mod scene;
+mod shelf;
