@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     agent, backup, bus, completions, contact, demo, device, doctor, grant, id, init, inspect, join,
-    keys, man, proxy, publish, read, rekey, request, requests, restore, revoke, rotate, stream,
-    subscribe, ticket, who,
+    keynode, keys, man, proxy, publish, read, rekey, request, requests, restore, revoke, rotate,
+    stream, subscribe, ticket, who,
 };
 
 /// The first page. Its list of commands is checked against the commands that there are.
@@ -44,6 +44,7 @@ const PAGE: &str = "\
 
 \x1b[1;4mCare\x1b[0m
   \x1b[1magent\x1b[0m       Keep running: hand out keys, archive, serve metrics and a local API
+  \x1b[1mkeynode\x1b[0m     Be a key node: release keys to whom the access log entitles
   \x1b[1mproxy\x1b[0m       Seal and open for MQTT clients that know nothing of it
   \x1b[1mbus\x1b[0m         Look at buses, set them up, carry streams from one to another
   \x1b[1mbackup\x1b[0m      Write the whole home to one file, encrypted
@@ -129,6 +130,7 @@ pub(crate) enum Command {
     Who(who::WhoArgs),
     Keys(keys::KeysArgs),
     Agent(agent::AgentArgs),
+    Keynode(keynode::KeynodeArgs),
     Proxy(proxy::ProxyArgs),
     Bus(bus::BusArgs),
     Backup(backup::BackupArgs),

@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use sealcast_engine::{AskBody, AskerLimits, Pace};
-use sealcast_protocol::{Position, StreamTopics};
+use sealcast_engine::{AskBody, AskerEvent, AskerLimits, Pace};
+use sealcast_protocol::{Position, StreamTopics, Want};
 use tokio::time::{Instant, sleep};
 
 use crate::blocking::off_thread;
@@ -20,6 +20,7 @@ mod answering;
 mod approval;
 mod asker;
 mod inbox;
+mod machines;
 mod policy;
 mod request;
 
@@ -30,7 +31,7 @@ pub use policy::{AskedFor, AskerStanding, Decision, Policy, Question, Verdict};
 pub use request::{RequestOptions, Requested};
 
 /// How long to wait before what failed is tried again.
-const PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 
 /// How a home asks others for keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +64,15 @@ impl AskingOptions {
             ..AskerLimits::default()
         }
     }
+}
+
+/// What becomes of what is wanted.
+#[derive(Clone, Debug)]
+pub(crate) enum AskingEvent {
+    /// By asking others.
+    Asker(AskerEvent),
+    /// Key nodes are done with it, and nobody else was to be asked.
+    Left(Want),
 }
 
 /// How a home asks, and how often it did lately, by a clock that nobody sets.
@@ -117,7 +127,7 @@ impl Core {
 }
 
 /// Waits until a time by the home's clock; for ever without one.
-async fn until(core: &Core, at: Option<Position>) {
+pub(crate) async fn until(core: &Core, at: Option<Position>) {
     match at {
         Some(at) => {
             let ms = at.0.saturating_sub(core.now().0).max(1);

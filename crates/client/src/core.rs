@@ -9,8 +9,8 @@ use sealcast_bus::{Bus, BusUrl, FileBus, Offset, ServerAddress, Standing, Topic}
 use sealcast_crypto::leaving_no_trace;
 use sealcast_engine::{Alarm, ControlTopic, Identity, Output, Put, Space, StreamView};
 use sealcast_protocol::{
-    DataTopic, DeviceId, LogBody, LogEntry, Name, Position, SessionId, StreamId, StreamTopics,
-    Ticket, Unverified, UserId,
+    DataTopic, DeviceId, LogBody, LogEntry, Name, Position, StreamId, StreamTopics, Ticket,
+    Unverified, UserId,
 };
 
 use crate::asking::AskingSlot;
@@ -21,6 +21,10 @@ use crate::lookout::LookoutSlot;
 use crate::place::{Place, Places};
 use crate::share::Shared;
 use crate::vault::{News, Vault, topic_id};
+
+mod restored;
+
+use restored::restored;
 
 /// Bytes that are read from a topic at once.
 pub(crate) const READ_BYTES: usize = 1 << 20;
@@ -104,7 +108,7 @@ impl Core {
         name: Name,
     ) -> Result<Arc<Self>, Error> {
         let of = (home.clone(), ticket.clone());
-        let (mut view, places, alarms) = off_thread(move || restore(&of.0, &of.1)).await??;
+        let (mut view, places, alarms) = off_thread(move || restored(&of.0, &of.1)).await??;
         view.set_fallbacks(home.fallbacks());
         let core = Arc::new(Self {
             home,
@@ -273,6 +277,11 @@ impl Core {
     pub(crate) async fn sync(&self) -> Result<(), Error> {
         let mut reading = self.reading.lock().await;
         self.catch_up(&mut reading).await
+    }
+
+    /// Whether the bus still shows all that it showed, as far as control topics were read.
+    pub(crate) async fn shows_all(&self) -> bool {
+        self.reading.lock().await.gone_back.is_empty()
     }
 
     /// Makes durable what was learned without reading on.
@@ -534,7 +543,11 @@ fn has_unknown(
         | Space::Parked
         | Space::ParkedEnvelope
         | Space::Shelf
-        | Space::ShelfContent => false,
+        | Space::ShelfContent
+        | Space::Deal
+        | Space::SegmentRecords
+        | Space::LaneSecret
+        | Space::Audit => false,
     };
     for put in puts.iter().filter(is_own) {
         let newest = vault.newest_entry(stream)?;
@@ -544,56 +557,4 @@ fn has_unknown(
         }
     }
     Ok(false)
-}
-
-type Restored = (StreamView, Places, Vec<Alarm>);
-
-/// Places are read first: what another process keeps in between is read twice rather than never.
-fn restore(home: &Inner, ticket: &Ticket) -> Result<Restored, Error> {
-    let (vault, stream) = (&home.vault, ticket.stream());
-    let places = Places::new(vault.places(ticket)?);
-    let mut view = StreamView::new(stream, ticket.owner(), &home.identity);
-    for (user, entry) in vault.list_entries()? {
-        view.handle(&ControlTopic::Devices(user), entry.expose());
-    }
-    for (_, entry) in vault.of_stream(Space::LogEntry, &stream)? {
-        view.restore_log_entry(entry.expose());
-    }
-    view.settle();
-    restore_keys(&mut view, vault, stream)?;
-    let outputs = std::iter::from_fn(|| view.poll_output());
-    let alarms = outputs.filter_map(|output| match output {
-        Output::Tell(alarm) => Some(alarm),
-        Output::Persist(_) => None,
-    });
-    let alarms = alarms.collect();
-    Ok((view, places, alarms))
-}
-
-fn restore_keys(view: &mut StreamView, vault: &Vault, stream: StreamId) -> Result<(), Error> {
-    let session = |id: &[u8]| id.first_chunk().map(|id| SessionId(*id));
-    for (id, root) in vault.of_stream(Space::Root, &stream)? {
-        if let Some(session) = session(&id) {
-            view.restore_root(session, &root);
-        }
-    }
-    for (_, record) in vault.of_stream(Space::Record, &stream)? {
-        view.handle(&ControlTopic::Keys, record.expose());
-    }
-    for (id, cover) in vault.of_stream(Space::Cover, &stream)? {
-        if let Some(session) = session(&id) {
-            view.restore_cover(session, &cover);
-        }
-    }
-    for (id, given) in vault.of_stream(Space::Delivered, &stream)? {
-        let device = id
-            .get(16..)
-            .and_then(|id| id.first_chunk())
-            .map(|id| DeviceId(*id));
-        if let (Some(session), Some(device)) = (session(&id), device) {
-            view.restore_delivered(session, device, given.expose());
-        }
-    }
-    view.settle();
-    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use sealcast_bus::BusError;
-use sealcast_protocol::{DeviceId, ListFault, Name, StreamId, TicketError, WrongRoot};
+use sealcast_protocol::{AuditFault, DeviceId, ListFault, Name, StreamId, TicketError, WrongRoot};
 use sealcast_store::{KeyFileError, StoreError};
 
 use crate::servers::ServersError;
@@ -94,6 +94,13 @@ pub enum Error {
     /// The publisher ended because something could not be published; finishing it says why.
     #[error("the publisher has ended")]
     PublisherEnded,
+    /// What is said of key nodes cannot be; see what it says.
+    #[error("cannot do this to the key nodes: {0}")]
+    KeyNodes(&'static str),
+    /// What this device kept of what it did as a key node was altered, and nothing more is released; find
+    /// out who has access to it.
+    #[error("the audit of this key node does not hold")]
+    Audit(#[source] AuditFault),
     /// The interval is empty or ends before it begins; let it end later.
     #[error("the interval is empty")]
     EmptyInterval,
@@ -297,6 +304,8 @@ impl Error {
             Self::OtherTopic(_) => "message.topic",
             Self::BackfillTime => "backfill.time",
             Self::PublisherEnded => "publisher.ended",
+            Self::KeyNodes(_) => "key-nodes.impossible",
+            Self::Audit(_) => "key-nodes.audit",
             Self::EmptyInterval => "interval.empty",
             Self::AdminInterval => "interval.admin",
             Self::RolledBack(_) => "bus.rolled-back",

@@ -93,6 +93,7 @@ mod ground;
 mod home;
 mod inspect;
 mod judging;
+mod key_nodes;
 mod keys;
 mod lookout;
 mod moving;
@@ -142,6 +143,10 @@ pub use error::Error;
 pub use ground::Ground;
 pub use home::{Home, StreamInfo};
 pub use inspect::{EnvelopeFacts, EnvelopeJudgement, Sight, inspect};
+pub use key_nodes::{
+    AskedOfNode, Audit, AuditLine, KeyNodeInfo, KeyNodesInfo, NodeStanding, OwnKeyNode,
+    ReleaseCounts, Releasing,
+};
 pub use keys::{ExportedKeys, ImportedKeys};
 pub use opener::{Carried, Opener, OpenerOptions};
 pub use options::{Bound, GrantOptions, InitOptions, Passphrase, StreamOptions, SubscribeOptions};
@@ -157,9 +162,10 @@ pub use sealcast_bus::{
 pub use sealcast_crypto::SecretBytes;
 pub use sealcast_engine::{Alarm, Arrival, ControlTopic, End as RequestEnd, Parked, ParkingLimits};
 pub use sealcast_protocol::{
-    CodeError, DataTopic, DataTopicError, DecodeError, DeviceId, EnvelopeHash, IdError, InstanceId,
-    Interval, LogHash as GrantId, Name, NameError, PairingCode, Position, RefusalReason, RequestId,
-    Roles, SessionId, Sharing, StreamId, Ticket, TicketError, UserId, WrongRoot,
+    AuditFault, CodeError, Condition, DataTopic, DataTopicError, DecodeError, Demand, DeviceId,
+    EnvelopeHash, IdError, InstanceId, Interval, LogHash as GrantId, Name, NameError,
+    NodeRefusalReason, PairingCode, Position, RefusalReason, RequestId, Roles, SessionId, Sharing,
+    StreamId, Ticket, TicketError, UserId, WrongRoot,
 };
 pub use sealcast_store::{KeyFileError, StoreError};
 pub use sealed_file::{

@@ -441,6 +441,13 @@ impl Sealer {
                     false => Err(Error::LogIncomplete(missing)),
                 }
             }
+            (NotSealed::NeedsSegments(session, _), Batch::Past(past)) => {
+                let positions = past.records.iter().map(|(at, _)| *at);
+                self.cover_past(session, positions.collect()).await
+            }
+            (NotSealed::NeedsSegments(session, position), _) => {
+                self.cover_segments(session, position).await
+            }
             (NotSealed::Exhausted, _) => {
                 *self.publisher() = new_run(&self.core);
                 Ok(())
@@ -567,6 +574,7 @@ pub(crate) fn refused(lack: NotSealed) -> Error {
         NotSealed::NeedsSession
         | NotSealed::UnknownSession(_)
         | NotSealed::NotAnnounced(_)
+        | NotSealed::NeedsSegments(..)
         | NotSealed::Exhausted => Error::Internal("a batch could not be sealed"),
     }
 }

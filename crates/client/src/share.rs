@@ -61,6 +61,7 @@ impl Core {
         let mut debt = Debt::take(self);
         if debt.is_to_everyone {
             self.share(SharedWith::Everyone, usize::MAX).await?;
+            self.deal_owed().await?;
             debt.is_to_everyone = false;
         }
         while let Some(user) = debt.to.first().copied() {

@@ -32,10 +32,10 @@ use sealcast_protocol::{
 };
 
 mod asker;
-mod intake;
-mod pace;
+pub(crate) mod intake;
+pub(crate) mod pace;
 mod responder;
-mod steady;
+pub(crate) mod steady;
 mod turn;
 
 pub use asker::{Asker, AskerEvent, AskerInput, AskerLimits, AskerOutput, End, OneUse, Outcome};
@@ -91,7 +91,7 @@ impl AskBody {
 }
 
 /// The earlier of two times, of which either may be none.
-fn earlier(a: Option<Position>, b: Option<Position>) -> Option<Position> {
+pub(crate) fn earlier(a: Option<Position>, b: Option<Position>) -> Option<Position> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (one, other) => one.or(other),

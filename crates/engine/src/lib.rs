@@ -10,6 +10,7 @@ extern crate alloc;
 mod asking;
 mod author;
 mod candidates;
+mod dealing;
 mod events;
 mod export;
 mod fallback;
@@ -22,6 +23,7 @@ mod parking;
 mod persist;
 mod publish;
 mod read;
+mod releasing;
 mod share;
 mod sightings;
 mod track;
@@ -32,6 +34,7 @@ pub use asking::{
     OneUse, Outcome, Pace, Question, Responder, ResponderInput, ResponderLimits, ResponderOutput,
 };
 pub use author::{AuthorError, author, genesis};
+pub use dealing::{Covered, DealtLane, segments_around};
 pub use events::{Events, OpenedRecord};
 pub use export::{exported, has_other_keyholder};
 pub use fallback::Fallbacks;
@@ -43,7 +46,11 @@ pub use parking::{Cause, Change, Missing, Parked, Parking, ParkingLimits, Unopen
 pub use persist::{Put, Space, persisted};
 pub use publish::{NewSession, NotSealed, Publisher, Sealed};
 pub use read::{Arrival, Carried, Event, Mode, Prospect, Reader, Refusal, Reopened};
+pub use releasing::{
+    Combiner, CombinerEvent, CombinerInput, CombinerLimits, CombinerOutput, Releaser,
+    ReleaserInput, ReleaserLimits, ReleaserOutput, Unreleased, answer_request,
+};
 pub use share::{Handout, HandoutKey, SharedWith, is_delivered, plan_handouts, wrap_handout};
 pub use sightings::{Sighting, Sightings};
 pub use track::{Notice, Tracker};
-pub use view::{Alarm, Answer, ControlTopic, Output, StreamView, imported};
+pub use view::{Alarm, Answer, ControlTopic, KnownDeal, Output, Released, StreamView, imported};

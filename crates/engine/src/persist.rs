@@ -59,6 +59,14 @@ pub enum Space {
     Shelf = 19,
     /// What a carrier keeps: owner, number.
     ShelfContent = 20,
+    /// Deals to key nodes: stream, deal.
+    Deal = 21,
+    /// Segment records of sessions whose root is not here: stream, session, digest.
+    SegmentRecords = 22,
+    /// The secret of this device's lane that is dealt to key nodes: stream.
+    LaneSecret = 23,
+    /// What this device did as a key node: stream, number.
+    Audit = 24,
 }
 
 /// The id of a record: its parts joined; every part but the last has a fixed length.

@@ -1,5 +1,6 @@
 //! A publisher seals batches of records, inside the store transaction that holds its lane.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use rand_core::CryptoRng;
@@ -10,6 +11,7 @@ use sealcast_protocol::{
     Verified, WRAPS_MAX, seal_unsigned, sign, sign_batch, wrap_root,
 };
 
+use crate::dealing::{Covered, smallest};
 use crate::identity::Identity;
 use crate::lane::{ClockBehind, Lane};
 use crate::view::StreamView;
@@ -39,6 +41,10 @@ pub struct Publisher {
     prev: Option<EnvelopeHash>,
     walker: Option<(SessionId, Walker)>,
     checked: Option<Checked>,
+    /// How far there are records for key nodes of the session that is sealed with.
+    covered: Covered,
+    /// Of a backfill session, of which smallest segments.
+    covered_past: (SessionId, BTreeSet<u64>),
 }
 
 /// What was found out about a session, as long as nothing new is learned.
@@ -99,6 +105,10 @@ pub enum NotSealed {
     /// The session's record is not known to be on the bus: put it there.
     #[error("the session is not announced yet")]
     NotAnnounced(SessionId),
+    /// The stream has key nodes, and there are no records for them yet of the segments in which it would
+    /// be sealed: put them on the bus.
+    #[error("key nodes could not open it yet")]
+    NeedsSegments(SessionId, Position),
     /// This run has used up its numbers: start another.
     #[error("this run has used up its numbers")]
     Exhausted,
@@ -122,6 +132,8 @@ impl Publisher {
             prev: None,
             walker: None,
             checked: None,
+            covered: Covered::NONE,
+            covered_past: (SessionId([0; 16]), BTreeSet::new()),
         }
     }
 
@@ -198,6 +210,11 @@ impl Publisher {
         if !self.check(view, record).is_sound {
             return Err(NotSealed::NeedsSession);
         }
+        let known = self.covered_past_of(&session);
+        let is_covered = |at: &Position| known.is_some_and(|of| of.contains(&smallest(*at)));
+        if needs_segments(view) && !records.iter().all(|(at, _)| is_covered(at)) {
+            return Err(NotSealed::NeedsSegments(session, Position::START));
+        }
         let flags = Flags {
             backfill: true,
             ..Flags::default()
@@ -215,6 +232,25 @@ impl Publisher {
     pub fn advance(&mut self, sealed: &Sealed) {
         self.seq = sealed.seq;
         self.prev = sealed.prev;
+    }
+
+    /// Notes that records for key nodes are on the bus.
+    pub fn note_covered(&mut self, covered: Covered) {
+        self.covered = covered;
+    }
+
+    /// As [`note_covered`](Self::note_covered), of smallest segments of a backfill session.
+    pub fn note_covered_past(&mut self, session: SessionId, smallest: BTreeSet<u64>) {
+        if self.covered_past.0 != session {
+            self.covered_past = (session, BTreeSet::new());
+        }
+        self.covered_past.1.extend(smallest);
+    }
+
+    /// The smallest segments of a backfill session of which there are records for key nodes.
+    pub fn covered_past_of(&self, session: &SessionId) -> Option<&BTreeSet<u64>> {
+        let (of, known) = &self.covered_past;
+        (of == session).then_some(known)
     }
 
     /// Where a message would be sealed now.
@@ -269,9 +305,13 @@ impl Publisher {
         if is_old || !is_live || !checked.is_sound || checked.ends <= position {
             return Err(NotSealed::NeedsSession);
         }
-        match lane.is_announced {
-            true => Ok(session),
-            false => Err(NotSealed::NotAnnounced(session)),
+        if !lane.is_announced {
+            return Err(NotSealed::NotAnnounced(session));
+        }
+        let is_covered = self.covered.covers(&session, position);
+        match needs_segments(view) && !is_covered {
+            true => Err(NotSealed::NeedsSegments(session, position)),
+            false => Ok(session),
         }
     }
 
@@ -439,6 +479,11 @@ impl Publisher {
         holders.truncate(WRAPS_MAX);
         holders
     }
+}
+
+/// Whether key nodes have to be able to open what is sealed.
+fn needs_segments(view: &StreamView) -> bool {
+    view.state().key_nodes().is_some() && !view.state().is_public()
 }
 
 /// Whether what is sealed beside others is signed with them: not where its length must not depend on

@@ -25,16 +25,19 @@ mod cuts;
 mod delivered;
 mod keys;
 mod lists;
+mod segments;
 mod waiting;
 
 pub use alarm::Alarm;
 pub use answers::Answer;
 pub use keys::imported;
 pub(crate) use keys::{Held, root_of};
+pub use segments::{KnownDeal, Released};
 
 use cuts::Cut;
 use delivered::{Deliveries, KeyNow};
 use lists::Ahead;
+use segments::Segments;
 use waiting::WaitingRoom;
 
 /// Entries of devices with revoked cards that are held back, at most.
@@ -76,6 +79,7 @@ pub struct StreamView {
     held_names: BTreeSet<(SessionId, Digest)>,
     opened: BTreeMap<Digest, usize>,
     deliveries: Deliveries,
+    segments: Segments,
     waiting: WaitingRoom,
     /// Whether an earlier run read topics, and what it met there is not known.
     is_restored: bool,
@@ -162,6 +166,7 @@ impl StreamView {
             held_names: BTreeSet::new(),
             opened: BTreeMap::new(),
             deliveries: Deliveries::default(),
+            segments: Segments::default(),
             waiting: WaitingRoom::default(),
             is_restored: false,
             added: BTreeSet::new(),

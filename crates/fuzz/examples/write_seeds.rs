@@ -28,6 +28,7 @@ const GIVEN: &[(&str, &str, &str, &[u8])] = &[
     ("id", "text", "ids", &[]),
     ("key-file", "file", "key_file", &[]),
     ("log-state", "entry", "log_entry", &[]),
+    ("audit-entry", "wire", "node_item", &[]),
     ("deal", "wire", "node_item", &[]),
     ("node-refusal", "wire", "node_item", &[]),
     ("node-request", "wire", "node_item", &[]),

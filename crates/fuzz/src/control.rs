@@ -2,8 +2,8 @@
 
 use sealcast_crypto::UnwrapKey;
 use sealcast_protocol::{
-    AskItem, Bundle, CardList, CardRevocation, Claim, Deal, FallbackKey, ListBody, ListEntry,
-    LogBody, LogEntry, NodeAnswer, NodeRefusal, NodeRequest, Position, Receipt, Refusal,
+    AskItem, AuditEntry, Bundle, CardList, CardRevocation, Claim, Deal, FallbackKey, ListBody,
+    ListEntry, LogBody, LogEntry, NodeAnswer, NodeRefusal, NodeRequest, Position, Receipt, Refusal,
     SegmentRecords, SessionRecord, Signable, Solicitation, Targets, Unverified, open_bundle,
     unwrap_root, wrap_key_hash,
 };
@@ -98,6 +98,7 @@ pub(crate) fn node_item(bytes: &[u8]) {
         is_one::<NodeRequest>(bytes),
         is_one::<NodeAnswer>(bytes),
         is_one::<NodeRefusal>(bytes),
+        is_one::<AuditEntry>(bytes),
         is_one::<Bundle>(bytes),
         is_one::<SessionRecord>(bytes),
     ];

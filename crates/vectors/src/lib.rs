@@ -47,6 +47,7 @@ const READERS: &[(&str, Read)] = &[
     ("message", keys::messages),
     ("node-answer", key_nodes::answers),
     ("node-refusal", nodes::refusals),
+    ("audit-entry", nodes::audit_entries),
     ("node-request", nodes::requests),
     ("pairing-code", pairing::codes),
     ("pairing-item", pairing::items),

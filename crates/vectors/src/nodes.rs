@@ -2,8 +2,8 @@
 
 use sealcast_crypto::{UnwrapKey, VerifyingKey};
 use sealcast_protocol::{
-    Deal, Dealer, DeviceId, KeyNode, NodeAnswer, NodeRefusal, NodeReplyTo, NodeRequest,
-    SegmentRecords, Unverified, UserId, wrap_key_hash,
+    AuditEntry, AuditEvent, Deal, Dealer, DeviceId, KeyNode, NodeAnswer, NodeRefusal, NodeReplyTo,
+    NodeRequest, SegmentRecords, Unverified, UserId, wrap_key_hash,
 };
 
 use crate::case::{Given, Lines, Outcome, hex, named};
@@ -114,6 +114,41 @@ pub(crate) fn refusals(given: &mut Given) -> Outcome {
     reply(lines, &refusal.to)
         .text("reason", refusal.reason as u8)
         .text("wait", refusal.wait_ms)
+        .done()
+}
+
+pub(crate) fn audit_entries(given: &mut Given) -> Outcome {
+    let verified = Signed::take(given)?.verify::<AuditEntry>()?;
+    let entry = verified.body();
+    let lines = Lines::default()
+        .hex("digest", verified.digest().as_bytes())
+        .text("stream", entry.stream)
+        .hex("node", entry.node.user.0)
+        .text("node-device", entry.node.device)
+        .text("seq", entry.seq)
+        .hex("prev", entry.prev)
+        .text("time", entry.time.0);
+    let Some(asked) = entry.event.request() else {
+        return lines.done();
+    };
+    let reason = match &entry.event {
+        AuditEvent::Refused(_, reason) => Some(*reason as u8),
+        AuditEvent::Began | AuditEvent::Released(_) => None,
+    };
+    lines
+        .hex("user", asked.user.0)
+        .text("device", asked.device)
+        .text("request", asked.request)
+        .hex("asked-digest", asked.asked)
+        .text("expires", asked.expires.0)
+        .text("deal", asked.deal)
+        .hex("lane", asked.lane.0)
+        .text("session", asked.session)
+        .each(&asked.segments, |lines, of| {
+            lines.text("segment", format!("{} {}", of.depth, of.index))
+        })
+        .hex("log", asked.log)
+        .each(reason, |lines, reason| lines.text("reason", reason))
         .done()
 }
 

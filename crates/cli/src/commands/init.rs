@@ -20,15 +20,15 @@ Examples:
 pub(crate) struct InitArgs {
     /// What you call yourself; it stays in this home
     #[arg(long, value_name = "N")]
-    name: Option<Name>,
+    pub(crate) name: Option<Name>,
     /// Bus that new streams use: `file:` and a folder, made when missing, or a server, such as `nats://HOST/PREFIX`
     ///
     /// Where not given, `file:` on the folder `bus` in the home.
     #[arg(long, value_name = "URL")]
-    bus: Option<String>,
+    pub(crate) bus: Option<String>,
     /// Keep the key of the store in a file that only you may read
     #[arg(long)]
-    no_passphrase: bool,
+    pub(crate) no_passphrase: bool,
 }
 
 #[derive(Serialize)]
@@ -38,7 +38,26 @@ struct Line {
     bus: String,
 }
 
+/// What a home is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// For somebody.
+    Anything,
+    /// For a key node.
+    KeyNode,
+}
+
 pub(crate) async fn run(ui: &Ui, context: &Context, args: InitArgs) -> Result<(), CommandError> {
+    run_as(ui, context, args, Purpose::Anything).await
+}
+
+/// Makes a home for a purpose.
+pub(crate) async fn run_as(
+    ui: &Ui,
+    context: &Context,
+    args: InitArgs,
+    purpose: Purpose,
+) -> Result<(), CommandError> {
     let path = context.home_path()?;
     if Home::exists(&path) {
         return Err(sealcast::Error::HomeExists(path).into());
@@ -51,6 +70,11 @@ pub(crate) async fn run(ui: &Ui, context: &Context, args: InitArgs) -> Result<()
         passphrase: passphrase(context, args.no_passphrase)?,
     };
     let home = Home::init(&path, options).await?;
+    if purpose == Purpose::KeyNode {
+        show(ui, &home, "This is the id of the key node.")?;
+        ui.hint("join the streams that it is for with `sealcast join TICKET`, then start it: `sealcast keynode run`");
+        return Ok(());
+    }
     show(ui, &home, "This is your id; others grant to it.")?;
     ui.hint("make a stream with `sealcast stream create NAME`, or join one with its ticket");
     ui.hint("`sealcast agent` keeps running and hands out keys whenever somebody is due some");

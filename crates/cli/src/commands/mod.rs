@@ -13,6 +13,7 @@ pub(crate) mod id;
 pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod join;
+pub(crate) mod keynode;
 pub(crate) mod keys;
 pub(crate) mod man;
 pub(crate) mod proxy;
@@ -58,6 +59,7 @@ pub(crate) async fn run(
         Command::Rotate(args) => rotate::run(ui, context, &args).await,
         Command::Who(args) => who::run(ui, context, &args).await,
         Command::Agent(args) => agent::run(ui, context, args).await,
+        Command::Keynode(args) => keynode::run(ui, context, args).await,
         Command::Proxy(args) => proxy::run(ui, context, args).await,
         Command::Requests(args) => requests::run(ui, context, args).await,
         Command::Keys(args) => keys::run(ui, context, args).await,

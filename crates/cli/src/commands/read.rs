@@ -1,13 +1,17 @@
 use std::io::{self, IsTerminal as _};
+use std::time::Duration;
 
 use clap::Args;
-use sealcast::{BusError, Error, Name};
+use sealcast::{BusError, Error, Name, RequestOptions};
 
 use crate::context::{Context, Names};
 use crate::deliveries::Printer;
 use crate::error::{CommandError, Outcome};
 use crate::time::{TimeArg, interval};
 use crate::ui::Ui;
+
+/// How long key nodes have to release what does not open.
+const UNLOCK_FOR: Duration = Duration::from_secs(30);
 
 /// Read what was published, then end
 ///
@@ -41,6 +45,11 @@ pub(crate) async fn run(
 ) -> Result<Outcome, CommandError> {
     let interval = interval(args.from, args.until)?;
     let (home, stream) = context.stream(ui, &args.stream).await?;
+    let unlock = RequestOptions {
+        interval,
+        wait: UNLOCK_FOR,
+    };
+    stream.unlock(unlock).await?;
     let mut reader = stream.read(interval).await?;
     let names = Names::of(&home)?;
     let mut printer = Printer::new(ui, names, home.user().to_string(), args.stream.to_string());

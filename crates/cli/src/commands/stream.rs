@@ -1,3 +1,5 @@
+mod keynodes;
+
 use clap::{Args, Subcommand, ValueEnum};
 use sealcast::{BusUrl, Home, Name, Sharing, StreamOptions};
 use serde::Serialize;
@@ -7,6 +9,8 @@ use crate::error::CommandError;
 use crate::shell::quoted;
 use crate::time::DurationArg;
 use crate::ui::Ui;
+
+pub(crate) use keynodes::refusal_text;
 
 /// Make streams, list them, change their settings
 #[derive(Args, Debug)]
@@ -25,6 +29,8 @@ enum StreamCommand {
     Create(CreateArgs),
     List(ListArgs),
     Set(SetArgs),
+    Keynodes(keynodes::KeynodesArgs),
+    Condition(keynodes::ConditionArgs),
 }
 
 /// Make a stream that you own, and print its ticket
@@ -97,11 +103,12 @@ struct StreamLine {
 }
 
 pub(crate) async fn run(ui: &Ui, context: &Context, args: StreamArgs) -> Result<(), CommandError> {
-    let home = context.open().await?;
     match args.command {
-        StreamCommand::Create(args) => create(ui, &home, &args).await,
-        StreamCommand::List(_) => list(ui, &home),
-        StreamCommand::Set(args) => set(ui, &home, &args).await,
+        StreamCommand::Create(args) => create(ui, &context.open().await?, &args).await,
+        StreamCommand::List(_) => list(ui, &context.open().await?),
+        StreamCommand::Set(args) => set(ui, &context.open().await?, &args).await,
+        StreamCommand::Keynodes(args) => keynodes::run(ui, context, args).await,
+        StreamCommand::Condition(args) => keynodes::condition(ui, context, &args).await,
     }
 }
 

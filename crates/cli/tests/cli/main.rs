@@ -18,6 +18,8 @@ mod foreign;
 mod full_disk;
 mod homes;
 mod inspect;
+#[cfg(target_os = "linux")]
+mod key_nodes;
 mod keys;
 #[cfg(unix)]
 mod kills;

@@ -95,3 +95,26 @@ fn mqtt_in_ten_minutes_ends_with_the_past_and_the_sensor_off() {
         assert_eq!(after.lines().filter(|of| *of == value).count(), 1, "{out}");
     }
 }
+
+#[test]
+fn three_key_nodes_end_with_a_reader_who_needs_nobody_else() {
+    let page = include_str!("../../../../docs/start/three-key-nodes.md");
+    assert!(page.split_whitespace().count() <= 700, "it is short");
+    let started = "TWO=$!\n";
+    assert!(page.contains(started));
+    // What they say is for whoever started them.
+    let page = page.replace("keynode run &", "keynode run 2> /dev/null &");
+    let page = page.replace(
+        started,
+        &format!("{started}trap 'kill -9 $ONE $TWO' EXIT\n"),
+    );
+    let page = page.replace(
+        "kill $ONE $TWO\n",
+        "kill $ONE $TWO\nwait $ONE $TWO\ntrap - EXIT\n",
+    );
+    let out = run_after("cd \"$HOME\"\nexport SEALCAST_HOME=home\n", &page);
+    let lines = |wanted: &str| out.lines().filter(|line| *line == wanted).count();
+    assert_eq!((lines("61.4 C"), lines("61.9 C")), (1, 1), "{out}");
+    assert!(out.contains("released: 1 segment of"), "{out}");
+    assert!(out.contains("2 of 3 must answer"), "{out}");
+}

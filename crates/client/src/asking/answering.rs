@@ -546,7 +546,7 @@ impl Core {
     }
 
     /// Reads the device list of a user whom the access log does not name.
-    async fn read_list(self: &Arc<Self>, user: UserId) -> Result<(), Error> {
+    pub(crate) async fn read_list(self: &Arc<Self>, user: UserId) -> Result<(), Error> {
         let of = ControlTopic::Devices(user);
         let list = topic(&of.name(self.id()))?;
         let items = self.bus.read(&list, Offset(0), LIST_BYTES).await?;

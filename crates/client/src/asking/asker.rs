@@ -7,13 +7,16 @@ use std::sync::{Arc, Mutex, Weak};
 use rand_core::Rng as _;
 use sealcast_bus::{Item, Offset, Tail};
 use sealcast_crypto::UnwrapKey;
-use sealcast_engine::{Alarm, Asker, AskerEvent, AskerInput, AskerOutput, Event, Missing, OneUse};
-use sealcast_protocol::{Header, Interval, Position, RequestId, SessionId, UserId, Want};
+use sealcast_engine::{Alarm, AskerEvent, AskerOutput, Event, Missing, OneUse};
+use sealcast_protocol::{
+    Header, Interval, NodeRequest, Position, RequestId, SessionId, UserId, Verified, Want,
+};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{PAUSE, until};
+use super::machines::{Machines, NodesOutput, Out};
+use super::{AskingEvent, PAUSE, until};
 use crate::blocking::off_thread;
 use crate::clock;
 use crate::core::{Core, lock};
@@ -50,7 +53,7 @@ struct Feed {
     news: Notify,
     has_wants: AtomicBool,
     answers: watch::Sender<u64>,
-    events: broadcast::Sender<AskerEvent>,
+    events: broadcast::Sender<AskingEvent>,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +62,8 @@ struct Pending {
     wants: Vec<(Want, bool)>,
     /// How many wait for each.
     waiting: BTreeMap<Want, usize>,
+    /// What key nodes alone are asked for.
+    unlocks: Vec<Want>,
     missing: VecDeque<Want>,
     opened: VecDeque<(SessionId, Position)>,
 }
@@ -85,6 +90,7 @@ impl Core {
             inbox: None,
             inbox_at: None,
             draw_at: None,
+            nodes_draw_at: None,
         };
         let task = tokio::spawn(driver.run()).abort_handle();
         let asking = Arc::new(Asking { feed, task });
@@ -184,13 +190,21 @@ impl Asking {
         self.feed.news.notify_one();
     }
 
+    /// Asks key nodes for something, once, and nobody else.
+    pub(super) fn unlock(&self, wants: impl IntoIterator<Item = Want>) {
+        let mut pending = lock(&self.feed.pending);
+        pending.unlocks.extend(wants);
+        self.feed.has_wants.store(true, Ordering::Relaxed);
+        self.feed.news.notify_one();
+    }
+
     /// Changes whenever keys that were asked for have come.
     pub(crate) fn answers(&self) -> watch::Receiver<u64> {
         self.feed.answers.subscribe()
     }
 
     /// What becomes of what is wanted, from now on.
-    pub(super) fn events(&self) -> broadcast::Receiver<AskerEvent> {
+    pub(super) fn events(&self) -> broadcast::Receiver<AskingEvent> {
         self.feed.events.subscribe()
     }
 }
@@ -211,42 +225,49 @@ impl Feed {
     /// Notes whether anything is wanted, here or where what was told comes to.
     fn note_wants(&self, has_wants: bool) {
         let pending = lock(&self.pending);
-        let is_told = !pending.wants.is_empty() || !pending.missing.is_empty();
+        let is_told =
+            !pending.wants.is_empty() || !pending.missing.is_empty() || !pending.unlocks.is_empty();
         self.has_wants
             .store(has_wants || is_told, Ordering::Relaxed);
     }
 
     fn take(&self) -> Vec<Input> {
-        let (wants, missing, opened) = {
+        let (wants, unlocks, missing, opened) = {
             let mut pending = lock(&self.pending);
             let wants = std::mem::take(&mut pending.wants);
+            let unlocks = std::mem::take(&mut pending.unlocks);
             let missing = std::mem::take(&mut pending.missing);
-            (wants, missing, std::mem::take(&mut pending.opened))
+            let opened = std::mem::take(&mut pending.opened);
+            (wants, unlocks, missing, opened)
         };
+        let unlocks = unlocks.into_iter().map(Input::Unlock);
         let wants = wants.into_iter().map(|(want, is_wanted)| match is_wanted {
             true => Input::Want(want),
             false => Input::Unwant(want),
         });
         let missing = (!missing.is_empty()).then_some(Input::Missing(missing));
         let opened = opened.into_iter().map(|(of, at)| Input::Opened(of, at));
-        wants.chain(missing).chain(opened).collect()
+        wants.chain(unlocks).chain(missing).chain(opened).collect()
     }
 }
 
-/// What happens to the machine.
-enum Input {
+/// What happens to the machines.
+pub(super) enum Input {
     Want(Want),
     Unwant(Want),
+    Unlock(Want),
     Missing(VecDeque<Want>),
     Opened(SessionId, Position),
     Draw,
+    DrawForNodes,
+    Signed(Box<Verified<NodeRequest>>),
     InboxItems(Vec<Item>),
     Tick,
 }
 
 /// What is to be done, in order.
 enum Todo {
-    Do(AskerOutput),
+    Do(Out),
     /// Make durable what the view has learned.
     Keep,
 }
@@ -254,7 +275,7 @@ enum Todo {
 struct Driver {
     core: Arc<Core>,
     feed: Arc<Feed>,
-    machine: Option<Box<Asker>>,
+    machine: Option<Box<Machines>>,
     todo: VecDeque<Todo>,
     /// The inbox of this device, while a request is open.
     inbox: Option<Box<dyn Tail>>,
@@ -262,6 +283,7 @@ struct Driver {
     inbox_at: Option<Offset>,
     /// When the home's turn comes for the request that is to be drawn up.
     draw_at: Option<Instant>,
+    nodes_draw_at: Option<Instant>,
 }
 
 impl Driver {
@@ -281,8 +303,16 @@ impl Driver {
         while let Some(todo) = self.todo.pop_front() {
             self.perform(todo).await?;
         }
-        if self.draw_at.is_some_and(|at| at <= Instant::now()) {
-            return self.draw().await;
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= Instant::now());
+        if is_due(self.nodes_draw_at) {
+            self.prepare_draw().await?;
+            self.nodes_draw_at = None;
+            return self.step(Vec::from([Input::DrawForNodes])).await;
+        }
+        if is_due(self.draw_at) {
+            self.prepare_draw().await?;
+            self.draw_at = None;
+            return self.step(Vec::from([Input::Draw])).await;
         }
         self.fit_inbox().await?;
         let inputs = self.wait().await?;
@@ -297,7 +327,7 @@ impl Driver {
                 None => std::future::pending().await,
             }
         };
-        let draw_at = self.draw_at;
+        let draw_at = self.draw_at.into_iter().chain(self.nodes_draw_at).min();
         let turn = async {
             match draw_at {
                 Some(at) => sleep_until(at).await,
@@ -323,17 +353,16 @@ impl Driver {
         }
         let core = self.core.clone();
         let machine = self.machine.take();
-        let mut machine =
-            machine.unwrap_or_else(|| Box::new(Asker::new(core.home.asking().limits())));
+        let mut machine = machine.unwrap_or_else(|| Box::new(Machines::new(&core.home.asking())));
         let done = off_thread(move || {
             for input in inputs {
-                hand_in(&core, &mut machine, input);
+                machine.hand_in(&core, input);
             }
-            let outputs: Vec<_> = std::iter::from_fn(|| machine.poll_output()).collect();
+            let outputs: Vec<_> = std::iter::from_fn(|| machine.poll_output(&core)).collect();
             (machine, outputs)
         });
         let (machine, outputs) = done.await?;
-        self.feed.note_wants(machine.wants() > 0);
+        self.feed.note_wants(machine.has_wants());
         self.machine = Some(machine);
         self.todo.extend(outputs.into_iter().map(Todo::Do));
         Ok(())
@@ -350,34 +379,68 @@ impl Driver {
                 self.feed.answers.send_modify(|count| *count += 1);
                 Ok(())
             }
-            Todo::Do(AskerOutput::Draw) => {
+            Todo::Do(Out::Asker(AskerOutput::Draw)) => {
                 self.draw_at = Some(self.core.home.reserve_request());
                 Ok(())
             }
             // What the bus does not take is lost, as all may be that is sent there.
-            Todo::Do(AskerOutput::Send(body)) => self.core.send_ask(body).await,
-            Todo::Do(AskerOutput::Take(answer)) => {
+            Todo::Do(Out::Asker(AskerOutput::Send(body))) => self.core.send_ask(body).await,
+            Todo::Do(Out::Asker(AskerOutput::Take(answer))) => {
                 self.todo.push_front(Todo::Keep);
                 let core = self.core.clone();
                 off_thread(move || core.view().take_answer(answer)).await
             }
-            Todo::Do(AskerOutput::Tell(event)) => {
+            Todo::Do(Out::Asker(AskerOutput::Tell(event))) => {
                 if let AskerEvent::BadAnswer { giver, .. } = &event {
                     self.core.tell([Alarm::BadKeys(giver.0, giver.1)]);
                 }
                 // Nobody may be waiting for it.
-                let _heard = self.feed.events.send(event);
+                let _heard = self.feed.events.send(AskingEvent::Asker(event));
+                Ok(())
+            }
+            Todo::Do(Out::Nodes(output)) => self.perform_for_nodes(output).await,
+            Todo::Do(Out::Left(want)) => {
+                let _heard = self.feed.events.send(AskingEvent::Left(want));
                 Ok(())
             }
         }
     }
 
-    /// Draws up a request. What came by itself meanwhile is not asked for.
-    async fn draw(&mut self) -> Result<(), Error> {
+    /// Does what has to do with key nodes.
+    async fn perform_for_nodes(&mut self, output: NodesOutput) -> Result<(), Error> {
+        match output {
+            NodesOutput::Draw => {
+                self.nodes_draw_at = Some(self.core.home.reserve_request());
+                Ok(())
+            }
+            NodesOutput::Sign(body) => {
+                let asked = self.core.sign_node_request(*body).await?;
+                let signed = Input::Signed(Box::new(asked));
+                self.step(Vec::from([signed])).await
+            }
+            NodesOutput::Send(asked, devices) => {
+                for device in devices {
+                    // A node that does not hear it is one that is silent.
+                    let _sent = self.core.put_into_inbox(device, asked.wire()).await;
+                }
+                Ok(())
+            }
+            NodesOutput::Take(released) => {
+                self.todo.push_front(Todo::Keep);
+                let core = self.core.clone();
+                off_thread(move || core.view().take_released(released)).await
+            }
+            NodesOutput::Liar(node) => {
+                self.core.tell([Alarm::FalseNode(node.user, node.device)]);
+                Ok(())
+            }
+        }
+    }
+
+    /// What comes before a request is drawn up. What came by itself meanwhile is not asked for.
+    async fn prepare_draw(&mut self) -> Result<(), Error> {
         self.core.sync().await?;
-        self.follow_inbox().await?;
-        self.draw_at = None;
-        self.step(Vec::from([Input::Draw])).await
+        self.follow_inbox().await
     }
 
     /// Follows the inbox while a request is open, and tidies up behind the last one.
@@ -410,52 +473,6 @@ impl Driver {
     }
 }
 
-fn hand_in(core: &Core, machine: &mut Asker, input: Input) {
-    let now = core.now();
-    match input {
-        Input::Want(want) => machine.handle(now, &core.view(), AskerInput::Want(want)),
-        Input::Unwant(want) => machine.handle(now, &core.view(), AskerInput::Unwant(want)),
-        Input::Missing(missing) => miss(core, machine, missing),
-        Input::Opened(session, position) => {
-            let opened = AskerInput::Opened { session, position };
-            machine.handle(now, &core.view(), opened);
-        }
-        Input::Draw => {
-            let drawn = draw();
-            machine.handle(now, &core.view(), AskerInput::Drawn(drawn));
-        }
-        Input::InboxItems(items) => {
-            for item in items {
-                let input = AskerInput::InboxItem(&item.payload);
-                machine.handle(now, &core.view(), input);
-            }
-        }
-        Input::Tick => machine.handle(now, &core.view(), AskerInput::Tick),
-    }
-}
-
-/// Tells the machine of what is missing, once for each thing that it would ask for.
-fn miss(core: &Core, machine: &mut Asker, missing: VecDeque<Want>) {
-    let mut told = BTreeMap::<(UserId, SessionId), Vec<Interval>>::new();
-    for want in missing {
-        let (lane, session, interval) = (want.lane, want.session, want.interval);
-        let told = told.entry((lane, session)).or_default();
-        if told.iter().any(|of| of.covers(&interval)) {
-            continue;
-        }
-        let view = core.view();
-        let (me, device) = view.me();
-        let around = interval_around(&view.state().readable(&me, &device, &lane), interval.from);
-        told.extend(around);
-        let missing = AskerInput::Missing {
-            lane,
-            session,
-            interval,
-        };
-        machine.handle(core.now(), &view, missing);
-    }
-}
-
 /// What an envelope lacks.
 fn at(header: &Header, lane: &UserId) -> Want {
     Want {
@@ -473,7 +490,7 @@ pub(super) fn interval_around(of: &[Interval], position: Position) -> Option<Int
     of.iter().find(|of| of.contains(position)).copied()
 }
 
-fn draw() -> OneUse {
+pub(super) fn draw() -> OneUse {
     let mut rng = clock::rng();
     let mut request = [0; 16];
     rng.fill_bytes(&mut request);

@@ -29,7 +29,7 @@ pub(crate) struct InboxMark {
 impl Core {
     /// Removes from this device's inbox what no request of any of the home's processes can be
     /// waiting for: what lay there longer than a request may live.
-    pub(super) async fn trim_inbox(self: &Arc<Self>) -> Result<(), Error> {
+    pub(crate) async fn trim_inbox(self: &Arc<Self>) -> Result<(), Error> {
         let inbox = topic(&self.identity().device().inbox_topic())?;
         let end = self.bus.end(&inbox).await?.0;
         let bus = *digest(BUS_LABEL, &[self.ticket.bus().as_bytes()]).as_bytes();

@@ -8,8 +8,9 @@ use sealcast_bus::{Item, Offset, Topic};
 use sealcast_engine::{AskerEvent, End, Event, Mode, Outcome, Reader as Machine};
 use sealcast_protocol::{Header, Interval, Position, RefusalReason, RequestId, UserId, Want};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
+use super::AskingEvent;
 use super::asker::{Asking, interval_around, lane_is_asked_for};
 use crate::blocking::off_thread;
 use crate::core::{Core, put_off};
@@ -82,6 +83,36 @@ impl Stream {
         }
         wait_for(self.core.clone(), missing, deadline).await
     }
+
+    /// Asks the key nodes, where the stream has them, for the keys of all that was published in an interval
+    /// and does not open, and waits until they are done. Nobody else is asked.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the bus cannot be reached.
+    pub async fn unlock(&self, options: RequestOptions) -> Result<(), Error> {
+        let deadline = Instant::now() + options.wait;
+        self.core.sync().await?;
+        if self.core.view().state().key_nodes().is_none() {
+            return Ok(());
+        }
+        let missing = Missing::find(&self.core, options.interval).await?;
+        let mut wants: BTreeSet<Want> = missing.wants.into_keys().collect();
+        let asking = self.core.asking();
+        let mut events = asking.events();
+        asking.unlock(wants.iter().copied());
+        while !wants.is_empty() {
+            match timeout_at(deadline, events.recv()).await {
+                Ok(Ok(AskingEvent::Left(want))) => {
+                    wants.remove(&want);
+                }
+                Ok(Ok(AskingEvent::Asker(_)) | Err(RecvError::Lagged(_))) => (),
+                Ok(Err(RecvError::Closed)) => return Err(ENDED),
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Waits until all is settled that is missing.
@@ -115,7 +146,8 @@ async fn wait_for(
                 missing.try_again(&core, &asking).await?;
             }
             event = events.recv() => match event {
-                Ok(event) => missing.note(&core, &event),
+                Ok(AskingEvent::Asker(event)) => missing.note(&core, &event),
+                Ok(AskingEvent::Left(_)) => (),
                 // What was missed is found out when the time is up.
                 Err(RecvError::Lagged(_)) => (),
                 Err(RecvError::Closed) => return Err(ENDED),
@@ -129,7 +161,9 @@ async fn wait_for(
             while !missing.requests.is_empty()
                 && let Ok(event) = events.recv().await
             {
-                missing.note(&core, &event);
+                if let AskingEvent::Asker(event) = event {
+                    missing.note(&core, &event);
+                }
             }
         });
         let _is_told = told.await;

@@ -3,25 +3,43 @@
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 
-use sealcast_protocol::{DeviceId, RequestId, Solicitation, Unverified};
+use sealcast_protocol::{DeviceId, NodeRequest, RequestId, Signable, Solicitation, Unverified};
 
 /// Requests of one claimed device that wait, at most.
 const OF_ONE_MAX: usize = 8;
 /// Bytes of all that wait, at most.
 const BYTES_MAX: usize = 16 << 20;
 
+/// What a device asks for, and is answered.
+pub(crate) trait Asks: Signable {
+    /// Under which id it says that it is known.
+    fn id(&self) -> (DeviceId, RequestId);
+}
+
+impl Asks for Solicitation {
+    fn id(&self) -> (DeviceId, RequestId) {
+        (self.device, self.request)
+    }
+}
+
+impl Asks for NodeRequest {
+    fn id(&self) -> (DeviceId, RequestId) {
+        (self.device, self.request)
+    }
+}
+
 /// A request as it came, and how long it is.
 #[derive(Debug)]
-pub(super) struct Incoming {
-    pub(super) item: Box<Unverified<Solicitation>>,
-    pub(super) len: usize,
+pub(crate) struct Incoming<T> {
+    pub(crate) item: Box<Unverified<T>>,
+    pub(crate) len: usize,
 }
 
 /// Takes turns among the devices that requests say they are from, so that whoever sends many waits
 /// for itself alone.
-#[derive(Debug, Default)]
-pub(super) struct Intake {
-    queues: BTreeMap<DeviceId, VecDeque<Incoming>>,
+#[derive(Debug)]
+pub(crate) struct Intake<T> {
+    queues: BTreeMap<DeviceId, VecDeque<Incoming<T>>>,
     /// Those with something in their queue, in the order of their turns.
     turns: VecDeque<DeviceId>,
     /// How many wait under each id.
@@ -29,16 +47,27 @@ pub(super) struct Intake {
     bytes: usize,
 }
 
-impl Incoming {
+impl<T: Asks> Incoming<T> {
     /// Under which id it says that it is known.
-    pub(super) fn id(&self) -> (DeviceId, RequestId) {
-        (self.item.claims().device, self.item.claims().request)
+    pub(crate) fn id(&self) -> (DeviceId, RequestId) {
+        self.item.claims().id()
     }
 }
 
-impl Intake {
+impl<T> Default for Intake<T> {
+    fn default() -> Self {
+        Self {
+            queues: BTreeMap::new(),
+            turns: VecDeque::new(),
+            ids: BTreeMap::new(),
+            bytes: 0,
+        }
+    }
+}
+
+impl<T: Asks> Intake<T> {
     /// Lets a request wait. It is dropped where there is no room, or the same one waits.
-    pub(super) fn push(&mut self, of: DeviceId, incoming: Incoming) {
+    pub(crate) fn push(&mut self, of: DeviceId, incoming: Incoming<T>) {
         let queue = self.queues.get(&of);
         let is_full = queue.is_some_and(|queue| queue.len() >= OF_ONE_MAX);
         let is_known = queue.is_some_and(|queue| {
@@ -57,7 +86,7 @@ impl Intake {
     }
 
     /// Takes the next one out.
-    pub(super) fn pop(&mut self) -> Option<Incoming> {
+    pub(crate) fn pop(&mut self) -> Option<Incoming<T>> {
         let of = self.turns.pop_front()?;
         let queue = self.queues.get_mut(&of)?;
         let next = queue.pop_front();
@@ -80,15 +109,15 @@ impl Intake {
     }
 
     /// Whether a request waits under an id.
-    pub(super) fn has(&self, id: &(DeviceId, RequestId)) -> bool {
+    pub(crate) fn has(&self, id: &(DeviceId, RequestId)) -> bool {
         self.ids.contains_key(id)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.turns.is_empty()
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.queues.values().map(VecDeque::len).sum()
     }
 }

@@ -35,7 +35,7 @@ impl Pace {
     }
 
     /// Takes as many as there are, and no more than are wanted.
-    pub(super) fn take_some(&mut self, now: Position, wanted: usize) -> usize {
+    pub(crate) fn take_some(&mut self, now: Position, wanted: usize) -> usize {
         self.fill(now);
         let there = usize::try_from(self.level / 1_000).unwrap_or(0);
         let taken = wanted.min(there);
@@ -53,19 +53,19 @@ impl Pace {
     }
 
     /// Whether there is one.
-    pub(super) fn is_ready(&self, now: Position) -> bool {
+    pub(crate) fn is_ready(&self, now: Position) -> bool {
         now >= self.ready_at()
     }
 
     /// Since when there is one, or from when on there will be.
-    pub(super) fn ready_at(&self) -> Position {
+    pub(crate) fn ready_at(&self) -> Position {
         let lacking = 1_000_i64.saturating_sub(self.level).max(0);
         self.at
             .after(lacking.unsigned_abs().div_ceil(self.per_second))
     }
 
     /// Whether nothing has been taken lately, so that there is nothing to remember.
-    pub(super) fn is_full(&self, now: Position) -> bool {
+    pub(crate) fn is_full(&self, now: Position) -> bool {
         let mut then = *self;
         then.fill(now);
         then.level == then.capacity

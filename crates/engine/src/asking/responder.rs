@@ -59,13 +59,13 @@ const LIST_PAUSE_MS: u64 = 10_000;
 pub struct Responder {
     limits: ResponderLimits,
     steady: Steady,
-    intake: Intake,
+    intake: Intake<Solicitation>,
     /// Replies to requests that wait for their check.
     early: BTreeMap<Key, Vec<AskItem>>,
     /// Replies to requests that have not come: the topic may show things in any order.
     ahead: VecDeque<(Key, AskItem)>,
     /// For a device list.
-    waiting: VecDeque<(Position, Incoming)>,
+    waiting: VecDeque<(Position, Incoming<Solicitation>)>,
     lists_read: BTreeMap<UserId, Position>,
     /// Users whom the log does not name, and when their lists were first read.
     strangers: BTreeMap<UserId, Position>,
@@ -316,7 +316,7 @@ impl Responder {
     }
 
     /// Lets a request wait for its check, unless what it says is enough to drop it.
-    fn admit(&mut self, now: Position, view: &StreamView, incoming: Incoming) {
+    fn admit(&mut self, now: Position, view: &StreamView, incoming: Incoming<Solicitation>) {
         let asked = incoming.item.claims();
         let key = (asked.device, asked.request);
         if asked.device == view.me().1 || !self.is_timely(asked) || self.is_known(&key) {
@@ -333,7 +333,7 @@ impl Responder {
         }
     }
 
-    fn wait(&mut self, since: Position, incoming: Incoming) {
+    fn wait(&mut self, since: Position, incoming: Incoming<Solicitation>) {
         if self.waiting.len() >= WAITING_MAX {
             self.waiting.pop_front();
         }
@@ -367,7 +367,7 @@ impl Responder {
         }
     }
 
-    fn check_one(&mut self, now: Position, view: &StreamView, incoming: Incoming) {
+    fn check_one(&mut self, now: Position, view: &StreamView, incoming: Incoming<Solicitation>) {
         let asked = incoming.item.claims();
         let (user, device) = (asked.user, asked.device);
         if self.is_known(&(device, asked.request)) || !self.is_timely(asked) {
@@ -393,7 +393,12 @@ impl Responder {
     }
 
     /// Keeps a request until the device list that it names is known.
-    fn wait_for_list(&mut self, now: Position, view: &StreamView, incoming: Incoming) {
+    fn wait_for_list(
+        &mut self,
+        now: Position,
+        view: &StreamView,
+        incoming: Incoming<Solicitation>,
+    ) {
         let user = incoming.item.claims().user;
         if !view.names(&user) {
             if !self.has_room_for(now, view, &user) {

@@ -4,13 +4,13 @@ use sealcast_protocol::Position;
 
 /// The clock as it was read last, and how much it was set back since the start, all in all.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Steady {
+pub(crate) struct Steady {
     clock: Position,
     back_ms: u64,
 }
 
 impl Steady {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             clock: Position::START,
             back_ms: 0,
@@ -18,7 +18,7 @@ impl Steady {
     }
 
     /// Takes in what the clock says. Returns the time by which to wait, which never goes back.
-    pub(super) fn read(&mut self, clock: Position) -> Position {
+    pub(crate) fn read(&mut self, clock: Position) -> Position {
         let back = self.clock.0.saturating_sub(clock.0);
         self.back_ms = self.back_ms.saturating_add(back);
         self.clock = clock;
@@ -26,17 +26,17 @@ impl Steady {
     }
 
     /// What the clock said last.
-    pub(super) fn clock(&self) -> Position {
+    pub(crate) fn clock(&self) -> Position {
         self.clock
     }
 
     /// The time by which to wait when the clock says this, unless it is set back before.
-    pub(super) fn time_at(&self, clock: Position) -> Position {
+    pub(crate) fn time_at(&self, clock: Position) -> Position {
         clock.after(self.back_ms)
     }
 
     /// What the clock says at such a time, unless it is set back before.
-    pub(super) fn clock_at(&self, time: Position) -> Position {
+    pub(crate) fn clock_at(&self, time: Position) -> Position {
         Position(time.0.saturating_sub(self.back_ms))
     }
 }

@@ -23,6 +23,10 @@ pub enum Alarm {
     LogForked(UserId, DeviceId),
     /// A keyholder's bundle or root does not open for this device, or is not the session's.
     BadKeys(UserId, DeviceId),
+    /// The share that a device dealt to this key node does not fit what it says of it.
+    BadShare(UserId, DeviceId),
+    /// A key node released what is false.
+    FalseNode(UserId, DeviceId),
     /// Keys that this home's user imported do not open what others open.
     BadImport(SessionId),
     /// Nothing that is here opens a message of the session, and this giver's keys are among it: the
@@ -48,6 +52,13 @@ impl Alarm {
                 "ask the user: a copy of their first device is in use, or someone has its root key"
             }
             Self::ListForged(_) | Self::BadKeys(..) => "find out who writes to this bus",
+            Self::BadShare(..) => {
+                "ask the publisher; this node releases nothing that it was dealt so"
+            }
+            Self::FalseNode(..) => {
+                "ask who runs the key node; it is not asked again, and the others suffice as long as \
+                 enough of them answer"
+            }
             Self::ListUnsound(_) => "ask the user what their first device did",
             Self::ListHidden(_) => {
                 "ask who runs the bus why it is not shown; the user puts it back by using their \
@@ -125,6 +136,16 @@ impl fmt::Display for Alarm {
                 f,
                 "the imported keys of session {session} do not open a message of it"
             ),
+            Self::BadShare(user, device) => write!(
+                f,
+                "device {device} of {user} dealt this key node a share that does not fit"
+            ),
+            Self::FalseNode(user, device) => {
+                write!(
+                    f,
+                    "the key node {device} of {user} released something false"
+                )
+            }
             Self::BadKeys(user, device) => {
                 write!(f, "keys from device {device} of {user} do not open")
             }

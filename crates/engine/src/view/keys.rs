@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use sealcast_crypto::{Cover, Digest, SecretBytes, SessionRoot, digest};
 use sealcast_protocol::{
-    Bundle, BundleContext, DeviceId, ExportedKey, Interval, KeyExport, KeyUse, LogHash,
+    Bundle, BundleContext, Dealer, DeviceId, ExportedKey, Interval, KeyExport, KeyUse, LogHash,
     OpenBundleError, Position, Roles, SessionId, SessionRecord, Standing, StreamId, UserId,
     Verified, WrongRoot, open_bundle,
 };
@@ -92,6 +92,38 @@ impl StreamView {
                     None => Some(KeyItem::Bundle(bundle)),
                 }
             }
+            KeyItem::Deal(deal) => {
+                let claims = deal.claims();
+                let Dealer {
+                    stream,
+                    lane,
+                    device,
+                } = claims.dealer;
+                if stream != self.stream {
+                    return None;
+                }
+                match self.sign_key(&lane, &device) {
+                    Some(key) => self.take_deal(deal.verify(&key).ok()?),
+                    None if self.is_hopeless(&lane, &[claims.set]) => None,
+                    None => Some(KeyItem::Deal(deal)),
+                }
+            }
+            KeyItem::Segments(records) => {
+                let Dealer {
+                    stream,
+                    lane,
+                    device,
+                } = records.claims().dealer;
+                if stream != self.stream {
+                    return None;
+                }
+                match self.sign_key(&lane, &device) {
+                    Some(key) => self.take_segments(records.verify(&key).ok()?),
+                    None => Some(KeyItem::Segments(records)),
+                }
+            }
+            KeyItem::SignedDeal(deal) => self.take_deal(deal),
+            KeyItem::SignedSegments(records) => self.take_segments(records),
             KeyItem::SignedRecord(record) => self.take_record(record),
             KeyItem::SignedBundle(bundle) => self.take_bundle(bundle),
         }

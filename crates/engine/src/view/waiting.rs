@@ -4,7 +4,9 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use sealcast_crypto::Digest;
-use sealcast_protocol::{Bundle, DeviceId, SessionRecord, Unverified, UserId, Verified};
+use sealcast_protocol::{
+    Bundle, Deal, DeviceId, SegmentRecords, SessionRecord, Unverified, UserId, Verified,
+};
 
 /// Bytes that wait in the name of one user, at most, and as many for all that nobody signed whom
 /// the log names.
@@ -21,35 +23,50 @@ pub(super) enum KeyItem {
     Record(Unverified<SessionRecord>),
     /// Says that it is a bundle.
     Bundle(Unverified<Bundle>),
+    /// Says that it is a deal.
+    Deal(Unverified<Deal>),
+    /// Says that it is segment records.
+    Segments(Unverified<SegmentRecords>),
     /// The device that it names signed it.
     SignedRecord(Verified<SessionRecord>),
     /// The device that it names signed it.
     SignedBundle(Verified<Bundle>),
+    /// The device that it names signed it.
+    SignedDeal(Verified<Deal>),
+    /// The device that it names signed it.
+    SignedSegments(Verified<SegmentRecords>),
 }
 
 impl KeyItem {
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        match Unverified::decode(bytes) {
-            Ok(record) => Some(Self::Record(record)),
-            Err(_) => Unverified::decode(bytes).ok().map(Self::Bundle),
-        }
+        let record = || Unverified::decode(bytes).ok().map(Self::Record);
+        let bundle = || Unverified::decode(bytes).ok().map(Self::Bundle);
+        let segments = || Unverified::decode(bytes).ok().map(Self::Segments);
+        let deal = || Unverified::decode(bytes).ok().map(Self::Deal);
+        record().or_else(bundle).or_else(segments).or_else(deal)
     }
 
     fn digest(&self) -> Digest {
         match self {
             Self::Record(item) => item.digest(),
             Self::Bundle(item) => item.digest(),
+            Self::Deal(item) => item.digest(),
+            Self::Segments(item) => item.digest(),
             Self::SignedRecord(item) => item.digest(),
             Self::SignedBundle(item) => item.digest(),
+            Self::SignedDeal(item) => item.digest(),
+            Self::SignedSegments(item) => item.digest(),
         }
     }
 
     /// Whose device signed it, where that is certain.
     fn signer(&self) -> Option<UserId> {
         match self {
-            Self::Record(_) | Self::Bundle(_) => None,
+            Self::Record(_) | Self::Bundle(_) | Self::Deal(_) | Self::Segments(_) => None,
             Self::SignedRecord(item) => Some(item.body().lane),
             Self::SignedBundle(item) => Some(item.body().context.giver_user),
+            Self::SignedDeal(item) => Some(item.body().dealer.lane),
+            Self::SignedSegments(item) => Some(item.body().dealer.lane),
         }
     }
 
@@ -58,7 +75,12 @@ impl KeyItem {
         match self {
             Self::Record(item) => Some(item.claims().device),
             Self::Bundle(item) => Some(item.claims().context.giver_device),
-            Self::SignedRecord(_) | Self::SignedBundle(_) => None,
+            Self::Deal(item) => Some(item.claims().dealer.device),
+            Self::Segments(item) => Some(item.claims().dealer.device),
+            Self::SignedRecord(_)
+            | Self::SignedBundle(_)
+            | Self::SignedDeal(_)
+            | Self::SignedSegments(_) => None,
         }
     }
 }

@@ -14,6 +14,7 @@ mod model;
 mod newcomer;
 mod order;
 mod parking;
+mod releasing;
 mod rig;
 mod rights;
 mod rng;

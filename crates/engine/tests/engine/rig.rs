@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sealcast_crypto::{SecretBytes, SigningKey, UnwrapKey};
 use sealcast_engine::{
-    Alarm, Allowed, AuthorError, ControlTopic, Event, Identity, Lane, Lineage, Mode, NewSession,
-    NotSealed, Notice, Output, Publisher, Reader, Refusal, Sealed, SharedWith, Space, StreamView,
-    Tips, author, genesis, plan_handouts, wrap_handout,
+    Alarm, Allowed, AuthorError, ControlTopic, DealtLane, Event, Identity, Lane, Lineage, Mode,
+    NewSession, NotSealed, Notice, Output, Publisher, Reader, Refusal, Sealed, SharedWith, Space,
+    StreamView, Tips, author, genesis, plan_handouts, wrap_handout,
 };
 use sealcast_protocol::{
     CardList, DeviceId, DeviceTarget, DeviceTips, Draft, Grant, Header, Interval, ListBody,
@@ -30,6 +30,7 @@ pub(crate) struct Peer {
     pub(crate) alarms: Vec<Alarm>,
     pub(crate) store: BTreeMap<(Space, Vec<u8>), Vec<u8>>,
     pub(crate) cursors: BTreeMap<String, usize>,
+    pub(crate) dealt: Option<DealtLane>,
 }
 
 /// Everybody, and what is between them.
@@ -96,6 +97,7 @@ impl World {
             alarms: Vec::new(),
             store: BTreeMap::new(),
             cursors: BTreeMap::new(),
+            dealt: None,
             identity,
         };
         let user = peer.identity.user();
@@ -328,6 +330,7 @@ impl World {
                     return Ok(sealed);
                 }
                 Err(NotSealed::NeedsSession) => self.rekey(peer),
+                Err(NotSealed::NeedsSegments(session, at)) => self.cover(peer, session, at),
                 Err(other) => return Err(other),
             }
         }
@@ -487,8 +490,10 @@ pub(crate) fn restored(
     for ((_, id), value) in of(Space::Root) {
         view.restore_root(session(id), &SecretBytes::from(value.clone()));
     }
-    for (_, value) in of(Space::Record) {
-        view.handle(&ControlTopic::Keys, value);
+    for space in [Space::Record, Space::Deal, Space::SegmentRecords] {
+        for (_, value) in of(space) {
+            view.handle(&ControlTopic::Keys, value);
+        }
     }
     for ((_, id), value) in of(Space::Cover) {
         view.restore_cover(session(id), &SecretBytes::from(value.clone()));

@@ -13,7 +13,7 @@ use sealcast_crypto::{
 };
 
 use crate::encoding::{DecodeError, encode};
-use crate::ids::{DeviceId, LogHash, SessionId, StreamId, UserId};
+use crate::ids::{DeviceId, Interval, LogHash, Position, SessionId, StreamId, UserId};
 use crate::signed::Signable;
 use crate::v1::asking::{check_version, in_range};
 use crate::v1::device::wrap_key_hash;
@@ -302,13 +302,23 @@ impl From<NodeId> for Segment {
 }
 
 impl Segment {
+    /// The positions that it spans.
+    pub fn interval(self) -> Interval {
+        let node = self.node();
+        Interval {
+            from: Position(node.from()),
+            until: Position(node.until()),
+        }
+    }
+
     /// The node of the tree.
     pub fn node(self) -> NodeId {
         let Self { depth, index } = self;
         NodeId { depth, index }
     }
 
-    pub(super) fn label(
+    /// What it is called in a session of a lane; nothing where it is no segment.
+    pub fn label(
         self,
         stream: &StreamId,
         lane: &UserId,

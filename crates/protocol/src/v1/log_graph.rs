@@ -58,6 +58,8 @@ pub(super) struct Rights {
     pub(super) revokes: Named,
     /// Revokes of publishers, each about its own lane.
     pub(super) lane_revokes: Named,
+    /// Users whose devices are or were key nodes.
+    pub(super) key_nodes: BTreeSet<UserId>,
     /// Revokes that carry the proof of a device's user that the device is out.
     pub(super) outs: BTreeMap<(UserId, DeviceId), Vec<usize>>,
 }
@@ -162,7 +164,8 @@ impl AccessLog {
     /// everyone whom an authorised grant names.
     pub fn named_users(&self) -> BTreeSet<UserId> {
         let named = self.rights.grants_to.keys().copied();
-        named.chain([self.owner]).collect()
+        let nodes = self.rights.key_nodes.iter().copied();
+        named.chain(nodes).chain([self.owner]).collect()
     }
 
     /// Where a device's next entry goes: its `seq` and `prev`. After a fork, behind the longest
@@ -403,7 +406,11 @@ impl AccessLog {
                     Power::Own => (),
                 }
             }
-            LogBody::Genesis(_) | LogBody::Settings(_) | LogBody::KeyNodes(_) | LogBody::Close => {}
+            LogBody::KeyNodes(named) => {
+                let users = named.nodes.iter().map(|node| node.user);
+                rights.key_nodes.extend(users);
+            }
+            LogBody::Genesis(_) | LogBody::Settings(_) | LogBody::Close => {}
         }
         let past = &node.past;
         self.tips

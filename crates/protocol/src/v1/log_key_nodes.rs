@@ -1,5 +1,6 @@
 //! Which key nodes a stream has, `spec/access-log.md`, section 7, and `spec/key-nodes.md`.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use minicbor::{CborLen, Decode, Encode};
@@ -27,6 +28,13 @@ pub struct KeyNodes {
     /// What must hold besides what the log says.
     #[n(2)]
     pub condition: Condition,
+}
+
+/// What the counting entries about key nodes say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct KeyNodeSets {
+    pub(super) named: BTreeMap<LogHash, KeyNodes>,
+    pub(super) in_force: Option<LogHash>,
 }
 
 /// One key node.
@@ -63,6 +71,17 @@ impl Condition {
     pub fn holds(&self, now: Position) -> bool {
         let mut alternatives = self.0.iter();
         self.0.is_empty() || alternatives.any(|all| all.iter().all(|demand| demand.holds(now)))
+    }
+
+    /// How long it is, from a time on, until more can hold than does, in milliseconds: nothing where time
+    /// alone changes nothing.
+    pub fn wait_ms(&self, now: Position) -> Option<u64> {
+        let demands = self.0.iter().flatten();
+        let later = demands.filter_map(|demand| match demand {
+            Demand::After(time) if *time > now => Some(time.0 - now.0),
+            Demand::After(_) | Demand::Before(_) => None,
+        });
+        later.min()
     }
 
     fn is_in_range(&self) -> bool {
@@ -108,9 +127,9 @@ impl KeyNodes {
 }
 
 impl AccessLog {
-    /// The entry that no other one about key nodes follows. Where several stand side by side none
-    /// is in force: which of them did their authors mean?
-    pub(super) fn key_nodes_in(&self, view: &mut View<'_>) -> Option<(LogHash, KeyNodes)> {
+    /// The counting entries about key nodes, and the one that no other one follows. Where several stand
+    /// side by side none is in force: which of them did their authors mean?
+    pub(super) fn key_nodes_in(&self, view: &mut View<'_>) -> KeyNodeSets {
         let mut counting = Vec::new();
         let mut older = Clock::default();
         for (i, node) in self.nodes() {
@@ -121,12 +140,16 @@ impl AccessLog {
                 counting.push((node.place, node.hash, nodes));
             }
         }
+        let named = counting.iter();
+        let named = named.map(|(_, hash, nodes)| (*hash, (*nodes).clone()));
+        let named: BTreeMap<_, _> = named.collect();
         let mut newest = counting
             .into_iter()
             .filter(|(place, ..)| !older.contains(*place));
-        match (newest.next(), newest.next()) {
-            (Some((_, hash, nodes)), None) if nodes.threshold > 0 => Some((hash, nodes.clone())),
+        let in_force = match (newest.next(), newest.next()) {
+            (Some((_, hash, nodes)), None) if nodes.threshold > 0 => Some(hash),
             _ => None,
-        }
+        };
+        KeyNodeSets { named, in_force }
     }
 }

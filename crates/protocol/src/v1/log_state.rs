@@ -7,7 +7,7 @@ use crate::ids::{DeviceId, EnvelopeHash, Interval, LogHash, Position, UserId};
 use crate::v1::log_clock::{Clock, Place};
 use crate::v1::log_entry::{Genesis, Grant, LogBody, Roles, Settings, Sharing};
 use crate::v1::log_graph::AccessLog;
-use crate::v1::log_key_nodes::KeyNodes;
+use crate::v1::log_key_nodes::{KeyNodeSets, KeyNodes};
 use crate::v1::log_rules::{Power, Taken, View, is_for, publishes, reads};
 
 /// Who may do what, computed from an [`AccessLog`]; compute it anew after insertions. Two logs of
@@ -17,7 +17,7 @@ pub struct LogState {
     owner: UserId,
     genesis: Option<Genesis>,
     settings: Settings,
-    key_nodes: Option<(LogHash, KeyNodes)>,
+    key_nodes: KeyNodeSets,
     is_closed: bool,
     grants: Vec<GrantState>,
     /// Indexes into `grants`.
@@ -383,8 +383,13 @@ impl LogState {
 
     /// The key nodes, and the entry that names them.
     pub fn key_nodes(&self) -> Option<(LogHash, &KeyNodes)> {
-        let named = self.key_nodes.as_ref();
-        named.map(|(entry, nodes)| (*entry, nodes))
+        let entry = self.key_nodes.in_force?;
+        Some((entry, self.key_nodes.named.get(&entry)?))
+    }
+
+    /// The key nodes that a counting entry names, in force or not any more.
+    pub fn key_nodes_of(&self, entry: &LogHash) -> Option<&KeyNodes> {
+        self.key_nodes.named.get(entry)
     }
 
     /// Every authorised grant, each after those in its past.

@@ -1,6 +1,7 @@
 //! Version 1 of every format. `lib.rs` re-exports it as the latest.
 
 pub(crate) mod asking;
+pub(crate) mod audit;
 pub(crate) mod batch;
 pub(crate) mod bundle;
 pub(crate) mod deal;

@@ -110,7 +110,7 @@ impl Serving {
 }
 
 /// Reads lines as they come, so that whoever waits for one need not wait for ever.
-fn lines_of(log: ChildStderr) -> Receiver<String> {
+pub(crate) fn lines_of(log: ChildStderr) -> Receiver<String> {
     let (sender, lines) = channel();
     thread::spawn(move || {
         let mut log = BufReader::new(log);

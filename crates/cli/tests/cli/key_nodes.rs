@@ -1,0 +1,218 @@
+//! Key nodes, with publisher, owner and all other readers offline.
+
+use std::process::Child;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::agent::lines_of;
+use crate::rig::{Person, Rig};
+
+const LINE_WITHIN: Duration = Duration::from_secs(60);
+
+/// A key node that runs.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Running {
+    /// Starts a node, and waits until it releases for a stream.
+    fn start(node: &Person) -> Self {
+        let mut child = node.start(&["keynode", "run"]);
+        let log: mpsc::Receiver<String> = lines_of(child.stderr.take().unwrap());
+        let running = Self(child);
+        let mut logged = String::new();
+        while !logged.contains("Releasing for") {
+            let line = log.recv_timeout(LINE_WITHIN);
+            logged.push_str(&line.unwrap_or_else(|_| panic!("not started: {logged}")));
+        }
+        running
+    }
+}
+
+/// So many key nodes of a stream, of which some are needed, and its owner.
+fn stream_with_nodes(rig: &Rig, threshold: &str, count: usize) -> (Person, String, Vec<Person>) {
+    let (owner, _) = rig.owner("ada", "boiler");
+    // No keyholder hands out anything.
+    let ticket = owner.done(&["stream", "create", "plant", "--share", "manual"]);
+    let nodes: Vec<_> = (0..count)
+        .map(|number| {
+            let node = rig.stranger(&format!("node{number}"));
+            node.done(&["keynode", "init", "--bus", rig.bus_url(), "--no-passphrase"]);
+            node.done(&["join", &ticket]);
+            node
+        })
+        .collect();
+    let ids: Vec<_> = nodes.iter().map(Person::id).collect();
+    let mut set = vec![
+        "stream",
+        "keynodes",
+        "set",
+        "plant",
+        "--threshold",
+        threshold,
+    ];
+    set.extend(ids.iter().map(String::as_str));
+    owner.done(&set);
+    (owner, ticket, nodes)
+}
+
+fn reader(rig: &Rig, owner: &Person, ticket: &str, name: &str, until: &str) -> Person {
+    let reader = rig.person(name);
+    reader.done(&["join", ticket]);
+    owner.done(&[
+        "grant",
+        "plant",
+        &reader.id(),
+        "--from",
+        "start",
+        "--until",
+        until,
+    ]);
+    reader
+}
+
+#[test]
+fn a_reader_opens_history_with_two_of_three_nodes_and_nobody_else() {
+    opens_with_some_of(2, 3);
+}
+
+#[test]
+fn and_with_three_of_five() {
+    opens_with_some_of(3, 5);
+}
+
+fn opens_with_some_of(threshold: usize, count: usize) {
+    let rig = Rig::small();
+    let (owner, ticket, nodes) = stream_with_nodes(&rig, &threshold.to_string(), count);
+    owner.done(&["pub", "plant", "-m", "one"]);
+    owner.done(&["pub", "plant", "-m", "two"]);
+    let bob = reader(&rig, &owner, &ticket, "bob", "+400d");
+    let mut running: Vec<_> = nodes
+        .iter()
+        .take(threshold - 1)
+        .map(Running::start)
+        .collect();
+    assert_eq!(bob.run(&["read", "plant"]).code, 3);
+    running.push(Running::start(&nodes[threshold]));
+    assert_eq!(bob.done(&["read", "plant"]), "one\ntwo");
+    drop(running);
+    // What was released stays.
+    assert_eq!(bob.done(&["read", "plant"]), "one\ntwo");
+    let audit = nodes[0].done(&["keynode", "audit", "plant"]);
+    assert!(audit.contains("released: 1 segment"), "{audit}");
+}
+
+#[test]
+fn who_expired_was_revoked_or_never_granted_opens_nothing_by_key_nodes() {
+    let rig = Rig::small();
+    let (owner, ticket, nodes) = stream_with_nodes(&rig, "2", 3);
+    let expired = reader(&rig, &owner, &ticket, "eve", "-1m");
+    let revoked = reader(&rig, &owner, &ticket, "rob", "+400d");
+    let stranger = rig.person("sam");
+    stranger.done(&["join", &ticket]);
+    owner.done(&["revoke", "plant", &revoked.id()]);
+    owner.done(&["pub", "plant", "-m", "secret"]);
+    let _running: Vec<_> = nodes.iter().map(Running::start).collect();
+    for person in [&expired, &revoked, &stranger] {
+        let ran = person.run(&["read", "plant"]);
+        assert_eq!((ran.code, ran.stdout.as_slice()), (3, &b""[..]));
+    }
+}
+
+#[test]
+fn nodes_are_shown_replaced_and_bound_to_a_condition() {
+    let rig = Rig::small();
+    let (owner, ticket, mut nodes) = stream_with_nodes(&rig, "2", 3);
+    owner.done(&["pub", "plant", "-m", "one"]);
+    let status = owner.json(&["stream", "keynodes", "status", "plant"]).1;
+    let answers = |of: &serde_json::Value| {
+        let nodes = of["nodes"].as_array().unwrap().iter();
+        let mut said: Vec<_> = nodes
+            .map(|of| of["answers"].as_str().unwrap().to_owned())
+            .collect();
+        said.sort();
+        said
+    };
+    assert_eq!(answers(&status[0]), ["no"; 3]);
+    let running: Vec<_> = nodes.iter().map(Running::start).collect();
+    let status = owner.json(&["stream", "keynodes", "status", "plant"]).1;
+    assert_eq!(answers(&status[0]), ["yes"; 3]);
+    drop(running);
+
+    // One goes for good, another comes.
+    let new = rig.stranger("node9");
+    new.done(&["keynode", "init", "--bus", rig.bus_url(), "--no-passphrase"]);
+    new.done(&["join", &ticket]);
+    owner.done(&[
+        "stream",
+        "keynodes",
+        "replace",
+        "plant",
+        &nodes[0].id(),
+        &new.id(),
+    ]);
+    nodes[0] = new;
+    let bob = reader(&rig, &owner, &ticket, "bob", "+400d");
+    let running: Vec<_> = nodes.iter().take(2).map(Running::start).collect();
+    assert_eq!(bob.done(&["read", "plant"]), "one");
+    drop(running);
+
+    let says = owner.run(&["stream", "condition", "plant", "--after", "+30d"]);
+    assert!(says.stderr.contains("not before"), "{}", says.stderr);
+    let kim = reader(&rig, &owner, &ticket, "kim", "+400d");
+    let _running: Vec<_> = nodes.iter().map(Running::start).collect();
+    assert_eq!(kim.run(&["read", "plant"]).code, 3);
+    owner.done(&["stream", "condition", "plant"]);
+    assert_eq!(kim.done(&["read", "plant"]), "one");
+}
+
+#[test]
+fn a_node_whose_audit_lost_an_entry_releases_nothing() {
+    let rig = Rig::small();
+    let (owner, _, nodes) = stream_with_nodes(&rig, "1", 1);
+    owner.done(&["pub", "plant", "-m", "one"]);
+    drop(Running::start(&nodes[0]));
+    let says = nodes[0].run(&["keynode", "audit", "plant"]);
+    assert!(
+        says.stderr.contains("The audit holds: 1 entries"),
+        "{}",
+        says.stderr
+    );
+    let store = Connection::open(nodes[0].home().join("store.db")).unwrap();
+    let lost = store.execute("DELETE FROM records WHERE space = 24", []);
+    assert_eq!(lost.unwrap(), 1);
+    drop(store);
+    nodes[0].refused(6, &["keynode", "audit", "plant"]);
+    nodes[0].refused(6, &["keynode", "run"]);
+}
+
+#[test]
+fn a_threshold_that_cannot_be_and_a_node_that_has_not_joined_are_refused() {
+    let rig = Rig::small();
+    let (owner, _, nodes) = stream_with_nodes(&rig, "1", 1);
+    let set = |threshold: &str, node: &str| {
+        let args = [
+            "stream",
+            "keynodes",
+            "set",
+            "plant",
+            "--threshold",
+            threshold,
+            node,
+        ];
+        owner.refused(2, &args)
+    };
+    for threshold in ["0", "2"] {
+        assert!(set(threshold, &nodes[0].id()).contains("threshold"));
+    }
+    let elsewhere = rig.person("elsewhere");
+    assert!(set("1", &elsewhere.id()).contains("must join the stream first"));
+}

@@ -1,0 +1,403 @@
+//! Which key nodes a stream has, and whether they answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand_core::Rng as _;
+use sealcast_bus::Offset;
+use sealcast_crypto::{NodeIndex, Quorum, SEGMENT_HEIGHTS, UnwrapKey};
+use sealcast_protocol::{
+    Condition, DealId, DeviceId, KeyNode, KeyNodes, LogBody, LogHash, NodeAnswer, NodeRefusal,
+    NodeRefusalReason, NodeRequest, RequestId, Segment, SessionId, Unverified, UserId, Verified,
+    sign,
+};
+use tokio::time::{Instant, timeout_at};
+
+use crate::blocking::off_thread;
+use crate::clock;
+use crate::core::{Core, READ_BYTES};
+use crate::error::Error;
+use crate::home::topic;
+use crate::stream::Stream;
+
+/// How long a probe may be answered, in milliseconds.
+const PROBE_LIFETIME_MS: u64 = 60_000;
+/// Depth of the leaves of a key tree.
+const LEAF_DEPTH: u8 = 48;
+
+/// The key nodes of a stream, as [`Stream::key_nodes`] shows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyNodesInfo {
+    /// The access-log entry that names them.
+    pub id: LogHash,
+    /// How many must answer.
+    pub threshold: u8,
+    /// What must hold besides what the access log says.
+    pub condition: Condition,
+    /// The nodes.
+    pub nodes: Vec<KeyNodeInfo>,
+    /// Lanes of which a deal is known that enough of the nodes have shares of, and those of which there
+    /// are sessions and no such deal: they open by asking alone.
+    pub dealt: BTreeMap<UserId, bool>,
+}
+
+/// One key node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyNodeInfo {
+    /// Its user.
+    pub user: UserId,
+    /// Its device.
+    pub device: DeviceId,
+    /// How it stands.
+    pub standing: NodeStanding,
+}
+
+/// How a key node stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeStanding {
+    /// Nobody asked it: no lane has been dealt yet, or it was not to be asked.
+    Unasked,
+    /// It answered truly.
+    Answers,
+    /// It refused.
+    Refuses(NodeRefusalReason),
+    /// It signed something false.
+    Lies,
+    /// It said nothing in time.
+    Silent,
+    /// Its device is revoked, expired, or not known on this bus.
+    NoCard,
+}
+
+impl Stream {
+    /// Names the key nodes of the stream, of which `threshold` together release keys to whom the access
+    /// log entitles. A node is a user with one device, or the device that is named; each must be known on
+    /// the stream's bus. Without nodes the stream has none any more.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the access log does not let this user do it, when a node has no device or several, or
+    /// when the threshold is out of range.
+    pub async fn set_key_nodes(
+        &self,
+        threshold: u8,
+        nodes: &[(UserId, Option<DeviceId>)],
+        condition: Condition,
+    ) -> Result<LogHash, Error> {
+        let core = &self.core;
+        core.sync().await?;
+        let mut named = BTreeSet::new();
+        for (user, device) in nodes {
+            named.insert(core.find_node(*user, *device).await?);
+        }
+        let users: BTreeSet<UserId> = named.iter().map(|of| of.user).collect();
+        let (count, needed) = (named.len(), usize::from(threshold));
+        if users.len() != nodes.len() || needed > count || (needed == 0) != (count == 0) {
+            return Err(Error::KeyNodes(
+                "the threshold is out of range, or a node stands twice",
+            ));
+        }
+        let body = KeyNodes {
+            threshold,
+            nodes: named.into_iter().collect(),
+            condition,
+        };
+        let id = core.write(core.now(), LogBody::KeyNodes(body)).await?;
+        core.deal_owed().await?;
+        Ok(id)
+    }
+
+    /// Puts one key node in the place of another. Those that stay go on releasing what was sealed
+    /// before; the lanes are dealt anew to all as their publishers come by.
+    ///
+    /// # Errors
+    ///
+    /// As [`set_key_nodes`](Self::set_key_nodes), and when the first is no key node.
+    pub async fn replace_key_node(
+        &self,
+        old: UserId,
+        new: (UserId, Option<DeviceId>),
+    ) -> Result<LogHash, Error> {
+        self.core.sync().await?;
+        let set = self.core.key_nodes()?;
+        let is_old = |of: &KeyNode| of.user == old;
+        if !set.nodes.iter().any(is_old) {
+            return Err(Error::KeyNodes("the user is no key node of this stream"));
+        }
+        let kept = set.nodes.iter().filter(|of| !is_old(of));
+        let kept = kept.map(|of| (of.user, Some(of.device)));
+        let nodes: Vec<_> = kept.chain([new]).collect();
+        self.set_key_nodes(set.threshold, &nodes, set.condition)
+            .await
+    }
+
+    /// Has key nodes release on this condition only, besides what the access log says.
+    ///
+    /// # Errors
+    ///
+    /// As [`set_key_nodes`](Self::set_key_nodes), and when there are none.
+    pub async fn set_condition(&self, condition: Condition) -> Result<LogHash, Error> {
+        self.core.sync().await?;
+        let set = self.core.key_nodes()?;
+        let nodes = set.nodes.iter().map(|of| (of.user, Some(of.device)));
+        let nodes: Vec<_> = nodes.collect();
+        self.set_key_nodes(set.threshold, &nodes, condition).await
+    }
+
+    /// The key nodes of the stream; each is asked for one segment, as this device is entitled to it, and
+    /// waited for. None where the stream has none.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the bus cannot be reached.
+    pub async fn key_nodes(&self, wait: Duration) -> Result<Option<KeyNodesInfo>, Error> {
+        let core = &self.core;
+        core.sync().await?;
+        core.deal_owed().await?;
+        core.sync().await?;
+        let Some((id, set)) = core.named() else {
+            return Ok(None);
+        };
+        let said = core.probe(&set, wait).await?;
+        let now = core.now();
+        let view = core.view();
+        let info = |node: &KeyNode| {
+            let card = view.list(&node.user).and_then(|of| of.device(&node.device));
+            let standing = match card.is_some_and(|card| card.is_live(now)) {
+                true => said.get(node).copied().unwrap_or(NodeStanding::Unasked),
+                false => NodeStanding::NoCard,
+            };
+            KeyNodeInfo {
+                user: node.user,
+                device: node.device,
+                standing,
+            }
+        };
+        let mut dealt = BTreeMap::new();
+        for record in view.records() {
+            dealt.entry(record.lane).or_insert(false);
+        }
+        for (_, deal) in view.deals() {
+            let still = deal
+                .nodes
+                .iter()
+                .filter(|of| set.nodes.contains(of))
+                .count();
+            let is_enough = still >= deal.dealing.threshold();
+            *dealt.entry(deal.dealer.lane).or_insert(false) |= is_enough;
+        }
+        Ok(Some(KeyNodesInfo {
+            id,
+            threshold: set.threshold,
+            nodes: set.nodes.iter().map(info).collect(),
+            condition: set.condition,
+            dealt,
+        }))
+    }
+}
+
+impl Core {
+    fn named(&self) -> Option<(LogHash, KeyNodes)> {
+        let view = self.view();
+        let named = view.state().key_nodes();
+        named.map(|(id, set)| (id, set.clone()))
+    }
+
+    fn key_nodes(&self) -> Result<KeyNodes, Error> {
+        let named = self
+            .named()
+            .ok_or(Error::KeyNodes("the stream has no key nodes"));
+        named.map(|(_, set)| set)
+    }
+
+    /// The device that a user is a key node with.
+    async fn find_node(
+        self: &Arc<Self>,
+        user: UserId,
+        device: Option<DeviceId>,
+    ) -> Result<KeyNode, Error> {
+        self.read_list(user).await?;
+        let now = self.now();
+        let view = self.view();
+        let live = view.live_devices(&user, now).map(|(device, _)| *device);
+        let live: Vec<_> = live
+            .filter(|of| device.is_none_or(|named| named == *of))
+            .collect();
+        match live.as_slice() {
+            [device] => Ok(KeyNode {
+                user,
+                device: *device,
+            }),
+            [] => Err(Error::KeyNodes(
+                "a key node has no such device on this bus: it must join the stream first",
+            )),
+            _ => Err(Error::KeyNodes(
+                "a key node has several devices: name one of them",
+            )),
+        }
+    }
+
+    /// Asks every node for a segment that this device may read, and tells what each said.
+    async fn probe(
+        self: &Arc<Self>,
+        set: &KeyNodes,
+        wait: Duration,
+    ) -> Result<BTreeMap<KeyNode, NodeStanding>, Error> {
+        let mut said = BTreeMap::new();
+        let Some((deal, session, segment)) = self.segment_to_probe(set) else {
+            return Ok(said);
+        };
+        let inbox = topic(&self.identity().device().inbox_topic())?;
+        let mut at = self.bus.end(&inbox).await?;
+        let (asked, key) = self.draw_probe(set, deal, session, segment).await?;
+        let nodes = {
+            let view = self.view();
+            view.deal(&deal)
+                .map(|of| of.nodes.clone())
+                .unwrap_or_default()
+        };
+        let asked_nodes = asked.body().nodes.clone();
+        for (index, node) in (1..=u8::MAX).zip(&nodes) {
+            if asked_nodes.contains(&index) {
+                said.insert(*node, NodeStanding::Silent);
+                let inbox = topic(&node.device.inbox_topic())?;
+                self.bus
+                    .append(&inbox, Vec::from([asked.wire().to_vec()]))
+                    .await?;
+            }
+        }
+        let deadline = Instant::now() + wait;
+        let mut tail = self.bus.tail(Vec::from([(inbox.clone(), at)]));
+        while said.values().any(|of| *of == NodeStanding::Silent) {
+            let Ok(news) = timeout_at(deadline, tail.next()).await else {
+                break;
+            };
+            drop(news?);
+            let items = self.bus.read(&inbox, at, READ_BYTES).await?;
+            for item in &items {
+                at = Offset(item.offset.0.saturating_add(1));
+                if let Some((node, standing)) = self.judge_probe(&asked, &key, &item.payload) {
+                    said.entry(node).and_modify(|of| {
+                        if *of == NodeStanding::Silent {
+                            *of = standing;
+                        }
+                    });
+                }
+            }
+        }
+        Ok(said)
+    }
+
+    /// A deal of which most nodes are in force, with a segment of its dealer's that this device may read.
+    fn segment_to_probe(&self, set: &KeyNodes) -> Option<(DealId, SessionId, Segment)> {
+        let view = self.view();
+        let (me, device) = view.me();
+        let mut deals: Vec<_> = view.deals().collect();
+        deals.sort_by_key(|(_, deal)| {
+            let still = deal.nodes.iter().filter(|of| set.nodes.contains(of));
+            std::cmp::Reverse(still.count())
+        });
+        deals.into_iter().find_map(|(id, deal)| {
+            let dealer = &deal.dealer;
+            let readable = view.state().readable(&me, &device, &dealer.lane);
+            let is_its = |of: &&sealcast_protocol::SessionRecord| {
+                (of.lane, of.device) == (dealer.lane, dealer.device)
+            };
+            view.records().filter(is_its).find_map(|record| {
+                let mut segments = SEGMENT_HEIGHTS.iter().flat_map(|height| {
+                    let at = readable.iter().map(|of| of.from.0.max(record.start.0));
+                    at.map(move |at| Segment {
+                        depth: LEAF_DEPTH - height,
+                        index: at.div_ceil(1 << height),
+                    })
+                });
+                let is_readable =
+                    |of: &Segment| readable.iter().any(|within| within.covers(&of.interval()));
+                let segment = segments.find(is_readable)?;
+                Some((*id, record.session, segment))
+            })
+        })
+    }
+
+    async fn draw_probe(
+        self: &Arc<Self>,
+        set: &KeyNodes,
+        deal: DealId,
+        session: SessionId,
+        segment: Segment,
+    ) -> Result<(Verified<NodeRequest>, UnwrapKey), Error> {
+        let (core, set) = (self.clone(), set.clone());
+        off_thread(move || {
+            let mut rng = clock::rng();
+            let mut request = [0; 16];
+            rng.fill_bytes(&mut request);
+            let key = UnwrapKey::generate(&mut rng);
+            let (view, now) = (core.view(), core.now());
+            let (user, device) = view.me();
+            let known = view.deal(&deal);
+            let known = known.ok_or(Error::Internal("a deal is gone"))?;
+            let indexed = (1..=u8::MAX).zip(&known.nodes);
+            let nodes = indexed.filter(|(_, node)| set.nodes.contains(node));
+            let list = view.list(&user).and_then(|list| list.pin());
+            let body = NodeRequest {
+                version: 1,
+                stream: view.stream(),
+                user,
+                device,
+                list: list.ok_or(Error::Internal("the own device list is empty"))?,
+                request: RequestId(request),
+                key: key.wrap_key().as_bytes().to_vec(),
+                deal,
+                nodes: nodes.map(|(index, _)| index).collect(),
+                lane: known.dealer.lane,
+                session,
+                segments: Vec::from([segment]),
+                heads: view.log().heads(&LogHash([0; 32])),
+                time: now,
+                expires: now.after(PROBE_LIFETIME_MS),
+            };
+            let asked = sign(core.identity().signing(), body);
+            let asked = asked.map_err(|_| Error::Internal("a request is odd"))?;
+            Ok((asked, key))
+        })
+        .await?
+    }
+
+    /// Which node an item of the inbox is a reply of, and what it comes to.
+    fn judge_probe(
+        &self,
+        asked: &Verified<NodeRequest>,
+        key: &UnwrapKey,
+        item: &[u8],
+    ) -> Option<(KeyNode, NodeStanding)> {
+        let view = self.view();
+        let deal = view.deal(&asked.body().deal)?;
+        let is_its = |to: &sealcast_protocol::NodeReplyTo| {
+            let index = deal.index_of(&to.node);
+            to.answers(asked) && index.is_some_and(|index| index.get() == to.index)
+        };
+        if let Ok(refusal) = Unverified::<NodeRefusal>::decode(item) {
+            let to = refusal.claims().to;
+            let key = view.sign_key(&to.node.user, &to.node.device)?;
+            let refusal = refusal.verify(&key).ok().filter(|_| is_its(&to))?;
+            return Some((to.node, NodeStanding::Refuses(refusal.body().reason)));
+        }
+        let answer = Unverified::<NodeAnswer>::decode(item).ok()?;
+        let to = answer.claims().to;
+        let signer = view.sign_key(&to.node.user, &to.node.device)?;
+        let answer = answer.verify(&signer).ok().filter(|_| is_its(&to))?;
+        let labels = asked.body().labels();
+        let mut quorum = Quorum::new(deal.dealing.clone(), labels);
+        let opened = answer.body().open(asked, key).ok();
+        let index = NodeIndex::new(to.index)?;
+        let is_true = opened.is_some_and(|of| quorum.take(index, of.expose()).is_ok());
+        let standing = match is_true {
+            true => NodeStanding::Answers,
+            false => NodeStanding::Lies,
+        };
+        Some((to.node, standing))
+    }
+}

@@ -1,0 +1,575 @@
+//! A reader asks key nodes for segments, `spec/key-nodes.md`, section "How an asker goes on".
+//!
+//! ```text
+//!   Missing ──► planned ── Drawn, Signed ──► asked: k nodes ──► Take, once k answers open the records
+//!      │                                       │   ▲
+//!      │ no record, no deal,                   ▼   │ silence, refusal, lie
+//!      │ or it failed lately                 others, until there are none
+//!      ▼                                       │
+//!    Leave: to be asked of other devices ◄─────┘
+//! ```
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+
+use sealcast_crypto::NodeIndex;
+use sealcast_protocol::{
+    DeviceId, Interval, KeyNode, LogHash, NodeAnswer, NodeRefusal, NodeRefusalReason, NodeReplyTo,
+    NodeRequest, Position, REQUEST_LIFETIME_MS_MAX, RequestId, SEGMENTS_MAX, Segment, SessionId,
+    Signable, Unverified, UserId, Verified,
+};
+
+use super::flight::{Flight, Round, Said};
+use super::plan::plan;
+use crate::asking::OneUse;
+use crate::asking::pace::Pace;
+use crate::asking::steady::Steady;
+use crate::view::{Released, StreamView};
+
+/// Sessions whose failure is remembered, and nodes whose failures are, at most.
+const FAILED_MAX: usize = 4_096;
+/// How much a lie weighs among a node's failures.
+const LIE: u32 = 1 << 16;
+
+/// Asks the key nodes of one stream for what this device lacks.
+///
+/// Feed what a reader missed, and the items of this device's inbox. What key nodes do not give comes out
+/// as [`CombinerOutput::Leave`], for an [`Asker`](crate::Asker).
+#[derive(Debug)]
+pub struct Combiner {
+    limits: CombinerLimits,
+    steady: Steady,
+    flights: BTreeMap<u64, Flight>,
+    next: u64,
+    /// Flights that need another request, in order.
+    due: VecDeque<u64>,
+    is_drawing: bool,
+    /// A request that is being signed.
+    signing: Option<(u64, RequestId)>,
+    pace: Pace,
+    /// Sessions of which nothing came lately, how often, and until when they are left.
+    failed: BTreeMap<SessionId, (u32, Position)>,
+    /// How often a node failed.
+    failures: BTreeMap<KeyNode, u32>,
+    outputs: VecDeque<CombinerOutput>,
+}
+
+/// How long and how often to ask key nodes.
+#[derive(Clone, Copy, Debug)]
+pub struct CombinerLimits {
+    /// How long to wait until other nodes are asked, in milliseconds.
+    pub node_timeout_ms: u64,
+    /// How long to wait for enough of them, in milliseconds; five minutes at most.
+    pub key_request_timeout_ms: u64,
+    /// Requests a second.
+    pub max_key_requests_per_second: u32,
+    /// The longest time for which a session is left of which nothing came; the first is as long as the
+    /// time-out, and each is twice the one before.
+    pub backoff_ms_max: u64,
+    /// Segments that are asked for at a time, in as many requests as it takes.
+    pub flights_max: usize,
+}
+
+impl Default for CombinerLimits {
+    fn default() -> Self {
+        Self {
+            node_timeout_ms: 5_000,
+            key_request_timeout_ms: 30_000,
+            max_key_requests_per_second: 20,
+            backoff_ms_max: 3_600_000,
+            flights_max: 64,
+        }
+    }
+}
+
+/// What can happen to a [`Combiner`].
+#[derive(Debug)]
+pub enum CombinerInput<'a> {
+    /// Envelopes whose signatures hold did not open.
+    Missing {
+        /// Whose lane they lie in.
+        lane: UserId,
+        /// Their session.
+        session: SessionId,
+        /// Where they were sealed.
+        interval: Interval,
+    },
+    /// What [`CombinerOutput::Draw`] asked for.
+    Drawn(OneUse),
+    /// What [`CombinerOutput::Sign`] asked for.
+    Signed(Box<Verified<NodeRequest>>),
+    /// An item of this device's inbox.
+    InboxItem(&'a [u8]),
+    /// Time has passed.
+    Tick,
+}
+
+/// What a [`Combiner`] wants done. Exhaustive: a driver that skips one is wrong.
+#[derive(Debug)]
+#[must_use]
+pub enum CombinerOutput {
+    /// Draw a request id and a key at random, and hand them in.
+    Draw,
+    /// Sign it and hand it in; at once.
+    Sign(Box<NodeRequest>),
+    /// Append a request to the inboxes of these devices.
+    Send(Box<Verified<NodeRequest>>, Vec<DeviceId>),
+    /// Hand it to [`StreamView::take_released`], make durable what that puts out, and try again what
+    /// was missing.
+    Take(Released),
+    /// Key nodes do not give it (now): ask other devices.
+    Leave {
+        /// Whose lane.
+        lane: UserId,
+        /// The session.
+        session: SessionId,
+        /// What is missing.
+        interval: Interval,
+    },
+    /// Tell the application.
+    Tell(CombinerEvent),
+}
+
+/// What the application learns. More kinds may come; skipping an unknown one is safe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CombinerEvent {
+    /// A request is on its way.
+    Asked {
+        /// The nodes that are asked.
+        nodes: usize,
+        /// How many segments they are asked for.
+        segments: usize,
+    },
+    /// A node signed something false.
+    Liar(KeyNode),
+    /// A node refused.
+    Refused(KeyNode, NodeRefusalReason),
+    /// Enough nodes released.
+    Released {
+        /// The session.
+        session: SessionId,
+        /// How many segments.
+        segments: usize,
+    },
+    /// Nothing, or not all, came of asking.
+    Failed {
+        /// The session.
+        session: SessionId,
+        /// Why.
+        why: Unreleased,
+    },
+}
+
+/// Why key nodes released less than was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unreleased {
+    /// Too few of them answered.
+    TooFew {
+        /// How many did.
+        answered: usize,
+        /// How many are needed.
+        needed: usize,
+        /// What others said.
+        refused: Vec<NodeRefusalReason>,
+    },
+    /// Enough answered, and the record did not open: it is false, or all who answered lie.
+    FalseRecord,
+}
+
+impl Combiner {
+    /// Starts with nothing to ask for.
+    pub fn new(limits: CombinerLimits) -> Self {
+        let per_second = limits.max_key_requests_per_second;
+        Self {
+            limits,
+            steady: Steady::new(),
+            flights: BTreeMap::new(),
+            next: 0,
+            due: VecDeque::new(),
+            is_drawing: false,
+            signing: None,
+            pace: Pace::new(per_second, per_second),
+            failed: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Moves the state on by one input. `now` is what the clock says; it may have been set back.
+    pub fn handle(&mut self, now: Position, view: &StreamView, input: CombinerInput<'_>) {
+        let now = self.steady.read(now);
+        match input {
+            CombinerInput::Missing {
+                lane,
+                session,
+                interval,
+            } => self.miss(now, view, lane, session, interval),
+            CombinerInput::Drawn(drawn) => self.draw_up(now, view, drawn),
+            CombinerInput::Signed(asked) => self.send(now, *asked),
+            CombinerInput::InboxItem(bytes) => self.take_inbox_item(now, view, bytes),
+            CombinerInput::Tick => (),
+        }
+        self.go_on(now);
+        if !self.is_drawing && !self.due.is_empty() && self.pace.take(now) {
+            self.is_drawing = true;
+            self.outputs.push_back(CombinerOutput::Draw);
+        }
+    }
+
+    /// Hands out the next thing the driver must do.
+    pub fn poll_output(&mut self) -> Option<CombinerOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// Says when the driver must come back with [`CombinerInput::Tick`], at the latest.
+    pub fn next_timeout(&self) -> Option<Position> {
+        let flights = self.flights.values();
+        let ends = flights.map(
+            |of| match of.rounds.is_empty() || of.next_nodes().is_empty() {
+                true => of.until,
+                false => of.until.min(of.more_at),
+            },
+        );
+        let draw = (!self.is_drawing && !self.due.is_empty()).then(|| self.pace.ready_at());
+        let next = ends.chain(draw).min();
+        next.map(|at| self.steady.clock_at(at))
+    }
+
+    /// How many requests wait for answers or are about to be made.
+    pub fn open_requests(&self) -> usize {
+        self.flights.len()
+    }
+
+    fn tell(&mut self, event: CombinerEvent) {
+        self.outputs.push_back(CombinerOutput::Tell(event));
+    }
+
+    fn leave(&mut self, lane: UserId, session: SessionId, interval: Interval) {
+        self.outputs.push_back(CombinerOutput::Leave {
+            lane,
+            session,
+            interval,
+        });
+    }
+}
+
+/// What to ask for.
+impl Combiner {
+    fn miss(
+        &mut self,
+        now: Position,
+        view: &StreamView,
+        lane: UserId,
+        session: SessionId,
+        missing: Interval,
+    ) {
+        let mut open = self.flights.values_mut();
+        let same = open.find(|of| of.session == session && of.reaches(&missing));
+        if let Some(flight) = same {
+            flight.missing.insert(missing);
+            return;
+        }
+        let is_left = self.failed.get(&session).is_some_and(|(_, at)| now < *at);
+        let plan = match is_left || view.lane_of(&session) != Some(lane) {
+            true => None,
+            false => plan(view, lane, session, &missing),
+        };
+        let Some((deal, set, records)) = plan else {
+            return self.leave(lane, session, missing);
+        };
+        let timeout = self.limits.key_request_timeout_ms;
+        let until = now.after(timeout.min(REQUEST_LIFETIME_MS_MAX));
+        let mut is_waited_for = false;
+        for some in records.chunks(SEGMENTS_MAX) {
+            if self.flights.len() >= self.limits.flights_max {
+                break;
+            }
+            let of = (view.stream(), session);
+            let mut flight = Flight::new(of, deal.clone(), &set, some.to_vec(), until);
+            if flight.reaches(&missing) {
+                flight.missing.insert(missing);
+                is_waited_for = true;
+            }
+            self.due.push_back(self.next);
+            self.flights.insert(self.next, flight);
+            self.next += 1;
+        }
+        if !is_waited_for {
+            self.leave(lane, session, missing);
+        }
+    }
+}
+
+/// Requests.
+impl Combiner {
+    /// Draws up the request of the flight that has waited longest.
+    fn draw_up(&mut self, now: Position, view: &StreamView, drawn: OneUse) {
+        self.is_drawing = false;
+        let clock = self.steady.clock();
+        let list = view.list(&view.me().0).and_then(|list| list.pin());
+        let next =
+            core::iter::from_fn(|| self.due.pop_front()).find(|id| self.flights.contains_key(id));
+        let Some((id, list)) = next.zip(list) else {
+            return;
+        };
+        let failures = &self.failures;
+        let Some(flight) = self.flights.get_mut(&id) else {
+            return;
+        };
+        let rank = |node: &KeyNode| failures.get(node).copied().unwrap_or_default();
+        flight.order_by(drawn.request.0[0], rank);
+        let mut nodes = flight.next_nodes();
+        nodes.sort_unstable();
+        if nodes.is_empty() {
+            return;
+        }
+        let (user, device) = view.me();
+        let lives = flight.until.0.saturating_sub(now.0).max(1);
+        let body = NodeRequest {
+            version: 1,
+            stream: view.stream(),
+            user,
+            device,
+            list,
+            request: drawn.request,
+            key: drawn.key.wrap_key().as_bytes().to_vec(),
+            deal: flight.deal.0,
+            nodes: nodes.iter().map(|(index, _)| index.get()).collect(),
+            lane: flight.deal.1.dealer.lane,
+            session: flight.session,
+            segments: flight.segments.clone(),
+            heads: view.log().heads(&LogHash([0; 32])),
+            time: clock,
+            expires: clock.after(lives),
+        };
+        flight
+            .said
+            .extend(nodes.iter().map(|(index, _)| (*index, Said::Nothing)));
+        let (key, asked) = (drawn.key, None);
+        flight.rounds.insert(drawn.request, Round { key, asked });
+        flight.more_at = now.after(self.limits.node_timeout_ms);
+        self.signing = Some((id, drawn.request));
+        self.outputs.push_back(CombinerOutput::Sign(Box::new(body)));
+    }
+
+    fn send(&mut self, now: Position, asked: Verified<NodeRequest>) {
+        let Some((id, request)) = self.signing.take() else {
+            return;
+        };
+        let Some(flight) = self.flights.get_mut(&id) else {
+            return;
+        };
+        let body = asked.body();
+        let Some(round) = flight.rounds.get_mut(&request) else {
+            return;
+        };
+        if body.request != request {
+            return;
+        }
+        let nodes = flight.deal.1.nodes.iter();
+        let indexed = (1..=u8::MAX).zip(nodes);
+        let to = indexed.filter(|(index, _)| body.nodes.contains(index));
+        let to: Vec<_> = to.map(|(_, node)| node.device).collect();
+        let event = CombinerEvent::Asked {
+            nodes: to.len(),
+            segments: body.segments.len(),
+        };
+        flight.more_at = now.after(self.limits.node_timeout_ms);
+        round.asked = Some(asked.clone());
+        self.outputs
+            .push_back(CombinerOutput::Send(Box::new(asked), to));
+        self.tell(event);
+    }
+}
+
+/// Replies.
+impl Combiner {
+    fn take_inbox_item(&mut self, now: Position, view: &StreamView, bytes: &[u8]) {
+        if self.flights.is_empty() {
+            return;
+        }
+        if let Ok(answer) = Unverified::<NodeAnswer>::decode(bytes) {
+            self.take_answer(now, view, answer);
+        } else if let Ok(refusal) = Unverified::<NodeRefusal>::decode(bytes) {
+            self.take_refusal(view, refusal);
+        }
+    }
+
+    /// The flight that a reply is to, if it is by a node that was asked there and has not spoken; its
+    /// signature is checked.
+    fn believed<T: Signable>(
+        &self,
+        view: &StreamView,
+        to: &NodeReplyTo,
+        item: Unverified<T>,
+    ) -> Option<(u64, Verified<T>)> {
+        let (id, flight) = self
+            .flights
+            .iter()
+            .find(|(_, of)| of.rounds.contains_key(&to.request))?;
+        let asked = flight.rounds.get(&to.request)?.asked.as_ref()?;
+        let index = NodeIndex::new(to.index)?;
+        let is_its = flight.deal.1.index_of(&to.node) == Some(index);
+        let is_silent = flight.said.get(&index) == Some(&Said::Nothing);
+        let (user, device) = (&to.node.user, &to.node.device);
+        if !to.answers(asked) || !is_its || !is_silent || view.is_card_revoked(user, device) {
+            return None;
+        }
+        let key = view.sign_key(user, device)?;
+        Some((*id, item.verify(&key).ok()?))
+    }
+
+    fn take_answer(&mut self, now: Position, view: &StreamView, answer: Unverified<NodeAnswer>) {
+        let to = answer.claims().to;
+        let Some((id, answer)) = self.believed(view, &to, answer) else {
+            return;
+        };
+        let (Some(flight), Some(index)) = (self.flights.get_mut(&id), NodeIndex::new(to.index))
+        else {
+            return;
+        };
+        let round = flight.rounds.get(&to.request);
+        let opened = round.and_then(|round| {
+            let asked = round.asked.as_ref()?;
+            answer.body().open(asked, &round.key).ok()
+        });
+        let is_good = match &opened {
+            Some(opened) => flight.take(index, opened.expose()),
+            None => flight.take(index, &[]),
+        };
+        match is_good {
+            true => {
+                self.failures.remove(&to.node);
+                self.open(now, id);
+            }
+            false => self.name_liar(to.node),
+        }
+    }
+
+    fn name_liar(&mut self, node: KeyNode) {
+        self.note_failure(node, LIE);
+        self.tell(CombinerEvent::Liar(node));
+    }
+
+    fn note_failure(&mut self, node: KeyNode, weight: u32) {
+        if self.failures.len() < FAILED_MAX || self.failures.contains_key(&node) {
+            let count = self.failures.entry(node).or_default();
+            *count = count.saturating_add(weight);
+        }
+    }
+
+    fn take_refusal(&mut self, view: &StreamView, refusal: Unverified<NodeRefusal>) {
+        let to = refusal.claims().to;
+        let Some((id, refusal)) = self.believed(view, &to, refusal) else {
+            return;
+        };
+        let (reason, wait_ms) = (refusal.body().reason, refusal.body().wait_ms);
+        let index = NodeIndex::new(to.index);
+        if let Some((flight, index)) = self.flights.get_mut(&id).zip(index) {
+            flight.said.insert(index, Said::Refusal(reason));
+            flight.wait_ms = flight.wait_ms.max(wait_ms);
+        }
+        self.tell(CombinerEvent::Refused(to.node, reason));
+    }
+
+    /// Opens the records if enough nodes have answered.
+    fn open(&mut self, now: Position, id: u64) {
+        let Some(flight) = self.flights.get_mut(&id) else {
+            return;
+        };
+        let Some((keys, liars)) = flight.open() else {
+            return;
+        };
+        let is_whole = keys.iter().all(Option::is_some);
+        if is_whole || flight.next_nodes().is_empty() {
+            let segments = flight.segments.iter().copied();
+            let opened = segments.zip(keys).filter_map(|(of, key)| Some((of, key?)));
+            let released = Released {
+                dealer: flight.deal.1.dealer,
+                session: flight.session,
+                keys: opened.collect(),
+            };
+            self.end(now, id, Some(released));
+        }
+        for liar in liars {
+            self.name_liar(liar);
+        }
+    }
+}
+
+/// Going on, and the end.
+impl Combiner {
+    fn go_on(&mut self, now: Position) {
+        let ids: Vec<u64> = self.flights.keys().copied().collect();
+        for id in ids {
+            let Some(flight) = self.flights.get_mut(&id) else {
+                continue;
+            };
+            let is_begun = !flight.rounds.is_empty();
+            if now >= flight.until || (is_begun && flight.is_exhausted()) {
+                self.end(now, id, None);
+                continue;
+            }
+            let is_late = is_begun && now >= flight.more_at && !flight.next_nodes().is_empty();
+            let is_signing = self.signing.is_some_and(|(of, _)| of == id);
+            let is_due = self.due.contains(&id) || is_signing;
+            if is_begun && !is_due && (is_late || flight.needs_more()) {
+                flight.more_at = now.after(self.limits.node_timeout_ms);
+                self.due.push_back(id);
+            }
+        }
+    }
+
+    /// Is done with what was asked for. Its keys are wiped.
+    fn end(&mut self, now: Position, id: u64, released: Option<Released>) {
+        let Some(flight) = self.flights.remove(&id) else {
+            return;
+        };
+        self.due.retain(|of| *of != id);
+        let (session, lane) = (flight.session, flight.deal.1.dealer.lane);
+        for (index, node) in (1..=u8::MAX).zip(&flight.deal.1.nodes) {
+            let said = NodeIndex::new(index).and_then(|of| flight.said.get(&of));
+            if said == Some(&Said::Nothing) {
+                self.note_failure(*node, 1);
+            }
+        }
+        let released = released.filter(|of| !of.keys.is_empty());
+        let opened: Vec<Segment> = released.iter().flat_map(|of| of.segments()).collect();
+        let is_whole = opened.len() == flight.segments.len();
+        if let Some(released) = released {
+            let segments = opened.len();
+            self.outputs.push_back(CombinerOutput::Take(released));
+            self.tell(CombinerEvent::Released { session, segments });
+        }
+        match is_whole {
+            true => {
+                self.failed.remove(&session);
+            }
+            false => {
+                let wait = u64::from(flight.wait_ms);
+                self.note_failed(now, session, wait);
+                let why = flight.reason();
+                self.tell(CombinerEvent::Failed { session, why });
+            }
+        }
+        for interval in flight.left_over(&opened) {
+            self.leave(lane, session, interval);
+        }
+    }
+
+    fn note_failed(&mut self, now: Position, session: SessionId, wait_ms: u64) {
+        if self.failed.len() >= FAILED_MAX {
+            self.failed.retain(|_, (_, until)| now < *until);
+        }
+        let times = self.failed.get(&session).map_or(0, |(times, _)| *times);
+        let first = self.limits.key_request_timeout_ms;
+        let pause = first.saturating_mul(1 << times.min(16)).max(wait_ms);
+        let until = now.after(pause.min(self.limits.backoff_ms_max));
+        if self.failed.len() < FAILED_MAX {
+            self.failed
+                .insert(session, (times.saturating_add(1), until));
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Deals to key nodes and the segment records that they open, `spec/key-nodes.md`.
+
+use alloc::collections::btree_map::Entry;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::fmt;
+
+use sealcast_crypto::{
+    Cover, Dealing, NodeIndex, NodeKey, NodeShare, SEALED_SEGMENT_LEN, SecretBytes,
+};
+use sealcast_protocol::{
+    Deal, DealId, Dealer, DeviceId, KeyNode, KeyNodes, LogHash, Segment, SegmentRecords, SessionId,
+    UnwrapShareError, UserId, Verified,
+};
+
+use super::waiting::KeyItem;
+use super::{Alarm, Output, StreamView};
+use crate::persist::{Space, persisted};
+
+/// Deals of one device that are known, at most: it deals anew when the nodes change.
+const DEALS_OF_DEVICE_MAX: usize = 64;
+/// Lane secrets whose records of one session are known, at most.
+const SECRETS_MAX: usize = 4;
+/// Records that are held in memory, at most. Those of sessions whose root is here are not.
+const RECORDS_MAX: usize = 1 << 20;
+
+/// What a stream's view knows for key nodes and of them.
+#[derive(Debug, Default)]
+pub(super) struct Segments {
+    deals: BTreeMap<DealId, KnownDeal>,
+    /// Of this device, where it is a key node.
+    shares: BTreeMap<DealId, NodeShare>,
+    records: BTreeMap<SessionId, Records>,
+    count: usize,
+}
+
+/// Sealed node keys of one session.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    /// By the lane secret that they are sealed with.
+    by_secret: BTreeMap<[u8; 32], BTreeMap<Segment, [u8; SEALED_SEGMENT_LEN]>>,
+}
+
+/// What everybody may know of a deal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownDeal {
+    /// Who dealt.
+    pub dealer: Dealer,
+    /// The access-log entry that names the nodes.
+    pub set: LogHash,
+    /// The nodes, in their order.
+    pub nodes: Vec<KeyNode>,
+    /// What answers are checked by.
+    pub dealing: Dealing,
+}
+
+impl KnownDeal {
+    /// Which of the nodes a device is.
+    pub fn index_of(&self, node: &KeyNode) -> Option<NodeIndex> {
+        let at = self.nodes.iter().position(|of| of == node)?;
+        NodeIndex::new(u8::try_from(at + 1).ok()?)
+    }
+
+    /// Names the lane secret that was dealt.
+    pub fn secret(&self) -> [u8; 32] {
+        let commitments = self.dealing.commitments();
+        commitments.first().copied().unwrap_or_default()
+    }
+
+    /// The nodes of a set that hold shares, each with its index.
+    pub(crate) fn still_in<'a>(
+        &'a self,
+        set: &'a KeyNodes,
+    ) -> impl Iterator<Item = (NodeIndex, KeyNode)> + 'a {
+        let indexed = (1..=u8::MAX).zip(&self.nodes);
+        let kept = indexed.filter(|(_, node)| set.nodes.contains(node));
+        kept.filter_map(|(index, node)| Some((NodeIndex::new(index)?, *node)))
+    }
+}
+
+/// Taking in.
+impl StreamView {
+    /// Takes in a deal that its dealer signed. Gives it back where it may become believable once more
+    /// is known.
+    pub(super) fn take_deal(&mut self, deal: Verified<Deal>) -> Option<KeyItem> {
+        let (id, body) = (DealId::from(deal.digest()), deal.body());
+        if self.segments.deals.contains_key(&id) {
+            return None;
+        }
+        let is_publisher = self.announcers.contains(&body.dealer.lane);
+        let named = self.state.key_nodes_of(&body.set).filter(|_| is_publisher);
+        let Some(named) = named else {
+            let is_final = self.log.contains(&body.set);
+            return (!is_final).then_some(KeyItem::SignedDeal(deal));
+        };
+        let of_device = self.segments.deals.values();
+        let of_device = of_device.filter(|of| of.dealer == body.dealer).count();
+        let Ok(dealing) = body.dealing() else {
+            return None;
+        };
+        if !body.is_for(&body.set, named) || of_device >= DEALS_OF_DEVICE_MAX {
+            return None;
+        }
+        let wire = SecretBytes::from(deal.wire().to_vec());
+        self.take_share(id, body);
+        let known = KnownDeal {
+            dealer: body.dealer,
+            set: body.set,
+            nodes: body.shares.iter().map(|share| share.node).collect(),
+            dealing,
+        };
+        self.segments.deals.insert(id, known);
+        let key = persisted(&[&self.stream.0, &id.0]);
+        self.persist(Space::Deal, key, wire);
+        self.revision += 1;
+        None
+    }
+
+    /// Takes this device's share out of a deal, if it has one that fits.
+    fn take_share(&mut self, id: DealId, deal: &Deal) {
+        let me = KeyNode {
+            user: self.user,
+            device: self.device,
+        };
+        match deal.unwrap_share(&me, &self.unwrap) {
+            Ok(share) => {
+                self.segments.shares.insert(id, share);
+            }
+            Err(UnwrapShareError::NoShare) => (),
+            Err(_) => {
+                let Dealer { lane, device, .. } = deal.dealer;
+                let alarm = Alarm::BadShare(lane, device);
+                self.outputs.push_back(Output::Tell(alarm));
+            }
+        }
+    }
+
+    /// Takes in segment records that a dealer signed: those of a session that the same device announced.
+    pub(super) fn take_segments(&mut self, records: Verified<SegmentRecords>) -> Option<KeyItem> {
+        let body = records.body();
+        let own = self.records.get(&(body.session, body.dealer.device));
+        let Some(own) = own else {
+            return Some(KeyItem::SignedSegments(records));
+        };
+        if own.lane != body.dealer.lane {
+            return None;
+        }
+        let key = persisted(&[&self.stream.0, &body.session.0, records.digest().as_bytes()]);
+        if self.learn_segments(body) {
+            let wire = SecretBytes::from(records.wire().to_vec());
+            self.persist(Space::SegmentRecords, key, wire);
+        }
+        None
+    }
+
+    /// Holds what may have to be opened; false where all of it is known, there is no room, or the root is
+    /// here, so that none of it is needed.
+    fn learn_segments(&mut self, body: &SegmentRecords) -> bool {
+        if self.roots.contains_key(&body.session) {
+            return false;
+        }
+        let held = self.segments.records.entry(body.session).or_default();
+        let is_new = !held.by_secret.contains_key(&body.secret);
+        if is_new && held.by_secret.len() >= SECRETS_MAX {
+            return false;
+        }
+        let of_secret = held.by_secret.entry(body.secret).or_default();
+        let before = self.segments.count;
+        for record in &body.records {
+            if self.segments.count >= RECORDS_MAX {
+                break;
+            }
+            if let Entry::Vacant(place) = of_secret.entry(record.segment) {
+                place.insert(record.sealed);
+                self.segments.count += 1;
+            }
+        }
+        self.segments.count > before
+    }
+
+    /// Keeps keys of segments that key nodes released, in the name of who sealed their records:
+    /// candidates until a message opens under them. That enough nodes found this device entitled is what
+    /// gives them; who sealed the records may have lost every right since.
+    pub fn take_released(&mut self, released: Released) {
+        let Released {
+            dealer,
+            session,
+            keys,
+        } = released;
+        let covers = keys.into_iter();
+        let covers = covers.map(|(of, key)| (session, Cover::from_node(of.node(), &key)));
+        let giver = (dealer.lane, dealer.device);
+        self.keep_covers(giver, &dealer.lane, covers.collect::<Vec<_>>());
+    }
+}
+
+/// Reads segments of one session that enough key nodes released. Only a [`Combiner`](crate::Combiner)
+/// makes one.
+pub struct Released {
+    pub(crate) dealer: Dealer,
+    pub(crate) session: SessionId,
+    pub(crate) keys: Vec<(Segment, NodeKey)>,
+}
+
+impl Released {
+    /// Which segments.
+    pub fn segments(&self) -> impl Iterator<Item = Segment> + '_ {
+        self.keys.iter().map(|(segment, _)| *segment)
+    }
+}
+
+/// Shows how many they are.
+impl fmt::Debug for Released {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Released({} segments)", self.keys.len())
+    }
+}
+
+/// What is known.
+impl StreamView {
+    /// A deal that is known.
+    pub fn deal(&self, id: &DealId) -> Option<&KnownDeal> {
+        self.segments.deals.get(id)
+    }
+
+    /// Every deal that is known.
+    pub fn deals(&self) -> impl Iterator<Item = (&DealId, &KnownDeal)> {
+        self.segments.deals.iter()
+    }
+
+    /// This device's share of a deal, where it is a key node and the dealer did not lie.
+    pub fn share(&self, id: &DealId) -> Option<&NodeShare> {
+        self.segments.shares.get(id)
+    }
+
+    /// How many shares this device holds.
+    pub fn shares(&self) -> usize {
+        self.segments.shares.len()
+    }
+
+    /// How many segment records of a session are at hand.
+    pub fn segment_records(&self, session: &SessionId) -> usize {
+        let held = self.segments.records.get(session).into_iter();
+        let maps = held.flat_map(|held| held.by_secret.values());
+        maps.map(BTreeMap::len).sum()
+    }
+
+    /// The records of a session, by the lane secret that they are sealed with.
+    pub(crate) fn records_by_secret(
+        &self,
+        session: &SessionId,
+    ) -> impl Iterator<Item = (&[u8; 32], &BTreeMap<Segment, [u8; SEALED_SEGMENT_LEN]>)> {
+        let held = self.segments.records.get(session).into_iter();
+        held.flat_map(|held| &held.by_secret)
+    }
+
+    /// The deals of a session's dealer by which records with this secret open, best first: those that
+    /// most of the present key nodes have shares of.
+    pub(crate) fn deals_for(
+        &self,
+        session: &SessionId,
+        secret: &[u8; 32],
+        set: &KeyNodes,
+    ) -> Vec<(DealId, KnownDeal)> {
+        let dealers: BTreeSet<(UserId, DeviceId)> = self
+            .records_of(*session)
+            .map(|of| (of.lane, of.device))
+            .collect();
+        let deals = self.segments.deals.iter().filter(|(_, deal)| {
+            dealers.contains(&(deal.dealer.lane, deal.dealer.device))
+                && deal.secret() == *secret
+                && deal.still_in(set).count() >= deal.dealing.threshold()
+        });
+        let mut deals: Vec<_> = deals.map(|(id, deal)| (*id, deal.clone())).collect();
+        deals.sort_by_key(|(id, deal)| (core::cmp::Reverse(deal.still_in(set).count()), *id));
+        deals
+    }
+}

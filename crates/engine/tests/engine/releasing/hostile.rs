@@ -1,0 +1,227 @@
+//! Replays, lies, and logs that are not whole.
+
+use sealcast_crypto::digest;
+use sealcast_protocol::{LogHash, Position, Signable as _};
+
+use super::rig::{Asking, Net};
+use crate::rig::OWNER;
+
+/// What a net with one message and one reader comes to after one step, and what was asked.
+fn asked(net: &mut Net) -> (usize, Asking) {
+    net.publish(&["one"]);
+    let reader = net.reader_of_all();
+    let mut asking = Asking::new(net, reader);
+    asking.step(net);
+    (reader, asking)
+}
+
+fn replies(net: &mut Net, reader: usize) -> usize {
+    net.run_nodes();
+    net.inbox(reader).len()
+}
+
+/// Fault 3.
+#[test]
+fn a_request_that_is_replayed_is_answered_once_also_over_a_restart() {
+    let mut net = Net::new(2, 3);
+    let (reader, asking) = asked(&mut net);
+    let wire = asking.sent[0].wire().to_vec();
+    for _ in 0..2 {
+        for at in 0..3 {
+            for _ in 0..5 {
+                net.put_in_inbox(net.nodes[at].peer, &wire);
+            }
+        }
+        assert_eq!(replies(&mut net, reader), 0);
+        for at in 0..3 {
+            net.restart(at);
+        }
+    }
+    // Beyond its time it is nothing either.
+    net.world.tick(600_000);
+    net.put_in_inbox(net.nodes[0].peer, &wire);
+    assert_eq!(replies(&mut net, reader), 0);
+}
+
+#[test]
+fn a_request_is_for_the_nodes_that_it_names_alone() {
+    let mut net = Net::new(2, 3);
+    let (reader, asking) = asked(&mut net);
+    let named = asking.sent[0].body().nodes.clone();
+    let other = (1..=3).find(|index| !named.contains(index)).unwrap();
+    let wire = asking.sent[0].wire().to_vec();
+    net.put_in_inbox(net.nodes[usize::from(other) - 1].peer, &wire);
+    assert_eq!(replies(&mut net, reader), 0);
+}
+
+#[test]
+fn a_request_with_another_key_or_change_is_nothing() {
+    let mut net = Net::new(2, 3);
+    net.publish(&["one"]);
+    let reader = net.reader_of_all();
+    let asking = Asking::new(&mut net, reader);
+    let good = asking.sent[0].clone();
+    net.inbox(reader);
+    // Whoever caught it cannot sign for the reader.
+    let stranger = net.world.user();
+    let forged = net.resigned(stranger, &good, |of| of.request.0[0] ^= 1);
+    for at in 0..3 {
+        let peer = net.nodes[at].peer;
+        net.inbox(peer);
+        net.put_in_inbox(peer, forged.wire());
+    }
+    assert_eq!(replies(&mut net, reader), 0);
+}
+
+#[test]
+fn a_request_from_the_future_or_the_past_is_nothing() {
+    let mut net = Net::new(2, 3);
+    let (reader, asking) = asked(&mut net);
+    let now = net.world.now;
+    let times = [
+        (Position(now.0 - 500_000), Position(now.0 - 300_000)),
+        (now.after(130_000), now.after(160_000)),
+    ];
+    for (n, (time, expires)) in (1..).zip(times) {
+        let wrong = net.resigned(reader, &asking.sent[0], |of| {
+            of.request.0[0] ^= n;
+            (of.time, of.expires) = (time, expires);
+        });
+        for at in 0..3 {
+            net.put_in_inbox(net.nodes[at].peer, wrong.wire());
+        }
+        assert_eq!(replies(&mut net, reader), 0);
+    }
+}
+
+#[test]
+fn a_node_that_has_not_read_what_the_asker_names_refuses() {
+    let mut net = Net::new(2, 3);
+    let (reader, asking) = asked(&mut net);
+    let ahead = net.resigned(reader, &asking.sent[0], |of| {
+        of.request.0[0] ^= 1;
+        of.nodes = vec![1, 2, 3];
+        of.heads.push(LogHash([0xff; 32]));
+    });
+    for at in 0..3 {
+        net.put_in_inbox(net.nodes[at].peer, ahead.wire());
+    }
+    assert_eq!(replies(&mut net, reader), 3);
+    for node in &net.nodes {
+        let last = format!("{:?}", node.audit.last().unwrap().event);
+        assert!(last.ends_with("LogBehind)"), "{last}");
+    }
+}
+
+#[test]
+fn a_node_whose_bus_hides_what_it_showed_refuses() {
+    let mut net = Net::new(2, 3);
+    net.publish(&["one"]);
+    let reader = net.reader_of_all();
+    for node in &mut net.nodes {
+        node.is_whole = false;
+    }
+    let told = net.unlock(reader);
+    assert!(told.contains("refuses: LogBehind"), "{told}");
+    assert!(net.world.opened(reader).is_empty());
+    for node in &mut net.nodes {
+        node.is_whole = true;
+    }
+    net.world.tick(60_000);
+    net.unlock(reader);
+    assert_eq!(net.world.opened(reader), ["one"]);
+}
+
+/// The revocation came after the request, and before the node read the log.
+#[test]
+fn a_node_decides_by_the_log_as_it_is_after_the_request_came() {
+    let mut net = Net::new(1, 1);
+    net.publish(&["one"]);
+    let reader = net.reader_of_all();
+    net.run_nodes();
+    let mut asking = Asking::new(&mut net, reader);
+    net.world.revoke_user(OWNER, reader).unwrap();
+    asking.step(&mut net);
+    assert!(
+        asking.told.contains("refuses: NotEntitled"),
+        "{}",
+        asking.told
+    );
+}
+
+#[test]
+fn a_clock_that_was_set_back_far_releases_nothing() {
+    let mut net = Net::new(1, 1);
+    let (reader, asking) = asked(&mut net);
+    net.world.now = Position(net.world.now.0 - 700_000);
+    net.restart(0);
+    let now = net.world.now;
+    let again = net.resigned(reader, &asking.sent[0], |of| {
+        of.request.0[0] ^= 1;
+        (of.time, of.expires) = (now, now.after(30_000));
+    });
+    net.put_in_inbox(net.nodes[0].peer, again.wire());
+    assert_eq!(replies(&mut net, reader), 0);
+}
+
+#[test]
+fn a_node_that_lies_is_named_and_the_others_open_it() {
+    let mut net = Net::new(2, 3);
+    net.publish(&["one"]);
+    let reader = net.reader_of_all();
+    for liar in 0..3 {
+        let phone = net.world.device_of(reader);
+        net.nodes[liar].lies = true;
+        let told = net.unlock(phone);
+        net.nodes[liar].lies = false;
+        assert!(told.ends_with("1 segments\n"), "{told}");
+        let is_named = told.contains(&format!("node {} lies\n", liar + 1));
+        let was_asked = told.contains("asked 1 nodes");
+        assert_eq!(is_named, was_asked, "{told}");
+        assert_eq!(net.world.opened(phone), ["one"]);
+    }
+}
+
+/// Answers are of use to nobody but the asker, in that request.
+#[test]
+fn an_answer_that_is_copied_to_another_request_is_passed_over() {
+    let mut net = Net::new(2, 3);
+    net.publish(&["one"]);
+    let reader = net.reader_of_all();
+    let phone = net.world.device_of(reader);
+    let mut first = Asking::new(&mut net, reader);
+    net.run_nodes();
+    let answers = net.inbox(reader);
+    assert_eq!(answers.len(), 2);
+    let mut second = Asking::new(&mut net, phone);
+    for node in &mut net.nodes {
+        node.is_up = false;
+    }
+    for answer in &answers {
+        net.put_in_inbox(phone, answer);
+    }
+    second.step(&mut net);
+    assert_eq!(second.told, "asked 2 nodes for 1 segments\n");
+    assert!(net.world.opened(phone).is_empty());
+    for answer in &answers {
+        net.put_in_inbox(reader, answer);
+    }
+    first.step(&mut net);
+    assert_eq!(net.world.opened(reader), ["one"]);
+}
+
+/// Nobody learns from the audit what it does not say: it names each entry by the one before.
+#[test]
+fn the_audit_is_a_chain_that_shows_what_was_altered() {
+    let mut net = Net::new(1, 1);
+    let (_, _) = asked(&mut net);
+    let audit = &net.nodes[0].audit;
+    assert_eq!(audit.len(), 2);
+    let hash = |at: usize| {
+        let entry = sealcast_protocol::encode(&audit[at]);
+        *digest(sealcast_protocol::AuditEntry::LABEL, &[&entry]).as_bytes()
+    };
+    assert_eq!(audit[0].prev, [0; 32]);
+    assert_eq!(audit[1].prev, hash(0));
+    assert_eq!((audit[0].seq, audit[1].seq), (0, 1));
+}

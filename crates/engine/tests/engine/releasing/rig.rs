@@ -1,0 +1,404 @@
+//! Key nodes, and somebody who asks them.
+
+use std::collections::BTreeMap;
+
+use rand_core::Rng as _;
+use sealcast_crypto::{NodeShare, UnwrapKey};
+use sealcast_engine::{
+    Combiner, CombinerEvent, CombinerInput, CombinerLimits, CombinerOutput, DealtLane, Event,
+    OneUse, Releaser, ReleaserInput, ReleaserLimits, ReleaserOutput, answer_request,
+};
+use sealcast_protocol::{
+    AuditChain, AuditEntry, Condition, Interval, KeyNode, KeyNodes, LogBody, LogHash, NodeAnswer,
+    NodeRequest, Position, RequestId, Roles, SessionId, Sharing, Verified, sign,
+};
+
+use crate::rig::{OWNER, World, since};
+
+/// What a publisher does for key nodes.
+impl World {
+    /// Puts records for key nodes on the bus, and deals to these if that is due.
+    pub(crate) fn cover(&mut self, peer: usize, session: SessionId, at: Position) {
+        let of = &mut self.peers[peer];
+        let dealt = of
+            .dealt
+            .get_or_insert_with(|| DealtLane::draw(&mut self.rng).unwrap());
+        let (due, covered) = dealt.covered.due(session, at);
+        let records = dealt.seal(&of.view, &of.identity, session, &due).unwrap();
+        dealt.covered = covered;
+        of.publisher.note_covered(covered);
+        for records in records {
+            self.put_key_item(records.wire());
+        }
+        self.deal(peer);
+    }
+
+    /// Deals to the key nodes that there are now, unless that was done.
+    pub(crate) fn deal(&mut self, peer: usize) {
+        self.sync(peer);
+        let of = &mut self.peers[peer];
+        let set = of.view.state().key_nodes().map(|(set, _)| set);
+        let dealt = of.dealt.as_mut().unwrap();
+        if set.is_some_and(|set| set != dealt.dealt) {
+            let deal = dealt
+                .deal(&of.view, &of.identity, &mut self.rng, self.now)
+                .unwrap();
+            dealt.dealt = set.unwrap();
+            self.put_key_item(deal.wire());
+        }
+    }
+}
+
+/// A stream with key nodes whose keys nobody hands out otherwise.
+pub(super) struct Net {
+    pub(super) world: World,
+    pub(super) nodes: Vec<Node>,
+    pub(super) limits: ReleaserLimits,
+    read: BTreeMap<String, usize>,
+}
+
+pub(super) struct Node {
+    pub(super) peer: usize,
+    pub(super) is_up: bool,
+    /// Whether the bus shows it all that it showed.
+    pub(super) is_whole: bool,
+    pub(super) audit: Vec<AuditEntry>,
+    machine: Option<Releaser>,
+    /// Whether it answers for other segments than it was asked for.
+    pub(super) lies: bool,
+}
+
+impl Net {
+    /// So many nodes, of which `threshold` are needed.
+    pub(super) fn new(threshold: u8, nodes: usize) -> Self {
+        let mut net = Self {
+            world: World::with(7, Sharing::Manual, false),
+            nodes: Vec::new(),
+            limits: ReleaserLimits::default(),
+            read: BTreeMap::new(),
+        };
+        for _ in 0..nodes {
+            net.add_node();
+        }
+        net.name(threshold, Condition::default());
+        net
+    }
+
+    pub(super) fn add_node(&mut self) -> usize {
+        let peer = self.world.user();
+        self.nodes.push(Node {
+            peer,
+            is_up: true,
+            is_whole: true,
+            audit: Vec::new(),
+            machine: None,
+            lies: false,
+        });
+        self.nodes.sort_by_key(|node| self.world.id(node.peer));
+        peer
+    }
+
+    pub(super) fn key_node(&self, at: usize) -> KeyNode {
+        let peer = self.nodes[at].peer;
+        KeyNode {
+            user: self.world.id(peer),
+            device: self.world.device(peer),
+        }
+    }
+
+    /// Names all nodes.
+    pub(super) fn name(&mut self, threshold: u8, condition: Condition) -> LogHash {
+        let all: Vec<_> = (0..self.nodes.len()).collect();
+        self.name_some(threshold, condition, &all)
+    }
+
+    pub(super) fn name_some(
+        &mut self,
+        threshold: u8,
+        condition: Condition,
+        nodes: &[usize],
+    ) -> LogHash {
+        let body = LogBody::KeyNodes(KeyNodes {
+            threshold,
+            nodes: nodes.iter().map(|at| self.key_node(*at)).collect(),
+            condition,
+        });
+        self.world.write(OWNER, body).unwrap()
+    }
+
+    /// A reader who may read from the beginning on, and is given nothing.
+    pub(super) fn reader(&mut self, interval: Interval) -> usize {
+        let reader = self.world.user();
+        self.world.tick(1);
+        self.world
+            .write_grant(OWNER, reader, Roles::READER, interval)
+            .unwrap();
+        reader
+    }
+
+    pub(super) fn reader_of_all(&mut self) -> usize {
+        self.reader(since(Position::START))
+    }
+
+    /// Publishes texts, a minute apart.
+    pub(super) fn publish(&mut self, texts: &[&str]) {
+        for text in texts {
+            self.world.publish(OWNER, text).unwrap();
+            self.world.tick(60_000);
+        }
+    }
+
+    fn inbox_of(&self, peer: usize) -> String {
+        self.world.device(peer).inbox_topic()
+    }
+
+    pub(super) fn put_in_inbox(&mut self, peer: usize, wire: &[u8]) {
+        let inbox = self.inbox_of(peer);
+        self.world.put(&inbox, wire);
+    }
+
+    fn news_of(&mut self, peer: usize) -> Vec<Vec<u8>> {
+        let inbox = self.inbox_of(peer);
+        let items = self.world.bus.get(&inbox).cloned().unwrap_or_default();
+        let from = self.read.insert(inbox, items.len()).unwrap_or(0);
+        items[from..].to_vec()
+    }
+
+    /// What a device's inbox has that nobody took.
+    pub(super) fn inbox(&mut self, peer: usize) -> Vec<Vec<u8>> {
+        self.news_of(peer)
+    }
+
+    /// Starts a node's program again, with its audit.
+    pub(super) fn restart(&mut self, at: usize) {
+        self.nodes[at].machine = None;
+        self.world.restart(self.nodes[at].peer);
+    }
+
+    /// Lets every node that runs do what there is to do.
+    pub(super) fn run_nodes(&mut self) {
+        for at in 0..self.nodes.len() {
+            if self.nodes[at].is_up {
+                self.run_node(at);
+            }
+        }
+    }
+
+    pub(super) fn run_node(&mut self, at: usize) {
+        let peer = self.nodes[at].peer;
+        self.world.sync(peer);
+        let items = self.news_of(peer);
+        let mut machine = self.nodes[at].machine.take();
+        let mut machine = machine.take().unwrap_or_else(|| self.begin(at));
+        for item in &items {
+            let view = &self.world.peers[peer].view;
+            machine.handle(self.world.now, view, ReleaserInput::Item(item));
+        }
+        while let Some(output) = machine.poll_output() {
+            self.perform(at, &mut machine, output);
+        }
+        self.nodes[at].machine = Some(machine);
+    }
+
+    fn begin(&self, at: usize) -> Releaser {
+        let node = &self.nodes[at];
+        let mut chain = AuditChain::new(self.world.stream, self.key_node(at));
+        let identity = &self.world.peers[node.peer].identity;
+        let key = identity.signing().verifying_key();
+        for entry in &node.audit {
+            let signed = sign(identity.signing(), entry.clone()).unwrap();
+            chain.take(signed.wire(), &key).unwrap();
+        }
+        Releaser::new(self.limits, self.world.now, chain, node.audit.clone())
+    }
+
+    fn perform(&mut self, at: usize, machine: &mut Releaser, output: ReleaserOutput) {
+        let (peer, now) = (self.nodes[at].peer, self.world.now);
+        match output {
+            ReleaserOutput::ReadLog => {
+                self.world.sync(peer);
+                let is_whole = self.nodes[at].is_whole;
+                let view = &self.world.peers[peer].view;
+                machine.handle(now, view, ReleaserInput::LogRead { is_whole });
+            }
+            ReleaserOutput::ReadList(user) => {
+                let topic = user.devices_topic();
+                let of = sealcast_engine::ControlTopic::Devices(user);
+                for item in self.world.bus.get(&topic).into_iter().flatten() {
+                    self.world.peers[peer].view.handle(&of, item);
+                }
+                let view = &mut self.world.peers[peer].view;
+                view.settle();
+                machine.handle(now, view, ReleaserInput::Learned);
+            }
+            ReleaserOutput::Keep(entry) => self.nodes[at].audit.push(entry),
+            ReleaserOutput::Release(asked) => {
+                let of = &self.world.peers[peer];
+                let answer = match self.nodes[at].lies {
+                    false => {
+                        answer_request(&of.view, &of.identity, &mut self.world.rng, &asked).unwrap()
+                    }
+                    true => self.false_answer(peer, &asked),
+                };
+                let inbox = asked.body().device.inbox_topic();
+                self.world.put(&inbox, answer.wire());
+            }
+            ReleaserOutput::Refuse(refusal) => {
+                let inbox = refusal.to.asker.inbox_topic();
+                let identity = &self.world.peers[peer].identity;
+                let refusal = sign(identity.signing(), refusal).unwrap();
+                self.world.put(&inbox, refusal.wire());
+            }
+        }
+    }
+
+    /// An answer with another share than the node was dealt, to all appearances a good one.
+    fn false_answer(&mut self, peer: usize, asked: &Verified<NodeRequest>) -> Verified<NodeAnswer> {
+        let of = &self.world.peers[peer];
+        let (user, device) = of.view.me();
+        let share = of.view.share(&asked.body().deal).unwrap();
+        let mut bytes = *share.expose();
+        bytes[0] ^= 1;
+        let share = NodeShare::from_bytes(share.index(), &bytes).unwrap();
+        let node = KeyNode { user, device };
+        let answer = NodeAnswer::seal(&mut self.world.rng, asked, &share, node).unwrap();
+        sign(of.identity.signing(), answer).unwrap()
+    }
+
+    pub(super) fn draw(&mut self) -> OneUse {
+        let mut request = [0; 16];
+        self.world.rng.fill_bytes(&mut request);
+        OneUse {
+            request: RequestId(request),
+            key: UnwrapKey::generate(&mut self.world.rng),
+        }
+    }
+
+    /// Signs a request of a device again, after a change.
+    pub(super) fn resigned(
+        &self,
+        peer: usize,
+        asked: &Verified<NodeRequest>,
+        change: impl FnOnce(&mut NodeRequest),
+    ) -> Verified<NodeRequest> {
+        let mut body = asked.body().clone();
+        change(&mut body);
+        sign(self.world.peers[peer].identity.signing(), body).unwrap()
+    }
+
+    /// What is told of a device's asking for all that it cannot open, until it is done.
+    pub(super) fn unlock(&mut self, peer: usize) -> String {
+        let mut asking = Asking::new(self, peer);
+        while asking.combiner.open_requests() > 0 {
+            asking.step(self);
+        }
+        asking.told
+    }
+}
+
+/// A device that asks key nodes.
+pub(super) struct Asking {
+    peer: usize,
+    pub(super) combiner: Combiner,
+    pub(super) told: String,
+    pub(super) sent: Vec<Verified<NodeRequest>>,
+}
+
+impl Asking {
+    /// Begins with all that does not open.
+    pub(super) fn new(net: &mut Net, peer: usize) -> Self {
+        let mut asking = Self {
+            peer,
+            combiner: Combiner::new(CombinerLimits::default()),
+            told: String::new(),
+            sent: Vec::new(),
+        };
+        for event in net.world.events(peer, Interval::ALL) {
+            if let Event::Sealed { header, user, .. } = event {
+                let missing = CombinerInput::Missing {
+                    lane: user,
+                    session: header.session,
+                    interval: Interval {
+                        from: header.position,
+                        until: header.position.after(1),
+                    },
+                };
+                let view = &net.world.peers[peer].view;
+                asking.combiner.handle(net.world.now, view, missing);
+            }
+        }
+        asking.drain(net);
+        asking
+    }
+
+    /// Lets the nodes do what there is to do, and takes in what they say; or waits.
+    pub(super) fn step(&mut self, net: &mut Net) {
+        net.run_nodes();
+        let items = net.news_of(self.peer);
+        if items.is_empty() {
+            let at = self.combiner.next_timeout().unwrap();
+            net.world.now = net.world.now.max(at);
+        }
+        let now = net.world.now;
+        for item in &items {
+            let view = &net.world.peers[self.peer].view;
+            self.combiner
+                .handle(now, view, CombinerInput::InboxItem(item));
+        }
+        let view = &net.world.peers[self.peer].view;
+        self.combiner.handle(now, view, CombinerInput::Tick);
+        self.drain(net);
+    }
+
+    pub(super) fn drain(&mut self, net: &mut Net) {
+        while let Some(output) = self.combiner.poll_output() {
+            let now = net.world.now;
+            match output {
+                CombinerOutput::Draw => {
+                    let drawn = CombinerInput::Drawn(net.draw());
+                    let view = &net.world.peers[self.peer].view;
+                    self.combiner.handle(now, view, drawn);
+                }
+                CombinerOutput::Sign(body) => {
+                    let of = &net.world.peers[self.peer];
+                    let asked = sign(of.identity.signing(), *body).unwrap();
+                    let signed = CombinerInput::Signed(Box::new(asked));
+                    self.combiner.handle(now, &of.view, signed);
+                }
+                CombinerOutput::Send(asked, devices) => {
+                    for device in devices {
+                        net.world.put(&device.inbox_topic(), asked.wire());
+                    }
+                    self.sent.push(*asked);
+                }
+                CombinerOutput::Take(released) => {
+                    net.world.peers[self.peer].view.take_released(released);
+                }
+                CombinerOutput::Leave { .. } => self.told.push_str("left to others\n"),
+                CombinerOutput::Tell(event) => {
+                    let line = self.line(net, event);
+                    self.told.push_str(&line);
+                }
+            }
+        }
+    }
+
+    fn line(&self, net: &Net, event: CombinerEvent) -> String {
+        let number = |node: &KeyNode| {
+            let mut nodes = 0..net.nodes.len();
+            nodes.find(|at| net.key_node(*at) == *node).unwrap() + 1
+        };
+        match event {
+            CombinerEvent::Asked { nodes, segments } => {
+                format!("asked {nodes} nodes for {segments} segments\n")
+            }
+            CombinerEvent::Liar(node) => format!("node {} lies\n", number(&node)),
+            CombinerEvent::Refused(node, reason) => {
+                format!("node {} refuses: {reason:?}\n", number(&node))
+            }
+            CombinerEvent::Released { segments, .. } => format!("{segments} segments\n"),
+            CombinerEvent::Failed { why, .. } => format!("failed: {why:?}\n"),
+            _ => unreachable!(),
+        }
+    }
+}
