@@ -201,7 +201,10 @@ impl Machines {
                     return Some(Out::Nodes(NodesOutput::Liar(node)));
                 }
                 CombinerOutput::Tell(CombinerEvent::Released { session, .. }) => {
-                    let done = self.unlocks.extract_if(.., |of| of.session == session);
+                    let unlocks = std::mem::take(&mut self.unlocks).into_iter();
+                    let (done, kept): (Vec<_>, Vec<_>) =
+                        unlocks.partition(|of| of.session == session);
+                    self.unlocks = kept.into_iter().collect();
                     self.left.extend(done);
                 }
                 CombinerOutput::Tell(_) => (),
