@@ -306,11 +306,12 @@ pub(crate) fn measure(word: &str, page: &mut Page, scale: Scale) -> anyhow::Resu
     Ok(())
 }
 
-/// Whole frames on all servers, over a link as there is between machines.
+/// Whole frames on all servers, or on the one with a word, over a link as there is between machines.
 pub(crate) fn measure_linked(
     page: &mut Page,
     floors: &mut Floors,
     scale: Scale,
+    word: Option<&str>,
 ) -> anyhow::Result<()> {
     let lines = scale.lines / 2;
     let link = (!scale.is_glance).then(Link::lay).transpose()?;
@@ -320,7 +321,10 @@ pub(crate) fn measure_linked(
     ));
     page.head(&COLUMNS);
     let ways = [Way::Frames, Way::Sealed];
-    for broker in LINKED {
+    for broker in LINKED
+        .into_iter()
+        .filter(|of| word.is_none_or(|word| word == of.word()))
+    {
         let contest = || contest(broker, &ways, lines, scale);
         let jobs = link
             .as_ref()

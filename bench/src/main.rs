@@ -31,6 +31,7 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use floors::Floors;
 use latency::Tail;
 use report::Page;
@@ -42,6 +43,8 @@ const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/RESULTS.md");
 const PICTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/results.svg");
 /// The argument for next to nothing.
 pub(crate) const GLANCE: &str = "--glance";
+/// And before how many rounds there are to be of what takes seconds.
+const ROUNDS: &str = "--rounds";
 
 const HELP: &str = "--help";
 
@@ -66,15 +69,27 @@ const SECTIONS: &[&str] = &[
     "latency",
     "memory",
 ];
+/// Parts of the section `linked`, which has them all.
+const LINKED: &[&str] = &[
+    "linked-nats",
+    "linked-postgres",
+    "linked-rabbitmq",
+    "linked-mosquitto",
+];
 
 fn main() -> anyhow::Result<ExitCode> {
     let mut picked: Vec<String> = std::env::args().skip(1).collect();
     let is_glance = picked.iter().any(|name| name == GLANCE);
     picked.retain(|name| name != GLANCE);
-    let scale = match is_glance {
+    let mut scale = match is_glance {
         true => Scale::GLANCE,
         false => Scale::WHOLE,
     };
+    if let Some(at) = picked.iter().position(|name| name == ROUNDS) {
+        let rounds: Vec<String> = picked.drain(at..picked.len().min(at + 2)).collect();
+        let count = rounds.get(1).map_or("", String::as_str);
+        scale.long_rounds = count.parse().context("how many rounds?")?;
+    }
     let runtime = Runtime::new()?;
     match picked.as_slice() {
         [name] if name == pipeline::CHILD => {
@@ -117,17 +132,25 @@ fn main() -> anyhow::Result<ExitCode> {
 }
 
 fn measure(runtime: &Runtime, picked: &[String], scale: Scale) -> anyhow::Result<ExitCode> {
-    let is_known = |name: &&String| SECTIONS.contains(&name.as_str());
+    let is_known = |name: &&String| {
+        let name = name.as_str();
+        SECTIONS.contains(&name) || LINKED.contains(&name)
+    };
     if let Some(other) = picked.iter().find(|name| !is_known(name)) {
-        anyhow::bail!("no section `{other}`; there are: {}", SECTIONS.join(" "));
+        let sections = [SECTIONS, LINKED].concat().join(" ");
+        anyhow::bail!("no section `{other}`; there are: {sections}");
     }
+    let all = match picked.is_empty() {
+        true => SECTIONS.to_vec(),
+        false => [SECTIONS, LINKED].concat(),
+    };
     let mut head = Page::default();
     introduce(&mut head);
     show(head.text());
     let (mut body, mut floors, mut tails) = (String::new(), Floors::default(), Vec::new());
-    for name in SECTIONS
-        .iter()
-        .filter(|name| picked.is_empty() || picked.iter().any(|of| of == *name))
+    for name in all
+        .into_iter()
+        .filter(|name| picked.is_empty() || picked.iter().any(|of| of == name))
     {
         let mut page = Page::default();
         tails.extend(section(runtime, name, &mut page, &mut floors, scale)?);
@@ -135,7 +158,8 @@ fn measure(runtime: &Runtime, picked: &[String], scale: Scale) -> anyhow::Result
         body.push_str(page.text());
     }
     show(&floors.table());
-    if picked.is_empty() && !scale.is_glance {
+    let is_whole = picked.is_empty() && scale.long_rounds == Scale::WHOLE.long_rounds;
+    if is_whole && !scale.is_glance {
         head.paragraph("![What is promised and what was measured](results.svg)");
         fs::write(RESULTS, [head.text(), &floors.table(), &body].concat())?;
         fs::write(PICTURE, plot::svg(&floors, &tails))?;
@@ -161,7 +185,11 @@ fn section(
         "bundles" => grants::bundles(page, scale)?,
         "grants" => runtime.block_on(grants::through_client(page, floors, scale))?,
         "program" => program::measure(page, floors, scale)?,
-        "linked" => brokers::measure_linked(page, floors, scale)?,
+        "linked" => brokers::measure_linked(page, floors, scale, None)?,
+        of if LINKED.contains(&of) => {
+            let broker = of.strip_prefix("linked-");
+            brokers::measure_linked(page, floors, scale, broker)?;
+        }
         "each" => brokers::measure_each(page, floors, scale)?,
         "delay" => runtime.block_on(brokers::measure_delay(page, scale))?,
         "pipeline" => runtime.block_on(pipeline::measure(page, scale))?,
@@ -194,11 +222,14 @@ fn help() -> String {
         "{COMMAND}\n    measures everything, and writes `RESULTS.md` and `results.svg`\n\
          {COMMAND} -- SECTION...\n    measures these and prints them: {}\n    those named after a \
          server, `linked`, `each` and `delay` start NATS, PostgreSQL, RabbitMQ and mosquitto, which \
-         `cargo xtask tools` installs; `linked` takes root and iproute2\n\
+         `cargo xtask tools` installs; `linked` takes root and iproute2, and {} \
+         are parts of it\n\
          {COMMAND} -- {GLANCE} [SECTION...]\n    does next to nothing of it; no figure means anything\n\
+         {COMMAND} -- {ROUNDS} N [SECTION...]\n    has so many rounds of what takes seconds\n\
          {COMMAND} -- {} N\n    sends N messages through NATS and checks that all arrive\n\
          {COMMAND} -- {} SECONDS\n    has a thousand MQTT clients publish through one proxy, and without it",
         SECTIONS.join(" "),
+        LINKED.join(" "),
         flood::FLOOD,
         crowd::CROWD
     )
