@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 
 use sealcast_bus::Topic;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::arrive::Arrival;
+use crate::chain::Place;
 use crate::message::Header;
 use crate::scan::{Found, Log, Payloads, Scan};
 use crate::server::Server;
@@ -67,6 +69,9 @@ pub(crate) struct Reading {
     pub(crate) waiting: Option<Found>,
     /// The offset of the next item.
     pub(crate) next: u64,
+    /// Where the log ended, and when it was asked for that.
+    pub(crate) end: Place,
+    pub(crate) since: Instant,
 }
 
 impl Known {

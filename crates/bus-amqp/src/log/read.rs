@@ -1,18 +1,28 @@
 //! Reading: from what is kept of the end of a log, or from the place where it was last read.
 
+use std::time::Duration;
+
 use sealcast_bus::{Attempts, BusError, Item, Offset, Packed, Topic};
+use tokio::time::Instant;
 
 use super::{Halfway, Logs};
+use crate::chain::Place;
 use crate::fault::Fault;
 use crate::known::{Open, Reading};
 use crate::scan::{Found, Payloads};
 use crate::server::Desk;
+
+/// How long a reader that goes on needs not ask how a log ends.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What a read is to return.
 #[derive(Clone, Copy, Debug)]
 struct Wanted {
     from: u64,
     bytes_max: usize,
+    /// How the log ended, and when.
+    end: Place,
+    since: Instant,
     /// Where in the queue the last message is that it may be in.
     last: u64,
 }
@@ -46,6 +56,11 @@ impl Logs {
     }
 
     async fn try_read(&self, open: &Open, from: u64, bytes_max: usize) -> Result<Vec<Item>, Fault> {
+        if let Some(wanted) = self.wanted_next(open, from, bytes_max).await {
+            let hearing = self.server.hearing().await?;
+            return self.read_along(open, &hearing.desk, wanted).await;
+        }
+        let since = Instant::now();
         let mut slot = open.head.lock().await;
         let Some(head) = self.come_to_end(open, &mut slot).await? else {
             return Ok(Vec::new());
@@ -60,6 +75,8 @@ impl Logs {
         let wanted = Wanted {
             from,
             bytes_max,
+            end: place,
+            since,
             last,
         };
         let hearing = self.server.hearing().await?;
@@ -67,6 +84,23 @@ impl Logs {
             Some(recent) => self.collect(open, &hearing.desk, recent, wanted).await,
             None => self.read_along(open, &hearing.desk, wanted).await,
         }
+    }
+
+    /// What a read is to return that goes on where the last one ended. How the log ends is not asked for each time: the
+    /// answer comes behind all that is on its way.
+    async fn wanted_next(&self, open: &Open, from: u64, bytes_max: usize) -> Option<Wanted> {
+        let slot = open.reading.lock().await;
+        let reading = slot.as_ref()?;
+        let (end, since) = (reading.end, reading.since);
+        let goes_on = reading.next == from && from < end.end && since.elapsed() < LOOK;
+        let last = end.last.filter(|_| goes_on && reading.scan.is_up())?;
+        Some(Wanted {
+            from,
+            bytes_max,
+            end,
+            since,
+            last,
+        })
     }
 
     async fn collect(
@@ -109,6 +143,8 @@ impl Logs {
                     },
                     waiting: None,
                     next: wanted.from,
+                    end: wanted.end,
+                    since: wanted.since,
                 },
             };
             let mut collected = Collected::new(wanted);
@@ -119,6 +155,7 @@ impl Logs {
                 Err(_) => {}
                 Ok(()) => {
                     reading.next = collected.next;
+                    (reading.end, reading.since) = (wanted.end, wanted.since);
                     *slot = Some(reading);
                 }
             }
