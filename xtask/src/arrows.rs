@@ -57,14 +57,14 @@ const TABLE: &[Row] = &[
         "tokio",
     ]),
     row("sealcast-bus-postgres", &["sealcast-bus"], &[
-        "base64", "getrandom", "md-5", "rustls", "rustls-native-certs", "thiserror", "tokio",
+        "base64", "bytes", "getrandom", "md-5", "rustls", "rustls-native-certs", "thiserror", "tokio",
         "tokio-postgres", "tokio-rustls",
     ]),
     row("sealcast", &[
         "sealcast-engine", "sealcast-protocol", "sealcast-crypto", "sealcast-store", "sealcast-bus",
         "sealcast-bus-mqtt", "sealcast-bus-amqp", "sealcast-bus-nats", "sealcast-bus-postgres",
     ], &[
-        "age", "generic-array", "poly1305", "salsa20", "base64", "getrandom", "minicbor", "rand_core", "thiserror", "tokio", "toml", "tracing", "zeroize",
+        "age", "bytes", "generic-array", "poly1305", "salsa20", "base64", "getrandom", "minicbor", "rand_core", "thiserror", "tokio", "toml", "tracing", "zeroize",
     ]),
     row("sealcast-serving", &[], &["axum", "tokio"]),
     row("sealcast-agent", &["sealcast", "sealcast-serving"], &[

@@ -33,9 +33,10 @@ mod tail;
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use sealcast_bus::{
     Bus, BusError, BusFuture, BusReport, BusSetup, Item, Limits, Listener, Offset, ServerAddress,
-    ServerOptions, Tail, Topic,
+    ServerOptions, Tail, Topic, Turn,
 };
 
 use listen::NatsListener;
@@ -136,6 +137,24 @@ impl Bus for NatsBus {
             }
             let first = self.logs.append(&topic, Some(end), &payloads).await?;
             Ok(first.is_some())
+        })
+    }
+
+    fn append_in_turn(
+        &self,
+        topic: &Topic,
+        payloads: Vec<Bytes>,
+        mut turn: Turn,
+    ) -> BusFuture<'_, ()> {
+        let topic = topic.clone();
+        Box::pin(async move {
+            self.limits().check(&payloads)?;
+            if payloads.is_empty() {
+                turn.come().await?;
+                turn.stored();
+                return Ok(());
+            }
+            self.logs.append_in_turn(&topic, &payloads, turn).await
         })
     }
 

@@ -339,7 +339,10 @@ impl Server {
     pub(crate) async fn hint(&self, subject: String, end: u64) {
         let bytes = Bytes::copy_from_slice(&end.to_be_bytes());
         let _is_sent = self.client.publish(subject, bytes).await.is_ok();
-        // It leaves before the program may end, unless the connection has just broken.
+    }
+
+    /// Returns when what was said has left, so that the program may end, unless the connection has just broken.
+    pub(crate) async fn let_leave(&self) {
         let _has_left = timeout(HINT_TIMEOUT, self.client.flush()).await.is_ok();
     }
 

@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sealcast_bus::{Attempts, BusError};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use crate::fault::Fault;
+use crate::in_turn::InTurn;
 use crate::session::Session;
 use crate::settings::Settings;
 
@@ -23,36 +24,43 @@ const IDLE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Desks {
     pub(crate) settings: Arc<Settings>,
-    turns: Semaphore,
-    /// The one that was used last comes last.
-    idle: Mutex<Vec<Desk>>,
+    pub(crate) in_turn: InTurn,
+    turns: Arc<Semaphore>,
+    idle: Arc<Idle>,
 }
+
+/// Desks that nobody has. The one that was used last comes last.
+#[derive(Debug, Default)]
+struct Idle(Mutex<Vec<Desk>>);
 
 /// Where one call is made at a time.
 #[derive(Debug)]
-struct Desk {
-    session: Option<Session>,
+pub(crate) struct Desk {
+    session: Option<Arc<Session>>,
     /// When an answer that the session owes is late. Whoever asked may have gone away since.
     late_at: Option<Instant>,
-    writer: [u8; 16],
-    serial: i64,
+    pub(crate) writer: [u8; 16],
+    pub(crate) serial: i64,
     used: Instant,
 }
 
 /// Gives a desk back when the call is over, or given up.
-struct Taken<'a> {
-    desks: &'a Desks,
+#[derive(Debug)]
+pub(crate) struct Taken {
+    idle: Arc<Idle>,
     desk: Option<Desk>,
-    _turn: SemaphorePermit<'a>,
+    _turn: OwnedSemaphorePermit,
 }
 
 /// Which call it is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Turn {
+pub(crate) struct Call {
     /// No two handles write as one writer.
     pub(crate) writer: [u8; 16],
     /// Grows with each call of a writer, and stays when it is made again.
     pub(crate) serial: i64,
+    /// The last call of the writer, which may have been made behind this one in turn.
+    pub(crate) last: i64,
     /// Whether it may have been done already, without an answer.
     pub(crate) is_open: bool,
 }
@@ -65,7 +73,7 @@ pub(crate) trait Ask: Sync {
     fn ask(
         &self,
         session: &Session,
-        turn: Turn,
+        call: Call,
     ) -> impl Future<Output = Result<Self::Answer, Fault>> + Send;
 
     /// Whether an error says that nothing was done.
@@ -94,11 +102,12 @@ impl Desks {
     /// Begins with a connection that is there.
     pub(crate) fn new(settings: Arc<Settings>, session: Session) -> Result<Self, Fault> {
         let mut desk = Desk::new()?;
-        desk.session = Some(session);
+        desk.session = Some(Arc::new(session));
         Ok(Self {
             settings,
-            turns: Semaphore::new(DESKS),
-            idle: Mutex::new(vec![desk]),
+            in_turn: InTurn::default(),
+            turns: Arc::new(Semaphore::new(DESKS)),
+            idle: Arc::new(Idle(Mutex::new(vec![desk]))),
         })
     }
 
@@ -114,53 +123,45 @@ impl Desks {
 
     async fn call_for<A: Ask>(&self, ask: &A) -> Result<A::Answer, Fault> {
         let mut taken = self.take().await?;
-        let Some(desk) = &mut taken.desk else {
-            return Err(Fault::Odd("a desk is missing"));
-        };
-        desk.serial += 1;
-        let mut turn = Turn {
-            writer: desk.writer,
-            serial: desk.serial,
-            is_open: false,
-        };
-        let mut attempts = Attempts::new();
-        loop {
-            match desk.attempt(&self.settings, ask, &mut turn).await {
-                Ok(answer) => return Ok(answer),
-                Err(fault) => {
-                    let after = attempts.after(fault).await;
-                    let is_unsure = turn.is_open && ask.says_what_was_done();
-                    after.map_err(|fault| match is_unsure {
-                        // The last attempt knows nothing of those that nobody answered.
-                        true => Fault::NoAnswer(Box::new(fault)),
-                        false => fault,
-                    })?;
-                }
-            }
-        }
+        let desk = taken.desk()?;
+        let mut call = desk.next_call();
+        desk.insist(&self.settings, ask, &mut call).await
     }
 
-    async fn take(&self) -> Result<Taken<'_>, Fault> {
-        let turn = self.turns.acquire().await;
+    async fn take(&self) -> Result<Taken, Fault> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
         let turn = turn.map_err(|_| Fault::Odd("the bus is closed"))?;
-        let idle = self.idle().pop();
+        self.take_with(turn)
+    }
+
+    /// Takes a desk for longer, where one is left for others.
+    pub(crate) fn take_spare(&self) -> Option<Taken> {
+        let two = Arc::clone(&self.turns).try_acquire_many_owned(2).ok();
+        let one = two.and_then(|mut two| two.split(1))?;
+        self.take_with(one).ok()
+    }
+
+    fn take_with(&self, turn: OwnedSemaphorePermit) -> Result<Taken, Fault> {
+        let idle = self.idle.lock().pop();
         let desk = match idle {
             Some(desk) => desk,
             None => Desk::new()?,
         };
         Ok(Taken {
-            desks: self,
+            idle: Arc::clone(&self.idle),
             desk: Some(desk),
             _turn: turn,
         })
     }
+}
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Desk>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+impl Idle {
+    fn lock(&self) -> MutexGuard<'_, Vec<Desk>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn give_back(&self, mut desk: Desk) {
-        let mut idle = self.idle();
+        let mut idle = self.lock();
         for other in idle.iter_mut().filter(|other| other.used.elapsed() > IDLE) {
             other.session = None;
         }
@@ -169,10 +170,16 @@ impl Desks {
     }
 }
 
-impl Drop for Taken<'_> {
+impl Taken {
+    pub(crate) fn desk(&mut self) -> Result<&mut Desk, Fault> {
+        self.desk.as_mut().ok_or(Fault::Odd("a desk is missing"))
+    }
+}
+
+impl Drop for Taken {
     fn drop(&mut self) {
         if let Some(desk) = self.desk.take() {
-            self.desks.give_back(desk);
+            self.idle.give_back(desk);
         }
     }
 }
@@ -190,42 +197,108 @@ impl Desk {
         })
     }
 
-    async fn attempt<A: Ask>(
+    /// The next call of its writer.
+    pub(crate) fn next_call(&mut self) -> Call {
+        self.serial += 1;
+        Call {
+            writer: self.writer,
+            serial: self.serial,
+            last: self.serial,
+            is_open: false,
+        }
+    }
+
+    /// Whether its calls go over a connection, and are answered there.
+    pub(crate) fn is_on(&self, session: &Arc<Session>) -> bool {
+        let own = self.session.as_ref();
+        own.is_some_and(|own| Arc::ptr_eq(own, session) && !own.is_closed())
+    }
+
+    /// Makes a call, and makes it again while nobody answers.
+    pub(crate) async fn insist<A: Ask>(
         &mut self,
         settings: &Settings,
         ask: &A,
-        turn: &mut Turn,
+        call: &mut Call,
     ) -> Result<A::Answer, Fault> {
+        let mut attempts = Attempts::new();
+        loop {
+            match self.attempt(settings, ask, call).await {
+                Ok(answer) => return Ok(answer),
+                Err(fault) => {
+                    let after = attempts.after(fault).await;
+                    let is_unsure = call.is_open && ask.says_what_was_done();
+                    after.map_err(|fault| match is_unsure {
+                        // The last attempt knows nothing of those that nobody answered.
+                        true => Fault::NoAnswer(Box::new(fault)),
+                        false => fault,
+                    })?;
+                }
+            }
+        }
+    }
+
+    /// The connection, made anew where it broke.
+    pub(crate) async fn session(&mut self, settings: &Settings) -> Result<Arc<Session>, Fault> {
         let is_late = self
             .late_at
             .is_some_and(|late_at| late_at <= Instant::now());
         self.session
             .take_if(|session| is_late || session.is_closed());
-        let session = match self.session.take() {
-            Some(session) => session,
-            None => {
-                self.late_at = None;
-                Session::open(settings).await?
-            }
-        };
-        let session = self.session.insert(session);
-        let mib = u32::try_from(ask.size() >> 20).unwrap_or(u32::MAX);
-        let patience = ANSWER_TIMEOUT + ANSWER_TIMEOUT_PER_MIB.saturating_mul(mib);
+        if let Some(session) = &self.session {
+            return Ok(Arc::clone(session));
+        }
+        self.late_at = None;
+        let session = Arc::new(Session::open(settings).await?);
+        self.session = Some(Arc::clone(&session));
+        Ok(session)
+    }
+
+    async fn attempt<A: Ask>(
+        &mut self,
+        settings: &Settings,
+        ask: &A,
+        call: &mut Call,
+    ) -> Result<A::Answer, Fault> {
+        let session = self.session(settings).await?;
+        let patience = patience(ask);
         self.late_at.get_or_insert(Instant::now() + patience);
-        let warnings = session.line.warnings();
-        let mut answer = in_time(patience, ask.ask(session, *turn)).await;
+        let answer = asked(&session, ask, *call, patience).await;
         // What was asked before was answered before.
         self.late_at = None;
-        // Whoever has a server stop waiting for its standby gets an answer like any other.
-        if ask.says_what_was_done() && answer.is_ok() && session.line.warnings() != warnings {
-            answer = Err(Fault::Warned);
-        }
         if let Err(fault) = &answer {
-            turn.is_open |= fault.leaves_open();
-            if !fault.spares_session() {
-                self.session = None;
-            }
+            self.mind(fault, call);
         }
         answer
     }
+
+    /// What a fault means for whatever is asked next.
+    pub(crate) fn mind(&mut self, fault: &Fault, call: &mut Call) {
+        call.is_open |= fault.leaves_open();
+        if !fault.spares_session() {
+            self.session = None;
+        }
+    }
+}
+
+/// How long an answer may take.
+pub(crate) fn patience<A: Ask>(ask: &A) -> Duration {
+    let mib = u32::try_from(ask.size() >> 20).unwrap_or(u32::MAX);
+    ANSWER_TIMEOUT + ANSWER_TIMEOUT_PER_MIB.saturating_mul(mib)
+}
+
+/// Asks once.
+pub(crate) async fn asked<A: Ask>(
+    session: &Session,
+    ask: &A,
+    call: Call,
+    patience: Duration,
+) -> Result<A::Answer, Fault> {
+    let warnings = session.line.warnings();
+    let answer = in_time(patience, ask.ask(session, call)).await?;
+    // Whoever has a server stop waiting for its standby gets an answer like any other.
+    if ask.says_what_was_done() && session.line.warnings() != warnings {
+        return Err(Fault::Warned);
+    }
+    Ok(answer)
 }

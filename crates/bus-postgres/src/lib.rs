@@ -24,6 +24,7 @@ mod desks;
 mod ears;
 mod fault;
 mod hidden;
+mod in_turn;
 mod listen;
 mod log;
 mod notice;
@@ -39,9 +40,10 @@ mod tls;
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use sealcast_bus::{
     Attempts, Bus, BusError, BusFuture, BusReport, BusSetup, Item, Limits, Listener, Offset,
-    ServerAddress, ServerOptions, Tail, Topic,
+    ServerAddress, ServerOptions, Tail, Topic, Turn,
 };
 
 use desks::{ANSWER_TIMEOUT, Desks, in_time};
@@ -150,10 +152,12 @@ impl PostgresBus {
             let end = self.end_of(topic).await?;
             return Ok(at.is_none_or(|at| at == end).then_some(end));
         }
+        let payloads: Vec<&[u8]> = payloads.iter().map(AsRef::as_ref).collect();
         let append = Append {
             topic,
             at,
-            payloads,
+            payloads: &payloads,
+            behind: None,
             channel: self.shared.desks.settings.schema(),
         };
         self.shared.desks.call(&append).await
@@ -201,6 +205,25 @@ impl Bus for PostgresBus {
         Box::pin(async move {
             let first = self.append_to(&topic, Some(end), &payloads).await?;
             Ok(first.is_some())
+        })
+    }
+
+    fn append_in_turn(
+        &self,
+        topic: &Topic,
+        payloads: Vec<Bytes>,
+        mut turn: Turn,
+    ) -> BusFuture<'_, ()> {
+        let topic = topic.clone();
+        Box::pin(async move {
+            self.limits().check(&payloads)?;
+            if payloads.is_empty() {
+                turn.come().await?;
+                turn.stored();
+                return Ok(());
+            }
+            let desks = &self.shared.desks;
+            desks.append_in_turn(&topic, &payloads, turn).await
         })
     }
 

@@ -4,7 +4,7 @@ use sealcast_bus::{Item, Offset, Topic};
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql};
 
-use crate::desks::{Ask, Turn};
+use crate::desks::{Ask, Call};
 use crate::fault::Fault;
 use crate::hidden::Hidden;
 use crate::session::Session;
@@ -19,24 +19,26 @@ const READ_BYTES_MAX: usize = 8 << 20;
 pub(crate) struct Append<'a> {
     pub(crate) topic: &'a Topic,
     pub(crate) at: Option<Offset>,
-    pub(crate) payloads: &'a [Vec<u8>],
+    pub(crate) payloads: &'a [&'a [u8]],
     pub(crate) channel: &'a str,
+    /// The append of the same writer without which this one is not made.
+    pub(crate) behind: Option<i64>,
 }
 
 impl Ask for Append<'_> {
     type Answer = Option<Offset>;
 
-    async fn ask(&self, session: &Session, turn: Turn) -> Result<Option<Offset>, Fault> {
-        let first = match self.append(session, turn).await {
+    async fn ask(&self, session: &Session, call: Call) -> Result<Option<Offset>, Fault> {
+        let first = match self.append(session, call).await {
             Err(fault) if fault.is_against(sql::ONCE) => {
-                let made = self.find_made(session, turn).await?;
+                let made = self.find_made(session, call).await?;
                 Some(made.ok_or(Fault::Altered("what a writer wrote last"))?)
             }
             Err(fault) if fault.is_duplicate() => {
                 self.clear(session).await?;
-                self.append(session, turn).await?
+                self.append(session, call).await?
             }
-            Ok(None) if turn.is_open => self.find_made(session, turn).await?,
+            Ok(None) if call.is_open => self.find_made(session, call).await?,
             appended => appended?,
         };
         let Some(first) = first else { return Ok(None) };
@@ -48,12 +50,12 @@ impl Ask for Append<'_> {
     }
 
     fn size(&self) -> usize {
-        self.payloads.iter().map(Vec::len).sum()
+        self.payloads.iter().map(|of| of.len()).sum()
     }
 }
 
 impl Append<'_> {
-    async fn append(&self, session: &Session, turn: Turn) -> Result<Option<i64>, Fault> {
+    async fn append(&self, session: &Session, call: Call) -> Result<Option<i64>, Fault> {
         // No topic ends beyond the numbers that there are.
         let at = match self.at.map(|at| i64::try_from(at.0)) {
             Some(Err(_)) => return Ok(None),
@@ -62,10 +64,17 @@ impl Append<'_> {
         };
         let count = i64::try_from(self.payloads.len());
         let count = count.map_err(|_| Fault::Odd("more payloads than there are offsets"))?;
-        let (topic, writer) = (self.topic.as_ref(), &turn.writer[..]);
+        let (topic, writer) = (self.topic.as_ref(), &call.writer[..]);
         let payloads = Hidden(self.payloads);
-        let parameters: [&(dyn ToSql + Sync); 6] =
-            [&topic, &at, &payloads, &count, &writer, &turn.serial];
+        let parameters: [&(dyn ToSql + Sync); 7] = [
+            &topic,
+            &at,
+            &payloads,
+            &count,
+            &writer,
+            &call.serial,
+            &self.behind,
+        ];
         let (client, statements) = session.parts();
         let appending = client.query_opt(&statements.append, &parameters);
         let appending = session.ask_and_tell(appending, self.channel, topic);
@@ -74,10 +83,13 @@ impl Append<'_> {
     }
 
     /// Where it went, if it was made before.
-    async fn find_made(&self, session: &Session, turn: Turn) -> Result<Option<i64>, Fault> {
+    async fn find_made(&self, session: &Session, call: Call) -> Result<Option<i64>, Fault> {
         let (client, statements) = session.parts();
         let row = client
-            .query_opt(&statements.written, &[&&turn.writer[..], &turn.serial])
+            .query_opt(
+                &statements.written,
+                &[&&call.writer[..], &call.serial, &call.last],
+            )
             .await?;
         row.map(|row| column(&row, 0)).transpose()
     }
@@ -102,7 +114,7 @@ pub(crate) struct Read<'a> {
 impl Ask for Read<'_> {
     type Answer = Vec<Item>;
 
-    async fn ask(&self, session: &Session, _: Turn) -> Result<Vec<Item>, Fault> {
+    async fn ask(&self, session: &Session, _: Call) -> Result<Vec<Item>, Fault> {
         let bytes_max = self.bytes_max.min(READ_BYTES_MAX) as i64;
         let from = clamped(self.from);
         let (client, statements) = session.parts();
@@ -147,7 +159,7 @@ pub(crate) struct Ends<'a> {
 impl Ask for Ends<'_> {
     type Answer = Vec<(Topic, Result<Offset, Fault>)>;
 
-    async fn ask(&self, session: &Session, _: Turn) -> Result<Self::Answer, Fault> {
+    async fn ask(&self, session: &Session, _: Call) -> Result<Self::Answer, Fault> {
         let names: Vec<&str> = self.topics.iter().map(AsRef::as_ref).collect();
         let (client, statements) = session.parts();
         let rows = client.query(&statements.ends, &[&names]).await?;
@@ -170,7 +182,7 @@ pub(crate) struct Trim<'a> {
 impl Ask for Trim<'_> {
     type Answer = ();
 
-    async fn ask(&self, session: &Session, _: Turn) -> Result<(), Fault> {
+    async fn ask(&self, session: &Session, _: Call) -> Result<(), Fault> {
         let (client, statements) = session.parts();
         let before = clamped(self.before);
         client

@@ -3,7 +3,7 @@
 use sealcast_bus::Topic;
 use tokio_postgres::types::ToSql;
 
-use crate::desks::{Ask, Turn};
+use crate::desks::{Ask, Call};
 use crate::fault::Fault;
 use crate::hidden::Hidden;
 use crate::notice::{Notice, TOLD_MAX};
@@ -20,9 +20,9 @@ pub(crate) struct Send<'a> {
 impl Ask for Send<'_> {
     type Answer = ();
 
-    async fn ask(&self, session: &Session, turn: Turn) -> Result<(), Fault> {
+    async fn ask(&self, session: &Session, call: Call) -> Result<(), Fault> {
         // It was heard, perhaps, and nobody may hear it twice.
-        if turn.is_open {
+        if call.is_open {
             return Err(Fault::Interrupted);
         }
         match self.payload.len() > TOLD_MAX {
@@ -62,7 +62,7 @@ pub(crate) struct Mark<'a> {
 impl Ask for Mark<'_> {
     type Answer = ();
 
-    async fn ask(&self, session: &Session, _: Turn) -> Result<(), Fault> {
+    async fn ask(&self, session: &Session, _: Call) -> Result<(), Fault> {
         let says = Notice::mark(self.id);
         let (client, statements) = session.parts();
         client

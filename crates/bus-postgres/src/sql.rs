@@ -12,12 +12,13 @@ pub(crate) fn of(schema: &str, statement: &str) -> String {
 }
 
 /// Appends the payloads `$3`, `$4` in number, where the topic ends at `$2` if that is given, as append
-/// `$6` of writer `$5`; returns the first offset.
+/// `$6` of writer `$5`, and only behind its append `$7` if that is given; returns the first offset.
 pub(crate) const APPEND: &str = "
 WITH topic AS (
     INSERT INTO BUS.topics AS t (name, trimmed, ends)
     SELECT $1::text, 0, $4::bigint
-    WHERE $2::bigint IS NULL OR $2 = 0 OR EXISTS (SELECT FROM BUS.topics WHERE name = $1)
+    WHERE ($2::bigint IS NULL OR $2 = 0 OR EXISTS (SELECT FROM BUS.topics WHERE name = $1))
+        AND ($7::bigint IS NULL OR EXISTS (SELECT FROM BUS.writers WHERE id = $5 AND serial = $7))
     ON CONFLICT (name) DO UPDATE SET ends = t.ends + EXCLUDED.ends
         WHERE $2 IS NULL OR t.ends = $2
     RETURNING id, ends - $4 AS first
@@ -36,10 +37,10 @@ SELECT first FROM topic";
 /// The constraint that an append meets that was made before.
 pub(crate) const ONCE: &str = "once";
 
-/// Where the append `$2` of writer `$1` went, if it was made. It is written to so that the answer waits for
-/// whatever the answer to an append waits for.
+/// Where the append `$2` of writer `$1` went, if it was made, or one behind it up to `$3`. It is written to so that the
+/// answer waits for whatever the answer to an append waits for.
 pub(crate) const WRITTEN: &str = "
-UPDATE BUS.writers SET used = now() WHERE id = $1 AND serial = $2 RETURNING first";
+UPDATE BUS.writers SET used = now() WHERE id = $1 AND serial BETWEEN $2 AND $3 RETURNING first";
 
 /// Removes what lies beyond the end of a topic, where only somebody else can have put it.
 pub(crate) const CLEAR: &str = "

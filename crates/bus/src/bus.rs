@@ -3,7 +3,9 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::{BusError, Topic};
+use bytes::Bytes;
+
+use crate::{BusError, Topic, Turn};
 
 /// What the calls of a bus return.
 pub type BusFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, BusError>> + Send + 'a>>;
@@ -50,6 +52,32 @@ pub trait Bus: Send + Sync + fmt::Debug {
                 self.append(&topic, payloads).await?;
             }
             Ok(is_there)
+        })
+    }
+
+    /// Appends as [`append`](Self::append) does, but may set out while appends whose turns came before are under way, and
+    /// lets the next set out while it is.
+    ///
+    /// It is added behind all of these, or not at all: where one of them fails, so does this.
+    ///
+    /// A bus whose appends wait for answers overrides this. As it stands here the next sets out when this one is stored.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::OutOfTurn`] where one whose turn came before failed; otherwise as [`append`](Self::append).
+    fn append_in_turn(
+        &self,
+        topic: &Topic,
+        payloads: Vec<Bytes>,
+        mut turn: Turn,
+    ) -> BusFuture<'_, ()> {
+        let topic = topic.clone();
+        Box::pin(async move {
+            turn.come().await?;
+            let payloads = payloads.into_iter().map(Vec::from).collect();
+            self.append(&topic, payloads).await?;
+            turn.stored();
+            Ok(())
         })
     }
 
@@ -243,6 +271,10 @@ impl<B: Bus + ?Sized> Bus for Arc<B> {
 
     fn append_at(&self, topic: &Topic, end: Offset, payloads: Vec<Vec<u8>>) -> BusFuture<'_, bool> {
         (**self).append_at(topic, end, payloads)
+    }
+
+    fn append_in_turn(&self, topic: &Topic, payloads: Vec<Bytes>, turn: Turn) -> BusFuture<'_, ()> {
+        (**self).append_in_turn(topic, payloads, turn)
     }
 
     fn read(&self, topic: &Topic, from: Offset, bytes_max: usize) -> BusFuture<'_, Vec<Item>> {

@@ -14,6 +14,7 @@
 //! ```
 
 mod appends;
+mod in_turn;
 mod listeners;
 mod tails;
 mod trims;
@@ -25,6 +26,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::{Bus, BusError, Item, Offset, Topic};
+
+pub use in_turn::in_turn_amid_faults;
 
 /// How long one case may take before it counts as hung.
 const CASE_TIMEOUT: Duration = Duration::from_secs(300);
@@ -57,6 +60,7 @@ pub async fn run<P, B: Bus + 'static>(fresh: impl AsyncFn() -> P, open: impl Asy
         .case("concurrent appends", appends::concurrent_appends)
         .await;
     suite.case("append at the end", appends::at_the_end).await;
+    suite.in_turn().await;
     suite.case("tail before append", tails::before_append).await;
     suite.case("tail after append", tails::after_append).await;
     suite
@@ -78,6 +82,14 @@ struct Suite<F, O> {
 }
 
 impl<P, B: Bus + 'static, F: AsyncFn() -> P, O: AsyncFn(&P) -> B> Suite<F, O> {
+    async fn in_turn(&self) {
+        self.case("appends in turn", in_turn::in_order).await;
+        self.case("behind one that fails", in_turn::behind_one_that_fails)
+            .await;
+        self.case("writers in turn", in_turn::several_writers).await;
+        self.case("append amid turns", in_turn::amid_others).await;
+    }
+
     async fn trims(&self) {
         self.case("trim", trims::trimmed).await;
         self.case("trim of all", trims::trimmed_whole).await;

@@ -38,6 +38,10 @@ pub enum BusError {
         /// The path or address that is full.
         place: String,
     },
+    /// An append that was to be ahead of this one failed. Nothing was written; make that one again, and
+    /// then this.
+    #[error("an append ahead of this one failed")]
+    OutOfTurn,
     /// What the bus holds is not what it wrote. Calling again does not help; put a backup in
     /// place, or begin a new bus.
     #[error("bus is damaged at {place}")]
@@ -70,7 +74,7 @@ impl BusError {
     pub fn may_pass(&self) -> bool {
         matches!(
             self,
-            Self::Unreachable { .. } | Self::Busy { .. } | Self::Full { .. }
+            Self::Unreachable { .. } | Self::Busy { .. } | Self::Full { .. } | Self::OutOfTurn
         )
     }
 }

@@ -47,6 +47,7 @@ mod report;
 mod server_address;
 mod server_options;
 mod topic;
+mod turn;
 mod url;
 mod users_topics;
 
@@ -59,5 +60,6 @@ pub use report::{Aspect, BusReport, BusSetup, Standing, Warning};
 pub use server_address::ServerAddress;
 pub use server_options::{Credentials, ServerOptions};
 pub use topic::{Topic, TopicError};
+pub use turn::{Turn, TurnMark, Turns};
 pub use url::{BusUrl, BusUrlError, Place};
 pub use users_topics::{TopicFilter, TopicFilterError, TopicItem, UsersTopics};

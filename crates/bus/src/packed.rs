@@ -23,12 +23,12 @@ pub struct Packed {
 
 impl Packed {
     /// Puts payloads behind the table of their lengths; nothing where one is longer than any may be.
-    pub fn pack(payloads: &[Vec<u8>]) -> Option<Vec<u8>> {
-        let bytes = payloads.iter().map(Vec::len).sum::<usize>();
+    pub fn pack(payloads: &[impl AsRef<[u8]>]) -> Option<Vec<u8>> {
+        let bytes: usize = payloads.iter().map(|of| of.as_ref().len()).sum();
         let mut packed = Vec::with_capacity(payloads.len() * LENGTH_BYTES + bytes);
         packed.extend(table(payloads)?);
         for payload in payloads {
-            packed.extend(payload);
+            packed.extend_from_slice(payload.as_ref());
         }
         Some(packed)
     }
@@ -36,12 +36,12 @@ impl Packed {
     /// Packs payloads, cut after each `bytes_max` bytes; what `begin` says of a part, by its number, lies
     /// before it.
     pub fn pack_in_parts(
-        payloads: &[Vec<u8>],
+        payloads: &[impl AsRef<[u8]>],
         bytes_max: usize,
         begin: impl Fn(u32) -> Vec<u8>,
     ) -> Option<Vec<Bytes>> {
         let table = table(payloads)?;
-        let payloads = payloads.iter().map(Vec::as_slice);
+        let payloads = payloads.iter().map(AsRef::as_ref);
         let (mut parts, mut part, mut room) = (Vec::new(), Vec::new(), 0);
         for mut rest in iter::once(&table[..]).chain(payloads) {
             while !rest.is_empty() {
@@ -122,9 +122,9 @@ impl Packed {
 }
 
 /// The lengths of payloads; nothing where one is longer than any may be.
-fn table(payloads: &[Vec<u8>]) -> Option<Vec<u8>> {
-    let length = |payload: &Vec<u8>| Some(u32::try_from(payload.len()).ok()?.to_be_bytes());
-    let lengths: Option<Vec<_>> = payloads.iter().map(length).collect();
+fn table(payloads: &[impl AsRef<[u8]>]) -> Option<Vec<u8>> {
+    let lengths = payloads.iter().map(|of| u32::try_from(of.as_ref().len()));
+    let lengths: Option<Vec<_>> = lengths.map(|of| Some(of.ok()?.to_be_bytes())).collect();
     Some(lengths?.into_flattened())
 }
 
@@ -226,7 +226,8 @@ mod tests {
             parts.concat(),
             [0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1, 7, 7, 7]
         );
-        assert_eq!(Packed::pack_in_parts(&[], 4, head), Some(Vec::new()));
+        let nothing: [Vec<u8>; 0] = [];
+        assert_eq!(Packed::pack_in_parts(&nothing, 4, head), Some(Vec::new()));
     }
 
     #[test]

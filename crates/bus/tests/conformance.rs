@@ -6,8 +6,10 @@ use std::collections::VecDeque;
 use std::thread;
 use std::time::Duration;
 
+use bytes::Bytes;
 use sealcast_bus::{
-    Bus, BusError, BusFuture, FileBus, Item, Limits, Listener, Offset, Tail, Topic, conformance,
+    Bus, BusError, BusFuture, FileBus, Item, Limits, Listener, Offset, Tail, Topic, Turn,
+    conformance,
 };
 use tempfile::TempDir;
 
@@ -24,6 +26,9 @@ fn each_broken_bus_is_caught_by_the_case_meant_for_it() {
         (Fault::IgnoresCase, "topics apart"),
         (Fault::ReadsTooMuch, "read bounds"),
         (Fault::EndIsIgnored, "append at the end"),
+        (Fault::NeverStored, "appends in turn"),
+        (Fault::Overtakes, "appends in turn"),
+        (Fault::IgnoresFailures, "behind one that fails"),
         (Fault::TailRepeats, "tail before append"),
         (Fault::TailLosesWhenCancelled, "tail cancelled"),
         (Fault::FailsOnce, "thousand topics"),
@@ -89,6 +94,9 @@ enum Fault {
     IgnoresCase,
     ReadsTooMuch,
     EndIsIgnored,
+    NeverStored,
+    Overtakes,
+    IgnoresFailures,
     TailRepeats,
     TailLosesWhenCancelled,
     FailsOnce,
@@ -178,6 +186,34 @@ impl Bus for Broken {
             };
             self.limits().check(&payloads)?;
             self.bus.append_at(&topic, end, payloads).await
+        })
+    }
+
+    fn append_in_turn(
+        &self,
+        topic: &Topic,
+        payloads: Vec<Bytes>,
+        mut turn: Turn,
+    ) -> BusFuture<'_, ()> {
+        let topic = topic.clone();
+        Box::pin(async move {
+            if self.is(Fault::Overtakes) {
+                turn.pass();
+                if payloads.len() == 1 {
+                    tokio::time::sleep(MOMENT).await;
+                }
+            } else {
+                let come = turn.come().await;
+                if !self.is(Fault::IgnoresFailures) {
+                    come?;
+                }
+            }
+            let payloads = payloads.into_iter().map(Vec::from).collect();
+            self.append(&topic, payloads).await?;
+            if !self.is(Fault::NeverStored) {
+                turn.stored();
+            }
+            Ok(())
         })
     }
 

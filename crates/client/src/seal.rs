@@ -329,7 +329,7 @@ impl Sealer {
         let core = self.core.clone();
         Leaving(tokio::spawn(async move {
             let data = core.data_topic()?;
-            errand.send(&*core.bus, &data).await?;
+            errand.send(&core.bus, &data).await?;
             // The batch is out. Keys that could not be handed out now stay owed.
             let _is_shared = core.share_owed().await.is_ok();
             Ok(left)
@@ -339,7 +339,7 @@ impl Sealer {
     /// Waits until more may be sealed for the bus.
     async fn make_room(&self) -> Result<(), Error> {
         let data = self.core.data_topic()?;
-        Ok(self.outbox.make_room(&*self.core.bus, &data).await?)
+        Ok(self.outbox.make_room(&self.core.bus, &data).await?)
     }
 
     /// Seals a batch. Its envelopes are to be put out before the turn is over.

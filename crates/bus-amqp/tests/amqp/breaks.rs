@@ -1,11 +1,14 @@
 //! What a bus on RabbitMQ does when its server, or the way to it, breaks.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sealcast_brokers::Proxy;
 use sealcast_brokers::rabbitmq::Server;
+use sealcast_bus::conformance::in_turn_amid_faults;
 use sealcast_bus::{Bus, BusError, Offset, ServerOptions, Tail, Topic};
 use sealcast_bus_amqp::AmqpBus;
+use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
 use crate::rig::{address, open, read_all, shared, topic, within};
@@ -385,4 +388,29 @@ async fn what_many_append_who_begin_a_log_at_once_is_all_there() {
         let expected: Vec<String> = places.iter().map(|of| of.1.to_string()).collect();
         assert_eq!(found, expected, "round {round}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appends_in_turn_are_there_in_order_and_once_over_connections_that_break() {
+    let server = shared();
+    let pair = Pair::start(&server, "turns").await;
+    let bus = Arc::new(pair.behind.clone());
+    in_turn_amid_faults(bus, &pair.direct, 5, async || pair.proxy.renew().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appends_in_turn_are_there_in_order_and_once_after_a_server_was_killed() {
+    let server = Server::start();
+    let (bus, other) = (open(&server, "x").await, open(&server, "x").await);
+    let server = Mutex::new((server, false));
+    let end = async || {
+        let (server, is_old) = &mut *server.lock().await;
+        // What it knows of streams is on its disk only some moments after the first was made.
+        match std::mem::replace(is_old, true) {
+            false => server.stop(),
+            true => server.kill(),
+        }
+        server.restart();
+    };
+    in_turn_amid_faults(Arc::new(bus), &other, 2, end).await;
 }

@@ -1,10 +1,13 @@
 //! Appending: one message, behind the last one of its subject.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use sealcast_bus::{BusError, Offset, Packed, Topic, jittered};
+use sealcast_bus::{BusError, Offset, Packed, Topic, Turn, jittered};
 use tokio::time::sleep;
 
 use super::known::TopicState;
@@ -29,6 +32,8 @@ const ENVELOPE_BYTES: usize = 1 << 10;
 const CROWDED: u32 = 3;
 const CROWD_PAUSE: Duration = Duration::from_millis(10);
 
+const TOO_MANY: Fault = Fault::Odd("more payloads than an append may have");
+
 /// What an append puts behind the head of a topic.
 struct Addition {
     id: AppendId,
@@ -47,41 +52,82 @@ impl Logs {
         at: Option<Offset>,
         payloads: &[Vec<u8>],
     ) -> Result<Option<Offset>, BusError> {
-        let added = self.append_all(topic, at, payloads).await;
-        added.map_err(|fault| self.server.fault(fault))
+        let appending = async {
+            let cut = self.cut(payloads)?;
+            // Parts whose append finds another end would stay, so that it is looked for before.
+            if let (Some(at), 2..) = (at, cut.len())
+                && self.look_at_end(topic).await?.0.end != at.0
+            {
+                return Ok(None);
+            }
+            let addition = self.prepare(topic, payloads.len(), &cut).await?;
+            self.put(topic, at, &addition).await
+        };
+        let head = appending.await.map_err(|fault| self.server.fault(fault))?;
+        if let Some(head) = &head {
+            self.tell(topic, head).await;
+            self.server.let_leave().await;
+        }
+        Ok(head.map(|head| Offset(head.first)))
     }
 
-    async fn append_all(
+    /// Appends payloads behind those whose turns came before. Parts need not wait for these.
+    pub(crate) async fn append_in_turn(
         &self,
         topic: &Topic,
-        at: Option<Offset>,
-        payloads: &[Vec<u8>],
-    ) -> Result<Option<Offset>, Fault> {
-        let id = new_id()?;
-        let too_many = || Fault::Odd("more payloads than an append may have");
-        let cut = self.cut(payloads).ok_or_else(too_many)?;
-        // Parts whose append finds another end would stay, so that it is looked for before.
-        if let (Some(at), 2..) = (at, cut.len())
-            && self.look_at_end(topic).await?.0.end != at.0
-        {
-            return Ok(None);
+        payloads: &[Bytes],
+        mut turn: Turn,
+    ) -> Result<(), BusError> {
+        let fault = |fault| self.server.fault(fault);
+        let state = self.known.topic(topic);
+        let in_turn = state.in_turn();
+        let cut = self.cut(payloads).map_err(fault)?;
+        let addition = {
+            let mut preparing = pin!(self.prepare(topic, payloads.len(), &cut));
+            // The parts are on their way, in their order, once it was polled. Those of the next lie behind them then, and
+            // are read with the next.
+            let early = poll_fn(|cx| Poll::Ready(preparing.as_mut().poll(cx))).await;
+            if cut.len() > 1 {
+                turn.pass();
+            }
+            match early {
+                Poll::Ready(addition) => addition,
+                Poll::Pending => preparing.await,
+            }
+        };
+        let addition = addition.map_err(fault)?;
+        turn.come().await?;
+        let head = self.put(topic, None, &addition).await.map_err(fault)?;
+        turn.stored();
+        if let Some(head) = &head {
+            self.tell(topic, head).await;
         }
-        let addition = Addition {
+        // Otherwise this leaves with what is behind it.
+        if in_turn.is_last() {
+            self.server.let_leave().await;
+        }
+        Ok(())
+    }
+
+    /// Stores the parts, if there are to be any.
+    async fn prepare(&self, topic: &Topic, count: usize, cut: &[Bytes]) -> Result<Addition, Fault> {
+        let id = new_id()?;
+        Ok(Addition {
             id,
-            count: u32::try_from(payloads.len()).map_err(|_| too_many())?,
-            body: match cut.as_slice() {
+            count: u32::try_from(count).map_err(|_| TOO_MANY)?,
+            body: match cut {
                 [] => Body::Inline(Bytes::new()),
                 [whole] => Body::Inline(whole.clone()),
                 parts => self.store(topic, id, parts).await?,
             },
             before: 0,
-        };
-        let head = self.put(topic, at, &addition).await?;
-        if let Some(head) = &head {
-            let subject = self.server.subjects.new_end(topic);
-            self.server.hint(subject, head.end).await;
-        }
-        Ok(head.map(|head| Offset(head.first)))
+        })
+    }
+
+    /// Tells those who follow a topic how it ends now.
+    async fn tell(&self, topic: &Topic, head: &Head) {
+        let subject = self.server.subjects.new_end(topic);
+        self.server.hint(subject, head.end).await;
     }
 
     /// Writes down how far a topic is trimmed.
@@ -97,10 +143,11 @@ impl Logs {
     }
 
     /// What goes into the message, in one piece, or else into parts before it.
-    fn cut(&self, payloads: &[Vec<u8>]) -> Option<Vec<Bytes>> {
-        let bytes: usize = payloads.iter().map(|of| of.len() + size_of::<u32>()).sum();
+    fn cut(&self, payloads: &[impl AsRef<[u8]>]) -> Result<Vec<Bytes>, Fault> {
+        let sizes = payloads.iter().map(|of| of.as_ref().len());
+        let bytes: usize = sizes.map(|size| size + size_of::<u32>()).sum();
         if bytes > PACKED_MAX {
-            return None;
+            return Err(TOO_MANY);
         }
         let room = self.server.message_max();
         let room = room.saturating_sub(ENVELOPE_BYTES + HEADER_BYTES).max(1);
@@ -108,7 +155,8 @@ impl Logs {
             true => bytes,
             false => room.min(PART_BYTES_MAX.max(bytes.div_ceil(PARTS_MAX))),
         };
-        Packed::pack_in_parts(payloads, part_max, |_| Vec::new())
+        let parts = Packed::pack_in_parts(payloads, part_max, |_| Vec::new());
+        parts.ok_or(TOO_MANY)
     }
 
     /// Stores parts, several at once.

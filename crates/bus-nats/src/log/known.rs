@@ -1,6 +1,7 @@
 //! What a handle remembers of topics, so that it need not ask again.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sealcast_bus::Topic;
@@ -27,6 +28,8 @@ pub(super) struct Known {
 pub(super) struct TopicState {
     /// Held by the append that is under way.
     pub(super) appending: tokio::sync::Mutex<()>,
+    /// Appends in turn that are under way.
+    in_turn: AtomicUsize,
     misses: watch::Receiver<u64>,
     seen: Mutex<Seen>,
 }
@@ -47,6 +50,22 @@ pub(super) struct Place {
     pub(super) asked: usize,
 }
 
+/// One of the appends in turn that are under way.
+pub(super) struct InTurn<'a>(&'a AtomicUsize);
+
+impl InTurn<'_> {
+    /// Whether no other is under way.
+    pub(super) fn is_last(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 1
+    }
+}
+
+impl Drop for InTurn<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Known {
     pub(super) fn new(misses: watch::Receiver<u64>) -> Self {
         Self {
@@ -65,6 +84,7 @@ impl Known {
         }
         let state = Arc::new(TopicState {
             appending: tokio::sync::Mutex::default(),
+            in_turn: AtomicUsize::new(0),
             misses: self.misses.clone(),
             seen: Mutex::default(),
         });
@@ -114,6 +134,12 @@ impl TopicState {
     /// The connection that there is now, counted.
     pub(super) fn misses(&self) -> u64 {
         *self.misses.borrow()
+    }
+
+    /// Counts an append in turn for as long as it is under way.
+    pub(super) fn in_turn(&self) -> InTurn<'_> {
+        self.in_turn.fetch_add(1, Ordering::Relaxed);
+        InTurn(&self.in_turn)
     }
 
     pub(super) fn forget_places(&self) {

@@ -1,11 +1,14 @@
 //! What a NATS bus does when its server, or the way to it, breaks.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sealcast_brokers::Proxy;
 use sealcast_brokers::nats::Server;
+use sealcast_bus::conformance::in_turn_amid_faults;
 use sealcast_bus::{Bus, BusError, Item, Offset, ServerOptions, Tail, Topic};
 use sealcast_bus_nats::NatsBus;
+use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 use crate::rig::{address, open, within};
@@ -254,4 +257,24 @@ async fn a_server_that_is_not_there_is_named() {
         panic!("{error:?}");
     };
     assert_eq!(*place, server.url("x"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appends_in_turn_are_there_in_order_and_once_over_connections_that_break() {
+    let pair = Pair::start().await;
+    let bus = Arc::new(pair.behind.clone());
+    in_turn_amid_faults(bus, &pair.direct, 5, async || pair.proxy.renew().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appends_in_turn_are_there_in_order_and_once_after_a_server_was_killed() {
+    let server = Server::start();
+    let (bus, other) = (open(&server, "x").await, open(&server, "x").await);
+    let server = Mutex::new(server);
+    let kill = async || {
+        let mut server = server.lock().await;
+        server.kill();
+        server.restart();
+    };
+    in_turn_amid_faults(Arc::new(bus), &other, 3, kill).await;
 }

@@ -1,7 +1,8 @@
 //! What others do to a PostgreSQL bus, and how it tells.
 
+use bytes::Bytes;
 use sealcast_brokers::postgres::Server;
-use sealcast_bus::{Bus, BusError, Offset, ServerOptions, Topic};
+use sealcast_bus::{Bus, BusError, Offset, ServerOptions, Topic, Turns};
 use sealcast_bus_postgres::PostgresBus;
 
 use crate::rig::{address, open, shared, topic};
@@ -229,6 +230,45 @@ async fn what_a_row_holds_is_in_no_error() {
         );
         assert!(said.contains("23514") || said.contains("P0001"), "{said}");
     }
+}
+
+/// The server is asked for the next append before it has refused the one ahead of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_asked_for_behind_an_append_that_is_refused_is_not_made() {
+    let server = shared();
+    let log = topic("a");
+    let bus = with_items(&server, "behind", &log, 1).await;
+    server.sql(
+        "CREATE FUNCTION behind.no() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN IF NEW.payload = ''no'' THEN PERFORM pg_sleep(0.5); RAISE EXCEPTION ''no''; END IF; RETURN NEW; END';
+         CREATE TRIGGER no BEFORE INSERT ON behind.items FOR EACH ROW EXECUTE FUNCTION behind.no()",
+    );
+    let mut turns = Turns::default();
+    let mut appending = Vec::new();
+    for payload in ["no", "behind", "behind that"] {
+        let turn = turns.next().await;
+        let (bus, log) = (bus.clone(), log.clone());
+        let payloads = vec![Bytes::from(payload)];
+        appending.push(tokio::spawn(async move {
+            bus.append_in_turn(&log, payloads, turn).await
+        }));
+    }
+    let mut made = Vec::new();
+    for append in appending {
+        made.push(append.await.unwrap().unwrap_err());
+    }
+    assert!(matches!(made[0], BusError::Backend(_)), "{made:?}");
+    let is_told = |error: &BusError| matches!(error, BusError::OutOfTurn);
+    assert!(made[1..].iter().all(is_told), "{made:?}");
+    assert_eq!(bus.end(&log).await.unwrap(), Offset(1));
+    let mut turns = Turns::default();
+    for payload in ["behind", "behind that"] {
+        let (turn, payloads) = (turns.next().await, vec![Bytes::from(payload)]);
+        bus.append_in_turn(&log, payloads, turn).await.unwrap();
+    }
+    let items = bus.read(&log, Offset(1), 1 << 20).await.unwrap();
+    let payloads: Vec<_> = items.into_iter().map(|item| item.payload).collect();
+    assert_eq!(payloads, [&b"behind"[..], b"behind that"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
