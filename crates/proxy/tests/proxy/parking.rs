@@ -59,6 +59,19 @@ impl Stage {
         publish(self.version, first, "late/7", id, &[], payload)
     }
 
+    /// The next of its connections, as [`joins`](Self::joins) but for the broker's answer to whether all has come.
+    pub(crate) fn comes_back(&self, with: &[u8]) -> (Peer, Peer) {
+        let (client, mut server) = self.joins(true, with);
+        assert_eq!(server.packet(), packet(0xc0, &[]), "has all come?");
+        (client, server)
+    }
+
+    /// Sent by somebody whose key is here.
+    pub(crate) fn has_key(&self, first: u8, id: u16, text: &str) -> Vec<u8> {
+        let sealed = envelope("boiler", "late/7", text.as_bytes());
+        self.message(first, id, &sealed)
+    }
+
     /// Sent by somebody whose key is missing.
     pub(crate) fn lacks_key(&self, first: u8, id: u16, text: &str) -> Vec<u8> {
         let sealed = envelope("other", "late/7", text.as_bytes());

@@ -338,6 +338,12 @@ impl Peer {
         }
     }
 
+    /// Waits until the other side has closed or broken off, and no packet comes before.
+    pub(crate) fn is_over(&mut self) {
+        let next = self.next();
+        assert!(next.is_none(), "it says {next:x?}");
+    }
+
     /// Waits until nothing more can come, whatever came before.
     pub(crate) fn is_cut_off(&mut self) {
         let mut bytes = [0; 1024];

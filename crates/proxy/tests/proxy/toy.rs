@@ -119,7 +119,14 @@ impl Sealing for Toy {
 
 /// Keeps what waits for as long as somebody holds it.
 #[derive(Debug, Default)]
-pub(crate) struct Cupboard(Mutex<Shelves>, Mutex<Trouble>);
+pub(crate) struct Cupboard(Mutex<Shelves>, Mutex<Trouble>, pub(crate) Ways);
+
+/// How else it behaves.
+#[derive(Debug, Default)]
+pub(crate) struct Ways {
+    /// Whether contents are lost.
+    pub(crate) loses: AtomicBool,
+}
 
 /// What is wrong with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -137,6 +144,15 @@ type Shelves = BTreeMap<(ShelfOwner, u64), (Vec<u8>, Vec<u8>)>;
 impl Cupboard {
     pub(crate) fn gets(&self, trouble: Trouble) {
         *self.1.lock().unwrap() = trouble;
+    }
+
+    /// Makes all that is in it so many days older.
+    pub(crate) fn ages(&self, days: u64) {
+        for (label, _) in self.0.lock().unwrap().values_mut() {
+            let arrived = u64::from_be_bytes(label[8..16].try_into().unwrap());
+            let arrived = arrived - days * 86_400_000;
+            label[8..16].copy_from_slice(&arrived.to_be_bytes());
+        }
     }
 
     /// How many messages are in it.
@@ -178,6 +194,7 @@ impl Keeping for Cupboard {
         let all = self.0.lock().unwrap();
         let contents = numbers.iter().map(|number| all.get(&(owner, *number)));
         let contents = contents
+            .map(|of| of.filter(|_| !self.2.loses.load(Ordering::Relaxed)))
             .map(|of| of.map(|(_, content)| content.clone()))
             .collect();
         Box::pin(async move { Ok(contents) })
@@ -273,6 +290,14 @@ impl ToyOpening {
         {
             self.keys.lock().unwrap().push(stream);
             self.tells.send_modify(|count| *count += 1);
+        }
+        let is_of_old = ["boiler", "other"]
+            .iter()
+            .filter_map(|of| payload(of, topic, envelope));
+        let is_of_old = { is_of_old }.any(|of| of.starts_with(b"old ")) && !is_away;
+        if self.opened.is_some() && is_of_old && of.arrival == Arrival::Live {
+            let why = Unopened::Foreign;
+            return Err(NotOpened { why, ..fault });
         }
         let is_opened = records.is_some() && of.arrival != Arrival::Kept;
         let seen = self.opened.as_mut().filter(|_| is_opened);
