@@ -170,6 +170,12 @@ fn nodes_are_shown_replaced_and_bound_to_a_condition() {
     let kim = reader(&rig, &owner, &ticket, "kim", "+400d");
     let _running: Vec<_> = nodes.iter().map(Running::start).collect();
     assert_eq!(kim.run(&["read", "plant"]).code, 3);
+    // Who names nodes anew does not lift it.
+    let ids = nodes.iter().take(2).map(Person::id).collect::<Vec<_>>();
+    let set = ["stream", "keynodes", "set", "plant", "--threshold", "2"];
+    let ids = ids.iter().map(String::as_str);
+    owner.done(&set.into_iter().chain(ids).collect::<Vec<_>>());
+    assert_eq!(kim.run(&["read", "plant"]).code, 3);
     owner.done(&["stream", "condition", "plant"]);
     assert_eq!(kim.done(&["read", "plant"]), "one");
 }

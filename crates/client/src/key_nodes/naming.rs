@@ -75,7 +75,7 @@ pub enum NodeStanding {
 impl Stream {
     /// Names the key nodes of the stream, of which `threshold` together release keys to whom the access
     /// log entitles. A node is a user with one device, or the device that is named; each must be known on
-    /// the stream's bus. Without nodes the stream has none any more.
+    /// the stream's bus. Without nodes the stream has none any more. The condition stays as it is.
     ///
     /// # Errors
     ///
@@ -85,10 +85,20 @@ impl Stream {
         &self,
         threshold: u8,
         nodes: &[(UserId, Option<DeviceId>)],
+    ) -> Result<LogHash, Error> {
+        self.core.sync().await?;
+        let condition = self.core.named().map(|(_, set)| set.condition);
+        self.name_key_nodes(threshold, nodes, condition.unwrap_or_default())
+            .await
+    }
+
+    async fn name_key_nodes(
+        &self,
+        threshold: u8,
+        nodes: &[(UserId, Option<DeviceId>)],
         condition: Condition,
     ) -> Result<LogHash, Error> {
         let core = &self.core;
-        core.sync().await?;
         let mut named = BTreeSet::new();
         for (user, device) in nodes {
             named.insert(core.find_node(*user, *device).await?);
@@ -130,7 +140,7 @@ impl Stream {
         let kept = set.nodes.iter().filter(|of| !is_old(of));
         let kept = kept.map(|of| (of.user, Some(of.device)));
         let nodes: Vec<_> = kept.chain([new]).collect();
-        self.set_key_nodes(set.threshold, &nodes, set.condition)
+        self.name_key_nodes(set.threshold, &nodes, set.condition)
             .await
     }
 
@@ -144,7 +154,7 @@ impl Stream {
         let set = self.core.key_nodes()?;
         let nodes = set.nodes.iter().map(|of| (of.user, Some(of.device)));
         let nodes: Vec<_> = nodes.collect();
-        self.set_key_nodes(set.threshold, &nodes, condition).await
+        self.name_key_nodes(set.threshold, &nodes, condition).await
     }
 
     /// The key nodes of the stream; each is asked for one segment, as this device is entitled to it, and

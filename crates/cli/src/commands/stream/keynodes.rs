@@ -43,7 +43,9 @@ enum KeynodesCommand {
 
 /// Name all key nodes of a stream, and how many of them are needed
 ///
-/// Each must have joined the stream. Without a NODE, and with a threshold of 0, there are none any more.
+/// Each must have joined the stream. Without a NODE, and with a threshold of 0, there are none any more. The condition stays
+/// as it is. Nodes that were named before keep their shares: as many of them as were needed then still open what
+/// is published in lanes that were dealt to them.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -131,9 +133,7 @@ async fn set(ui: &Ui, context: &Context, args: &SetArgs) -> Result<(), CommandEr
     let (home, stream) = context.stream(ui, &args.stream).await?;
     let nodes = args.nodes.iter().map(|text| node_of(&home, text));
     let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
-    let id = stream
-        .set_key_nodes(args.threshold, &nodes, Condition::default())
-        .await?;
+    let id = stream.set_key_nodes(args.threshold, &nodes).await?;
     show_entry(ui, id)?;
     ui.talk(match nodes.len() {
         0 => "The stream has no key nodes any more.".to_owned(),
