@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::chain::{Chain, Place};
+use crate::chain::{Chain, Place, Remains};
 use crate::fault::Fault;
 use crate::feed::{Delivered, Feed, Start, left_out};
 use crate::known::Recent;
@@ -49,28 +49,32 @@ impl Log {
             return self.go_on_to_end(scan, &first).await.map(Some);
         }
         let (last, header) = self.look_through(feed, &first).await?;
-        let place = match (header, last < SHORT) {
+        let header = match (header, last < SHORT) {
             (_, true) => None,
-            (Some(header), false) => Some(Place::before(&header)),
-            (None, false) => self.place_before(desk, first.at).await?,
+            (Some(header), false) => Some(header),
+            (None, false) => self.header_before(desk, first.at).await?,
         };
-        let scan = self.believed_or_beginning(desk, place).await?;
+        let scan = self.believed_or_beginning(desk, header).await?;
         self.go_to_end(scan).await.map(Some)
     }
 
-    /// Goes on behind a place that a message told, if what lies there bears that out.
+    /// Goes on behind a message of which another says that it belongs, if what lies there bears that out.
     async fn believed_or_beginning(
         &self,
         desk: &Desk,
-        place: Option<Place>,
+        says: Option<Header>,
     ) -> Result<Scan, Fault> {
-        if let Some(place) = place
-            && place.last.is_some()
+        if let Some(says) = says
+            && let Some(prev) = says.prev
         {
-            let mut scan = Scan::behind(self, desk, place).await?;
-            let there = scan.next_delivered().await?;
-            let is_end = |header: Header| header.end() == place.end;
-            if Some(there.at) == place.last && self.header(&there).is_some_and(is_end) {
+            let mut feed = Feed::attach(desk, &self.queue, Start::At(prev)).await?;
+            let there = feed.next().await?;
+            if there.at == prev
+                && let Some(header) = self.header(&there)
+                && header.may_be_before(&says)
+            {
+                let place = Place::behind(prev, &header);
+                let mut scan = Scan::new(self, feed, Chain::from(place));
                 scan.take(&there)?;
                 return Ok(scan);
             }
@@ -88,15 +92,35 @@ impl Log {
             at => {
                 // A channel that is new misses nothing.
                 let new = self.server.hearing().await?.desk_of(CREDIT).await?;
-                let mut again = Feed::attach(&new, &self.queue, Start::First).await?;
-                if again.next().await?.at != at {
-                    return Err(left_out());
-                }
-                Chain::without_beginning(at)
+                self.what_remains(&new, at).await?.chain()
             }
         };
         feed.put_back(first);
         Ok(Scan::new(self, feed, chain))
+    }
+
+    /// Looks through a queue that has lost its beginning, until it is told which messages belong.
+    async fn what_remains(&self, desk: &Desk, begins: u64) -> Result<Remains, Fault> {
+        let mut remains = Remains::new(begins);
+        let mut feed = Feed::attach(desk, &self.queue, Start::First).await?;
+        let mut next = Some(feed.next().await?);
+        if next.as_ref().is_some_and(|of| of.at != begins) {
+            return Err(left_out());
+        }
+        loop {
+            while let Some(delivered) = next {
+                let header = self.header(&delivered);
+                if header.is_some_and(|header| remains.takes(delivered.at, &header)) {
+                    return Ok(remains);
+                }
+                next = feed.ready()?;
+            }
+            let is_asked = feed.ask().await?;
+            next = feed.ready()?;
+            if next.is_none() && (!is_asked || feed.is_at_end()) {
+                return Ok(remains);
+            }
+        }
     }
 
     /// Where the last message is that a feed has at this moment, and the last that looks like one.
@@ -132,8 +156,8 @@ impl Log {
         }
     }
 
-    /// A place near the end: before the last message ahead of `first` that looks like one.
-    async fn place_before(&self, desk: &Desk, mut first: u64) -> Result<Option<Place>, Fault> {
+    /// What the last message ahead of `first` says that looks like one.
+    async fn header_before(&self, desk: &Desk, mut first: u64) -> Result<Option<Header>, Fault> {
         let mut step = SHORT;
         loop {
             let Some(start) = first.checked_sub(step).filter(|start| *start > 0) else {
@@ -147,8 +171,8 @@ impl Log {
                 header = self.header(&delivered).or(header);
                 delivered = feed.next().await?;
             }
-            if let Some(header) = header {
-                return Ok(Some(Place::before(&header)));
+            if header.is_some() {
+                return Ok(header);
             }
             first = start;
         }
@@ -159,10 +183,8 @@ impl Log {
         match self.read(delivered) {
             Some(Record::Message(message)) => {
                 let header = message.header;
-                header
-                    .prev
-                    .map_or(header.first == 0, |prev| prev < delivered.at)
-                    .then_some(header)
+                let is_possible = header.prev.is_none_or(|prev| prev < delivered.at);
+                is_possible.then_some(header)
             }
             _ => None,
         }
@@ -180,7 +202,7 @@ impl Log {
             match self.first_from(desk, middle, high).await? {
                 Some((at, header)) if header.first <= offset => {
                     low = at.max(middle);
-                    best = Some(Place::before(&header));
+                    best = Some(header);
                 }
                 _ => high = middle,
             }

@@ -217,7 +217,7 @@ impl Feed {
 
     fn keep(&mut self, tag: u64) {
         self.kept.push_back(tag);
-        while self.kept.len() > usize::from(self.desk.credit) / 2 {
+        while self.kept.len() > (usize::from(self.desk.credit) / 2).max(1) {
             let Some(tag) = self.kept.pop_front() else {
                 return;
             };

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::arrive::Arrival;
 use crate::chain::Place;
+use crate::log::InTurn;
 use crate::message::Header;
 use crate::scan::{Found, Log, Payloads, Scan};
 use crate::server::Server;
@@ -40,6 +41,8 @@ pub(crate) struct Open {
     pub(crate) head: Mutex<Option<Head>>,
     /// Where it was last read.
     pub(crate) reading: Mutex<Option<Reading>>,
+    /// What is appended in turn.
+    pub(crate) in_turn: SyncMutex<InTurn>,
 }
 
 /// The end of a log.
@@ -52,8 +55,8 @@ pub(crate) struct Head {
 /// The last messages that belong, of those that were seen.
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
-    /// The first that was seen, which may not be kept any more.
-    first: Option<Header>,
+    /// The first that was seen, and where, which may not be kept any more.
+    first: Option<(u64, Header)>,
     kept: VecDeque<Found>,
     bytes: usize,
     /// Whether it is that of a head, which keeps no parts: whoever wants a large append finds it in the
@@ -102,6 +105,7 @@ impl Known {
             log: Log::new(&self.server, topic),
             head: Mutex::new(None),
             reading: Mutex::new(None),
+            in_turn: SyncMutex::default(),
         });
         logs.open.insert(topic.clone(), (now, Arc::clone(&open)));
         open
@@ -134,7 +138,7 @@ impl From<Scan> for Head {
 impl Extend<Found> for Recent {
     fn extend<T: IntoIterator<Item = Found>>(&mut self, found: T) {
         for found in found {
-            self.first.get_or_insert(found.header);
+            self.first.get_or_insert((found.at, found.header));
             if self.is_of_end && matches!(found.payloads, Payloads::Apart { .. }) {
                 self.clear();
                 continue;
@@ -157,7 +161,7 @@ impl Recent {
         self.bytes = 0;
     }
 
-    pub(crate) fn first(&self) -> Option<Header> {
+    pub(crate) fn first(&self) -> Option<(u64, Header)> {
         self.first
     }
 
@@ -182,6 +186,7 @@ mod tests {
     fn found(first: u64, size: usize) -> Found {
         let header = Header {
             prev: first.checked_sub(1),
+            behind: None,
             first,
             count: 1,
             left: 0,
@@ -191,7 +196,7 @@ mod tests {
         Found {
             at: first,
             header,
-            payloads: Payloads::Here(header.packed(packed).unwrap()),
+            payloads: Payloads::Here(header.packed(vec![packed]).unwrap()),
         }
     }
 
@@ -200,7 +205,10 @@ mod tests {
         for (size, kept) in [(0, RECENT_MAX), (100 << 10, 2)] {
             let mut recent = Recent::default();
             recent.extend((0..1_000).map(|first| found(first, size)));
-            assert_eq!(recent.first().map(|header| header.first), Some(0));
+            assert_eq!(
+                recent.first().map(|(at, header)| (at, header.first)),
+                Some((0, 0))
+            );
             assert_eq!(recent.kept.len(), kept);
             assert!(recent.from(0).is_none());
             let last: Vec<u64> = recent.from(998).unwrap().iter().map(|of| of.at).collect();

@@ -36,9 +36,10 @@ mod tail;
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use sealcast_bus::{
     Bus, BusError, BusFuture, BusReport, BusSetup, Item, Limits, Listener, Offset, ServerAddress,
-    ServerOptions, Tail, Topic,
+    ServerOptions, Tail, Topic, Turn,
 };
 
 use listen::AmqpListener;
@@ -152,6 +153,28 @@ impl Bus for AmqpBus {
             }
             let first = self.put(topic, Some(end), payloads).await?;
             Ok(first.is_some())
+        })
+    }
+
+    fn append_in_turn(
+        &self,
+        topic: &Topic,
+        payloads: Vec<Bytes>,
+        mut turn: Turn,
+    ) -> BusFuture<'_, ()> {
+        let (logs, topic) = (Arc::clone(&self.logs), topic.clone());
+        Box::pin(async move {
+            self.limits().check(&payloads)?;
+            if payloads.is_empty() {
+                turn.come().await?;
+                turn.stored();
+                return Ok(());
+            }
+            let appending =
+                tokio::spawn(async move { logs.append_in_turn(&topic, payloads, turn).await });
+            appending
+                .await
+                .map_err(|error| BusError::Backend(Box::new(error)))?
         })
     }
 

@@ -1,6 +1,7 @@
 //! The logs of a bus: how they are read, appended to and trimmed.
 
 mod append;
+mod in_turn;
 mod read;
 
 use std::pin::pin;
@@ -14,8 +15,10 @@ use tokio::time::timeout;
 use crate::chain::Place;
 use crate::fault::Fault;
 use crate::known::{Head, Known, Open};
-use crate::scan::Found;
-use crate::server::{Desk, Server};
+use crate::scan::{Found, Scan};
+use crate::server::{Desk, Hearing, Server};
+
+pub(crate) use in_turn::InTurn;
 
 /// Logs whose ends are looked for at once: a server that is asked for more answers none in time.
 const BEGINNING_MAX: usize = 16;
@@ -92,10 +95,31 @@ impl Logs {
     async fn begin(&self, open: &Open, may_create: bool) -> Result<Option<Head>, Fault> {
         let _turn = self.turn().await?;
         let hearing = self.server.hearing().await?;
+        if let Some(head) = self.begin_where_it_was_left(open, &hearing).await {
+            self.begun.fetch_add(1, Ordering::Relaxed);
+            return Ok(Some(head));
+        }
         let arriving = open.log.arrive(&hearing, &hearing.desk, may_create);
         let arrival = arriving.await?;
         self.begun.fetch_add(1, Ordering::Relaxed);
         Ok(arrival.map(Head::from))
+    }
+
+    /// Goes on from where the last append in turn was put, if that was a moment ago. Where the queue is another by now, it is
+    /// not to be found there.
+    async fn begin_where_it_was_left(&self, open: &Open, hearing: &Hearing) -> Option<Head> {
+        let place = open.in_turn().left().filter(|of| of.last.is_some())?;
+        let arrived = async {
+            let scan = Scan::behind(&open.log, &hearing.desk, place).await?;
+            open.log.go_to_end(scan).await
+        };
+        match arrived.await {
+            Ok(arrival) => Some(arrival.into()),
+            Err(_) => {
+                open.in_turn().forget_left();
+                None
+            }
+        }
     }
 
     /// Waits for a turn, for as long as others have theirs.

@@ -18,14 +18,22 @@ const NONE: u64 = u64::MAX;
 const PART_HEAD_BYTES: usize = 25;
 pub(crate) const HEAD_BYTES_MAX: usize = 1 << 10;
 
-/// Names one append, so that its writer knows it again.
+/// What names no message.
+const NOBODY: AppendId = [0; 16];
+
+/// Names one append, so that its writer knows it again, and so does what is behind it. Nobody else can know it before the
+/// message lies there.
 pub(crate) type AppendId = [u8; 16];
+/// Names the parts of one append.
+pub(crate) type PartsId = [u8; 16];
 
 /// What a message says before its payloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
-    /// Where in the queue the last message before it that belongs to the topic is.
+    /// Where in the queue a message before it is that belongs to the topic: the last that was known when this was written.
     pub(crate) prev: Option<u64>,
+    /// The message right before it that belongs to the topic, or is to.
+    pub(crate) behind: Option<AppendId>,
     /// The offset of the first of its items.
     pub(crate) first: u64,
     /// How many items it has.
@@ -41,9 +49,17 @@ impl Header {
         self.first.saturating_add(u64::from(self.count))
     }
 
+    /// Whether it may belong before a message that says so.
+    pub(crate) fn may_be_before(&self, later: &Self) -> bool {
+        match later.behind == Some(self.id) {
+            true => self.end() == later.first,
+            false => self.end() <= later.first,
+        }
+    }
+
     /// Its payloads, each where it lies.
-    pub(crate) fn packed(&self, bytes: Bytes) -> Option<Packed> {
-        Packed::new(Offset(self.first), self.count, bytes)
+    pub(crate) fn packed(&self, parts: Vec<Bytes>) -> Option<Packed> {
+        Packed::of_parts(Offset(self.first), self.count, parts)
     }
 }
 
@@ -53,7 +69,7 @@ pub(crate) enum Body {
     /// In the message itself, packed.
     Inline(Bytes),
     /// In messages of their own before it, at `since` or behind that, packed and then cut.
-    InParts { since: u64, count: u32 },
+    InParts { id: PartsId, since: u64, count: u32 },
 }
 
 impl Body {
@@ -76,7 +92,7 @@ pub(crate) struct Message {
 /// A piece of packed payloads that are too many for one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Part {
-    pub(crate) id: AppendId,
+    pub(crate) id: PartsId,
     pub(crate) number: u32,
     pub(crate) bytes: Bytes,
 }
@@ -120,6 +136,7 @@ impl Record {
                 };
                 bytes.extend([VERSION, kind]);
                 bytes.extend(header.prev.unwrap_or(NONE).to_be_bytes());
+                bytes.extend(header.behind.unwrap_or(NOBODY));
                 bytes.extend(header.first.to_be_bytes());
                 bytes.extend(header.count.to_be_bytes());
                 bytes.extend(header.left.to_be_bytes());
@@ -127,7 +144,8 @@ impl Record {
                 put_topic(&mut bytes, topic);
                 match body {
                     Body::Inline(packed) => bytes.extend(packed),
-                    Body::InParts { since, count } => {
+                    Body::InParts { id, since, count } => {
+                        bytes.extend(id);
                         bytes.extend(since.to_be_bytes());
                         bytes.extend(count.to_be_bytes());
                     }
@@ -164,8 +182,10 @@ impl Header {
     /// Reads what a message begins with, and the name of the topic.
     fn decode(rest: &mut &[u8], topic: &Topic) -> Result<Self, Odd> {
         let prev = u64::from_be_bytes(*take(rest)?);
+        let behind = *take(rest)?;
         let header = Self {
             prev: (prev != NONE).then_some(prev),
+            behind: (behind != NOBODY).then_some(behind),
             first: u64::from_be_bytes(*take(rest)?),
             count: u32::from_be_bytes(*take(rest)?),
             left: u64::from_be_bytes(*take(rest)?),
@@ -184,15 +204,16 @@ impl Message {
         let header = Header::decode(&mut rest, topic)?;
         let body = if kind == INLINE {
             let packed = bytes.slice_ref(rest);
-            header.packed(packed.clone()).ok_or(Odd::Garbled)?;
+            header.packed(vec![packed.clone()]).ok_or(Odd::Garbled)?;
             Body::Inline(packed)
         } else {
+            let id = *take(&mut rest)?;
             let since = u64::from_be_bytes(*take(&mut rest)?);
             let count = u32::from_be_bytes(*take(&mut rest)?);
             if !rest.is_empty() {
                 return Err(Odd::Garbled);
             }
-            Body::InParts { since, count }
+            Body::InParts { id, since, count }
         };
         Ok(Self { header, body })
     }
@@ -228,7 +249,7 @@ fn open(bytes: &[u8]) -> Result<(u8, u8, &[u8]), Odd> {
 }
 
 /// Writes what a part begins with, behind the magic.
-fn put_part_head(bytes: &mut Vec<u8>, id: AppendId, number: u32) {
+fn put_part_head(bytes: &mut Vec<u8>, id: PartsId, number: u32) {
     bytes.extend([VERSION, PART]);
     bytes.extend(id);
     bytes.extend(number.to_be_bytes());
@@ -257,8 +278,8 @@ fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Result<&'a [u8; N], Odd> {
 /// The parts of an append as they are published: its packed payloads, cut after each `bytes_max` bytes.
 /// `None` when a payload is longer than any may be.
 pub(crate) fn pack_in_parts(
-    id: AppendId,
-    payloads: &[Vec<u8>],
+    id: PartsId,
+    payloads: &[impl AsRef<[u8]>],
     bytes_max: usize,
 ) -> Option<Vec<Bytes>> {
     Packed::pack_in_parts(payloads, bytes_max, |number| {
@@ -280,6 +301,7 @@ mod tests {
     fn header(count: u32) -> Header {
         Header {
             prev: Some(7),
+            behind: Some([0xcd; 16]),
             first: 5,
             count,
             left: 2,
@@ -315,25 +337,27 @@ mod tests {
     /// The worked examples of spec/bus-amqp.md.
     #[test]
     fn messages_are_written_and_read_as_the_spec_says() {
-        let fields = "0000000000000007 0000000000000005 00000002 0000000000000002 \
+        let fields = "0000000000000007 cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd 0000000000000005 00000002 0000000000000002 \
                       abababababababababababababababab 0003 612f62";
         let payloads = [b"a".to_vec(), b"bc".to_vec()];
         let here = format!("534341 01 01 {fields} 00000001 00000002 61 6263");
-        let apart = format!("534341 01 02 {fields} 0000000000000008 00000002");
+        let ef = "efefefefefefefefefefefefefefefef";
+        let apart = format!("534341 01 02 {fields} {ef} 0000000000000008 00000002");
         let part = Record::Part(Part {
-            id: [0xab; 16],
+            id: [0xef; 16],
             number: 1,
             bytes: Bytes::from_static(b"c"),
         });
-        let in_parts = Body::InParts { since: 8, count: 2 };
+        let in_parts = Body::InParts {
+            id: [0xef; 16],
+            since: 8,
+            count: 2,
+        };
         for (record, written) in [
             (Record::Opening, "534341 01 00".to_owned()),
             (inline(&payloads), here),
             (message(header(2), in_parts), apart),
-            (
-                part,
-                "534341 01 03 abababababababababababababababab 00000001 63".to_owned(),
-            ),
+            (part, format!("534341 01 03 {ef} 00000001 63")),
         ] {
             assert_eq!(record.encode(&topic()), bytes(&written));
             assert_eq!(decode(&bytes(&written)), Ok(record));
@@ -363,7 +387,11 @@ mod tests {
     #[test]
     fn whatever_is_cut_short_too_long_or_of_another_topic_is_nothing() {
         let payloads = [b"one".to_vec(), vec![], b"three".to_vec()];
-        let in_parts = Body::InParts { since: 0, count: 1 };
+        let in_parts = Body::InParts {
+            id: [3; 16],
+            since: 0,
+            count: 1,
+        };
         for record in [inline(&payloads), message(header(1), in_parts)] {
             let mut whole = record.encode(&topic());
             for length in 0..whole.len() {

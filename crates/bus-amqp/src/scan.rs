@@ -4,14 +4,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use sealcast_bus::{Packed, Topic};
 
-use crate::chain::{Chain, Place};
+use crate::chain::{Chain, Fit, Place};
 use crate::fault::Fault;
 use crate::feed::{Delivered, Feed, Start, left_out};
 use crate::known::Recent;
-use crate::message::{AppendId, Body, Header, Message, Odd, Part, Record};
+use crate::message::{Body, Header, Message, Odd, Part, PartsId, Record};
 use crate::server::{Desk, Server};
 
 /// Bytes of parts that are kept until the message that they are of comes; beyond that they are fetched
@@ -42,8 +42,9 @@ pub(crate) struct Found {
 #[derive(Clone, Debug)]
 pub(crate) enum Payloads {
     Here(Packed),
-    /// In the queue, from there on, in so many parts.
+    /// In the queue, from there on, in so many parts of that name.
     Apart {
+        id: PartsId,
         since: u64,
         count: u32,
     },
@@ -80,10 +81,11 @@ impl Log {
         match &found.payloads {
             Payloads::Here(packed) => Ok(packed.clone()),
             Payloads::Odd => Err(Fault::Parts),
-            Payloads::Apart { since, count } => {
-                let wanted = match self.fetch(desk, found, *since, *count).await {
+            Payloads::Apart { id, since, count } => {
+                let fetch = || self.fetch(desk, found.at, *id, *since, *count);
+                let wanted = match fetch().await {
                     // Something may have been left out.
-                    Err(Fault::Parts) => self.fetch(desk, found, *since, *count).await?,
+                    Err(Fault::Parts) => fetch().await?,
                     fetched => fetched?,
                 };
                 found.header.packed(wanted).ok_or(Fault::Parts)
@@ -91,26 +93,28 @@ impl Log {
         }
     }
 
+    /// Gets the parts of the append at `at`.
     async fn fetch(
         &self,
         desk: &Desk,
-        found: &Found,
+        at: u64,
+        id: PartsId,
         since: u64,
         count: u32,
-    ) -> Result<Bytes, Fault> {
+    ) -> Result<Vec<Bytes>, Fault> {
         let mut feed = Feed::attach(desk, &self.queue, Start::At(since)).await?;
         let mut parts = Parts::of_at_most(PACKED_MAX);
         loop {
             let delivered = feed.next().await?;
-            if delivered.at >= found.at {
+            if delivered.at >= at {
                 return Err(Fault::Parts);
             }
             if let Some(Record::Part(part)) = self.read(&delivered)
-                && part.id == found.header.id
+                && part.id == id
                 && part.number < count
             {
                 parts.keep(part);
-                if let Some(whole) = parts.whole(found.header.id, count) {
+                if let Some(whole) = parts.whole(id, count) {
                     return Ok(whole);
                 }
             }
@@ -155,22 +159,17 @@ impl Parts {
     }
 
     /// The parts of one append in their order, if all are there.
-    fn whole(&self, id: AppendId, count: u32) -> Option<Bytes> {
+    fn whole(&self, id: PartsId, count: u32) -> Option<Vec<Bytes>> {
         let mut parts: Vec<&Part> = self.kept.iter().filter(|part| part.id == id).collect();
         parts.sort_by_key(|part| part.number);
         let numbers = parts.iter().map(|part| part.number);
         if !numbers.eq(0..count) {
             return None;
         }
-        let bytes = parts.iter().map(|part| part.bytes.len()).sum();
-        let mut whole = BytesMut::with_capacity(bytes);
-        for part in parts {
-            whole.extend_from_slice(&part.bytes);
-        }
-        Some(whole.freeze())
+        Some(parts.into_iter().map(|part| part.bytes.clone()).collect())
     }
 
-    fn forget(&mut self, id: AppendId) {
+    fn forget(&mut self, id: PartsId) {
         self.kept.retain(|part| part.id != id);
         self.bytes = self.kept.iter().map(|part| part.bytes.len()).sum();
     }
@@ -258,12 +257,12 @@ impl Scan {
     /// Takes the next message of the queue, and gives it if it belongs.
     pub(crate) fn take(&mut self, delivered: &Delivered) -> Result<Option<Found>, Fault> {
         let is_first = self.seen == 0;
-        if is_first && self.chain.start().is_some_and(|at| at != delivered.at) {
+        if is_first && self.chain.start() != delivered.at {
             return Err(left_out());
         }
         let record = match Record::decode(&delivered.bytes, &self.log.topic) {
             // In the way only where it belongs.
-            Err(Odd::TooNew { version, header }) if self.chain.fits(delivered.at, &header) => {
+            Err(Odd::TooNew { version, header }) if self.chain.fits(&header) => {
                 return Err(Fault::TooNew(version));
             }
             record => record,
@@ -277,11 +276,15 @@ impl Scan {
             }
             Ok(Record::Message(message)) => message,
         };
-        if !self.chain.takes(delivered.at, &header) {
-            return Ok(None);
+        match self.chain.takes(delivered.at, &header) {
+            Fit::Belongs => {}
+            Fit::DoesNot => return Ok(None),
+            Fit::Refutes => {
+                let says = "what is left of the log begins elsewhere";
+                return Err(Fault::no_answer(says));
+            }
         }
         let payloads = self.payloads_of(delivered.at, &header, body);
-        self.parts.forget(header.id);
         Ok(Some(Found {
             at: delivered.at,
             header,
@@ -289,18 +292,20 @@ impl Scan {
         }))
     }
 
-    fn payloads_of(&self, at: u64, header: &Header, body: Body) -> Payloads {
+    fn payloads_of(&mut self, at: u64, header: &Header, body: Body) -> Payloads {
         let packed = match body {
-            Body::Inline(packed) => packed,
-            Body::InParts { since, count } => {
+            Body::Inline(packed) => vec![packed],
+            Body::InParts { id, since, count } => {
                 // Nothing is waited for that cannot be there.
                 let is_possible = usize::try_from(count).is_ok_and(|count| count <= PARTS_MAX);
                 if since >= at || !is_possible {
                     return Payloads::Odd;
                 }
-                match self.parts.whole(header.id, count) {
+                let whole = self.parts.whole(id, count);
+                self.parts.forget(id);
+                match whole {
                     Some(packed) => packed,
-                    None => return Payloads::Apart { since, count },
+                    None => return Payloads::Apart { id, since, count },
                 }
             }
         };
@@ -392,7 +397,10 @@ mod tests {
         parts.keep(part(3, 0, b"not"));
         assert_eq!(
             parts.whole([3; 16], 2),
-            Some(Bytes::from_static(b"own last"))
+            Some(vec![
+                Bytes::from_static(b"own "),
+                Bytes::from_static(b"last")
+            ])
         );
         assert_eq!(parts.whole([1; 16], 1), None);
     }

@@ -4,7 +4,8 @@
 //! publishes, and what lies there is to be readable all the same. A third is for what may end it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::Duration;
 
@@ -78,16 +79,38 @@ pub(crate) struct Hearing {
     pub(crate) desk: Desk,
     /// For questions whose answer may be the end of the channel.
     asking: Mutex<Option<Channel>>,
+    /// For single messages.
+    looking: Mutex<Option<Desk>>,
     /// Channels that ended with an answer. A number of a channel is not used twice, and there are few.
     ended: AtomicUsize,
 }
 
 /// The connection that publishes.
 #[derive(Debug)]
-struct Speaking {
+pub(crate) struct Speaking {
     connection: Connection,
     channel: Channel,
     has_exchange: AtomicBool,
+    /// How often the server took something from it. Who waits behind others waits for as long as this grows.
+    progress: AtomicU64,
+}
+
+/// Messages of which it is not known yet whether they are stored.
+#[derive(Debug)]
+pub(crate) struct OnTheWay {
+    confirms: VecDeque<PublisherConfirm>,
+    /// Whether they may not be for nobody.
+    must_arrive: bool,
+}
+
+impl OnTheWay {
+    /// None so far, and all are to lie in a queue.
+    pub(crate) fn to_a_queue() -> Self {
+        Self {
+            confirms: VecDeque::new(),
+            must_arrive: true,
+        }
+    }
 }
 
 /// Waits for an answer, and no longer than one takes.
@@ -183,13 +206,14 @@ impl Server {
             connection,
             desk,
             asking: Mutex::new(None),
+            looking: Mutex::new(None),
             ended: AtomicUsize::new(0),
         });
         *slot = Some(Arc::clone(&hearing));
         Ok(hearing)
     }
 
-    async fn speaking(&self) -> Result<Arc<Speaking>, Fault> {
+    pub(crate) async fn speaking(&self) -> Result<Arc<Speaking>, Fault> {
         self.speaking_on(&self.speaking, FRAME_PUBLISHED_MAX).await
     }
 
@@ -210,6 +234,7 @@ impl Server {
             connection,
             channel,
             has_exchange: AtomicBool::new(false),
+            progress: AtomicU64::new(0),
         });
         *slot = Some(Arc::clone(&speaking));
         Ok(speaking)
@@ -220,6 +245,28 @@ impl Server {
         let speaking = self.speaking().await?;
         let published = speaking.publish(TO_QUEUE, queue, messages, true).await;
         judge(&self.speaking, &speaking, published).await
+    }
+
+    /// Has messages set out for the queue of a log, in this order and behind all that did before on the same connection.
+    pub(crate) async fn hand_over(
+        &self,
+        speaking: &Arc<Speaking>,
+        queue: &str,
+        messages: &[Bytes],
+        on_the_way: &mut OnTheWay,
+    ) -> Result<(), Fault> {
+        let handed = speaking.hand_over(TO_QUEUE, queue, messages, on_the_way);
+        judge(&self.speaking, speaking, handed.await).await
+    }
+
+    /// Waits until messages that set out are stored.
+    pub(crate) async fn arrived(
+        &self,
+        speaking: &Arc<Speaking>,
+        messages: OnTheWay,
+    ) -> Result<(), Fault> {
+        let arrived = speaking.arrived(messages).await;
+        judge(&self.speaking, speaking, arrived).await
     }
 
     /// Puts an opening into a queue, and so learns that it is whole. A server that is about to create
@@ -362,6 +409,17 @@ impl Hearing {
         self.connection.status().connected() && self.desk.is_up()
     }
 
+    /// A channel on which one message is looked at, and no more is delivered.
+    pub(crate) async fn desk_to_look(&self) -> Result<Desk, Fault> {
+        let mut slot = self.looking.lock().await;
+        if let Some(desk) = slot.as_ref().filter(|of| of.is_up()) {
+            return Ok(desk.clone());
+        }
+        let desk = self.desk_of(1).await?;
+        *slot = Some(desk.clone());
+        Ok(desk)
+    }
+
     /// A channel of its own for somebody who follows many queues.
     pub(crate) async fn desk_of(&self, credit: u16) -> Result<Desk, Fault> {
         let is_given_up = Arc::clone(&self.desk.is_given_up);
@@ -444,6 +502,11 @@ impl Speaking {
         self.connection.status().connected() && self.channel.status().connected()
     }
 
+    /// Whether something would be taken.
+    pub(crate) fn is_free(&self) -> bool {
+        self.is_up() && !self.connection.status().blocked()
+    }
+
     async fn publish(
         &self,
         exchange: &str,
@@ -451,18 +514,37 @@ impl Speaking {
         messages: &[Bytes],
         must_arrive: bool,
     ) -> Result<(), Fault> {
+        let mut on_the_way = OnTheWay {
+            confirms: VecDeque::new(),
+            must_arrive,
+        };
+        let handed = self.hand_over(exchange, key, messages, &mut on_the_way);
+        handed.await?;
+        self.arrived(on_the_way).await
+    }
+
+    async fn hand_over(
+        &self,
+        exchange: &str,
+        key: &str,
+        messages: &[Bytes],
+        on_the_way: &mut OnTheWay,
+    ) -> Result<(), Fault> {
+        let OnTheWay {
+            confirms,
+            must_arrive,
+        } = on_the_way;
         if self.connection.status().blocked() {
             return Err(Fault::Blocked);
         }
-        let mut confirms = VecDeque::new();
         for message in messages {
             if confirms.len() >= UNCONFIRMED_MAX
                 && let Some(oldest) = confirms.pop_front()
             {
-                confirmed(oldest, must_arrive).await?;
+                self.confirmed(oldest, *must_arrive).await?;
             }
             let options = BasicPublishOptions {
-                mandatory: must_arrive,
+                mandatory: *must_arrive,
                 ..BasicPublishOptions::default()
             };
             let properties = BasicProperties::default().with_delivery_mode(2);
@@ -473,23 +555,46 @@ impl Speaking {
                 message,
                 properties,
             );
-            confirms.push_back(answered(published).await?);
-        }
-        for confirm in confirms {
-            confirmed(confirm, must_arrive).await?;
+            confirms.push_back(self.in_its_time(published).await?);
         }
         Ok(())
     }
-}
 
-/// Waits until a message is stored.
-async fn confirmed(confirm: PublisherConfirm, must_arrive: bool) -> Result<(), Fault> {
-    match answered(confirm).await? {
-        Confirmation::Ack(None) => Ok(()),
-        Confirmation::Ack(Some(_)) if !must_arrive => Ok(()),
-        Confirmation::Ack(Some(_)) => Err(Fault::no_answer("the queue is gone")),
-        Confirmation::Nack(_) | Confirmation::NotRequested => {
-            Err(Fault::no_answer("the server did not store it"))
+    async fn arrived(&self, messages: OnTheWay) -> Result<(), Fault> {
+        for confirm in messages.confirms {
+            self.confirmed(confirm, messages.must_arrive).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a message is stored.
+    async fn confirmed(&self, confirm: PublisherConfirm, must_arrive: bool) -> Result<(), Fault> {
+        match self.in_its_time(confirm).await? {
+            Confirmation::Ack(None) => Ok(()),
+            Confirmation::Ack(Some(_)) if !must_arrive => Ok(()),
+            Confirmation::Ack(Some(_)) => Err(Fault::no_answer("the queue is gone")),
+            Confirmation::Nack(_) | Confirmation::NotRequested => {
+                Err(Fault::no_answer("the server did not store it"))
+            }
+        }
+    }
+
+    /// Waits for as long as one answer takes, and behind what set out before as long as that comes on.
+    async fn in_its_time<T>(
+        &self,
+        coming: impl Future<Output = lapin::Result<T>>,
+    ) -> Result<T, Fault> {
+        let mut coming = pin!(coming);
+        loop {
+            let before = self.progress.load(Ordering::Relaxed);
+            match timeout(ANSWER_TIMEOUT, &mut coming).await {
+                Ok(came) => {
+                    self.progress.fetch_add(1, Ordering::Relaxed);
+                    return Ok(came?);
+                }
+                Err(_) if self.progress.load(Ordering::Relaxed) != before => {}
+                Err(late) => return Err(Fault::late(late)),
+            }
         }
     }
 }

@@ -10,7 +10,9 @@ use super::Logs;
 use crate::chain::Place;
 use crate::fault::Fault;
 use crate::known::{Head, Open};
-use crate::message::{AppendId, Body, HEAD_BYTES_MAX, Header, Message, Record, pack_in_parts};
+use crate::message::{
+    AppendId, Body, HEAD_BYTES_MAX, Header, Message, PartsId, Record, pack_in_parts,
+};
 use crate::scan::{PACKED_MAX, Scan};
 use crate::server::FRAME_MAX;
 
@@ -23,19 +25,21 @@ const CROWDED: u32 = 3;
 const CROWD_PAUSE: Duration = Duration::from_millis(10);
 
 /// What an append puts behind the end of a topic.
-struct Addition {
-    id: AppendId,
+pub(super) struct Addition {
+    /// Another one for each message of which it is known that it does not belong: whoever has seen that may use its name.
+    pub(super) id: AppendId,
     count: u32,
-    content: Content,
+    pub(super) content: Content,
     /// What is trimmed with it.
     before: u64,
 }
 
 /// The packed payloads of an append.
-enum Content {
+pub(super) enum Content {
     Whole(Bytes),
     /// Messages, and where in the queue they are, or behind that, once they are there.
     Parts {
+        id: PartsId,
         parts: Vec<Bytes>,
         since: Option<u64>,
     },
@@ -43,11 +47,14 @@ enum Content {
 
 /// How far an append has come.
 #[derive(Default)]
-struct Progress {
+pub(super) struct Progress {
     /// It was published behind this place, and its fate is open.
-    behind: Option<Place>,
+    pub(super) behind: Option<Place>,
     lost: u32,
 }
+
+/// A message that belongs, and where it lies.
+type Put = (u64, Header);
 
 impl Logs {
     /// Appends payloads, where the topic ends at `at` if that is given; returns the first offset, or
@@ -59,22 +66,15 @@ impl Logs {
         payloads: Vec<Vec<u8>>,
     ) -> Result<Option<Offset>, BusError> {
         let appended = async {
-            let too_many = || Fault::Odd("more payloads than an append may have");
-            let id = new_id()?;
-            let content = Content::of(id, &payloads).ok_or_else(too_many)?;
-            let mut addition = Addition {
-                id,
-                count: u32::try_from(payloads.len()).map_err(|_| too_many())?,
-                content,
-                before: 0,
-            };
+            let mut addition = Addition::of(&payloads)?;
             drop(payloads);
             let open = self.known.open(topic);
-            self.put(&open, at, &mut addition).await
+            self.put(&open, at, &mut addition, Progress::default())
+                .await
         };
-        let found = appended.await;
-        let found = found.map_err(|fault| self.server.fault(fault))?;
-        Ok(found.map(|header| Offset(header.first)))
+        let put = appended.await;
+        let put = put.map_err(|fault| self.server.fault(fault))?;
+        Ok(put.map(|(_, header)| Offset(header.first)))
     }
 
     pub(crate) async fn trim(&self, topic: &Topic, before: Offset) -> Result<(), BusError> {
@@ -94,7 +94,8 @@ impl Logs {
                     content: Content::Whole(Bytes::new()),
                     before: before.0,
                 };
-                self.put(&open, None, &mut addition).await?;
+                self.put(&open, None, &mut addition, Progress::default())
+                    .await?;
             }
             Ok(())
         };
@@ -102,14 +103,14 @@ impl Logs {
     }
 
     /// Puts a message behind the last one, unless the topic does not end at `at`.
-    async fn put(
+    pub(super) async fn put(
         &self,
         open: &Open,
         at: Option<Offset>,
         addition: &mut Addition,
-    ) -> Result<Option<Header>, Fault> {
+        mut progress: Progress,
+    ) -> Result<Option<Put>, Fault> {
         let mut attempts = Attempts::new();
-        let mut progress = Progress::default();
         loop {
             let mut slot = open.head.lock().await;
             let tried = self
@@ -119,6 +120,9 @@ impl Logs {
                 Ok(Some(put)) => return Ok(put),
                 Ok(None) => {
                     drop(slot);
+                    if progress.behind.is_none() {
+                        addition.id = new_id()?;
+                    }
                     progress.lost += 1;
                     if progress.lost >= CROWDED {
                         sleep(jittered(CROWD_PAUSE)).await;
@@ -145,20 +149,17 @@ impl Logs {
         at: Option<Offset>,
         addition: &mut Addition,
         progress: &mut Progress,
-    ) -> Result<Option<Option<Header>>, Fault> {
+    ) -> Result<Option<Option<Put>>, Fault> {
         if let Some(behind) = progress.behind {
             let next = self.next_behind(open, slot, behind).await?;
-            if let Some(header) = next {
+            if let Some(next) = next {
                 progress.behind = None;
-                return Ok((header.id == addition.id).then_some(Some(header)));
+                return Ok((next.1.id == addition.id).then_some(Some(next)));
             }
         }
         let mut head = self.head_to_write(open, slot, at).await?;
         let place = head.scan.place();
-        if progress
-            .behind
-            .is_some_and(|behind| behind.last != place.last)
-        {
+        if progress.behind.is_some_and(|behind| behind.id != place.id) {
             // Stored a moment ago: what lies behind that place is to be seen first.
             *slot = Some(head);
             return Ok(None);
@@ -190,24 +191,24 @@ impl Logs {
         let next = match alone_at {
             None => {
                 let found = head.scan.found().await?;
-                let header = found.header;
+                let next = (found.at, found.header);
                 head.recent.extend([found]);
                 *slot = Some(head);
-                Some(header)
+                Some(next)
             }
             Some(at) => match self.find_alone(open, place, header.id, at).await? {
                 Some(head) => {
                     *slot = Some(head);
-                    Some(header)
+                    Some((at, header))
                 }
                 None => self.next_behind(open, slot, place).await?,
             },
         };
-        let Some(header) = next else {
+        let Some(next) = next else {
             return Ok(None);
         };
         progress.behind = None;
-        Ok((header.id == addition.id).then_some(Some(header)))
+        Ok((next.1.id == addition.id).then_some(Some(next)))
     }
 
     /// Stores the parts of a large append. Returns where its message will lie if nothing else comes.
@@ -217,7 +218,7 @@ impl Logs {
         addition: &mut Addition,
         seen: u64,
     ) -> Result<Option<u64>, Fault> {
-        let Content::Parts { parts, since } = &mut addition.content else {
+        let Content::Parts { parts, since, .. } = &mut addition.content else {
             return Ok(None);
         };
         self.server.publish(&open.log.queue, parts).await?;
@@ -250,7 +251,7 @@ impl Logs {
         open: &Open,
         slot: &mut Option<Head>,
         place: Place,
-    ) -> Result<Option<Header>, Fault> {
+    ) -> Result<Option<Put>, Fault> {
         let hearing = self.server.hearing().await?;
         let scan = Scan::behind(&open.log, &hearing.desk, place).await?;
         let arrival = open.log.go_to_end(scan).await?;
@@ -261,7 +262,7 @@ impl Logs {
 
     /// The end of a log, which is created if it is not there. It may be older than this moment, if it
     /// is as wanted.
-    async fn head_to_write(
+    pub(super) async fn head_to_write(
         &self,
         open: &Open,
         slot: &mut Option<Head>,
@@ -296,12 +297,24 @@ impl Progress {
 }
 
 impl Addition {
-    fn header(&self, place: &Place) -> Result<Header, Fault> {
+    pub(super) fn of(payloads: &[impl AsRef<[u8]>]) -> Result<Self, Fault> {
+        let too_many = || Fault::Odd("more payloads than an append may have");
+        Ok(Self {
+            id: new_id()?,
+            count: u32::try_from(payloads.len()).map_err(|_| too_many())?,
+            content: Content::of(new_id()?, payloads).ok_or_else(too_many)?,
+            before: 0,
+        })
+    }
+
+    /// What its message says of it where it is put behind a place.
+    pub(super) fn header(&self, place: &Place) -> Result<Header, Fault> {
         let full = || Fault::Odd("no more offsets are left");
         let end = place.end.checked_add(u64::from(self.count));
         let end = end.ok_or_else(full)?;
         Ok(Header {
             prev: place.last,
+            behind: place.id,
             first: place.end,
             count: self.count,
             left: place.left.max(self.before.min(end)),
@@ -310,10 +323,20 @@ impl Addition {
     }
 
     fn body(&self) -> Body {
+        let since = match &self.content {
+            Content::Parts { since, .. } => *since,
+            Content::Whole(_) => None,
+        };
+        self.body_since(since.unwrap_or_default())
+    }
+
+    /// Its body, where parts are at a place in the queue or behind.
+    pub(super) fn body_since(&self, since: u64) -> Body {
         match &self.content {
             Content::Whole(packed) => Body::Inline(packed.clone()),
-            Content::Parts { parts, since } => Body::InParts {
-                since: since.unwrap_or_default(),
+            Content::Parts { id, parts, .. } => Body::InParts {
+                id: *id,
+                since,
                 count: u32::try_from(parts.len()).unwrap_or(u32::MAX),
             },
         }
@@ -322,8 +345,9 @@ impl Addition {
 
 impl Content {
     /// Packs payloads, unless that is too many bytes.
-    fn of(id: AppendId, payloads: &[Vec<u8>]) -> Option<Self> {
-        let bytes: usize = payloads.iter().map(|of| of.len() + size_of::<u32>()).sum();
+    fn of(id: PartsId, payloads: &[impl AsRef<[u8]>]) -> Option<Self> {
+        let sizes = payloads.iter().map(|of| of.as_ref().len());
+        let bytes: usize = sizes.map(|size| size + size_of::<u32>()).sum();
         if bytes <= INLINE_MAX {
             return Some(Self::Whole(Packed::pack(payloads)?.into()));
         }
@@ -331,9 +355,17 @@ impl Content {
             return None;
         }
         Some(Self::Parts {
+            id,
             parts: pack_in_parts(id, payloads, INLINE_MAX)?,
             since: None,
         })
+    }
+
+    /// Its parts are there, of which the first lies at a place in the queue or behind.
+    pub(super) fn came_since(&mut self, at: u64) {
+        if let Self::Parts { since, .. } = self {
+            *since = Some(at);
+        }
     }
 
     fn has_parts_to_send(&self) -> bool {
@@ -341,7 +373,7 @@ impl Content {
     }
 }
 
-fn new_id() -> Result<AppendId, Fault> {
+pub(super) fn new_id() -> Result<AppendId, Fault> {
     let mut id = AppendId::default();
     getrandom::fill(&mut id).map_err(|_| Fault::Odd("no randomness"))?;
     Ok(id)

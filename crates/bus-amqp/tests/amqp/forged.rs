@@ -8,13 +8,22 @@ use crate::strangers::{Stranger, item};
 const IN_PARTS: u8 = 2;
 const PART: u8 = 3;
 const ID: [u8; 16] = [9; 16];
+/// Where in an append its id is, and behind the name of the topic that of its parts.
+const ID_AT: usize = 49;
+const PARTS_ID_AT: usize = 67;
+
+/// The id of an append.
+pub(crate) fn id_of(message: &[u8]) -> [u8; 16] {
+    message[ID_AT..][..16].try_into().unwrap()
+}
 
 /// An append in parts, behind the message at `prev`.
 struct Forged {
     prev: u64,
+    behind: [u8; 16],
     first: u64,
     count: u32,
-    id: [u8; 16],
+    parts_id: [u8; 16],
     since: u64,
     parts: u32,
 }
@@ -26,12 +35,14 @@ impl Forged {
             &b"SCA\x01"[..],
             &[IN_PARTS],
             &self.prev.to_be_bytes(),
+            &self.behind,
             &self.first.to_be_bytes(),
             &self.count.to_be_bytes(),
             &[0; 8],
-            &self.id,
+            &ID,
             &u16::try_from(name.len()).unwrap().to_be_bytes(),
             name.as_bytes(),
+            &self.parts_id,
             &self.since.to_be_bytes(),
             &self.parts.to_be_bytes(),
         ]
@@ -55,12 +66,13 @@ async fn a_tail_loses_nothing_to_damage() {
     let (log, other) = (topic("a"), topic("b"));
     let stranger = Stranger::at(&server).await;
     bus.append(&log, vec![item(0)]).await.unwrap();
-    let (prev, _) = stranger.last_append("forged.log.a").await;
+    let (prev, last) = stranger.last_append("forged.log.a").await;
     let forged = Forged {
         prev,
+        behind: id_of(&last),
         first: 1,
         count: 5,
-        id: ID,
+        parts_id: ID,
         since: prev,
         parts: 1,
     };
@@ -95,11 +107,13 @@ async fn parts_that_lie_ahead_are_damage() {
     let stranger = Stranger::at(&server).await;
     bus.append(&log, vec![item(0)]).await.unwrap();
     for (since, parts, first) in [(1 << 62, 1, 1), (0, 1_025, 3)] {
+        let (prev, last) = stranger.last_append("ahead.log.a").await;
         let forged = Forged {
-            prev: stranger.last_append("ahead.log.a").await.0,
+            prev,
+            behind: id_of(&last),
             first,
             count: 1,
-            id: ID,
+            parts_id: ID,
             since,
             parts,
         };
@@ -113,7 +127,7 @@ async fn parts_that_lie_ahead_are_damage() {
     }
 }
 
-/// A message with the id of another is not taken for it.
+/// A message that names the parts of another has them in its own log alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_id_that_was_seen_is_not_enough() {
     let server = shared();
@@ -128,12 +142,14 @@ async fn an_id_that_was_seen_is_not_enough() {
     let first = open(&server, "ids").await;
     let items = first.read(&log, Offset(0), 1).await.unwrap();
     assert_eq!(items.len(), 1);
-    let (prev, _) = stranger.last_append("ids.log.b").await;
+    let (prev, last) = stranger.last_append("ids.log.b").await;
+    let parts_id = PARTS_ID_AT + "a".len();
     let forged = Forged {
         prev,
+        behind: id_of(&last),
         first: 1,
         count: 2,
-        id: message[33..49].try_into().unwrap(),
+        parts_id: message[parts_id..][..16].try_into().unwrap(),
         since: prev,
         parts: 3,
     };
@@ -154,13 +170,14 @@ async fn a_false_end_is_not_believed() {
     for number in 0..150 {
         bus.append(&log, vec![item(number)]).await.unwrap();
     }
-    let (last, _) = stranger.last_append("split.log.a").await;
+    let (last, bytes) = stranger.last_append("split.log.a").await;
     for (prev, end) in [(u64::MAX, 150), (last, 151), (0, 152)] {
         let forged = Forged {
             prev,
+            behind: id_of(&bytes),
             first: 1_000_000,
             count: 0,
-            id: ID,
+            parts_id: ID,
             since: 0,
             parts: 0,
         };

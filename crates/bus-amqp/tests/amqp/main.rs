@@ -10,3 +10,4 @@ mod rig;
 mod secrecy;
 mod strangers;
 mod thief;
+mod turns;

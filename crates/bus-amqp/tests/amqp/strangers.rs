@@ -172,7 +172,7 @@ async fn what_does_not_belong_in_a_queue_is_passed_over() {
                 b"SCA\x01\x07 ?".to_vec(),
             ],
             2 => vec![vec![0; 9 << 20]],
-            3 => vec![[&b"SCA\x01\x01"[..], &[0xff; 24], &[0; 40]].concat()],
+            3 => vec![[&b"SCA\x01\x01"[..], &[0xff; 40], &[0; 40]].concat()],
             // What the bus wrote, once more, from the end to the beginning.
             4 => stranger.take(queue, 12).await.into_iter().rev().collect(),
             // What it wrote elsewhere.
@@ -330,8 +330,10 @@ async fn a_later_format_and_foreign_queues_are_refused() {
     }
     let fresh = open(&server, "later").await;
     assert_eq!(fresh.end(&log).await.unwrap(), Offset(1));
+    let id: [u8; 16] = later[49..65].try_into().unwrap();
     later[5..13].copy_from_slice(&at.to_be_bytes());
-    later[13..21].copy_from_slice(&1_u64.to_be_bytes());
+    later[13..29].copy_from_slice(&id);
+    later[29..37].copy_from_slice(&1_u64.to_be_bytes());
     stranger.put("later.log.a", &later).await;
     let fresh = open(&server, "later").await;
     let error = fresh.append(&log, vec![item(1)]).await.unwrap_err();

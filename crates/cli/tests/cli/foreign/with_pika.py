@@ -6,7 +6,7 @@ import sys
 
 import pika
 
-NONE = 2**64 - 1
+NONE, NOBODY = 2**64 - 1, bytes(16)
 GARBAGE = [b"hello?", b"", b"\xff" * 900_000]
 
 
@@ -33,19 +33,19 @@ def everything(connection, queue):
 
 
 def header(body):
-    """Of an append: prev, first, count and left (spec/bus-amqp.md, section 3)."""
-    is_append = body[:5] in (b"SCA\x01\x01", b"SCA\x01\x02") and len(body) >= 51
-    return struct.unpack_from(">QQIQ", body, 5) if is_append else None
+    """Of an append: prev, behind, first, count, left and id (spec/bus-amqp.md, section 3)."""
+    is_append = body[:5] in (b"SCA\x01\x01", b"SCA\x01\x02") and len(body) >= 67
+    return struct.unpack_from(">Q16sQIQ16s", body, 5) if is_append else None
 
 
 def payloads(body):
     """Those that lie in an append itself."""
     if body[:5] != b"SCA\x01\x01" or not (of := header(body)):
         return []
-    (name,) = struct.unpack_from(">H", body, 49)
-    table = 51 + name
-    at, found = table + 4 * of[2], []
-    for length in struct.unpack_from(f">{of[2]}I", body, table):
+    (name,) = struct.unpack_from(">H", body, 65)
+    table = 67 + name
+    at, found = table + 4 * of[3], []
+    for length in struct.unpack_from(f">{of[3]}I", body, table):
         found.append(body[at : at + length])
         at += length
     return found
@@ -53,13 +53,13 @@ def payloads(body):
 
 def appended(held, topic, items):
     """An append like those of everybody who may write there, behind the last that belongs."""
-    last, end, left = NONE, 0, 0
+    last, behind, end, left = NONE, NOBODY, 0, 0
     for at, body in held:
         of = header(body)
-        if of and (of[0], of[1]) == (last, end) and of[3] >= left:
-            last, end, left = at, of[1] + of[2], of[3]
+        if of and (of[1], of[2]) == (behind, end) and of[4] >= left:
+            last, behind, end, left = at, of[5], of[2] + of[3], of[4]
     name = topic.encode()
-    fields = struct.pack(">QQIQ", last, end, len(items), left) + os.urandom(16)
+    fields = struct.pack(">Q16sQIQ", last, behind, end, len(items), left) + os.urandom(16)
     lengths = struct.pack(f">{len(items)}I", *map(len, items))
     named = struct.pack(">H", len(name)) + name
     return b"SCA\x01\x01" + fields + named + lengths + b"".join(items)
