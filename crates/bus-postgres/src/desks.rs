@@ -214,6 +214,11 @@ impl Desk {
         own.is_some_and(|own| Arc::ptr_eq(own, session) && !own.is_closed())
     }
 
+    /// Its session owes answers, all of which are to be there after so long.
+    pub(crate) fn owes(&mut self, patience: Duration) {
+        self.late_at = (!patience.is_zero()).then(|| Instant::now() + patience);
+    }
+
     /// Makes a call, and makes it again while nobody answers.
     pub(crate) async fn insist<A: Ask>(
         &mut self,

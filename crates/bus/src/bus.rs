@@ -65,20 +65,12 @@ pub trait Bus: Send + Sync + fmt::Debug {
     /// # Errors
     ///
     /// [`BusError::OutOfTurn`] where one whose turn came before failed; otherwise as [`append`](Self::append).
-    fn append_in_turn(
-        &self,
-        topic: &Topic,
-        payloads: Vec<Bytes>,
-        mut turn: Turn,
-    ) -> BusFuture<'_, ()> {
+    fn append_in_turn(&self, topic: &Topic, payloads: Vec<Bytes>, turn: Turn) -> BusFuture<'_, ()> {
         let topic = topic.clone();
-        Box::pin(async move {
-            turn.come().await?;
+        Box::pin(turn.take(async move {
             let payloads = payloads.into_iter().map(Vec::from).collect();
-            self.append(&topic, payloads).await?;
-            turn.stored();
-            Ok(())
-        })
+            self.append(&topic, payloads).await
+        }))
     }
 
     /// Reads items in order, the first being the one at `from` or, if it is gone, the next that is

@@ -38,8 +38,8 @@ pub enum BusError {
         /// The path or address that is full.
         place: String,
     },
-    /// An append that was to be ahead of this one failed. Nothing was written; make that one again, and
-    /// then this.
+    /// An append that was to be ahead of this one failed. Nothing was written unless that one was, where that
+    /// is not known; make that one again, and then this.
     #[error("an append ahead of this one failed")]
     OutOfTurn,
     /// What the bus holds is not what it wrote. Calling again does not help; put a backup in

@@ -77,6 +77,36 @@ impl Turn {
         Ok(())
     }
 
+    /// Whether the append ahead has failed.
+    pub fn has_failed(&self) -> bool {
+        let has_ended = |ahead: &watch::Receiver<Stage>| ahead.has_changed().is_err();
+        self.ahead
+            .as_ref()
+            .is_some_and(|ahead| has_ended(ahead) && *ahead.borrow() != Stage::Stored)
+    }
+
+    /// Returns only once the append ahead has failed: whoever prepares one need not go on.
+    pub async fn is_lost(&mut self) {
+        if self.come().await.is_ok() {
+            std::future::pending().await
+        }
+    }
+
+    /// Makes the append when it is its turn, and says that it is stored.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::OutOfTurn`] where the one ahead failed; otherwise what the append fails with.
+    pub async fn take<T>(
+        mut self,
+        append: impl Future<Output = Result<T, BusError>>,
+    ) -> Result<(), BusError> {
+        self.come().await?;
+        append.await?;
+        self.stored();
+        Ok(())
+    }
+
     /// Marks the append, for a bus that has to know it again.
     pub fn mark(&self) -> TurnMark {
         TurnMark(self.own.subscribe())
@@ -118,7 +148,8 @@ mod tests {
         assert!(second.is_behind(&first.mark()) && !first.is_behind(&second.mark()));
         assert!(is_awaited(second.come()).await);
         first.stored();
-        assert!(second.come().await.is_ok());
+        assert!(second.come().await.is_ok() && !second.has_failed());
+        assert!(is_awaited(second.is_lost()).await);
     }
 
     #[tokio::test(start_paused = true)]
@@ -131,7 +162,9 @@ mod tests {
         let mut third = turns.next().await;
         drop(first);
         assert!(matches!(second.come().await, Err(BusError::OutOfTurn)));
+        assert!(second.has_failed() && !third.has_failed());
         drop(second);
+        third.is_lost().await;
         assert!(matches!(third.come().await, Err(BusError::OutOfTurn)));
         drop(third);
         let mut fourth = turns.next().await;

@@ -3,6 +3,9 @@
 #![cfg(feature = "conformance")]
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::thread;
 use std::time::Duration;
 
@@ -29,6 +32,8 @@ fn each_broken_bus_is_caught_by_the_case_meant_for_it() {
         (Fault::NeverStored, "appends in turn"),
         (Fault::Overtakes, "appends in turn"),
         (Fault::IgnoresFailures, "behind one that fails"),
+        (Fault::LosesOneOfTwo, "writers in turn"),
+        (Fault::DoublesAmidTurns, "append amid turns"),
         (Fault::TailRepeats, "tail before append"),
         (Fault::TailLosesWhenCancelled, "tail cancelled"),
         (Fault::FailsOnce, "thousand topics"),
@@ -54,22 +59,40 @@ fn each_broken_bus_is_caught_by_the_case_meant_for_it() {
     }
 }
 
+#[test]
+fn what_is_lost_amid_faults_is_noticed() {
+    let says = panic_in(async || {
+        let folder = scratch_folder();
+        let bus = Arc::new(Broken::open(&folder, Fault::LosesWhenDisturbed).await);
+        let other = FileBus::open(folder.path()).await.unwrap();
+        let broken = Arc::clone(&bus);
+        let disturb = async || broken.is_disturbed.store(true, SeqCst);
+        conformance::in_turn_amid_faults(bus, &other, 2, disturb).await;
+    });
+    assert!(says.starts_with("in turn: "), "{says}");
+}
+
 /// Smaller than those of the bus below, so that the cases at the limits are fast.
 const PAYLOAD_MAX: usize = 100_000;
 const BATCH_MAX: usize = 250_000;
 
 fn panic_of(fault: Fault) -> String {
+    panic_in(async move || {
+        conformance::run(
+            async || scratch_folder(),
+            async |folder| Broken::open(folder, fault).await,
+        )
+        .await;
+    })
+}
+
+/// What something panics with, on a runtime of its own.
+fn panic_in(running: impl AsyncFnOnce() + Send + 'static) -> String {
     let run = move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build();
-        runtime.unwrap().block_on(conformance::run(
-            async || scratch_folder(),
-            async |folder| Broken {
-                bus: FileBus::open(folder.path()).await.unwrap(),
-                fault,
-            },
-        ));
+        runtime.unwrap().block_on(running());
     };
     let panic = thread::spawn(run).join().expect_err("was not caught");
     *panic.downcast::<String>().unwrap()
@@ -97,6 +120,9 @@ enum Fault {
     NeverStored,
     Overtakes,
     IgnoresFailures,
+    LosesOneOfTwo,
+    DoublesAmidTurns,
+    LosesWhenDisturbed,
     TailRepeats,
     TailLosesWhenCancelled,
     FailsOnce,
@@ -124,9 +150,21 @@ fn busy() -> BusError {
 struct Broken {
     bus: FileBus,
     fault: Fault,
+    /// Appends in turn that are under way.
+    in_turn: AtomicUsize,
+    is_disturbed: AtomicBool,
 }
 
 impl Broken {
+    async fn open(folder: &TempDir, fault: Fault) -> Self {
+        Self {
+            bus: FileBus::open(folder.path()).await.unwrap(),
+            fault,
+            in_turn: AtomicUsize::new(0),
+            is_disturbed: AtomicBool::new(false),
+        }
+    }
+
     fn is(&self, fault: Fault) -> bool {
         self.fault == fault
     }
@@ -160,6 +198,9 @@ impl Bus for Broken {
         Box::pin(async move {
             if self.is(Fault::FailsOnce) && topic.as_ref() == "many/500" {
                 return Err(busy());
+            }
+            if self.is(Fault::DoublesAmidTurns) && self.in_turn.load(SeqCst) > 0 {
+                self.bus.append(&topic, payloads.clone()).await?;
             }
             let limits = Limits::new(PAYLOAD_MAX, BATCH_MAX);
             if !self.is(Fault::OneByOne) {
@@ -208,8 +249,26 @@ impl Bus for Broken {
                     come?;
                 }
             }
-            let payloads = payloads.into_iter().map(Vec::from).collect();
-            self.append(&topic, payloads).await?;
+            let is_lost =
+                self.is(Fault::LosesWhenDisturbed) && self.is_disturbed.swap(false, SeqCst);
+            if is_lost || (self.is(Fault::LosesOneOfTwo) && self.in_turn.load(SeqCst) > 0) {
+                turn.stored();
+                return Ok(());
+            }
+            let payloads: Vec<Vec<u8>> = payloads.into_iter().map(Vec::from).collect();
+            // Those of others come between, for a moment.
+            self.in_turn.fetch_add(1, SeqCst);
+            tokio::task::yield_now().await;
+            let appended = match self.is(Fault::DoublesAmidTurns) {
+                // Not as one of those that are doubled.
+                true => match self.limits().check(&payloads) {
+                    Ok(()) => self.bus.append(&topic, payloads).await,
+                    Err(error) => Err(error),
+                },
+                false => self.append(&topic, payloads).await,
+            };
+            self.in_turn.fetch_sub(1, SeqCst);
+            appended?;
             if !self.is(Fault::NeverStored) {
                 turn.stored();
             }

@@ -82,6 +82,9 @@ impl Logs {
         let state = self.known.topic(topic);
         let in_turn = state.in_turn();
         let cut = self.cut(payloads).map_err(fault)?;
+        if turn.has_failed() {
+            return Err(BusError::OutOfTurn);
+        }
         let addition = {
             let mut preparing = pin!(self.prepare(topic, payloads.len(), &cut));
             // The parts are on their way, in their order, once it was polled. Those of the next lie behind them then, and
@@ -92,7 +95,12 @@ impl Logs {
             }
             match early {
                 Poll::Ready(addition) => addition,
-                Poll::Pending => preparing.await,
+                // Parts that nobody needs would stay.
+                Poll::Pending => tokio::select! {
+                    biased;
+                    () = turn.is_lost() => return Err(BusError::OutOfTurn),
+                    addition = preparing => addition,
+                },
             }
         };
         let addition = addition.map_err(fault)?;

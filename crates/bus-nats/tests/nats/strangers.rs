@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::{Client, Subscriber, jetstream};
 use futures_util::StreamExt as _;
 use sealcast_brokers::nats::Server;
-use sealcast_bus::{Bus, BusError, Offset, ServerOptions, Topic};
+use sealcast_bus::{Bus, BusError, Offset, ServerOptions, Topic, Turns};
 use sealcast_bus_nats::NatsBus;
 use tokio::time::timeout;
 
@@ -396,4 +396,25 @@ fn a_writer_that_ends_at_once_has_told_of_what_it_wrote() {
         let message = listening.block_on(next).expect("it is told").unwrap();
         assert_eq!(*message.payload, (number + 1).to_be_bytes());
     }
+}
+
+/// Parts of an append that is not to be made would stay for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_append_behind_one_that_failed_leaves_nothing() {
+    let server = Server::start();
+    let (bus, data) = (open(&server, "x").await, topic("s/1/data"));
+    bus.append(&data, vec![item(0)]).await.unwrap();
+    let stranger = stranger(&server).await;
+    let mut turns = Turns::default();
+    let first = turns.next().await;
+    first.pass();
+    let turn = turns.next().await;
+    drop(first);
+    let large = vec![vec![7; 3 << 20].into()];
+    let error = bus.append_in_turn(&data, large, turn).await.unwrap_err();
+    assert!(matches!(error, BusError::OutOfTurn), "{error:?}");
+    // What was sent nevertheless is there before this.
+    bus.append(&data, vec![item(1)]).await.unwrap();
+    let stream = stranger.get_stream("x").await.unwrap();
+    assert_eq!(stream.cached_info().state.messages, 2);
 }

@@ -1,7 +1,11 @@
 //! How much a PostgreSQL bus takes of its server.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use sealcast_brokers::postgres::Server;
-use sealcast_bus::{Bus, Offset};
+use sealcast_bus::{Bus, Offset, Turns};
+use tokio::time::timeout;
 
 use crate::rig::{QUICK, open, shared, topic, within};
 
@@ -48,10 +52,34 @@ async fn a_handle_has_few_connections_whatever_is_asked_of_it() {
     drop((tail, _listener, bus));
     let closed = async {
         while number(&server.sql(connections)) > 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     within("the end of the connections", closed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_in_turn_that_nobody_waits_for_keeps_no_connection() {
+    let server = Server::start_with(QUICK);
+    let bus = open(&server, "x").await;
+    server.sql(
+        "CREATE FUNCTION x.slow() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN PERFORM pg_sleep(1); RETURN NEW; END';
+         CREATE TRIGGER slow BEFORE INSERT ON x.items FOR EACH ROW EXECUTE FUNCTION x.slow()",
+    );
+    for log in ["a", "b", "c"] {
+        let (log, turn) = (topic(log), Turns::default().next().await);
+        let appending = bus.append_in_turn(&log, vec![Bytes::from("slow")], turn);
+        let given_up = timeout(Duration::from_millis(200), appending).await;
+        assert!(given_up.is_err(), "{given_up:?}");
+    }
+    bus.append(&topic("a"), vec![vec![1]]).await.unwrap();
+    let connections = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'sealcast'";
+    assert_eq!(number(&server.sql(connections)), 1);
+    // They were made nevertheless.
+    for (log, end) in [("a", 2), ("b", 1), ("c", 1)] {
+        assert_eq!(bus.end(&topic(log)).await.unwrap(), Offset(end));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
