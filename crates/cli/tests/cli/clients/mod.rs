@@ -16,7 +16,7 @@ use crate::agent::Serving;
 use crate::rig::{Person, Rig};
 
 /// Whoever is tried, in the order of the table.
-const MAKES: [Make; 8] = [
+const MAKES: [Make; 10] = [
     Make {
         name: "mosquitto 3.1.1",
         version: Version::Three,
@@ -57,6 +57,16 @@ const MAKES: [Make; 8] = [
         version: Version::Five,
         program: Program::MqttJsOnWebSocket,
     },
+    Make {
+        name: "Node-RED 3.1.1",
+        version: Version::Three,
+        program: Program::NodeRed,
+    },
+    Make {
+        name: "Node-RED 5",
+        version: Version::Five,
+        program: Program::NodeRed,
+    },
 ];
 
 /// A broker, of which all is recorded that comes to it and from it, and two proxies before it, each of somebody's own.
@@ -80,7 +90,7 @@ impl Front {
     fn port(&self, program: Program) -> u16 {
         match program {
             Program::MqttJsOnWebSocket => self.web,
-            Program::Mosquitto | Program::Paho | Program::MqttJs => self.tcp,
+            Program::Mosquitto | Program::Paho | Program::MqttJs | Program::NodeRed => self.tcp,
         }
     }
 }

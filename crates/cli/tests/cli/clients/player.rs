@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// How long an answer is waited for: longer than what it answers is.
 const WITHIN: Duration = Duration::from_secs(300);
@@ -33,6 +34,7 @@ pub(crate) enum Program {
     Paho,
     MqttJs,
     MqttJsOnWebSocket,
+    NodeRed,
 }
 
 /// A script that holds connections of a library, each by a name, `who`. It is given an object a line and answers with one:
@@ -50,11 +52,15 @@ pub(crate) struct Player {
     child: Child,
     orders: ChildStdin,
     answers: Receiver<String>,
+    /// Where it may keep things of its own.
+    _folder: TempDir,
 }
 
 impl Player {
     pub(crate) fn start(make: Make) -> Self {
+        let folder = tempfile::tempdir().unwrap();
         let mut child = command(make)
+            .arg(folder.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -71,6 +77,7 @@ impl Player {
             child,
             orders,
             answers,
+            _folder: folder,
         }
     }
 
@@ -106,19 +113,20 @@ fn command(make: Make) -> Command {
     };
     let mut command = match make.program {
         Program::Mosquitto | Program::Paho => Command::new(sealcast_brokers::PYTHON),
-        Program::MqttJs | Program::MqttJsOnWebSocket => Command::new("node"),
+        Program::MqttJs | Program::MqttJsOnWebSocket | Program::NodeRed => Command::new("node"),
     };
+    command.env("NODE_PATH", sealcast_brokers::NODE_MODULES);
     match make.program {
         Program::Mosquitto => command.arg(script("with_mosquitto.py")).arg(version),
         Program::Paho => command.arg(script("with_paho.py")).arg(version),
         Program::MqttJs | Program::MqttJsOnWebSocket => {
             let is_tcp = make.program == Program::MqttJs;
             let scheme = if is_tcp { "mqtt" } else { "ws" };
-            command.env("NODE_PATH", sealcast_brokers::NODE_MODULES);
             command
                 .arg(script("with_mqttjs.js"))
                 .args([version, scheme])
         }
+        Program::NodeRed => command.arg(script("with_nodered.js")).arg(version),
     };
     command
 }
