@@ -547,6 +547,7 @@ fn has_unknown(
         | Space::Deal
         | Space::SegmentRecords
         | Space::LaneSecret
+        | Space::OwnSegments
         | Space::Audit => false,
     };
     for put in puts.iter().filter(is_own) {

@@ -7,5 +7,5 @@ mod naming;
 mod releasing;
 
 pub use audit::{AskedOfNode, Audit, AuditLine, OwnKeyNode};
-pub use naming::{KeyNodeInfo, KeyNodesInfo, NodeStanding};
+pub use naming::{KeyNodeInfo, KeyNodesInfo, LaneDealt, NamingOptions, NodeStanding};
 pub use releasing::{ReleaseCounts, Releasing};

@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 
 use sealcast_bus::Offset;
 use sealcast_engine::{Alarm, ControlTopic, Space};
-use sealcast_protocol::{CardList, DataItem, ListEntry, Position, SessionRecord, Unverified};
+use sealcast_protocol::{
+    CardList, DataItem, Deal, DeviceId, ListEntry, Position, SessionRecord, StreamId, Unverified,
+};
 
 use crate::blocking::off_thread;
 use crate::core::{Core, Reading};
 use crate::damage::read_past;
 use crate::error::Error;
 use crate::home::topic;
+use crate::vault::Vault;
 
 /// Items at the end of the data topic among which this device's newest envelope is looked for.
 const LOOK_BACK: u64 = 64;
@@ -146,14 +149,9 @@ impl Core {
                 Ok(known)
             }
             ControlTopic::Keys => {
-                let records = off_thread(move || vault.of_stream(Space::Record, &stream)).await??;
                 let (rules, me) = (self.view().rules(), self.identity().device());
-                let is_own = |wire: &[u8]| {
-                    Unverified::<SessionRecord>::decode(wire)
-                        .is_ok_and(|record| record.claims().device == me)
-                };
-                let records = records.into_iter().map(|(_, wire)| wire.expose().to_vec());
-                Ok(records.filter(|wire| rules || is_own(wire)).collect())
+                off_thread(move || known_keys(&vault, &stream, |device| rules || device == me))
+                    .await?
             }
         }
     }
@@ -222,4 +220,34 @@ impl Core {
         let bound = envelope.bind(&stream);
         bound.verify(&key).is_ok().then_some(header.position)
     }
+}
+
+/// Session records and deals to key nodes of some devices, and the segment records that this one made.
+fn known_keys(
+    vault: &Vault,
+    stream: &StreamId,
+    is_put_back: impl Fn(DeviceId) -> bool,
+) -> Result<Vec<Vec<u8>>, Error> {
+    let record_of = |wire: &[u8]| {
+        let record = Unverified::<SessionRecord>::decode(wire).ok()?;
+        Some(record.claims().device)
+    };
+    let deal_of = |wire: &[u8]| {
+        let deal = Unverified::<Deal>::decode(wire).ok()?;
+        Some(deal.claims().dealer.device)
+    };
+    let mut known = Vec::new();
+    for space in [Space::Record, Space::Deal] {
+        for (_, wire) in vault.of_stream(space, stream)? {
+            let wire = wire.expose();
+            let of = record_of(wire).or_else(|| deal_of(wire));
+            if of.is_some_and(&is_put_back) {
+                known.push(wire.to_vec());
+            }
+        }
+    }
+    for (_, wire) in vault.of_stream(Space::OwnSegments, stream)? {
+        known.push(wire.expose().to_vec());
+    }
+    Ok(known)
 }

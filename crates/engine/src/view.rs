@@ -66,6 +66,8 @@ pub struct StreamView {
     /// Users who may have sealed something at some time.
     announcers: BTreeSet<UserId>,
     forked: BTreeSet<(UserId, DeviceId)>,
+    /// Entries about key nodes that stand side by side and were told of.
+    beside: Vec<LogHash>,
     missing: usize,
     /// The newest time at which this device started a session or wrote an entry, as the bus shows.
     own_mark: Position,
@@ -156,6 +158,7 @@ impl StreamView {
             named: BTreeSet::new(),
             announcers: BTreeSet::new(),
             forked: BTreeSet::new(),
+            beside: Vec::new(),
             missing: 0,
             own_mark: Position::START,
             cuts: BTreeMap::new(),
@@ -288,6 +291,12 @@ impl StreamView {
                 self.outputs
                     .push_back(Output::Tell(Alarm::LogForked(user, device)));
             }
+        }
+        let beside = self.state.newest_key_nodes();
+        if beside.len() > 1 && self.beside != beside {
+            self.beside = beside.to_vec();
+            let alarm = Alarm::KeyNodesBeside(beside.len());
+            self.outputs.push_back(Output::Tell(alarm));
         }
     }
 

@@ -50,13 +50,16 @@ impl World {
             threshold: 2,
             nodes: nodes.each_ref().map(key_node).to_vec(),
             condition: Condition::default(),
+            generation: 0,
         };
         let dealer = Dealer {
             stream: STREAM,
             lane: anna.user,
             device: anna.device.id,
         };
-        let keys = nodes.each_ref().map(|node| node.device.unwrap.wrap_key());
+        let keys = nodes
+            .each_ref()
+            .map(|node| Some(node.device.unwrap.wrap_key()));
         let deal = Deal::seal(&mut Given(&DRAWN), dealer, (SET, &named), &secret, &keys)?;
         let deal = sign(&anna.device.signing, deal)?;
         let key = NodeKey::init_with(|bytes| bytes.fill(5));
@@ -147,13 +150,38 @@ impl World {
         .with("node-device", ben().device.id)
         .hex("unwrap-seed", own)
         .fails("no share");
-        let cases = good.chain(refused).chain([stranger]);
+        let without = self.without_a_card();
+        let cases = good.chain(refused).chain([stranger]).chain(without);
         cases.chain(self.deal_faults()).collect()
+    }
+
+    /// Of two nodes, of which one is needed, the second has no live card.
+    fn without_a_card(&self) -> Option<Case> {
+        let named = KeyNodes {
+            threshold: 1,
+            nodes: self.nodes.each_ref().map(key_node).to_vec(),
+            condition: Condition::default(),
+            generation: 0,
+        };
+        let (anna, secret) = (anna(), LaneSecret::from_bytes(&[7; 64]).ok()?);
+        let keys = [Some(self.nodes[0].device.unwrap.wrap_key()), None];
+        let drawn = &mut Given(&DRAWN[..64]);
+        let dealer = self.deal.body().dealer;
+        let deal = Deal::seal(drawn, dealer, (SET, &named), &secret, &keys).ok()?;
+        let deal = sign(&anna.device.signing, deal).ok()?;
+        let about = "the dealer knew of no live card of the node";
+        let case = given("deal", "no-live-card", about, &anna, deal.wire());
+        let node = &self.nodes[1];
+        let case = case
+            .hex("node", node.user.0)
+            .with("node-device", node.device.id)
+            .hex("unwrap-seed", node.device.unwrap.expose_seed());
+        Some(case.fails("no share"))
     }
 
     fn deal_faults(&self) -> Vec<Case> {
         let (anna, deal) = (anna(), self.deal.body());
-        let changes: [Change<Deal>; 6] = [
+        let changes: [Change<Deal>; 7] = [
             ("no-commitment", "none is needed", |deal| {
                 deal.commitments.clear()
             }),
@@ -174,6 +202,11 @@ impl World {
             ("share-too-long", "a wrapped share of 1,201 bytes", |deal| {
                 deal.shares[0].wrapped.push(0)
             }),
+            (
+                "fewer-shares",
+                "two needed, and one given a share",
+                |deal| deal.shares[1].wrapped.clear(),
+            ),
         ];
         let ranges = ranges("deal", &anna, deal, &changes);
         [ranges, encodings("deal", &anna, deal)].concat()

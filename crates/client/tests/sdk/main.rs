@@ -15,6 +15,7 @@ mod devices;
 mod devices_killed;
 mod grants;
 mod homes;
+mod key_nodes;
 mod live;
 mod pairing;
 mod parking;

@@ -46,7 +46,7 @@ pub(super) fn judge(
     let Some(set) = set.filter(|set| set.nodes.contains(&me)) else {
         return refuse(NodeRefusalReason::UnknownDeal);
     };
-    if view.share(&asked.deal).is_none() || deal.dealing.threshold() < 1 {
+    if view.share(&asked.deal).is_none() || !deal.is_enough_for(set) {
         return refuse(NodeRefusalReason::UnknownDeal);
     }
     if deal.dealer.lane != asked.lane || !is_entitled(view, clock, asked) {

@@ -17,8 +17,9 @@ use super::waiting::KeyItem;
 use super::{Alarm, Output, StreamView};
 use crate::persist::{Space, persisted};
 
-/// Deals of one device that are known, at most: it deals anew when the nodes change.
-const DEALS_OF_DEVICE_MAX: usize = 64;
+/// Deals of one device that are known, at most. One to the nodes that are in force takes the place of one to
+/// others.
+const DEALS_OF_DEVICE_MAX: usize = 1_024;
 /// Lane secrets whose records of one session are known, at most.
 const SECRETS_MAX: usize = 4;
 /// Records that are held in memory, at most. Those of sessions whose root is here are not.
@@ -50,6 +51,8 @@ pub struct KnownDeal {
     pub set: LogHash,
     /// The nodes, in their order.
     pub nodes: Vec<KeyNode>,
+    /// Those of them that were given a share.
+    pub holders: BTreeSet<KeyNode>,
     /// What answers are checked by.
     pub dealing: Dealing,
 }
@@ -68,13 +71,24 @@ impl KnownDeal {
     }
 
     /// The nodes of a set that hold shares, each with its index.
-    pub(crate) fn still_in<'a>(
+    pub fn still_in<'a>(
         &'a self,
         set: &'a KeyNodes,
     ) -> impl Iterator<Item = (NodeIndex, KeyNode)> + 'a {
         let indexed = (1..=u8::MAX).zip(&self.nodes);
-        let kept = indexed.filter(|(_, node)| set.nodes.contains(node));
+        let kept =
+            indexed.filter(|(_, node)| set.nodes.contains(node) && self.holders.contains(node));
         kept.filter_map(|(index, node)| Some((NodeIndex::new(index)?, *node)))
+    }
+
+    /// Whether nodes of a set release by it: it needs as many of them as the set says, or more.
+    pub fn is_enough_for(&self, set: &KeyNodes) -> bool {
+        self.dealing.threshold() >= usize::from(set.threshold)
+    }
+
+    /// Whether enough nodes of a set hold shares, and release by them.
+    pub fn opens_with(&self, set: &KeyNodes) -> bool {
+        self.is_enough_for(set) && self.still_in(set).count() >= self.dealing.threshold()
     }
 }
 
@@ -93,12 +107,10 @@ impl StreamView {
             let is_final = self.log.contains(&body.set);
             return (!is_final).then_some(KeyItem::SignedDeal(deal));
         };
-        let of_device = self.segments.deals.values();
-        let of_device = of_device.filter(|of| of.dealer == body.dealer).count();
         let Ok(dealing) = body.dealing() else {
             return None;
         };
-        if !body.is_for(&body.set, named) || of_device >= DEALS_OF_DEVICE_MAX {
+        if !body.is_for(&body.set, named) || !self.has_room_for(body) {
             return None;
         }
         let wire = SecretBytes::from(deal.wire().to_vec());
@@ -107,6 +119,7 @@ impl StreamView {
             dealer: body.dealer,
             set: body.set,
             nodes: body.shares.iter().map(|share| share.node).collect(),
+            holders: body.holders().collect(),
             dealing,
         };
         self.segments.deals.insert(id, known);
@@ -114,6 +127,29 @@ impl StreamView {
         self.persist(Space::Deal, key, wire);
         self.revision += 1;
         None
+    }
+
+    /// Makes room for a deal where its dealer has used up its own: those to nodes that are in force come before
+    /// those to others, whichever came first.
+    fn has_room_for(&mut self, deal: &Deal) -> bool {
+        let of_device = self.segments.deals.iter();
+        let of_device = of_device.filter(|(_, of)| of.dealer == deal.dealer);
+        if of_device.clone().count() < DEALS_OF_DEVICE_MAX {
+            return true;
+        }
+        let in_force = self.state.key_nodes().map(|(_, set)| set);
+        let is_now = |set: &LogHash| {
+            let named = self.state.key_nodes_of(set);
+            let both = named.zip(in_force);
+            both.is_some_and(|(named, now)| named.nodes == now.nodes)
+        };
+        let old = of_device.filter(|(_, of)| !is_now(&of.set));
+        let Some(old) = old.map(|(id, _)| *id).next().filter(|_| is_now(&deal.set)) else {
+            return false;
+        };
+        self.segments.deals.remove(&old);
+        self.segments.shares.remove(&old);
+        true
     }
 
     /// Takes this device's share out of a deal, if it has one that fits.
@@ -269,7 +305,7 @@ impl StreamView {
         let deals = self.segments.deals.iter().filter(|(_, deal)| {
             dealers.contains(&(deal.dealer.lane, deal.dealer.device))
                 && deal.secret() == *secret
-                && deal.still_in(set).count() >= deal.dealing.threshold()
+                && deal.opens_with(set)
         });
         let mut deals: Vec<_> = deals.map(|(id, deal)| (*id, deal.clone())).collect();
         deals.sort_by_key(|(id, deal)| (core::cmp::Reverse(deal.still_in(set).count()), *id));

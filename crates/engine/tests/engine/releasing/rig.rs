@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use rand_core::Rng as _;
 use sealcast_crypto::{NodeShare, UnwrapKey};
 use sealcast_engine::{
-    Combiner, CombinerEvent, CombinerInput, CombinerLimits, CombinerOutput, DealtLane, Event,
-    OneUse, Releaser, ReleaserInput, ReleaserLimits, ReleaserOutput, answer_request,
+    Combiner, CombinerEvent, CombinerInput, CombinerLimits, CombinerOutput, Covered, DealtLane,
+    Event, OneUse, Releaser, ReleaserInput, ReleaserLimits, ReleaserOutput, answer_request,
 };
 use sealcast_protocol::{
     AuditChain, AuditEntry, Condition, Interval, KeyNode, KeyNodes, LogBody, LogHash, NodeAnswer,
@@ -17,34 +17,71 @@ use crate::rig::{OWNER, World, since};
 
 /// What a publisher does for key nodes.
 impl World {
-    /// Puts records for key nodes on the bus, and deals to these if that is due.
+    /// Puts records for key nodes on the bus, and deals to these if that is due. Where another secret has to be
+    /// drawn, the session is over.
     pub(crate) fn cover(&mut self, peer: usize, session: SessionId, at: Position) {
-        let of = &mut self.peers[peer];
-        let dealt = of
-            .dealt
-            .get_or_insert_with(|| DealtLane::draw(&mut self.rng).unwrap());
-        let (due, covered) = dealt.covered.due(session, at);
-        let records = dealt.seal(&of.view, &of.identity, session, &due).unwrap();
-        dealt.covered = covered;
-        of.publisher.note_covered(covered);
-        for records in records {
-            self.put_key_item(records.wire());
+        if self.fit_lane(peer, true) {
+            let of = &mut self.peers[peer];
+            let set = of.view.state().key_nodes().unwrap().0;
+            let dealt = of.dealt.as_mut().unwrap();
+            let (due, covered) = match dealt.covered.covers(&session, at) {
+                true => (
+                    Vec::new(),
+                    Covered {
+                        set,
+                        ..dealt.covered
+                    },
+                ),
+                false => dealt.covered.due(session, at, set),
+            };
+            let records = dealt.seal(&of.view, &of.identity, session, &due).unwrap();
+            dealt.covered = covered;
+            dealt.note_made();
+            of.publisher.note_covered(covered);
+            for records in records {
+                self.put_key_item(records.wire());
+            }
         }
         self.deal(peer);
+    }
+
+    /// Whether a lane has a secret that is fit for the key nodes that there are, and had it before.
+    fn fit_lane(&mut self, peer: usize, draws: bool) -> bool {
+        let of = &mut self.peers[peer];
+        let Some((_, set)) = of.view.state().key_nodes() else {
+            return false;
+        };
+        let Some(dealt) = &mut of.dealt else {
+            if draws {
+                of.dealt = Some(DealtLane::draw(&mut self.rng, set.generation).unwrap());
+            }
+            return draws;
+        };
+        if dealt.is_fit(&of.view, set) {
+            return true;
+        }
+        dealt.renew(&mut self.rng, set.generation).unwrap();
+        of.lane.end_session();
+        false
     }
 
     /// Deals to the key nodes that there are now, unless that was done.
     pub(crate) fn deal(&mut self, peer: usize) {
         self.sync(peer);
+        self.fit_lane(peer, false);
         let of = &mut self.peers[peer];
-        let set = of.view.state().key_nodes().map(|(set, _)| set);
-        let dealt = of.dealt.as_mut().unwrap();
-        if set.is_some_and(|set| set != dealt.dealt) {
-            let deal = dealt
-                .deal(&of.view, &of.identity, &mut self.rng, self.now)
-                .unwrap();
-            dealt.dealt = set.unwrap();
-            self.put_key_item(deal.wire());
+        let Some(dealt) = &mut of.dealt else {
+            return;
+        };
+        // As a store would have it.
+        *dealt = DealtLane::from_bytes(dealt.to_bytes().expose()).unwrap();
+        let made = dealt.deal(&of.view, &of.identity, &mut self.rng, self.now);
+        if let Some((deals, to)) = made {
+            dealt.note_given(&to);
+            dealt.note_dealt(to);
+            for deal in deals {
+                self.put_key_item(deal.wire());
+            }
         }
     }
 }
@@ -55,6 +92,8 @@ pub(super) struct Net {
     pub(super) nodes: Vec<Node>,
     pub(super) limits: ReleaserLimits,
     read: BTreeMap<String, usize>,
+    /// Nodes that were replaced.
+    pub(super) gone: Vec<usize>,
 }
 
 pub(super) struct Node {
@@ -63,6 +102,8 @@ pub(super) struct Node {
     /// Whether the bus shows it all that it showed.
     pub(super) is_whole: bool,
     pub(super) audit: Vec<AuditEntry>,
+    /// Whether it reads the log also when nobody says so.
+    pub(super) reads_on: bool,
     machine: Option<Releaser>,
     /// Whether it answers for other segments than it was asked for.
     pub(super) lies: bool,
@@ -76,6 +117,7 @@ impl Net {
             nodes: Vec::new(),
             limits: ReleaserLimits::default(),
             read: BTreeMap::new(),
+            gone: Vec::new(),
         };
         for _ in 0..nodes {
             net.add_node();
@@ -91,6 +133,7 @@ impl Net {
             is_up: true,
             is_whole: true,
             audit: Vec::new(),
+            reads_on: true,
             machine: None,
             lies: false,
         });
@@ -118,10 +161,21 @@ impl Net {
         condition: Condition,
         nodes: &[usize],
     ) -> LogHash {
+        self.name_with(threshold, condition, nodes, 0)
+    }
+
+    pub(super) fn name_with(
+        &mut self,
+        threshold: u8,
+        condition: Condition,
+        nodes: &[usize],
+        generation: u32,
+    ) -> LogHash {
         let body = LogBody::KeyNodes(KeyNodes {
             threshold,
             nodes: nodes.iter().map(|at| self.key_node(*at)).collect(),
             condition,
+            generation,
         });
         self.world.write(OWNER, body).unwrap()
     }
@@ -186,7 +240,9 @@ impl Net {
 
     pub(super) fn run_node(&mut self, at: usize) {
         let peer = self.nodes[at].peer;
-        self.world.sync(peer);
+        if self.nodes[at].reads_on {
+            self.world.sync(peer);
+        }
         let items = self.news_of(peer);
         let mut machine = self.nodes[at].machine.take();
         let mut machine = machine.take().unwrap_or_else(|| self.begin(at));
