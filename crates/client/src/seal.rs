@@ -443,10 +443,7 @@ impl Sealer {
             }
             (NotSealed::NeedsSegments(session, _), Batch::Past(past)) => {
                 let positions = past.records.iter().map(|(at, _)| *at);
-                if !self.cover_past(session, positions.collect()).await? {
-                    past.end_session();
-                }
-                Ok(())
+                self.cover_past(session, positions.collect()).await
             }
             (NotSealed::NeedsSegments(session, position), _) => {
                 self.cover_segments(session, position).await
@@ -536,13 +533,6 @@ impl SealedMessage {
             envelope: item,
             position,
         }
-    }
-}
-
-impl Past {
-    /// Has what is left be sealed in another session.
-    fn end_session(&self) {
-        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 

@@ -216,7 +216,6 @@ impl Written {
             threshold: count.min(1),
             nodes,
             condition: Condition::default(),
-            generation: 0,
         })
     }
 

@@ -1,4 +1,3 @@
-mod condition;
 mod keynodes;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -31,7 +30,7 @@ enum StreamCommand {
     List(ListArgs),
     Set(SetArgs),
     Keynodes(keynodes::KeynodesArgs),
-    Condition(condition::ConditionArgs),
+    Condition(keynodes::ConditionArgs),
 }
 
 /// Make a stream that you own, and print its ticket
@@ -109,7 +108,7 @@ pub(crate) async fn run(ui: &Ui, context: &Context, args: StreamArgs) -> Result<
         StreamCommand::List(_) => list(ui, &context.open().await?),
         StreamCommand::Set(args) => set(ui, &context.open().await?, &args).await,
         StreamCommand::Keynodes(args) => keynodes::run(ui, context, args).await,
-        StreamCommand::Condition(args) => condition::run(ui, context, &args).await,
+        StreamCommand::Condition(args) => keynodes::condition(ui, context, &args).await,
     }
 }
 

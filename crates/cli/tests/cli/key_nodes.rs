@@ -1,8 +1,5 @@
 //! Key nodes, with publisher, owner and all other readers offline.
 
-mod restored;
-mod year;
-
 use std::process::Child;
 use std::sync::mpsc;
 use std::time::Duration;
