@@ -319,7 +319,9 @@ fn kind_of(code: &str) -> Kind {
             Kind::NotAllowed
         }
         "message.too-large" | "message.topic" | "backfill.time" => Kind::Usage,
-        "interval.empty" | "interval.admin" | "key-nodes.impossible" => Kind::Usage,
+        "interval.empty" | "interval.admin" | "key-nodes.impossible" | "key-nodes.lanes-close" => {
+            Kind::Usage
+        }
         "home.wrong-passphrase" | "home.key-file" | "home.half-made" | "home.folder" => Kind::Store,
         "store.failed" | "key-nodes.audit" => Kind::Store,
         "bus.failed" | "bus.unusable" | "bus.rolled-back" | "access.incomplete" => Kind::Bus,
@@ -391,6 +393,9 @@ fn hint_of(code: &str) -> Option<&'static str> {
         "file.damaged" => "use another copy of the file",
         "file.too-new" => "update this program",
         "key-nodes.impossible" => "`sealcast stream keynodes status STREAM` shows the key nodes",
+        "key-nodes.lanes-close" => {
+            "wait until they have come by, as `sealcast stream keynodes status STREAM` shows, or say `--anyway`"
+        }
         "key-nodes.audit" => "find out who has access to this home, and set up a new key node",
         "interval.admin" => {
             "leave out `--from` and `--until`; `sealcast revoke STREAM USER` ends it one day"
@@ -475,6 +480,7 @@ mod tests {
             (Error::BackfillTime, 2),
             (Error::EmptyInterval, 2),
             (Error::KeyNodes("there are none"), 2),
+            (Error::LanesClose(Vec::new()), 2),
             (Error::Audit(sealcast::AuditFault::Broken { seq: 1 }), 6),
             (Error::AdminInterval, 2),
             (Error::RolledBack("device list"), 5),

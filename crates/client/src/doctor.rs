@@ -1,6 +1,6 @@
 //! Looking for what is wrong, or will be.
 
-use sealcast_engine::has_other_keyholder;
+use sealcast_engine::{Alarm, has_other_keyholder};
 
 use crate::backup::BackupState;
 use crate::error::Error;
@@ -137,6 +137,11 @@ impl Stream {
                 ),
                 "a copy of its home is in use, or someone has its keys: revoke the device",
             );
+        }
+        let beside = view.state().newest_key_nodes().len();
+        if beside > 1 {
+            let alarm = Alarm::KeyNodesBeside(beside);
+            bad(format!("stream `{name}`: {alarm}"), alarm.hint());
         }
         let lane = core.vault().lane(&core.id())?;
         let ahead = lane.mark.max(view.mark()).0.saturating_sub(core.now().0);

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use sealcast_bus::BusError;
-use sealcast_protocol::{AuditFault, DeviceId, ListFault, Name, StreamId, TicketError, WrongRoot};
+use sealcast_protocol::{
+    AuditFault, DeviceId, ListFault, Name, StreamId, TicketError, UserId, WrongRoot,
+};
 use sealcast_store::{KeyFileError, StoreError};
 
 use crate::servers::ServersError;
@@ -97,6 +99,10 @@ pub enum Error {
     /// What is said of key nodes cannot be; see what it says.
     #[error("cannot do this to the key nodes: {0}")]
     KeyNodes(&'static str),
+    /// Key nodes would open less of these lanes than they do, until their publishers come by and deal to those
+    /// that are named; wait for them, or say that it is to be done all the same. Nothing was named.
+    #[error("key nodes would open less of {} until their publishers come by", lanes(.0))]
+    LanesClose(Vec<UserId>),
     /// What this device kept of what it did as a key node was altered, and nothing more is released; find
     /// out who has access to it.
     #[error("the audit of this key node does not hold")]
@@ -305,6 +311,7 @@ impl Error {
             Self::BackfillTime => "backfill.time",
             Self::PublisherEnded => "publisher.ended",
             Self::KeyNodes(_) => "key-nodes.impossible",
+            Self::LanesClose(_) => "key-nodes.lanes-close",
             Self::Audit(_) => "key-nodes.audit",
             Self::EmptyInterval => "interval.empty",
             Self::AdminInterval => "interval.admin",
@@ -347,6 +354,14 @@ impl Error {
             Self::StreamElsewhere(_) => "stream.elsewhere",
             Self::Internal(_) => "internal",
         }
+    }
+}
+
+fn lanes(of: &[UserId]) -> String {
+    match of {
+        [one] => format!("the lane of {one}"),
+        [first, ..] => format!("{} lanes, that of {first} among them", of.len()),
+        [] => "no lane".to_owned(),
     }
 }
 

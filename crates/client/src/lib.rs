@@ -144,8 +144,8 @@ pub use ground::Ground;
 pub use home::{Home, StreamInfo};
 pub use inspect::{EnvelopeFacts, EnvelopeJudgement, Sight, inspect};
 pub use key_nodes::{
-    AskedOfNode, Audit, AuditLine, AuditedEvent, KeyNodeInfo, KeyNodesInfo, NodeStanding,
-    OwnKeyNode, RefusalCounts, ReleaseCounts, ReleaseOptions, Releasing,
+    AskedOfNode, Audit, AuditLine, KeyNodeInfo, KeyNodesInfo, LaneDealt, NamingOptions,
+    NodeStanding, OwnKeyNode, ReleaseCounts, Releasing,
 };
 pub use keys::{ExportedKeys, ImportedKeys};
 pub use opener::{Carried, Opener, OpenerOptions};

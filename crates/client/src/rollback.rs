@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 
 use sealcast_bus::Offset;
 use sealcast_engine::{Alarm, ControlTopic, Space};
-use sealcast_protocol::{CardList, DataItem, ListEntry, Position, SessionRecord, Unverified};
+use sealcast_protocol::{
+    CardList, DataItem, Deal, DeviceId, ListEntry, Position, SessionRecord, StreamId, Unverified,
+};
 
 use crate::blocking::off_thread;
 use crate::core::{Core, Reading};
 use crate::damage::read_past;
 use crate::error::Error;
 use crate::home::topic;
+use crate::vault::Vault;
 
 /// Items at the end of the data topic among which this device's newest envelope is looked for.
 const LOOK_BACK: u64 = 64;
@@ -43,8 +46,7 @@ impl Core {
     }
 
     /// Puts back on the bus what it lost of this device's own objects and, on a device of the owner
-    /// or an admin, of everybody's; a key node puts back access log and device lists, by which it
-    /// decides. Returns whether it wrote anything. Where the bus takes nothing,
+    /// or an admin, of everybody's. Returns whether it wrote anything. Where the bus takes nothing,
     /// it is tried again by the next reading.
     pub(crate) async fn put_back(&self, reading: &mut Reading) -> Result<bool, Error> {
         let mut has_written = false;
@@ -65,17 +67,15 @@ impl Core {
         let view = self.view();
         let (me, my_device) = view.me();
         let is_own = match of {
-            ControlTopic::Devices(user) => *user == me || view.is_key_node(),
-            ControlTopic::Access(user, device) => {
-                (*user, *device) == (me, my_device) || view.is_key_node()
-            }
+            ControlTopic::Devices(user) => *user == me,
+            ControlTopic::Access(user, device) => (*user, *device) == (me, my_device),
             ControlTopic::Keys => true,
         };
         is_own || view.rules()
     }
 
-    /// What is known of a topic and not shown there, in its order.
-    pub(crate) async fn lost_of(&self, of: &ControlTopic) -> Result<Vec<Vec<u8>>, Error> {
+    /// Appends what is known of a topic and not shown there, in its order.
+    pub(crate) async fn put_back_topic(&self, of: &ControlTopic) -> Result<bool, Error> {
         let on_bus = topic(&of.name(self.id()))?;
         let mut lacking = self.known_of(of).await?;
         let mut list = match of {
@@ -107,13 +107,6 @@ impl Core {
             };
             lacking.retain(is_behind);
         }
-        Ok(lacking)
-    }
-
-    /// Appends what is known of a topic and not shown there, in its order.
-    pub(crate) async fn put_back_topic(&self, of: &ControlTopic) -> Result<bool, Error> {
-        let on_bus = topic(&of.name(self.id()))?;
-        let mut lacking = self.lost_of(of).await?;
         let has_any = !lacking.is_empty();
         let limit = self.bus.limits().batch_max;
         while !lacking.is_empty() {
@@ -156,14 +149,9 @@ impl Core {
                 Ok(known)
             }
             ControlTopic::Keys => {
-                let records = off_thread(move || vault.of_stream(Space::Record, &stream)).await??;
                 let (rules, me) = (self.view().rules(), self.identity().device());
-                let is_own = |wire: &[u8]| {
-                    Unverified::<SessionRecord>::decode(wire)
-                        .is_ok_and(|record| record.claims().device == me)
-                };
-                let records = records.into_iter().map(|(_, wire)| wire.expose().to_vec());
-                Ok(records.filter(|wire| rules || is_own(wire)).collect())
+                off_thread(move || known_keys(&vault, &stream, |device| rules || device == me))
+                    .await?
             }
         }
     }
@@ -232,4 +220,34 @@ impl Core {
         let bound = envelope.bind(&stream);
         bound.verify(&key).is_ok().then_some(header.position)
     }
+}
+
+/// Session records and deals to key nodes of some devices, and the segment records that this one made.
+fn known_keys(
+    vault: &Vault,
+    stream: &StreamId,
+    is_put_back: impl Fn(DeviceId) -> bool,
+) -> Result<Vec<Vec<u8>>, Error> {
+    let record_of = |wire: &[u8]| {
+        let record = Unverified::<SessionRecord>::decode(wire).ok()?;
+        Some(record.claims().device)
+    };
+    let deal_of = |wire: &[u8]| {
+        let deal = Unverified::<Deal>::decode(wire).ok()?;
+        Some(deal.claims().dealer.device)
+    };
+    let mut known = Vec::new();
+    for space in [Space::Record, Space::Deal] {
+        for (_, wire) in vault.of_stream(space, stream)? {
+            let wire = wire.expose();
+            let of = record_of(wire).or_else(|| deal_of(wire));
+            if of.is_some_and(&is_put_back) {
+                known.push(wire.to_vec());
+            }
+        }
+    }
+    for (_, wire) in vault.of_stream(Space::OwnSegments, stream)? {
+        known.push(wire.expose().to_vec());
+    }
+    Ok(known)
 }

@@ -443,7 +443,10 @@ impl Sealer {
             }
             (NotSealed::NeedsSegments(session, _), Batch::Past(past)) => {
                 let positions = past.records.iter().map(|(at, _)| *at);
-                self.cover_past(session, positions.collect()).await
+                if !self.cover_past(session, positions.collect()).await? {
+                    past.end_session();
+                }
+                Ok(())
             }
             (NotSealed::NeedsSegments(session, position), _) => {
                 self.cover_segments(session, position).await
@@ -533,6 +536,13 @@ impl SealedMessage {
             envelope: item,
             position,
         }
+    }
+}
+
+impl Past {
+    /// Has what is left be sealed in another session.
+    fn end_session(&self) {
+        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 

@@ -34,7 +34,7 @@ pub use asking::{
     OneUse, Outcome, Pace, Question, Responder, ResponderInput, ResponderLimits, ResponderOutput,
 };
 pub use author::{AuthorError, author, genesis};
-pub use dealing::{Covered, DealtLane, segments_around};
+pub use dealing::{Covered, Dealt, DealtLane, segments_around};
 pub use events::{Events, OpenedRecord};
 pub use export::{exported, has_other_keyholder};
 pub use fallback::Fallbacks;
@@ -44,7 +44,7 @@ pub use lineage::{Allowed, Lineage, Tips};
 pub use newcomer::{Newcomer, consented_card};
 pub use parking::{Cause, Change, Missing, Parked, Parking, ParkingLimits, Unopened};
 pub use persist::{Put, Space, persisted};
-pub use publish::{NewSession, NotSealed, Publisher, Sealed};
+pub use publish::{CoveredPast, NewSession, NotSealed, Publisher, Sealed};
 pub use read::{Arrival, Carried, Event, Mode, Prospect, Reader, Refusal, Reopened};
 pub use releasing::{
     Combiner, CombinerEvent, CombinerInput, CombinerLimits, CombinerOutput, Releaser,

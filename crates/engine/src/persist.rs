@@ -67,10 +67,8 @@ pub enum Space {
     LaneSecret = 23,
     /// What this device did as a key node: stream, number.
     Audit = 24,
-    /// Topics of which the bus shows less than is known here: stream, topic.
-    Lost = 25,
-    /// Where the audit of this device as a key node ends: stream.
-    AuditEnd = 26,
+    /// The segment records that this device made last, for a bus that loses them: stream, place in a ring.
+    OwnSegments = 25,
 }
 
 /// The id of a record: its parts joined; every part but the last has a fixed length.

@@ -43,8 +43,21 @@ pub struct Publisher {
     checked: Option<Checked>,
     /// How far there are records for key nodes of the session that is sealed with.
     covered: Covered,
-    /// Of a backfill session, of which smallest segments.
-    covered_past: (SessionId, BTreeSet<u64>),
+    /// Of a backfill session, of which segments.
+    covered_past: Option<CoveredPast>,
+}
+
+/// Of which segments of a backfill session there are records for key nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoveredPast {
+    /// The session.
+    pub session: SessionId,
+    /// The access-log entry for whose key nodes the secret was found fit.
+    pub set: LogHash,
+    /// Names the secret that they were made with.
+    pub secret: [u8; 32],
+    /// The smallest segments; there are records of the larger ones around each, too.
+    pub smallest: BTreeSet<u64>,
 }
 
 /// What was found out about a session, as long as nothing new is learned.
@@ -133,7 +146,7 @@ impl Publisher {
             walker: None,
             checked: None,
             covered: Covered::NONE,
-            covered_past: (SessionId([0; 16]), BTreeSet::new()),
+            covered_past: None,
         }
     }
 
@@ -210,9 +223,14 @@ impl Publisher {
         if !self.check(view, record).is_sound {
             return Err(NotSealed::NeedsSession);
         }
-        let known = self.covered_past_of(&session);
-        let is_covered = |at: &Position| known.is_some_and(|of| of.contains(&smallest(*at)));
-        if needs_segments(view) && !records.iter().all(|(at, _)| is_covered(at)) {
+        let is_covered = |set: LogHash| {
+            let known = self.covered_past_of(&session);
+            let known = known.filter(|of| of.set == set);
+            let is_known =
+                |at: &Position| known.is_some_and(|of| of.smallest.contains(&smallest(*at)));
+            records.iter().all(|(at, _)| is_known(at))
+        };
+        if nodes_to_seal_for(view).is_some_and(|set| !is_covered(set)) {
             return Err(NotSealed::NeedsSegments(session, Position::START));
         }
         let flags = Flags {
@@ -239,18 +257,15 @@ impl Publisher {
         self.covered = covered;
     }
 
-    /// As [`note_covered`](Self::note_covered), of smallest segments of a backfill session.
-    pub fn note_covered_past(&mut self, session: SessionId, smallest: BTreeSet<u64>) {
-        if self.covered_past.0 != session {
-            self.covered_past = (session, BTreeSet::new());
-        }
-        self.covered_past.1.extend(smallest);
+    /// As [`note_covered`](Self::note_covered), of a backfill session.
+    pub fn note_covered_past(&mut self, covered: CoveredPast) {
+        self.covered_past = Some(covered);
     }
 
-    /// The smallest segments of a backfill session of which there are records for key nodes.
-    pub fn covered_past_of(&self, session: &SessionId) -> Option<&BTreeSet<u64>> {
-        let (of, known) = &self.covered_past;
-        (of == session).then_some(known)
+    /// Of which segments of a backfill session there are records for key nodes.
+    pub fn covered_past_of(&self, session: &SessionId) -> Option<&CoveredPast> {
+        let covered = self.covered_past.as_ref();
+        covered.filter(|of| of.session == *session)
     }
 
     /// Where a message would be sealed now.
@@ -308,10 +323,10 @@ impl Publisher {
         if !lane.is_announced {
             return Err(NotSealed::NotAnnounced(session));
         }
-        let is_covered = self.covered.covers(&session, position);
-        match needs_segments(view) && !is_covered {
-            true => Err(NotSealed::NeedsSegments(session, position)),
-            false => Ok(session),
+        let is_covered = |set| self.covered.set == set && self.covered.covers(&session, position);
+        match nodes_to_seal_for(view) {
+            Some(set) if !is_covered(set) => Err(NotSealed::NeedsSegments(session, position)),
+            Some(_) | None => Ok(session),
         }
     }
 
@@ -323,15 +338,18 @@ impl Publisher {
         {
             return known;
         }
+        let reaches = |entry: &LogHash| view.log().reaches(&record.heads, entry);
         let mut removals = view.state().removals(&self.user);
-        let lacks_removal = removals.any(|removal| !view.log().reaches(&record.heads, &removal));
+        let lacks_removal = removals.any(|removal| !reaches(&removal));
+        let knows_nodes = view.state().key_nodes().is_some()
+            || view.state().newest_key_nodes().iter().all(reaches);
         let later = view.records().filter(|of| {
             of.device == self.device && of.kind == SessionKind::Live && of.start > record.start
         });
         let checked = Checked {
             session,
             revision,
-            is_sound: !lacks_removal && !view.is_with_revoked(&session),
+            is_sound: !lacks_removal && knows_nodes && !view.is_with_revoked(&session),
             ends: later.map(|of| of.start).min().unwrap_or(Position::END),
         };
         self.checked = Some(checked);
@@ -481,9 +499,10 @@ impl Publisher {
     }
 }
 
-/// Whether key nodes have to be able to open what is sealed.
-fn needs_segments(view: &StreamView) -> bool {
-    view.state().key_nodes().is_some() && !view.state().is_public()
+/// The entry that names the key nodes which have to be able to open what is sealed.
+fn nodes_to_seal_for(view: &StreamView) -> Option<LogHash> {
+    let set = view.state().key_nodes().map(|(set, _)| set);
+    set.filter(|_| !view.state().is_public())
 }
 
 /// Whether what is sealed beside others is signed with them: not where its length must not depend on

@@ -20,7 +20,6 @@ mod judge;
 mod memory;
 mod node;
 mod plan;
-mod waiting;
 
 pub use combiner::{
     Combiner, CombinerEvent, CombinerInput, CombinerLimits, CombinerOutput, Unreleased,

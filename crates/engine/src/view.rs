@@ -10,9 +10,9 @@ use alloc::vec::Vec;
 
 use sealcast_crypto::{Digest, SecretBytes, SessionRoot, UnwrapKey, VerifyingKey};
 use sealcast_protocol::{
-    AccessLog, CardList, DeviceId, DeviceState, GrantState, Inserted, KeyNode, LogEntry, LogHash,
-    LogState, Position, Roles, SessionId, SessionRecord, Standing, StreamId, StreamTopics,
-    Unverified, UserId, Verified,
+    AccessLog, CardList, DeviceId, DeviceState, GrantState, Inserted, LogEntry, LogHash, LogState,
+    Position, Roles, SessionId, SessionRecord, Standing, StreamId, StreamTopics, Unverified,
+    UserId, Verified,
 };
 
 use crate::fallback::Fallbacks;
@@ -66,6 +66,8 @@ pub struct StreamView {
     /// Users who may have sealed something at some time.
     announcers: BTreeSet<UserId>,
     forked: BTreeSet<(UserId, DeviceId)>,
+    /// Entries about key nodes that stand side by side and were told of.
+    beside: Vec<LogHash>,
     missing: usize,
     /// The newest time at which this device started a session or wrote an entry, as the bus shows.
     own_mark: Position,
@@ -156,6 +158,7 @@ impl StreamView {
             named: BTreeSet::new(),
             announcers: BTreeSet::new(),
             forked: BTreeSet::new(),
+            beside: Vec::new(),
             missing: 0,
             own_mark: Position::START,
             cuts: BTreeMap::new(),
@@ -278,7 +281,6 @@ impl StreamView {
         let publishing = publishing.map(|of| of.grant.user);
         self.announcers = publishing.chain([self.state.owner()]).collect();
         self.note_regained();
-        self.note_readable();
         self.missing = self.count_missing();
         if core::mem::take(&mut self.are_cuts_stale) || !self.added.is_empty() {
             self.cuts = self.find_cuts();
@@ -289,6 +291,12 @@ impl StreamView {
                 self.outputs
                     .push_back(Output::Tell(Alarm::LogForked(user, device)));
             }
+        }
+        let beside = self.state.newest_key_nodes();
+        if beside.len() > 1 && self.beside != beside {
+            self.beside = beside.to_vec();
+            let alarm = Alarm::KeyNodesBeside(beside.len());
+            self.outputs.push_back(Output::Tell(alarm));
         }
     }
 
@@ -485,27 +493,6 @@ impl StreamView {
     /// Whether this device is the owner's or an admin's.
     pub fn rules(&self) -> bool {
         self.may_rule(&self.user, &self.device)
-    }
-
-    /// Whether a user is the owner, or has a grant to administer that counts.
-    pub(crate) fn is_ruler(&self, user: &UserId) -> bool {
-        let mut grants = self.state.grants().iter();
-        let rules = |of: &GrantState| {
-            of.grant.user == *user
-                && of.standing == Standing::Counts
-                && of.grant.roles.contains(Roles::ADMIN)
-        };
-        *user == self.state.owner() || grants.any(rules)
-    }
-
-    /// Whether the access log names this device as a key node.
-    pub fn is_key_node(&self) -> bool {
-        let me = KeyNode {
-            user: self.user,
-            device: self.device,
-        };
-        let set = self.state.key_nodes();
-        set.is_some_and(|(_, set)| set.nodes.contains(&me))
     }
 
     /// A user's device list, as far as it is known.

@@ -216,6 +216,7 @@ impl Written {
             threshold: count.min(1),
             nodes,
             condition: Condition::default(),
+            generation: 0,
         })
     }
 

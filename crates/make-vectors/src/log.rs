@@ -117,6 +117,7 @@ fn key_nodes(threshold: u8, seeds: &[u8]) -> KeyNodes {
         threshold,
         nodes: seeds.iter().map(node).collect(),
         condition: Condition::default(),
+        generation: 0,
     }
 }
 
@@ -199,6 +200,7 @@ fn good() -> Vec<Case> {
         ("settings", "a new session every day", second(LogBody::Settings(Settings { rekey_every_ms: 86_400_000 }))),
         ("key-nodes", "two of three", second(LogBody::KeyNodes(key_nodes(2, &[1, 2, 3])))),
         ("key-nodes-with-a-condition", "in a week of one year, or after the next", second(LogBody::KeyNodes(conditioned(week)))),
+        ("key-nodes-of-another-generation", "publishers are to draw new secrets", second(LogBody::KeyNodes(KeyNodes { generation: u32::MAX, ..key_nodes(2, &[1, 2, 3]) }))),
         ("no-key-nodes", "none any more", second(LogBody::KeyNodes(key_nodes(0, &[])))),
         ("close", "the end of the stream", second(LogBody::Close)),
     ];
@@ -253,6 +255,7 @@ fn read(name: &str, about: &str, entry: &LogEntry) -> Case {
         LogBody::KeyNodes(nodes) => case
             .with("says", "key nodes")
             .with("threshold", nodes.threshold)
+            .with("generation", nodes.generation)
             .each(&nodes.nodes, |case, node| {
                 case.hex("node", node.user.0)
                     .with("node-device", node.device)
@@ -307,7 +310,7 @@ fn choices() -> Vec<Case> {
     let close = second(LogBody::Close);
     #[rustfmt::skip]
     let rows = [
-        ("key-nodes-approved", "a demand that is reserved", altered(&later, 11, 2)),
+        ("key-nodes-approved", "a demand that is reserved", altered(&later, 12, 2)),
         ("tag-6", "a kind of entry that there is not", altered(&close, 2, 6)),
         ("close-with-a-field", "the end of the stream has no fields", signed(&[&encode(&close)[..encode(&close).len() - 1], &[0x81, 0]].concat())),
         ("lane-mode-1", "a lane mode that there is not", altered(&genesis, 3, 1)),

@@ -333,6 +333,7 @@ fn key_nodes() -> Vec<Case> {
             threshold: seeds.len().min(1) as u8,
             nodes: seeds.iter().map(node).collect(),
             condition: Condition::default(),
+            generation: 0,
         })
     };
     let (mut story, _) = Story::new();

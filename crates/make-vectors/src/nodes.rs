@@ -50,13 +50,16 @@ impl World {
             threshold: 2,
             nodes: nodes.each_ref().map(key_node).to_vec(),
             condition: Condition::default(),
+            generation: 0,
         };
         let dealer = Dealer {
             stream: STREAM,
             lane: anna.user,
             device: anna.device.id,
         };
-        let keys = nodes.each_ref().map(|node| node.device.unwrap.wrap_key());
+        let keys = nodes
+            .each_ref()
+            .map(|node| Some(node.device.unwrap.wrap_key()));
         let deal = Deal::seal(&mut Given(&DRAWN), dealer, (SET, &named), &secret, &keys)?;
         let deal = sign(&anna.device.signing, deal)?;
         let key = NodeKey::init_with(|bytes| bytes.fill(5));
@@ -147,13 +150,38 @@ impl World {
         .with("node-device", ben().device.id)
         .hex("unwrap-seed", own)
         .fails("no share");
-        let cases = good.chain(refused).chain([stranger]);
+        let without = self.without_a_card();
+        let cases = good.chain(refused).chain([stranger]).chain(without);
         cases.chain(self.deal_faults()).collect()
+    }
+
+    /// Of two nodes, of which one is needed, the second has no live card.
+    fn without_a_card(&self) -> Option<Case> {
+        let named = KeyNodes {
+            threshold: 1,
+            nodes: self.nodes.each_ref().map(key_node).to_vec(),
+            condition: Condition::default(),
+            generation: 0,
+        };
+        let (anna, secret) = (anna(), LaneSecret::from_bytes(&[7; 64]).ok()?);
+        let keys = [Some(self.nodes[0].device.unwrap.wrap_key()), None];
+        let drawn = &mut Given(&DRAWN[..64]);
+        let dealer = self.deal.body().dealer;
+        let deal = Deal::seal(drawn, dealer, (SET, &named), &secret, &keys).ok()?;
+        let deal = sign(&anna.device.signing, deal).ok()?;
+        let about = "the dealer knew of no live card of the node";
+        let case = given("deal", "no-live-card", about, &anna, deal.wire());
+        let node = &self.nodes[1];
+        let case = case
+            .hex("node", node.user.0)
+            .with("node-device", node.device.id)
+            .hex("unwrap-seed", node.device.unwrap.expose_seed());
+        Some(case.fails("no share"))
     }
 
     fn deal_faults(&self) -> Vec<Case> {
         let (anna, deal) = (anna(), self.deal.body());
-        let changes: [Change<Deal>; 6] = [
+        let changes: [Change<Deal>; 7] = [
             ("no-commitment", "none is needed", |deal| {
                 deal.commitments.clear()
             }),
@@ -174,6 +202,11 @@ impl World {
             ("share-too-long", "a wrapped share of 1,201 bytes", |deal| {
                 deal.shares[0].wrapped.push(0)
             }),
+            (
+                "fewer-shares",
+                "two needed, and one given a share",
+                |deal| deal.shares[1].wrapped.clear(),
+            ),
         ];
         let ranges = ranges("deal", &anna, deal, &changes);
         [ranges, encodings("deal", &anna, deal)].concat()
@@ -395,26 +428,15 @@ impl World {
             ("began", "it began to run", AuditEvent::Began),
             ("released", "it released", AuditEvent::Released(asked)),
             ("refused", "it refused", refused),
-            (
-                "turned-away",
-                "it refused some without an entry each",
-                AuditEvent::TurnedAway(70_000),
-            ),
-            (
-                "clock-set",
-                "its clock is right, said who runs it",
-                AuditEvent::ClockSet,
-            ),
         ];
         let entries = events.map(|(name, about, event)| (name, about, chain.append(NOW, event)));
         let read = entries.clone().map(|(name, about, entry)| {
             let case = good("audit-entry", name, about, node, &entry);
             audited(case, &entry)
         });
-        let [_, (_, _, released), ..] = entries;
+        let [_, (_, _, released), _] = entries;
         #[rustfmt::skip]
-        let changes: [Change<AuditEntry>; 6] = [
-            ("none-turned-away", "it turned none away", |of| of.event = AuditEvent::TurnedAway(0)),
+        let changes: [Change<AuditEntry>; 5] = [
             ("first-with-one-before", "the first names one before", |of| of.seq = 0),
             ("none-before", "a later one names none before", |of| of.prev = [0; 32]),
             ("no-segment", "nothing was asked for", |of| change_asked(of, |asked| asked.segments.clear())),
@@ -478,14 +500,7 @@ fn change_asked(entry: &mut AuditEntry, change: fn(&mut AuditedRequest)) {
 fn audited(case: Case, entry: &AuditEntry) -> Case {
     let reason = match &entry.event {
         AuditEvent::Refused(_, reason) => Some(*reason as u8),
-        AuditEvent::Began
-        | AuditEvent::Released(_)
-        | AuditEvent::TurnedAway(_)
-        | AuditEvent::ClockSet => None,
-    };
-    let turned_away = match &entry.event {
-        AuditEvent::TurnedAway(count) => Some(*count),
-        _ => None,
+        AuditEvent::Began | AuditEvent::Released(_) => None,
     };
     let case = case
         .with("stream", entry.stream)
@@ -495,10 +510,7 @@ fn audited(case: Case, entry: &AuditEntry) -> Case {
         .hex("prev", entry.prev)
         .with("time", entry.time.0);
     let Some(asked) = entry.event.request() else {
-        let is_set = (entry.event == AuditEvent::ClockSet).then_some("set");
-        return case
-            .each(turned_away, |case, count| case.with("turned-away", count))
-            .each(is_set, |case, set| case.with("clock", set));
+        return case;
     };
     case.hex("user", asked.user.0)
         .with("device", asked.device)

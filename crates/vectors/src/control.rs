@@ -197,6 +197,7 @@ fn says(lines: Lines, body: &LogBody) -> Lines {
         LogBody::KeyNodes(nodes) => lines
             .text("says", "key nodes")
             .text("threshold", nodes.threshold)
+            .text("generation", nodes.generation)
             .each(&nodes.nodes, |lines, node| {
                 lines
                     .hex("node", node.user.0)

@@ -129,15 +129,11 @@ pub(crate) fn audit_entries(given: &mut Given) -> Outcome {
         .hex("prev", entry.prev)
         .text("time", entry.time.0);
     let Some(asked) = entry.event.request() else {
-        return match &entry.event {
-            AuditEvent::TurnedAway(count) => lines.text("turned-away", count).done(),
-            AuditEvent::ClockSet => lines.text("clock", "set").done(),
-            _ => lines.done(),
-        };
+        return lines.done();
     };
     let reason = match &entry.event {
         AuditEvent::Refused(_, reason) => Some(*reason as u8),
-        _ => None,
+        AuditEvent::Began | AuditEvent::Released(_) => None,
     };
     lines
         .hex("user", asked.user.0)

@@ -1,3 +1,4 @@
+mod condition;
 mod keynodes;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -30,7 +31,7 @@ enum StreamCommand {
     List(ListArgs),
     Set(SetArgs),
     Keynodes(keynodes::KeynodesArgs),
-    Condition(keynodes::ConditionArgs),
+    Condition(condition::ConditionArgs),
 }
 
 /// Make a stream that you own, and print its ticket
@@ -108,7 +109,7 @@ pub(crate) async fn run(ui: &Ui, context: &Context, args: StreamArgs) -> Result<
         StreamCommand::List(_) => list(ui, &context.open().await?),
         StreamCommand::Set(args) => set(ui, &context.open().await?, &args).await,
         StreamCommand::Keynodes(args) => keynodes::run(ui, context, args).await,
-        StreamCommand::Condition(args) => keynodes::condition(ui, context, &args).await,
+        StreamCommand::Condition(args) => condition::run(ui, context, &args).await,
     }
 }
 

@@ -1,5 +1,8 @@
 //! Key nodes, with publisher, owner and all other readers offline.
 
+mod restored;
+mod year;
+
 use std::process::Child;
 use std::sync::mpsc;
 use std::time::Duration;

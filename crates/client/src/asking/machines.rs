@@ -200,25 +200,25 @@ impl Machines {
                 CombinerOutput::Tell(CombinerEvent::Liar(node)) => {
                     return Some(Out::Nodes(NodesOutput::Liar(node)));
                 }
-                CombinerOutput::Tell(CombinerEvent::Released { session, .. }) => {
-                    let unlocks = std::mem::take(&mut self.unlocks).into_iter();
-                    let (done, kept): (Vec<_>, Vec<_>) =
-                        unlocks.partition(|of| of.session == session);
-                    self.unlocks = kept.into_iter().collect();
-                    self.left.extend(done);
-                }
                 CombinerOutput::Tell(_) => (),
             }
         }
+        self.settle_unlocks();
         if let Some(want) = self.left.pop_front() {
             return Some(Out::Left(want));
         }
         self.asker.poll_output().map(Out::Asker)
     }
 
+    /// Tells whom key nodes alone were asked for what they are done with.
+    fn settle_unlocks(&mut self) {
+        let combiner = &self.combiner;
+        let is_done = |want: &Want| !combiner.waits_for(want);
+        self.left.extend(self.unlocks.extract_if(.., is_done));
+    }
+
     fn leave(&mut self, core: &Core, want: Want) {
-        if self.unlocks.remove(&want) {
-            self.left.push_back(want);
+        if self.unlocks.contains(&want) {
             return;
         }
         let (lane, session, interval) = (want.lane, want.session, want.interval);

@@ -85,13 +85,14 @@ impl Stream {
     }
 
     /// Asks the key nodes, where the stream has them, for the keys of all that was published in an interval
-    /// and does not open, and waits until they are done. Nobody else is asked.
+    /// and does not open, and waits until they are done, or nothing comes of it for as long as is to be waited.
+    /// Nobody else is asked.
     ///
     /// # Errors
     ///
     /// Fails when the bus cannot be reached.
     pub async fn unlock(&self, options: RequestOptions) -> Result<(), Error> {
-        let deadline = Instant::now() + options.wait;
+        let deadline = || Instant::now() + options.wait;
         self.core.sync().await?;
         if self.core.view().state().key_nodes().is_none() {
             return Ok(());
@@ -101,10 +102,13 @@ impl Stream {
         let asking = self.core.asking();
         let mut events = asking.events();
         asking.unlock(wants.iter().copied());
+        let mut until = deadline();
         while !wants.is_empty() {
-            match timeout_at(deadline, events.recv()).await {
+            match timeout_at(until, events.recv()).await {
                 Ok(Ok(AskingEvent::Left(want))) => {
-                    wants.remove(&want);
+                    if wants.remove(&want) {
+                        until = deadline();
+                    }
                 }
                 Ok(Ok(AskingEvent::Asker(_)) | Err(RecvError::Lagged(_))) => (),
                 Ok(Err(RecvError::Closed)) => return Err(ENDED),

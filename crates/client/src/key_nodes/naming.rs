@@ -7,6 +7,7 @@ use std::time::Duration;
 use rand_core::Rng as _;
 use sealcast_bus::Offset;
 use sealcast_crypto::{NodeIndex, Quorum, SEGMENT_HEIGHTS, UnwrapKey};
+use sealcast_engine::StreamView;
 use sealcast_protocol::{
     Condition, DealId, DeviceId, KeyNode, KeyNodes, LogBody, LogHash, NodeAnswer, NodeRefusal,
     NodeRefusalReason, NodeRequest, RequestId, Segment, SessionId, Unverified, UserId, Verified,
@@ -36,11 +37,26 @@ pub struct KeyNodesInfo {
     pub threshold: u8,
     /// What must hold besides what the access log says.
     pub condition: Condition,
+    /// How often it was said that publishers are to draw new secrets.
+    pub generation: u32,
     /// The nodes.
     pub nodes: Vec<KeyNodeInfo>,
-    /// Lanes of which a deal is known that enough of the nodes have shares of, and those of which there
-    /// are sessions and no such deal: they open by asking alone.
-    pub dealt: BTreeMap<UserId, bool>,
+    /// The lanes of which there are sessions, and how far they were dealt to these nodes.
+    pub dealt: BTreeMap<UserId, LaneDealt>,
+}
+
+/// How far key nodes open a lane. Each of its devices deals secrets of its own, and each of these opens what was
+/// sealed with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LaneDealt {
+    /// Secrets that were dealt to some key nodes.
+    pub secrets: usize,
+    /// Those of them that enough of the nodes in force hold shares of. What was sealed with the others opens by
+    /// asking alone, until their publishers come by.
+    pub open: usize,
+    /// The fewest nodes that hold shares of one of the latter.
+    pub nodes: usize,
 }
 
 /// One key node.
@@ -72,6 +88,18 @@ pub enum NodeStanding {
     NoCard,
 }
 
+/// How key nodes are named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NamingOptions {
+    /// Publishers draw new secrets for what they seal from then on, also where the nodes are those that they
+    /// were: whoever may have seen shares of the old ones is to read nothing more. They do so by themselves
+    /// where a node goes, or more are needed.
+    pub new_secrets: bool,
+    /// It is done though lanes close by it until their publishers come by: too few of those nodes stay that
+    /// hold shares for them, or more are needed than they were dealt for.
+    pub closes_lanes: bool,
+}
+
 impl Stream {
     /// Names the key nodes of the stream, of which `threshold` together release keys to whom the access
     /// log entitles. A node is a user with one device, or the device that is named; each must be known on
@@ -79,16 +107,17 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// Fails when the access log does not let this user do it, when a node has no device or several, or
-    /// when the threshold is out of range.
+    /// Fails when the access log does not let this user do it, when a node has no device or several, when
+    /// the threshold is out of range, or when lanes would close that are not to.
     pub async fn set_key_nodes(
         &self,
         threshold: u8,
         nodes: &[(UserId, Option<DeviceId>)],
+        options: NamingOptions,
     ) -> Result<LogHash, Error> {
         self.core.sync().await?;
         let condition = self.core.named().map(|(_, set)| set.condition);
-        self.name_key_nodes(threshold, nodes, condition.unwrap_or_default())
+        self.name_key_nodes(threshold, nodes, condition.unwrap_or_default(), options)
             .await
     }
 
@@ -97,6 +126,7 @@ impl Stream {
         threshold: u8,
         nodes: &[(UserId, Option<DeviceId>)],
         condition: Condition,
+        options: NamingOptions,
     ) -> Result<LogHash, Error> {
         let core = &self.core;
         let mut named = BTreeSet::new();
@@ -114,14 +144,19 @@ impl Stream {
             threshold,
             nodes: named.into_iter().collect(),
             condition,
+            generation: core.next_generation(options.new_secrets),
         };
+        let closed = core.lanes_closed_by(&body);
+        if !options.closes_lanes && !closed.is_empty() {
+            return Err(Error::LanesClose(closed));
+        }
         let id = core.write(core.now(), LogBody::KeyNodes(body)).await?;
         core.deal_owed().await?;
         Ok(id)
     }
 
     /// Puts one key node in the place of another. Those that stay go on releasing what was sealed
-    /// before; the lanes are dealt anew to all as their publishers come by.
+    /// before; publishers draw new secrets, and deal them and the old ones to all, as they come by.
     ///
     /// # Errors
     ///
@@ -130,6 +165,7 @@ impl Stream {
         &self,
         old: UserId,
         new: (UserId, Option<DeviceId>),
+        options: NamingOptions,
     ) -> Result<LogHash, Error> {
         self.core.sync().await?;
         let set = self.core.key_nodes()?;
@@ -140,7 +176,7 @@ impl Stream {
         let kept = set.nodes.iter().filter(|of| !is_old(of));
         let kept = kept.map(|of| (of.user, Some(of.device)));
         let nodes: Vec<_> = kept.chain([new]).collect();
-        self.name_key_nodes(set.threshold, &nodes, set.condition)
+        self.name_key_nodes(set.threshold, &nodes, set.condition, options)
             .await
     }
 
@@ -154,7 +190,9 @@ impl Stream {
         let set = self.core.key_nodes()?;
         let nodes = set.nodes.iter().map(|of| (of.user, Some(of.device)));
         let nodes: Vec<_> = nodes.collect();
-        self.name_key_nodes(set.threshold, &nodes, condition).await
+        let options = NamingOptions::default();
+        self.name_key_nodes(set.threshold, &nodes, condition, options)
+            .await
     }
 
     /// The key nodes of the stream; each is asked for one segment, as this device is entitled to it, and
@@ -186,27 +224,57 @@ impl Stream {
                 standing,
             }
         };
-        let mut dealt = BTreeMap::new();
-        for record in view.records() {
-            dealt.entry(record.lane).or_insert(false);
-        }
-        for (_, deal) in view.deals() {
-            let still = deal
-                .nodes
-                .iter()
-                .filter(|of| set.nodes.contains(of))
-                .count();
-            let is_enough = still >= deal.dealing.threshold();
-            *dealt.entry(deal.dealer.lane).or_insert(false) |= is_enough;
-        }
+        let dealt = lanes_dealt(&view, &set);
         Ok(Some(KeyNodesInfo {
             id,
             threshold: set.threshold,
+            generation: set.generation,
             nodes: set.nodes.iter().map(info).collect(),
             condition: set.condition,
             dealt,
         }))
     }
+}
+
+impl Stream {
+    /// The sets of key nodes that were named without knowing of each other, with the entries that name them:
+    /// none of them is in force until somebody names key nodes again. Empty where there is no such thing.
+    pub fn key_nodes_beside(&self) -> Vec<(LogHash, KeyNodes)> {
+        let view = self.core.view();
+        let state = view.state();
+        let newest = state.newest_key_nodes();
+        let sets = newest.iter().filter(|_| newest.len() > 1);
+        let sets = sets.filter_map(|entry| Some((*entry, state.key_nodes_of(entry)?.clone())));
+        sets.collect()
+    }
+}
+
+fn lanes_dealt(view: &StreamView, set: &KeyNodes) -> BTreeMap<UserId, LaneDealt> {
+    let mut best = BTreeMap::new();
+    for (_, deal) in view.deals() {
+        let nodes = match deal.opens_with(set) {
+            true => deal.still_in(set).count(),
+            false => 0,
+        };
+        let most = best.entry((deal.dealer, deal.secret())).or_insert(0);
+        *most = nodes.max(*most);
+    }
+    let mut lanes: BTreeMap<UserId, LaneDealt> = BTreeMap::new();
+    for record in view.records() {
+        lanes.entry(record.lane).or_default();
+    }
+    for ((dealer, _), nodes) in best {
+        let lane = lanes.entry(dealer.lane).or_default();
+        lane.secrets += 1;
+        if nodes > 0 {
+            lane.nodes = match lane.open {
+                0 => nodes,
+                _ => lane.nodes.min(nodes),
+            };
+            lane.open += 1;
+        }
+    }
+    lanes
 }
 
 impl Core {
@@ -221,6 +289,38 @@ impl Core {
             .named()
             .ok_or(Error::KeyNodes("the stream has no key nodes"));
         named.map(|(_, set)| set)
+    }
+
+    /// The generation of those that are named next: another than that of all before, where new secrets are
+    /// wanted.
+    fn next_generation(&self, is_new: bool) -> u32 {
+        let view = self.view();
+        let state = view.state();
+        let named = state.newest_key_nodes().iter();
+        let named = named.filter_map(|entry| state.key_nodes_of(entry));
+        let newest = named.map(|set| set.generation).max().unwrap_or_default();
+        newest.wrapping_add(u32::from(is_new))
+    }
+
+    /// Lanes of which key nodes open something now, and will open less until their publishers deal anew.
+    fn lanes_closed_by(&self, new: &KeyNodes) -> Vec<UserId> {
+        let view = self.view();
+        let me = view.me();
+        let Some((_, now)) = view.state().key_nodes() else {
+            return Vec::new();
+        };
+        if new.nodes.is_empty() {
+            return Vec::new();
+        }
+        let mut stays = BTreeMap::new();
+        for (_, deal) in view.deals().filter(|(_, deal)| deal.opens_with(now)) {
+            let dealer = (deal.dealer.lane, deal.dealer.device);
+            let stays = stays.entry((dealer, deal.secret())).or_insert(dealer == me);
+            *stays |= deal.opens_with(new);
+        }
+        let closed = stays.into_iter().filter(|(_, stays)| !stays);
+        let lanes: BTreeSet<UserId> = closed.map(|(((lane, _), _), _)| lane).collect();
+        lanes.into_iter().collect()
     }
 
     /// The device that a user is a key node with.
@@ -307,8 +407,8 @@ impl Core {
         let (me, device) = view.me();
         let mut deals: Vec<_> = view.deals().collect();
         deals.sort_by_key(|(_, deal)| {
-            let still = deal.nodes.iter().filter(|of| set.nodes.contains(of));
-            std::cmp::Reverse(still.count())
+            let is_refused = !deal.is_enough_for(set);
+            (is_refused, std::cmp::Reverse(deal.still_in(set).count()))
         });
         deals.into_iter().find_map(|(id, deal)| {
             let dealer = &deal.dealer;
@@ -349,8 +449,7 @@ impl Core {
             let (user, device) = view.me();
             let known = view.deal(&deal);
             let known = known.ok_or(Error::Internal("a deal is gone"))?;
-            let indexed = (1..=u8::MAX).zip(&known.nodes);
-            let nodes = indexed.filter(|(_, node)| set.nodes.contains(node));
+            let nodes = known.still_in(&set).map(|(index, _)| index.get());
             let list = view.list(&user).and_then(|list| list.pin());
             let body = NodeRequest {
                 version: 1,
@@ -361,7 +460,7 @@ impl Core {
                 request: RequestId(request),
                 key: key.wrap_key().as_bytes().to_vec(),
                 deal,
-                nodes: nodes.map(|(index, _)| index).collect(),
+                nodes: nodes.collect(),
                 lane: known.dealer.lane,
                 session,
                 segments: Vec::from([segment]),

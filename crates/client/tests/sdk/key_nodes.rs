@@ -1,182 +1,272 @@
-//! Key nodes: a bus that goes back under them, inboxes that take nothing, and what they keep.
+//! Key nodes, by those who publish for them and those who ask them.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sealcast::{
-    Alarm, AuditedEvent, ControlTopic, Ground, Home, NodeRefusalReason, NodeStanding, Sharing,
-    Stream, StreamOptions,
+    Alarm, Bound, ControlTopic, Error, GrantOptions, Home, Interval, NamingOptions, Position,
+    Releasing, RequestOptions, Roles, Sharing, Stream, StreamOptions, UserId,
 };
+use sealcast_protocol::{Deal, LogHash, SegmentRecords, StreamTopics, Unverified};
 
 use crate::rig::*;
 
-const LONG: Duration = Duration::from_secs(60);
+const WAIT: Duration = Duration::from_secs(60);
+const PLAIN: NamingOptions = NamingOptions {
+    new_secrets: false,
+    closes_lanes: false,
+};
 
-/// A stream whose keys one key node releases and nobody else gives, with a reader of all.
-async fn released_by(owner: &Home, node: &Home, readers: &[&Home]) -> Stream {
-    let options = StreamOptions {
-        sharing: Sharing::Manual,
-        ..StreamOptions::default()
-    };
-    let stream = owner.create_stream(&name("kitchen"), options).await;
-    let stream = stream.unwrap();
-    join(node, &stream).await;
-    for reader in readers {
-        join(reader, &stream).await;
-        stream.grant(all_to(reader.user())).await.unwrap();
-    }
-    let nodes = [(node.user(), None)];
-    stream.set_key_nodes(1, &nodes).await.unwrap();
-    say(&stream, "one").await;
-    stream
+/// A stream in which nobody hands out keys, and key nodes of it.
+struct Net {
+    rig: Rig,
+    stream: Stream,
+    nodes: Vec<(Home, Stream)>,
 }
 
-/// What the one node says to a device that may read all.
-async fn says(stream: &Stream) -> NodeStanding {
-    says_within(stream, LONG).await
-}
-
-async fn says_within(stream: &Stream, wait: Duration) -> NodeStanding {
-    let nodes = stream.key_nodes(wait).await.unwrap().unwrap();
-    nodes.nodes[0].standing
-}
-
-fn refused(reason: NodeRefusalReason) -> NodeStanding {
-    NodeStanding::Refuses(reason)
-}
-
-/// Has the bus lose a grant that the node saw.
-async fn lose_a_grant(rig: &Rig, owner: Home, node: Home, stream: Stream) {
-    let id = owner.user();
-    drop((stream, owner));
-    copy_folder(&rig.path("bus"), &rig.path("bus copy"));
-    let carol = rig.home("carol").await;
-    let stream = open(&rig.again("alice").await).await;
-    stream.grant(all_to(carol.user())).await.unwrap();
-    let seen = open(&node).await;
-    assert_eq!(seen.who().await.unwrap().len(), 3, "{id}");
-    drop((stream, seen, node));
-    std::fs::remove_dir_all(rig.path("bus")).unwrap();
-    copy_folder(&rig.path("bus copy"), &rig.path("bus"));
-}
-
-/// A bus that takes replies of a key node, and nothing else.
-fn takes_replies_alone() -> Ground {
-    Meddler::ground(|ask, topic| match ask {
-        Ask::Append if !topic.ends_with("/inbox") => Manner::Fail,
-        _ => Manner::Honest,
-    })
-}
-
-#[tokio::test]
-async fn a_node_releases_nothing_while_the_bus_shows_less_of_the_log_than_it_did() {
-    let rig = Rig::small();
-    let [alice, bob, node] = rig.homes(["alice", "bob", "node"]).await;
-    let owner = alice.user();
-    let stream = released_by(&alice, &node, &[&bob]).await;
-    drop(bob);
-    lose_a_grant(&rig, alice, node, stream).await;
-
-    let joined = open(&rig.again("bob").await).await;
-    // It is known over restarts, of whatever runs by this home.
-    for _ in 0..2 {
-        let node = rig.on("node", takes_replies_alone()).await;
-        let stream = open(&node).await;
-        let is_told =
-            |of: &Alarm| matches!(of, Alarm::WentBack(ControlTopic::Access(of, _)) if *of == owner);
-        assert!(stream.alarms().iter().any(is_told));
-        assert!(!stream.own_key_node().await.unwrap().is_shown_all);
-        let releasing = stream.release().await.unwrap();
-        let behind = refused(NodeRefusalReason::LogBehind);
-        assert_eq!(says(&joined).await, behind);
-        assert_eq!(releasing.counts().refused.log_behind, 1);
-        assert!(releasing.is_bus_short());
-    }
-    let node = rig.on("node", takes_replies_alone()).await;
-    let stream = open(&node).await;
-    let releasing = stream.release().await.unwrap();
-    // The owner puts it back.
-    drop(open(&rig.again("alice").await).await);
-    assert_eq!(says(&joined).await, NodeStanding::Answers);
-    assert!(!releasing.is_bus_short());
-    drop((releasing, stream, node));
-    let stream = open(&rig.again("node").await).await;
-    assert_eq!(stream.alarms(), []);
-}
-
-#[tokio::test]
-async fn a_node_puts_back_what_the_bus_lost_of_the_log() {
-    let rig = Rig::small();
-    let [alice, bob, node] = rig.homes(["alice", "bob", "node"]).await;
-    let stream = released_by(&alice, &node, &[&bob]).await;
-    drop(bob);
-    lose_a_grant(&rig, alice, node, stream).await;
-    let joined = open(&rig.again("bob").await).await;
-    let node = rig.again("node").await;
-    let stream = open(&node).await;
-    let _releasing = stream.release().await.unwrap();
-    assert_eq!(says(&joined).await, NodeStanding::Answers);
-    // Whoever never saw it has it from there.
-    let dave = rig.home("dave").await;
-    let joined = join(&dave, &stream).await;
-    assert_eq!(joined.who().await.unwrap().len(), 3);
-}
-
-#[tokio::test]
-async fn an_inbox_that_takes_nothing_holds_up_its_own_replies_alone() {
-    for manner in [Manner::Fail, Manner::Hang] {
+impl Net {
+    async fn new(count: usize) -> Self {
         let rig = Rig::small();
-        let [alice, bob, carol] = rig.homes(["alice", "bob", "carol"]).await;
-        drop(rig.home("node").await);
-        let (blocked, is_open) = (bob.device().inbox_topic(), Arc::new(AtomicBool::new(false)));
-        let opens = is_open.clone();
-        let ground = Meddler::ground(move |ask, topic| {
-            let is_shut = ask == Ask::Append && topic == blocked && !opens.load(Ordering::SeqCst);
-            if is_shut { manner } else { Manner::Honest }
-        });
-        let node = rig.on("node", ground).await;
-        let stream = released_by(&alice, &node, &[&bob, &carol]).await;
-        let node = open(&node).await;
-        let releasing = node.release().await.unwrap();
-        let (bob, carol) = (open(&bob).await, open(&carol).await);
-        let wait = Duration::from_millis(500);
-        assert_eq!(says_within(&bob, wait).await, NodeStanding::Silent);
-        assert_eq!(says(&carol).await, NodeStanding::Answers);
-        if manner == Manner::Fail {
-            is_open.store(true, Ordering::SeqCst);
-            assert_eq!(says(&bob).await, NodeStanding::Answers);
+        let [alice] = rig.homes(["alice"]).await;
+        let options = StreamOptions {
+            sharing: Sharing::Manual,
+            ..StreamOptions::default()
+        };
+        let stream = alice.create_stream(&name("kitchen"), options).await;
+        let mut net = Self {
+            rig,
+            stream: stream.unwrap(),
+            nodes: Vec::new(),
+        };
+        for number in 0..count {
+            net.add_node(&format!("node{number}")).await;
         }
-        drop((releasing, stream));
+        net
+    }
+
+    async fn add_node(&mut self, name: &str) {
+        let home = self.rig.home(name).await;
+        let stream = join(&home, &self.stream).await;
+        self.nodes.push((home, stream));
+    }
+
+    fn ids(&self, of: &[usize]) -> Vec<(UserId, Option<sealcast::DeviceId>)> {
+        let ids = of.iter().map(|at| (self.nodes[*at].0.user(), None));
+        ids.collect()
+    }
+
+    async fn set(&self, threshold: u8, of: &[usize]) -> Result<LogHash, Error> {
+        let ids = self.ids(of);
+        self.stream.set_key_nodes(threshold, &ids, PLAIN).await
+    }
+
+    async fn run(&self, of: &[usize]) -> Vec<Releasing> {
+        let mut running = Vec::new();
+        for at in of {
+            running.push(self.nodes[*at].1.release().await.unwrap());
+        }
+        running
+    }
+
+    async fn keys(&self) -> Vec<Vec<u8>> {
+        self.rig.items(&StreamTopics(self.stream.id()).keys()).await
+    }
+
+    /// What a new reader opens with the nodes' help.
+    async fn read_by(&self, reader: &str) -> Vec<String> {
+        let home = self.rig.home(reader).await;
+        let stream = join(&home, &self.stream).await;
+        self.stream.grant(all_to(home.user())).await.unwrap();
+        let options = RequestOptions {
+            interval: Interval::ALL,
+            wait: WAIT,
+        };
+        stream.unlock(options).await.unwrap();
+        let mut lines = history(&stream).await;
+        lines.retain(|line| !line.starts_with("Sealed") && !line.starts_with("Gap"));
+        lines
     }
 }
 
+fn are<T: sealcast_protocol::Signable>(items: &[Vec<u8>]) -> usize {
+    let decoded = items.iter().map(|item| Unverified::<T>::decode(item));
+    decoded.filter(Result::is_ok).count()
+}
+
+/// Has the bus lose the last items of its topic of keys, under whoever uses it.
+fn lose_keys(net: &Net, count: i64) {
+    let bus = rusqlite::Connection::open(net.rig.path("bus/bus.db")).unwrap();
+    let topic = StreamTopics(net.stream.id()).keys();
+    let found = "SELECT id, next_offset FROM topic WHERE name = ?1";
+    let row = bus.query_row(found, [topic], |row| Ok((row.get(0)?, row.get(1)?)));
+    let (id, next): (i64, i64) = row.unwrap();
+    let lose = "DELETE FROM item WHERE key >= ?1 AND key < ?2";
+    let lost = bus.execute(lose, [(id << 40) + next - count, (id << 40) + next]);
+    assert_eq!(i64::try_from(lost.unwrap()), Ok(count));
+    let end = "UPDATE topic SET next_offset = ?1 WHERE id = ?2";
+    bus.execute(end, [next - count, id]).unwrap();
+}
+
 #[tokio::test]
-async fn the_audit_is_gone_through_piece_by_piece_and_begun_anew_from_its_end() {
-    let rig = Rig::small();
-    let [alice, bob, node] = rig.homes(["alice", "bob", "node"]).await;
-    released_by(&alice, &node, &[&bob]).await;
-    let stream = open(&node).await;
-    for _ in 0..512 {
-        drop(stream.release().await.unwrap());
+async fn deals_and_records_that_a_bus_lost_are_put_back_as_they_were() {
+    let net = Net::new(1).await;
+    net.set(1, &[0]).await.unwrap();
+    say(&net.stream, "one").await;
+    net.stream.sync().await.unwrap();
+    let before = net.keys().await;
+    assert_eq!(
+        (are::<Deal>(&before), are::<SegmentRecords>(&before)),
+        (1, 1)
+    );
+    lose_keys(&net, 2);
+    net.stream.sync().await.unwrap();
+    let alarms = net.stream.alarms();
+    assert!(alarms.contains(&Alarm::WentBack(ControlTopic::Keys)));
+    let mut after = net.keys().await;
+    assert_eq!(after.len(), before.len());
+    let mut before = before;
+    before.sort();
+    after.sort();
+    assert_eq!(after, before);
+    let _running = net.run(&[0]).await;
+    assert_eq!(net.read_by("bob").await, ["one"]);
+}
+
+#[tokio::test]
+async fn a_publisher_goes_on_with_the_records_of_another_session_when_the_bus_lost_some() {
+    let net = Net::new(1).await;
+    net.set(1, &[0]).await.unwrap();
+    say(&net.stream, "one").await;
+    net.stream.sync().await.unwrap();
+    lose_keys(&net, 2);
+    say(&net.stream, "two").await;
+    let _running = net.run(&[0]).await;
+    assert_eq!(net.read_by("bob").await, ["one", "two"]);
+    assert_eq!(are::<Deal>(&net.keys().await), 1);
+}
+
+/// Two who rule name key nodes, neither knowing of the other.
+#[tokio::test]
+async fn sets_that_stand_side_by_side_are_told_of_until_somebody_names_one() {
+    let net = Net::new(2).await;
+    let bob = net.rig.home("bob").await;
+    let joined = join(&bob, &net.stream).await;
+    let admin = GrantOptions {
+        user: bob.user(),
+        roles: Roles::ADMIN,
+        from: Bound::At(Position::START),
+        until: Bound::At(Position::END),
+        reshare: false,
+    };
+    net.stream.grant(admin).await.unwrap();
+    joined.sync().await.unwrap();
+    let chain = StreamTopics(net.stream.id()).access(&bob.device());
+    let ours = net.set(1, &[0]).await.unwrap();
+    // Bob's bus does not show it to him yet.
+    hide_chain_while(&net, async {
+        let ids = net.ids(&[1]);
+        joined.set_key_nodes(1, &ids, PLAIN).await.unwrap();
+    })
+    .await;
+    assert_eq!(net.rig.items(&chain).await.len(), 1);
+    for stream in [&net.stream, &joined] {
+        stream.sync().await.unwrap();
+        assert!(stream.alarms().contains(&Alarm::KeyNodesBeside(2)));
+        let beside = stream.key_nodes_beside();
+        assert!(beside.iter().any(|(entry, _)| *entry == ours));
+        assert_eq!(beside.len(), 2);
+        assert_eq!(stream.key_nodes(WAIT).await.unwrap(), None);
     }
-    let releasing = stream.release().await.unwrap();
-    assert_eq!(says(&open(&bob).await).await, NodeStanding::Answers);
-    drop(releasing);
-    let mut audit = stream.audit().await.unwrap();
-    assert_eq!(audit.len(), 514);
-    let (mut pieces, mut seq, mut released) = (0, 0, 0);
-    loop {
-        let lines = audit.next().await.unwrap();
-        if lines.is_empty() {
-            break;
-        }
-        pieces += 1;
-        for line in lines {
-            assert_eq!(line.seq, seq);
-            seq += 1;
-            released += usize::from(matches!(line.event, AuditedEvent::Asked(_)));
-        }
+    let alice = net.rig.again("alice").await;
+    let findings = alice.doctor().await.unwrap();
+    let is_told = |of: &sealcast::Finding| of.is_problem && of.text.contains("2 sets of key nodes");
+    assert!(findings.iter().any(is_told), "{findings:?}");
+
+    net.set(1, &[0]).await.unwrap();
+    assert_eq!(net.stream.key_nodes_beside(), []);
+    say(&net.stream, "one").await;
+    let _running = net.run(&[0]).await;
+    assert_eq!(net.read_by("carol").await, ["one"]);
+}
+
+/// Takes the owner's last entry off the bus while something is done.
+async fn hide_chain_while(net: &Net, does: impl Future<Output = ()>) {
+    let bus = rusqlite::Connection::open(net.rig.path("bus/bus.db")).unwrap();
+    let owner = net.rig.again("alice").await;
+    let topic = StreamTopics(net.stream.id()).access(&owner.device());
+    let found = "SELECT id, next_offset FROM topic WHERE name = ?1";
+    let row = bus.query_row(found, [topic], |row| Ok((row.get(0)?, row.get(1)?)));
+    let (id, next): (i64, i64) = row.unwrap();
+    let last = (id << 40) + next - 1;
+    let item = "SELECT payload FROM item WHERE key = ?1";
+    let item: Vec<u8> = bus.query_row(item, [last], |row| row.get(0)).unwrap();
+    bus.execute("DELETE FROM item WHERE key = ?1", [last])
+        .unwrap();
+    let end = "UPDATE topic SET next_offset = ?1 WHERE id = ?2";
+    bus.execute(end, [next - 1, id]).unwrap();
+    does.await;
+    let back = "INSERT INTO item (key, payload) VALUES (?1, ?2)";
+    bus.execute(back, rusqlite::params![last, item]).unwrap();
+    bus.execute(end, [next, id]).unwrap();
+}
+
+#[tokio::test]
+async fn lanes_that_would_close_are_named_before_and_open_when_their_publishers_come_by() {
+    let mut net = Net::new(2).await;
+    let pam = net.rig.home("pam").await;
+    let joined = join(&pam, &net.stream).await;
+    let publishes = from_now(pam.user(), Roles::PUBLISHER);
+    net.stream.grant(publishes).await.unwrap();
+    net.set(2, &[0, 1]).await.unwrap();
+    say(&joined, "one").await;
+    joined.sync().await.unwrap();
+    drop(joined);
+    net.add_node("node2").await;
+    let (old, new) = (net.nodes[0].0.user(), net.nodes[2].0.user());
+    let refused = net.stream.replace_key_node(old, (new, None), PLAIN).await;
+    assert!(matches!(&refused, Err(Error::LanesClose(lanes)) if *lanes == [pam.user()]));
+    let anyway = NamingOptions {
+        closes_lanes: true,
+        ..PLAIN
+    };
+    let replaced = net.stream.replace_key_node(old, (new, None), anyway).await;
+    replaced.unwrap();
+    let _running = net.run(&[1, 2]).await;
+    assert!(net.read_by("bob").await.is_empty());
+    open(&pam).await.sync().await.unwrap();
+    assert_eq!(net.read_by("carol").await, ["one"]);
+}
+
+#[tokio::test]
+async fn older_data_opens_by_key_nodes_also_where_they_change_amid_it() {
+    let mut net = Net::new(2).await;
+    net.set(1, &[0, 1]).await.unwrap();
+    let now = say(&net.stream, "now").await;
+    let day = 86_400_000;
+    let at = |days: u64| Position(now.0 - days * day);
+    let mut past = net.stream.backfill().await.unwrap();
+    for (days, text) in [(30, "a"), (20, "b")] {
+        past.send(at(days), text.as_bytes()).await.unwrap();
     }
-    assert_eq!((pieces, seq, released), (2, 514, 1));
+    // As many as make a batch.
+    for _ in 0..2_046 {
+        past.send(at(20), b"-").await.unwrap();
+    }
+    assert!(past.stored() > 0);
+    net.add_node("node2").await;
+    net.set(2, &[1, 2]).await.unwrap();
+    past.send(at(10), b"c").await.unwrap();
+    past.finish().await.unwrap();
+    let sessions: std::collections::BTreeSet<_> = net
+        .rig
+        .headers(&net.stream)
+        .await
+        .iter()
+        .map(|of| of.session)
+        .collect();
+    assert_eq!(sessions.len(), 3);
+    let _running = net.run(&[1, 2]).await;
+    let mut read = net.read_by("bob").await;
+    read.retain(|line| line != "-");
+    read.sort();
+    assert_eq!(read, ["a", "b", "c", "now"]);
 }

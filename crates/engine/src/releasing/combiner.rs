@@ -10,14 +10,13 @@
 //! ```
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 use sealcast_crypto::NodeIndex;
 use sealcast_protocol::{
-    DeviceId, Interval, KeyNode, LogHash, NodeAnswer, NodeRefusal, NodeRefusalReason, NodeReplyTo,
-    NodeRequest, Position, REQUEST_LIFETIME_MS_MAX, RequestId, SEGMENTS_MAX, Segment, SessionId,
-    Signable, Unverified, UserId, Verified,
+    DeviceId, Interval, KeyNode, LogHash, NodeRefusalReason, NodeRequest, Position,
+    REQUEST_LIFETIME_MS_MAX, RequestId, SEGMENTS_MAX, Segment, SessionId, UserId, Verified, Want,
 };
 
 use super::flight::{Flight, Round, Said};
@@ -27,8 +26,15 @@ use crate::asking::pace::Pace;
 use crate::asking::steady::Steady;
 use crate::view::{Released, StreamView};
 
-/// Sessions whose failure is remembered, and nodes whose failures are, at most.
+mod replies;
+
+/// Sessions whose failure is remembered, and nodes and records whose failures are, at most.
 const FAILED_MAX: usize = 4_096;
+/// What waits until fewer segments are asked for, at most.
+const QUEUE_MAX: usize = 16_384;
+/// Requests a second, and at once, that no key node passes over.
+const NODE_PER_SECOND: u32 = 4;
+const NODE_AT_ONCE: u32 = 64;
 /// How much a lie weighs among a node's failures.
 const LIE: u32 = 1 << 16;
 
@@ -42,6 +48,9 @@ pub struct Combiner {
     steady: Steady,
     flights: BTreeMap<u64, Flight>,
     next: u64,
+    /// What is missing and not asked for yet, in order.
+    queue: VecDeque<Want>,
+    queued: BTreeSet<Want>,
     /// Flights that need another request, in order.
     due: VecDeque<u64>,
     is_drawing: bool,
@@ -50,6 +59,9 @@ pub struct Combiner {
     pace: Pace,
     /// Sessions of which nothing came lately, how often, and until when they are left.
     failed: BTreeMap<SessionId, (u32, Position)>,
+    /// Records that did not open with enough answers, by the secret that they are said to be made with, and
+    /// until when they are left.
+    spoiled: BTreeMap<(SessionId, [u8; 32], Segment), Position>,
     /// How often a node failed.
     failures: BTreeMap<KeyNode, u32>,
     outputs: VecDeque<CombinerOutput>,
@@ -62,12 +74,12 @@ pub struct CombinerLimits {
     pub node_timeout_ms: u64,
     /// How long to wait for enough of them, in milliseconds; five minutes at most.
     pub key_request_timeout_ms: u64,
-    /// Requests a second.
+    /// Requests a second, as far as nodes take as many.
     pub max_key_requests_per_second: u32,
     /// The longest time for which a session is left of which nothing came; the first is as long as the
     /// time-out, and each is twice the one before.
     pub backoff_ms_max: u64,
-    /// Segments that are asked for at a time, in as many requests as it takes.
+    /// Sessions that are asked for at a time, those with many segments more than once. The others wait.
     pub flights_max: usize,
 }
 
@@ -181,17 +193,20 @@ pub enum Unreleased {
 impl Combiner {
     /// Starts with nothing to ask for.
     pub fn new(limits: CombinerLimits) -> Self {
-        let per_second = limits.max_key_requests_per_second;
+        let per_second = limits.max_key_requests_per_second.min(NODE_PER_SECOND);
         Self {
             limits,
             steady: Steady::new(),
             flights: BTreeMap::new(),
             next: 0,
+            queue: VecDeque::new(),
+            queued: BTreeSet::new(),
             due: VecDeque::new(),
             is_drawing: false,
             signing: None,
-            pace: Pace::new(per_second, per_second),
+            pace: Pace::new(per_second, NODE_AT_ONCE),
             failed: BTreeMap::new(),
+            spoiled: BTreeMap::new(),
             failures: BTreeMap::new(),
             outputs: VecDeque::new(),
         }
@@ -205,13 +220,22 @@ impl Combiner {
                 lane,
                 session,
                 interval,
-            } => self.miss(now, view, lane, session, interval),
+            } => self.miss(
+                now,
+                view,
+                Want {
+                    lane,
+                    session,
+                    interval,
+                },
+            ),
             CombinerInput::Drawn(drawn) => self.draw_up(now, view, drawn),
             CombinerInput::Signed(asked) => self.send(now, *asked),
             CombinerInput::InboxItem(bytes) => self.take_inbox_item(now, view, bytes),
             CombinerInput::Tick => (),
         }
         self.go_on(now);
+        self.take_up(now, view);
         if !self.is_drawing && !self.due.is_empty() && self.pace.take(now) {
             self.is_drawing = true;
             self.outputs.push_back(CombinerOutput::Draw);
@@ -242,11 +266,22 @@ impl Combiner {
         self.flights.len()
     }
 
+    /// Whether it is still being asked for what was said to be missing so.
+    pub fn waits_for(&self, missing: &Want) -> bool {
+        let is_its = |of: &Flight| of.session == missing.session && of.missing.contains(missing);
+        self.queued.contains(missing) || self.flights.values().any(is_its)
+    }
+
     fn tell(&mut self, event: CombinerEvent) {
         self.outputs.push_back(CombinerOutput::Tell(event));
     }
 
-    fn leave(&mut self, lane: UserId, session: SessionId, interval: Interval) {
+    fn leave(&mut self, missing: Want) {
+        let Want {
+            lane,
+            session,
+            interval,
+        } = missing;
         self.outputs.push_back(CombinerOutput::Leave {
             lane,
             session,
@@ -257,38 +292,43 @@ impl Combiner {
 
 /// What to ask for.
 impl Combiner {
-    fn miss(
-        &mut self,
-        now: Position,
-        view: &StreamView,
-        lane: UserId,
-        session: SessionId,
-        missing: Interval,
-    ) {
+    fn miss(&mut self, now: Position, view: &StreamView, missing: Want) {
+        let Want {
+            lane,
+            session,
+            interval,
+        } = missing;
         let mut open = self.flights.values_mut();
-        let same = open.find(|of| of.session == session && of.reaches(&missing));
+        let same = open.find(|of| of.session == session && of.reaches(&interval));
         if let Some(flight) = same {
             flight.missing.insert(missing);
             return;
         }
+        if self.flights.len() >= self.limits.flights_max {
+            return self.wait(missing);
+        }
         let is_left = self.failed.get(&session).is_some_and(|(_, at)| now < *at);
+        let spoiled = &self.spoiled;
+        let is_spoiled = |secret: &[u8; 32], of: &Segment| {
+            let until = spoiled.get(&(session, *secret, *of));
+            until.is_some_and(|until| now < *until)
+        };
         let plan = match is_left || view.lane_of(&session) != Some(lane) {
             true => None,
-            false => plan(view, lane, session, &missing),
+            false => plan(view, lane, session, &interval, is_spoiled),
         };
         let Some((deal, set, records)) = plan else {
-            return self.leave(lane, session, missing);
+            return self.leave(missing);
         };
-        let timeout = self.limits.key_request_timeout_ms;
-        let until = now.after(timeout.min(REQUEST_LIFETIME_MS_MAX));
         let mut is_waited_for = false;
         for some in records.chunks(SEGMENTS_MAX) {
             if self.flights.len() >= self.limits.flights_max {
                 break;
             }
             let of = (view.stream(), session);
+            let until = now.after(REQUEST_LIFETIME_MS_MAX);
             let mut flight = Flight::new(of, deal.clone(), &set, some.to_vec(), until);
-            if flight.reaches(&missing) {
+            if flight.reaches(&interval) {
                 flight.missing.insert(missing);
                 is_waited_for = true;
             }
@@ -297,7 +337,30 @@ impl Combiner {
             self.next += 1;
         }
         if !is_waited_for {
-            self.leave(lane, session, missing);
+            self.wait(missing);
+        }
+    }
+
+    /// Has something wait until fewer are asked for.
+    fn wait(&mut self, missing: Want) {
+        if self.queue.len() >= QUEUE_MAX {
+            return self.leave(missing);
+        }
+        if self.queued.insert(missing) {
+            self.queue.push_back(missing);
+        }
+    }
+
+    /// Asks for what waited, as far as there is room.
+    fn take_up(&mut self, now: Position, view: &StreamView) {
+        for _ in 0..self.queue.len() {
+            if self.flights.len() >= self.limits.flights_max {
+                break;
+            }
+            if let Some(missing) = self.queue.pop_front() {
+                self.queued.remove(&missing);
+                self.miss(now, view, missing);
+            }
         }
     }
 }
@@ -326,6 +389,10 @@ impl Combiner {
             return;
         }
         let (user, device) = view.me();
+        if flight.rounds.is_empty() {
+            let timeout = self.limits.key_request_timeout_ms;
+            flight.until = now.after(timeout.min(REQUEST_LIFETIME_MS_MAX));
+        }
         let lives = flight.until.0.saturating_sub(now.0).max(1);
         let body = NodeRequest {
             version: 1,
@@ -384,121 +451,6 @@ impl Combiner {
     }
 }
 
-/// Replies.
-impl Combiner {
-    fn take_inbox_item(&mut self, now: Position, view: &StreamView, bytes: &[u8]) {
-        if self.flights.is_empty() {
-            return;
-        }
-        if let Ok(answer) = Unverified::<NodeAnswer>::decode(bytes) {
-            self.take_answer(now, view, answer);
-        } else if let Ok(refusal) = Unverified::<NodeRefusal>::decode(bytes) {
-            self.take_refusal(view, refusal);
-        }
-    }
-
-    /// The flight that a reply is to, if it is by a node that was asked there and has not spoken; its
-    /// signature is checked.
-    fn believed<T: Signable>(
-        &self,
-        view: &StreamView,
-        to: &NodeReplyTo,
-        item: Unverified<T>,
-    ) -> Option<(u64, Verified<T>)> {
-        let (id, flight) = self
-            .flights
-            .iter()
-            .find(|(_, of)| of.rounds.contains_key(&to.request))?;
-        let asked = flight.rounds.get(&to.request)?.asked.as_ref()?;
-        let index = NodeIndex::new(to.index)?;
-        let is_its = flight.deal.1.index_of(&to.node) == Some(index);
-        let is_silent = flight.said.get(&index) == Some(&Said::Nothing);
-        let (user, device) = (&to.node.user, &to.node.device);
-        if !to.answers(asked) || !is_its || !is_silent || view.is_card_revoked(user, device) {
-            return None;
-        }
-        let key = view.sign_key(user, device)?;
-        Some((*id, item.verify(&key).ok()?))
-    }
-
-    fn take_answer(&mut self, now: Position, view: &StreamView, answer: Unverified<NodeAnswer>) {
-        let to = answer.claims().to;
-        let Some((id, answer)) = self.believed(view, &to, answer) else {
-            return;
-        };
-        let (Some(flight), Some(index)) = (self.flights.get_mut(&id), NodeIndex::new(to.index))
-        else {
-            return;
-        };
-        let round = flight.rounds.get(&to.request);
-        let opened = round.and_then(|round| {
-            let asked = round.asked.as_ref()?;
-            answer.body().open(asked, &round.key).ok()
-        });
-        let is_good = match &opened {
-            Some(opened) => flight.take(index, opened.expose()),
-            None => flight.take(index, &[]),
-        };
-        match is_good {
-            true => {
-                self.failures.remove(&to.node);
-                self.open(now, id);
-            }
-            false => self.name_liar(to.node),
-        }
-    }
-
-    fn name_liar(&mut self, node: KeyNode) {
-        self.note_failure(node, LIE);
-        self.tell(CombinerEvent::Liar(node));
-    }
-
-    fn note_failure(&mut self, node: KeyNode, weight: u32) {
-        if self.failures.len() < FAILED_MAX || self.failures.contains_key(&node) {
-            let count = self.failures.entry(node).or_default();
-            *count = count.saturating_add(weight);
-        }
-    }
-
-    fn take_refusal(&mut self, view: &StreamView, refusal: Unverified<NodeRefusal>) {
-        let to = refusal.claims().to;
-        let Some((id, refusal)) = self.believed(view, &to, refusal) else {
-            return;
-        };
-        let (reason, wait_ms) = (refusal.body().reason, refusal.body().wait_ms);
-        let index = NodeIndex::new(to.index);
-        if let Some((flight, index)) = self.flights.get_mut(&id).zip(index) {
-            flight.said.insert(index, Said::Refusal(reason));
-            flight.wait_ms = flight.wait_ms.max(wait_ms);
-        }
-        self.tell(CombinerEvent::Refused(to.node, reason));
-    }
-
-    /// Opens the records if enough nodes have answered.
-    fn open(&mut self, now: Position, id: u64) {
-        let Some(flight) = self.flights.get_mut(&id) else {
-            return;
-        };
-        let Some((keys, liars)) = flight.open() else {
-            return;
-        };
-        let is_whole = keys.iter().all(Option::is_some);
-        if is_whole || flight.next_nodes().is_empty() {
-            let segments = flight.segments.iter().copied();
-            let opened = segments.zip(keys).filter_map(|(of, key)| Some((of, key?)));
-            let released = Released {
-                dealer: flight.deal.1.dealer,
-                session: flight.session,
-                keys: opened.collect(),
-            };
-            self.end(now, id, Some(released));
-        }
-        for liar in liars {
-            self.name_liar(liar);
-        }
-    }
-}
-
 /// Going on, and the end.
 impl Combiner {
     fn go_on(&mut self, now: Position) {
@@ -509,7 +461,7 @@ impl Combiner {
             };
             let is_begun = !flight.rounds.is_empty();
             if now >= flight.until || (is_begun && flight.is_exhausted()) {
-                self.end(now, id, None);
+                self.end(now, id);
                 continue;
             }
             let is_late = is_begun && now >= flight.more_at && !flight.next_nodes().is_empty();
@@ -523,39 +475,60 @@ impl Combiner {
     }
 
     /// Is done with what was asked for. Its keys are wiped.
-    fn end(&mut self, now: Position, id: u64, released: Option<Released>) {
+    fn end(&mut self, now: Position, id: u64) {
         let Some(flight) = self.flights.remove(&id) else {
             return;
         };
         self.due.retain(|of| *of != id);
-        let (session, lane) = (flight.session, flight.deal.1.dealer.lane);
         for (index, node) in (1..=u8::MAX).zip(&flight.deal.1.nodes) {
             let said = NodeIndex::new(index).and_then(|of| flight.said.get(&of));
             if said == Some(&Said::Nothing) {
                 self.note_failure(*node, 1);
             }
         }
-        let released = released.filter(|of| !of.keys.is_empty());
-        let opened: Vec<Segment> = released.iter().flat_map(|of| of.segments()).collect();
-        let is_whole = opened.len() == flight.segments.len();
-        if let Some(released) = released {
-            let segments = opened.len();
-            self.outputs.push_back(CombinerOutput::Take(released));
-            self.tell(CombinerEvent::Released { session, segments });
-        }
-        match is_whole {
-            true => {
+        let session = flight.session;
+        let why = flight.reason();
+        let is_false = why == Unreleased::FalseRecord;
+        match (flight.is_whole(), is_false) {
+            (true, _) => {
                 self.failed.remove(&session);
             }
-            false => {
-                let wait = u64::from(flight.wait_ms);
-                self.note_failed(now, session, wait);
-                let why = flight.reason();
-                self.tell(CombinerEvent::Failed { session, why });
+            (false, true) => self.note_spoiled(now, &flight),
+            (false, false) => self.note_failed(now, session, u64::from(flight.wait_ms)),
+        }
+        if !flight.is_whole() {
+            self.tell(CombinerEvent::Failed { session, why });
+        }
+        for missing in flight.left_over() {
+            // In place of a record that is false, those of the smaller segments in it may do.
+            match is_false && !flight.is_whole() {
+                true => self.wait(missing),
+                false => self.leave(missing),
             }
         }
-        for interval in flight.left_over(&opened) {
-            self.leave(lane, session, interval);
+    }
+
+    fn note_failure(&mut self, node: KeyNode, weight: u32) {
+        if self.failures.len() < FAILED_MAX || self.failures.contains_key(&node) {
+            let count = self.failures.entry(node).or_default();
+            *count = count.saturating_add(weight);
+        }
+    }
+
+    fn note_spoiled(&mut self, now: Position, flight: &Flight) {
+        if self.spoiled.len() >= FAILED_MAX {
+            self.spoiled.retain(|_, until| now < *until);
+        }
+        let secret = flight.deal.1.secret();
+        let until = now.after(REQUEST_LIFETIME_MS_MAX);
+        let closed = flight.segments.iter();
+        for of in closed.filter(|of| !flight.opened.contains(of)) {
+            if self.spoiled.len() < FAILED_MAX {
+                self.spoiled.insert((flight.session, secret, *of), until);
+            } else {
+                // Others are asked for all of it rather than nodes for the same again.
+                self.note_failed(now, flight.session, 0);
+            }
         }
     }
 

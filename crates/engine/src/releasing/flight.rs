@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use sealcast_crypto::{NodeIndex, NodeKey, Quorum, SEALED_SEGMENT_LEN, SegmentLabel, UnwrapKey};
 use sealcast_protocol::{
     DealId, Interval, KeyNode, KeyNodes, NodeRefusalReason, NodeRequest, Position, RequestId,
-    Segment, SessionId, StreamId, Verified, merged,
+    Segment, SessionId, StreamId, Verified, Want, merged,
 };
 
 use super::combiner::Unreleased;
@@ -42,7 +42,9 @@ pub(super) struct Flight {
     pub(super) said: BTreeMap<NodeIndex, Said>,
     pub(super) rounds: BTreeMap<RequestId, Round>,
     /// What is waited for.
-    pub(super) missing: BTreeSet<Interval>,
+    pub(super) missing: BTreeSet<Want>,
+    /// The segments whose records have opened.
+    pub(super) opened: BTreeSet<Segment>,
     /// When nobody waits any more, and when more nodes are asked.
     pub(super) until: Position,
     pub(super) more_at: Position,
@@ -71,6 +73,7 @@ impl Flight {
             said: BTreeMap::new(),
             rounds: BTreeMap::new(),
             missing: BTreeSet::new(),
+            opened: BTreeSet::new(),
             until,
             more_at: Position::START,
             wait_ms: 0,
@@ -127,8 +130,9 @@ impl Flight {
         let opened = self.quorum.open(&self.sealed).ok()?;
         let mut liars = Vec::new();
         for liar in opened.liars {
-            self.said.insert(liar, Said::Lie);
-            liars.extend(self.node(liar));
+            if self.said.insert(liar, Said::Lie) != Some(Said::Lie) {
+                liars.extend(self.node(liar));
+            }
         }
         Some((opened.keys, liars))
     }
@@ -144,10 +148,15 @@ impl Flight {
         of.any(|segment| segment.interval().intersect(interval).is_some())
     }
 
+    /// Whether all records have opened.
+    pub(super) fn is_whole(&self) -> bool {
+        self.opened.len() == self.segments.len()
+    }
+
     /// What is waited for and does not lie in what was opened.
-    pub(super) fn left_over(&self, opened: &[Segment]) -> Vec<Interval> {
-        let opened = merged(opened.iter().map(|of| of.interval()).collect());
-        let is_left = |missing: &&Interval| !opened.iter().any(|of| of.covers(missing));
+    pub(super) fn left_over(&self) -> Vec<Want> {
+        let opened = merged(self.opened.iter().map(|of| of.interval()).collect());
+        let is_left = |of: &&Want| !opened.iter().any(|open| open.covers(&of.interval));
         self.missing.iter().filter(is_left).copied().collect()
     }
 

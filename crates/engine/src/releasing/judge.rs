@@ -1,7 +1,5 @@
 //! Whether a key node releases what a request asks for, `spec/key-nodes.md`, section "How a node
-//! decides", steps 5 to 9.
-
-use alloc::collections::BTreeSet;
+//! decides", steps 4 to 7.
 
 use sealcast_protocol::{KeyNode, NodeRefusalReason, NodeRequest, Position, UserId};
 
@@ -22,13 +20,11 @@ pub(super) enum Verdict {
 }
 
 /// Judges a request by what is known now. `is_whole` tells whether the access log was read to its
-/// end after the request came, and still shows all that it showed; `withheld` are users of whose device
-/// lists the bus is known to show less than there is.
+/// end after the request came, and still shows all that it showed.
 pub(super) fn judge(
     view: &StreamView,
     clock: Position,
     is_whole: bool,
-    withheld: &BTreeSet<UserId>,
     asked: &NodeRequest,
 ) -> Verdict {
     let (user, device) = view.me();
@@ -43,20 +39,14 @@ pub(super) fn judge(
     }
     let refuse = |reason| Verdict::Refuse(reason, 0);
     let knows_all = asked.heads.iter().all(|head| view.log().contains(head));
-    let is_withheld = is_withheld(view, withheld, &asked.user);
-    if !is_whole
-        || is_withheld
-        || !knows_all
-        || !view.state().has_begun()
-        || view.missing_entries() > 0
-    {
+    if !is_whole || !knows_all || !view.state().has_begun() || view.missing_entries() > 0 {
         return Verdict::Refuse(NodeRefusalReason::LogBehind, BEHIND_WAIT_MS);
     }
     let set = view.state().key_nodes().map(|(_, set)| set);
     let Some(set) = set.filter(|set| set.nodes.contains(&me)) else {
         return refuse(NodeRefusalReason::UnknownDeal);
     };
-    if view.share(&asked.deal).is_none() || deal.dealing.threshold() < 1 {
+    if view.share(&asked.deal).is_none() || !deal.is_enough_for(set) {
         return refuse(NodeRefusalReason::UnknownDeal);
     }
     if deal.dealer.lane != asked.lane || !is_entitled(view, clock, asked) {
@@ -69,14 +59,6 @@ pub(super) fn judge(
             Verdict::Refuse(NodeRefusalReason::Condition, wait)
         }
     }
-}
-
-/// Whether a device list is withheld by which it is judged: that of who asks, or of whoever rules. What
-/// is hidden may revoke the device that asked, or the one that granted.
-fn is_withheld(view: &StreamView, withheld: &BTreeSet<UserId>, user: &UserId) -> bool {
-    let hidden = view.hidden_lists();
-    let mut lacking = hidden.iter().chain(withheld);
-    lacking.any(|of| of == user || view.is_ruler(of))
 }
 
 /// Whether the access log gives the device every position of each segment in the lane.

@@ -19,12 +19,14 @@ pub(super) type Planned = (
 );
 
 /// The segments to ask for: the largest that there are records of and that lie in what the log gives
-/// this device, but those that it has been given. None where what is missing is not among them.
+/// this device, but those that it has been given, and those whose records are spoiled. None where what is
+/// missing is not among them.
 pub(super) fn plan(
     view: &StreamView,
     lane: UserId,
     session: SessionId,
     missing: &Interval,
+    is_spoiled: impl Fn(&[u8; 32], &Segment) -> bool,
 ) -> Option<Planned> {
     let (_, set) = view.state().key_nodes()?;
     let (user, device) = view.me();
@@ -43,6 +45,7 @@ pub(super) fn plan(
         let is_open = |segment: &Segment| {
             let interval = segment.interval();
             !held.contains(&(interval.from.0, interval.until.0))
+                && !is_spoiled(secret, segment)
                 && readable.iter().any(|of| of.covers(&interval))
         };
         let is_one = missing.until.0 - missing.from.0 <= 1;

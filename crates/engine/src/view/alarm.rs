@@ -27,9 +27,9 @@ pub enum Alarm {
     BadShare(UserId, DeviceId),
     /// A key node released what is false.
     FalseNode(UserId, DeviceId),
-    /// There is no room for more records of what key nodes release. What lies behind them opens by asking
-    /// others.
-    RecordsFull,
+    /// So many sets of key nodes are named in the access log by entries of which none follows the others, and
+    /// none of them is in force.
+    KeyNodesBeside(usize),
     /// Keys that this home's user imported do not open what others open.
     BadImport(SessionId),
     /// Nothing that is here opens a message of the session, and this giver's keys are among it: the
@@ -62,9 +62,9 @@ impl Alarm {
                 "ask who runs the key node; it is not asked again, and the others suffice as long as \
                  enough of them answer"
             }
-            Self::RecordsFull => {
-                "what key nodes would open opens by asking others; begin a new stream where sessions are \
-                 that many"
+            Self::KeyNodesBeside(_) => {
+                "name the key nodes again, with `stream keynodes set`: until then they release nothing, and what \
+                 is published opens by asking keyholders alone"
             }
             Self::ListUnsound(_) => "ask the user what their first device did",
             Self::ListHidden(_) => {
@@ -153,7 +153,10 @@ impl fmt::Display for Alarm {
                     "the key node {device} of {user} released something false"
                 )
             }
-            Self::RecordsFull => f.write_str("there is no room for more records of key nodes"),
+            Self::KeyNodesBeside(count) => write!(
+                f,
+                "{count} sets of key nodes were named at the same time, and none of them is in force"
+            ),
             Self::BadKeys(user, device) => {
                 write!(f, "keys from device {device} of {user} do not open")
             }

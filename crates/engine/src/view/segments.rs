@@ -1,32 +1,29 @@
 //! Deals to key nodes and the segment records that they open, `spec/key-nodes.md`.
 
+use alloc::collections::btree_map::Entry;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::fmt;
 
 use sealcast_crypto::{
-    Cover, Dealing, NodeIndex, NodeKey, NodeShare, POSITION_BITS, SEALED_SEGMENT_LEN,
-    SEGMENT_HEIGHTS, SecretBytes,
+    Cover, Dealing, NodeIndex, NodeKey, NodeShare, SEALED_SEGMENT_LEN, SecretBytes,
 };
 use sealcast_protocol::{
-    Deal, DealId, Dealer, DeviceId, Interval, KeyNode, KeyNodes, LogHash, Segment, SegmentRecords,
-    SessionId, UnwrapShareError, UserId, Verified,
+    Deal, DealId, Dealer, DeviceId, KeyNode, KeyNodes, LogHash, Segment, SegmentRecords, SessionId,
+    UnwrapShareError, UserId, Verified,
 };
 
 use super::waiting::KeyItem;
 use super::{Alarm, Output, StreamView};
 use crate::persist::{Space, persisted};
 
-/// Deals of one device that are known, at most: it deals anew when the nodes change.
-const DEALS_OF_DEVICE_MAX: usize = 64;
+/// Deals of one device that are known, at most. One to the nodes that are in force takes the place of one to
+/// others.
+const DEALS_OF_DEVICE_MAX: usize = 1_024;
 /// Lane secrets whose records of one session are known, at most.
 const SECRETS_MAX: usize = 4;
-/// Records that are held, at most. Of those that lie in each other the largest is that this device may
-/// read, so that a year of a publisher comes to a few dozen; of sessions whose root is here there are none.
-const RECORDS_MAX: usize = 1 << 18;
-
-/// Depth of the leaves.
-const LEAF_DEPTH: u8 = POSITION_BITS as u8;
+/// Records that are held in memory, at most. Those of sessions whose root is here are not.
+const RECORDS_MAX: usize = 1 << 20;
 
 /// What a stream's view knows for key nodes and of them.
 #[derive(Debug, Default)]
@@ -36,12 +33,6 @@ pub(super) struct Segments {
     shares: BTreeMap<DealId, NodeShare>,
     records: BTreeMap<SessionId, Records>,
     count: usize,
-    /// Whether there was no room, which is told once.
-    is_full: bool,
-    /// What the log let this device read of each lane when it was last looked at.
-    readable: Option<BTreeMap<UserId, Vec<Interval>>>,
-    /// Lanes of which records were passed over, as those that this device might not read.
-    passed_over: BTreeSet<UserId>,
 }
 
 /// Sealed node keys of one session.
@@ -60,6 +51,8 @@ pub struct KnownDeal {
     pub set: LogHash,
     /// The nodes, in their order.
     pub nodes: Vec<KeyNode>,
+    /// Those of them that were given a share.
+    pub holders: BTreeSet<KeyNode>,
     /// What answers are checked by.
     pub dealing: Dealing,
 }
@@ -78,13 +71,24 @@ impl KnownDeal {
     }
 
     /// The nodes of a set that hold shares, each with its index.
-    pub(crate) fn still_in<'a>(
+    pub fn still_in<'a>(
         &'a self,
         set: &'a KeyNodes,
     ) -> impl Iterator<Item = (NodeIndex, KeyNode)> + 'a {
         let indexed = (1..=u8::MAX).zip(&self.nodes);
-        let kept = indexed.filter(|(_, node)| set.nodes.contains(node));
+        let kept =
+            indexed.filter(|(_, node)| set.nodes.contains(node) && self.holders.contains(node));
         kept.filter_map(|(index, node)| Some((NodeIndex::new(index)?, *node)))
+    }
+
+    /// Whether nodes of a set release by it: it needs as many of them as the set says, or more.
+    pub fn is_enough_for(&self, set: &KeyNodes) -> bool {
+        self.dealing.threshold() >= usize::from(set.threshold)
+    }
+
+    /// Whether enough nodes of a set hold shares, and release by them.
+    pub fn opens_with(&self, set: &KeyNodes) -> bool {
+        self.is_enough_for(set) && self.still_in(set).count() >= self.dealing.threshold()
     }
 }
 
@@ -103,12 +107,10 @@ impl StreamView {
             let is_final = self.log.contains(&body.set);
             return (!is_final).then_some(KeyItem::SignedDeal(deal));
         };
-        let of_device = self.segments.deals.values();
-        let of_device = of_device.filter(|of| of.dealer == body.dealer).count();
         let Ok(dealing) = body.dealing() else {
             return None;
         };
-        if !body.is_for(&body.set, named) || of_device >= DEALS_OF_DEVICE_MAX {
+        if !body.is_for(&body.set, named) || !self.has_room_for(body) {
             return None;
         }
         let wire = SecretBytes::from(deal.wire().to_vec());
@@ -117,6 +119,7 @@ impl StreamView {
             dealer: body.dealer,
             set: body.set,
             nodes: body.shares.iter().map(|share| share.node).collect(),
+            holders: body.holders().collect(),
             dealing,
         };
         self.segments.deals.insert(id, known);
@@ -124,6 +127,29 @@ impl StreamView {
         self.persist(Space::Deal, key, wire);
         self.revision += 1;
         None
+    }
+
+    /// Makes room for a deal where its dealer has used up its own: those to nodes that are in force come before
+    /// those to others, whichever came first.
+    fn has_room_for(&mut self, deal: &Deal) -> bool {
+        let of_device = self.segments.deals.iter();
+        let of_device = of_device.filter(|(_, of)| of.dealer == deal.dealer);
+        if of_device.clone().count() < DEALS_OF_DEVICE_MAX {
+            return true;
+        }
+        let in_force = self.state.key_nodes().map(|(_, set)| set);
+        let is_now = |set: &LogHash| {
+            let named = self.state.key_nodes_of(set);
+            let both = named.zip(in_force);
+            both.is_some_and(|(named, now)| named.nodes == now.nodes)
+        };
+        let old = of_device.filter(|(_, of)| !is_now(&of.set));
+        let Some(old) = old.map(|(id, _)| *id).next().filter(|_| is_now(&deal.set)) else {
+            return false;
+        };
+        self.segments.deals.remove(&old);
+        self.segments.shares.remove(&old);
+        true
     }
 
     /// Takes this device's share out of a deal, if it has one that fits.
@@ -163,91 +189,29 @@ impl StreamView {
         None
     }
 
-    /// Holds what may have to be opened: what this device may read, and of segments that lie in each other
-    /// the largest. False where nothing of it is new, there is no room, or the root is here, so that none of
-    /// it is needed.
+    /// Holds what may have to be opened; false where all of it is known, there is no room, or the root is
+    /// here, so that none of it is needed.
     fn learn_segments(&mut self, body: &SegmentRecords) -> bool {
         if self.roots.contains_key(&body.session) {
             return false;
         }
-        let lane = body.dealer.lane;
-        let readable = self.state.readable(&self.user, &self.device, &lane);
-        let is_readable =
-            |of: &Segment| readable.iter().any(|within| within.covers(&of.interval()));
-        let Segments {
-            records,
-            count,
-            passed_over,
-            is_full,
-            ..
-        } = &mut self.segments;
-        let before = *count;
-        let was_full = *is_full;
-        let mut is_news = false;
-        for record in &body.records {
-            if !is_readable(&record.segment) {
-                passed_over.insert(lane);
-                continue;
-            }
-            let held = records.entry(body.session).or_default();
-            let has_room = held.by_secret.len() < SECRETS_MAX;
-            if !has_room && !held.by_secret.contains_key(&body.secret) {
-                break;
-            }
-            let of_secret = held.by_secret.entry(body.secret).or_default();
-            if around(&record.segment).any(|of| of_secret.contains_key(&of)) {
-                continue;
-            }
-            *count -= remove_within(of_secret, &record.segment);
-            if *count >= RECORDS_MAX {
-                *is_full = true;
-                break;
-            }
-            of_secret.insert(record.segment, record.sealed);
-            *count += 1;
-            is_news = true;
+        let held = self.segments.records.entry(body.session).or_default();
+        let is_new = !held.by_secret.contains_key(&body.secret);
+        if is_new && held.by_secret.len() >= SECRETS_MAX {
+            return false;
         }
-        if *is_full && !was_full {
-            let alarm = Alarm::RecordsFull;
-            self.outputs.push_back(Output::Tell(alarm));
-        }
-        is_news || *count > before
-    }
-
-    /// Has the keys read again where the log gives this device other parts of a lane than it did, and
-    /// records of it may have been passed over.
-    pub(super) fn note_readable(&mut self) {
-        if self.state.key_nodes().is_none() {
-            return;
-        }
-        let of_lane = |lane: &UserId| self.state.readable(&self.user, &self.device, lane);
-        let lanes = self.announcers.iter();
-        let now: BTreeMap<_, _> = lanes.map(|lane| (*lane, of_lane(lane))).collect();
-        let Some(before) = self.segments.readable.replace(now) else {
-            return;
-        };
-        let now = self.segments.readable.iter().flatten();
-        let changed =
-            now.filter(|(lane, readable)| before.get(*lane).unwrap_or(&NOTHING) != *readable);
-        let changed: Vec<_> = changed.map(|(lane, _)| *lane).collect();
-        for lane in changed {
-            // What earlier runs passed over is not known.
-            let is_missed = self.segments.passed_over.remove(&lane) || self.is_restored;
-            self.needs_reread |= self.forget_segments(&lane) || is_missed;
-        }
-    }
-
-    /// Forgets the records of a lane, and says whether there were any: the largest may be too large now.
-    fn forget_segments(&mut self, lane: &UserId) -> bool {
-        let sessions = self.records.values().filter(|of| of.lane == *lane);
-        let sessions: BTreeSet<_> = sessions.map(|of| of.session).collect();
+        let of_secret = held.by_secret.entry(body.secret).or_default();
         let before = self.segments.count;
-        for session in &sessions {
-            let gone = self.segments.records.remove(session).into_iter();
-            let maps = gone.flat_map(|of| of.by_secret.into_values());
-            self.segments.count -= maps.map(|of| of.len()).sum::<usize>();
+        for record in &body.records {
+            if self.segments.count >= RECORDS_MAX {
+                break;
+            }
+            if let Entry::Vacant(place) = of_secret.entry(record.segment) {
+                place.insert(record.sealed);
+                self.segments.count += 1;
+            }
         }
-        self.segments.count < before
+        self.segments.count > before
     }
 
     /// Keeps keys of segments that key nodes released, in the name of who sealed their records:
@@ -264,42 +228,6 @@ impl StreamView {
         let giver = (dealer.lane, dealer.device);
         self.keep_covers(giver, &dealer.lane, covers.collect::<Vec<_>>());
     }
-}
-
-const NOTHING: Vec<Interval> = Vec::new();
-
-/// A segment, and those that it lies in.
-fn around(segment: &Segment) -> impl Iterator<Item = Segment> + use<> {
-    let Segment { depth, index } = *segment;
-    let heights = SEGMENT_HEIGHTS.iter().map(|height| LEAF_DEPTH - height);
-    heights
-        .filter(move |of| *of <= depth)
-        .map(move |of| Segment {
-            depth: of,
-            index: index >> (depth - of),
-        })
-}
-
-/// Removes the segments that lie in one, and says how many they were.
-fn remove_within<T>(records: &mut BTreeMap<Segment, T>, segment: &Segment) -> usize {
-    let before = records.len();
-    let heights = SEGMENT_HEIGHTS.iter().map(|height| LEAF_DEPTH - height);
-    for depth in heights.filter(|of| *of > segment.depth) {
-        let shift = depth - segment.depth;
-        let first = Segment {
-            depth,
-            index: segment.index << shift,
-        };
-        let last = Segment {
-            depth,
-            index: first.index | ((1 << shift) - 1),
-        };
-        let within: Vec<_> = records.range(first..=last).map(|(of, _)| *of).collect();
-        for of in within {
-            records.remove(&of);
-        }
-    }
-    before - records.len()
 }
 
 /// Reads segments of one session that enough key nodes released. Only a [`Combiner`](crate::Combiner)
@@ -377,7 +305,7 @@ impl StreamView {
         let deals = self.segments.deals.iter().filter(|(_, deal)| {
             dealers.contains(&(deal.dealer.lane, deal.dealer.device))
                 && deal.secret() == *secret
-                && deal.still_in(set).count() >= deal.dealing.threshold()
+                && deal.opens_with(set)
         });
         let mut deals: Vec<_> = deals.map(|(id, deal)| (*id, deal.clone())).collect();
         deals.sort_by_key(|(id, deal)| (core::cmp::Reverse(deal.still_in(set).count()), *id));

@@ -1,17 +1,18 @@
 //! Key nodes release what the access log allows, and nothing else; fewer than are needed release nothing.
 
-mod bounds;
 mod entitled;
 mod hostile;
-mod records;
+mod many;
+mod renewed;
 mod rig;
-mod seeded;
 
 use sealcast_engine::{Covered, NotSealed};
-use sealcast_protocol::{Condition, Demand, Position, SessionId};
+use sealcast_protocol::{Condition, Demand, LogHash, Position, SessionId};
 
 use crate::rig::{NOON, OWNER, World};
 use rig::Net;
+
+const SET: LogHash = LogHash([0x5e; 32]);
 
 #[test]
 fn two_of_three_nodes_open_what_a_reader_may_read() {
@@ -99,7 +100,7 @@ fn nothing_is_sealed_before_its_records_are_there() {
 #[test]
 fn records_are_made_for_a_quarter_of_an_hour_at_a_time_and_each_once() {
     let (session, start) = (SessionId([1; 16]), Position(5 << 20));
-    let (due, covered) = Covered::NONE.due(session, start.after(7));
+    let (due, covered) = Covered::NONE.due(session, start.after(7), SET);
     // 16, 4 and 1 in the block, and the six above.
     assert_eq!(due.len(), 27);
     assert!(
@@ -108,13 +109,13 @@ fn records_are_made_for_a_quarter_of_an_hour_at_a_time_and_each_once() {
     assert!(!covered.covers(&session, start.after(1 << 20)));
     assert!(!covered.covers(&SessionId([2; 16]), start));
 
-    let (next, covered) = covered.due(session, start.after(1 << 20));
+    let (next, covered) = covered.due(session, start.after(1 << 20), SET);
     assert_eq!(next.len(), 21);
     assert!(covered.covers(&session, start));
     // Where those above begin anew they are made anew.
-    let (later, _) = covered.due(session, Position(8 << 20));
+    let (later, _) = covered.due(session, Position(8 << 20), SET);
     assert_eq!(later.len(), 22);
-    let (other, _) = covered.due(SessionId([2; 16]), start.after(1 << 20));
+    let (other, _) = covered.due(SessionId([2; 16]), start.after(1 << 20), SET);
     assert_eq!(other.len(), 27);
 }
 

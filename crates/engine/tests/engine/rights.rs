@@ -190,6 +190,7 @@ fn key_nodes_are_named_by_owner_and_admins_and_ended_again() {
             threshold: of.len() as u8,
             nodes: of.to_vec(),
             condition: Condition::default(),
+            generation: 0,
         })
     };
     let one = [KeyNode {

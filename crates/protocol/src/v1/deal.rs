@@ -74,7 +74,7 @@ pub struct ShareWrap {
     /// The node.
     #[n(0)]
     pub node: KeyNode,
-    /// Wrapped to the long-lived key of the node's card.
+    /// Wrapped to the long-lived key of the node's card; empty where the dealer knew of no live one.
     #[n(1)]
     #[cbor(with = "minicbor::bytes")]
     pub wrapped: Vec<u8>,
@@ -98,20 +98,22 @@ impl fmt::Debug for Deal {
 
 impl Deal {
     /// Deals a secret to the nodes that an entry names. `keys` are those of their cards, in the order
-    /// of the nodes.
+    /// of the nodes; a node without one gets no share.
     ///
     /// # Errors
     ///
-    /// Fails when there are no nodes, or other keys than nodes, or the randomness is none.
+    /// Fails when there are no nodes, or other keys than nodes, or fewer than are needed, or the randomness is
+    /// none.
     pub fn seal(
         rng: &mut (impl CryptoRng + ?Sized),
         dealer: Dealer,
         (set, named): (LogHash, &KeyNodes),
         secret: &LaneSecret,
-        keys: &[WrapKey],
+        keys: &[Option<WrapKey>],
     ) -> Result<Self, SealDealError> {
         let count = u8::try_from(named.nodes.len()).map_err(|_| SealDealError::Keys)?;
-        if !named.is_in_range() || keys.len() != named.nodes.len() {
+        let is_enough = keys.iter().flatten().count() >= usize::from(named.threshold);
+        if !named.is_in_range() || keys.len() != named.nodes.len() || !is_enough {
             return Err(SealDealError::Keys);
         }
         let (dealing, shares) = secret.deal(rng, named.threshold, count)?;
@@ -124,8 +126,13 @@ impl Deal {
             shares: Vec::with_capacity(keys.len()),
         };
         for ((node, share), key) in named.nodes.iter().zip(&shares).zip(keys) {
-            let info = deal.share_info(share.index(), node, key);
-            let wrapped = key.wrap(rng, &info, share.expose())?;
+            let wrapped = match key {
+                Some(key) => {
+                    let info = deal.share_info(share.index(), node, key);
+                    key.wrap(rng, &info, share.expose())?
+                }
+                None => Vec::new(),
+            };
             let node = *node;
             deal.shares.push(ShareWrap { node, wrapped });
         }
@@ -138,6 +145,12 @@ impl Deal {
         let nodes = self.shares.iter().map(|share| &share.node);
         let needed = self.commitments.len() / ELEMENT_LEN;
         self.set == *set && usize::from(named.threshold) == needed && nodes.eq(&named.nodes)
+    }
+
+    /// The nodes that were given a share, in their order.
+    pub fn holders(&self) -> impl Iterator<Item = KeyNode> + '_ {
+        let given = self.shares.iter().filter(|share| !share.wrapped.is_empty());
+        given.map(|share| share.node)
     }
 
     /// What answers are checked by.
@@ -169,6 +182,7 @@ impl Deal {
     ) -> Result<NodeShare, UnwrapShareError> {
         let index = self.index_of(node).ok_or(UnwrapShareError::NoShare)?;
         let wrap = self.shares.iter().find(|share| share.node == *node);
+        let wrap = wrap.filter(|share| !share.wrapped.is_empty());
         let wrap = wrap.ok_or(UnwrapShareError::NoShare)?;
         let info = self.share_info(index, node, &key.wrap_key());
         let secret = key.unwrap(&info, &wrap.wrapped);
@@ -205,10 +219,13 @@ impl Signable for Deal {
         check_version(self.version)?;
         let (commitments, rest) = self.commitments.as_chunks::<ELEMENT_LEN>();
         let shares = &self.shares;
-        let wrapped = |share: &ShareWrap| share.wrapped.len() == SHARE_LEN + WRAP_OVERHEAD;
+        let wrapped = |share: &ShareWrap| {
+            let len = share.wrapped.len();
+            len == 0 || len == SHARE_LEN + WRAP_OVERHEAD
+        };
         in_range(
             rest.is_empty()
-                && commitments.len() <= shares.len()
+                && commitments.len() <= self.holders().count()
                 && shares.len() <= usize::from(NODES_MAX)
                 && shares.is_sorted_by(|a, b| a.node.user < b.node.user)
                 && shares.iter().all(wrapped)
@@ -221,8 +238,8 @@ impl Signable for Deal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SealDealError {
-    /// There must be a key for each node, and a node at least.
-    #[error("there are other keys than nodes, or no nodes")]
+    /// There must be a place for a key for each node, and as many keys as nodes are needed.
+    #[error("there are other keys than nodes, or fewer than are needed")]
     Keys,
     /// The secret cannot be dealt so.
     #[error("the secret was not dealt")]
@@ -236,7 +253,7 @@ pub enum SealDealError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnwrapShareError {
-    /// The deal is not to this node.
+    /// The deal is not to this node, or its dealer knew of no live card of it.
     #[error("the deal has no share for this node")]
     NoShare,
     /// The share was wrapped for another key or context, or altered.

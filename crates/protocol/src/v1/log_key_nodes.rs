@@ -28,6 +28,9 @@ pub struct KeyNodes {
     /// What must hold besides what the log says.
     #[n(2)]
     pub condition: Condition,
+    /// Publishers draw new lane secrets where it is another one than before.
+    #[n(3)]
+    pub generation: u32,
 }
 
 /// What the counting entries about key nodes say.
@@ -35,6 +38,8 @@ pub struct KeyNodes {
 pub(super) struct KeyNodeSets {
     pub(super) named: BTreeMap<LogHash, KeyNodes>,
     pub(super) in_force: Option<LogHash>,
+    /// Those that no other one follows: one, where somebody knew of all others.
+    pub(super) newest: Vec<LogHash>,
 }
 
 /// One key node.
@@ -143,13 +148,19 @@ impl AccessLog {
         let named = counting.iter();
         let named = named.map(|(_, hash, nodes)| (*hash, (*nodes).clone()));
         let named: BTreeMap<_, _> = named.collect();
-        let mut newest = counting
+        let newest = counting
             .into_iter()
             .filter(|(place, ..)| !older.contains(*place));
-        let in_force = match (newest.next(), newest.next()) {
-            (Some((_, hash, nodes)), None) if nodes.threshold > 0 => Some(hash),
+        let mut newest: Vec<_> = newest.map(|(_, hash, nodes)| (hash, nodes)).collect();
+        newest.sort_unstable_by_key(|(hash, _)| *hash);
+        let in_force = match newest.as_slice() {
+            [(hash, nodes)] if nodes.threshold > 0 => Some(*hash),
             _ => None,
         };
-        KeyNodeSets { named, in_force }
+        KeyNodeSets {
+            named,
+            in_force,
+            newest: newest.into_iter().map(|(hash, _)| hash).collect(),
+        }
     }
 }

@@ -387,6 +387,12 @@ impl LogState {
         Some((entry, self.key_nodes.named.get(&entry)?))
     }
 
+    /// The counting entries about key nodes that no other one follows. Where they are several, nobody who
+    /// wrote one knew of the others, and none is in force.
+    pub fn newest_key_nodes(&self) -> &[LogHash] {
+        &self.key_nodes.newest
+    }
+
     /// The key nodes that a counting entry names, in force or not any more.
     pub fn key_nodes_of(&self, entry: &LogHash) -> Option<&KeyNodes> {
         self.key_nodes.named.get(entry)

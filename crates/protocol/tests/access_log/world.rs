@@ -321,6 +321,7 @@ pub(crate) fn key_nodes(of: &[At], threshold: u8) -> LogBody {
         threshold: if of.is_empty() { 0 } else { threshold },
         nodes: nodes.into_iter().collect(),
         condition: Condition::default(),
+        generation: 0,
     })
 }
 

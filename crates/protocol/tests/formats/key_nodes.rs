@@ -168,7 +168,9 @@ fn a_deal_is_for_the_nodes_and_the_threshold_that_the_log_names() {
 fn what_is_no_set_of_nodes_is_not_dealt_to() {
     let world = World::new();
     let dealt = |nodes: &KeyNodes, keys: u8| {
-        let keys: Vec<_> = (0..keys).map(|at| unwrap_key(at).wrap_key()).collect();
+        let keys: Vec<_> = (0..keys)
+            .map(|at| Some(unwrap_key(at).wrap_key()))
+            .collect();
         let deal = Deal::seal(&mut Seeded(1), DEALER, (SET, nodes), &world.secret, &keys);
         deal.map(|_| ())
     };
@@ -345,6 +347,7 @@ fn the_fullest_objects_fit_their_own_bounds() {
         threshold: 32,
         nodes: most,
         condition: Condition::default(),
+        generation: 0,
     };
     let world = World::dealt(nodes);
     over_the_bus(world.deal.clone());
@@ -438,13 +441,16 @@ impl World {
             threshold: 2,
             nodes: (1..=3).map(node).collect(),
             condition: Condition::default(),
+            generation: 0,
         })
     }
 
     fn dealt(nodes: KeyNodes) -> Self {
         let secret = LaneSecret::generate(&mut Seeded(1)).unwrap();
         let count = nodes.nodes.len() as u8;
-        let keys: Vec<_> = (0..count).map(|at| unwrap_key(at).wrap_key()).collect();
+        let keys: Vec<_> = (0..count)
+            .map(|at| Some(unwrap_key(at).wrap_key()))
+            .collect();
         let deal = Deal::seal(&mut Seeded(2), DEALER, (SET, &nodes), &secret, &keys).unwrap();
         Self {
             secret,

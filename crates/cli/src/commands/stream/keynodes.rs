@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use sealcast::{
-    Condition, Demand, DeviceId, GrantId, KeyNodesInfo, Name, NodeRefusalReason, NodeStanding,
-    UserId,
+    DeviceId, GrantId, KeyNodesInfo, LaneDealt, Name, NamingOptions, NodeRefusalReason,
+    NodeStanding, UserId,
 };
 use serde::Serialize;
 
+use super::condition::text as condition_text;
 use crate::context::{Context, Names, user_of};
 use crate::error::CommandError;
-use crate::time::{TimeArg, now, rfc3339};
 use crate::ui::Ui;
 
 /// How long nodes have to answer.
@@ -44,12 +44,13 @@ enum KeynodesCommand {
 /// Name all key nodes of a stream, and how many of them are needed
 ///
 /// Each must have joined the stream. Without a NODE, and with a threshold of 0, there are none any more. The condition stays
-/// as it is. Nodes that were named before keep their shares: as many of them as were needed then still open what
-/// is published in lanes that were dealt to them.
+/// as it is. Where one goes, or more are needed, publishers seal with a new secret from then on, as soon as they know of it:
+/// nodes that were named before open what was sealed with the old ones, as many of them as were needed then, and nothing else.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   sealcast stream keynodes set boiler --threshold 2 ada bob cy
+  sealcast stream keynodes set boiler --threshold 2 ada bob cy --new-secret
   sealcast stream keynodes set boiler --threshold 0")]
 struct SetArgs {
     /// The stream
@@ -60,13 +61,35 @@ struct SetArgs {
     /// The nodes: ids or names of contacts, `USER/DEVICE` where one has several devices
     #[arg(value_name = "NODE")]
     nodes: Vec<String>,
+    #[command(flatten)]
+    naming: NamingArgs,
+}
+
+#[derive(Args, Debug)]
+struct NamingArgs {
+    /// Have publishers seal with a new secret also where the nodes are those that they were: somebody may have
+    /// seen what they hold
+    #[arg(long)]
+    new_secret: bool,
+    /// Do it though key nodes will open less of some lanes until their publishers come by
+    #[arg(long)]
+    anyway: bool,
+}
+
+impl NamingArgs {
+    fn options(&self) -> NamingOptions {
+        NamingOptions {
+            new_secrets: self.new_secret,
+            closes_lanes: self.anyway,
+        }
+    }
 }
 
 /// Show the key nodes of a stream, and whether they answer
 ///
 /// Each is asked for one segment, as far as you may read it. `yes`: it proved that it answered with its
-/// share. The lanes that are told as `not dealt` open by asking keyholders alone, until their publishers
-/// come by.
+/// share. What of a lane is not dealt opens by asking keyholders alone, until its publishers come by. A node whose device is
+/// revoked, expired or unknown is dealt nothing, and the others go on without it.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -79,9 +102,10 @@ struct StatusArgs {
 
 /// Put one key node in the place of another
 ///
-/// The others go on releasing what was published so far. Publishers deal to the new one as they come by.
-/// The old one keeps what it holds: where it, with others that were replaced, is as many as the threshold says,
-/// and is not trusted, make a new stream.
+/// The others go on releasing what was published so far. Publishers seal with a new secret from then on, and deal it and
+/// the old ones to the new node, as they come by. The old one keeps what it holds: with others that were replaced, as
+/// many as the threshold says, it opens what was sealed while it was one, and nothing else. Two that are replaced
+/// before publishers come by may close their lanes until then; that is refused unless you say `--anyway`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -93,6 +117,8 @@ struct ReplaceArgs {
     old: String,
     /// The node that comes
     new: String,
+    #[command(flatten)]
+    naming: NamingArgs,
 }
 
 #[derive(Serialize)]
@@ -109,7 +135,15 @@ struct StatusLine {
     nodes: Vec<NodeLine>,
     condition: String,
     lanes_dealt: Vec<String>,
+    lanes_dealt_in_part: Vec<String>,
     lanes_not_dealt: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct BesideLine {
+    entry: String,
+    threshold: u8,
+    nodes: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -133,7 +167,10 @@ async fn set(ui: &Ui, context: &Context, args: &SetArgs) -> Result<(), CommandEr
     let (home, stream) = context.stream(ui, &args.stream).await?;
     let nodes = args.nodes.iter().map(|text| node_of(&home, text));
     let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
-    let id = stream.set_key_nodes(args.threshold, &nodes).await?;
+    let options = args.naming.options();
+    let id = stream
+        .set_key_nodes(args.threshold, &nodes, options)
+        .await?;
     show_entry(ui, id)?;
     ui.talk(match nodes.len() {
         0 => "The stream has no key nodes any more.".to_owned(),
@@ -149,15 +186,17 @@ async fn replace(ui: &Ui, context: &Context, args: &ReplaceArgs) -> Result<(), C
     let (home, stream) = context.stream(ui, &args.stream).await?;
     let (old, _) = node_of(&home, &args.old)?;
     let id = stream
-        .replace_key_node(old, node_of(&home, &args.new)?)
+        .replace_key_node(old, node_of(&home, &args.new)?, args.naming.options())
         .await?;
     show_entry(ui, id)?;
-    ui.talk("Replaced. Publishers deal to the new node as they come by.");
+    ui.talk(
+        "Replaced. Publishers seal with a new secret, and deal to the new node, as they come by.",
+    );
     Ok(())
 }
 
 /// Prints the access-log entry that was written.
-fn show_entry(ui: &Ui, id: GrantId) -> Result<(), CommandError> {
+pub(super) fn show_entry(ui: &Ui, id: GrantId) -> Result<(), CommandError> {
     let entry = id.to_string();
     match ui.is_json() {
         true => ui.json(&EntryLine { entry })?,
@@ -183,8 +222,7 @@ async fn status(ui: &Ui, context: &Context, args: &StatusArgs) -> Result<(), Com
     let info = stream.key_nodes(PROBE_FOR).await?;
     ui.alarms(&stream);
     let Some(info) = info else {
-        ui.talk("The stream has no key nodes.");
-        return Ok(());
+        return show_beside(ui, &home, &stream);
     };
     if ui.is_json() {
         return ui.json(&line(&info));
@@ -205,19 +243,51 @@ async fn status(ui: &Ui, context: &Context, args: &StatusArgs) -> Result<(), Com
         info.nodes.len(),
         condition_text(&info.condition)
     ))?;
-    for (lane, is_dealt) in &info.dealt {
-        let dealt = if *is_dealt { "dealt" } else { "not dealt" };
-        ui.data(format!("lane of {}: {dealt}", names.call(lane)))?;
+    for (lane, dealt) in &info.dealt {
+        let says = match (dealt.open, dealt.secrets) {
+            (0, _) => "not dealt".to_owned(),
+            (open, of) if open < of => {
+                format!("dealt in part, {open} of {of} secrets to {}", dealt.nodes)
+            }
+            (_, _) => format!("dealt to {}", dealt.nodes),
+        };
+        ui.data(format!("lane of {}: {says}", names.call(lane)))?;
+    }
+    Ok(())
+}
+
+/// Shows sets of key nodes of which none is in force; where there are none, there are no key nodes.
+fn show_beside(
+    ui: &Ui,
+    home: &sealcast::Home,
+    stream: &sealcast::Stream,
+) -> Result<(), CommandError> {
+    let sets = stream.key_nodes_beside();
+    if sets.is_empty() {
+        ui.talk("The stream has no key nodes.");
+        return Ok(());
+    }
+    let names = Names::of(home)?;
+    for (entry, set) in sets {
+        let needed = set.threshold;
+        if ui.is_json() {
+            ui.json(&BesideLine {
+                entry: entry.to_string(),
+                threshold: needed,
+                nodes: set.nodes.iter().map(|of| of.user.to_string()).collect(),
+            })?;
+            continue;
+        }
+        let nodes: Vec<_> = set.nodes.iter().map(|of| names.call(&of.user)).collect();
+        let nodes = nodes.join(", ");
+        ui.data(format!("not in force: {needed} of {nodes}; {entry}"))?;
     }
     Ok(())
 }
 
 fn line(info: &KeyNodesInfo) -> StatusLine {
-    let lanes = |wanted: bool| {
-        let of = info
-            .dealt
-            .iter()
-            .filter(move |(_, dealt)| **dealt == wanted);
+    let lanes = |wanted: fn(&LaneDealt) -> bool| {
+        let of = info.dealt.iter().filter(move |(_, dealt)| wanted(dealt));
         of.map(|(lane, _)| lane.to_string()).collect()
     };
     let node = |of: &sealcast::KeyNodeInfo| NodeLine {
@@ -230,8 +300,9 @@ fn line(info: &KeyNodesInfo) -> StatusLine {
         threshold: info.threshold,
         nodes: info.nodes.iter().map(node).collect(),
         condition: condition_text(&info.condition),
-        lanes_dealt: lanes(true),
-        lanes_not_dealt: lanes(false),
+        lanes_dealt: lanes(|of| of.open > 0 && of.open == of.secrets),
+        lanes_dealt_in_part: lanes(|of| of.open > 0 && of.open < of.secrets),
+        lanes_not_dealt: lanes(|of| of.open == 0),
     }
 }
 
@@ -254,66 +325,5 @@ pub(crate) fn refusal_text(reason: NodeRefusalReason) -> &'static str {
         NodeRefusalReason::Condition => "the condition does not hold",
         NodeRefusalReason::Throttled => "too much at once",
         NodeRefusalReason::LogBehind => "the access log is not whole here",
-    }
-}
-
-/// Has key nodes release at certain times only
-///
-/// What holds besides the access log: nothing is released before `--after`, and nothing from `--before` on,
-/// by the clocks of the key nodes. Without either there is no condition any more. It concerns key nodes
-/// alone: keyholders go on handing out keys.
-#[derive(Args, Debug)]
-#[command(after_help = "\
-A TIME is `now`, `start`, `-10m`, `+30d` (s m h d w), `2026-03-01` (midnight UTC), or RFC 3339.
-
-Examples:
-  sealcast stream condition boiler --after 2027-01-01
-  sealcast stream condition boiler --before +90d
-  sealcast stream condition boiler")]
-pub(super) struct ConditionArgs {
-    /// The stream
-    stream: Name,
-    /// Nothing is released before this time
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-    after: Option<TimeArg>,
-    /// Nothing is released from this time on
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-    before: Option<TimeArg>,
-}
-
-pub(super) async fn condition(
-    ui: &Ui,
-    context: &Context,
-    args: &ConditionArgs,
-) -> Result<(), CommandError> {
-    let (_home, stream) = context.stream(ui, &args.stream).await?;
-    let now = now();
-    let after = args.after.map(|time| Demand::After(time.position(now)));
-    let before = args.before.map(|time| Demand::Before(time.position(now)));
-    let all: Vec<_> = after.into_iter().chain(before).collect();
-    let condition = match all.is_empty() {
-        true => Condition::default(),
-        false => Condition(vec![all]),
-    };
-    let says = condition_text(&condition);
-    let id = stream.set_condition(condition).await?;
-    show_entry(ui, id)?;
-    ui.talk(format!("From now on {says}."));
-    Ok(())
-}
-
-/// A condition in plain words.
-fn condition_text(condition: &Condition) -> String {
-    let demand = |of: &Demand| match of {
-        Demand::After(time) => format!("not before {}", rfc3339(*time)),
-        Demand::Before(time) => format!("no more from {} on", rfc3339(*time)),
-    };
-    let all = |of: &Vec<Demand>| of.iter().map(demand).collect::<Vec<_>>().join(" and ");
-    match condition.0.as_slice() {
-        [] => "key nodes release whenever the access log allows it".to_owned(),
-        of => {
-            let any: Vec<_> = of.iter().map(all).collect();
-            format!("key nodes release {}", any.join(", or "))
-        }
     }
 }

@@ -139,6 +139,7 @@ fn a_node_decides_by_the_log_as_it_is_after_the_request_came() {
     net.publish(&["one"]);
     let reader = net.reader_of_all();
     net.run_nodes();
+    net.nodes[0].reads_on = false;
     let mut asking = Asking::new(&mut net, reader);
     net.world.revoke_user(OWNER, reader).unwrap();
     asking.step(&mut net);

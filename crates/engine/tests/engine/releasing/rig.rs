@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use rand_core::Rng as _;
 use sealcast_crypto::{NodeShare, UnwrapKey};
 use sealcast_engine::{
-    Combiner, CombinerEvent, CombinerInput, CombinerLimits, CombinerOutput, DealtLane, Event,
-    OneUse, Releaser, ReleaserInput, ReleaserLimits, ReleaserOutput, Space, answer_request,
+    Combiner, CombinerEvent, CombinerInput, CombinerLimits, CombinerOutput, Covered, DealtLane,
+    Event, OneUse, Releaser, ReleaserInput, ReleaserLimits, ReleaserOutput, answer_request,
 };
 use sealcast_protocol::{
     AuditChain, AuditEntry, Condition, Interval, KeyNode, KeyNodes, LogBody, LogHash, NodeAnswer,
@@ -17,34 +17,71 @@ use crate::rig::{OWNER, World, since};
 
 /// What a publisher does for key nodes.
 impl World {
-    /// Puts records for key nodes on the bus, and deals to these if that is due.
+    /// Puts records for key nodes on the bus, and deals to these if that is due. Where another secret has to be
+    /// drawn, the session is over.
     pub(crate) fn cover(&mut self, peer: usize, session: SessionId, at: Position) {
-        let of = &mut self.peers[peer];
-        let dealt = of
-            .dealt
-            .get_or_insert_with(|| DealtLane::draw(&mut self.rng).unwrap());
-        let (due, covered) = dealt.covered.due(session, at);
-        let records = dealt.seal(&of.view, &of.identity, session, &due).unwrap();
-        dealt.covered = covered;
-        of.publisher.note_covered(covered);
-        for records in records {
-            self.put_key_item(records.wire());
+        if self.fit_lane(peer, true) {
+            let of = &mut self.peers[peer];
+            let set = of.view.state().key_nodes().unwrap().0;
+            let dealt = of.dealt.as_mut().unwrap();
+            let (due, covered) = match dealt.covered.covers(&session, at) {
+                true => (
+                    Vec::new(),
+                    Covered {
+                        set,
+                        ..dealt.covered
+                    },
+                ),
+                false => dealt.covered.due(session, at, set),
+            };
+            let records = dealt.seal(&of.view, &of.identity, session, &due).unwrap();
+            dealt.covered = covered;
+            dealt.note_made();
+            of.publisher.note_covered(covered);
+            for records in records {
+                self.put_key_item(records.wire());
+            }
         }
         self.deal(peer);
+    }
+
+    /// Whether a lane has a secret that is fit for the key nodes that there are, and had it before.
+    fn fit_lane(&mut self, peer: usize, draws: bool) -> bool {
+        let of = &mut self.peers[peer];
+        let Some((_, set)) = of.view.state().key_nodes() else {
+            return false;
+        };
+        let Some(dealt) = &mut of.dealt else {
+            if draws {
+                of.dealt = Some(DealtLane::draw(&mut self.rng, set.generation).unwrap());
+            }
+            return draws;
+        };
+        if dealt.is_fit(&of.view, set) {
+            return true;
+        }
+        dealt.renew(&mut self.rng, set.generation).unwrap();
+        of.lane.end_session();
+        false
     }
 
     /// Deals to the key nodes that there are now, unless that was done.
     pub(crate) fn deal(&mut self, peer: usize) {
         self.sync(peer);
+        self.fit_lane(peer, false);
         let of = &mut self.peers[peer];
-        let set = of.view.state().key_nodes().map(|(set, _)| set);
-        let dealt = of.dealt.as_mut().unwrap();
-        if set.is_some_and(|set| set != dealt.dealt) {
-            let deal = dealt
-                .deal(&of.view, &of.identity, &mut self.rng, self.now)
-                .unwrap();
-            dealt.dealt = set.unwrap();
-            self.put_key_item(deal.wire());
+        let Some(dealt) = &mut of.dealt else {
+            return;
+        };
+        // As a store would have it.
+        *dealt = DealtLane::from_bytes(dealt.to_bytes().expose()).unwrap();
+        let made = dealt.deal(&of.view, &of.identity, &mut self.rng, self.now);
+        if let Some((deals, to)) = made {
+            dealt.note_given(&to);
+            dealt.note_dealt(to);
+            for deal in deals {
+                self.put_key_item(deal.wire());
+            }
         }
     }
 }
@@ -55,28 +92,19 @@ pub(super) struct Net {
     pub(super) nodes: Vec<Node>,
     pub(super) limits: ReleaserLimits,
     read: BTreeMap<String, usize>,
+    /// Nodes that were replaced.
+    pub(super) gone: Vec<usize>,
 }
-
-/// What a bus showed, and what the nodes had kept.
-#[derive(Clone)]
-pub(super) struct Past {
-    bus: BTreeMap<String, Vec<Vec<u8>>>,
-    kept: Vec<(Store, Vec<AuditEntry>)>,
-}
-
-type Store = BTreeMap<(Space, Vec<u8>), Vec<u8>>;
 
 pub(super) struct Node {
     pub(super) peer: usize,
-    /// What its bus shows it of logs, lists and keys, where that is not what there is.
-    pub(super) sees: Option<Past>,
     pub(super) is_up: bool,
     /// Whether the bus shows it all that it showed.
     pub(super) is_whole: bool,
     pub(super) audit: Vec<AuditEntry>,
+    /// Whether it reads the log also when nobody says so.
+    pub(super) reads_on: bool,
     machine: Option<Releaser>,
-    /// Whether who runs it says that its clock is right.
-    pub(super) trusts_clock: bool,
     /// Whether it answers for other segments than it was asked for.
     pub(super) lies: bool,
 }
@@ -89,6 +117,7 @@ impl Net {
             nodes: Vec::new(),
             limits: ReleaserLimits::default(),
             read: BTreeMap::new(),
+            gone: Vec::new(),
         };
         for _ in 0..nodes {
             net.add_node();
@@ -101,12 +130,11 @@ impl Net {
         let peer = self.world.user();
         self.nodes.push(Node {
             peer,
-            sees: None,
             is_up: true,
             is_whole: true,
             audit: Vec::new(),
+            reads_on: true,
             machine: None,
-            trusts_clock: false,
             lies: false,
         });
         self.nodes.sort_by_key(|node| self.world.id(node.peer));
@@ -133,10 +161,21 @@ impl Net {
         condition: Condition,
         nodes: &[usize],
     ) -> LogHash {
+        self.name_with(threshold, condition, nodes, 0)
+    }
+
+    pub(super) fn name_with(
+        &mut self,
+        threshold: u8,
+        condition: Condition,
+        nodes: &[usize],
+        generation: u32,
+    ) -> LogHash {
         let body = LogBody::KeyNodes(KeyNodes {
             threshold,
             nodes: nodes.iter().map(|at| self.key_node(*at)).collect(),
             condition,
+            generation,
         });
         self.world.write(OWNER, body).unwrap()
     }
@@ -184,40 +223,6 @@ impl Net {
         self.news_of(peer)
     }
 
-    pub(super) fn past(&self) -> Past {
-        let kept = self.nodes.iter().map(|node| {
-            let store = self.world.peers[node.peer].store.clone();
-            (store, node.audit.clone())
-        });
-        Past {
-            bus: self.world.bus.clone(),
-            kept: kept.collect(),
-        }
-    }
-
-    /// Puts a node's store back to what it was.
-    pub(super) fn put_back(&mut self, at: usize, past: &Past) {
-        let (store, audit) = past.kept[at].clone();
-        let peer = self.nodes[at].peer;
-        self.world.peers[peer].store = store;
-        self.world.peers[peer].cursors.clear();
-        self.nodes[at].audit = audit;
-        self.restart(at);
-    }
-
-    /// Has a node read on, and says whether its bus shows it all that it showed.
-    fn sync_node(&mut self, at: usize) -> bool {
-        let peer = self.nodes[at].peer;
-        let Some(past) = &self.nodes[at].sees else {
-            self.world.sync(peer);
-            return self.nodes[at].is_whole;
-        };
-        let cursors = &self.world.peers[peer].cursors;
-        let mut read = cursors.iter().filter(|(of, _)| !of.ends_with("/keys"));
-        let shown = |of: &String| past.bus.get(of).map_or(0, Vec::len);
-        read.all(|(of, count)| shown(of) >= *count)
-    }
-
     /// Starts a node's program again, with its audit.
     pub(super) fn restart(&mut self, at: usize) {
         self.nodes[at].machine = None;
@@ -235,7 +240,9 @@ impl Net {
 
     pub(super) fn run_node(&mut self, at: usize) {
         let peer = self.nodes[at].peer;
-        self.sync_node(at);
+        if self.nodes[at].reads_on {
+            self.world.sync(peer);
+        }
         let items = self.news_of(peer);
         let mut machine = self.nodes[at].machine.take();
         let mut machine = machine.take().unwrap_or_else(|| self.begin(at));
@@ -258,23 +265,15 @@ impl Net {
             let signed = sign(identity.signing(), entry.clone()).unwrap();
             chain.take(signed.wire(), &key).unwrap();
         }
-        let mut machine = Releaser::new(self.limits, self.world.now, chain, node.audit.clone());
-        if node.trusts_clock {
-            machine.trust_clock();
-        }
-        machine
-    }
-
-    /// How far a node's clock is behind its audit, where it releases nothing for it.
-    pub(super) fn clock_behind_ms(&self, at: usize) -> Option<u64> {
-        self.nodes[at].machine.as_ref().unwrap().clock_behind_ms()
+        Releaser::new(self.limits, self.world.now, chain, node.audit.clone())
     }
 
     fn perform(&mut self, at: usize, machine: &mut Releaser, output: ReleaserOutput) {
         let (peer, now) = (self.nodes[at].peer, self.world.now);
         match output {
             ReleaserOutput::ReadLog => {
-                let is_whole = self.sync_node(at);
+                self.world.sync(peer);
+                let is_whole = self.nodes[at].is_whole;
                 let view = &self.world.peers[peer].view;
                 machine.handle(now, view, ReleaserInput::LogRead { is_whole });
             }
@@ -300,7 +299,7 @@ impl Net {
                 let inbox = asked.body().device.inbox_topic();
                 self.world.put(&inbox, answer.wire());
             }
-            ReleaserOutput::Refuse(refusal, _) => {
+            ReleaserOutput::Refuse(refusal) => {
                 let inbox = refusal.to.asker.inbox_topic();
                 let identity = &self.world.peers[peer].identity;
                 let refusal = sign(identity.signing(), refusal).unwrap();
@@ -341,29 +340,6 @@ impl Net {
         let mut body = asked.body().clone();
         change(&mut body);
         sign(self.world.peers[peer].identity.signing(), body).unwrap()
-    }
-
-    /// Signs a request of a device again, with another id and the present time.
-    pub(super) fn renewed(
-        &self,
-        peer: usize,
-        asked: &Verified<NodeRequest>,
-        number: u8,
-        change: impl FnOnce(&mut NodeRequest),
-    ) -> Verified<NodeRequest> {
-        self.resigned(peer, asked, |of| {
-            let view = &self.world.peers[peer].view;
-            (of.user, of.device) = view.me();
-            of.list = view.list(&of.user).unwrap().pin().unwrap();
-            of.request.0 = [number; 16];
-            (of.time, of.expires) = (self.world.now, self.world.now.after(30_000));
-            change(of);
-        })
-    }
-
-    /// What the last entry of a node's audit says.
-    pub(super) fn last(&self, at: usize) -> String {
-        format!("{:?}", self.nodes[at].audit.last().unwrap().event)
     }
 
     /// What is told of a device's asking for all that it cannot open, until it is done.
