@@ -1,5 +1,7 @@
 //! Appends that are larger than a message, and logs that are looked at again and again.
 
+use std::time::Duration;
+
 use sealcast_bus::{Bus, Offset};
 use sealcast_bus_amqp::AmqpBus;
 
@@ -75,14 +77,8 @@ async fn what_others_trim_between_two_reads_is_gone() {
     let items = bus.read(&log, Offset(0), 1).await.unwrap();
     assert_eq!(items.len(), 1);
     other.trim(&log, Offset(5)).await.unwrap();
-    within("what is left", async {
-        loop {
-            let items = bus.read(&log, Offset(1), 1).await.unwrap();
-            match items[0].offset {
-                Offset(5) => break,
-                gone => assert_eq!((items.len(), gone), (1, Offset(1))),
-            }
-        }
-    })
-    .await;
+    // Longer than a reader goes by what it was told before.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let items = bus.read(&log, Offset(1), 1).await.unwrap();
+    assert_eq!(items[0].offset, Offset(5));
 }
