@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sealcast_bus::{Arrival, Bus as _, BusError, Offset, Topic};
+use sealcast_bus::{Arrival, Bus as _, BusError, Offset, Topic, Turn};
 
 use crate::fault::Fault;
 use crate::home::Home;
@@ -11,17 +11,20 @@ use crate::line::Line;
 use crate::link::{Link, empty};
 use crate::message::{Append, MessageId, Names, PACKED_MAX, PART_MAX, PartOf, is_live};
 use crate::packet::Publish;
-use crate::{sending, users};
+use crate::sending::{self, Leaving};
+use crate::users;
 
 /// Arrivals that are looked up at once.
 const ORIGINS: u32 = 256;
 
-/// Has the broker take an append, and then puts it in the mirror, unless it has come back by then.
+/// Has the broker take an append, and then puts it in the mirror, unless it has come back by then. With a turn, the
+/// next one sets out when the broker has this one, and is put in the mirror behind it.
 pub(crate) async fn append(
     home: &Arc<Home>,
     line: &Arc<Line>,
     topic: Topic,
     payloads: Vec<Bytes>,
+    turn: Option<Turn>,
 ) -> Result<Offset, BusError> {
     let packed = Append::packed_len(&payloads);
     if packed > PACKED_MAX {
@@ -30,8 +33,11 @@ pub(crate) async fn append(
             limit: PACKED_MAX,
         });
     }
+    if turn.as_ref().is_some_and(Turn::has_failed) {
+        return Err(BusError::OutOfTurn);
+    }
     if is_live(&topic) && users::has_any(&line.names, &payloads) {
-        return users::append(home, line, topic, payloads).await;
+        return users::append(home, line, topic, payloads, turn).await;
     }
     let stamp = match is_live(&topic) {
         true => 0,
@@ -50,16 +56,37 @@ pub(crate) async fn append(
         is_own: true,
         parts: parts_of(all.len()),
     };
-    if is_live {
-        return sending::leave(home, line, all, vec![arrival]).await;
+    let leaving = Leaving {
+        all,
+        arrivals: vec![arrival],
+        turn,
+    };
+    match is_live {
+        true => sending::leave(home, line, leaving).await,
+        false => store(home, line, leaving).await,
+    }
+}
+
+/// Has the broker retain what belongs to a log that it keeps, and then puts it in the mirror.
+async fn store(home: &Home, line: &Line, leaving: Leaving) -> Result<Offset, BusError> {
+    let Leaving {
+        all,
+        arrivals,
+        mut turn,
+    } = leaving;
+    if let Some(turn) = &mut turn {
+        turn.come().await?;
     }
     let published = line.link.publish_all(all).await;
     published.map_err(|fault| line.fault(fault))?;
-    let offsets = match home.mirror.take_in(vec![arrival]).await {
+    let offsets = match home.mirror.take_in(arrivals).await {
         // The broker has it, so that it may come all the same.
         Err(BusError::Full { .. } | BusError::Busy { .. }) => return Err(line.fault(Fault::Late)),
         taken_in => taken_in?,
     };
+    if let Some(turn) = turn {
+        turn.stored();
+    }
     Ok(offsets.first().copied().unwrap_or_default())
 }
 

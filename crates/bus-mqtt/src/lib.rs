@@ -50,7 +50,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sealcast_bus::{
     Bus, BusError, BusFuture, BusReport, BusSetup, Item, Limits, Listener, Offset, ServerAddress,
-    ServerOptions, Tail, Topic,
+    ServerOptions, Tail, Topic, Turn,
 };
 use tokio::task::JoinHandle;
 
@@ -198,7 +198,21 @@ impl Bus for MqttBus {
             self.follow(&topic).await?;
             let Inner { home, line, .. } = &*self.inner;
             let payloads = payloads.into_iter().map(Bytes::from).collect();
-            append::append(home, line, topic, payloads).await
+            append::append(home, line, topic, payloads, None).await
+        })
+    }
+
+    fn append_in_turn(&self, topic: &Topic, payloads: Vec<Bytes>, turn: Turn) -> BusFuture<'_, ()> {
+        let topic = topic.clone();
+        Box::pin(async move {
+            self.limits().check(&payloads)?;
+            if payloads.is_empty() {
+                return turn.take(async { Ok(()) }).await;
+            }
+            self.follow(&topic).await?;
+            let Inner { home, line, .. } = &*self.inner;
+            let appended = append::append(home, line, topic, payloads, Some(turn)).await;
+            appended.map(drop)
         })
     }
 

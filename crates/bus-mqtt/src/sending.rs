@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use sealcast_bus::{Arrival, BusError, Offset};
+use sealcast_bus::{Arrival, BusError, Offset, Turn};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
@@ -38,6 +38,16 @@ struct State {
     /// The numbers of appends that are not settled.
     under_way: BTreeSet<u64>,
     next: u64,
+}
+
+/// What leaves.
+pub(crate) struct Leaving {
+    /// The messages in which it travels.
+    pub(crate) all: Vec<Publish>,
+    /// What is put in the mirror.
+    pub(crate) arrivals: Vec<Arrival>,
+    /// Where another append is ahead of it, or may be behind.
+    pub(crate) turn: Option<Turn>,
 }
 
 /// An append that is not settled until this is dropped.
@@ -70,6 +80,11 @@ impl Sending {
     /// Returns when all that is on its way now is in the mirror, or will not be.
     pub(crate) async fn settled(&self) {
         let end = self.state().next;
+        self.settled_before(end).await;
+    }
+
+    /// The same for what set out before a number.
+    async fn settled_before(&self, end: u64) {
         loop {
             let less = self.less.notified();
             let first = self.state().under_way.first().copied();
@@ -124,24 +139,20 @@ pub(crate) async fn recover(home: &Home) -> Result<(), BusError> {
 pub(crate) async fn leave(
     home: &Arc<Home>,
     line: &Arc<Line>,
-    all: Vec<Publish>,
-    arrivals: Vec<Arrival>,
+    leaving: Leaving,
 ) -> Result<Offset, BusError> {
     let Some(way) = home.sending.way() else {
-        return leave_by_line(home, line, all, arrivals).await;
+        return leave_by_line(home, line, leaving).await;
     };
     let under_way = UnderWay::begin(home);
-    let Some(note) = home.sending.notes.note(&arrivals).await else {
+    let Some(note) = home.sending.notes.note(&leaving.arrivals).await else {
         drop(under_way);
-        return leave_by_line(home, line, all, arrivals).await;
+        return leave_by_line(home, line, leaving).await;
     };
     let (tell, told) = oneshot::channel();
     let line = Arc::clone(line);
     // Nobody else puts it in the mirror: it goes on when the caller stops waiting.
-    tokio::spawn(async move {
-        let (noted, all) = ((under_way, note), (all, arrivals));
-        leave_by_way(way, &line, noted, all, tell).await;
-    });
+    tokio::spawn(async move { leave_by_way(way, &line, (under_way, note), leaving, tell).await });
     told.await
         .unwrap_or_else(|_| Err(BusError::Backend("a task ended early".into())))
 }
@@ -150,9 +161,14 @@ async fn leave_by_way(
     way: Arc<Link>,
     line: &Line,
     (under_way, note): (UnderWay, Note),
-    (all, arrivals): (Vec<Publish>, Vec<Arrival>),
+    leaving: Leaving,
     tell: oneshot::Sender<Result<Offset, BusError>>,
 ) {
+    let Leaving {
+        all,
+        arrivals,
+        mut turn,
+    } = leaving;
     let home = &under_way.home;
     let publishing = async {
         let flying = way.set_out_all(all.clone()).await?;
@@ -166,42 +182,64 @@ async fn leave_by_way(
         published => published,
     };
     let outcome = match published {
-        Ok(()) => home.mirror.take_in(arrivals.clone()).await,
+        Ok(()) => take_in(home, arrivals.clone(), &mut turn).await,
         Err(fault) => Err(line.fault(fault)),
     };
-    match outcome {
-        // The broker has it, and it does not come back.
-        Err(BusError::Full { .. } | BusError::Busy { .. }) => {
-            let _is_told = tell.send(Err(line.fault(Fault::Late))).is_ok();
-            let _taken_in = home.take_in(arrivals, MIRROR_PAUSE).await;
-            home.sending.notes.settle(note);
-        }
+    let left = match outcome {
+        Err(BusError::Full { .. } | BusError::Busy { .. }) => Err(line.fault(Fault::Late)),
+        Err(BusError::OutOfTurn) => Err(BusError::OutOfTurn),
         outcome => {
             home.sending.notes.settle(note);
             let first = outcome.map(|offsets| offsets.first().copied().unwrap_or_default());
             // Before whoever waits asks how far the mirror is.
             drop(under_way);
+            if let (Ok(_), Some(turn)) = (&first, turn) {
+                turn.stored();
+            }
             let _is_told = tell.send(first).is_ok();
+            return;
         }
+    };
+    // The broker has it, and it does not come back.
+    let _is_told = tell.send(left).is_ok();
+    drop(turn);
+    home.sending.settled_before(under_way.number).await;
+    let _taken_in = home.take_in(arrivals, MIRROR_PAUSE).await;
+    home.sending.notes.settle(note);
+}
+
+/// Puts in the mirror what the broker has, behind what is ahead of it. The next may set out.
+async fn take_in(
+    home: &Home,
+    arrivals: Vec<Arrival>,
+    turn: &mut Option<Turn>,
+) -> Result<Vec<Offset>, BusError> {
+    if let Some(turn) = turn {
+        turn.pass();
+        turn.come().await?;
     }
+    home.mirror.take_in(arrivals).await
 }
 
 /// The same over a connection of its own, so that the broker may bring it back.
-async fn leave_by_line(
-    home: &Home,
-    line: &Line,
-    all: Vec<Publish>,
-    arrivals: Vec<Arrival>,
-) -> Result<Offset, BusError> {
+async fn leave_by_line(home: &Home, line: &Line, leaving: Leaving) -> Result<Offset, BusError> {
+    let Leaving {
+        all,
+        arrivals,
+        mut turn,
+    } = leaving;
     let writing = home.own_back.begin(&all);
     let published = line.link.publish_all(all).await;
     published.map_err(|fault| line.fault(fault))?;
-    let offsets = match home.mirror.take_in(arrivals).await {
+    let offsets = match take_in(home, arrivals, &mut turn).await {
         // The broker has it, so that it may come all the same.
         Err(BusError::Full { .. } | BusError::Busy { .. }) => return Err(line.fault(Fault::Late)),
         taken_in => taken_in?,
     };
     writing.taken_in();
+    if let Some(turn) = turn {
+        turn.stored();
+    }
     Ok(offsets.first().copied().unwrap_or_default())
 }
 

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sealcast_bus::{Arrival, ArrivalId, BusError, Offset, Topic, TopicItem};
+use sealcast_bus::{Arrival, ArrivalId, BusError, Offset, Topic, TopicItem, Turn};
 
 use crate::append::{messages, parts_of};
 use crate::home::Home;
 use crate::line::Line;
 use crate::message::{Append, Names, PART_MAX, has_live};
 use crate::packet::Publish;
-use crate::sending;
+use crate::sending::{self, Leaving};
 
 /// FNV-1a, 128 bits.
 const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
@@ -87,6 +87,7 @@ pub(crate) async fn append(
     line: &Arc<Line>,
     topic: Topic,
     payloads: Vec<Bytes>,
+    turn: Option<Turn>,
 ) -> Result<Offset, BusError> {
     let (mut all, mut arrivals) = (Vec::new(), Vec::new());
     for payload in payloads {
@@ -124,7 +125,12 @@ pub(crate) async fn append(
             parts,
         });
     }
-    sending::leave(home, line, all, arrivals).await
+    let leaving = Leaving {
+        all,
+        arrivals,
+        turn,
+    };
+    sending::leave(home, line, leaving).await
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 mod check;
 mod far;
 mod fault;
+mod known;
 mod listen;
 mod mirror;
+mod pack;
 mod place;
 mod scan;
 mod schema;
@@ -25,7 +27,9 @@ use fault::Fault;
 pub use mirror::{Arrival, ArrivalId, ArrivalPart, Mirror, Origin};
 
 use far::{Far, FarWriter};
+use known::Known;
 use listen::FileListener;
+use mirror::Besides;
 use place::Place;
 use scan::Readers;
 use schema::Format;
@@ -73,17 +77,15 @@ impl FileBus {
     fn open_as(folder: &Path, format: Format) -> Result<Self, BusError> {
         let (place, connection) = Place::open(folder, format)?;
         let is_mirror = format == Format::MIRROR;
-        let far = is_mirror.then(|| (Far::new(place.folder()), FarWriter::new(place.folder())));
-        let (far, far_writer) = far.unzip();
+        let far = is_mirror.then(|| Far::new(place.folder()));
+        let besides = is_mirror.then(|| Besides {
+            far: FarWriter::new(place.folder()),
+            known: Known::default(),
+        });
         let place = Arc::new(place);
         let watch = Arc::new(Watch::new(Arc::clone(&place)));
         let (changes, queue) = mpsc::channel(CHANGES_WAITING_MAX);
-        let writer = Writer::new(
-            Arc::clone(&place),
-            connection,
-            far_writer,
-            Arc::clone(&watch),
-        );
+        let writer = Writer::new(Arc::clone(&place), connection, besides, Arc::clone(&watch));
         thread::Builder::new()
             .name("bus-write".into())
             .spawn(move || writer.run(queue))

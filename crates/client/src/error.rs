@@ -272,15 +272,10 @@ impl Error {
 
     /// The same again, where it says that the bus is away: for another who waited for it.
     pub(crate) fn of_bus_away(&self) -> Option<Self> {
-        if let Self::Bus(BusError::Unreachable { place, cause }) = self {
-            let (place, cause) = (place.clone(), cause.to_string().into());
-            return Some(BusError::Unreachable { place, cause }.into());
+        match self {
+            Self::Bus(error) if self.is_bus_away() => Some(again(error).into()),
+            _ => None,
         }
-        if let Self::Bus(BusError::Busy { place }) = self {
-            let place = place.clone();
-            return Some(BusError::Busy { place }.into());
-        }
-        None
     }
 
     /// A stable name for programs.
@@ -374,5 +369,24 @@ impl From<StoreError> for Error {
 impl From<BusError> for Error {
     fn from(error: BusError) -> Self {
         Self::Bus(error)
+    }
+}
+
+/// What kept a bus from doing something, once more: for another who waited for the same.
+pub(crate) fn again(error: &BusError) -> BusError {
+    let cause = |of: &dyn std::error::Error| of.to_string().into();
+    match error {
+        BusError::Unreachable { place, cause: of } => BusError::Unreachable {
+            place: place.clone(),
+            cause: cause(&**of),
+        },
+        BusError::Busy { place } => BusError::Busy {
+            place: place.clone(),
+        },
+        BusError::Full { place } => BusError::Full {
+            place: place.clone(),
+        },
+        BusError::OutOfTurn => BusError::OutOfTurn,
+        other => BusError::Backend(cause(other)),
     }
 }

@@ -5,13 +5,16 @@
 //! refuses for good is left out, and whoever published it is told. Its place in the chain is never used
 //! again, so that readers are told a gap.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use sealcast_bus::{Bus, BusError, Topic, Turn, Turns};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+
+use crate::error::again;
 
 /// Bytes that may be on their way while more is sealed: an append, and what leaves with the next one.
 const AHEAD_BYTES_MAX: usize = 4 << 20;
@@ -37,20 +40,20 @@ pub(crate) struct Outbox {
 #[must_use]
 pub(crate) struct Errand {
     outbox: Arc<Outbox>,
-    /// How many envelopes were put in up to there.
-    until: u64,
-    refusal: Arc<Refusal>,
+    /// The numbers of its envelopes, as they were put in.
+    numbers: Range<u64>,
+    refusals: Arc<Refusals>,
 }
 
-/// Why the bus refused the first of an errand's envelopes that it refused for good.
+/// Why the bus refused envelopes of an errand for good, by their numbers.
 #[derive(Debug, Default)]
-struct Refusal(Mutex<Option<BusError>>);
+struct Refusals(Mutex<BTreeMap<u64, BusError>>);
 
 /// An envelope, and where its errand learns that it was refused.
 #[derive(Debug)]
 struct Envelope {
     bytes: Bytes,
-    refusal: Arc<Refusal>,
+    refusals: Arc<Refusals>,
 }
 
 #[derive(Debug, Default)]
@@ -84,21 +87,22 @@ struct Append {
 impl Outbox {
     /// Puts envelopes behind all that wait.
     pub(crate) fn put(self: &Arc<Self>, envelopes: impl Iterator<Item = Vec<u8>>) -> Errand {
-        let refusal = Arc::default();
+        let refusals = Arc::default();
         let mut waiting = self.waiting();
+        let first = waiting.last();
         for bytes in envelopes {
             waiting.bytes += bytes.len();
             waiting.envelopes.push_back(Envelope {
                 bytes: bytes.into(),
-                refusal: Arc::clone(&refusal),
+                refusals: Arc::clone(&refusals),
             });
         }
         waiting.errands += 1;
         self.more.notify_one();
         Errand {
             outbox: self.clone(),
-            until: waiting.last(),
-            refusal,
+            numbers: first..waiting.last(),
+            refusals,
         }
     }
 
@@ -116,6 +120,17 @@ impl Outbox {
                 _ if bytes < AHEAD_BYTES_MAX => return Ok(()),
                 _ => less.await,
             }
+        }
+    }
+
+    /// Returns when nobody has anything sent.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let less = self.less.notified();
+            if self.waiting().errands == 0 {
+                return;
+            }
+            less.await;
         }
     }
 
@@ -247,16 +262,33 @@ impl Errand {
     ///
     /// Fails where it refused any of this errand, or takes nothing for now.
     pub(crate) async fn send(self, bus: &Arc<dyn Bus>, data: &Topic) -> Result<(), BusError> {
-        let sent = self.outbox.send_until(bus, data, self.until).await;
-        match self.refusal.lock().take() {
-            Some(refusal) => Err(refusal),
+        let sent = self.outbox.send_until(bus, data, self.numbers.end).await;
+        match self.refusals.lock().pop_first() {
+            Some((_, refusal)) => Err(refusal),
             None => sent,
         }
     }
+
+    /// The same, and says of each envelope what became of it.
+    pub(crate) async fn send_each(
+        self,
+        bus: &Arc<dyn Bus>,
+        data: &Topic,
+    ) -> Vec<Result<(), BusError>> {
+        let sent = self.outbox.send_until(bus, data, self.numbers.end).await;
+        let gone = self.outbox.waiting().gone;
+        let mut refusals = self.refusals.lock();
+        let fate = |number| match (refusals.remove(&number), &sent) {
+            (Some(refusal), _) => Err(refusal),
+            (None, Err(error)) if number >= gone => Err(again(error)),
+            (None, _) => Ok(()),
+        };
+        self.numbers.clone().map(fate).collect()
+    }
 }
 
-impl Refusal {
-    fn lock(&self) -> MutexGuard<'_, Option<BusError>> {
+impl Refusals {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, BusError>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -284,7 +316,7 @@ impl Waiting {
     /// The bus will never take the first.
     fn leave_out(&mut self, error: BusError) {
         if let Some(first) = self.envelopes.front() {
-            first.refusal.lock().get_or_insert(error);
+            first.refusals.lock().insert(self.gone, error);
         }
         self.take(1);
     }

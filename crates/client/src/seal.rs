@@ -4,8 +4,10 @@
 //! its envelopes leave, in the order in which they were sealed. The next batch may be sealed while
 //! they are on their way.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use sealcast_crypto::{SecretBytes, leaving_no_trace};
 use sealcast_engine::{Lane, NotSealed, Publisher, Sealed, StreamView};
@@ -13,7 +15,7 @@ use sealcast_protocol::{
     BATCH_OVERHEAD_MAX, DataTopic, Draft, ENVELOPE_OVERHEAD, Frame, Interval, PAYLOAD_MAX,
     Position, SessionId, SessionKind,
 };
-use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
@@ -22,10 +24,13 @@ use crate::clock;
 use crate::core::Core;
 use crate::error::Error;
 use crate::outbox::{Errand, Outbox};
-use crate::singles::{Fate, Message, Single, Singles, Way};
+use crate::singles::{Fate, Message, Serving, Single, Singles, Way};
 
 /// How often a batch is tried again after what it lacked was done.
 const TRIES_MAX: usize = 8;
+
+/// How long messages wait for others while something is on its way to the bus.
+const MOMENT: Duration = Duration::from_millis(2);
 
 /// What is to be sealed.
 #[derive(Debug)]
@@ -187,17 +192,11 @@ impl Sealer {
     /// Seals a message with those that others publish at the same time, each in an envelope of its own,
     /// and stores it on the bus. It goes on when the caller stops waiting.
     pub(crate) async fn publish_single(&self, payload: SecretBytes) -> Result<Left, Error> {
-        let sealer = self.clone();
-        let leaving = to_its_end(async move {
-            let message = Message {
-                topic: sealer.topic.clone(),
-                payload,
-            };
-            let messages = Vec::from([Arc::new(message)]);
-            let (left, errand) = sealer.seal_single(messages, Way::Bus).await?;
-            Ok(sealer.leave(left, errand))
-        });
-        leaving.await?.stored().await
+        let message = Message {
+            topic: self.topic.clone(),
+            payload,
+        };
+        self.serve(Vec::from([Arc::new(message)]), Way::Bus).await
     }
 
     /// Seals messages, all or none, with those that others seal at the same time, for the caller to carry.
@@ -208,14 +207,8 @@ impl Sealer {
         if messages.is_empty() {
             return Ok(Vec::new());
         }
-        let sealer = self.clone();
-        to_its_end(async move {
-            let messages = messages.into_iter().map(Arc::new).collect();
-            let sealed = sealer.seal_single(messages, Way::Carrier).await?;
-            sealer.share_soon();
-            Ok(sealed)
-        })
-        .await
+        let messages = messages.into_iter().map(Arc::new).collect();
+        self.serve(messages, Way::Carrier).await
     }
 
     /// Does all that comes before sealing, and seals nothing.
@@ -229,89 +222,111 @@ impl Sealer {
         .await
     }
 
-    /// Whoever has the turn seals for all that wait, and they do not wait for it any more. Those for whom that failed try
-    /// it by themselves, unless the bus is away: then it is for all of them.
-    async fn seal_single<T>(
+    /// Lets messages be sealed with those that others bring at the same time, and waits for what becomes of them.
+    async fn serve<T>(
         &self,
         messages: Vec<Arc<Message>>,
         way: fn(oneshot::Sender<Fate<T>>) -> Way,
     ) -> Result<T, Error> {
-        let (tell, mut sealed) = oneshot::channel();
-        let number = self.singles.put(messages.clone(), way(tell));
-        let turn = tokio::select! {
-            biased;
-            fate = &mut sealed => match fate {
-                Ok(fate) => return fate,
-                Err(_) => None,
-            },
-            turn = self.turn.lock() => Some(turn),
-        };
-        let _turn = match turn {
-            Some(turn) => turn,
-            None => self.turn.lock().await,
-        };
-        let singles = match sealed.try_recv() {
-            Ok(fate) => return fate,
-            Err(TryRecvError::Empty) => self.singles.take_with(number),
-            Err(TryRecvError::Closed) => {
-                let (tell, again) = oneshot::channel();
-                sealed = again;
-                Vec::from([Single::alone(messages, way(tell))])
-            }
-        };
-        self.seal_singles(singles).await?;
-        let unsealed = Error::Internal("a message was not sealed with its own batch");
-        sealed.try_recv().unwrap_or(Err(unsealed))
+        let (tell, fate) = oneshot::channel();
+        if let Some(serving) = self.singles.put(messages, way(tell)) {
+            tokio::spawn(self.clone().serve_all(serving));
+        }
+        let ended = Error::Internal("a task ended early");
+        fate.await.unwrap_or(Err(ended))
     }
 
-    async fn seal_singles(&self, singles: Vec<Single>) -> Result<(), Error> {
-        let messages = singles.iter().flat_map(|of| of.messages.iter().cloned());
-        let batch = Arc::new(Batch::Singles(messages.collect()));
-        let is_for_bus = singles.iter().all(|of| !of.way.is_carrier());
-        let sealing = async {
-            if is_for_bus {
-                self.make_room().await?;
+    /// Seals what waits, until nothing does. While something is on its way to the bus, it waits a moment for more.
+    async fn serve_all(self, mut serving: Serving) {
+        loop {
+            if serving.is_awaited() {
+                tokio::select! {
+                    () = serving.many() => {}
+                    () = self.outbox.idle() => {}
+                    () = tokio::time::sleep(MOMENT) => {}
+                }
             }
-            self.seal_whole(&batch).await
-        };
-        let sealed = match sealing.await {
-            Ok(sealed) => sealed,
-            Err(error) => {
-                // Whoever came meanwhile has waited for the same bus.
-                if error.is_bus_away() {
-                    for single in singles.into_iter().chain(self.singles.take_all()) {
-                        if let Some(away) = error.of_bus_away() {
-                            single.way.refuse(away);
-                        }
+            let _turn = self.turn.lock().await;
+            let taken = serving.take();
+            if taken.is_empty() {
+                return;
+            }
+            self.seal_singles(taken, &serving).await;
+        }
+    }
+
+    /// Seals messages at once. Where that fails, each is tried by itself, unless the bus is away: then it is for
+    /// all of them, and for whoever has come meanwhile.
+    async fn seal_singles(&self, all: Vec<Single>, serving: &Serving) {
+        let mut left = VecDeque::from([all]);
+        while let Some(singles) = left.pop_front() {
+            let error = match self.try_singles(&singles).await {
+                Ok(sealed) => {
+                    self.see_off(singles, sealed);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            if error.is_bus_away() {
+                let all = singles.into_iter().chain(left.drain(..).flatten());
+                for single in all.chain(serving.take_all()) {
+                    if let Some(away) = error.of_bus_away() {
+                        single.way.refuse(away);
                     }
                 }
-                return Err(error);
+                return;
             }
-        };
-        let left = Left {
-            position: sealed.position,
-            envelopes: 1,
-            session: None,
-        };
+            let mut singles = singles.into_iter();
+            match (singles.next(), singles.len()) {
+                (Some(single), 0) => single.way.refuse(error),
+                (first, _) => {
+                    left.extend(first.into_iter().chain(singles).map(|of| Vec::from([of])))
+                }
+            }
+        }
+    }
+
+    async fn try_singles(&self, singles: &[Single]) -> Result<Done, Error> {
+        if singles.iter().any(|of| !of.way.is_carrier()) {
+            self.make_room().await?;
+        }
+        let messages = singles.iter().flat_map(|of| of.messages.iter().cloned());
+        self.seal_whole(&Arc::new(Batch::Singles(messages.collect())))
+            .await
+    }
+
+    /// Has sealed messages go where they are to. Whoever does not listen any more is ended: what it was to carry is
+    /// lost, what goes to the bus is not.
+    fn see_off(&self, singles: Vec<Single>, sealed: Done) {
         let mut items = sealed.envelopes.into_iter();
-        for single in singles {
-            let own = items.by_ref().take(single.messages.len());
-            // Whoever does not listen any more is ended. What it published leaves with what comes next;
-            // what it was to carry is lost.
-            let _is_heard = match single.way {
+        let (mut for_bus, mut waiting) = (Vec::new(), Vec::new());
+        let mut is_carried = false;
+        for Single { messages, way } in singles {
+            let own = items.by_ref().take(messages.len());
+            match way {
                 Way::Bus(tell) => {
-                    let errand = self.outbox.put(own);
-                    tell.send(Ok((left, errand))).is_ok()
+                    for_bus.extend(own);
+                    waiting.push(tell);
                 }
                 Way::Carrier(tell) => {
-                    let own = single.messages.iter().zip(own);
+                    let own = messages.iter().zip(own);
                     let own = own
                         .map(|(message, item)| SealedMessage::of(message, item, sealed.position));
-                    tell.send(Ok(own.collect())).is_ok()
+                    is_carried |= tell.send(Ok(own.collect())).is_ok();
                 }
-            };
+            }
         }
-        Ok(())
+        if is_carried {
+            self.share_soon();
+        }
+        if !waiting.is_empty() {
+            let errand = self.outbox.put(for_bus.into_iter());
+            tokio::spawn(leave_each(
+                self.core.clone(),
+                (errand, sealed.position),
+                waiting,
+            ));
+        }
     }
 
     /// Hands out keys that are due while the caller goes on. Those that could not be handed out now stay
@@ -479,6 +494,27 @@ impl Sealer {
         let session = self.start_session(now, kind).await?;
         *past.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
         Ok(())
+    }
+}
+
+/// Has messages leave, an envelope each, and tells each one's writer what became of it.
+async fn leave_each(
+    core: Arc<Core>,
+    (errand, position): (Errand, Position),
+    waiting: Vec<oneshot::Sender<Fate<Left>>>,
+) {
+    // Whoever waits learns that this ended early, and the envelopes leave with what comes next.
+    let Ok(data) = core.data_topic() else { return };
+    let sent = errand.send_each(&core.bus, &data).await;
+    let _is_shared = core.share_owed().await.is_ok();
+    let left = Left {
+        position,
+        envelopes: 1,
+        session: None,
+    };
+    for (tell, sent) in waiting.into_iter().zip(sent) {
+        // Whoever published it may have stopped waiting.
+        let _is_heard = tell.send(sent.map(|()| left).map_err(Error::from)).is_ok();
     }
 }
 

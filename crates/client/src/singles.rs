@@ -1,28 +1,43 @@
-//! Messages that are sealed by themselves at the same time, and share a transaction of the store.
+//! Messages that are sealed by themselves at the same time: they share a transaction of the store, and their way.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sealcast_crypto::SecretBytes;
 use sealcast_protocol::DataTopic;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::error::Error;
-use crate::outbox::Errand;
 use crate::seal::{Left, SealedMessage};
 
 /// Bytes and number of messages that are sealed at once, at most.
 const BYTES_MAX: usize = 2 << 20;
 const COUNT_MAX: usize = 512;
 
+/// Messages that are sealed without waiting for others.
+const MANY: usize = COUNT_MAX / 2;
+
 /// What waits for its turn to be sealed.
 #[derive(Debug, Default)]
-pub(crate) struct Singles(Mutex<Waiting>);
+pub(crate) struct Singles {
+    waiting: Mutex<Waiting>,
+    /// Many wait.
+    many: Notify,
+}
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// How many were put in, ever.
-    count: u64,
-    singles: Vec<Single>,
+    singles: VecDeque<Single>,
+    /// Somebody seals what waits.
+    is_served: bool,
+}
+
+/// Whoever has it seals what waits, and what comes meanwhile. Dropped before nothing waits any more, it tells all who wait
+/// that they were not sealed.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    singles: Arc<Singles>,
+    is_over: bool,
 }
 
 /// A message, and where below the stream it is published.
@@ -35,7 +50,6 @@ pub(crate) struct Message {
 /// Messages of one caller, all of which are sealed or none, and where they go.
 #[derive(Debug)]
 pub(crate) struct Single {
-    number: u64,
     pub(crate) messages: Vec<Arc<Message>>,
     pub(crate) way: Way,
 }
@@ -46,8 +60,8 @@ pub(crate) type Fate<T> = Result<T, Error>;
 /// Where sealed messages go, and who waits for them; dropped, it tells that they were not sealed.
 #[derive(Debug)]
 pub(crate) enum Way {
-    /// One, to the bus.
-    Bus(oneshot::Sender<Fate<(Left, Errand)>>),
+    /// One, to the bus; told when it is there.
+    Bus(oneshot::Sender<Fate<Left>>),
     /// To whoever sealed them.
     Carrier(oneshot::Sender<Fate<Vec<SealedMessage>>>),
 }
@@ -67,64 +81,83 @@ impl Way {
 }
 
 impl Single {
-    /// One that does not wait for others.
-    pub(crate) fn alone(messages: Vec<Arc<Message>>, way: Way) -> Self {
-        Self {
-            number: 0,
-            messages,
-            way,
-        }
-    }
-
     fn bytes(&self) -> usize {
         self.messages.iter().map(|of| of.payload.len()).sum()
     }
 }
 
 impl Singles {
-    /// Lets messages wait, under one number.
-    pub(crate) fn put(&self, messages: Vec<Arc<Message>>, way: Way) -> u64 {
+    /// Lets messages wait; who gets something back has to seal what waits.
+    pub(crate) fn put(self: &Arc<Self>, messages: Vec<Arc<Message>>, way: Way) -> Option<Serving> {
         let mut waiting = self.waiting();
-        waiting.count += 1;
-        let number = waiting.count;
-        waiting.singles.push(Single {
-            number,
-            messages,
-            way,
-        });
-        number
-    }
-
-    /// Takes out what waits under a number, and behind it the first of the others that go the same way: as many as are
-    /// sealed at once with it.
-    pub(crate) fn take_with(&self, number: u64) -> Vec<Single> {
-        let mut waiting = self.waiting();
-        let of_number = |of: &Single| of.number == number;
-        let Some(at) = waiting.singles.iter().position(of_number) else {
-            return Vec::new();
-        };
-        let own = waiting.singles.remove(at);
-        let is_carrier = own.way.is_carrier();
-        let (mut bytes, mut count) = (own.bytes(), own.messages.len());
-        let goes = |of: &mut Single| {
-            let is_full = count >= COUNT_MAX || bytes >= BYTES_MAX;
-            if of.way.is_carrier() != is_carrier || is_full {
-                return false;
-            }
-            (bytes, count) = (bytes + of.bytes(), count + of.messages.len());
-            true
-        };
-        let others: Vec<_> = waiting.singles.extract_if(.., goes).collect();
-        [own].into_iter().chain(others).collect()
-    }
-
-    /// Takes out all.
-    pub(crate) fn take_all(&self) -> Vec<Single> {
-        std::mem::take(&mut self.waiting().singles)
+        waiting.singles.push_back(Single { messages, way });
+        if waiting.singles.len() == MANY {
+            self.many.notify_one();
+        }
+        let was_served = std::mem::replace(&mut waiting.is_served, true);
+        (!was_served).then(|| Serving {
+            singles: Arc::clone(self),
+            is_over: false,
+        })
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Serving {
+    /// Takes out the first that waits, and of the others those that go the same way: as many as are sealed at once with
+    /// it. After nothing, this is over.
+    pub(crate) fn take(&mut self) -> Vec<Single> {
+        let mut waiting = self.singles.waiting();
+        let Some(first) = waiting.singles.pop_front() else {
+            waiting.is_served = false;
+            self.is_over = true;
+            return Vec::new();
+        };
+        let is_carrier = first.way.is_carrier();
+        let (mut bytes, mut count) = (first.bytes(), first.messages.len());
+        let mut taken = Vec::from([first]);
+        let mut left = VecDeque::new();
+        for of in std::mem::take(&mut waiting.singles) {
+            let is_full = count >= COUNT_MAX || bytes >= BYTES_MAX;
+            if of.way.is_carrier() != is_carrier || is_full {
+                left.push_back(of);
+                continue;
+            }
+            (bytes, count) = (bytes + of.bytes(), count + of.messages.len());
+            taken.push(of);
+        }
+        waiting.singles = left;
+        taken
+    }
+
+    /// Whether anything waits.
+    pub(crate) fn is_awaited(&self) -> bool {
+        !self.singles.waiting().singles.is_empty()
+    }
+
+    /// Returns when many wait.
+    pub(crate) async fn many(&self) {
+        while self.singles.waiting().singles.len() < MANY {
+            self.singles.many.notified().await;
+        }
+    }
+
+    /// Takes out all.
+    pub(crate) fn take_all(&self) -> VecDeque<Single> {
+        std::mem::take(&mut self.singles.waiting().singles)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if !self.is_over {
+            let mut waiting = self.singles.waiting();
+            waiting.is_served = false;
+            waiting.singles.clear();
+        }
     }
 }
 
@@ -133,9 +166,13 @@ mod tests {
     use super::*;
 
     /// Who waits for a message that goes to the bus.
-    type Waits = oneshot::Receiver<Fate<(Left, Errand)>>;
+    type Waits = oneshot::Receiver<Fate<Left>>;
 
-    fn put(singles: &Singles, topic: Option<DataTopic>, len: usize) -> (u64, Waits) {
+    fn put(
+        singles: &Arc<Singles>,
+        topic: Option<DataTopic>,
+        len: usize,
+    ) -> (Option<Serving>, Waits) {
         let payload = SecretBytes::from(vec![7; len]);
         let (tell, waits) = oneshot::channel();
         let message = Arc::new(Message { topic, payload });
@@ -148,9 +185,10 @@ mod tests {
 
     #[test]
     fn those_that_go_one_way_are_sealed_at_once_and_the_others_wait() {
-        let singles = Singles::default();
+        let singles = Arc::default();
         let topic: DataTopic = "plant/7".parse().unwrap();
-        let (first, _first) = put(&singles, None, 1);
+        let (serving, _first) = put(&singles, None, 1);
+        let mut serving = serving.unwrap();
         let payload = SecretBytes::from(vec![7; 2]);
         let (tell, _carried) = oneshot::channel();
         let message = Arc::new(Message {
@@ -158,39 +196,74 @@ mod tests {
             payload,
         });
         let carried = singles.put(vec![message.clone(), message], Way::Carrier(tell));
-        let (_, _second) = put(&singles, Some(topic), 3);
-        let (third, _third) = put(&singles, None, 4);
-        assert_eq!(lens(&singles.take_with(third)), [4, 1, 3]);
-        assert!(singles.take_with(first).is_empty());
-        let (_, _last) = put(&singles, None, 5);
-        assert_eq!(lens(&singles.take_with(carried)), [4]);
+        let (second, _second) = put(&singles, Some(topic), 3);
+        let (third, _third) = put(&singles, None, 5);
+        assert!(carried.is_none() && second.is_none() && third.is_none());
+        assert_eq!(lens(&serving.take()), [1, 3, 5]);
+        assert_eq!(lens(&serving.take()), [4]);
+        let (fourth, _fourth) = put(&singles, None, 6);
+        assert!(fourth.is_none());
+        assert_eq!(lens(&serving.take()), [6]);
+        assert!(serving.take().is_empty());
     }
 
     #[test]
     fn no_more_are_taken_than_are_sealed_at_once() {
-        let singles = Singles::default();
+        let singles = Arc::default();
         let small: Vec<_> = (0..=COUNT_MAX).map(|_| put(&singles, None, 0)).collect();
-        assert_eq!(singles.take_with(small[0].0).len(), COUNT_MAX);
-        assert_eq!(singles.take_with(small[COUNT_MAX].0).len(), 1);
-        let large: Vec<_> = (0..3).map(|_| put(&singles, None, BYTES_MAX / 2)).collect();
-        assert_eq!(singles.take_with(large[0].0).len(), 2);
-        assert_eq!(singles.take_with(large[2].0).len(), 1);
+        let mut serving = small.into_iter().find_map(|(serving, _)| serving).unwrap();
+        assert_eq!(serving.take().len(), COUNT_MAX);
+        assert_eq!(serving.take().len(), 1);
+        let _large: Vec<_> = (0..3).map(|_| put(&singles, None, BYTES_MAX / 2)).collect();
+        assert_eq!(serving.take().len(), 2);
+        assert_eq!(serving.take().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_are_waited_for_until_they_are_there() {
+        let singles = Arc::default();
+        let mut waits = Vec::from([put(&singles, None, 0)]);
+        let mut serving = waits[0].0.take().unwrap();
+        for _ in 0..2 {
+            let moment = std::time::Duration::from_millis(1);
+            assert!(tokio::time::timeout(moment, serving.many()).await.is_err());
+            waits.extend((1..MANY).map(|_| put(&singles, None, 0)));
+            serving.many().await;
+            serving.take();
+            waits.push(put(&singles, None, 0));
+        }
     }
 
     #[test]
-    fn who_was_taken_and_not_sealed_hears_of_it() {
-        let singles = Singles::default();
+    fn whoever_comes_when_nothing_waits_any_more_seals() {
+        let singles = Arc::default();
         let (first, _first) = put(&singles, None, 1);
+        let mut first = first.unwrap();
+        assert_eq!(first.take().len(), 1);
+        assert!(first.take().is_empty());
+        let (second, _second) = put(&singles, None, 1);
+        // That the first is gone is nothing to those behind it.
+        drop(first);
+        assert_eq!(second.unwrap().take().len(), 1);
+    }
+
+    #[test]
+    fn who_was_not_sealed_hears_of_it_whether_it_was_taken_or_not() {
+        let singles = Arc::default();
+        let (serving, mut first) = put(&singles, None, 1);
+        let mut serving = serving.unwrap();
+        let taken = serving.take();
         let (_, mut second) = put(&singles, None, 1);
-        let taken = singles.take_with(first);
-        assert!(matches!(
-            second.try_recv(),
-            Err(oneshot::error::TryRecvError::Empty)
-        ));
+        for waits in [&mut first, &mut second] {
+            let heard = waits.try_recv().map(drop);
+            assert_eq!(heard, Err(oneshot::error::TryRecvError::Empty));
+        }
         drop(taken);
-        assert!(matches!(
-            second.try_recv(),
-            Err(oneshot::error::TryRecvError::Closed)
-        ));
+        drop(serving);
+        for waits in [&mut first, &mut second] {
+            let heard = waits.try_recv().map(drop);
+            assert_eq!(heard, Err(oneshot::error::TryRecvError::Closed));
+        }
+        assert!(put(&singles, None, 1).0.is_some());
     }
 }

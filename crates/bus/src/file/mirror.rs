@@ -10,6 +10,8 @@ use tokio::sync::oneshot;
 
 use super::far::{FAR_MIN, FarPlace, FarWriter};
 use super::fault::Fault;
+use super::known::{Known, Tail, digest};
+use super::pack::{self, Packing};
 use super::schema::Format;
 use super::write::{self, Action, Change};
 use super::{FileBus, scan, schema};
@@ -23,8 +25,6 @@ const PART_BYTES_MAX: i64 = 512 << 20;
 const WHOLE_MAX: i64 = 64 << 20;
 /// How far above the end of a topic stamps may be. Whoever writes higher ones has no say in the next.
 const STAMPS_AHEAD_MAX: u64 = 1 << 32;
-/// What digests are counted modulo: 2^61 - 1, a prime.
-const DIGEST_PRIME: u64 = (1 << 61) - 1;
 
 /// What a message on another bus is known by.
 pub type ArrivalId = [u8; 16];
@@ -218,30 +218,106 @@ fn stopped() -> BusError {
     BusError::Backend(Box::new(Fault::WriterStopped))
 }
 
+/// What a mirror's writer has besides the database.
+#[derive(Debug)]
+pub(super) struct Besides {
+    pub(super) far: FarWriter,
+    pub(super) known: Known,
+}
+
 /// Appends what arrived, but what is there; returns where the first item of each lies.
 pub(super) fn take_in(
     connection: &Connection,
-    mut far: Option<&mut FarWriter>,
+    besides: &mut Besides,
     arrivals: &[Arrival],
 ) -> Result<Vec<Offset>, Fault> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = i64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(i64::MAX);
+    let Besides { far, known } = besides;
     let mut firsts = Vec::with_capacity(arrivals.len());
     for of_topic in arrivals.chunk_by(|one, next| one.topic == next.topic) {
         let Some(arrival) = of_topic.first() else {
             continue;
         };
-        let mut end = End::of(connection, &arrival.topic)?;
+        let end = End::of(connection, &arrival.topic)?;
+        let tail = known.tail(connection, end.row)?;
+        let mut taking = Taking {
+            connection,
+            now,
+            end,
+            tail,
+            packing: None,
+        };
         for arrival in of_topic {
-            let there = find(connection, end.row, arrival)?;
-            firsts.push(match there {
-                Some(first) => first,
-                None => put(connection, far.as_deref_mut(), (&mut end, now), arrival)?,
-            });
+            firsts.push(taking.take(far, arrival)?);
         }
-        end.note(connection)?;
+        taking.finish()?;
     }
     Ok(firsts)
+}
+
+/// What arrived on one topic, as it is taken in.
+struct Taking<'a> {
+    connection: &'a Connection,
+    now: i64,
+    end: End,
+    tail: &'a mut Tail,
+    packing: Option<Packing>,
+}
+
+impl Taking<'_> {
+    fn take(&mut self, far: &mut FarWriter, arrival: &Arrival) -> Result<Offset, Fault> {
+        let there = self.find(arrival)?;
+        if let Some(key) = there {
+            return Ok(Offset(schema::key_offset(key)));
+        }
+        let first = self.end.next;
+        let key = schema::item_key(self.end.row, first.0).ok_or(Fault::Exhausted)?;
+        self.tail.add(&arrival.id, key);
+        match &*arrival.payloads {
+            [payload] if Packing::takes(arrival) => {
+                if self.packing.as_ref().is_none_or(|of| !of.has_room(arrival)) {
+                    self.put_packed()?;
+                }
+                let salt = || RandomState::new().hash_one(first.0).cast_signed();
+                let packing = self
+                    .packing
+                    .get_or_insert_with(|| Packing::begin(key, arrival.is_own, salt()));
+                packing.push(&arrival.id, payload)?;
+                self.end.next = Offset(first.0.saturating_add(1));
+            }
+            _ => {
+                self.put_packed()?;
+                put(self.connection, far, (&mut self.end, self.now), arrival)?;
+            }
+        }
+        Ok(first)
+    }
+
+    fn find(&mut self, arrival: &Arrival) -> Result<Option<i64>, Fault> {
+        let found = self.tail.places_of(&arrival.id);
+        let packing = self.packing.as_ref().map(Packing::first);
+        // What is not in the database yet is looked for there.
+        if packing.is_some_and(|first| found.is_some_and(|last| last >= first)) {
+            self.put_packed()?;
+        }
+        self.tail.find_again(self.connection, arrival)
+    }
+
+    fn put_packed(&mut self) -> Result<(), Fault> {
+        match self.packing.take() {
+            Some(packing) => packing.put(self.connection, self.now),
+            None => Ok(()),
+        }
+    }
+
+    fn finish(mut self) -> Result<(), Fault> {
+        self.put_packed()?;
+        self.end.note(self.connection)?;
+        let start = key(self.end.row, Offset(0))?;
+        let seen = start.saturating_add(signed(self.end.next.0)?);
+        self.tail.settle(self.connection, seen)
+    }
 }
 
 /// Where a topic ends.
@@ -280,18 +356,16 @@ impl End {
 /// Puts what arrived at the end of its topic.
 fn put(
     connection: &Connection,
-    mut far: Option<&mut FarWriter>,
+    far: &mut FarWriter,
     (end, now): (&mut End, i64),
     arrival: &Arrival,
-) -> Result<Offset, Fault> {
+) -> Result<(), Fault> {
     let first = end.next;
     for payload in &arrival.payloads {
         let key = schema::item_key(end.row, end.next.0).ok_or(Fault::Exhausted)?;
-        match &mut far {
-            Some(far) if payload.len() >= FAR_MIN => {
-                put_place(connection, key, far.put(payload)?)?;
-            }
-            Some(_) | None => write::insert_item(connection, key, payload)?,
+        match payload.len() >= FAR_MIN {
+            true => put_place(connection, key, far.put(payload)?)?,
+            false => write::insert_item(connection, key, payload)?,
         }
         end.next = Offset(end.next.0.saturating_add(1));
     }
@@ -313,7 +387,7 @@ fn put(
             salt,
             digest(salt, &arrival.payloads),
         ))?;
-    Ok(first)
+    Ok(())
 }
 
 fn put_place(connection: &Connection, key: i64, place: FarPlace) -> Result<(), Fault> {
@@ -323,62 +397,14 @@ fn put_place(connection: &Connection, key: i64, place: FarPlace) -> Result<(), F
     Ok(())
 }
 
-/// Where what arrived lies already, or lay before it was trimmed; notes how it came this time.
-fn find(connection: &Connection, row: i64, arrival: &Arrival) -> Result<Option<Offset>, Fault> {
-    let mut known = connection.prepare_cached(
-        "SELECT key, count, salt, digest FROM arrival WHERE id = ?2 AND topic = ?1 ORDER BY key",
-    )?;
-    let mut places = known.query((row, arrival.id))?;
-    while let Some(place) = places.next()? {
-        let (key, count): (i64, i64) = (place.get(0)?, place.get(1)?);
-        let count = unsigned(count)?;
-        let (salt, kept): (i64, i64) = (place.get(2)?, place.get(3)?);
-        if count != arrival.payloads.len() as u64 || digest(salt, &arrival.payloads) != kept {
-            continue;
-        }
-        connection
-            .prepare_cached(
-                "UPDATE arrival SET own = max(own, ?2), parts = ?3 \
-                 WHERE key = ?1 AND (own < ?2 OR parts <> ?3)",
-            )?
-            .execute((key, arrival.is_own, arrival.parts))?;
-        return Ok(Some(Offset(schema::key_offset(key))));
-    }
-    Ok(None)
-}
-
-/// By what payloads are known that may not lie here any more; `spec/bus-mqtt.md`, section 8. Whoever does
-/// not know the salt finds no others with the same.
-fn digest(salt: i64, payloads: &[Bytes]) -> i64 {
-    let at = salt.cast_unsigned() % DIGEST_PRIME;
-    let step = |hash: u64, term: u64| modulo(u128::from(hash) * u128::from(at) + u128::from(term));
-    let mut hash = 1;
-    for payload in payloads {
-        hash = step(hash, payload.len() as u64);
-        let (sevens, rest) = payload.as_chunks::<7>();
-        for [a, b, c, d, e, f, g] in sevens {
-            hash = step(hash, u64::from_be_bytes([0, *a, *b, *c, *d, *e, *f, *g]));
-        }
-        if !rest.is_empty() {
-            let term = |all: u64, byte: &u8| all << 8 | u64::from(*byte);
-            hash = step(hash, rest.iter().fold(0, term));
-        }
-    }
-    hash.cast_signed()
-}
-
-/// A number below 2^122 modulo the prime. With 2^61 counting as 1, what is above the lowest 61 bits is added to
-/// them; dividing takes ten times as long.
-fn modulo(number: u128) -> u64 {
-    let low = |of: u128| u64::try_from(of & u128::from(DIGEST_PRIME)).unwrap_or_default();
-    let sum = low(number) + low(number >> 61);
-    sum.checked_sub(DIGEST_PRIME).unwrap_or(sum)
-}
-
-pub(super) fn keep_part(connection: &Connection, part: &ArrivalPart) -> Result<(), Fault> {
+pub(super) fn keep_part(
+    connection: &Connection,
+    known: &mut Known,
+    part: &ArrivalPart,
+) -> Result<(), Fault> {
     if let Some((row, _)) = scan::topic_row(connection, &part.topic)? {
-        let own = "SELECT 1 FROM arrival WHERE id = ?2 AND topic = ?1 AND own";
-        if connection.prepare_cached(own)?.exists((row, part.id))? {
+        let kept = known.tail(connection, row)?.find(connection, &part.id)?;
+        if kept.iter().any(|of| of.is_own) {
             return Ok(());
         }
     }
@@ -417,13 +443,16 @@ pub(super) fn drop_parts(
     Ok(())
 }
 
-pub(super) fn disown(connection: &Connection, topic: &Topic, id: &ArrivalId) -> Result<(), Fault> {
-    if let Some((row, _)) = scan::topic_row(connection, topic)? {
-        connection
-            .prepare_cached("UPDATE arrival SET own = 0 WHERE id = ?2 AND topic = ?1")?
-            .execute((row, id))?;
+pub(super) fn disown(
+    connection: &Connection,
+    known: &mut Known,
+    topic: &Topic,
+    id: &ArrivalId,
+) -> Result<(), Fault> {
+    match scan::topic_row(connection, topic)? {
+        Some((row, _)) => known.tail(connection, row)?.disown(connection, id),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn whole(
@@ -460,11 +489,12 @@ fn origins(
     count_max: u32,
 ) -> Result<Vec<Origin>, Fault> {
     let row = scan::topic_row(connection, topic)?.filter(|_| from.0 <= schema::OFFSET_MAX);
-    let Some((row, _)) = row else {
+    let Some((row_of_topic, _)) = row else {
         return Ok(Vec::new());
     };
-    let from = key(row, from)?;
-    let (start, end) = (key(row, Offset(0))?, key(row, Offset(schema::OFFSET_MAX))?);
+    let from = key(row_of_topic, from)?;
+    let start = key(row_of_topic, Offset(0))?;
+    let end = key(row_of_topic, Offset(schema::OFFSET_MAX))?;
     // The one that holds the item at `from` may begin before it.
     let before: Option<(i64, i64)> = connection
         .prepare_cached(
@@ -492,6 +522,15 @@ fn origins(
             parts: row.get(6)?,
         });
     }
+    let topic_start = key(row_of_topic, Offset(0))?;
+    let count_max = usize::try_from(count_max).unwrap_or(usize::MAX);
+    found.extend(pack::origins(
+        connection,
+        (topic_start, from, end),
+        count_max,
+    )?);
+    found.sort_by_key(|origin| origin.first);
+    found.truncate(count_max);
     Ok(found)
 }
 
@@ -629,51 +668,6 @@ mod tests {
             assert_eq!(offsets, [Offset(1), Offset(0)]);
         }
         assert_eq!(shown(&mirror).await, ["a"]);
-    }
-
-    /// The worked example of the specification.
-    #[test]
-    fn payloads_are_known_by_what_the_specification_shows() {
-        let payloads = |of: &[&str]| {
-            of.iter()
-                .map(|of| Bytes::copy_from_slice(of.as_bytes()))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(digest(10, &payloads(&["a", "bc"])), 45_907);
-        let long = digest(10, &payloads(&["a", "bcdefghi"]));
-        assert_eq!(long, 276_938_305_667_544_625);
-        let all = [
-            payloads(&["ab", "c"]),
-            payloads(&["a", "bc"]),
-            payloads(&["abc"]),
-            payloads(&["abc", ""]),
-            payloads(&["ab", "d"]),
-        ];
-        let digests: std::collections::BTreeSet<_> = all
-            .iter()
-            .map(|of| digest(123_456_789_012_345, of))
-            .collect();
-        assert_eq!(digests.len(), all.len());
-    }
-
-    #[test]
-    fn a_number_is_reduced_as_by_a_division() {
-        let p = u128::from(DIGEST_PRIME);
-        let largest = (p - 1) * (p - 1) + (1 << 56);
-        for number in [
-            0,
-            1,
-            p - 1,
-            p,
-            p + 1,
-            2 * p - 1,
-            2 * p,
-            3 * p,
-            largest - p,
-            largest,
-        ] {
-            assert_eq!(u128::from(modulo(number)), number % p, "{number}");
-        }
     }
 
     #[tokio::test]
@@ -850,8 +844,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_mirror_of_the_version_before_is_converted_and_an_older_program_refuses_a_newer_one()
-    {
+    async fn a_mirror_of_the_version_before_that_is_converted_and_an_older_program_refuses_a_newer_one()
+     {
         let folder = tempfile::tempdir().unwrap();
         let before = FileBus::open(folder.path()).await.unwrap();
         let payloads = vec![vec![1; 20_000], vec![2; 3]];
@@ -889,6 +883,194 @@ mod tests {
         let Err(BusError::TooNew { found, known, .. }) = opened else {
             panic!("{opened:?}");
         };
-        assert_eq!((found, known), (3, 2));
+        assert_eq!((found, known), (4, 2));
+    }
+
+    /// A short message by itself, as they are packed.
+    fn short(id: u64, is_own: bool) -> Arrival {
+        Arrival {
+            id: u128::from(id).to_be_bytes(),
+            stamp: 0,
+            payloads: vec![id.to_string().into()],
+            is_own,
+            ..arrival(0, &[])
+        }
+    }
+
+    async fn count(mirror: &Mirror, table: &str) -> u64 {
+        let sql = format!("SELECT count(*) FROM {table}");
+        let read = move |connection: &mut Connection| {
+            Ok(connection.query_row(&sql, [], |row| row.get::<_, i64>(0))?)
+        };
+        let counted = mirror.bus().readers.run(read).await.unwrap();
+        counted.cast_unsigned()
+    }
+
+    #[tokio::test]
+    async fn short_messages_lie_packed_and_each_is_there_once_for_every_handle() {
+        let folder = tempfile::tempdir().unwrap();
+        let mirrors = [
+            Mirror::open(folder.path()).await.unwrap(),
+            Mirror::open(folder.path()).await.unwrap(),
+        ];
+        // One that comes twice at once, and one of another kind among them.
+        let mut all: Vec<_> = (0..5).map(|id| short(id, false)).collect();
+        all.extend([short(3, false), arrival(9, &["a", "b"]), short(5, false)]);
+        for mirror in &mirrors {
+            let offsets = mirror.take_in(all.clone()).await.unwrap();
+            assert_eq!(offsets, [0, 1, 2, 3, 4, 3, 5, 7].map(Offset));
+        }
+        let shown = async |from, bytes_max| {
+            let items = mirrors[0]
+                .bus()
+                .read(&topic(), Offset(from), bytes_max)
+                .await;
+            let text = |item: crate::Item| String::from_utf8(item.payload).unwrap();
+            items.unwrap().into_iter().map(text).collect::<String>()
+        };
+        assert_eq!(shown(0, 99).await, "01234ab5");
+        assert_eq!(shown(2, 99).await, "234ab5");
+        assert_eq!(shown(2, 2).await, "23");
+        assert_eq!(shown(4, 3).await, "4ab");
+        assert_eq!(shown(7, 0).await, "5");
+        assert_eq!(count(&mirrors[0], "item").await, 2);
+        let read = mirrors[1].bus().read(&topic(), Offset(8), 99).await;
+        assert_eq!(read.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn what_others_forge_under_an_id_of_a_pack_keeps_nothing_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let mirror = Mirror::open(folder.path()).await.unwrap();
+        let forged = Arrival {
+            payloads: vec![Bytes::from_static(b"x")],
+            ..short(1, false)
+        };
+        let all = vec![short(0, false), forged, short(1, false), short(2, false)];
+        for _ in 0..2 {
+            let offsets = mirror.take_in(all.clone()).await.unwrap();
+            assert_eq!(offsets, [0, 1, 2, 3].map(Offset));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pack_is_trimmed_in_its_middle_and_what_went_does_not_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let mirror = Mirror::open(folder.path()).await.unwrap();
+        let all: Vec<_> = (0..6).map(|id| short(id, false)).collect();
+        mirror.take_in(all[..3].to_vec()).await.unwrap();
+        mirror.take_in(all.clone()).await.unwrap();
+        for (before, left) in [(1, "12345"), (4, "45"), (6, "")] {
+            mirror.bus().trim(&topic(), Offset(before)).await.unwrap();
+            let offsets = mirror.take_in(all.clone()).await.unwrap();
+            assert_eq!(offsets, [0, 1, 2, 3, 4, 5].map(Offset));
+            assert_eq!(shown(&mirror).await.concat(), left);
+        }
+        assert_eq!(count(&mirror, "packed").await, 0);
+        assert_eq!(mirror.bus().end(&topic()).await.unwrap(), Offset(6));
+    }
+
+    #[tokio::test]
+    async fn one_message_of_a_pack_becomes_another_writers_or_this_homes() {
+        let folder = tempfile::tempdir().unwrap();
+        let mirror = Mirror::open(folder.path()).await.unwrap();
+        let own: Vec<_> = (0..3).map(|id| short(id, true)).collect();
+        mirror.take_in(own).await.unwrap();
+        mirror.take_in(vec![short(3, false)]).await.unwrap();
+        mirror.disown(&topic(), short(1, true).id).await.unwrap();
+        mirror.take_in(vec![short(3, true)]).await.unwrap();
+        // Of this home it stays, whoever brings it.
+        mirror.take_in(vec![short(0, false)]).await.unwrap();
+        let owners = async |from, count_max| {
+            let found = mirror.origins(&topic(), Offset(from), count_max).await;
+            let told = |of: &Origin| (of.first.0, of.is_own);
+            found.unwrap().iter().map(told).collect::<Vec<_>>()
+        };
+        let all = [(0, true), (1, false), (2, true), (3, true)];
+        assert_eq!(owners(0, 9).await, all);
+        assert_eq!(owners(1, 2).await, all[1..3]);
+        assert_eq!(owners(3, 9).await, all[3..]);
+        // A part of what this home wrote is not kept.
+        for (id, kept) in [(0_u64, None), (1, Some(b"x".to_vec()))] {
+            let part = ArrivalPart {
+                id: u128::from(id).to_be_bytes(),
+                ..part(0, 1, b"x")
+            };
+            assert_eq!(mirror.keep_part(part).await.unwrap(), kept, "{id}");
+        }
+    }
+
+    #[tokio::test]
+    async fn many_messages_are_known_by_the_index_and_by_what_is_not_there_yet() {
+        let folder = tempfile::tempdir().unwrap();
+        let mirrors = [
+            Mirror::open(folder.path()).await.unwrap(),
+            Mirror::open(folder.path()).await.unwrap(),
+        ];
+        let all: Vec<_> = (0..40_000).map(|id| short(id, false)).collect();
+        for (some, mirror) in all.chunks(1_500).zip(mirrors.iter().cycle()) {
+            mirror.take_in(some.to_vec()).await.unwrap();
+        }
+        assert!(count(&mirrors[0], "known").await >= 32_000);
+        let third = Mirror::open(folder.path()).await.unwrap();
+        for mirror in mirrors.iter().chain([&third]) {
+            let offsets = mirror.take_in(all.clone()).await.unwrap();
+            assert!(offsets.iter().zip(0..).all(|(of, at)| of.0 == at));
+        }
+        assert_eq!(third.bus().end(&topic()).await.unwrap(), Offset(40_000));
+    }
+
+    #[tokio::test]
+    async fn a_transaction_that_failed_leaves_nothing_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let mirror = Mirror::open(folder.path()).await.unwrap();
+        mirror.take_in(vec![short(0, false)]).await.unwrap();
+        let set = |next: i64| {
+            let sql = format!("UPDATE topic SET next_offset = {next}");
+            move |connection: &mut Connection| Ok(connection.execute_batch(&sql)?)
+        };
+        let last = i64::try_from(schema::OFFSET_MAX).unwrap();
+        mirror.bus().readers.run(set(last)).await.unwrap();
+        let both = vec![short(1, false), short(2, false)];
+        let taken_in = mirror.take_in(both.clone()).await;
+        assert!(
+            matches!(taken_in, Err(BusError::Full { .. })),
+            "{taken_in:?}"
+        );
+        mirror.bus().readers.run(set(1)).await.unwrap();
+        let offsets = mirror.take_in(both).await.unwrap();
+        assert_eq!(offsets, [Offset(1), Offset(2)]);
+    }
+
+    #[tokio::test]
+    async fn a_mirror_of_the_version_before_is_converted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_owned();
+        let opening = scan::run_blocking(move || FileBus::open_as(&path, Format::MIRROR_3));
+        let before = opening.await.unwrap();
+        let payloads = (0..3_u64).map(|id| id.to_string().into_bytes()).collect();
+        before.append(&topic(), payloads).await.unwrap();
+        let fill = move |connection: &mut Connection| {
+            for id in 0..3 {
+                let Arrival {
+                    id: of, payloads, ..
+                } = short(id, false);
+                let key = (1_i64 << 40) + id.cast_signed();
+                connection.execute(
+                    "INSERT INTO arrival VALUES (?1, 1, ?2, 1, 0, ?3, 99, 0, 10, ?4)",
+                    (key, of, id == 1, digest(10, &payloads)),
+                )?;
+            }
+            Ok(())
+        };
+        before.readers.run(fill).await.unwrap();
+        drop(before);
+        let mirror = Mirror::open(folder.path()).await.unwrap();
+        let all = (0..4).map(|id| short(id, false)).collect();
+        let offsets = mirror.take_in(all).await.unwrap();
+        assert_eq!(offsets, [0, 1, 2, 3].map(Offset));
+        let found = mirror.origins(&topic(), Offset(0), 9).await.unwrap();
+        let owned: Vec<_> = found.iter().map(|of| of.is_own).collect();
+        assert_eq!(owned, [false, true, false, false]);
     }
 }

@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::far::{Far, FarPlace};
 use super::fault::{Fault, Kind};
+use super::pack::{self, Table};
 use super::place::Place;
 use super::schema;
 use crate::{BusError, Item, Offset, Topic};
@@ -157,7 +158,7 @@ fn has_below(
 ) -> Result<bool, Fault> {
     let first = schema::item_key(topic, 0).ok_or(Fault::OutOfRange)?;
     let end = schema::item_key(topic, offset.0).ok_or(Fault::OutOfRange)?;
-    for table in ["item", "far"] {
+    for table in ["item", "far", "packed"] {
         let sql = format!("SELECT 1 FROM {table} WHERE key >= ?1 AND key < ?2 LIMIT 1");
         let is_there = table == "item" || far.is_some();
         if is_there && connection.prepare_cached(&sql)?.exists((first, end))? {
@@ -167,25 +168,101 @@ fn has_below(
     Ok(false)
 }
 
-/// The payload, or where it lies.
-type Found<'a> = Result<&'a [u8], FarPlace>;
+/// What a row has.
+enum Found<'a> {
+    One(&'a [u8]),
+    Far(FarPlace),
+    /// Several, one behind the other.
+    Packed(Vec<&'a [u8]>),
+}
 
-fn payload_of<'a>(row: &'a Row<'_>, is_mirror: bool) -> Result<Found<'a>, Fault> {
-    let payload = row.get_ref(1)?;
-    if !is_mirror || payload != ValueRef::Null {
-        return Ok(Ok(payload.as_blob().map_err(rusqlite::Error::from)?));
+fn found_in<'a>(row: &'a Row<'_>, is_mirror: bool) -> Result<Found<'a>, Fault> {
+    let blob = |column| {
+        row.get_ref(column)?
+            .as_blob()
+            .map_err(rusqlite::Error::from)
+    };
+    if !is_mirror {
+        return Ok(Found::One(blob(1)?));
     }
-    let number = |column| u64::try_from(row.get::<_, i64>(column)?).map_err(|_| Fault::OutOfRange);
-    Ok(Err(FarPlace {
-        file: row.get(2)?,
-        at: number(3)?,
-        length: number(4)?,
-    }))
+    if row.get_ref(2)? != ValueRef::Null {
+        let number =
+            |column| u64::try_from(row.get::<_, i64>(column)?).map_err(|_| Fault::OutOfRange);
+        return Ok(Found::Far(FarPlace {
+            file: row.get(2)?,
+            at: number(3)?,
+            length: number(4)?,
+        }));
+    }
+    match row.get_ref(5)? == ValueRef::Null {
+        true => Ok(Found::One(blob(1)?)),
+        false => Ok(Found::Packed(pack::payloads(blob(5)?, blob(1)?)?)),
+    }
 }
 
 const WALK: &str = "SELECT key, payload FROM item WHERE key BETWEEN ?1 AND ?2 ORDER BY key";
-const WALK_MIRROR: &str = "SELECT key, payload, NULL, NULL, NULL FROM item WHERE key BETWEEN ?1 AND ?2 \
-    UNION ALL SELECT key, NULL, file, place, length FROM far WHERE key BETWEEN ?1 AND ?2 ORDER BY 1";
+const WALK_MIRROR: &str = "SELECT key, payload, NULL, NULL, NULL, NULL FROM item \
+    WHERE key BETWEEN ?1 AND ?2 UNION ALL \
+    SELECT key, NULL, file, place, length, NULL FROM far WHERE key BETWEEN ?1 AND ?2 UNION ALL \
+    SELECT key, bytes, NULL, NULL, NULL, ends FROM packed WHERE key BETWEEN ?3 AND ?2 ORDER BY 1";
+
+/// Items as they are read.
+struct Reading<'a> {
+    far: Option<&'a Far>,
+    from: u64,
+    bytes_left: usize,
+    items: &'a mut Vec<Item>,
+}
+
+impl Reading<'_> {
+    /// Takes what a row has, and says whether there is room for more.
+    fn take(&mut self, key: i64, found: Found<'_>) -> Result<bool, Fault> {
+        let offset = schema::key_offset(key);
+        match found {
+            Found::One(payload) => {
+                let read = |_: Option<&Far>| Ok(payload.to_vec());
+                self.push(offset, payload.len(), read)
+            }
+            Found::Far(place) => {
+                let length = usize::try_from(place.length).map_err(|_| Fault::OutOfRange)?;
+                let read = |far: Option<&Far>| far.ok_or(Fault::OutOfRange)?.read(place);
+                self.push(offset, length, read)
+            }
+            Found::Packed(all) => {
+                for (offset, payload) in (offset..).zip(all) {
+                    let read = |_: Option<&Far>| Ok(payload.to_vec());
+                    if offset >= self.from && !self.push(offset, payload.len(), read)? {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    fn push(
+        &mut self,
+        found: u64,
+        length: usize,
+        read: impl FnOnce(Option<&Far>) -> Result<Vec<u8>, Fault>,
+    ) -> Result<bool, Fault> {
+        if length > self.bytes_left && !self.items.is_empty() {
+            return Ok(false);
+        }
+        if let Some(before) = self.items.last()
+            && before.offset.0 + 1 != found
+        {
+            let expected = before.offset.0 + 1;
+            return Err(Fault::NotDense { found, expected });
+        }
+        self.items.push(Item {
+            offset: Offset(found),
+            payload: read(self.far)?,
+        });
+        self.bytes_left = self.bytes_left.saturating_sub(length);
+        Ok(self.items.len() < ITEMS_MAX && self.bytes_left > 0)
+    }
+}
 
 fn walk(
     (connection, far): (&Connection, Option<&Far>),
@@ -196,37 +273,29 @@ fn walk(
 ) -> Result<(), Fault> {
     let first = schema::item_key(topic, from.0).ok_or(Fault::OutOfRange)?;
     let last = schema::item_key(topic, schema::OFFSET_MAX).ok_or(Fault::OutOfRange)?;
-    let mut statement = connection.prepare_cached(match far {
-        Some(_) => WALK_MIRROR,
-        None => WALK,
+    let is_mirror = far.is_some();
+    let mut statement = connection.prepare_cached(match is_mirror {
+        true => WALK_MIRROR,
+        false => WALK,
     })?;
-    let mut rows = statement.query((first, last))?;
-    let mut bytes = 0;
-    while items.len() < ITEMS_MAX && (bytes < bytes_max || items.is_empty()) {
-        let Some(row) = rows.next()? else { break };
-        let found = schema::key_offset(row.get(0)?);
-        let payload = payload_of(row, far.is_some())?;
-        bytes += match payload {
-            Ok(payload) => payload.len(),
-            Err(place) => usize::try_from(place.length).map_err(|_| Fault::OutOfRange)?,
-        };
-        if bytes > bytes_max && !items.is_empty() {
+    let mut rows = match is_mirror {
+        true => {
+            let start = schema::item_key(topic, 0).ok_or(Fault::OutOfRange)?;
+            let holding = pack::holding(connection, Table::Packed, (start, first))?;
+            statement.query((first, last, holding.unwrap_or(first)))?
+        }
+        false => statement.query((first, last))?,
+    };
+    let mut reading = Reading {
+        far,
+        from: from.0,
+        bytes_left: bytes_max,
+        items,
+    };
+    while let Some(row) = rows.next()? {
+        if !reading.take(row.get(0)?, found_in(row, is_mirror)?)? {
             break;
         }
-        if let Some(before) = items.last()
-            && before.offset.0 + 1 != found
-        {
-            let expected = before.offset.0 + 1;
-            return Err(Fault::NotDense { found, expected });
-        }
-        items.push(Item {
-            offset: Offset(found),
-            payload: match (payload, far) {
-                (Ok(payload), _) => payload.to_vec(),
-                (Err(place), Some(far)) => far.read(place)?,
-                (Err(_), None) => return Err(Fault::OutOfRange),
-            },
-        });
     }
     Ok(())
 }

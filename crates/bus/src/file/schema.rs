@@ -29,7 +29,18 @@ impl Format {
             include_str!("../../migrations/001_init.sql"),
             include_str!("../../migrations/002_ephemeral.sql"),
             include_str!("../../migrations/mirror.sql"),
+            include_str!("../../migrations/mirror_packed.sql"),
         ],
+    };
+
+    /// A mirror of the version before.
+    #[cfg(test)]
+    pub(super) const MIRROR_3: Self = Self {
+        migrations: Self::MIRROR
+            .migrations
+            .first_chunk::<3>()
+            .expect("three")
+            .as_slice(),
     };
 
     pub(super) fn version(self) -> u32 {
@@ -43,6 +54,8 @@ const APPLICATION_ID: i32 = 0x5343_4253;
 /// How long a lock of another process is waited for, and how often it is tried.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(10);
 const LOCK_RETRY: Duration = Duration::from_millis(2);
+/// Statements that a connection keeps: all that a mirror has.
+const STATEMENTS_KEPT: usize = 64;
 /// Bytes of the write-ahead log that are kept for reuse.
 const LOG_KEPT_MAX: u32 = 16 << 20;
 
@@ -99,6 +112,7 @@ pub(super) fn look(path: &Path) -> Result<Option<(Connection, u32)>, Fault> {
 fn open(path: &Path, flags: OpenFlags) -> Result<Connection, Fault> {
     let flags = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     connection.busy_handler(Some(wait_for_lock))?;
     // The log stays when the last process leaves, so that who may only read always finds it.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;

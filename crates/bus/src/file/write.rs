@@ -7,9 +7,10 @@ use bytes::Bytes;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
-use super::far::FarWriter;
 use super::fault::{Fault, Kind};
-use super::mirror::{self, Arrival, ArrivalId, ArrivalPart};
+use super::known::Known;
+use super::mirror::{self, Arrival, ArrivalId, ArrivalPart, Besides};
+use super::pack;
 use super::place::Place;
 use super::scan;
 use super::schema;
@@ -70,7 +71,7 @@ pub(super) struct Writer {
     /// `None` after a fault that may have left it unusable.
     connection: Option<Connection>,
     /// Of a mirror.
-    far: Option<FarWriter>,
+    besides: Option<Besides>,
     watch: Arc<Watch>,
 }
 
@@ -78,13 +79,13 @@ impl Writer {
     pub(super) fn new(
         place: Arc<Place>,
         connection: Connection,
-        far: Option<FarWriter>,
+        besides: Option<Besides>,
         watch: Arc<Watch>,
     ) -> Self {
         Self {
             place,
             connection: Some(connection),
-            far,
+            besides,
             watch,
         }
     }
@@ -126,7 +127,7 @@ impl Writer {
             Some(connection) => connection,
             None => self.place.connect()?,
         };
-        let written = write(&mut connection, self.far.as_mut(), group);
+        let written = write(&mut connection, self.besides.as_mut(), group);
         let usable = match &written {
             Ok(_) => true,
             Err(fault) => matches!(fault.kind(), Kind::Full | Kind::Busy),
@@ -134,8 +135,11 @@ impl Writer {
         if usable {
             self.connection = Some(connection);
         }
-        if written.is_ok() {
-            self.watch.tell();
+        match (&written, &mut self.besides) {
+            (Ok(_), _) => self.watch.tell(),
+            // What it says was taken in was not.
+            (Err(_), Some(besides)) => besides.known = Known::default(),
+            (Err(_), None) => {}
         }
         written
     }
@@ -158,7 +162,7 @@ fn gather(first: Vec<Change>, queue: &mut mpsc::Receiver<Vec<Change>>) -> Vec<Ch
 
 fn write(
     connection: &mut Connection,
-    mut far: Option<&mut FarWriter>,
+    mut besides: Option<&mut Besides>,
     group: &[Change],
 ) -> Result<Vec<Vec<Offset>>, Fault> {
     // What is only sent is not worth waiting for the disk.
@@ -170,20 +174,20 @@ fn write(
     for change in group {
         made.push(make(
             &transaction,
-            far.as_deref_mut(),
+            besides.as_deref_mut(),
             change,
             &mut emptied,
         )?);
     }
-    if let Some(far) = &mut far {
-        far.sync()?;
+    if let Some(besides) = &mut besides {
+        besides.far.sync()?;
     }
     transaction.commit()?;
-    if let Some(far) = &far
+    if let Some(besides) = &besides
         && !emptied.is_empty()
     {
         // Those that stay are removed when the mirror is opened.
-        let _are_gone = far.drop_unused(connection, emptied).is_ok();
+        let _are_gone = besides.far.drop_unused(connection, emptied).is_ok();
     }
     Ok(made)
 }
@@ -191,13 +195,13 @@ fn write(
 /// `emptied`: the files in which something lay that is trimmed.
 fn make(
     connection: &Connection,
-    far: Option<&mut FarWriter>,
+    besides: Option<&mut Besides>,
     change: &Change,
     emptied: &mut BTreeSet<i64>,
 ) -> Result<Vec<Offset>, Fault> {
     let none = |()| Vec::new();
-    match &change.action {
-        Action::Append { at, payloads } => {
+    match (&change.action, besides) {
+        (Action::Append { at, payloads }, _) => {
             if let Some(at) = *at
                 && scan::end(connection, &change.topic)? != at
             {
@@ -205,15 +209,25 @@ fn make(
             }
             Ok(Vec::from([insert(connection, &change.topic, payloads)?]))
         }
-        Action::Trim(before) => {
-            let is_mirror = far.is_some();
+        (Action::Trim(before), besides) => {
+            let is_mirror = besides.is_some();
             trim(connection, is_mirror, &change.topic, *before, emptied).map(none)
         }
-        Action::Send(payload) => sent::insert(connection, &change.topic, payload).map(none),
-        Action::TakeIn(arrivals) => mirror::take_in(connection, far, arrivals),
-        Action::KeepPart(part) => mirror::keep_part(connection, part).map(none),
-        Action::DropParts(id) => mirror::drop_parts(connection, &change.topic, id).map(none),
-        Action::Disown(id) => mirror::disown(connection, &change.topic, id).map(none),
+        (Action::Send(payload), _) => sent::insert(connection, &change.topic, payload).map(none),
+        (Action::TakeIn(arrivals), Some(besides)) => mirror::take_in(connection, besides, arrivals),
+        (Action::KeepPart(part), Some(besides)) => {
+            mirror::keep_part(connection, &mut besides.known, part).map(none)
+        }
+        (Action::DropParts(id), Some(_)) => {
+            mirror::drop_parts(connection, &change.topic, id).map(none)
+        }
+        (Action::Disown(id), Some(besides)) => {
+            mirror::disown(connection, &mut besides.known, &change.topic, id).map(none)
+        }
+        (
+            Action::TakeIn(_) | Action::KeepPart(_) | Action::DropParts(_) | Action::Disown(_),
+            None,
+        ) => Err(Fault::Foreign),
     }
 }
 
@@ -260,6 +274,7 @@ fn trim(
         .prepare_cached("DELETE FROM item WHERE key >= ?1 AND key < ?1 + ?2")?
         .execute((first, count))?;
     if is_mirror {
+        pack::trim(connection, first, first.saturating_add(count))?;
         let trimmed = "DELETE FROM far WHERE key >= ?1 AND key < ?1 + ?2 RETURNING file";
         let mut trimmed = connection.prepare_cached(trimmed)?;
         for file in trimmed.query_map((first, count), |row| row.get(0))? {
