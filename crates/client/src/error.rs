@@ -272,10 +272,12 @@ impl Error {
 
     /// The same again, where it says that the bus is away: for another who waited for it.
     pub(crate) fn of_bus_away(&self) -> Option<Self> {
-        match self {
-            Self::Bus(error) if self.is_bus_away() => Some(again(error).into()),
-            _ => None,
+        if let Self::Bus(error) = self
+            && self.is_bus_away()
+        {
+            return Some(again(error).into());
         }
+        None
     }
 
     /// A stable name for programs.
@@ -387,6 +389,10 @@ pub(crate) fn again(error: &BusError) -> BusError {
             place: place.clone(),
         },
         BusError::OutOfTurn => BusError::OutOfTurn,
-        other => BusError::Backend(cause(other)),
+        BusError::TooLarge { .. }
+        | BusError::Damaged { .. }
+        | BusError::TooNew { .. }
+        | BusError::Backend(_)
+        | _ => BusError::Backend(cause(error)),
     }
 }
