@@ -1,20 +1,19 @@
 //! The config file.
 
-use std::fs;
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::http::Uri;
-use sealcast::{AskingOptions, BusUrl, ParkingLimits, parse_duration, parse_size};
+use sealcast::{
+    AskingOptions, BusUrl, ConfigError, ParkingLimits, WrongLine, line_of, line_of_key,
+    parse_duration, parse_size,
+};
 use sealcast_serving::loopback_address;
 use serde::Deserialize;
 
 /// What the config file is called in a home.
 pub const FILE_NAME: &str = "config.toml";
-/// Longest config file, in bytes.
-const BYTES_MAX: u64 = 1 << 20;
 
 /// All that a config file can say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,30 +140,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// Why a config file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read; see what the system says.
-    #[error("cannot read the config file: {}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// The file says something that it cannot say; mend the line.
-    #[error("{}, line {line}: {says}", path.display())]
-    Wrong {
-        /// The file.
-        path: PathBuf,
-        /// Which line, from 1 on.
-        line: usize,
-        /// What is wrong there.
-        says: String,
-    },
-}
-
 impl Config {
     /// Reads a config file. Relative paths in it are below the folder of the home.
     ///
@@ -172,29 +147,17 @@ impl Config {
     ///
     /// Fails when it cannot be read, or says anything that is not known.
     pub fn load(path: &Path, home: &Path) -> Result<Self, ConfigError> {
-        let unreadable = |source| ConfigError::Unreadable {
-            path: path.to_owned(),
-            source,
-        };
-        let size = fs::metadata(path).map_err(unreadable)?.len();
-        if size > BYTES_MAX {
-            return Err(unreadable(io::ErrorKind::FileTooLarge.into()));
-        }
-        let text = fs::read_to_string(path).map_err(unreadable)?;
-        Self::parse(&text, home).map_err(|(line, says)| ConfigError::Wrong {
-            path: path.to_owned(),
-            line,
-            says,
-        })
+        ConfigError::read(path, |text| Self::parse(text, home))
     }
 
     /// Reads the text of a config file; else says in which line what is wrong.
-    pub(crate) fn parse(text: &str, home: &Path) -> Result<Self, (usize, String)> {
+    pub(crate) fn parse(text: &str, home: &Path) -> Result<Self, WrongLine> {
         let file: File = toml::from_str(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start);
             (line_of(text, at), error.message().to_owned())
         })?;
         let wrong = |section: &str, key: &str, says: String| {
+            let section = (&*format!("[{section}]"), 1);
             (line_of_key(text, section, key), format!("`{key}`: {says}"))
         };
         let (agent, asking) = (file.agent, file.asking);
@@ -412,28 +375,6 @@ fn positive(key: &'static str, text: Option<&str>, default: Duration) -> Result<
         true => Err((key, "longer than nothing".to_owned())),
         false => Ok(time),
     }
-}
-
-fn line_of(text: &str, at: usize) -> usize {
-    let before = text.get(..at).unwrap_or(text);
-    before.matches('\n').count() + 1
-}
-
-/// The line in which a section names a key.
-fn line_of_key(text: &str, section: &str, key: &str) -> usize {
-    let head = format!("[{section}]");
-    let mut is_in = false;
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.starts_with('[') {
-            is_in = line.split('#').next().is_some_and(|of| of.trim() == head);
-        }
-        let name = line.split('=').next().unwrap_or_default();
-        if is_in && name.trim() == key {
-            return number + 1;
-        }
-    }
-    1
 }
 
 #[cfg(test)]

@@ -32,9 +32,7 @@ pub use api::{
     API, ArchiveStatus, BusStatus, Contact, Fault, HomeInfo, Standing, Status, StreamStatus,
 };
 pub use client::{AgentClient, ClientError, Messages};
-pub use config::{
-    AgentConfig, Config, ConfigError, DecisionPolicy, FILE_NAME, LogFormat, LogLevel,
-};
+pub use config::{AgentConfig, Config, DecisionPolicy, FILE_NAME, LogFormat, LogLevel};
 pub use line::{
     BusState, DeliveryLine, LineError, StreamLine, base64_of, parked_code, reason_code, rfc3339,
     state_code,

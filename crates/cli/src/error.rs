@@ -5,7 +5,7 @@ use std::error::Error as _;
 use std::io;
 use std::path::Path;
 
-use sealcast::{BusError, BusUrlError, StoreError};
+use sealcast::{BusError, BusUrlError, ConfigError, StoreError};
 use serde::Serialize;
 
 /// How a command ended that did what it was asked.
@@ -108,6 +108,16 @@ impl CommandError {
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// A config file that was named cannot be used; `hint` says where it is told what can stand there.
+    pub(crate) fn config(error: ConfigError, hint: &'static str) -> Self {
+        match error {
+            ConfigError::Unreadable { path, source } => Self::file(&path, &source),
+            error @ ConfigError::Wrong { .. } => {
+                Self::new(Kind::Usage, "config.wrong", error.to_string()).with_hint(hint)
+            }
+        }
     }
 
     /// A file that was named cannot be read.

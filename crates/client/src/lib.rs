@@ -81,6 +81,7 @@ mod backup;
 mod blocking;
 mod buses;
 mod clock;
+mod config_file;
 mod core;
 mod damage;
 mod delivery;
@@ -135,6 +136,7 @@ pub use backup::{Backup, BackupState};
 pub use buses::{check as check_bus, setup as setup_bus};
 #[doc(hidden)]
 pub use clock::Clock;
+pub use config_file::{ConfigError, WrongLine, line_of, line_of_key};
 pub use delivery::{Delivery, Lent, Payload, Reason, State};
 pub use devices::{Applicant, DeviceInfo, StreamOutcome};
 pub use doctor::Finding;
@@ -172,7 +174,7 @@ pub use sealed_file::{
     FileKey, FileLock, FileNeeds, Identities, IdentityError, Recipient, RecipientError, SealedFile,
 };
 pub use servers::{SERVERS_FILE, ServersError};
-pub use shelf::{Shelf, ShelfChange, ShelfLabel, ShelfOwner};
+pub use shelf::{Shelf, ShelfChange, ShelfLabel, ShelfLabels, ShelfOwner};
 pub use stream::Stream;
 pub use subscribe::Subscription;
 pub use values::{parse_duration, parse_size};

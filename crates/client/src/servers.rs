@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
-use std::io;
+use std::io::ErrorKind::NotFound;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sealcast_bus::{BusUrl, Credentials, ServerAddress, ServerOptions};
 use toml::{Spanned, Value};
 
+use crate::config_file::{ConfigError, line_of};
+
 /// What the file is called in a home.
 pub const SERVERS_FILE: &str = "servers.toml";
-/// Longest file, in bytes.
-const BYTES_MAX: u64 = 1 << 20;
 
 /// One way to give credentials, and no other beside it.
 const ONE_WAY: &str = "give `credentials`, or `user` and `password` or `password_file`, or `token` or \
@@ -27,25 +27,9 @@ const NO_SERVERS: &str = "SEALCAST_BUS_SERVERS: name the servers that the creden
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServersError {
-    /// The file, or one that it names, cannot be read; see what the system says.
-    #[error("cannot read `{}`", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// The file says something that it cannot say; mend the line.
-    #[error("{}, line {line}: {says}", path.display())]
-    Wrong {
-        /// The file.
-        path: PathBuf,
-        /// Which line, from 1 on.
-        line: usize,
-        /// What is wrong there.
-        says: String,
-    },
+    /// The file, or one that it names, cannot be read, or says something that it cannot say; see there.
+    #[error(transparent)]
+    File(#[from] ConfigError),
     /// The environment says something that it cannot say; change it.
     #[error("{0}")]
     Environment(String),
@@ -59,23 +43,12 @@ pub enum ServersError {
 /// Fails when file or environment cannot be read, or say anything that is not known.
 pub(crate) fn options(home: &Path, address: &ServerAddress) -> Result<ServerOptions, ServersError> {
     let path = home.join(SERVERS_FILE);
-    let unreadable = |source| ServersError::Unreadable {
-        path: path.clone(),
-        source,
+    let said = match ConfigError::read(&path, |text| {
+        parse(text).map_err(|(at, says)| (line_of(text, at), says))
+    }) {
+        Err(ConfigError::Unreadable { source, .. }) if source.kind() == NotFound => Vec::new(),
+        read => read?,
     };
-    let text = match fs::metadata(&path) {
-        Ok(found) if found.len() > BYTES_MAX => {
-            return Err(unreadable(io::ErrorKind::FileTooLarge.into()));
-        }
-        Ok(_) => fs::read_to_string(&path).map_err(unreadable)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(unreadable(error)),
-    };
-    let said = parse(&text).map_err(|(at, says)| ServersError::Wrong {
-        path: path.clone(),
-        line: line_of(&text, at),
-        says,
-    })?;
     match said.into_iter().find(|(of, _)| of == address) {
         Some((_, said)) => said.options(home),
         None => Said::of_environment(address, |name| env::var(name).ok())
@@ -251,7 +224,7 @@ impl Said {
         };
         let path = home.join(path);
         let text = fs::read_to_string(&path);
-        let text = text.map_err(|source| ServersError::Unreadable { path, source })?;
+        let text = text.map_err(|source| ConfigError::Unreadable { path, source })?;
         Ok(Some(text.lines().next().unwrap_or_default().to_owned()))
     }
 }
@@ -265,11 +238,6 @@ fn are_all_among(servers: &[String], list: &str) -> bool {
         names.any(|name| name == server || Some(name) == host)
     };
     servers.iter().all(is_among)
-}
-
-fn line_of(text: &str, at: usize) -> usize {
-    let before = text.get(..at).unwrap_or(text);
-    before.matches('\n').count() + 1
 }
 
 #[cfg(test)]
@@ -369,7 +337,7 @@ mod tests {
             ("[\"nats://H/p\"]\n[\"nats://h/p\"]", 2, "named twice"),
         ] {
             let said = found(text, URL).unwrap_err();
-            let is_there = matches!(&said, ServersError::Wrong { line: of, .. } if *of == line);
+            let is_there = matches!(&said, ServersError::File(ConfigError::Wrong { line: of, .. }) if *of == line);
             assert!(
                 is_there && said.to_string().contains(part),
                 "{text}: {said}"

@@ -58,6 +58,15 @@ pub struct ShelfLabel {
     pub label: Vec<u8>,
 }
 
+/// What is kept, as far as can be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShelfLabels {
+    /// Ascending by owner and number.
+    pub readable: Vec<ShelfLabel>,
+    /// How many labels are damaged. What they stood for is lost.
+    pub damaged: u64,
+}
+
 /// Shows numbers, and nothing of what is kept.
 impl fmt::Debug for ShelfChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -91,12 +100,12 @@ impl Shelf {
         first_half("sealcast.v1 shelf mark", parts)
     }
 
-    /// The labels of all that is kept for somebody, or for anybody, ascending by owner and number.
+    /// The labels of all that is kept for somebody, or for anybody.
     ///
     /// # Errors
     ///
     /// Fails when the store cannot be read.
-    pub async fn labels(&self, owner: Option<ShelfOwner>) -> Result<Vec<ShelfLabel>, Error> {
+    pub async fn labels(&self, owner: Option<ShelfOwner>) -> Result<ShelfLabels, Error> {
         let vault = self.0.clone();
         off_thread(move || vault.shelf_labels(owner)).await?
     }

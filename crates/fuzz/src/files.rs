@@ -4,8 +4,8 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
-use sealcast::{BusUrl, Identities, Place, Recipient, SealedFile, SecretBytes, Sight};
-use sealcast_agent::{Config, ConfigError, DeliveryLine, StreamLine, base64_of};
+use sealcast::{BusUrl, ConfigError, Identities, Place, Recipient, SealedFile, SecretBytes, Sight};
+use sealcast_agent::{Config, DeliveryLine, StreamLine, base64_of};
 use sealcast_engine::imported;
 use sealcast_protocol::{DeviceId, Export, UserId};
 use sealcast_store::{KeyFile, KeyFileError};

@@ -1,12 +1,10 @@
 //! The config file.
 
-use std::fs;
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sealcast::{Name, parse_duration, parse_size};
+use sealcast::{ConfigError, Name, WrongLine, line_of, line_of_key, parse_duration, parse_size};
 use sealcast_serving::loopback_address;
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
@@ -22,8 +20,6 @@ mod listener;
 use listener::ListenerSection;
 pub use listener::{Certificates, Listener, Transport};
 
-/// Longest config file, in bytes.
-const BYTES_MAX: u64 = 1 << 20;
 /// What a packet may be told to have at most: more cannot be said in MQTT, with what sealing adds.
 const PACKET_MAX: u32 = 255 << 20;
 /// Less does not hold the largest topic.
@@ -94,30 +90,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// Why a config file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read; see what the system says.
-    #[error("cannot read the config file: {}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// The file says something that it cannot say; mend the line.
-    #[error("{}, line {line}: {says}", path.display())]
-    Wrong {
-        /// The file.
-        path: PathBuf,
-        /// Which line, from 1 on.
-        line: usize,
-        /// What is wrong there.
-        says: String,
-    },
-}
-
 impl Config {
     /// Reads a config file. Relative paths in it are below its folder.
     ///
@@ -125,25 +97,12 @@ impl Config {
     ///
     /// Fails when it cannot be read, says anything that is not known, or has a rule that never decides.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let unreadable = |source| ConfigError::Unreadable {
-            path: path.to_owned(),
-            source,
-        };
-        let size = fs::metadata(path).map_err(unreadable)?.len();
-        if size > BYTES_MAX {
-            return Err(unreadable(io::ErrorKind::FileTooLarge.into()));
-        }
-        let text = fs::read_to_string(path).map_err(unreadable)?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        Self::parse(&text, folder).map_err(|(line, says)| ConfigError::Wrong {
-            path: path.to_owned(),
-            line,
-            says,
-        })
+        ConfigError::read(path, |text| Self::parse(text, folder))
     }
 
     /// Reads the text of a config file; else says in which line what is wrong.
-    pub(crate) fn parse(text: &str, folder: &Path) -> Result<Self, (usize, String)> {
+    pub(crate) fn parse(text: &str, folder: &Path) -> Result<Self, WrongLine> {
         let mut file: File = toml::from_str(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start);
             (line_of(text, at), error.message().to_owned())
@@ -324,7 +283,7 @@ fn listeners(
     let simple = (simple.is_some() || sections.is_empty()).then(|| ListenerSection::simple(simple));
     let first = simple.map(|section| (HEAD, section));
     let others = sections.into_iter().zip(1..);
-    let others = others.map(|(section, number)| (("listener", number), section));
+    let others = others.map(|(section, number)| (("[[listener]]", number), section));
     for (place, section) in first.into_iter().chain(others) {
         let listener = section.checked(folder);
         let listener = listener.map_err(|wrong| at(text, place, wrong))?;
@@ -343,7 +302,7 @@ fn rules(text: &str, sections: &[RuleSection]) -> Result<Rules, (usize, String)>
         let says = "no `[[rule]]`: what no rule names is refused, and so all would be";
         return Err((1, says.to_owned()));
     }
-    let at = |number, wrong| at(text, ("rule", number), wrong);
+    let at = |number, wrong| at(text, ("[[rule]]", number), wrong);
     let rules = sections.iter().zip(1..);
     let rules = rules.map(|(section, number)| section.checked().map_err(|wrong| at(number, wrong)));
     let rules = Rules::new(rules.collect::<Result<_, _>>()?);
@@ -447,12 +406,7 @@ impl RuleSection {
     }
 }
 
-fn line_of(text: &str, at: usize) -> usize {
-    let before = text.get(..at).unwrap_or(text);
-    before.matches('\n').count() + 1
-}
-
-/// A section: its name, and which of those with that name it is, from 1 on.
+/// A section as it is said, and which of those with that name it is, from 1 on.
 type Place = (&'static str, usize);
 
 /// What stands before all sections.
@@ -460,28 +414,6 @@ const HEAD: Place = ("", 0);
 
 fn at(text: &str, place: Place, (key, says): Wrong) -> (usize, String) {
     (line_of_key(text, place, key), format!("`{key}`: {says}"))
-}
-
-/// The line in which a section names a key, or in which it begins.
-fn line_of_key(text: &str, place: Place, key: &str) -> usize {
-    let (head, number) = (format!("[[{}]]", place.0), place.1);
-    let (mut count, mut is_in, mut begins) = (0, place == HEAD, 1);
-    for (index, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.starts_with('[') {
-            let is_head = line.split('#').next().is_some_and(|of| of.trim() == head);
-            count += usize::from(is_head);
-            is_in = is_head && count == number;
-            if is_in {
-                begins = index + 1;
-            }
-        }
-        let name = line.split('=').next().unwrap_or_default();
-        if is_in && name.trim() == key {
-            return index + 1;
-        }
-    }
-    begins
 }
 
 #[cfg(test)]

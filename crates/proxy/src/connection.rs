@@ -13,6 +13,7 @@ use crate::counts::{Counts, Exception, Ledger, because};
 use crate::down::Down;
 use crate::flow::Flow;
 use crate::lane::{End, Lane, Reading, Writing, lanes};
+use crate::lasting::Lasts;
 use crate::numbers::Numbers;
 use crate::packet::{
     CONNECT, Connect, NoConnect, OTHER_VERSION, Side, Version, Will, disconnect, reason,
@@ -59,8 +60,8 @@ struct Introduction {
     keep_alive: u16,
     client_packet_max: usize,
     receive_max: u16,
-    /// Whether its session ends with the connection.
-    is_brief: bool,
+    /// For how long its session outlives the connection.
+    lasts: Lasts,
     who: Who,
     /// What goes to the broker.
     connect: Vec<u8>,
@@ -132,7 +133,7 @@ impl Shared {
             Some(will) => {
                 let sealed = tokio::select! {
                     sealed = self.judge_will(caller.number, will) => sealed,
-                    () = gone(&mut caller.reading) => return Err(silently("client gone")),
+                    () = caller.reading.closed() => return Err(silently("client gone")),
                 };
                 let turned = |why| TurnedAway("will refused", turned_away(connect.version, why));
                 sealed.map_err(turned)?
@@ -152,7 +153,7 @@ impl Shared {
             keep_alive: connect.keep_alive,
             client_packet_max: usize::try_from(client_max).unwrap_or(usize::MAX),
             receive_max: connect.receive_max.unwrap_or(u16::MAX),
-            is_brief: connect.is_brief,
+            lasts: connect.lasts,
             who: Who {
                 client: connect.client.to_vec(),
                 user: connect.user.to_vec(),
@@ -223,7 +224,7 @@ impl Shared {
         let (broker_reading, broker_writing) = tokio::io::split(broker);
         let packet_max = usize::try_from(self.limits.packet_max).unwrap_or(usize::MAX);
         let broker_reading = PacketReader::new(broker_reading, packet_max);
-        let told = Arc::new(Told::new(introduction.keep_alive));
+        let told = Arc::new(Told::new(introduction.keep_alive, introduction.lasts));
         let numbers = Arc::new(Numbers::new(introduction.receive_max));
         let up = Up::new(
             Arc::clone(&self.ruling),
@@ -237,7 +238,6 @@ impl Shared {
             (told, numbers),
             Ledger::new(Arc::clone(&self.counts), number),
             (introduction.client_packet_max, &self.limits),
-            introduction.is_brief,
             Lot::new(
                 self.ruling.now().sealing.keeping(),
                 Arc::clone(&self.room),
@@ -269,16 +269,6 @@ impl Shared {
         );
         why.as_str()
     }
-}
-
-/// Waits until a client is gone that is to wait for an answer.
-async fn gone(reading: &mut Reading) {
-    while reading.has_room() {
-        if reading.fill().await.is_err() {
-            return;
-        }
-    }
-    std::future::pending().await
 }
 
 fn read_connect<'a>(packet: &'a Packet) -> Result<Connect<'a>, TurnedAway> {
@@ -371,7 +361,10 @@ async fn run(
                 End::Halted => Why::Stopped,
                 End::Refused(reason) => Why::BrokerRefused(reason),
             };
-            let _is_ended = timeout(LINGER, up).await.is_ok();
+            // What it is at is for nobody where the broker is gone: the client sends it again.
+            if why == Why::ClientGone || why == Why::Stopped {
+                let _is_ended = timeout(LINGER, up).await.is_ok();
+            }
             (why, Some(ended))
         }
         () = stopped => {

@@ -63,10 +63,10 @@ impl Counts {
         self.passed.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn count(&self, exception: Exception, code: &'static str) {
+    pub(crate) fn count(&self, exception: Exception, code: &'static str, times: u64) {
         let exceptions = self.exceptions.lock();
         let mut exceptions = exceptions.unwrap_or_else(PoisonError::into_inner);
-        *exceptions.entry((exception, code)).or_default() += 1;
+        *exceptions.entry((exception, code)).or_default() += times;
     }
 
     /// Writes them to the log.
@@ -97,7 +97,7 @@ impl Ledger {
     }
 
     pub(crate) fn note(&mut self, exception: Exception, topic: &str, reason: &'static str) {
-        self.counts.count(exception, reason);
+        self.counts.count(exception, reason, 1);
         let connection = self.connection;
         tracing::debug!(connection, ?exception, reason, topic, "a message");
         if !self.told.contains(&(exception, reason)) {
@@ -124,6 +124,8 @@ pub(crate) mod because {
     pub(crate) const PARK_FULL: &str = "proxy.park-full";
     /// It has waited as long as it may.
     pub(crate) const PARK_OLD: &str = "proxy.park-old";
+    /// The session that it waited for is over.
+    pub(crate) const SESSION_OVER: &str = "proxy.session-over";
     /// It is damaged where it was kept.
     pub(crate) const PARK_LOST: &str = "proxy.park-lost";
     /// Its publisher said how long it is worth something.

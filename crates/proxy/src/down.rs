@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -55,8 +56,6 @@ pub(crate) struct Down {
     pub(crate) opening: BTreeMap<Name, Box<dyn Opening>>,
     /// Streams of which something could not be looked at that the broker has still.
     withheld: BTreeSet<Name>,
-    /// Whether the client's session ends with the connection.
-    pub(crate) is_brief: bool,
     /// What waits.
     pub(crate) lot: Lot,
     pub(crate) looks: Looks,
@@ -109,6 +108,10 @@ impl Take for Down {
     ) -> Result<(), End> {
         self.stalled.extend(burst);
         self.take_stalled(out, back).await
+    }
+
+    fn sender_gone(&self) -> Arc<AtomicBool> {
+        self.told.broker_gone()
     }
 
     /// A broker has to say whether the client is let in, and then nothing.
@@ -185,7 +188,6 @@ impl Down {
         (told, numbers): (Arc<Told>, Arc<Numbers>),
         ledger: Ledger,
         (client_packet_max, limits): (usize, &Limits),
-        is_brief: bool,
         lot: Lot,
     ) -> Self {
         Self {
@@ -203,7 +205,6 @@ impl Down {
             began: Instant::now(),
             opening: BTreeMap::new(),
             withheld: BTreeSet::new(),
-            is_brief,
             lot,
             looks: Looks::new(),
             unkept: Vec::new(),
@@ -227,8 +228,9 @@ impl Down {
         };
         // What is odd is found to be when it is its turn.
         match packet.head.kind() {
-            PUBLISH => id_at_start(packet.head.first, packet.body())
-                .is_ok_and(|id| self.numbers.has_to_wait(id)),
+            PUBLISH => id_at_start(packet.head.first, packet.body()).is_ok_and(|id| {
+                self.numbers.has_to_wait(id) && !(self.is_stuck(id) && self.may_park(packet))
+            }),
             PUBREL => id_of(packet.body()).is_ok_and(|id| {
                 self.numbers.is_own(id) && !self.lot.has_number(id) && !self.flow.holds(id)
             }),
@@ -348,6 +350,10 @@ impl Down {
         let topic = self.flow.topic(&publish)?;
         let said = self.flow.said(&publish, &topic);
         let fate = self.fate(&publish, &topic).await;
+        if publish.id.is_some() && !self.told.lasts().is_brief() && self.told.is_broker_gone() {
+            // It sends that again over another connection, and nobody could tell it any more that it arrived.
+            return Ok(Taken::Yes);
+        }
         let Some(mut fate) = self.let_wait(&publish, &topic, fate) else {
             return Ok(Taken::Yes);
         };
@@ -406,6 +412,10 @@ impl Down {
             (Waits::Yes, _) => None,
             // Room comes as what goes first is delivered, but not before the broker has answered, which comes behind.
             (Waits::Full, fate @ Fate::Behind(_)) if self.looks.scan != Scan::Later => Some(fate),
+            // It would be lost; in MQTT what has another QoS may be overtaken.
+            (Waits::Full, Fate::Behind(Ahead { opened, .. })) if publish.qos() == 0 => {
+                opened.ok().map(Fate::Opened)
+            }
             (Waits::Full, Fate::Behind(_)) => {
                 self.is_back_then = true;
                 Some(Fate::NotNow(because::PARK_FULL))
@@ -447,7 +457,10 @@ impl Down {
             },
         };
         let parks = undecryptable == Undecryptable::Park;
-        if parks && opened.is_ok() && self.goes_behind(stream, publish).await {
+        if parks
+            && opened.is_ok()
+            && (self.finds_stuck(publish.id) || self.goes_behind(stream, publish).await)
+        {
             let by = Arc::clone(&now);
             return Fate::Behind(Ahead { by, opened });
         }

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
@@ -75,6 +75,9 @@ pub(crate) trait Take: Send {
         out: &mut Vec<u8>,
         back: &mut Vec<u8>,
     ) -> impl Future<Output = Result<(), End>> + Send;
+
+    /// Where it is told that the sender was seen to be gone while what it sent was dealt with.
+    fn sender_gone(&self) -> Arc<AtomicBool>;
 
     /// How long the sender may be silent.
     fn patience(&self) -> Option<Duration>;
@@ -245,7 +248,20 @@ impl<T: Take> Lane<T> {
             return Err(End::Halted);
         }
         if !burst.is_empty() {
-            self.take.take(burst, out, back).await?;
+            let gone = self.take.sender_gone();
+            let mut taking = std::pin::pin!(self.take.take(burst, out, back));
+            let taken = tokio::select! {
+                biased;
+                taken = &mut taking => Some(taken),
+                () = self.from.closed() => None,
+            };
+            match taken {
+                Some(taken) => taken?,
+                None => {
+                    gone.store(true, Ordering::Relaxed);
+                    taking.await?;
+                }
+            }
         }
         more
     }
@@ -288,5 +304,69 @@ mod tests {
         assert_eq!(back.put(half.clone()), Ok(()));
         assert_eq!(back.put(half.clone()), Ok(()));
         assert_eq!(back.put(vec![7]), Err(End::Refused(reason::PROTOCOL_ERROR)));
+    }
+
+    /// Deals with what comes for as long as its sender is there.
+    struct Slow(Arc<AtomicBool>);
+
+    impl Take for Slow {
+        async fn take(
+            &mut self,
+            burst: Vec<Incoming>,
+            out: &mut Vec<u8>,
+            _: &mut Vec<u8>,
+        ) -> Result<(), End> {
+            while !self.0.load(Ordering::Relaxed) {
+                tokio::task::yield_now().await;
+            }
+            out.push(u8::try_from(burst.len()).unwrap());
+            Ok(())
+        }
+
+        fn sender_gone(&self) -> Arc<AtomicBool> {
+            Arc::clone(&self.0)
+        }
+
+        fn may_answer(&self) -> bool {
+            true
+        }
+
+        fn is_stalled(&self) -> bool {
+            false
+        }
+
+        async fn due(&mut self) {
+            std::future::pending().await
+        }
+
+        async fn act(&mut self, _: &mut Vec<u8>, _: &mut Vec<u8>) -> Result<(), End> {
+            Ok(())
+        }
+
+        fn patience(&self) -> Option<Duration> {
+            None
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sender_that_leaves_is_seen_to_while_what_it_sent_is_dealt_with() {
+        let wire = || {
+            let (near, far) = tokio::io::duplex(64);
+            let near: Box<dyn Wire> = Box::new(near);
+            let (reading, writing) = tokio::io::split(near);
+            ((PacketReader::new(reading, 64), writing), far)
+        };
+        let ((client, mut sender), (broker, mut receiver)) = (wire(), wire());
+        let (mut up, _down) = lanes(client, broker, (Slow(Arc::default()), Slow(Arc::default())));
+        // Two pings, and it is gone.
+        sender.write_all(&[0xc0, 0, 0xc0, 0]).await.unwrap();
+        drop(sender);
+        let (_halting, halted) = watch::channel(false);
+        assert_eq!(up.run(halted).await, End::SenderGone);
+        let mut told = [0];
+        tokio::io::AsyncReadExt::read_exact(&mut receiver, &mut told)
+            .await
+            .unwrap();
+        assert_eq!(told, [2]);
     }
 }

@@ -14,9 +14,10 @@ use crate::lane::End;
 use crate::numbers::Ack;
 use crate::packet::{Head, PING, PUBREL, Publish, Welcome, put_ack, reason};
 use crate::park::{Entry, NotKept, Progress, Put, now};
-use crate::rules::Down as Act;
+use crate::rules::{Down as Act, Undecryptable};
 use crate::sealing::{Closed, Unopened};
 use crate::told::Asker;
+use crate::wire::Packet;
 
 /// Messages that are looked at together, of those that wait.
 const AT_ONCE: usize = 32;
@@ -124,13 +125,15 @@ impl Down {
         welcome: &Welcome<'_>,
         back: &mut Vec<u8>,
     ) -> Result<(), End> {
-        if let Some(expiry) = welcome.session_expiry() {
-            self.is_brief = expiry == 0;
+        if let Some(lasts) = welcome.lasts() {
+            self.told.tell_lasts(lasts);
         }
+        self.lot.lasts = self.told.lasts();
         if !self.ruling.now().rules.open() {
             return Ok(());
         }
-        let opened = self.lot.open(welcome.client(), welcome.has_session());
+        let counts = &self.ledger.counts;
+        let opened = { &mut self.lot }.open(welcome.client(), welcome.has_session(), counts);
         match opened.await {
             Ok(()) => {}
             Err(NotKept::DAMAGED) => {
@@ -166,9 +169,7 @@ impl Down {
 
     /// The connection is at its end, and with it the session of a client that wanted none.
     pub(crate) async fn end(&mut self) {
-        if self.is_brief {
-            self.lot.forget();
-        }
+        self.lot.leave_for(self.told.lasts());
         if let Err(fault) = self.lot.keep().await {
             self.ledger.note(Exception::Dropped, "", fault.0);
         }
@@ -242,6 +243,35 @@ impl Down {
             self.flow.hold_back(of, 0, back);
         }
         Ok(())
+    }
+
+    /// Whether a number is that of something that the client may have, and that cannot be sent again now.
+    pub(crate) fn is_stuck(&self, id: Option<u16>) -> bool {
+        let of_it = |number| self.lot.entries.get(number).map(|of| of.progress);
+        let mut stuck = self.looks.stuck.iter().filter_map(of_it);
+        id.is_some_and(|id| stuck.any(|progress| progress == Progress::Sent(id)))
+    }
+
+    /// Whether a message would wait if it did not open.
+    pub(crate) fn may_park(&self, packet: &Packet) -> bool {
+        let publish = Publish::parse(self.flow.version, packet.head.first, packet.body());
+        publish.is_ok_and(|of| {
+            let now = self.ruling.now();
+            let parks = matches!(
+                now.rules.down(of.topic),
+                Act::Open(_, _, Undecryptable::Park)
+            );
+            parks && !of.payload.is_empty()
+        })
+    }
+
+    /// The same of something that opens, and is to be looked at again with what waits.
+    pub(crate) fn finds_stuck(&mut self, id: Option<u16>) -> bool {
+        let is_stuck = self.is_stuck(id);
+        if is_stuck && self.looks.scan == Scan::Idle {
+            self.looks.begin();
+        }
+        is_stuck
     }
 
     /// Whether something may go to the client now.

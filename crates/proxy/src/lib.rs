@@ -27,6 +27,7 @@ mod flow;
 pub mod fuzz;
 mod json;
 mod lane;
+mod lasting;
 mod late;
 mod listeners;
 mod numbers;
@@ -54,7 +55,7 @@ mod websocket;
 mod wire;
 
 pub use certificates::CertificatesError;
-pub use config::{Certificates, Config, ConfigError, Limits, Listener, LogFormat, Transport};
+pub use config::{Certificates, Config, Limits, Listener, LogFormat, Transport};
 pub use counts::{Counts, Exception};
 pub use json::{Field, FieldError};
 pub use park::{Keeping, NotKept};

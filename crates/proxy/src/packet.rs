@@ -5,6 +5,7 @@ use crate::fields::{
     ASSIGNED_CLIENT, EXPIRY, Fields, Malformed, PACKET_MAX, PAYLOAD_FORMAT, Properties,
     RECEIVE_MAX, SERVER_KEEP_ALIVE, SESSION_EXPIRY, TOPIC_ALIAS, put_bytes, put_variable,
 };
+use crate::lasting::Lasts;
 
 /// Which MQTT a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -316,6 +317,14 @@ pub(crate) fn leads_elsewhere(reason: u8) -> bool {
     matches!(reason, 0x9c | 0x9d)
 }
 
+/// For how long a client that leaves has its session outlive the connection, where it says so.
+pub(crate) fn lasts_after(body: &[u8]) -> Option<Lasts> {
+    let mut fields = Fields::new(body);
+    fields.byte().ok()?;
+    let expiry = fields.properties().ok()?.find(SESSION_EXPIRY).ok()??.long();
+    expiry.map(Lasts::from)
+}
+
 /// Tells a client of MQTT 5 why the connection is about to be closed.
 pub(crate) fn disconnect(reason: u8) -> [u8; 3] {
     [DISCONNECT << 4, 1, reason]
@@ -351,8 +360,8 @@ pub(crate) struct Connect<'a> {
     properties: Properties<'a>,
     pub(crate) client: &'a [u8],
     pub(crate) user: &'a [u8],
-    /// Whether its session ends with the connection.
-    pub(crate) is_brief: bool,
+    /// For how long its session outlives the connection.
+    pub(crate) lasts: Lasts,
     /// The most messages that it takes at a time, if it says so.
     pub(crate) receive_max: Option<u16>,
     /// User and password, with their lengths.
@@ -416,9 +425,10 @@ impl<'a> Connect<'a> {
         }
         let receive_max = properties.find(RECEIVE_MAX)?.and_then(|of| of.number());
         let expiry = properties.find(SESSION_EXPIRY)?.and_then(|of| of.long());
-        let is_brief = match version {
-            Version::Three => flags & 2 != 0,
-            Version::Five => expiry.unwrap_or_default() == 0,
+        let lasts = match version {
+            Version::Three if flags & 2 == 0 => Lasts::Ever,
+            Version::Three => Lasts::Seconds(0),
+            Version::Five => expiry.unwrap_or_default().into(),
         };
         let is_none = packet_max == Some(0) || receive_max == Some(0);
         match flags & 1 == 0 && !is_none && fields.rest().is_empty() {
@@ -431,7 +441,7 @@ impl<'a> Connect<'a> {
                 properties,
                 client,
                 user,
-                is_brief,
+                lasts,
                 receive_max,
                 login,
             }),
@@ -559,8 +569,9 @@ impl<'a> Welcome<'a> {
     }
 
     /// For how long the broker keeps the session, where that is not what the client said.
-    pub(crate) fn session_expiry(&self) -> Option<u32> {
-        self.properties.find(SESSION_EXPIRY).ok()??.long()
+    pub(crate) fn lasts(&self) -> Option<Lasts> {
+        let expiry = self.properties.find(SESSION_EXPIRY).ok()??.long();
+        expiry.map(Lasts::from)
     }
 
     /// Why the client is not let in, as its version has it; 0 where it is.

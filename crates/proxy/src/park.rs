@@ -7,11 +7,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use sealcast::{Name, Shelf, ShelfChange, ShelfLabel, ShelfOwner};
+use sealcast::{Name, Shelf, ShelfChange, ShelfLabels, ShelfOwner};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::counts::because;
+use crate::counts::{Counts, because};
+use crate::lasting::{Lasts, NUMBER, Session};
 use crate::packet::Version;
 use crate::room::Room;
 use crate::sealing::Waiting;
@@ -29,8 +30,8 @@ const SEAT_WITHIN: Duration = Duration::from_secs(10);
 
 /// Where what waits is kept.
 pub trait Keeping: fmt::Debug + Send + Sync {
-    /// The labels of what is kept for somebody, or for anybody, ascending.
-    fn labels(&self, owner: Option<ShelfOwner>) -> Waiting<'_, Result<Vec<ShelfLabel>, NotKept>>;
+    /// The labels of what is kept for somebody, or for anybody.
+    fn labels(&self, owner: Option<ShelfOwner>) -> Waiting<'_, Result<ShelfLabels, NotKept>>;
 
     /// Some of what is kept, by number; `None` for what is lost.
     fn contents(
@@ -64,7 +65,7 @@ fn not_kept(error: sealcast::Error) -> NotKept {
 }
 
 impl Keeping for Shelf {
-    fn labels(&self, owner: Option<ShelfOwner>) -> Waiting<'_, Result<Vec<ShelfLabel>, NotKept>> {
+    fn labels(&self, owner: Option<ShelfOwner>) -> Waiting<'_, Result<ShelfLabels, NotKept>> {
         Box::pin(async move { self.labels(owner).await.map_err(not_kept) })
     }
 
@@ -241,6 +242,12 @@ pub(crate) struct Lot {
     leave: Arc<Notify>,
     /// There is none where nothing can wait.
     seat: Option<Seated>,
+    /// For how long the session outlives the connection.
+    pub(crate) lasts: Lasts,
+    /// When the connection ended; 0 while it is there.
+    left: u64,
+    /// What is kept of that.
+    session: Option<Session>,
 }
 
 /// What came of letting something wait.
@@ -268,6 +275,9 @@ impl Lot {
             freed: (0, 0),
             leave: Arc::default(),
             seat: None,
+            lasts: Lasts::Ever,
+            left: 0,
+            session: None,
         }
     }
 
@@ -282,6 +292,7 @@ impl Lot {
         &mut self,
         client: Option<&[u8]>,
         goes_on: bool,
+        counts: &Counts,
     ) -> Result<(), NotKept> {
         if let Some(client) = client {
             self.who.client = client.to_vec();
@@ -290,13 +301,22 @@ impl Lot {
         let seat = self.room.seats.take(self.owner, &self.leave);
         let seat = timeout(SEAT_WITHIN, seat).await;
         let seat = seat.map_err(|_| NotKept(because::LATE))?;
-        self.room.look(&*self.keeping).await?;
-        let labels = self.keeping.labels(Some(self.owner)).await?;
+        self.room.look(&*self.keeping, counts).await?;
+        let labels = self.keeping.labels(Some(self.owner)).await?.readable;
         self.seat = Some(seat);
         // What another connection of the client's may write yet has lower numbers.
         let last = labels.last().map_or(0, |of| of.number + 1);
         self.next = last.max(now() << 16);
         for label in labels {
+            if label.number == NUMBER {
+                // One that is odd is replaced or removed.
+                let odd = Session {
+                    seconds: 0,
+                    left: 0,
+                };
+                self.session = Session::read(&label.label).or(Some(odd));
+                continue;
+            }
             match Entry::read(&label.label) {
                 Some(entry) => {
                     self.entries.insert(label.number, entry);
@@ -317,6 +337,38 @@ impl Lot {
     /// Nothing more is changed over this connection, and another may go on.
     pub(crate) fn shut(&mut self) {
         self.seat = None;
+    }
+
+    /// The connection is at its end, and what waits is kept for as long as the session goes on.
+    pub(crate) fn leave_for(&mut self, lasts: Lasts) {
+        (self.lasts, self.left) = (lasts, now());
+        if lasts.is_brief() {
+            self.forget();
+        }
+    }
+
+    /// What is to be kept of the session, if that is not what is.
+    fn note_session(&mut self) {
+        let session = match self.lasts {
+            Lasts::Seconds(seconds) if !self.entries.is_empty() => Some(Session {
+                seconds,
+                left: self.left,
+            }),
+            Lasts::Seconds(_) | Lasts::Ever => None,
+        };
+        if session == self.session {
+            return;
+        }
+        let number = NUMBER;
+        self.changes.push(match session {
+            None => ShelfChange::Remove { number },
+            Some(session) => ShelfChange::Put {
+                number,
+                label: session.encode(),
+                content: Vec::new(),
+            },
+        });
+        self.session = session;
     }
 
     /// Throws all away.
@@ -428,6 +480,7 @@ impl Lot {
 
     /// Makes durable what was changed; where that fails, what was let wait does not.
     pub(crate) async fn keep(&mut self) -> Result<(), NotKept> {
+        self.note_session();
         if self.changes.is_empty() {
             return Ok(());
         }
@@ -443,6 +496,7 @@ impl Lot {
             // What is not gone takes room still.
             Ok(()) => self.room.give_back(self.owner, messages, bytes),
             Err(_) => {
+                self.session = None;
                 for number in new {
                     if let Some(entry) = self.entries.remove(&number) {
                         self.room.give_back(self.owner, 1, entry.bytes);

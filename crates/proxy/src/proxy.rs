@@ -171,7 +171,7 @@ impl Proxy {
         serving.spawn(async move {
             tokio::select! {
                 _ = told.wait_for(|is_stopped| *is_stopped) => {}
-                () = shared.room.age(&shared.ruling) => {}
+                () = shared.room.age(&shared.ruling, &shared.counts) => {}
             }
         });
         for door in self.doors {

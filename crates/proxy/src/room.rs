@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sealcast::{ShelfChange, ShelfLabel, ShelfOwner};
+use sealcast::{ShelfChange, ShelfLabel, ShelfLabels, ShelfOwner};
 use tokio::time::{Instant, sleep};
 
+use crate::counts::{Counts, Exception, because};
+use crate::lasting::{NUMBER, Session};
 use crate::park::{Entry, Keeping, NotKept, Progress, now};
 use crate::ruling::Ruling;
 use crate::seats::Seats;
@@ -46,6 +48,8 @@ pub(crate) struct Room {
     looks: tokio::sync::Mutex<()>,
     /// Whether somebody found none since it was looked what is too old.
     is_short: AtomicBool,
+    /// When the proxy began, in milliseconds of Unix time.
+    began: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,59 +66,89 @@ impl Room {
             seats: Arc::default(),
             looks: tokio::sync::Mutex::default(),
             is_short: AtomicBool::new(false),
+            began: now(),
         }
     }
 
     /// Finds out what waits since before, and throws away what has for too long.
-    pub(crate) async fn look(&self, keeping: &dyn Keeping) -> Result<(), NotKept> {
+    pub(crate) async fn look(&self, keeping: &dyn Keeping, counts: &Counts) -> Result<(), NotKept> {
         let _alone = self.looks.lock().await;
         if self.used().is_some() {
             return Ok(());
         }
-        let labels = keeping.labels(None).await?;
+        let ShelfLabels {
+            readable: labels,
+            damaged,
+        } = keeping.labels(None).await?;
+        if damaged > 0 {
+            let reason = because::PARK_LOST;
+            counts.count(Exception::Dropped, reason, damaged);
+            tracing::error!(
+                damaged,
+                reason,
+                "some of what waits cannot be read, and is lost"
+            );
+        }
         let mut used = BTreeMap::<_, Used>::new();
-        for label in &labels {
+        for label in labels.iter().filter(|of| of.number != NUMBER) {
             let of = used.entry(label.owner).or_default();
             of.messages += 1;
             of.bytes += Entry::read(&label.label).map_or(0, |entry| entry.bytes);
         }
         self.used().get_or_insert(used);
-        self.throw_away(keeping, labels).await;
+        self.throw_away(keeping, counts, labels).await;
         Ok(())
     }
 
-    /// Throws away what has waited for too long for those who are not here, and what is odd. Of those who are, each
-    /// connection does.
-    async fn throw_away(&self, keeping: &dyn Keeping, labels: Vec<ShelfLabel>) {
-        let mut old = BTreeMap::<_, Vec<_>>::new();
+    /// Throws away what has waited for too long for those who are not here, what is odd, and all of those whose session is
+    /// over. Of those who are here, each connection does.
+    async fn throw_away(&self, keeping: &dyn Keeping, counts: &Counts, labels: Vec<ShelfLabel>) {
+        let mut all = BTreeMap::<_, Vec<_>>::new();
         for label in labels {
-            let entry = Entry::read(&label.label);
-            // What is on its way has a number that the client may know.
-            let is_old = |of: &Entry| {
-                of.progress == Progress::Waits && of.is_old(now(), self.limits.age_max)
-            };
-            if entry.as_ref().is_none_or(is_old) {
-                let bytes = entry.map_or(0, |of| of.bytes);
-                let of_owner = old.entry(label.owner).or_default();
-                of_owner.push((label.number, bytes));
-            }
+            all.entry(label.owner).or_default().push(label);
         }
-        for (owner, some) in old {
+        for (owner, labels) in all {
             if self.seats.is_taken(owner) {
                 continue;
             }
-            let remove = |(number, _): &(u64, u64)| ShelfChange::Remove { number: *number };
-            let changes = some.iter().map(remove).collect();
+            let (removed, why) = self.too_much(&labels);
+            let (messages, bytes) = sum(&removed);
+            let remove = |of: &&ShelfLabel| ShelfChange::Remove { number: of.number };
+            let changes: Vec<_> = removed.iter().map(remove).collect();
             // One whose record is damaged keeps nobody else's.
-            if keeping.change(owner, changes).await.is_ok() {
-                let bytes = some.iter().map(|(_, bytes)| bytes).sum();
-                self.give_back(owner, some.len() as u64, bytes);
+            if !changes.is_empty() && keeping.change(owner, changes).await.is_ok() {
+                self.give_back(owner, messages, bytes);
+                if messages > 0 {
+                    counts.count(Exception::Dropped, why, messages);
+                }
             }
+        }
+    }
+
+    /// What is not to wait any more of what waits for somebody who is not here, and why.
+    fn too_much<'a>(&self, labels: &'a [ShelfLabel]) -> (Vec<&'a ShelfLabel>, &'static str) {
+        let session = labels.iter().find(|of| of.number == NUMBER);
+        let session = session.and_then(|of| Session::read(&of.label));
+        if session.is_some_and(|of| of.is_over(now(), self.began)) {
+            return (labels.iter().collect(), because::SESSION_OVER);
+        }
+        // What is on its way has a number that the client may know.
+        let is_old =
+            |of: &Entry| of.progress == Progress::Waits && of.is_old(now(), self.limits.age_max);
+        let is_too_much = |label: &&ShelfLabel| {
+            label.number != NUMBER && Entry::read(&label.label).as_ref().is_none_or(is_old)
+        };
+        let removed: Vec<_> = labels.iter().filter(is_too_much).collect();
+        let kept = labels.len() - removed.len();
+        match session.is_some() && kept == 1 {
+            // Nothing is left of what waited.
+            true => (labels.iter().collect(), because::PARK_OLD),
+            false => (removed, because::PARK_OLD),
         }
     }
 
     /// Throws away what is too old, now and then, and sooner where there is no room. Never ends.
-    pub(crate) async fn age(&self, ruling: &Ruling) {
+    pub(crate) async fn age(&self, ruling: &Ruling, counts: &Counts) {
         let mut looked = Instant::now();
         loop {
             sleep(LOOK_EVERY_MIN).await;
@@ -127,12 +161,13 @@ impl Room {
             if self.used().is_some()
                 && let Ok(labels) = keeping.labels(None).await
             {
-                self.throw_away(&*keeping, labels).await;
+                self.throw_away(&*keeping, counts, labels.readable).await;
             }
         }
     }
 
-    /// Takes room for something, if there is. One client may have half of it; and half of that what may be anybody's.
+    /// Takes room for something, if there is. A client may have as much as it leaves free, so that whoever comes finds
+    /// some: half where it is alone. What may be anybody's finds half the room.
     pub(crate) fn take(&self, owner: ShelfOwner, bytes: u64, is_judged: bool) -> bool {
         let mut used = self.used();
         let Some(used) = used.as_mut() else {
@@ -140,12 +175,14 @@ impl Room {
         };
         let all = Used::of_all(used);
         let own = used.get(&owner).copied().unwrap_or_default();
-        let fits = |of: Used, part: u64| {
-            of.messages < self.limits.messages_max.div_ceil(part)
-                && of.bytes + bytes <= self.limits.bytes_max.div_ceil(part)
+        let part = if is_judged { 1 } else { 2 };
+        let fits = |own: u64, all: u64, new: u64, max: u64| {
+            let free = max.div_ceil(part).checked_sub(all.saturating_add(new));
+            free.is_some_and(|free| own.saturating_add(new) <= free)
         };
-        let whole = if is_judged { 1 } else { 2 };
-        let is_room = fits(all, whole) && fits(own, 2 * whole);
+        let limits = &self.limits;
+        let is_room = fits(own.messages, all.messages, 1, limits.messages_max)
+            && fits(own.bytes, all.bytes, bytes, limits.bytes_max);
         if is_room {
             let own = used.entry(owner).or_default();
             own.messages += 1;
@@ -180,6 +217,15 @@ impl Room {
     }
 }
 
+/// How many messages some labels stand for, and how many bytes.
+fn sum(labels: &[&ShelfLabel]) -> (u64, u64) {
+    let messages = labels.iter().filter(|of| of.number != NUMBER);
+    let bytes = messages
+        .clone()
+        .map(|of| Entry::read(&of.label).map_or(0, |of| of.bytes));
+    (messages.count() as u64, bytes.sum())
+}
+
 impl Used {
     fn of_all(used: &BTreeMap<ShelfOwner, Self>) -> Self {
         used.values().fold(Self::default(), |sum, of| Self {
@@ -194,21 +240,26 @@ mod tests {
     use super::*;
     use crate::sealing::Waiting;
 
+    /// Whoever comes after others that take all they can finds room still.
     #[test]
-    fn one_client_takes_no_more_than_half_of_the_room() {
+    fn a_client_takes_no_more_than_it_leaves_free() {
         let room = Room::new(ParkLimits {
-            messages_max: 4,
-            bytes_max: 100,
+            messages_max: 64,
+            bytes_max: 640,
             ..ParkLimits::default()
         });
         *room.used() = Some(BTreeMap::new());
-        let [one, other, third] = [1, 2, 3].map(|of| ShelfOwner([of; 16]));
-        let take = |owner, bytes| room.take(owner, bytes, true);
-        assert!(take(one, 10) && take(one, 10) && !take(one, 10));
-        assert!(!take(other, 51) && take(other, 50));
-        assert!(take(third, 30) && !take(third, 0), "it is full");
-        room.give_back(one, 1, 10);
-        assert!(take(third, 0));
+        let owners = [1, 2, 3, 4, 5].map(|of| ShelfOwner([of; 16]));
+        let taken = owners.map(|owner| (0..64).filter(|_| room.take(owner, 1, true)).count());
+        assert_eq!(taken, [32, 16, 8, 4, 2]);
+        room.give_back(owners[0], 32, 32);
+        let again = (0..64).filter(|_| room.take(owners[4], 1, true)).count();
+        assert_eq!(again, 16, "what is given back is for all");
+        let room = Room::new(room.limits);
+        *room.used() = Some(BTreeMap::new());
+        let take = |of: usize, bytes| room.take(owners[of], bytes, true);
+        assert!(!take(0, 321) && take(0, 320) && !take(0, 1));
+        assert!(!take(1, 161) && take(1, 160) && take(2, 80));
     }
 
     #[test]
@@ -220,10 +271,10 @@ mod tests {
         *room.used() = Some(BTreeMap::new());
         let owners = [1, 2, 3].map(|of| ShelfOwner([of; 16]));
         let taken = owners.map(|owner| (0..9).filter(|_| room.take(owner, 1, false)).count());
-        assert_eq!(taken, [2, 2, 0]);
+        assert_eq!(taken, [2, 1, 0]);
         let taken = owners.map(|owner| (0..9).filter(|_| room.take(owner, 1, true)).count());
-        assert_eq!(taken, [2, 2, 0]);
-        assert_eq!(room.taken(), (8, 8));
+        assert_eq!(taken, [1, 1, 1]);
+        assert_eq!(room.taken(), (6, 6));
     }
 
     /// Notes of whom something was thrown away, and how much; of one that fails.
@@ -233,7 +284,7 @@ mod tests {
     const DAMAGED: ShelfOwner = ShelfOwner([0; 16]);
 
     impl Keeping for Notes {
-        fn labels(&self, _: Option<ShelfOwner>) -> Waiting<'_, Result<Vec<ShelfLabel>, NotKept>> {
+        fn labels(&self, _: Option<ShelfOwner>) -> Waiting<'_, Result<ShelfLabels, NotKept>> {
             let of = |owner, number, progress, arrived| {
                 let entry = Entry::of_test(progress, arrived);
                 let label = entry.label();
@@ -250,6 +301,10 @@ mod tests {
                 of(2, 1, Progress::Waits, 0),
                 of(0, 1, Progress::Waits, 0),
             ];
+            let labels = ShelfLabels {
+                readable: labels,
+                damaged: 0,
+            };
             Box::pin(async move { Ok(labels) })
         }
 
@@ -278,13 +333,13 @@ mod tests {
         let (room, notes) = (Room::new(ParkLimits::default()), Notes::default());
         let [one, other] = [1, 2].map(|of| ShelfOwner([of; 16]));
         let seated = room.seats.take(other, &Arc::default()).await;
-        room.look(&notes).await.unwrap();
+        room.look(&notes, &Counts::default()).await.unwrap();
         assert_eq!(*notes.0.lock().unwrap(), [(DAMAGED, 1), (one, 1)]);
         assert_eq!(room.taken().0, 4);
         drop(seated);
         notes.0.lock().unwrap().clear();
-        let labels = notes.labels(None).await.unwrap();
-        room.throw_away(&notes, labels).await;
+        let labels = notes.labels(None).await.unwrap().readable;
+        room.throw_away(&notes, &Counts::default(), labels).await;
         assert!(notes.0.lock().unwrap().contains(&(other, 1)));
     }
 }

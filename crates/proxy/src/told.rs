@@ -1,10 +1,11 @@
 //! What the two directions of a connection tell one another.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::lasting::Lasts;
 use crate::subscriptions::Subscriptions;
 
 /// Pings that may be on their way: who sends more than that does not listen.
@@ -21,6 +22,10 @@ pub(crate) struct Told {
     pings: Mutex<VecDeque<Asker>>,
     /// What the client has asked for.
     pub(crate) subscriptions: Subscriptions,
+    /// Whether the broker is gone.
+    is_broker_gone: Arc<AtomicBool>,
+    /// For how long the client's session outlives the connection.
+    lasts: Mutex<Lasts>,
 }
 
 /// Who asks a broker whether it is there.
@@ -33,12 +38,14 @@ pub(crate) enum Asker {
 }
 
 impl Told {
-    pub(crate) fn new(keep_alive: u16) -> Self {
+    pub(crate) fn new(keep_alive: u16, lasts: Lasts) -> Self {
         Self {
             packet_max: AtomicU32::new(u32::MAX),
             keep_alive: AtomicU32::new(keep_alive.into()),
             pings: Mutex::default(),
             subscriptions: Subscriptions::default(),
+            is_broker_gone: Arc::default(),
+            lasts: Mutex::new(lasts),
         }
     }
 
@@ -71,6 +78,26 @@ impl Told {
     /// For whom an answer is.
     pub(crate) fn answered(&self) -> Asker {
         self.pings().pop_front().unwrap_or(Asker::Client)
+    }
+
+    /// For how long the client's session outlives the connection, as far as is known by now.
+    pub(crate) fn lasts(&self) -> Lasts {
+        *self.lasts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Client or broker says so.
+    pub(crate) fn tell_lasts(&self, lasts: Lasts) {
+        *self.lasts.lock().unwrap_or_else(PoisonError::into_inner) = lasts;
+    }
+
+    /// Whether the broker was seen to be gone while something of its was dealt with.
+    pub(crate) fn is_broker_gone(&self) -> bool {
+        self.is_broker_gone.load(Ordering::Relaxed)
+    }
+
+    /// Where that is told.
+    pub(crate) fn broker_gone(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_broker_gone)
     }
 
     fn pings(&self) -> MutexGuard<'_, VecDeque<Asker>> {

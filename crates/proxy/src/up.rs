@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use sealcast::{DataTopic, Name};
@@ -14,7 +15,9 @@ use crate::flow::Flow;
 use crate::json::Field;
 use crate::lane::{End, Take};
 use crate::numbers::Numbers;
-use crate::packet::{CONNECT, PING, PINGREQ, PUBLISH, Publish, Side, reason};
+use crate::packet::{
+    CONNECT, DISCONNECT, PING, PINGREQ, PUBLISH, Publish, Side, lasts_after, reason,
+};
 use crate::rules::{Rules, Up as Act};
 use crate::ruling::Ruling;
 use crate::sealing::{Draft, NotSealed, Sealed, seal_all};
@@ -135,6 +138,11 @@ impl Take for Up {
         Some(self.told.keep_alive()? * 3 / 2 + GRACE)
     }
 
+    /// What a client sent before it left goes on.
+    fn sender_gone(&self) -> Arc<AtomicBool> {
+        Arc::default()
+    }
+
     fn may_answer(&self) -> bool {
         true
     }
@@ -221,6 +229,11 @@ impl Up {
         let kind = packet.head.kind();
         if kind == PINGREQ && !self.told.asks(Asker::Client) {
             return Err(End::Refused(reason::QUOTA));
+        }
+        if kind == DISCONNECT
+            && let Some(lasts) = lasts_after(packet.body())
+        {
+            self.told.tell_lasts(lasts);
         }
         let subscriptions = &self.told.subscriptions;
         // What is odd about it is for the broker to say.

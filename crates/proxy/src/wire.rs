@@ -14,6 +14,9 @@ use crate::packet::{Head, PUBLISH, START_MAX, id_at_start};
 const READ_BYTES: usize = 16 << 10;
 const FIRST_BYTES: usize = 1 << 10;
 
+/// The most that is read of what comes while what came before is dealt with.
+const AHEAD_BYTES: usize = 64 << 10;
+
 /// Whatever a connection runs over.
 pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -102,9 +105,15 @@ impl<R: AsyncRead + Unpin> PacketReader<R> {
         }
     }
 
-    /// Whether more may be read before what is there is taken out.
-    pub(crate) fn has_room(&self) -> bool {
-        self.bytes.len() < READ_BYTES
+    /// Waits until the other side has closed, as far as that can be seen: so much is read of what comes before, and no
+    /// more. It may be given up.
+    pub(crate) async fn closed(&mut self) {
+        while self.bytes.len() < AHEAD_BYTES {
+            if self.fill().await.is_err() {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 
     /// What it reads from.

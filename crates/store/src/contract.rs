@@ -20,6 +20,20 @@ pub trait Store: Send + Sync + Debug {
     /// Fails when one of them cannot be read, or when damage leaves it open whether all are there.
     fn scan(&self, space: Space, prefix: &[u8]) -> Result<Vec<(Key, Value)>, StoreError>;
 
+    /// Reads those of the records that [`scan`](Self::scan) reads which can be read, ascending by id, and how many cannot.
+    /// For records that stand each for itself: whether any is missing is not found out.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the backend cannot be read.
+    fn scan_readable(
+        &self,
+        space: Space,
+        prefix: &[u8],
+    ) -> Result<(Vec<(Key, Value)>, u64), StoreError> {
+        Ok((self.scan(space, prefix)?, 0))
+    }
+
     /// Runs `step` once, in a transaction that excludes every other one in all processes.
     ///
     /// When this returns `Ok`, everything that `step` wrote is kept and durable; when it returns an

@@ -55,6 +55,22 @@ impl Rows<'_> {
         Ok(found)
     }
 
+    pub(crate) fn scan_readable(
+        &self,
+        space: Space,
+        prefix: &[u8],
+    ) -> Result<(Vec<(Key, Value)>, u64), StoreError> {
+        let (mut found, mut damaged) = (Vec::new(), 0);
+        self.walk(space, prefix, |id, sealed| {
+            match self.open(u16::from(space.0), id, sealed) {
+                Ok(value) => found.push((Key::new(space, id), value)),
+                Err(_) => damaged += 1,
+            }
+            Ok(())
+        })?;
+        Ok((found, damaged))
+    }
+
     pub(crate) fn put(
         &self,
         rng: &mut dyn CryptoRng,

@@ -115,6 +115,15 @@ impl Store for SqliteStore {
         self.gate.enter()?.rows(&self.path).scan(space, prefix)
     }
 
+    fn scan_readable(
+        &self,
+        space: Space,
+        prefix: &[u8],
+    ) -> Result<(Vec<(Key, Value)>, u64), StoreError> {
+        let handle = self.gate.enter()?;
+        handle.rows(&self.path).scan_readable(space, prefix)
+    }
+
     fn transact(
         &self,
         step: &mut dyn FnMut(&mut dyn Txn) -> Result<(), StoreError>,

@@ -1,10 +1,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use sealcast::{BusUrl, Home};
+use sealcast::{BusUrl, ConfigError, Home};
 use sealcast_agent::{
-    Agent, Config, ConfigError, FILE_NAME, LogFormat, LogLevel, Standing, StartError, Status,
-    StreamStatus,
+    Agent, Config, FILE_NAME, LogFormat, LogLevel, Standing, StartError, Status, StreamStatus,
 };
 use tracing::level_filters::LevelFilter;
 
@@ -87,13 +86,7 @@ fn config(home: &Home, args: &AgentArgs) -> Result<Config, CommandError> {
 }
 
 fn unusable(error: ConfigError) -> CommandError {
-    match error {
-        ConfigError::Unreadable { path, source } => CommandError::file(&path, &source),
-        error @ ConfigError::Wrong { .. } => {
-            CommandError::new(Kind::Usage, "config.wrong", error.to_string())
-                .with_hint("docs/reference/config.md lists the options")
-        }
-    }
+    CommandError::config(error, "docs/reference/config.md lists the options")
 }
 
 fn refused(error: StartError) -> CommandError {

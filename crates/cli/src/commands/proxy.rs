@@ -2,10 +2,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use sealcast::Home;
+use sealcast::{ConfigError, Home};
 use sealcast_proxy::{
-    Act, Config, ConfigError, Control, Listener, LogFormat, Proxy, Rule, StartError, Streams,
-    Transport, Undecryptable,
+    Act, Config, Control, Listener, LogFormat, Proxy, Rule, StartError, Streams, Transport,
+    Undecryptable,
 };
 use serde::Serialize;
 
@@ -334,13 +334,7 @@ impl<'a> Line<'a> {
 }
 
 fn unusable(error: ConfigError) -> CommandError {
-    match error {
-        ConfigError::Unreadable { path, source } => CommandError::file(&path, &source),
-        error @ ConfigError::Wrong { .. } => {
-            CommandError::new(Kind::Usage, "config.wrong", error.to_string())
-                .with_hint("docs/reference/proxy.md lists what can be said")
-        }
-    }
+    CommandError::config(error, "docs/reference/proxy.md lists what can be said")
 }
 
 fn refused(error: StartError) -> CommandError {

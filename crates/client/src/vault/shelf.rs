@@ -5,7 +5,7 @@ use sealcast_store::{Key, StoreError, Txn};
 
 use super::{Vault, key};
 use crate::error::Error;
-use crate::shelf::{ShelfChange, ShelfLabel, ShelfOwner};
+use crate::shelf::{ShelfChange, ShelfLabel, ShelfLabels, ShelfOwner};
 
 fn label_key(owner: ShelfOwner, number: u64) -> Key {
     key(Space::Shelf, &[&owner.0, &number.to_be_bytes()])
@@ -16,10 +16,10 @@ fn content_key(owner: ShelfOwner, number: u64) -> Key {
 }
 
 impl Vault {
-    pub(crate) fn shelf_labels(&self, owner: Option<ShelfOwner>) -> Result<Vec<ShelfLabel>, Error> {
+    pub(crate) fn shelf_labels(&self, owner: Option<ShelfOwner>) -> Result<ShelfLabels, Error> {
         let place = key(Space::Shelf, &[owner.as_ref().map_or(&[], |of| &of.0[..])]);
-        let rows = self.0.scan(place.space, &place.id)?.into_iter();
-        let labels = rows.filter_map(|(row, label)| {
+        let (rows, damaged) = self.0.scan_readable(place.space, &place.id)?;
+        let labels = rows.into_iter().filter_map(|(row, label)| {
             let (owner, number) = row.id.split_first_chunk()?;
             Some(ShelfLabel {
                 owner: ShelfOwner(*owner),
@@ -27,7 +27,10 @@ impl Vault {
                 label: label.expose().to_vec(),
             })
         });
-        Ok(labels.collect())
+        Ok(ShelfLabels {
+            readable: labels.collect(),
+            damaged,
+        })
     }
 
     pub(crate) fn shelf_contents(
@@ -60,13 +63,13 @@ impl Vault {
                 }
                 ShelfChange::Relabel { number, label } => {
                     let place = label_key(owner, *number);
-                    match txn.get(&place)? {
-                        Some(_) => txn.put(&place, label),
-                        None => Ok(()),
+                    match is_there(txn, &place)? {
+                        true => txn.put(&place, label),
+                        false => Ok(()),
                     }
                 }
                 ShelfChange::Remove { number } => {
-                    txn.delete(&label_key(owner, *number))?;
+                    delete_whole(txn, &label_key(owner, *number))?;
                     delete_whole(txn, &content_key(owner, *number))
                 }
             })
@@ -77,9 +80,17 @@ impl Vault {
 /// A store does not remove what is damaged, and refuses all that is changed with it: it stays where it is, and nothing
 /// leads there any more.
 fn delete_whole(txn: &mut dyn Txn, place: &Key) -> Result<(), StoreError> {
+    match is_there(txn, place)? {
+        true => txn.delete(place),
+        false => Ok(()),
+    }
+}
+
+/// Whether there is a record that can be read.
+fn is_there(txn: &dyn Txn, place: &Key) -> Result<bool, StoreError> {
     match txn.get(place) {
-        Ok(Some(_)) => txn.delete(place),
-        Ok(None) | Err(StoreError::Damaged { .. }) => Ok(()),
+        Ok(found) => Ok(found.is_some()),
+        Err(StoreError::Damaged { .. }) => Ok(false),
         Err(error) => Err(error),
     }
 }

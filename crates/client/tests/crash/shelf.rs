@@ -36,7 +36,7 @@ async fn carry(scene: &Scene, watch: &Watch) -> Result<(), Error> {
 /// What is there: each with its label, and its content.
 async fn found(scene: &Scene) -> Result<Vec<(u64, Vec<u8>, bool)>, Error> {
     let shelf = Home::open(&scene.live().join("bob"), None).await?.shelf();
-    let labels = shelf.labels(Some(OWNER)).await?;
+    let labels = shelf.labels(Some(OWNER)).await?.readable;
     let numbers: Vec<_> = labels.iter().map(|of| of.number).collect();
     let contents = shelf.contents(OWNER, numbers).await?;
     let is_whole = |number: u64, of: &Option<Vec<u8>>| {

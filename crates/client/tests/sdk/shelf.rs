@@ -23,7 +23,7 @@ fn put(number: u64, label: &[u8], content: &[u8]) -> ShelfChange {
 async fn labels(shelf: &Shelf, owner: Option<ShelfOwner>) -> Vec<(u64, Vec<u8>)> {
     let of = |of: ShelfLabel| (of.number, of.label);
     let labels = shelf.labels(owner).await.unwrap();
-    labels.into_iter().map(of).collect()
+    labels.readable.into_iter().map(of).collect()
 }
 
 #[tokio::test]
@@ -128,20 +128,38 @@ async fn a_damaged_content_is_told_as_lost_and_is_removed_with_others() {
     assert_eq!(labels(&shelf, Some(one)).await, [(3, b"c".to_vec())]);
 }
 
-/// The label is what says what there is.
+/// What it stood for is lost, and nothing else.
 #[tokio::test]
-async fn a_damaged_label_is_told_as_damage() {
+async fn a_damaged_label_is_counted_and_the_others_are_kept_changed_and_removed() {
     let rig = Rig::small();
     let home = rig.home("alice").await;
-    home.shelf()
-        .change(owner("one"), vec![put(1, b"a", b"first")])
-        .await
-        .unwrap();
+    let one = owner("one");
+    let changes = (1..=3).map(|number| put(number, b"a", b"some"));
+    home.shelf().change(one, changes.collect()).await.unwrap();
     drop(home);
     let database = rusqlite::Connection::open(rig.path("alice").join("store.db")).unwrap();
-    let damage = "UPDATE records SET value = zeroblob(length(value)) WHERE space = ?1";
-    assert_eq!(database.execute(damage, [SPACES[0]]).unwrap(), 1);
+    let place = [&one.0[..], &1_u64.to_be_bytes()].concat();
+    let damage = "UPDATE records SET value = zeroblob(length(value)) WHERE space = ?1 AND id = ?2";
+    let damaged = database.execute(damage, (SPACES[0], &place)).unwrap();
+    assert_eq!(damaged, 1);
     drop(database);
     let shelf = Home::open(&rig.path("alice"), None).await.unwrap().shelf();
-    assert!(shelf.labels(None).await.unwrap_err().is_store_damaged());
+    let relabel = |number| ShelfChange::Relabel {
+        number,
+        label: b"z".to_vec(),
+    };
+    let changes = vec![
+        relabel(1),
+        relabel(2),
+        relabel(9),
+        ShelfChange::Remove { number: 1 },
+        ShelfChange::Remove { number: 3 },
+        put(4, b"b", b"fourth"),
+    ];
+    shelf.change(one, changes).await.unwrap();
+    for (of, damaged) in [(Some(one), 1), (None, 1), (Some(owner("other")), 0)] {
+        assert_eq!(shelf.labels(of).await.unwrap().damaged, damaged);
+    }
+    let expected = [(2, b"z".to_vec()), (4, b"b".to_vec())];
+    assert_eq!(labels(&shelf, Some(one)).await, expected);
 }

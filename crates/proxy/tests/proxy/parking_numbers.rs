@@ -110,6 +110,36 @@ fn what_was_on_its_way_is_sent_again_once_it_can_be() {
     }
 }
 
+/// A broker comes to it after some 65,000 messages.
+#[test]
+fn a_number_whose_message_cannot_be_sent_again_yet_holds_nobody_up() {
+    for version in BOTH {
+        for qos in [1, 2] {
+            let stage = Stage::new(version);
+            drop(on_its_way(&stage, &[]));
+            stage.toy.goes_away(true);
+            let (mut client, mut server) = stage.comes_back(&[]);
+            let behind = clear(version, 0, 0);
+            let two = stage.has_key(qos << 1, TOP, "two");
+            server.send(&[&PINGRESP[..], &two, &behind].concat());
+            assert_eq!(client.packet(), behind);
+            let [high, low] = TOP.to_be_bytes();
+            let kind = if qos == 1 { 0x40 } else { 0x50 };
+            assert_eq!(server.packet(), packet(kind, &[high, low]));
+            stage.toy.goes_away(false);
+            assert_eq!(client.packet(), stage.message(4 | 8, TOP, b"one"));
+            assert_eq!(client.packet(), stage.message(qos << 1, TOP - 1, b"two"));
+            acknowledges(&mut client, 2, TOP);
+            acknowledges(&mut client, qos, TOP - 1);
+            if qos == 2 {
+                server.send(&packet(0x62, &[high, low]));
+                assert_eq!(server.packet(), packet(0x70, &[high, low]));
+            }
+            stage.is_empty_in_the_end();
+        }
+    }
+}
+
 /// Its number would mean another message to the proxy than to the client.
 #[test]
 fn what_a_client_may_have_is_not_thrown_away_for_its_age() {

@@ -1,10 +1,10 @@
 //! Sealing for tests: what it makes hides nothing from anybody who knows how, but shows no eight bytes of what was in it.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use sealcast::{Arrival, DataTopic, Name, ShelfChange, ShelfLabel, ShelfOwner};
+use sealcast::{Arrival, DataTopic, Name, ShelfChange, ShelfLabel, ShelfLabels, ShelfOwner};
 use sealcast_proxy::{
     Envelope, Keeping, NotKept, NotOpened, NotSealed, OpenFuture, Opened, Opening, SealFuture,
     Sealing, Unopened, Waiting,
@@ -126,6 +126,8 @@ pub(crate) struct Cupboard(Mutex<Shelves>, Mutex<Trouble>, pub(crate) Ways);
 pub(crate) struct Ways {
     /// Whether contents are lost.
     pub(crate) loses: AtomicBool,
+    /// How many labels are damaged.
+    pub(crate) damaged: AtomicU64,
 }
 
 /// What is wrong with it.
@@ -139,6 +141,9 @@ pub(crate) enum Trouble {
     Damaged,
 }
 
+/// Under this number lies what is known of a client's session.
+const SESSION: u64 = 0;
+
 type Shelves = BTreeMap<(ShelfOwner, u64), (Vec<u8>, Vec<u8>)>;
 
 impl Cupboard {
@@ -148,16 +153,30 @@ impl Cupboard {
 
     /// Makes all that is in it so many days older.
     pub(crate) fn ages(&self, days: u64) {
-        for (label, _) in self.0.lock().unwrap().values_mut() {
-            let arrived = u64::from_be_bytes(label[8..16].try_into().unwrap());
-            let arrived = arrived - days * 86_400_000;
-            label[8..16].copy_from_slice(&arrived.to_be_bytes());
+        for ((_, number), (label, _)) in self.0.lock().unwrap().iter_mut() {
+            let time = if *number == SESSION { 5..13 } else { 8..16 };
+            let then = u64::from_be_bytes(label[time.clone()].try_into().unwrap());
+            let then = then.saturating_sub(days * 86_400_000);
+            label[time].copy_from_slice(&then.to_be_bytes());
         }
     }
 
     /// How many messages are in it.
     pub(crate) fn len(&self) -> usize {
-        self.0.lock().unwrap().len()
+        let all = self.0.lock().unwrap();
+        all.keys().filter(|(_, number)| *number != SESSION).count()
+    }
+
+    /// Whether a session is kept, and its connection has ended.
+    pub(crate) fn is_left(&self) -> bool {
+        let all = self.0.lock().unwrap();
+        let mut sessions = all.iter().filter(|((_, number), _)| *number == SESSION);
+        sessions.any(|(_, (label, _))| label[5..] != [0; 8])
+    }
+
+    /// Whether nothing at all is in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().unwrap().is_empty()
     }
 
     /// Whether any of them shows something.
@@ -169,7 +188,7 @@ impl Cupboard {
 }
 
 impl Keeping for Cupboard {
-    fn labels(&self, owner: Option<ShelfOwner>) -> Waiting<'_, Result<Vec<ShelfLabel>, NotKept>> {
+    fn labels(&self, owner: Option<ShelfOwner>) -> Waiting<'_, Result<ShelfLabels, NotKept>> {
         if *self.1.lock().unwrap() == Trouble::Damaged {
             return Box::pin(async { Err(NotKept::DAMAGED) });
         }
@@ -182,7 +201,10 @@ impl Keeping for Cupboard {
             number: *number,
             label: label.clone(),
         });
-        let labels = labels.collect();
+        let labels = ShelfLabels {
+            readable: labels.collect(),
+            damaged: self.2.damaged.load(Ordering::Relaxed),
+        };
         Box::pin(async move { Ok(labels) })
     }
 

@@ -257,6 +257,32 @@ fn what_opens_and_finds_no_room_behind_others_waits_with_the_broker() {
     stage.is_empty_in_the_end();
 }
 
+/// Before the broker has said what it sends again there is no room to be had, and of QoS 0 the broker has nothing more.
+#[test]
+fn what_needs_no_acknowledgement_is_not_lost_for_want_of_room() {
+    for version in BOTH {
+        let stage = Stage::with(version, "park_messages_max = 4");
+        let (client, mut server) = stage.joins(false, &[]);
+        for (id, text) in [(9, "one"), (10, "two")] {
+            server.send(&stage.lacks_key(2, id, text));
+            is_acknowledged(&mut server, 1, id as u8);
+        }
+        drop((client, server));
+        stage.toy.gets_key("other");
+        let (mut client, mut server) = stage.comes_again(&[]);
+        server.send(&stage.opens(0, 0, "three"));
+        assert_eq!(client.packet(), stage.message(0, 0, b"three"));
+        server.send(&PONG);
+        for (at, text) in ["one", "two"].into_iter().enumerate() {
+            let id = u16::MAX - at as u16;
+            assert_eq!(client.packet(), stage.message(2, id, text.as_bytes()));
+            acknowledges(&mut client, 1, id);
+        }
+        stage.is_empty_in_the_end();
+        assert_eq!(stage.rig.count(Dropped, "proxy.park-full"), 0);
+    }
+}
+
 #[test]
 fn what_cannot_be_looked_at_and_finds_no_room_stays_with_the_broker() {
     for version in BOTH {

@@ -138,6 +138,11 @@ fn damage_to_one_record_leaves_the_others_readable() {
         assert_eq!(get(&store, *space, id).unwrap().as_ref(), Some(value));
     }
     assert!(get(&store, 1, &[2]).is_err());
+    let (found, damaged) = store.scan_readable(Space(1), b"").unwrap();
+    let others = records
+        .iter()
+        .filter(|(space, id, _)| *space == 1 && *id != [2]);
+    assert_eq!((found.len(), damaged), (others.count(), 1));
     assert!(
         get(&store, 1, b"never written").is_err(),
         "nobody knows in a damaged space"
