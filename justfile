@@ -30,6 +30,10 @@ crash:
 unrest:
     cargo xtask unrest
 
+# Kill MQTT proxies, and restart their broker, under load for ten minutes
+relays:
+    cargo xtask relays
+
 # Run 20,000 seeds of the simulator
 sim:
     cargo xtask sim

@@ -18,6 +18,7 @@ mod links;
 mod manifests;
 mod numbers;
 mod plant;
+mod relays;
 mod sim;
 mod sources;
 mod summary;
@@ -41,6 +42,7 @@ cargo xtask vectors --check  compare them with what their generators make
 cargo xtask faults           list the faults of spec/faults.md and the tests that cite them
 cargo xtask crash            kill programs 10,000 times (`--kills N`, `--seed S`) and cut power everywhere
 cargo xtask unrest           kill agents and commands at random for ten minutes (`--minutes N`, `--seed S`)
+cargo xtask relays           kill MQTT proxies, cut ways and restart a broker under load for ten minutes (`--minutes N`, `--seed S`)
 cargo xtask plant            take defences out one by one and see tests fail (`plant NAME` for some)
 cargo xtask sim              run 20,000 seeds of the simulator (`--seeds N`, `--from SEED`, `--jobs N`)
 cargo xtask replay SEED      show what happened in a seed, step by step, or in a FILE that a failed run wrote
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         ["vectors", options @ ..] => vectors(&root, options),
         ["crash", options @ ..] => crash::run(&root, options),
         ["unrest", options @ ..] => unrest::run(&root, options),
+        ["relays", options @ ..] => relays::run(&root, options),
         ["plant", names @ ..] => plant::run(&root, names),
         ["sim", options @ ..] => sim::run(&root, options),
         ["storm", options @ ..] => sim::storm(&root, options),

@@ -26,7 +26,7 @@ impl Server {
         Self::start_with("allow_anonymous true")
     }
 
-    /// Starts one with more in its configuration, which says who is let in.
+    /// Starts one with more in its configuration, which says who is let in, and goes before what is said here.
     ///
     /// # Panics
     ///
@@ -35,8 +35,8 @@ impl Server {
         let folder = tempfile::tempdir().expect("a folder");
         let port = free_port();
         let text = format!(
-            "user root\nlistener {port} 127.0.0.1\n{config}\npersistence true\n\
-             persistence_location {}/\nmax_queued_messages 0\nmax_inflight_messages 0\n",
+            "user root\nlistener {port} 127.0.0.1\npersistence true\npersistence_location {}/\n\
+             max_queued_messages 0\nmax_inflight_messages 0\n{config}\n",
             folder.path().display()
         );
         std::fs::write(folder.path().join("server.conf"), text).expect("a file");

@@ -3,9 +3,15 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+/// What is kept of each direction when the rest is taken, so that nothing is overlooked for having been cut in two.
+const KEPT: usize = 128;
+
 /// A way to a server on which all that passes is recorded, both ways.
 #[derive(Clone, Debug, Default)]
-pub struct Tap(Arc<Mutex<Vec<u8>>>);
+pub struct Tap(Arc<Mutex<Vec<Direction>>>);
+
+/// What passed in one direction of a connection.
+type Direction = Arc<Mutex<Vec<u8>>>;
 
 impl Tap {
     /// Stands before a server of this machine; the port to reach it by. It ends with the process.
@@ -35,32 +41,54 @@ impl Tap {
             return;
         };
         for (from, to) in [(client, to_server), (server, to_client)] {
-            let tap = self.clone();
-            thread::spawn(move || tap.carry(from, to));
-        }
-    }
-
-    /// Until one of them is gone, which the other is told.
-    fn carry(&self, mut from: TcpStream, mut to: TcpStream) {
-        let mut bytes = vec![0; 16 << 10];
-        while let Ok(count @ 1..) = from.read(&mut bytes) {
-            // Before it arrives, so that what came of it is never seen first.
+            let direction = Direction::default();
             let mut all = self.0.lock().expect("no panic before");
-            all.extend(&bytes[..count]);
-            drop(all);
-            if to.write_all(&bytes[..count]).is_err() {
-                break;
-            }
+            all.push(Arc::clone(&direction));
+            thread::spawn(move || carry(from, to, &direction));
         }
-        to.shutdown(Shutdown::Write).ok();
     }
 
-    /// All of it so far. What passed at the same time stands in it piece by piece.
+    /// All of it so far, each direction of a connection in one piece.
     ///
     /// # Panics
     ///
     /// When recording did.
     pub fn recorded(&self) -> Vec<u8> {
-        self.0.lock().expect("no panic before").clone()
+        self.read(|bytes| bytes.clone())
     }
+
+    /// The same, but for what was taken before.
+    ///
+    /// # Panics
+    ///
+    /// When recording did.
+    pub fn take(&self) -> Vec<u8> {
+        self.read(|bytes| {
+            let kept = bytes.split_off(bytes.len().saturating_sub(KEPT));
+            let mut taken = std::mem::replace(bytes, kept.clone());
+            taken.extend(kept);
+            taken
+        })
+    }
+
+    fn read(&self, of: impl Fn(&mut Vec<u8>) -> Vec<u8>) -> Vec<u8> {
+        let all = self.0.lock().expect("no panic before");
+        let read = |one: &Direction| of(&mut one.lock().expect("no panic before"));
+        all.iter().flat_map(read).collect()
+    }
+}
+
+/// Until one of them is gone, which the other is told.
+fn carry(mut from: TcpStream, mut to: TcpStream, direction: &Direction) {
+    let mut bytes = vec![0; 16 << 10];
+    while let Ok(count @ 1..) = from.read(&mut bytes) {
+        // Before it arrives, so that what came of it is never seen first.
+        let mut all = direction.lock().expect("no panic before");
+        all.extend(&bytes[..count]);
+        drop(all);
+        if to.write_all(&bytes[..count]).is_err() {
+            break;
+        }
+    }
+    to.shutdown(Shutdown::Write).ok();
 }

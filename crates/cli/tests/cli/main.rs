@@ -34,6 +34,8 @@ mod nats;
 mod processes;
 #[cfg(target_os = "linux")]
 mod proxy;
+#[cfg(target_os = "linux")]
+mod relays;
 mod rig;
 mod times;
 #[cfg(target_os = "linux")]

@@ -1,0 +1,113 @@
+//! Two proxies before a broker, under load with QoS 1 and 2: broker restarted, ways to it cut, proxies killed. No more is
+//! lost or doubled than with the same clients at the broker itself in the same time, and the broker sees no message.
+//!
+//! `cargo xtask relays --minutes N --seed S` lasts as long as wanted; a failed run leaves its folder. The seed repeats what
+//! was done, not how the system took it.
+
+#![expect(
+    clippy::print_stdout,
+    reason = "a failed run is repeated by what it prints"
+)]
+
+mod judge;
+mod scene;
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sealcast_crash::Chance;
+
+use scene::{Blow, Scene, WINDOW};
+
+const SECONDS: &str = "SEALCAST_RELAYS_SECONDS";
+const SEED: &str = "SEALCAST_RELAYS_SEED";
+const SECONDS_IN_CI: u64 = 30;
+/// Milliseconds between two blows.
+const REST_MS_MIN: u64 = 200;
+const REST_MS_MAX: u64 = 1_500;
+
+/// Messages of its own that a proxy has on their way to a client beside those of the broker.
+const OWN: u64 = 16;
+/// Flows of a QoS, and of a subscriber.
+const FLOWS: u64 = 2;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+/// Has all publish for a while, with some blows, until all has arrived. How often each blow fell.
+fn bout(
+    scene: &mut Scene,
+    chance: &mut Chance,
+    blows: &[Blow],
+    lasts: Duration,
+) -> BTreeMap<Blow, u64> {
+    scene.sealed.go();
+    scene.direct.go();
+    let (began, mut fell) = (Instant::now(), BTreeMap::new());
+    while began.elapsed() < lasts {
+        let rest = REST_MS_MIN + chance.below(REST_MS_MAX - REST_MS_MIN);
+        thread::sleep(Duration::from_millis(rest));
+        let blow = blows[usize::try_from(chance.below(blows.len() as u64)).unwrap()];
+        scene.strike(blow, chance);
+        *fell.entry(blow).or_default() += 1;
+        scene.look();
+    }
+    for company in [&mut scene.sealed, &mut scene.direct] {
+        company.rest();
+    }
+    println!("{fell:?}");
+    for (name, company) in [("direct", &scene.direct), ("sealed", &scene.sealed)] {
+        for qos in [1, 2] {
+            println!("{name}, QoS {qos}: {}", company.ledger().count(qos));
+        }
+    }
+    fell
+}
+
+/// What is wrong, after so many restarts of the broker.
+fn faults(scene: &Scene, restarts: u64) -> Vec<String> {
+    let mut faults = scene.faults();
+    for (name, company, own) in [("direct", &scene.direct, 0), ("sealed", &scene.sealed, OWN)] {
+        let ledger = company.ledger();
+        faults.extend(ledger.odd());
+        let [one, two] = [1, 2].map(|qos| ledger.count(qos));
+        // A client sends again what it had on its way, and so does its broker.
+        let (published, subscribed) = one.again;
+        let may_double = published * WINDOW + subscribed * (WINDOW + own);
+        if one.lost + two.lost > 0 {
+            faults.push(format!("{name}: {} lost", one.lost + two.lost));
+        }
+        if one.doubled > may_double {
+            faults.push(format!("{name}: {} doubled, of {may_double}", one.doubled));
+        }
+        // Of mosquitto 2.0.11: it sends some again with another number after it was restarted.
+        if two.doubled > restarts * WINDOW * FLOWS {
+            faults.push(format!("{name}: {} of QoS 2 doubled", two.doubled));
+        }
+    }
+    faults
+}
+
+#[test]
+fn proxies_that_are_killed_lose_and_double_no_more_than_their_broker() {
+    let lasts = Duration::from_secs(number(SECONDS).unwrap_or(SECONDS_IN_CI)) / 2;
+    let seed = number(SEED).unwrap_or(1);
+    println!("seed {seed}, twice {lasts:?}");
+    let (mut scene, mut chance) = (Scene::new(), Chance::new(seed));
+    let mut restarts = 0;
+    for blows in [&Blow::ALL[1..], &Blow::ALL] {
+        let fell = bout(&mut scene, &mut chance, blows, lasts);
+        restarts += fell.get(&Blow::BrokerRestarted).unwrap_or(&0);
+        let faults = faults(&scene, restarts);
+        if !faults.is_empty() {
+            let place = scene.rig.keep().display().to_string();
+            panic!("seed {seed}: {faults:#?}\nleft in {place}");
+        }
+        // Where nothing was acknowledged, nothing was shown.
+        for (company, qos) in [(&scene.sealed, 1), (&scene.sealed, 2), (&scene.direct, 1)] {
+            assert!(company.ledger().count(qos).acked > 0);
+        }
+    }
+}
