@@ -151,6 +151,26 @@ impl Stream {
                 "set the clock of this machine",
             );
         }
+        drop(view);
+        findings.extend(self.examine_devices());
+        let mut bad = |text: String, hint: &str| findings.push(Finding::bad(text, hint));
+        for alarm in self.alarms() {
+            bad(format!("stream `{name}`: {alarm}"), alarm.hint());
+        }
+        if findings.is_empty() {
+            findings.push(Finding::good(format!(
+                "stream `{name}`: log, clock and keys are in order"
+            )));
+        }
+        Ok(findings)
+    }
+
+    /// Whether this device, and the user's others, are what the stream takes them for.
+    fn examine_devices(&self) -> Vec<Finding> {
+        let (name, core) = (self.name(), &self.core);
+        let view = core.view();
+        let mut findings = Vec::new();
+        let mut bad = |text: String, hint: &str| findings.push(Finding::bad(text, hint));
         let (user, device) = view.me();
         let devices = view.list(&user).into_iter().flat_map(|list| list.devices());
         for (other, _) in devices.filter(|(_, of)| of.revoked.is_some()) {
@@ -177,15 +197,6 @@ impl Stream {
                 "use sealcast on the device that holds the root key, which renews it",
             );
         }
-        drop(view);
-        for alarm in self.alarms() {
-            bad(format!("stream `{name}`: {alarm}"), alarm.hint());
-        }
-        if findings.is_empty() {
-            findings.push(Finding::good(format!(
-                "stream `{name}`: log, clock and keys are in order"
-            )));
-        }
-        Ok(findings)
+        findings
     }
 }

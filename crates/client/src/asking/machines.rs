@@ -213,8 +213,14 @@ impl Machines {
     /// Tells whom key nodes alone were asked for what they are done with.
     fn settle_unlocks(&mut self) {
         let combiner = &self.combiner;
-        let is_done = |want: &Want| !combiner.waits_for(want);
-        self.left.extend(self.unlocks.extract_if(.., is_done));
+        if self.unlocks.iter().all(|want| combiner.waits_for(want)) {
+            return;
+        }
+        let unlocks = std::mem::take(&mut self.unlocks).into_iter();
+        let (wait, done): (BTreeSet<_>, BTreeSet<_>) =
+            unlocks.partition(|want| combiner.waits_for(want));
+        self.unlocks = wait;
+        self.left.extend(done);
     }
 
     fn leave(&mut self, core: &Core, want: Want) {

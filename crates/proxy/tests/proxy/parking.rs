@@ -145,7 +145,7 @@ fn fault_17_what_lacks_a_key_is_delivered_in_order_when_it_comes_and_holds_nothi
 impl Stage {
     pub(crate) fn is_empty_in_the_end(&self) {
         let begun = std::time::Instant::now();
-        while self.toy.kept.len() > 0 {
+        while !self.toy.kept.is_empty() {
             assert!(begun.elapsed().as_secs() < 60, "something is left");
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
