@@ -147,8 +147,9 @@ impl Core {
     ) -> Result<Option<(DealtLane, Fitness)>, Error> {
         let randomness = |_| Error::Internal("the randomness is none");
         let stream = self.id();
+        // The view first and then the store, as whoever seals does: the other way round each would wait for the other.
+        let view = self.view();
         self.vault().change_lane(&stream, |own, txn| {
-            let view = self.view();
             let Some((_, set)) = view.state().key_nodes() else {
                 return Ok(None);
             };
