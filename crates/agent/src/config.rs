@@ -535,9 +535,6 @@ mod tests {
     #[test]
     fn a_file_that_is_not_there_is_named() {
         let error = Config::load(Path::new("/no/such/file"), Path::new("/")).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "cannot read the config file: /no/such/file"
-        );
+        assert_eq!(error.to_string(), "cannot read `/no/such/file`");
     }
 }
