@@ -258,7 +258,11 @@ impl Bus for Broken {
             let payloads: Vec<Vec<u8>> = payloads.into_iter().map(Vec::from).collect();
             // Those of others come between, for a moment.
             self.in_turn.fetch_add(1, SeqCst);
-            tokio::task::yield_now().await;
+            match self.is(Fault::DoublesAmidTurns) {
+                // Long enough for some to come for sure.
+                true => tokio::time::sleep(MOMENT).await,
+                false => tokio::task::yield_now().await,
+            }
             let appended = match self.is(Fault::DoublesAmidTurns) {
                 // Not as one of those that are doubled.
                 true => match self.limits().check(&payloads) {
