@@ -18,7 +18,6 @@ mod links;
 mod manifests;
 mod numbers;
 mod plant;
-mod relays;
 mod sim;
 mod sources;
 mod summary;
@@ -63,8 +62,7 @@ fn main() -> ExitCode {
         ["tidy", "--bless"] => tidy::bless(&root).and_then(|()| tidy::run(&root)),
         ["vectors", options @ ..] => vectors(&root, options),
         ["crash", options @ ..] => crash::run(&root, options),
-        ["unrest", options @ ..] => unrest::run(&root, options),
-        ["relays", options @ ..] => relays::run(&root, options),
+        [name @ ("unrest" | "relays"), options @ ..] => unrest::run(&root, name, options),
         ["plant", names @ ..] => plant::run(&root, names),
         ["sim", options @ ..] => sim::run(&root, options),
         ["storm", options @ ..] => sim::storm(&root, options),

@@ -1,4 +1,4 @@
-//! `cargo xtask unrest`: the long run of the test in which agents and commands are killed at random.
+//! `cargo xtask unrest` and `cargo xtask relays`: the long runs of tests in which processes are killed at random.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -17,16 +17,17 @@ struct Orders {
     seed: u64,
 }
 
-/// Runs it, with a seed that is printed.
-pub(crate) fn run(root: &Path, words: &[&str]) -> anyhow::Result<()> {
+/// Runs the one of a name, with a seed that is printed.
+pub(crate) fn run(root: &Path, name: &str, words: &[&str]) -> anyhow::Result<()> {
     let Orders { minutes, seed } = Orders::parse(words)?;
     println!("seed {seed}, {minutes} minutes");
     let mut cargo = crate::cargo(root);
     cargo.args(["test", "--all-features", "-p", "sealcast-cli"]);
-    cargo.args(["--test", "cli", "unrest::", "--", "--nocapture"]);
+    cargo.args(["--test", "cli", &format!("{name}::"), "--", "--nocapture"]);
+    let variable = |of: &str| format!("SEALCAST_{}_{of}", name.to_uppercase());
     cargo
-        .env("SEALCAST_UNREST_SECONDS", (minutes * 60).to_string())
-        .env("SEALCAST_UNREST_SEED", seed.to_string());
+        .env(variable("SECONDS"), (minutes * 60).to_string())
+        .env(variable("SEED"), seed.to_string());
     let status = cargo.stdin(Stdio::null()).status().context("cargo")?;
     ensure!(status.success(), "failed, with seed {seed}");
     Ok(())
