@@ -247,7 +247,8 @@ impl<T: Take> Lane<T> {
         if *halt.borrow() {
             return Err(End::Halted);
         }
-        if !burst.is_empty() {
+        let is_any = !burst.is_empty();
+        if is_any {
             let gone = self.take.sender_gone();
             let mut taking = std::pin::pin!(self.take.take(burst, out, back));
             let taken = tokio::select! {
@@ -263,7 +264,8 @@ impl<T: Take> Lane<T> {
                 }
             }
         }
-        more
+        // What came meanwhile may have been read to see whether the sender is gone.
+        more.map(|more| more || is_any)
     }
 
     async fn hand_over(&mut self, out: &mut Vec<u8>, back: &mut Vec<u8>) -> Result<(), End> {
@@ -289,6 +291,8 @@ async fn halted(halt: &mut watch::Receiver<bool>) {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, DuplexStream};
+
     use super::*;
 
     #[test]
@@ -348,15 +352,32 @@ mod tests {
         }
     }
 
+    /// Both ends of a connection on which so many bytes are on their way at most.
+    fn wire(bytes: usize) -> ((Reading, Writing), DuplexStream) {
+        let (near, far) = tokio::io::duplex(bytes);
+        let near: Box<dyn Wire> = Box::new(near);
+        let (reading, writing) = tokio::io::split(near);
+        ((PacketReader::new(reading, 64), writing), far)
+    }
+
+    #[tokio::test]
+    async fn what_comes_while_something_is_dealt_with_does_not_wait_for_more_to_come() {
+        let ((client, mut sender), (broker, mut receiver)) = (wire(2), wire(64));
+        let (mut up, down) = lanes(client, broker, (Slow(Arc::default()), Slow(Arc::default())));
+        let (_halting, halted) = watch::channel(false);
+        // There is room for the second ping when the first was read, and then nothing more comes.
+        let sends = async move { sender.write_all(&[0xc0, 0, 0xc0, 0]).await.unwrap() };
+        let (ended, ()) = tokio::join!(up.run(halted), sends);
+        assert_eq!(ended, End::SenderGone);
+        drop((up, down));
+        let mut told = Vec::new();
+        receiver.read_to_end(&mut told).await.unwrap();
+        assert_eq!(told, [1, 1]);
+    }
+
     #[tokio::test]
     async fn a_sender_that_leaves_is_seen_to_while_what_it_sent_is_dealt_with() {
-        let wire = || {
-            let (near, far) = tokio::io::duplex(64);
-            let near: Box<dyn Wire> = Box::new(near);
-            let (reading, writing) = tokio::io::split(near);
-            ((PacketReader::new(reading, 64), writing), far)
-        };
-        let ((client, mut sender), (broker, mut receiver)) = (wire(), wire());
+        let ((client, mut sender), (broker, mut receiver)) = (wire(64), wire(64));
         let (mut up, _down) = lanes(client, broker, (Slow(Arc::default()), Slow(Arc::default())));
         // Two pings, and it is gone.
         sender.write_all(&[0xc0, 0, 0xc0, 0]).await.unwrap();
@@ -364,9 +385,7 @@ mod tests {
         let (_halting, halted) = watch::channel(false);
         assert_eq!(up.run(halted).await, End::SenderGone);
         let mut told = [0];
-        tokio::io::AsyncReadExt::read_exact(&mut receiver, &mut told)
-            .await
-            .unwrap();
+        receiver.read_exact(&mut told).await.unwrap();
         assert_eq!(told, [2]);
     }
 }
