@@ -22,8 +22,10 @@ use crate::place::{Place, Places};
 use crate::share::Shared;
 use crate::vault::{News, Vault, topic_id};
 
+mod lost;
 mod restored;
 
+use lost::Lost;
 use restored::restored;
 
 /// Bytes that are read from a topic at once.
@@ -69,6 +71,8 @@ pub(crate) struct Reading {
     pub(crate) places: Places,
     /// Topics that went back and that this device has not put in order again.
     pub(crate) gone_back: BTreeSet<ControlTopic>,
+    /// Topics of which the bus shows less than is known here, whoever is to put them in order.
+    lost: Lost,
 }
 
 /// What was learned from the bus and is not in the store yet. It stays here when the store fails.
@@ -108,7 +112,8 @@ impl Core {
         name: Name,
     ) -> Result<Arc<Self>, Error> {
         let of = (home.clone(), ticket.clone());
-        let (mut view, places, alarms) = off_thread(move || restored(&of.0, &of.1)).await??;
+        let restored = off_thread(move || restored(&of.0, &of.1)).await??;
+        let (mut view, places, alarms) = (restored.view, restored.places, restored.alarms);
         view.set_fallbacks(home.fallbacks());
         let core = Arc::new(Self {
             home,
@@ -119,6 +124,7 @@ impl Core {
             reading: tokio::sync::Mutex::new(Reading {
                 places,
                 gone_back: BTreeSet::new(),
+                lost: Lost::new(restored.lost),
             }),
             unkept: Arc::default(),
             read_at: Mutex::new(None),
@@ -279,11 +285,6 @@ impl Core {
         self.catch_up(&mut reading).await
     }
 
-    /// Whether the bus still shows all that it showed, as far as control topics were read.
-    pub(crate) async fn shows_all(&self) -> bool {
-        self.reading.lock().await.gone_back.is_empty()
-    }
-
     /// Makes durable what was learned without reading on.
     pub(crate) async fn keep_learned(&self) -> Result<(), Error> {
         let mut reading = self.reading.lock().await;
@@ -304,6 +305,7 @@ impl Core {
             self.recall_lists().await?;
         }
         self.read_all(reading).await?;
+        self.compare_lost(reading).await?;
         let mut is_behind = self.put_back(reading).await?;
         if is_to_tend {
             is_behind |= self.tend_list().await?;
@@ -371,6 +373,9 @@ impl Core {
         if !place.is_shown(items.first()) || !self.still_shows(&on_bus, shown, end).await? {
             self.roll_back(of).await?;
             reading.gone_back.insert(*of);
+            if Self::is_kept_whole(of) {
+                reading.lost.note(id);
+            }
             next = Place::default();
             from = next.at;
             items = self.bus.read(&on_bus, from, READ_BYTES).await?;
@@ -473,6 +478,7 @@ impl Core {
             });
             due.collect()
         };
+        let lost = reading.lost.due();
         let kept = off_thread(move || {
             let mut unkept = lock(&unkept);
             let is_clone = has_unknown(&vault, &stream, me, &unkept.puts)?;
@@ -480,6 +486,7 @@ impl Core {
                 puts: std::mem::take(&mut unkept.puts),
                 places,
                 forgets_given: unkept.forgets_given,
+                lost,
             };
             let kept = vault.keep(&ticket, &news);
             if kept.is_err() {
@@ -488,10 +495,11 @@ impl Core {
             kept?;
             unkept.forgets_given = false;
             unkept.moved.retain(|topic, _| held_back.contains(topic));
-            Ok::<_, Error>((is_clone, news.places))
+            Ok::<_, Error>((is_clone, news))
         });
-        let (is_clone, places) = kept.await??;
-        for (topic, reached) in places {
+        let (is_clone, kept) = kept.await??;
+        reading.lost.keep(&kept.lost);
+        for (topic, reached) in kept.places {
             reading.places.keep(topic, reached);
         }
         self.tell(is_clone.then_some(Alarm::HomeWentBack));
@@ -548,7 +556,9 @@ fn has_unknown(
         | Space::SegmentRecords
         | Space::LaneSecret
         | Space::OwnSegments
-        | Space::Audit => false,
+        | Space::Audit
+        | Space::AuditEnd
+        | Space::Lost => false,
     };
     for put in puts.iter().filter(is_own) {
         let newest = vault.newest_entry(stream)?;

@@ -2,10 +2,13 @@
 //! [`asking`](crate::asking).
 
 mod audit;
+mod counts;
 mod dealing;
 mod naming;
 mod releasing;
+mod replies;
 
-pub use audit::{AskedOfNode, Audit, AuditLine, OwnKeyNode};
+pub use audit::{AskedOfNode, Audit, AuditLine, AuditedEvent, OwnKeyNode};
+pub use counts::{RefusalCounts, ReleaseCounts};
 pub use naming::{KeyNodeInfo, KeyNodesInfo, LaneDealt, NamingOptions, NodeStanding};
-pub use releasing::{ReleaseCounts, Releasing};
+pub use releasing::{ReleaseOptions, Releasing};

@@ -146,8 +146,9 @@ pub use ground::Ground;
 pub use home::{Home, StreamInfo};
 pub use inspect::{EnvelopeFacts, EnvelopeJudgement, Sight, inspect};
 pub use key_nodes::{
-    AskedOfNode, Audit, AuditLine, KeyNodeInfo, KeyNodesInfo, LaneDealt, NamingOptions,
-    NodeStanding, OwnKeyNode, ReleaseCounts, Releasing,
+    AskedOfNode, Audit, AuditLine, AuditedEvent, KeyNodeInfo, KeyNodesInfo, LaneDealt,
+    NamingOptions, NodeStanding, OwnKeyNode, RefusalCounts, ReleaseCounts, ReleaseOptions,
+    Releasing,
 };
 pub use keys::{ExportedKeys, ImportedKeys};
 pub use opener::{Carried, Opener, OpenerOptions};

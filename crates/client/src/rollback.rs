@@ -46,7 +46,8 @@ impl Core {
     }
 
     /// Puts back on the bus what it lost of this device's own objects and, on a device of the owner
-    /// or an admin, of everybody's. Returns whether it wrote anything. Where the bus takes nothing,
+    /// or an admin, of everybody's; a key node puts back access log and device lists, by which it
+    /// decides. Returns whether it wrote anything. Where the bus takes nothing,
     /// it is tried again by the next reading.
     pub(crate) async fn put_back(&self, reading: &mut Reading) -> Result<bool, Error> {
         let mut has_written = false;
@@ -67,15 +68,17 @@ impl Core {
         let view = self.view();
         let (me, my_device) = view.me();
         let is_own = match of {
-            ControlTopic::Devices(user) => *user == me,
-            ControlTopic::Access(user, device) => (*user, *device) == (me, my_device),
+            ControlTopic::Devices(user) => *user == me || view.is_key_node(),
+            ControlTopic::Access(user, device) => {
+                (*user, *device) == (me, my_device) || view.is_key_node()
+            }
             ControlTopic::Keys => true,
         };
         is_own || view.rules()
     }
 
-    /// Appends what is known of a topic and not shown there, in its order.
-    pub(crate) async fn put_back_topic(&self, of: &ControlTopic) -> Result<bool, Error> {
+    /// What is known of a topic and not shown there, in its order.
+    pub(crate) async fn lost_of(&self, of: &ControlTopic) -> Result<Vec<Vec<u8>>, Error> {
         let on_bus = topic(&of.name(self.id()))?;
         let mut lacking = self.known_of(of).await?;
         let mut list = match of {
@@ -107,6 +110,13 @@ impl Core {
             };
             lacking.retain(is_behind);
         }
+        Ok(lacking)
+    }
+
+    /// Appends what is known of a topic and not shown there, in its order.
+    pub(crate) async fn put_back_topic(&self, of: &ControlTopic) -> Result<bool, Error> {
+        let on_bus = topic(&of.name(self.id()))?;
+        let mut lacking = self.lost_of(of).await?;
         let has_any = !lacking.is_empty();
         let limit = self.bus.limits().batch_max;
         while !lacking.is_empty() {

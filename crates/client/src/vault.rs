@@ -55,6 +55,8 @@ pub(crate) struct News {
     pub(crate) places: Vec<places::Placed>,
     /// Whether what was noted before of keys given to others holds no more.
     pub(crate) forgets_given: bool,
+    /// Topics of which the bus shows less than is known here, and those of which it no more does.
+    pub(crate) lost: Vec<([u8; 32], bool)>,
 }
 
 /// The newest access-log entry that a home wrote in a stream.
@@ -236,7 +238,8 @@ impl Vault {
     /// Keeps what the engine wants kept, with how far topics were read on the bus of a ticket, in one
     /// transaction.
     pub(crate) fn keep(&self, ticket: &Ticket, news: &News) -> Result<(), Error> {
-        if news.puts.is_empty() && news.places.is_empty() && !news.forgets_given {
+        let is_same = news.puts.is_empty() && news.places.is_empty() && news.lost.is_empty();
+        if is_same && !news.forgets_given {
             return Ok(());
         }
         let stream = ticket.stream();
@@ -251,6 +254,7 @@ impl Vault {
                 txn.put(&key(put.space, &[&put.id]), put.value.expose())?;
                 drop_before_checkpoint(txn, put)?;
             }
+            places::put_lost(txn, &stream, &news.lost)?;
             places::put(txn, ticket, &news.places)
         })
     }

@@ -69,6 +69,10 @@ pub enum Space {
     Audit = 24,
     /// The segment records that this device made last, for a bus that loses them: stream, place in a ring.
     OwnSegments = 25,
+    /// Topics of which the bus shows less than is known here: stream, topic.
+    Lost = 26,
+    /// Where the audit of this device as a key node ends: stream.
+    AuditEnd = 27,
 }
 
 /// The id of a record: its parts joined; every part but the last has a fixed length.

@@ -20,6 +20,7 @@ mod judge;
 mod memory;
 mod node;
 mod plan;
+mod waiting;
 
 pub use combiner::{
     Combiner, CombinerEvent, CombinerInput, CombinerLimits, CombinerOutput, Unreleased,

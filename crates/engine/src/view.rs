@@ -10,9 +10,9 @@ use alloc::vec::Vec;
 
 use sealcast_crypto::{Digest, SecretBytes, SessionRoot, UnwrapKey, VerifyingKey};
 use sealcast_protocol::{
-    AccessLog, CardList, DeviceId, DeviceState, GrantState, Inserted, LogEntry, LogHash, LogState,
-    Position, Roles, SessionId, SessionRecord, Standing, StreamId, StreamTopics, Unverified,
-    UserId, Verified,
+    AccessLog, CardList, DeviceId, DeviceState, GrantState, Inserted, KeyNode, LogEntry, LogHash,
+    LogState, Position, Roles, SessionId, SessionRecord, Standing, StreamId, StreamTopics,
+    Unverified, UserId, Verified,
 };
 
 use crate::fallback::Fallbacks;
@@ -493,6 +493,27 @@ impl StreamView {
     /// Whether this device is the owner's or an admin's.
     pub fn rules(&self) -> bool {
         self.may_rule(&self.user, &self.device)
+    }
+
+    /// Whether a user is the owner, or has a grant to administer that counts.
+    pub(crate) fn is_ruler(&self, user: &UserId) -> bool {
+        let mut grants = self.state.grants().iter();
+        let rules = |of: &GrantState| {
+            of.grant.user == *user
+                && of.standing == Standing::Counts
+                && of.grant.roles.contains(Roles::ADMIN)
+        };
+        *user == self.state.owner() || grants.any(rules)
+    }
+
+    /// Whether the access log names this device as a key node.
+    pub fn is_key_node(&self) -> bool {
+        let me = KeyNode {
+            user: self.user,
+            device: self.device,
+        };
+        let set = self.state.key_nodes();
+        set.is_some_and(|(_, set)| set.nodes.contains(&me))
     }
 
     /// A user's device list, as far as it is known.

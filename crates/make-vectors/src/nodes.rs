@@ -1,17 +1,18 @@
-//! Deals, segment records, requests to key nodes, answers and refusals (`spec/key-nodes.md`).
+//! Deals, segment records, requests to key nodes, answers and refusals, and audits (`spec/key-nodes.md`).
 
 use anyhow::Context as _;
 use sealcast_crypto::{LaneSecret, NodeId, NodeKey, SigningKey, UnwrapKey, digest};
 use sealcast_protocol::{
-    AuditChain, AuditEntry, AuditEvent, AuditedRequest, Condition, Deal, DealId, Dealer, KeyNode,
-    KeyNodes, ListPin, LogHash, NodeAnswer, NodeRefusal, NodeRefusalReason, NodeReplyTo,
-    NodeRequest, Position, RequestId, Segment, SegmentRecords, SessionId, Signable, UserId,
-    Verified, encode, sign, wrap_key_hash,
+    Condition, Deal, DealId, Dealer, KeyNode, KeyNodes, ListPin, LogHash, NodeAnswer, NodeRefusal,
+    NodeRefusalReason, NodeReplyTo, NodeRequest, Position, RequestId, Segment, SegmentRecords,
+    SessionId, Signable, UserId, Verified, encode, sign, wrap_key_hash,
 };
 
 use super::case::{Case, hex};
 use super::cast::{Given, NOW, Person, SEEN, STREAM, anna, ben, person};
 use super::raw;
+
+mod audit;
 
 const SET: LogHash = LogHash([0x5e; 32]);
 const SESSION: SessionId = SessionId([3; 16]);
@@ -418,35 +419,6 @@ impl World {
         let encodings = encodings("node-refusal", node, &refusal);
         [read.to_vec(), ranges, encodings].concat()
     }
-
-    fn audit(&self) -> Vec<Case> {
-        let node = &self.nodes[0];
-        let mut chain = AuditChain::new(STREAM, key_node(node));
-        let asked = AuditedRequest::new(&self.asked, &[SEEN]);
-        let refused = AuditEvent::Refused(asked.clone(), NodeRefusalReason::Throttled);
-        let events = [
-            ("began", "it began to run", AuditEvent::Began),
-            ("released", "it released", AuditEvent::Released(asked)),
-            ("refused", "it refused", refused),
-        ];
-        let entries = events.map(|(name, about, event)| (name, about, chain.append(NOW, event)));
-        let read = entries.clone().map(|(name, about, entry)| {
-            let case = good("audit-entry", name, about, node, &entry);
-            audited(case, &entry)
-        });
-        let [_, (_, _, released), _] = entries;
-        #[rustfmt::skip]
-        let changes: [Change<AuditEntry>; 5] = [
-            ("first-with-one-before", "the first names one before", |of| of.seq = 0),
-            ("none-before", "a later one names none before", |of| of.prev = [0; 32]),
-            ("no-segment", "nothing was asked for", |of| change_asked(of, |asked| asked.segments.clear())),
-            ("no-request-id", "the request is zero", |of| change_asked(of, |asked| asked.request = RequestId::NONE)),
-            ("segments-unsorted", "the segments are not ascending", |of| change_asked(of, |asked| asked.segments.reverse())),
-        ];
-        let ranges = ranges("audit-entry", node, &released, &changes);
-        let encodings = encodings("audit-entry", node, &released);
-        [read.to_vec(), ranges, encodings].concat()
-    }
 }
 
 fn one_use() -> UnwrapKey {
@@ -489,42 +461,6 @@ fn reply(case: Case, to: &NodeReplyTo) -> Case {
         .with("index", to.index)
         .hex("node", to.node.user.0)
         .with("node-device", to.node.device)
-}
-
-fn change_asked(entry: &mut AuditEntry, change: fn(&mut AuditedRequest)) {
-    if let AuditEvent::Released(asked) | AuditEvent::Refused(asked, _) = &mut entry.event {
-        change(asked);
-    }
-}
-
-fn audited(case: Case, entry: &AuditEntry) -> Case {
-    let reason = match &entry.event {
-        AuditEvent::Refused(_, reason) => Some(*reason as u8),
-        AuditEvent::Began | AuditEvent::Released(_) => None,
-    };
-    let case = case
-        .with("stream", entry.stream)
-        .hex("node", entry.node.user.0)
-        .with("node-device", entry.node.device)
-        .with("seq", entry.seq)
-        .hex("prev", entry.prev)
-        .with("time", entry.time.0);
-    let Some(asked) = entry.event.request() else {
-        return case;
-    };
-    case.hex("user", asked.user.0)
-        .with("device", asked.device)
-        .with("request", asked.request)
-        .hex("asked-digest", asked.asked)
-        .with("expires", asked.expires.0)
-        .with("deal", asked.deal)
-        .hex("lane", asked.lane.0)
-        .with("session", asked.session)
-        .each(&asked.segments, |case, of| {
-            case.with("segment", format!("{} {}", of.depth, of.index))
-        })
-        .hex("log", asked.log)
-        .each(reason, |case, reason| case.with("reason", reason))
 }
 
 fn given(area: &'static str, name: &str, about: &str, signer: &Person, wire: &[u8]) -> Case {

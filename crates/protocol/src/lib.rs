@@ -25,7 +25,7 @@ pub use v1::asking::{
     AskItem, Claim, REQUEST_LIFETIME_MS_MAX, Receipt, Refusal, RefusalReason, Solicitation,
     WANTS_MAX, Want,
 };
-pub use v1::audit::{AuditChain, AuditEntry, AuditEvent, AuditFault, AuditedRequest};
+pub use v1::audit::{AuditChain, AuditEnd, AuditEntry, AuditEvent, AuditFault, AuditedRequest};
 pub use v1::batch::{BATCH_MAX, BATCH_OVERHEAD_MAX};
 pub use v1::bundle::{
     Bundle, BundleContext, COVERS_MAX, CoverSpec, KeyUse, OpenBundleError, SealBundleError,

@@ -129,11 +129,18 @@ pub(crate) fn audit_entries(given: &mut Given) -> Outcome {
         .hex("prev", entry.prev)
         .text("time", entry.time.0);
     let Some(asked) = entry.event.request() else {
-        return lines.done();
+        return match &entry.event {
+            AuditEvent::TurnedAway(count) => lines.text("turned-away", count).done(),
+            AuditEvent::ClockSet => lines.text("clock", "set").done(),
+            AuditEvent::Began | AuditEvent::Released(_) | AuditEvent::Refused(..) => lines.done(),
+        };
     };
     let reason = match &entry.event {
         AuditEvent::Refused(_, reason) => Some(*reason as u8),
-        AuditEvent::Began | AuditEvent::Released(_) => None,
+        AuditEvent::Began
+        | AuditEvent::Released(_)
+        | AuditEvent::TurnedAway(_)
+        | AuditEvent::ClockSet => None,
     };
     lines
         .hex("user", asked.user.0)

@@ -2,7 +2,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use sealcast::{AuditLine, Home, Name, Releasing, Stream, StreamId};
+use sealcast::{
+    AskedOfNode, AuditLine, AuditedEvent, Home, Name, RefusalCounts, ReleaseOptions, Releasing,
+    Stream, StreamId,
+};
 use serde::Serialize;
 
 use crate::commands::init;
@@ -11,7 +14,7 @@ use crate::context::{Context, Names};
 use crate::error::CommandError;
 use crate::signals::asked_to_end;
 use crate::time::rfc3339;
-use crate::ui::{Ui, count, thousands};
+use crate::ui::{Ui, count as counted, thousands};
 
 /// How often streams that were joined meanwhile are taken up, and alarms told.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -66,10 +69,17 @@ struct InitArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  sealcast keynode run")]
-struct RunArgs {}
+  sealcast keynode run
+  sealcast keynode run --clock-is-right")]
+struct RunArgs {
+    /// Go on though the audit has entries from later than now: the clock was ahead once, and is right
+    #[arg(long)]
+    clock_is_right: bool,
+}
 
-/// Show of which streams this home is a key node, and what it holds
+/// Show of which streams this home is a key node, what it holds, released and refused, and what is wrong
+///
+/// What it released and refused is counted in the audit, which is checked on the way.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -102,6 +112,18 @@ struct StatusLine {
     named: bool,
     shares: usize,
     audit_entries: u64,
+    released: u64,
+    refused: BTreeMap<&'static str, u64>,
+    turned_away: u64,
+    bus_shows_all: bool,
+}
+
+/// What an audit comes to.
+#[derive(Default)]
+struct Tally {
+    released: u64,
+    refused: RefusalCounts,
+    turned_away: u64,
 }
 
 #[derive(Serialize)]
@@ -109,6 +131,7 @@ struct Entry {
     seq: u64,
     time: String,
     event: &'static str,
+    count: Option<u64>,
     reason: Option<&'static str>,
     user: Option<String>,
     device: Option<String>,
@@ -129,16 +152,16 @@ pub(crate) async fn run(ui: &Ui, context: &Context, args: KeynodeArgs) -> Result
             };
             init::run_as(ui, context, args, init::Purpose::KeyNode).await
         }
-        KeynodeCommand::Run(_) => serve(ui, context).await,
+        KeynodeCommand::Run(args) => serve(ui, context, &args).await,
         KeynodeCommand::Status(_) => status(ui, context).await,
         KeynodeCommand::Audit(args) => audit(ui, context, &args).await,
     }
 }
 
-async fn serve(ui: &Ui, context: &Context) -> Result<(), CommandError> {
+async fn serve(ui: &Ui, context: &Context, args: &RunArgs) -> Result<(), CommandError> {
     let home = context.open().await?;
     let mut end = std::pin::pin!(asked_to_end());
-    let mut serving = BTreeMap::<StreamId, (Stream, Releasing)>::new();
+    let mut serving = BTreeMap::<StreamId, Serving>::new();
     ui.talk(format!(
         "Key node {}, device {}.",
         home.user(),
@@ -150,7 +173,7 @@ async fn serve(ui: &Ui, context: &Context) -> Result<(), CommandError> {
             if serving.contains_key(&info.id) {
                 continue;
             }
-            match begin(&home, &info.name).await {
+            match begin(&home, &info.name, args).await {
                 Ok(begun) => {
                     ui.talk(format!("Releasing for `{}`.", info.name));
                     serving.insert(info.id, begun);
@@ -165,13 +188,13 @@ async fn serve(ui: &Ui, context: &Context) -> Result<(), CommandError> {
                 }
             }
         }
-        for (stream, _) in serving.values() {
-            ui.alarms(stream);
+        for of in serving.values_mut() {
+            ui.alarms(&of.stream);
+            of.tell_trouble(ui);
         }
-        let ended = serving.values().find(|(_, of)| of.has_ended());
-        if let Some((stream, _)) = ended {
+        if let Some(of) = serving.values().find(|of| of.releasing.has_ended()) {
             // Says what is wrong.
-            stream.audit(0).await?;
+            tally(&of.stream).await?;
         }
         tokio::select! {
             ended = &mut end => return ended,
@@ -180,19 +203,102 @@ async fn serve(ui: &Ui, context: &Context) -> Result<(), CommandError> {
     }
 }
 
-async fn begin(home: &Home, name: &Name) -> Result<(Stream, Releasing), sealcast::Error> {
+/// A stream that keys are released of.
+struct Serving {
+    name: Name,
+    stream: Stream,
+    releasing: Releasing,
+    /// What was told last of what keeps it from releasing.
+    trouble: Option<String>,
+}
+
+impl Serving {
+    /// Says what keeps it from releasing, when that changes.
+    fn tell_trouble(&mut self, ui: &Ui) {
+        let clock = self.releasing.clock_behind_ms().map(|behind_ms| {
+            format!(
+                "the clock is {} minutes behind what the audit says of it: set it right; if it is, and was \
+                 ahead before, run with --clock-is-right",
+                behind_ms / 60_000
+            )
+        });
+        let bus = self.releasing.is_bus_short().then(|| {
+            "the bus shows less of access log or device lists than it did: ask who runs it"
+                .to_owned()
+        });
+        let trouble = clock.or(bus);
+        if trouble == self.trouble {
+            return;
+        }
+        let name = &self.name;
+        match &trouble {
+            Some(trouble) => ui.warn(format!("nothing is released for `{name}`: {trouble}")),
+            None => ui.talk(format!("Releasing for `{name}` again.")),
+        }
+        self.trouble = trouble;
+    }
+}
+
+async fn begin(home: &Home, name: &Name, args: &RunArgs) -> Result<Serving, sealcast::Error> {
     let stream = home.stream(name).await?;
-    let releasing = stream.release().await?;
-    Ok((stream, releasing))
+    let mut options = ReleaseOptions::default();
+    options.trusts_clock = args.clock_is_right;
+    let releasing = stream.release_with(options).await?;
+    Ok(Serving {
+        name: name.clone(),
+        stream,
+        releasing,
+        trouble: None,
+    })
+}
+
+/// Goes through all of an audit.
+async fn tally(stream: &Stream) -> Result<Tally, sealcast::Error> {
+    let mut tally = Tally::default();
+    let mut audit = stream.audit().await?;
+    loop {
+        let lines = audit.next().await?;
+        if lines.is_empty() {
+            return Ok(tally);
+        }
+        for line in lines {
+            match line.event {
+                AuditedEvent::Asked(asked) => match asked.refused {
+                    None => tally.released += 1,
+                    Some(reason) => tally.refused.note(reason),
+                },
+                AuditedEvent::TurnedAway(count) => tally.turned_away += count,
+                AuditedEvent::Began | AuditedEvent::ClockSet | _ => (),
+            }
+        }
+    }
 }
 
 async fn status(ui: &Ui, context: &Context) -> Result<(), CommandError> {
     let home = context.open().await?;
-    let mut rows = vec![["STREAM", "KEY NODE", "SHARES", "AUDIT"].map(str::to_owned)];
+    let mut rows = vec![
+        [
+            "STREAM", "KEY NODE", "SHARES", "AUDIT", "RELEASED", "REFUSED", "BUS",
+        ]
+        .map(str::to_owned),
+    ];
     for info in home.streams()? {
         let stream = home.stream(&info.name).await?;
         ui.alarms(&stream);
         let own = stream.own_key_node().await?;
+        let tally = tally(&stream).await?;
+        let refused: BTreeMap<_, _> = tally.refused.by_reason().into_iter().collect();
+        let refused = refused.into_iter().filter(|(_, count)| *count > 0);
+        let refused: BTreeMap<_, _> = refused
+            .map(|(reason, count)| (refusal_text(reason), count))
+            .collect();
+        let mut texts: Vec<_> = refused
+            .iter()
+            .map(|(reason, count)| format!("{} {reason}", thousands(*count)))
+            .collect();
+        if tally.turned_away > 0 {
+            texts.push(format!("{} turned away", thousands(tally.turned_away)));
+        }
         if ui.is_json() {
             ui.json(&StatusLine {
                 name: info.name.to_string(),
@@ -200,6 +306,10 @@ async fn status(ui: &Ui, context: &Context) -> Result<(), CommandError> {
                 named: own.is_named,
                 shares: own.shares,
                 audit_entries: own.audit_entries,
+                released: tally.released,
+                refused,
+                turned_away: tally.turned_away,
+                bus_shows_all: own.is_shown_all,
             })?;
         }
         rows.push([
@@ -207,6 +317,16 @@ async fn status(ui: &Ui, context: &Context) -> Result<(), CommandError> {
             if own.is_named { "yes" } else { "no" }.to_owned(),
             own.shares.to_string(),
             format!("{} entries", thousands(own.audit_entries)),
+            thousands(tally.released),
+            match texts.is_empty() {
+                true => "none".to_owned(),
+                false => texts.join(", "),
+            },
+            match own.is_shown_all {
+                true => "whole",
+                false => "shows less than it did",
+            }
+            .to_owned(),
         ]);
     }
     match ui.is_json() {
@@ -217,16 +337,24 @@ async fn status(ui: &Ui, context: &Context) -> Result<(), CommandError> {
 
 async fn audit(ui: &Ui, context: &Context, args: &AuditArgs) -> Result<(), CommandError> {
     let (home, stream) = context.stream(ui, &args.stream).await?;
-    let audit = stream.audit(args.last.unwrap_or(usize::MAX)).await?;
+    let mut audit = stream.audit().await?;
     let names = Names::of(&home)?;
-    for line in &audit.lines {
-        match ui.is_json() {
-            true => ui.json(&entry(line))?,
-            false => ui.data(text(line, &names))?,
+    let last = args.last.map_or(u64::MAX, |last| last as u64);
+    let from = audit.len().saturating_sub(last);
+    loop {
+        let lines = audit.next().await?;
+        if lines.is_empty() {
+            break;
+        }
+        for line in lines.iter().filter(|line| line.seq >= from) {
+            match ui.is_json() {
+                true => ui.json(&entry(line))?,
+                false => ui.data(text(line, &names))?,
+            }
         }
     }
     ui.flush()?;
-    let entries = thousands(audit.entries);
+    let entries = thousands(audit.len());
     ui.talk(format!(
         "The audit holds: {entries} entries, and the digest of the last is {audit}."
     ));
@@ -235,32 +363,51 @@ async fn audit(ui: &Ui, context: &Context, args: &AuditArgs) -> Result<(), Comma
 
 fn text(line: &AuditLine, names: &Names) -> String {
     let time = rfc3339(line.time);
-    let Some(asked) = &line.asked else {
-        return format!("{}  {time}  began to run", line.seq);
+    let did = match &line.event {
+        AuditedEvent::Asked(asked) => asked_text(asked, names),
+        AuditedEvent::TurnedAway(count) => format!(
+            "turned away {} that had no entry each",
+            counted(*count, "request")
+        ),
+        AuditedEvent::ClockSet => "took its clock for right".to_owned(),
+        AuditedEvent::Began | _ => "began to run".to_owned(),
     };
+    format!("{}  {time}  {did}", line.seq)
+}
+
+fn asked_text(asked: &AskedOfNode, names: &Names) -> String {
     let did = match asked.refused {
         None => "released".to_owned(),
         Some(reason) => format!("refused, {}", refusal_text(reason)),
     };
-    let segments = count(asked.segments.len() as u64, "segment");
+    let segments = counted(asked.segments.len() as u64, "segment");
     let user = names.call(&asked.user);
     let lane = names.call(&asked.lane);
     format!(
-        "{}  {time}  {did}: {segments} of {lane} to {user}, device {}",
-        line.seq, asked.device
+        "{did}: {segments} of {lane} to {user}, device {}",
+        asked.device
     )
 }
 
 fn entry(line: &AuditLine) -> Entry {
-    let asked = line.asked.as_ref();
+    let asked = match &line.event {
+        AuditedEvent::Asked(asked) => Some(asked),
+        AuditedEvent::Began | AuditedEvent::TurnedAway(_) | AuditedEvent::ClockSet | _ => None,
+    };
     let reason = asked.and_then(|of| of.refused);
     Entry {
         seq: line.seq,
         time: rfc3339(line.time),
-        event: match (asked, reason) {
-            (None, _) => "began",
-            (Some(_), None) => "released",
-            (Some(_), Some(_)) => "refused",
+        event: match (&line.event, reason) {
+            (AuditedEvent::Asked(_), None) => "released",
+            (AuditedEvent::Asked(_), Some(_)) => "refused",
+            (AuditedEvent::TurnedAway(_), _) => "turned-away",
+            (AuditedEvent::ClockSet, _) => "clock-set",
+            (AuditedEvent::Began | _, _) => "began",
+        },
+        count: match line.event {
+            AuditedEvent::TurnedAway(count) => Some(count),
+            AuditedEvent::Began | AuditedEvent::Asked(_) | AuditedEvent::ClockSet | _ => None,
         },
         reason: reason.map(refusal_text),
         user: asked.map(|of| of.user.to_string()),

@@ -1,5 +1,7 @@
 //! What a store kept of a stream comes back.
 
+use std::collections::BTreeSet;
+
 use sealcast_engine::{Alarm, ControlTopic, Output, Space, StreamView};
 use sealcast_protocol::{DeviceId, SessionId, StreamId, Ticket};
 
@@ -8,12 +10,19 @@ use crate::home::Inner;
 use crate::place::Places;
 use crate::vault::Vault;
 
-type Restored = (StreamView, Places, Vec<Alarm>);
+pub(super) struct Restored {
+    pub(super) view: StreamView,
+    pub(super) places: Places,
+    /// Topics of which the bus showed less than is known here.
+    pub(super) lost: BTreeSet<[u8; 32]>,
+    pub(super) alarms: Vec<Alarm>,
+}
 
 /// Places are read first: what another process keeps in between is read twice rather than never.
 pub(super) fn restored(home: &Inner, ticket: &Ticket) -> Result<Restored, Error> {
     let (vault, stream) = (&home.vault, ticket.stream());
     let places = Places::new(vault.places(ticket)?);
+    let lost = vault.lost(&stream)?;
     let mut view = StreamView::new(stream, ticket.owner(), &home.identity);
     for (user, entry) in vault.list_entries()? {
         view.handle(&ControlTopic::Devices(user), entry.expose());
@@ -29,7 +38,12 @@ pub(super) fn restored(home: &Inner, ticket: &Ticket) -> Result<Restored, Error>
         Output::Persist(_) => None,
     });
     let alarms = alarms.collect();
-    Ok((view, places, alarms))
+    Ok(Restored {
+        view,
+        places,
+        lost,
+        alarms,
+    })
 }
 
 fn restore_keys(view: &mut StreamView, vault: &Vault, stream: StreamId) -> Result<(), Error> {

@@ -1,29 +1,36 @@
 //! What a key node did, read back and checked.
 
 use std::fmt;
+use std::sync::Arc;
 
-use sealcast_engine::Space;
+use sealcast_crypto::SecretBytes;
+use sealcast_engine::{CLOCK_BEHIND_MS_MAX, Space};
 use sealcast_protocol::{
-    AuditChain, AuditEntry, AuditEvent, DeviceId, Interval, KeyNode, NodeRefusalReason, Position,
-    SessionId, StreamId, UserId,
+    AuditChain, AuditEnd, AuditEntry, AuditEvent, AuditFault, DeviceId, Interval, KeyNode,
+    NodeRefusalReason, Position, REQUEST_LIFETIME_MS_MAX, SessionId, StreamId, Unverified, UserId,
 };
 
 use crate::blocking::off_thread;
 use crate::core::Core;
 use crate::error::Error;
 use crate::stream::Stream;
-use crate::vault::{Vault, key};
+use crate::vault::{Vault, key, odd_key};
 
-/// What a key node did in a stream, every entry checked; made by [`Stream::audit`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+/// Entries that are read and checked at once.
+const CHUNK: u64 = 512;
+/// How much older than the newest an entry is whose request cannot be replayed any more: it may be from
+/// two minutes ahead, lives for five, is remembered for two minutes more, and the clock may be behind.
+const REPLAYED_WITHIN_MS: u64 = REQUEST_LIFETIME_MS_MAX + 240_000 + CLOCK_BEHIND_MS_MAX;
+/// Entries on no request, one behind the other, behind which no request can be replayed. A node that began
+/// to run so often took longer for it.
+const IDLE_MAX: usize = 16_384;
+
+/// Reads back what a key node did in a stream, and checks every entry; made by [`Stream::audit`].
+#[derive(Debug)]
 pub struct Audit {
-    /// How many entries there are.
-    pub entries: u64,
-    /// The digest of the last one. Kept elsewhere, it shows whether entries were cut off since.
-    pub head: [u8; 32],
-    /// The newest of them, oldest first.
-    pub lines: Vec<AuditLine>,
+    core: Arc<Core>,
+    chain: AuditChain,
+    end: AuditEnd,
 }
 
 /// One thing that a key node did.
@@ -34,8 +41,22 @@ pub struct AuditLine {
     pub seq: u64,
     /// When, by the node's clock.
     pub time: Position,
-    /// Who asked for what; nothing where the node began to run.
-    pub asked: Option<AskedOfNode>,
+    /// What it did.
+    pub event: AuditedEvent,
+}
+
+/// What a key node did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AuditedEvent {
+    /// It began to run.
+    Began,
+    /// Somebody asked, and was answered or refused.
+    Asked(AskedOfNode),
+    /// It refused so many requests that have no entry of their own.
+    TurnedAway(u64),
+    /// Whoever runs it said that its clock is right, though it is behind earlier entries.
+    ClockSet,
 }
 
 /// Who asked a key node, and what became of it.
@@ -58,22 +79,27 @@ pub struct AskedOfNode {
 
 impl From<&AuditEntry> for AuditLine {
     fn from(entry: &AuditEntry) -> Self {
-        let refused = match &entry.event {
-            AuditEvent::Refused(_, reason) => Some(*reason),
-            AuditEvent::Began | AuditEvent::Released(_) => None,
+        let asked = |of: &sealcast_protocol::AuditedRequest, refused| {
+            AuditedEvent::Asked(AskedOfNode {
+                user: of.user,
+                device: of.device,
+                lane: of.lane,
+                session: of.session,
+                segments: of.segments.iter().map(|of| of.interval()).collect(),
+                refused,
+            })
         };
-        let asked = entry.event.request().map(|of| AskedOfNode {
-            user: of.user,
-            device: of.device,
-            lane: of.lane,
-            session: of.session,
-            segments: of.segments.iter().map(|of| of.interval()).collect(),
-            refused,
-        });
+        let event = match &entry.event {
+            AuditEvent::Began => AuditedEvent::Began,
+            AuditEvent::Released(of) => asked(of, None),
+            AuditEvent::Refused(of, reason) => asked(of, Some(*reason)),
+            AuditEvent::TurnedAway(count) => AuditedEvent::TurnedAway(*count),
+            AuditEvent::ClockSet => AuditedEvent::ClockSet,
+        };
         Self {
             seq: entry.seq,
             time: entry.time,
-            asked,
+            event,
         }
     }
 }
@@ -86,16 +112,50 @@ pub struct OwnKeyNode {
     pub is_named: bool,
     /// How many shares it holds, one of each deal.
     pub shares: usize,
-    /// How many entries its audit has, every one checked.
+    /// How many entries its audit has, of which the newest were checked.
     pub audit_entries: u64,
+    /// Whether the bus shows all of access log and device lists that it showed. Nothing is released while
+    /// it does not.
+    pub is_shown_all: bool,
 }
 
-/// Shows the digest of the last entry.
+impl Audit {
+    /// How many entries there are.
+    pub fn len(&self) -> u64 {
+        self.end.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.end.len == 0
+    }
+
+    /// The next entries, oldest first; none at the end. What was checked so far is not held.
+    ///
+    /// # Errors
+    ///
+    /// Fails when an entry was altered, taken out or put in.
+    pub async fn next(&mut self) -> Result<Vec<AuditLine>, Error> {
+        let (core, mut chain, end) = (self.core.clone(), self.chain, self.end);
+        let read = off_thread(move || {
+            let until = end.len.min(chain.len().saturating_add(CHUNK));
+            let lines = take_until(&core, &mut chain, until, |entry| AuditLine::from(entry))?;
+            match until == end.len {
+                true => Ok((chain.ends(end).map_err(Error::Audit)?, lines)),
+                false => Ok::<_, Error>((chain, lines)),
+            }
+        });
+        let lines;
+        (self.chain, lines) = read.await??;
+        Ok(lines)
+    }
+}
+
+/// Shows the digest of the last entry. Kept elsewhere, it shows whether entries were cut off since.
 impl fmt::Display for Audit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.head
-            .iter()
-            .try_for_each(|byte| write!(f, "{byte:02x}"))
+        let mut head = self.end.head.iter();
+        head.try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -107,77 +167,128 @@ impl Stream {
     /// Fails when the bus cannot be reached, or the audit does not hold.
     pub async fn own_key_node(&self) -> Result<OwnKeyNode, Error> {
         self.core.sync().await?;
+        let is_shown_all = self.core.shows_all().await;
         let core = self.core.clone();
         off_thread(move || {
-            let (chain, _) = read(&core, 0)?;
+            let (chain, _) = read_end(&core)?;
             let view = core.view();
-            let (user, device) = view.me();
-            let set = view.state().key_nodes();
             Ok(OwnKeyNode {
-                is_named: set.is_some_and(|(_, set)| set.nodes.contains(&KeyNode { user, device })),
+                is_named: view.is_key_node(),
                 shares: view.shares(),
                 audit_entries: chain.len(),
+                is_shown_all,
             })
         })
         .await?
     }
 
-    /// Reads back what this device did as a key node of the stream, and checks signatures and chain.
-    /// Keeps the newest `lines_max` entries.
+    /// Reads back what this device did as a key node of the stream, up to now, and checks signatures and
+    /// chain on the way.
     ///
     /// # Errors
     ///
-    /// Fails when an entry was altered, taken out or put in.
-    pub async fn audit(&self, lines_max: usize) -> Result<Audit, Error> {
+    /// Fails when the store cannot be read.
+    pub async fn audit(&self) -> Result<Audit, Error> {
         let core = self.core.clone();
         off_thread(move || {
-            let (chain, entries) = read(&core, lines_max)?;
+            let end = core.vault().audit_end(&core.id())?;
             Ok(Audit {
-                entries: chain.len(),
-                head: *chain.head(),
-                lines: entries.iter().map(AuditLine::from).collect(),
+                chain: begin(&core),
+                core,
+                end: end.unwrap_or(AuditEnd::START),
             })
         })
         .await?
     }
 }
 
-/// The end of this device's chain, checked from its start, and the newest entries of it.
-pub(super) fn read(core: &Core, newest: usize) -> Result<(AuditChain, Vec<AuditEntry>), Error> {
+fn begin(core: &Core) -> AuditChain {
     let identity = core.identity();
     let node = KeyNode {
         user: identity.user(),
         device: identity.device(),
     };
-    let verifying = identity.signing().verifying_key();
-    let mut chain = AuditChain::new(core.id(), node);
-    let rows = core.vault().of_stream(Space::Audit, &core.id())?;
-    let first = rows.len().saturating_sub(newest);
-    let mut entries = Vec::with_capacity(rows.len().min(newest));
-    for (at, (_, bytes)) in rows.iter().enumerate() {
-        let entry = chain.take(bytes.expose(), &verifying);
-        let entry = entry.map_err(Error::Audit)?;
-        if at >= first {
-            entries.push(entry.body().clone());
-        }
+    AuditChain::new(core.id(), node)
+}
+
+/// Goes along a chain to its entry with this number, and makes something of each on the way.
+fn take_until<T>(
+    core: &Core,
+    chain: &mut AuditChain,
+    until: u64,
+    make: impl Fn(&AuditEntry) -> T,
+) -> Result<Vec<T>, Error> {
+    let verifying = core.identity().signing().verifying_key();
+    let mut made = Vec::new();
+    while chain.len() < until {
+        let wire = core.vault().audit_entry(&core.id(), chain.len())?;
+        let entry = chain.take(wire.expose(), &verifying);
+        made.push(make(entry.map_err(Error::Audit)?.body()));
     }
-    Ok((chain, entries))
+    Ok(made)
+}
+
+/// The end of this device's chain, and the entries of which requests may still be replayed. Only these
+/// are read and checked: where they begin is known, and that they end where they did.
+pub(super) fn read_end(core: &Core) -> Result<(AuditChain, Vec<AuditEntry>), Error> {
+    let Some(end) = core.vault().audit_end(&core.id())? else {
+        return Ok((begin(core), Vec::new()));
+    };
+    let (mut seq, mut idle) = (end.len, 0);
+    let mut first = None;
+    while seq > 0 && idle < IDLE_MAX {
+        let wire = core.vault().audit_entry(&core.id(), seq - 1)?;
+        let entry = Unverified::<AuditEntry>::decode(wire.expose());
+        let entry = entry.map_err(|of| Error::Audit(AuditFault::Decode(of)))?;
+        let claims = entry.claims();
+        let is_over = claims.time.after(REPLAYED_WITHIN_MS) < end.newest;
+        match claims.event.request() {
+            Some(_) if is_over => break,
+            Some(_) => idle = 0,
+            None => idle += 1,
+        }
+        seq -= 1;
+        first = Some(wire);
+    }
+    let verifying = core.identity().signing().verifying_key();
+    let mut chain = begin(core);
+    if let Some(first) = first {
+        chain = chain
+            .before(first.expose(), &verifying)
+            .map_err(Error::Audit)?;
+    }
+    let kept = take_until(core, &mut chain, end.len, AuditEntry::clone)?;
+    Ok((chain.ends(end).map_err(Error::Audit)?, kept))
 }
 
 impl Vault {
-    /// Keeps an audit entry; false where there is one in its place, which another process wrote.
-    pub(super) fn put_audit(
-        &self,
-        stream: &StreamId,
-        seq: u64,
-        wire: &[u8],
-    ) -> Result<bool, Error> {
+    /// Where the audit of a stream ends; nothing where there is none.
+    fn audit_end(&self, stream: &StreamId) -> Result<Option<AuditEnd>, Error> {
+        let value = self.0.get(&key(Space::AuditEnd, &[&stream.0]))?;
+        let end = value.map(|value| AuditEnd::from_bytes(value.expose()).ok_or_else(odd_key));
+        end.transpose()
+    }
+
+    fn audit_entry(&self, stream: &StreamId, seq: u64) -> Result<SecretBytes, Error> {
         let place = key(Space::Audit, &[&stream.0, &seq.to_be_bytes()]);
-        self.change_lane(stream, |_, txn| {
-            if txn.get(&place)?.is_some() {
+        let wire = self.0.get(&place)?;
+        wire.ok_or(Error::Audit(AuditFault::Broken { seq }))
+    }
+
+    /// Keeps an audit entry; false where the chain ends elsewhere, since another process wrote.
+    pub(super) fn put_audit(&self, entry: &AuditEntry, wire: &[u8]) -> Result<bool, Error> {
+        let stream = &entry.stream;
+        let place = key(Space::Audit, &[&stream.0, &entry.seq.to_be_bytes()]);
+        let end_place = key(Space::AuditEnd, &[&stream.0]);
+        sealcast_store::transact_with(&*self.0, |txn| {
+            let end = txn.get(&end_place)?;
+            let end = end.map(|of| AuditEnd::from_bytes(of.expose()).ok_or_else(odd_key));
+            let end = end.transpose()?.unwrap_or(AuditEnd::START);
+            let Some(behind) = end.behind(entry) else {
                 return Ok(false);
-            }
+            };
             txn.put(&place, wire)?;
+            txn.put(&end_place, &behind.to_bytes())?;
             Ok(true)
         })
     }

@@ -2,16 +2,17 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sealcast_bus::{Item, Offset, Tail};
 use sealcast_engine::{Releaser, ReleaserInput, ReleaserLimits, ReleaserOutput, answer_request};
-use sealcast_protocol::{AuditEntry, DeviceId, NodeRefusal, NodeRequest, Verified, sign};
+use sealcast_protocol::{AuditEntry, NodeRefusal, NodeRequest, Position, Verified, sign};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::audit;
+use super::counts::{Counts, ReleaseCounts};
+use super::replies::{Replies, Reply};
 use crate::asking::{PAUSE, until};
 use crate::blocking::off_thread;
 use crate::clock;
@@ -22,8 +23,6 @@ use crate::stream::Stream;
 
 /// Items of the inbox that are looked at, at most, before those that come.
 const INBOX_ITEMS: u64 = 4_096;
-/// Audit entries of which the requests may still be replayed, more than there can be.
-const KEPT: usize = 65_536;
 /// How often the inbox is trimmed, and control topics are looked at without being asked.
 const TEND_EVERY: Duration = Duration::from_secs(60);
 
@@ -40,42 +39,31 @@ impl Drop for Releasing {
     }
 }
 
-/// What a [`Releasing`] came to so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How a key node begins.
+#[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
-pub struct ReleaseCounts {
-    /// Requests that were answered.
-    pub released: u64,
-    /// Segments of them.
-    pub segments: u64,
-    /// Requests that were refused.
-    pub refused: u64,
-    /// How often store or bus failed.
-    pub faults: u64,
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    released: AtomicU64,
-    segments: AtomicU64,
-    refused: AtomicU64,
-    faults: AtomicU64,
-}
-
-fn add(of: &AtomicU64, count: u64) {
-    of.fetch_add(count, Ordering::Relaxed);
+pub struct ReleaseOptions {
+    /// The clock is right, says who runs it, though it is behind entries of the audit: it was ahead once.
+    pub trusts_clock: bool,
 }
 
 impl Releasing {
     /// What it came to so far.
     pub fn counts(&self) -> ReleaseCounts {
-        let read = |of: &AtomicU64| of.load(Ordering::Relaxed);
-        ReleaseCounts {
-            released: read(&self.counts.released),
-            segments: read(&self.counts.segments),
-            refused: read(&self.counts.refused),
-            faults: read(&self.counts.faults),
-        }
+        self.counts.read()
+    }
+
+    /// How far the clock is behind what the audit says of it, in milliseconds, where that is so far that
+    /// nothing is released. Set the clock right; where it is and was ahead before, begin with
+    /// [`trusts_clock`](ReleaseOptions::trusts_clock).
+    pub fn clock_behind_ms(&self) -> Option<u64> {
+        self.counts.clock_behind_ms()
+    }
+
+    /// Whether the bus showed less of access log and device lists, when it was last read, than it once
+    /// did. Nothing is released while it does.
+    pub fn is_bus_short(&self) -> bool {
+        self.counts.is_bus_short()
     }
 
     /// Whether it has ended, which it does where its audit does not hold.
@@ -92,17 +80,27 @@ impl Stream {
     ///
     /// Fails when the bus cannot be reached, or when the audit of what was done before does not hold.
     pub async fn release(&self) -> Result<Releasing, Error> {
+        self.release_with(ReleaseOptions::default()).await
+    }
+
+    /// As [`release`](Self::release), and how to begin.
+    ///
+    /// # Errors
+    ///
+    /// As [`release`](Self::release).
+    pub async fn release_with(&self, options: ReleaseOptions) -> Result<Releasing, Error> {
         let counts = Arc::<Counts>::default();
         let mut driver = Driver {
             core: self.core.clone(),
             counts: counts.clone(),
+            replies: Replies::new(self.core.clone(), counts.clone()),
             machine: None,
             todo: VecDeque::new(),
             inbox: None,
             inbox_at: None,
             tend_at: Instant::now(),
         };
-        driver.begin().await?;
+        driver.begin(options.trusts_clock).await?;
         driver.perform_all().await?;
         driver.follow_inbox().await?;
         let task = tokio::spawn(driver.run()).abort_handle();
@@ -120,6 +118,7 @@ enum Input {
 struct Driver {
     core: Arc<Core>,
     counts: Arc<Counts>,
+    replies: Replies,
     machine: Option<Box<Releaser>>,
     todo: VecDeque<ReleaserOutput>,
     inbox: Option<Box<dyn Tail>>,
@@ -135,7 +134,7 @@ impl Driver {
                 // Whoever altered it wants this node to go on. It does not.
                 Err(Error::Audit(_)) => return,
                 Err(_) => {
-                    add(&self.counts.faults, 1);
+                    self.counts.fault();
                     self.inbox = None;
                     sleep(PAUSE).await;
                 }
@@ -144,17 +143,22 @@ impl Driver {
     }
 
     /// Takes up where the audit ends.
-    async fn begin(&mut self) -> Result<(), Error> {
+    async fn begin(&mut self, trusts_clock: bool) -> Result<(), Error> {
         self.core.sync().await?;
+        self.counts.set_shown(self.core.shows_all().await);
         let core = self.core.clone();
         let machine = off_thread(move || {
-            let (chain, kept) = audit::read(&core, KEPT)?;
+            let (chain, kept) = audit::read_end(&core)?;
             let limits = ReleaserLimits::default();
             let mut machine = Box::new(Releaser::new(limits, core.now(), chain, kept));
+            if trusts_clock {
+                machine.trust_clock();
+            }
             let outputs: Vec<_> = std::iter::from_fn(|| machine.poll_output()).collect();
             Ok::<_, Error>((machine, outputs))
         });
         let (machine, outputs) = machine.await??;
+        self.counts.set_clock(machine.clock_behind_ms());
         self.machine = Some(machine);
         self.todo = outputs.into();
         Ok(())
@@ -162,7 +166,7 @@ impl Driver {
 
     async fn go_on(&mut self) -> Result<(), Error> {
         if self.machine.is_none() {
-            self.begin().await?;
+            self.begin(false).await?;
         }
         self.perform_all().await?;
         if self.tend_at <= Instant::now() {
@@ -230,7 +234,11 @@ impl Driver {
             let outputs: Vec<_> = std::iter::from_fn(|| machine.poll_output()).collect();
             (machine, outputs)
         });
-        let (machine, outputs) = done.await?;
+        let (mut machine, outputs) = done.await?;
+        for (reason, count) in machine.take_refused() {
+            self.counts.refuse(reason, count);
+        }
+        self.counts.set_clock(machine.clock_behind_ms());
         self.machine = Some(machine);
         self.todo.extend(outputs);
         Ok(())
@@ -255,7 +263,9 @@ impl Driver {
             }
             ReleaserOutput::Keep(entry) => self.keep(entry.clone()).await,
             ReleaserOutput::Release(asked) => self.release(asked).await,
-            ReleaserOutput::Refuse(refusal) => self.refuse(refusal.clone()).await,
+            ReleaserOutput::Refuse(refusal, expires) => {
+                self.refuse(refusal.clone(), *expires).await
+            }
         };
         if done.is_err() {
             // In their order: what follows an entry that was not kept does not leave.
@@ -267,6 +277,7 @@ impl Driver {
     async fn read_log(&mut self) -> Result<(), Error> {
         self.core.sync().await?;
         let is_whole = self.core.shows_all().await;
+        self.counts.set_shown(is_whole);
         self.step(Input::LogRead(is_whole)).await
     }
 
@@ -275,15 +286,14 @@ impl Driver {
     async fn keep(&mut self, entry: AuditEntry) -> Result<(), Error> {
         let core = self.core.clone();
         let kept = off_thread(move || {
-            let seq = entry.seq;
             let entry = sign(core.identity().signing(), entry);
             let entry = entry.map_err(|_| Error::Internal("an audit entry is odd"))?;
-            core.vault().put_audit(&core.id(), seq, entry.wire())
+            core.vault().put_audit(entry.body(), entry.wire())
         });
         if !kept.await?? {
             self.machine = None;
             self.todo.clear();
-            add(&self.counts.faults, 1);
+            self.counts.fault();
         }
         Ok(())
     }
@@ -297,26 +307,26 @@ impl Driver {
         let Some(answer) = answer.await? else {
             return Ok(());
         };
-        let wire = answer.wire().to_vec();
-        self.send(asked.body().device, wire).await?;
-        add(&self.counts.released, 1);
-        add(&self.counts.segments, asked.body().segments.len() as u64);
+        let reply = Reply {
+            wire: answer.wire().to_vec(),
+            expires: asked.body().expires,
+            released: Some(asked.body().segments.len() as u64),
+        };
+        self.replies.push(asked.body().device, reply);
         Ok(())
     }
 
-    async fn refuse(&mut self, refusal: NodeRefusal) -> Result<(), Error> {
+    async fn refuse(&mut self, refusal: NodeRefusal, expires: Position) -> Result<(), Error> {
         let (core, to) = (self.core.clone(), refusal.to.asker);
-        let wire = off_thread(move || sign(core.identity().signing(), refusal));
-        let wire = wire.await?;
-        let wire = wire.map_err(|_| Error::Internal("a refusal is odd"))?;
-        self.send(to, wire.wire().to_vec()).await?;
-        add(&self.counts.refused, 1);
-        Ok(())
-    }
-
-    async fn send(&mut self, to: DeviceId, wire: Vec<u8>) -> Result<(), Error> {
-        let inbox = topic(&to.inbox_topic())?;
-        self.core.bus.append(&inbox, Vec::from([wire])).await?;
+        let signed = off_thread(move || sign(core.identity().signing(), refusal));
+        let signed = signed.await?;
+        let signed = signed.map_err(|_| Error::Internal("a refusal is odd"))?;
+        let reply = Reply {
+            wire: signed.wire().to_vec(),
+            expires,
+            released: None,
+        };
+        self.replies.push(to, reply);
         Ok(())
     }
 }

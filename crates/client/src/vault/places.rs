@@ -1,10 +1,10 @@
 //! How far the topics of a stream were read, on the bus where this home uses it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sealcast_engine::Space;
-use sealcast_protocol::{DeviceId, Ticket};
-use sealcast_store::Txn;
+use sealcast_protocol::{DeviceId, StreamId, Ticket};
+use sealcast_store::{StoreError, Txn};
 
 use super::{Membership, Vault, key, odd_key, record};
 use crate::error::Error;
@@ -29,6 +29,14 @@ impl Vault {
             }
             Ok(places)
         })
+    }
+
+    /// The topics of a stream of which a bus showed less than this home knew, by the digests of their
+    /// names.
+    pub(crate) fn lost(&self, stream: &StreamId) -> Result<BTreeSet<[u8; 32]>, Error> {
+        let rows = self.of_stream(Space::Lost, stream)?.into_iter();
+        rows.map(|(id, _)| id.try_into().map_err(|_| odd_key()))
+            .collect()
     }
 
     /// Keeps where live reading stands: of each device, and in the data topic on the bus of a ticket.
@@ -56,6 +64,22 @@ pub(super) fn put(txn: &mut dyn Txn, ticket: &Ticket, places: &[Placed]) -> Resu
         for (topic, reached) in places {
             let place = key(Space::Cursor, &[&ticket.stream().0, topic]);
             txn.put(&place, &reached.to_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+/// Keeps of which topics a bus shows less than this home knows, and of which it no more does.
+pub(super) fn put_lost(
+    txn: &mut dyn Txn,
+    stream: &StreamId,
+    lost: &[([u8; 32], bool)],
+) -> Result<(), StoreError> {
+    for (topic, is_lost) in lost {
+        let place = key(Space::Lost, &[&stream.0, topic]);
+        match is_lost {
+            true => txn.put(&place, &[])?,
+            false => txn.delete(&place)?,
         }
     }
     Ok(())

@@ -21,6 +21,7 @@ mod pairing;
 mod parking;
 mod processes;
 mod publishing;
+mod releasing;
 mod rig;
 mod rollback;
 mod sharing;

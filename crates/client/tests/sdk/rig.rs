@@ -17,6 +17,10 @@ use sealcast_bus::{
 use sealcast_protocol::{EnvelopeView, Header, StreamTopics};
 use sealcast_store::{Key, Space, Store, StoreError, Txn, Value};
 
+mod folder;
+
+pub(crate) use folder::copy_folder;
+
 /// A folder with homes and a bus.
 pub(crate) struct Rig {
     folder: tempfile::TempDir,
@@ -262,18 +266,6 @@ impl Time {
     }
 }
 
-pub(crate) fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy_folder(&entry.path(), &to),
-            false => drop(std::fs::copy(entry.path(), to).unwrap()),
-        }
-    }
-}
-
 /// What a bus is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ask {
@@ -302,6 +294,8 @@ pub(crate) enum Manner {
     Mute,
     /// Takes no payload any more that is longer than this.
     Shrunk(usize),
+    /// Never says whether it has appended.
+    Hang,
 }
 
 type Manners = Arc<Mutex<dyn FnMut(Ask, &str) -> Manner + Send>>;
@@ -378,6 +372,7 @@ impl Bus for Meddler {
                 Manner::Fail => return Err(unreachable()),
                 Manner::Lose => return self.inner.end(&topic).await,
                 Manner::Full => return Err(full()),
+                Manner::Hang => return std::future::pending().await,
                 Manner::Shrunk(limit) => Limits::new(limit, usize::MAX).check(&payloads)?,
                 Manner::Honest | Manner::Hide(_) | Manner::Damaged(_) => (),
                 Manner::Flood | Manner::Mute => (),
@@ -393,6 +388,7 @@ impl Bus for Meddler {
                 Manner::Fail => return Err(unreachable()),
                 Manner::Lose => return Ok(true),
                 Manner::Full => return Err(full()),
+                Manner::Hang => return std::future::pending().await,
                 Manner::Shrunk(limit) => Limits::new(limit, usize::MAX).check(&payloads)?,
                 Manner::Honest | Manner::Hide(_) | Manner::Damaged(_) => (),
                 Manner::Flood | Manner::Mute => (),
@@ -412,7 +408,7 @@ impl Bus for Meddler {
                 Manner::Damaged(at) if at == from => return Err(damaged()),
                 Manner::Damaged(at) => items.retain(|item| item.offset < at || from > at),
                 Manner::Honest | Manner::Lose | Manner::Flood => (),
-                Manner::Full | Manner::Mute | Manner::Shrunk(_) => (),
+                Manner::Full | Manner::Mute | Manner::Shrunk(_) | Manner::Hang => (),
             }
             Ok(items)
         })
@@ -427,7 +423,7 @@ impl Bus for Meddler {
                 Manner::Fail => Err(unreachable()),
                 Manner::Hide(at) => Ok(end.min(at)),
                 Manner::Honest | Manner::Lose | Manner::Damaged(_) | Manner::Flood => Ok(end),
-                Manner::Full | Manner::Mute | Manner::Shrunk(_) => Ok(end),
+                Manner::Full | Manner::Mute | Manner::Shrunk(_) | Manner::Hang => Ok(end),
             }
         })
     }

@@ -1,5 +1,7 @@
 //! Whether a key node releases what a request asks for, `spec/key-nodes.md`, section "How a node
-//! decides", steps 4 to 7.
+//! decides", steps 5 to 9.
+
+use alloc::collections::BTreeSet;
 
 use sealcast_protocol::{KeyNode, NodeRefusalReason, NodeRequest, Position, UserId};
 
@@ -20,11 +22,13 @@ pub(super) enum Verdict {
 }
 
 /// Judges a request by what is known now. `is_whole` tells whether the access log was read to its
-/// end after the request came, and still shows all that it showed.
+/// end after the request came, and still shows all that it showed; `withheld` are users of whose device
+/// lists the bus is known to show less than there is.
 pub(super) fn judge(
     view: &StreamView,
     clock: Position,
     is_whole: bool,
+    withheld: &BTreeSet<UserId>,
     asked: &NodeRequest,
 ) -> Verdict {
     let (user, device) = view.me();
@@ -39,7 +43,13 @@ pub(super) fn judge(
     }
     let refuse = |reason| Verdict::Refuse(reason, 0);
     let knows_all = asked.heads.iter().all(|head| view.log().contains(head));
-    if !is_whole || !knows_all || !view.state().has_begun() || view.missing_entries() > 0 {
+    let is_withheld = is_withheld(view, withheld, &asked.user);
+    if !is_whole
+        || is_withheld
+        || !knows_all
+        || !view.state().has_begun()
+        || view.missing_entries() > 0
+    {
         return Verdict::Refuse(NodeRefusalReason::LogBehind, BEHIND_WAIT_MS);
     }
     let set = view.state().key_nodes().map(|(_, set)| set);
@@ -59,6 +69,14 @@ pub(super) fn judge(
             Verdict::Refuse(NodeRefusalReason::Condition, wait)
         }
     }
+}
+
+/// Whether a device list is withheld by which it is judged: that of who asks, or of whoever rules. What
+/// is hidden may revoke the device that asked, or the one that granted.
+fn is_withheld(view: &StreamView, withheld: &BTreeSet<UserId>, user: &UserId) -> bool {
+    let hidden = view.hidden_lists();
+    let mut lacking = hidden.iter().chain(withheld);
+    lacking.any(|of| of == user || view.is_ruler(of))
 }
 
 /// Whether the access log gives the device every position of each segment in the lane.

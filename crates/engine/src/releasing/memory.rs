@@ -14,8 +14,39 @@ pub(super) type Key = (DeviceId, RequestId);
 const SEEN_MAX: usize = 262_144;
 /// Users who asked lately, at most.
 const USERS_MAX: usize = 65_536;
-/// Refusals of one user's requests that are told and kept at once, at most, and one more a second.
+/// Refusals of one user's requests that are told and kept at once, at most, and one more a minute.
 const REFUSALS_AT_ONCE: u32 = 64;
+const REFUSAL_EVERY_MS: u64 = 60_000;
+/// How often it is kept how many were turned away.
+const TELL_EVERY_MS: u64 = 3_600_000;
+
+/// Requests that were refused and have no audit entry of their own.
+#[derive(Debug, Default)]
+pub(super) struct TurnedAway {
+    count: u64,
+    told_at: Option<Position>,
+}
+
+impl TurnedAway {
+    pub(super) fn note(&mut self) {
+        self.count = self.count.saturating_add(1);
+    }
+
+    /// From when on there is something to keep.
+    pub(super) fn due_at(&self) -> Option<Position> {
+        let after = |at: Position| at.after(TELL_EVERY_MS);
+        (self.count > 0).then(|| self.told_at.map_or(Position::START, after))
+    }
+
+    /// How many there were since this last told, where it is time to keep it.
+    pub(super) fn due(&mut self, now: Position) -> Option<u64> {
+        let is_due = self.due_at().is_some_and(|at| at <= now);
+        is_due.then(|| {
+            self.told_at = Some(now);
+            core::mem::take(&mut self.count)
+        })
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Memory {
@@ -54,8 +85,10 @@ impl Memory {
         }
         if self.users.len() >= USERS_MAX {
             self.users.retain(|_, load| {
-                let paces = [load.requests, load.segments, load.refusals];
-                !paces.iter().all(|pace| pace.is_full(now))
+                let minutes = Position(now.0 / (REFUSAL_EVERY_MS / 1_000));
+                !(load.requests.is_full(now)
+                    && load.segments.is_full(now)
+                    && load.refusals.is_full(minutes))
             });
         }
     }
@@ -106,7 +139,9 @@ impl Memory {
 
     /// Whether another refusal is told to this user.
     pub(super) fn may_refuse(&mut self, now: Position, user: UserId) -> bool {
-        self.load(user).is_some_and(|load| load.refusals.take(now))
+        let minutes = Position(now.0 / (REFUSAL_EVERY_MS / 1_000));
+        self.load(user)
+            .is_some_and(|load| load.refusals.take(minutes))
     }
 
     fn load(&mut self, user: UserId) -> Option<&mut Load> {

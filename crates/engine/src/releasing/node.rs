@@ -8,7 +8,7 @@
 //! ```
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use rand_core::CryptoRng;
@@ -20,7 +20,8 @@ use sealcast_protocol::{
 
 use super::SKEW_MS;
 use super::judge::{Verdict, judge};
-use super::memory::Memory;
+use super::memory::{Memory, TurnedAway};
+use super::waiting::WaitingRoom;
 use crate::asking::earlier;
 use crate::asking::intake::{Asks as _, Incoming, Intake};
 use crate::asking::pace::Pace;
@@ -31,11 +32,10 @@ use crate::view::StreamView;
 
 /// Whose requests share one place among the devices: those of whom this device has no card.
 const STRANGERS: DeviceId = DeviceId([0; 16]);
-/// Requests that wait for a device list, at most, and for the access log.
-const WAITING_MAX: usize = 64;
+/// Whose share of refusals all have together whom the access log does not name.
+const NOBODY: UserId = UserId([0; 32]);
+/// Requests that wait for the access log, at most.
 const READY_MAX: usize = 1_024;
-/// Time between two readings of one device list.
-const LIST_PAUSE_MS: u64 = 10_000;
 
 /// Releases keys of one stream, as far as its access log says so.
 ///
@@ -47,20 +47,16 @@ pub struct Releaser {
     limits: ReleaserLimits,
     steady: Steady,
     audit: AuditChain,
-    /// The newest time in the audit.
-    audited_at: Position,
     intake: Intake<NodeRequest>,
-    /// For a device list.
-    waiting: VecDeque<(Position, Incoming<NodeRequest>)>,
-    lists_read: BTreeMap<UserId, Position>,
-    /// Users whom the log does not name and whose lists were read.
-    strangers: BTreeSet<UserId>,
+    waiting: WaitingRoom,
+    turned_away: TurnedAway,
     checks: Pace,
     memory: Memory,
     /// Checked, and here after the log was last begun to be read.
     ready: Vec<Verified<NodeRequest>>,
     /// Checked, and here before the log is read that is being read.
     reading: Option<Vec<Verified<NodeRequest>>>,
+    refused: BTreeMap<NodeRefusalReason, u64>,
     outputs: VecDeque<ReleaserOutput>,
 }
 
@@ -77,8 +73,8 @@ pub struct ReleaserLimits {
     pub segments_per_second: u32,
     /// See `segments_per_second`.
     pub segments_at_once: u32,
-    /// Users that the access log does not name whose device lists are read, so that they are told that
-    /// nothing entitles them.
+    /// Users that the access log does not name whose device lists are read in an hour, so that they are
+    /// told that nothing entitles them.
     pub strangers_max: usize,
 }
 
@@ -124,8 +120,8 @@ pub enum ReleaserOutput {
     Keep(AuditEntry),
     /// Answer it with [`answer_request`], and append that to the asking device's inbox.
     Release(Box<Verified<NodeRequest>>),
-    /// Sign it and append it to the inbox of the device that asked.
-    Refuse(NodeRefusal),
+    /// Sign it and append it to the inbox of the device that asked, unless it is that late by then.
+    Refuse(NodeRefusal, Position),
 }
 
 impl Releaser {
@@ -139,10 +135,8 @@ impl Releaser {
     ) -> Self {
         let mut steady = Steady::new();
         let mut memory = Memory::new(limits);
-        let mut audited_at = Position::START;
         let time = steady.read(now);
         for entry in kept {
-            audited_at = audited_at.max(entry.time);
             if let Some(asked) = entry.event.request() {
                 let until = steady.time_at(asked.expires.after(SKEW_MS));
                 memory.see((asked.device, asked.request), until);
@@ -154,19 +148,38 @@ impl Releaser {
             limits,
             steady,
             audit,
-            audited_at,
             intake: Intake::default(),
-            waiting: VecDeque::new(),
-            lists_read: BTreeMap::new(),
-            strangers: BTreeSet::new(),
+            waiting: WaitingRoom::default(),
+            turned_away: TurnedAway::default(),
             checks: Pace::new(per_second, per_second / 8),
             memory,
             ready: Vec::new(),
             reading: None,
+            refused: BTreeMap::new(),
             outputs: VecDeque::new(),
         };
         machine.keep(AuditEvent::Began);
         machine
+    }
+
+    /// Takes the clock for right though it is behind earlier entries of the audit, by the word of whoever
+    /// runs the node.
+    pub fn trust_clock(&mut self) {
+        if self.clock_behind_ms().is_some() {
+            self.keep(AuditEvent::ClockSet);
+        }
+    }
+
+    /// How far the clock is behind what the audit says of it, where that is so far that nothing is
+    /// released: by a clock that was set back, who expired long ago could read.
+    pub fn clock_behind_ms(&self) -> Option<u64> {
+        let behind = self
+            .audit
+            .end()
+            .newest
+            .0
+            .saturating_sub(self.steady.clock().0);
+        (behind > CLOCK_BEHIND_MS_MAX).then_some(behind)
     }
 
     /// Moves the state on by one input. `now` is what the clock says; it may have been set back.
@@ -180,6 +193,9 @@ impl Releaser {
             ReleaserInput::Tick => (),
         }
         self.check(now, view);
+        if let Some(count) = self.turned_away.due(now) {
+            self.keep(AuditEvent::TurnedAway(count));
+        }
         if self.reading.is_none() && !self.ready.is_empty() {
             self.reading = Some(core::mem::take(&mut self.ready));
             self.outputs.push_back(ReleaserOutput::ReadLog);
@@ -194,8 +210,13 @@ impl Releaser {
     /// Says when the driver must come back with [`ReleaserInput::Tick`], at the latest.
     pub fn next_timeout(&self) -> Option<Position> {
         let check = (!self.intake.is_empty()).then(|| self.checks.ready_at());
-        let next = earlier(check, None);
+        let next = earlier(check, self.turned_away.due_at());
         next.map(|at| self.steady.clock_at(at))
+    }
+
+    /// How many requests were refused for what since this was last called, whether or not it was told.
+    pub fn take_refused(&mut self) -> BTreeMap<NodeRefusalReason, u64> {
+        core::mem::take(&mut self.refused)
     }
 
     /// The end of the audit.
@@ -205,7 +226,6 @@ impl Releaser {
 
     fn keep(&mut self, event: AuditEvent) {
         let time = self.steady.clock();
-        self.audited_at = self.audited_at.max(time);
         let entry = self.audit.append(time, event);
         self.outputs.push_back(ReleaserOutput::Keep(entry));
     }
@@ -219,23 +239,32 @@ impl Releaser {
         };
         if item.claims().stream == view.stream() {
             let (item, len) = (Box::new(item), bytes.len());
-            self.admit(now, view, Incoming { item, len });
+            self.admit(now, view, now, Incoming { item, len });
         }
     }
 
     /// Lets a request wait for its check, unless what it says is enough to drop it.
-    fn admit(&mut self, now: Position, view: &StreamView, incoming: Incoming<NodeRequest>) {
+    fn admit(
+        &mut self,
+        now: Position,
+        view: &StreamView,
+        since: Position,
+        incoming: Incoming<NodeRequest>,
+    ) {
         let asked = incoming.item.claims();
         if !self.is_timely(asked) || self.memory.has_seen(&asked.id()) {
             return;
         }
-        if view.user_of(&asked.device) == Some(asked.user) {
+        let user = asked.user;
+        if view.user_of(&asked.device) == Some(user) {
             self.intake.push(asked.device, incoming);
-        } else if view.names(&asked.user) || self.has_room_for(&asked.user) {
+        } else if view.names(&user) {
+            self.intake.push(newcomers_of(&user), incoming);
+        } else if self.has_place(now, view, &user) {
             self.intake.push(STRANGERS, incoming);
         } else if !knows_all(view, &asked.heads) {
             // Its user may be named by what has not come yet.
-            self.wait(now, incoming);
+            self.waiting.push(view, since, incoming);
         }
     }
 
@@ -245,15 +274,9 @@ impl Releaser {
         asked.time <= clock.after(SKEW_MS) && clock < asked.expires.after(SKEW_MS)
     }
 
-    fn has_room_for(&self, user: &UserId) -> bool {
-        self.strangers.contains(user) || self.strangers.len() < self.limits.strangers_max
-    }
-
-    fn wait(&mut self, since: Position, incoming: Incoming<NodeRequest>) {
-        if self.waiting.len() >= WAITING_MAX {
-            self.waiting.pop_front();
-        }
-        self.waiting.push_back((since, incoming));
+    fn has_place(&mut self, now: Position, view: &StreamView, user: &UserId) -> bool {
+        let places = self.limits.strangers_max;
+        self.waiting.has_place(now, view, user, places)
     }
 
     /// Checks as many requests as the pace allows, and as there is room for.
@@ -270,17 +293,38 @@ impl Releaser {
         let (user, device) = (asked.user, asked.device);
         let pinned = view.list(&user).map(|list| list.check_pin(&asked.list));
         let (Some(pinned), Some(key)) = (pinned, view.sign_key(&user, &device)) else {
-            return self.wait_for_list(now, view, incoming);
-        };
-        match pinned {
-            Ok(()) => (),
-            Err(ListFault::Shortened { .. }) => return self.wait_for_list(now, view, incoming),
-            Err(_) => return,
-        }
-        let Ok(asked) = incoming.item.verify(&key) else {
+            if self.is_list_read(now, view, user) {
+                self.waiting.push(view, now, incoming);
+            }
             return;
         };
+        if matches!(pinned, Ok(()) | Err(ListFault::Shortened { .. }))
+            && let Ok(asked) = incoming.item.verify(&key)
+        {
+            self.take_signed(now, view, now, asked);
+        }
+    }
+
+    /// Lets a request in that its device signed, or has it wait for the list that it names.
+    fn take_signed(
+        &mut self,
+        now: Position,
+        view: &StreamView,
+        since: Position,
+        asked: Verified<NodeRequest>,
+    ) {
         let body = asked.body();
+        let user = body.user;
+        match view.list(&user).map(|list| list.check_pin(&body.list)) {
+            Some(Ok(())) => (),
+            Some(Err(ListFault::Shortened { .. })) => {
+                if self.is_list_read(now, view, user) {
+                    self.waiting.push_signed(since, asked);
+                }
+                return;
+            }
+            Some(Err(_)) | None => return,
+        }
         let until = self.steady.time_at(body.expires.after(SKEW_MS));
         let is_taken = self.is_timely(body) && body.wrap_key().is_ok();
         if is_taken && self.memory.admit(now, user, (body.id(), until)) {
@@ -288,30 +332,27 @@ impl Releaser {
         }
     }
 
-    /// Keeps a request until the device list that it names is known.
-    fn wait_for_list(&mut self, now: Position, view: &StreamView, incoming: Incoming<NodeRequest>) {
-        let user = incoming.item.claims().user;
+    /// Has the list of a user read, which a request waits for; false where nobody of that user is heard.
+    fn is_list_read(&mut self, now: Position, view: &StreamView, user: UserId) -> bool {
         if !view.names(&user) {
-            if !self.has_room_for(&user) {
-                return;
+            if !self.has_place(now, view, &user) {
+                return false;
             }
-            self.strangers.insert(user);
+            self.waiting.give_place(now, user);
         }
-        self.lists_read
-            .retain(|_, at| now < at.after(LIST_PAUSE_MS));
-        if !self.lists_read.contains_key(&user) && self.lists_read.len() < WAITING_MAX {
-            self.lists_read.insert(user, now);
+        if self.waiting.is_to_read(now, user) {
             self.outputs.push_back(ReleaserOutput::ReadList(user));
         }
-        self.wait(now, incoming);
+        true
     }
 
     /// Looks again at what waited for what was learned.
     fn learned(&mut self, now: Position, view: &StreamView) {
-        for (since, incoming) in core::mem::take(&mut self.waiting) {
-            if now < since.after(SKEW_MS) {
-                self.admit(now, view, incoming);
-            }
+        for (since, asked) in self.waiting.take_signed(now) {
+            self.take_signed(now, view, since, asked);
+        }
+        for (since, incoming) in self.waiting.take(now) {
+            self.admit(now, view, since, incoming);
         }
     }
 }
@@ -333,12 +374,11 @@ impl Releaser {
         asked: Verified<NodeRequest>,
     ) {
         let (clock, body) = (self.steady.clock(), asked.body());
-        // A clock that was set back far would let in who expired long ago.
-        let is_behind = self.audited_at.0.saturating_sub(clock.0) > CLOCK_BEHIND_MS_MAX;
-        if !self.is_timely(body) || is_behind {
+        if !self.is_timely(body) || self.clock_behind_ms().is_some() {
             return;
         }
-        let verdict = match judge(view, clock, is_whole, body) {
+        let withheld = self.waiting.withheld(view);
+        let verdict = match judge(view, clock, is_whole, &withheld, body) {
             Verdict::Silent => return,
             Verdict::Refuse(reason, wait_ms) => Err((reason, wait_ms)),
             Verdict::Entitled => {
@@ -347,22 +387,53 @@ impl Releaser {
                 taken.map_err(|wait_ms| (NodeRefusalReason::Throttled, wait_ms))
             }
         };
-        let kept = AuditedRequest::new(&asked, &view.log().heads(&LogHash([0; 32])));
         match verdict {
             Ok(()) => {
-                self.keep(AuditEvent::Released(kept));
+                self.keep(AuditEvent::Released(audited(view, &asked)));
                 let release = ReleaserOutput::Release(Box::new(asked));
                 self.outputs.push_back(release);
             }
-            Err((reason, wait_ms)) => {
-                let refusal = refusal(view, &asked, reason, wait_ms);
-                if let Some(refusal) = refusal.filter(|_| self.memory.may_refuse(now, body.user)) {
-                    self.keep(AuditEvent::Refused(kept, reason));
-                    self.outputs.push_back(ReleaserOutput::Refuse(refusal));
-                }
-            }
+            Err((reason, wait_ms)) => self.refuse(now, view, &asked, reason, wait_ms),
         }
     }
+
+    /// Refuses, and keeps an entry of it: of those whom the access log does not name, one an hour for all
+    /// that they did.
+    fn refuse(
+        &mut self,
+        now: Position,
+        view: &StreamView,
+        asked: &Verified<NodeRequest>,
+        reason: NodeRefusalReason,
+        wait_ms: u64,
+    ) {
+        let (user, expires) = (asked.body().user, asked.body().expires);
+        let is_named = view.names(&user);
+        *self.refused.entry(reason).or_default() += 1;
+        let is_told = self
+            .memory
+            .may_refuse(now, if is_named { user } else { NOBODY });
+        match is_named && is_told {
+            true => self.keep(AuditEvent::Refused(audited(view, asked), reason)),
+            false => self.turned_away.note(),
+        }
+        if let Some(refusal) = refusal(view, asked, reason, wait_ms).filter(|_| is_told) {
+            let refuse = ReleaserOutput::Refuse(refusal, expires);
+            self.outputs.push_back(refuse);
+        }
+    }
+}
+
+fn audited(view: &StreamView, asked: &Verified<NodeRequest>) -> AuditedRequest {
+    AuditedRequest::new(asked, &view.log().heads(&LogHash([0; 32])))
+}
+
+/// Where requests wait in the name of a user's devices that are in no list that is known: apart from
+/// those of others, and from those that are.
+fn newcomers_of(user: &UserId) -> DeviceId {
+    let mut id = [0; 16];
+    id.iter_mut().zip(user.0).for_each(|(id, of)| *id = of);
+    DeviceId(id)
 }
 
 fn refusal(

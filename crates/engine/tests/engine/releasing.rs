@@ -1,10 +1,12 @@
 //! Key nodes release what the access log allows, and nothing else; fewer than are needed release nothing.
 
+mod bounds;
 mod entitled;
 mod hostile;
 mod many;
 mod renewed;
 mod rig;
+mod seeded;
 
 use sealcast_engine::{Covered, NotSealed};
 use sealcast_protocol::{Condition, Demand, LogHash, Position, SessionId};

@@ -55,6 +55,12 @@ pub enum AuditEvent {
     /// It released nothing.
     #[n(2)]
     Refused(#[n(0)] AuditedRequest, #[n(1)] NodeRefusalReason),
+    /// It refused so many requests that have no entry of their own, since it last told.
+    #[n(3)]
+    TurnedAway(#[n(0)] u64),
+    /// Whoever runs it said that its clock is right, though it is behind earlier entries.
+    #[n(4)]
+    ClockSet,
 }
 
 /// What a key node was asked for, by whom, and what it knew when it decided.
@@ -128,7 +134,7 @@ impl AuditEvent {
     /// The request that it is about.
     pub fn request(&self) -> Option<&AuditedRequest> {
         match self {
-            Self::Began => None,
+            Self::Began | Self::TurnedAway(_) | Self::ClockSet => None,
             Self::Released(asked) | Self::Refused(asked, _) => Some(asked),
         }
     }
@@ -151,6 +157,7 @@ impl Signable for AuditEntry {
         in_range(
             (self.seq == 0) == (self.prev == NO_ENTRY)
                 && self.time < Position::END
+                && self.event != AuditEvent::TurnedAway(0)
                 && asked.is_none_or(|asked| asked.check(&self.stream)),
         )
     }
@@ -158,13 +165,65 @@ impl Signable for AuditEntry {
 
 const NO_ENTRY: [u8; 32] = [0; 32];
 
-/// The end of a node's chain of audit entries: what the next one has to name.
+/// Where a chain of audit entries ends: what the next one has to name. A node keeps it beside them, so
+/// that it need not read them from the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditEnd {
+    /// How many entries there are.
+    pub len: u64,
+    /// The digest of the last one; zero where there is none.
+    pub head: [u8; 32],
+    /// The newest time of an entry on a request, since the clock was last said to be right. That the node
+    /// began to run says nothing of its clock; an asker who agrees about the time within minutes does.
+    pub newest: Position,
+}
+
+impl AuditEnd {
+    /// That of a chain without an entry.
+    pub const START: Self = Self {
+        len: 0,
+        head: NO_ENTRY,
+        newest: Position::START,
+    };
+
+    /// That behind one more entry; nothing where it does not follow.
+    pub fn behind(&self, entry: &AuditEntry) -> Option<Self> {
+        let newest = match entry.event {
+            AuditEvent::Began | AuditEvent::TurnedAway(_) => self.newest,
+            AuditEvent::Released(..) | AuditEvent::Refused(..) => self.newest.max(entry.time),
+            AuditEvent::ClockSet => entry.time,
+        };
+        ((entry.seq, entry.prev) == (self.len, self.head)).then(|| Self {
+            len: self.len.saturating_add(1),
+            head: entry.hash(),
+            newest,
+        })
+    }
+
+    /// The form in which a store keeps it.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let (len, newest) = (self.len.to_be_bytes(), self.newest.0.to_be_bytes());
+        [&len[..], &self.head, &newest].concat()
+    }
+
+    /// Reads what [`to_bytes`](Self::to_bytes) made.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (len, rest) = bytes.split_first_chunk()?;
+        let (head, newest) = rest.split_first_chunk()?;
+        Some(Self {
+            len: u64::from_be_bytes(*len),
+            head: *head,
+            newest: Position(u64::from_be_bytes(newest.try_into().ok()?)),
+        })
+    }
+}
+
+/// A node's chain of audit entries, as far as it was gone along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AuditChain {
     stream: StreamId,
     node: KeyNode,
-    seq: u64,
-    prev: [u8; 32],
+    end: AuditEnd,
 }
 
 impl AuditChain {
@@ -173,24 +232,57 @@ impl AuditChain {
         Self {
             stream,
             node,
-            seq: 0,
-            prev: NO_ENTRY,
+            end: AuditEnd::START,
         }
+    }
+
+    /// Goes to where an entry begins that was kept, to check it and what follows. What lies before is not
+    /// looked at.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it is no entry of this node.
+    pub fn before(self, bytes: &[u8], key: &VerifyingKey) -> Result<Self, AuditFault> {
+        let entry = self.verified(bytes, key)?;
+        let end = AuditEnd {
+            len: entry.body().seq,
+            head: entry.body().prev,
+            ..AuditEnd::START
+        };
+        Ok(Self { end, ..self })
+    }
+
+    /// Takes over what was kept of its end, now that it was gone along to there.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it ends elsewhere.
+    pub fn ends(self, kept: AuditEnd) -> Result<Self, AuditFault> {
+        let seq = self.len().min(kept.len);
+        match (self.len(), self.head()) == (kept.len, &kept.head) {
+            true => Ok(Self { end: kept, ..self }),
+            false => Err(AuditFault::Broken { seq }),
+        }
+    }
+
+    /// Where it ends.
+    pub fn end(&self) -> &AuditEnd {
+        &self.end
     }
 
     /// How many entries it has.
     pub fn len(&self) -> u64 {
-        self.seq
+        self.end.len
     }
 
     /// Whether it has no entry.
     pub fn is_empty(&self) -> bool {
-        self.seq == 0
+        self.len() == 0
     }
 
     /// The digest of its last entry; zero where there is none.
     pub fn head(&self) -> &[u8; 32] {
-        &self.prev
+        &self.end.head
     }
 
     /// Draws up the next entry, and goes on behind it.
@@ -199,12 +291,12 @@ impl AuditChain {
             version: 1,
             stream: self.stream,
             node: self.node,
-            seq: self.seq,
-            prev: self.prev,
+            seq: self.end.len,
+            prev: self.end.head,
             time,
             event,
         };
-        self.follow(&entry);
+        self.end = self.end.behind(&entry).unwrap_or(self.end);
         entry
     }
 
@@ -218,21 +310,23 @@ impl AuditChain {
         bytes: &[u8],
         key: &VerifyingKey,
     ) -> Result<Verified<AuditEntry>, AuditFault> {
-        let entry = Unverified::<AuditEntry>::decode(bytes)?.verify(key)?;
-        let body = entry.body();
-        if (body.stream, body.node) != (self.stream, self.node) {
-            return Err(AuditFault::Foreign);
-        }
-        if (body.seq, body.prev) != (self.seq, self.prev) {
-            return Err(AuditFault::Broken { seq: self.seq });
-        }
-        self.follow(body);
+        let entry = self.verified(bytes, key)?;
+        let seq = self.end.len;
+        self.end = self
+            .end
+            .behind(entry.body())
+            .ok_or(AuditFault::Broken { seq })?;
         Ok(entry)
     }
 
-    fn follow(&mut self, entry: &AuditEntry) {
-        self.seq = entry.seq.saturating_add(1);
-        self.prev = entry.hash();
+    fn verified(
+        &self,
+        bytes: &[u8],
+        key: &VerifyingKey,
+    ) -> Result<Verified<AuditEntry>, AuditFault> {
+        let entry = Unverified::<AuditEntry>::decode(bytes)?.verify(key)?;
+        let is_own = (entry.body().stream, entry.body().node) == (self.stream, self.node);
+        is_own.then_some(entry).ok_or(AuditFault::Foreign)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Who is given what.
 
 use sealcast_engine::{CombinerInput, ReleaserLimits};
-use sealcast_protocol::{Interval, Position, Roles};
+use sealcast_protocol::{Interval, NodeRefusal, NodeRefusalReason, Position, Roles, Unverified};
 
 use super::rig::{Asking, Net};
 use crate::rig::{NOON, OWNER, between};
@@ -114,10 +114,16 @@ fn who_was_never_granted_anything_is_refused() {
     for at in 0..3 {
         net.put_in_inbox(net.nodes[at].peer, asked.wire());
     }
+    net.inbox(stranger);
     net.run_nodes();
+    let told = net.inbox(stranger);
+    assert_eq!(told.len(), 3);
+    for refusal in &told {
+        let refusal = Unverified::<NodeRefusal>::decode(refusal).unwrap();
+        assert_eq!(refusal.claims().reason, NodeRefusalReason::NotEntitled);
+    }
     for at in 0..3 {
-        let last = format!("{:?}", net.nodes[at].audit.last().unwrap().event);
-        assert!(last.ends_with("NotEntitled)"), "{last}");
+        assert_eq!(net.last(at), "TurnedAway(1)");
     }
 }
 

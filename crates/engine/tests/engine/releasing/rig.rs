@@ -6,7 +6,7 @@ use rand_core::Rng as _;
 use sealcast_crypto::{NodeShare, UnwrapKey};
 use sealcast_engine::{
     Combiner, CombinerEvent, CombinerInput, CombinerLimits, CombinerOutput, Covered, DealtLane,
-    Event, OneUse, Releaser, ReleaserInput, ReleaserLimits, ReleaserOutput, answer_request,
+    Event, OneUse, Releaser, ReleaserInput, ReleaserLimits, ReleaserOutput, Space, answer_request,
 };
 use sealcast_protocol::{
     AuditChain, AuditEntry, Condition, Interval, KeyNode, KeyNodes, LogBody, LogHash, NodeAnswer,
@@ -96,8 +96,19 @@ pub(super) struct Net {
     pub(super) gone: Vec<usize>,
 }
 
+/// What a bus showed, and what the nodes had kept.
+#[derive(Clone)]
+pub(super) struct Past {
+    bus: BTreeMap<String, Vec<Vec<u8>>>,
+    kept: Vec<(Store, Vec<AuditEntry>)>,
+}
+
+type Store = BTreeMap<(Space, Vec<u8>), Vec<u8>>;
+
 pub(super) struct Node {
     pub(super) peer: usize,
+    /// What its bus shows it of logs, lists and keys, where that is not what there is.
+    pub(super) sees: Option<Past>,
     pub(super) is_up: bool,
     /// Whether the bus shows it all that it showed.
     pub(super) is_whole: bool,
@@ -105,6 +116,8 @@ pub(super) struct Node {
     /// Whether it reads the log also when nobody says so.
     pub(super) reads_on: bool,
     machine: Option<Releaser>,
+    /// Whether who runs it says that its clock is right.
+    pub(super) trusts_clock: bool,
     /// Whether it answers for other segments than it was asked for.
     pub(super) lies: bool,
 }
@@ -130,11 +143,13 @@ impl Net {
         let peer = self.world.user();
         self.nodes.push(Node {
             peer,
+            sees: None,
             is_up: true,
             is_whole: true,
             audit: Vec::new(),
             reads_on: true,
             machine: None,
+            trusts_clock: false,
             lies: false,
         });
         self.nodes.sort_by_key(|node| self.world.id(node.peer));
@@ -223,6 +238,40 @@ impl Net {
         self.news_of(peer)
     }
 
+    pub(super) fn past(&self) -> Past {
+        let kept = self.nodes.iter().map(|node| {
+            let store = self.world.peers[node.peer].store.clone();
+            (store, node.audit.clone())
+        });
+        Past {
+            bus: self.world.bus.clone(),
+            kept: kept.collect(),
+        }
+    }
+
+    /// Puts a node's store back to what it was.
+    pub(super) fn put_back(&mut self, at: usize, past: &Past) {
+        let (store, audit) = past.kept[at].clone();
+        let peer = self.nodes[at].peer;
+        self.world.peers[peer].store = store;
+        self.world.peers[peer].cursors.clear();
+        self.nodes[at].audit = audit;
+        self.restart(at);
+    }
+
+    /// Has a node read on, and says whether its bus shows it all that it showed.
+    fn sync_node(&mut self, at: usize) -> bool {
+        let peer = self.nodes[at].peer;
+        let Some(past) = &self.nodes[at].sees else {
+            self.world.sync(peer);
+            return self.nodes[at].is_whole;
+        };
+        let cursors = &self.world.peers[peer].cursors;
+        let mut read = cursors.iter().filter(|(of, _)| !of.ends_with("/keys"));
+        let shown = |of: &String| past.bus.get(of).map_or(0, Vec::len);
+        read.all(|(of, count)| shown(of) >= *count)
+    }
+
     /// Starts a node's program again, with its audit.
     pub(super) fn restart(&mut self, at: usize) {
         self.nodes[at].machine = None;
@@ -241,7 +290,7 @@ impl Net {
     pub(super) fn run_node(&mut self, at: usize) {
         let peer = self.nodes[at].peer;
         if self.nodes[at].reads_on {
-            self.world.sync(peer);
+            self.sync_node(at);
         }
         let items = self.news_of(peer);
         let mut machine = self.nodes[at].machine.take();
@@ -265,15 +314,23 @@ impl Net {
             let signed = sign(identity.signing(), entry.clone()).unwrap();
             chain.take(signed.wire(), &key).unwrap();
         }
-        Releaser::new(self.limits, self.world.now, chain, node.audit.clone())
+        let mut machine = Releaser::new(self.limits, self.world.now, chain, node.audit.clone());
+        if node.trusts_clock {
+            machine.trust_clock();
+        }
+        machine
+    }
+
+    /// How far a node's clock is behind its audit, where it releases nothing for it.
+    pub(super) fn clock_behind_ms(&self, at: usize) -> Option<u64> {
+        self.nodes[at].machine.as_ref().unwrap().clock_behind_ms()
     }
 
     fn perform(&mut self, at: usize, machine: &mut Releaser, output: ReleaserOutput) {
         let (peer, now) = (self.nodes[at].peer, self.world.now);
         match output {
             ReleaserOutput::ReadLog => {
-                self.world.sync(peer);
-                let is_whole = self.nodes[at].is_whole;
+                let is_whole = self.sync_node(at);
                 let view = &self.world.peers[peer].view;
                 machine.handle(now, view, ReleaserInput::LogRead { is_whole });
             }
@@ -299,7 +356,7 @@ impl Net {
                 let inbox = asked.body().device.inbox_topic();
                 self.world.put(&inbox, answer.wire());
             }
-            ReleaserOutput::Refuse(refusal) => {
+            ReleaserOutput::Refuse(refusal, _) => {
                 let inbox = refusal.to.asker.inbox_topic();
                 let identity = &self.world.peers[peer].identity;
                 let refusal = sign(identity.signing(), refusal).unwrap();
@@ -340,6 +397,29 @@ impl Net {
         let mut body = asked.body().clone();
         change(&mut body);
         sign(self.world.peers[peer].identity.signing(), body).unwrap()
+    }
+
+    /// Signs a request of a device again, with another id and the present time.
+    pub(super) fn renewed(
+        &self,
+        peer: usize,
+        asked: &Verified<NodeRequest>,
+        number: u8,
+        change: impl FnOnce(&mut NodeRequest),
+    ) -> Verified<NodeRequest> {
+        self.resigned(peer, asked, |of| {
+            let view = &self.world.peers[peer].view;
+            (of.user, of.device) = view.me();
+            of.list = view.list(&of.user).unwrap().pin().unwrap();
+            of.request.0 = [number; 16];
+            (of.time, of.expires) = (self.world.now, self.world.now.after(30_000));
+            change(of);
+        })
+    }
+
+    /// What the last entry of a node's audit says.
+    pub(super) fn last(&self, at: usize) -> String {
+        format!("{:?}", self.nodes[at].audit.last().unwrap().event)
     }
 
     /// What is told of a device's asking for all that it cannot open, until it is done.

@@ -1,0 +1,183 @@
+//! Key nodes: a bus that goes back under them, inboxes that take nothing, and what they keep.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sealcast::{
+    Alarm, AuditedEvent, ControlTopic, Ground, Home, NamingOptions, NodeRefusalReason,
+    NodeStanding, Sharing, Stream, StreamOptions,
+};
+
+use crate::rig::*;
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// A stream whose keys one key node releases and nobody else gives, with a reader of all.
+async fn released_by(owner: &Home, node: &Home, readers: &[&Home]) -> Stream {
+    let options = StreamOptions {
+        sharing: Sharing::Manual,
+        ..StreamOptions::default()
+    };
+    let stream = owner.create_stream(&name("kitchen"), options).await;
+    let stream = stream.unwrap();
+    join(node, &stream).await;
+    for reader in readers {
+        join(reader, &stream).await;
+        stream.grant(all_to(reader.user())).await.unwrap();
+    }
+    let nodes = [(node.user(), None)];
+    let options = NamingOptions::default();
+    stream.set_key_nodes(1, &nodes, options).await.unwrap();
+    say(&stream, "one").await;
+    stream
+}
+
+/// What the one node says to a device that may read all.
+async fn says(stream: &Stream) -> NodeStanding {
+    says_within(stream, LONG).await
+}
+
+async fn says_within(stream: &Stream, wait: Duration) -> NodeStanding {
+    let nodes = stream.key_nodes(wait).await.unwrap().unwrap();
+    nodes.nodes[0].standing
+}
+
+fn refused(reason: NodeRefusalReason) -> NodeStanding {
+    NodeStanding::Refuses(reason)
+}
+
+/// Has the bus lose a grant that the node saw.
+async fn lose_a_grant(rig: &Rig, owner: Home, node: Home, stream: Stream) {
+    let id = owner.user();
+    drop((stream, owner));
+    copy_folder(&rig.path("bus"), &rig.path("bus copy"));
+    let carol = rig.home("carol").await;
+    let stream = open(&rig.again("alice").await).await;
+    stream.grant(all_to(carol.user())).await.unwrap();
+    let seen = open(&node).await;
+    assert_eq!(seen.who().await.unwrap().len(), 3, "{id}");
+    drop((stream, seen, node));
+    std::fs::remove_dir_all(rig.path("bus")).unwrap();
+    copy_folder(&rig.path("bus copy"), &rig.path("bus"));
+}
+
+/// A bus that takes replies of a key node, and nothing else.
+fn takes_replies_alone() -> Ground {
+    Meddler::ground(|ask, topic| match ask {
+        Ask::Append if !topic.ends_with("/inbox") => Manner::Fail,
+        Ask::Append | Ask::Read | Ask::End => Manner::Honest,
+    })
+}
+
+#[tokio::test]
+async fn a_node_releases_nothing_while_the_bus_shows_less_of_the_log_than_it_did() {
+    let rig = Rig::small();
+    let [alice, bob, node] = rig.homes(["alice", "bob", "node"]).await;
+    let owner = alice.user();
+    let stream = released_by(&alice, &node, &[&bob]).await;
+    drop(bob);
+    lose_a_grant(&rig, alice, node, stream).await;
+
+    let joined = open(&rig.again("bob").await).await;
+    // It is known over restarts, of whatever runs by this home.
+    for _ in 0..2 {
+        let node = rig.on("node", takes_replies_alone()).await;
+        let stream = open(&node).await;
+        let is_told =
+            |of: &Alarm| matches!(of, Alarm::WentBack(ControlTopic::Access(of, _)) if *of == owner);
+        assert!(stream.alarms().iter().any(is_told));
+        assert!(!stream.own_key_node().await.unwrap().is_shown_all);
+        let releasing = stream.release().await.unwrap();
+        let behind = refused(NodeRefusalReason::LogBehind);
+        assert_eq!(says(&joined).await, behind);
+        assert_eq!(releasing.counts().refused.log_behind, 1);
+        assert!(releasing.is_bus_short());
+    }
+    let node = rig.on("node", takes_replies_alone()).await;
+    let stream = open(&node).await;
+    let releasing = stream.release().await.unwrap();
+    // The owner puts it back.
+    drop(open(&rig.again("alice").await).await);
+    assert_eq!(says(&joined).await, NodeStanding::Answers);
+    assert!(!releasing.is_bus_short());
+    drop((releasing, stream, node));
+    let stream = open(&rig.again("node").await).await;
+    assert_eq!(stream.alarms(), []);
+}
+
+#[tokio::test]
+async fn a_node_puts_back_what_the_bus_lost_of_the_log() {
+    let rig = Rig::small();
+    let [alice, bob, node] = rig.homes(["alice", "bob", "node"]).await;
+    let stream = released_by(&alice, &node, &[&bob]).await;
+    drop(bob);
+    lose_a_grant(&rig, alice, node, stream).await;
+    let joined = open(&rig.again("bob").await).await;
+    let node = rig.again("node").await;
+    let stream = open(&node).await;
+    let _releasing = stream.release().await.unwrap();
+    assert_eq!(says(&joined).await, NodeStanding::Answers);
+    // Whoever never saw it has it from there.
+    let dave = rig.home("dave").await;
+    let joined = join(&dave, &stream).await;
+    assert_eq!(joined.who().await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn an_inbox_that_takes_nothing_holds_up_its_own_replies_alone() {
+    for manner in [Manner::Fail, Manner::Hang] {
+        let rig = Rig::small();
+        let [alice, bob, carol] = rig.homes(["alice", "bob", "carol"]).await;
+        drop(rig.home("node").await);
+        let (blocked, is_open) = (bob.device().inbox_topic(), Arc::new(AtomicBool::new(false)));
+        let opens = is_open.clone();
+        let ground = Meddler::ground(move |ask, topic| {
+            let is_shut = ask == Ask::Append && topic == blocked && !opens.load(Ordering::SeqCst);
+            if is_shut { manner } else { Manner::Honest }
+        });
+        let node = rig.on("node", ground).await;
+        let stream = released_by(&alice, &node, &[&bob, &carol]).await;
+        let node = open(&node).await;
+        let releasing = node.release().await.unwrap();
+        let (bob, carol) = (open(&bob).await, open(&carol).await);
+        let wait = Duration::from_millis(500);
+        assert_eq!(says_within(&bob, wait).await, NodeStanding::Silent);
+        assert_eq!(says(&carol).await, NodeStanding::Answers);
+        if manner == Manner::Fail {
+            is_open.store(true, Ordering::SeqCst);
+            assert_eq!(says(&bob).await, NodeStanding::Answers);
+        }
+        drop((releasing, stream));
+    }
+}
+
+#[tokio::test]
+async fn the_audit_is_gone_through_piece_by_piece_and_begun_anew_from_its_end() {
+    let rig = Rig::small();
+    let [alice, bob, node] = rig.homes(["alice", "bob", "node"]).await;
+    released_by(&alice, &node, &[&bob]).await;
+    let stream = open(&node).await;
+    for _ in 0..512 {
+        drop(stream.release().await.unwrap());
+    }
+    let releasing = stream.release().await.unwrap();
+    assert_eq!(says(&open(&bob).await).await, NodeStanding::Answers);
+    drop(releasing);
+    let mut audit = stream.audit().await.unwrap();
+    assert_eq!(audit.len(), 514);
+    let (mut pieces, mut seq, mut released) = (0, 0, 0);
+    loop {
+        let lines = audit.next().await.unwrap();
+        if lines.is_empty() {
+            break;
+        }
+        pieces += 1;
+        for line in lines {
+            assert_eq!(line.seq, seq);
+            seq += 1;
+            released += usize::from(matches!(line.event, AuditedEvent::Asked(_)));
+        }
+    }
+    assert_eq!((pieces, seq, released), (2, 514, 1));
+}
