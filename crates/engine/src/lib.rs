@@ -53,4 +53,6 @@ pub use releasing::{
 pub use share::{Handout, HandoutKey, SharedWith, is_delivered, plan_handouts, wrap_handout};
 pub use sightings::{Sighting, Sightings};
 pub use track::{Notice, Tracker};
-pub use view::{Alarm, Answer, ControlTopic, KnownDeal, Output, Released, StreamView, imported};
+pub use view::{
+    Alarm, Answer, ControlTopic, FalseRecords, KnownDeal, Output, Released, StreamView, imported,
+};

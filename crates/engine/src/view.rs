@@ -32,7 +32,7 @@ pub use alarm::Alarm;
 pub use answers::Answer;
 pub use keys::imported;
 pub(crate) use keys::{Held, root_of};
-pub use segments::{KnownDeal, Released};
+pub use segments::{FalseRecords, KnownDeal, Released};
 
 use cuts::Cut;
 use delivered::{Deliveries, KeyNow};
@@ -281,6 +281,7 @@ impl StreamView {
         let publishing = publishing.map(|of| of.grant.user);
         self.announcers = publishing.chain([self.state.owner()]).collect();
         self.note_regained();
+        self.note_readable();
         self.missing = self.count_missing();
         if core::mem::take(&mut self.are_cuts_stale) || !self.added.is_empty() {
             self.cuts = self.find_cuts();

@@ -91,6 +91,7 @@ impl Core {
             inbox_at: None,
             draw_at: None,
             nodes_draw_at: None,
+            rereads: false,
         };
         let task = tokio::spawn(driver.run()).abort_handle();
         let asking = Arc::new(Asking { feed, task });
@@ -262,6 +263,7 @@ pub(super) enum Input {
     DrawForNodes,
     Signed(Box<Verified<NodeRequest>>),
     InboxItems(Vec<Item>),
+    Reread,
     Tick,
 }
 
@@ -284,6 +286,8 @@ struct Driver {
     /// When the home's turn comes for the request that is to be drawn up.
     draw_at: Option<Instant>,
     nodes_draw_at: Option<Instant>,
+    /// Whether records of key nodes are to be read again.
+    rereads: bool,
 }
 
 impl Driver {
@@ -313,6 +317,11 @@ impl Driver {
             self.prepare_draw().await?;
             self.draw_at = None;
             return self.step(Vec::from([Input::Draw])).await;
+        }
+        if self.rereads {
+            self.core.sync().await?;
+            self.rereads = false;
+            return self.step(Vec::from([Input::Reread])).await;
         }
         self.fit_inbox().await?;
         let inputs = self.wait().await?;
@@ -429,6 +438,11 @@ impl Driver {
                 self.todo.push_front(Todo::Keep);
                 let core = self.core.clone();
                 off_thread(move || core.view().take_released(released)).await
+            }
+            NodesOutput::Reread(records) => {
+                self.rereads = true;
+                let core = self.core.clone();
+                off_thread(move || core.view().forget_false(&records)).await
             }
             NodesOutput::Liar(node) => {
                 self.core.tell([Alarm::FalseNode(node.user, node.device)]);

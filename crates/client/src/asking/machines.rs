@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use sealcast_engine::{
     Asker, AskerInput, AskerOutput, Combiner, CombinerEvent, CombinerInput, CombinerLimits,
-    CombinerOutput, Released,
+    CombinerOutput, FalseRecords, Released,
 };
 use sealcast_protocol::{
     DeviceId, Interval, KeyNode, NodeRequest, SessionId, UserId, Verified, Want, sign,
@@ -45,6 +45,7 @@ pub(super) enum NodesOutput {
     Sign(Box<NodeRequest>),
     Send(Box<Verified<NodeRequest>>, Vec<DeviceId>),
     Take(Released),
+    Reread(FalseRecords),
     Liar(KeyNode),
 }
 
@@ -119,6 +120,10 @@ impl Machines {
                     self.asker.handle(now, &view, others);
                 }
             }
+            Input::Reread => {
+                self.combiner
+                    .handle(now, &core.view(), CombinerInput::Reread);
+            }
             Input::Tick => {
                 self.combiner.handle(now, &core.view(), CombinerInput::Tick);
                 self.asker.handle(now, &core.view(), AskerInput::Tick);
@@ -184,6 +189,9 @@ impl Machines {
                 }
                 CombinerOutput::Take(released) => {
                     return Some(Out::Nodes(NodesOutput::Take(released)));
+                }
+                CombinerOutput::Reread(records) => {
+                    return Some(Out::Nodes(NodesOutput::Reread(records)));
                 }
                 CombinerOutput::Leave {
                     lane,

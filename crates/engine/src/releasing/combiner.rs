@@ -24,7 +24,7 @@ use super::plan::plan;
 use crate::asking::OneUse;
 use crate::asking::pace::Pace;
 use crate::asking::steady::Steady;
-use crate::view::{Released, StreamView};
+use crate::view::{FalseRecords, Released, StreamView};
 
 mod replies;
 
@@ -35,6 +35,9 @@ const QUEUE_MAX: usize = 16_384;
 /// Requests a second, and at once, that no key node passes over.
 const NODE_PER_SECOND: u32 = 4;
 const NODE_AT_ONCE: u32 = 64;
+/// How often all records are read again for such that were false, at once, and one time more a minute.
+const REREADS_AT_ONCE: u32 = 64;
+const REREAD_EVERY_MS: u64 = 60_000;
 /// How much a lie weighs among a node's failures.
 const LIE: u32 = 1 << 16;
 
@@ -51,6 +54,9 @@ pub struct Combiner {
     /// What is missing and not asked for yet, in order.
     queue: VecDeque<Want>,
     queued: BTreeSet<Want>,
+    /// What is missing until records are read again.
+    rereading: BTreeSet<Want>,
+    rereads: Pace,
     /// Flights that need another request, in order.
     due: VecDeque<u64>,
     is_drawing: bool,
@@ -113,6 +119,8 @@ pub enum CombinerInput<'a> {
     Signed(Box<Verified<NodeRequest>>),
     /// An item of this device's inbox.
     InboxItem(&'a [u8]),
+    /// What [`CombinerOutput::Reread`] asked for is done.
+    Reread,
     /// Time has passed.
     Tick,
 }
@@ -130,6 +138,9 @@ pub enum CombinerOutput {
     /// Hand it to [`StreamView::take_released`], make durable what that puts out, and try again what
     /// was missing.
     Take(Released),
+    /// Hand it to [`StreamView::forget_false`], read the keys again, which the view asks for then, and say
+    /// [`Reread`](CombinerInput::Reread); if it cannot be done, try again, and say nothing.
+    Reread(FalseRecords),
     /// Key nodes do not give it (now): ask other devices.
     Leave {
         /// Whose lane.
@@ -201,6 +212,8 @@ impl Combiner {
             next: 0,
             queue: VecDeque::new(),
             queued: BTreeSet::new(),
+            rereading: BTreeSet::new(),
+            rereads: Pace::new(1, REREADS_AT_ONCE),
             due: VecDeque::new(),
             is_drawing: false,
             signing: None,
@@ -232,6 +245,11 @@ impl Combiner {
             CombinerInput::Drawn(drawn) => self.draw_up(now, view, drawn),
             CombinerInput::Signed(asked) => self.send(now, *asked),
             CombinerInput::InboxItem(bytes) => self.take_inbox_item(now, view, bytes),
+            CombinerInput::Reread => {
+                for missing in core::mem::take(&mut self.rereading) {
+                    self.wait(missing);
+                }
+            }
             CombinerInput::Tick => (),
         }
         self.go_on(now);
@@ -269,7 +287,8 @@ impl Combiner {
     /// Whether it is still being asked for what was said to be missing so.
     pub fn waits_for(&self, missing: &Want) -> bool {
         let is_its = |of: &Flight| of.session == missing.session && of.missing.contains(missing);
-        self.queued.contains(missing) || self.flights.values().any(is_its)
+        let waits = self.queued.contains(missing) || self.rereading.contains(missing);
+        waits || self.flights.values().any(is_its)
     }
 
     fn tell(&mut self, event: CombinerEvent) {
@@ -489,11 +508,12 @@ impl Combiner {
         let session = flight.session;
         let why = flight.reason();
         let is_false = why == Unreleased::FalseRecord;
+        let mut rereads = false;
         match (flight.is_whole(), is_false) {
             (true, _) => {
                 self.failed.remove(&session);
             }
-            (false, true) => self.note_spoiled(now, &flight),
+            (false, true) => rereads = self.note_spoiled(now, &flight),
             (false, false) => self.note_failed(now, session, u64::from(flight.wait_ms)),
         }
         if !flight.is_whole() {
@@ -501,8 +521,8 @@ impl Combiner {
         }
         for missing in flight.left_over() {
             // In place of a record that is false, those of the smaller segments in it may do.
-            match is_false && !flight.is_whole() {
-                true => self.wait(missing),
+            match rereads && self.rereading.len() < QUEUE_MAX {
+                true => drop(self.rereading.insert(missing)),
                 false => self.leave(missing),
             }
         }
@@ -515,21 +535,35 @@ impl Combiner {
         }
     }
 
-    fn note_spoiled(&mut self, now: Position, flight: &Flight) {
+    /// Notes which records are false, and says whether what lies in them is read again.
+    fn note_spoiled(&mut self, now: Position, flight: &Flight) -> bool {
         if self.spoiled.len() >= FAILED_MAX {
             self.spoiled.retain(|_, until| now < *until);
         }
-        let secret = flight.deal.1.secret();
+        let (session, secret) = (flight.session, flight.deal.1.secret());
         let until = now.after(REQUEST_LIFETIME_MS_MAX);
         let closed = flight.segments.iter();
-        for of in closed.filter(|of| !flight.opened.contains(of)) {
+        let closed = closed.filter(|of| !flight.opened.contains(*of)).copied();
+        let segments: Vec<_> = closed.collect();
+        for of in &segments {
             if self.spoiled.len() < FAILED_MAX {
-                self.spoiled.insert((flight.session, secret, *of), until);
+                self.spoiled.insert((session, secret, *of), until);
             } else {
                 // Others are asked for all of it rather than nodes for the same again.
-                self.note_failed(now, flight.session, 0);
+                self.note_failed(now, session, 0);
             }
         }
+        let minutes = Position(now.0 / (REREAD_EVERY_MS / 1_000));
+        let rereads = self.rereads.take(minutes);
+        if rereads {
+            let records = FalseRecords {
+                session,
+                secret,
+                segments,
+            };
+            self.outputs.push_back(CombinerOutput::Reread(records));
+        }
+        rereads
     }
 
     fn note_failed(&mut self, now: Position, session: SessionId, wait_ms: u64) {

@@ -30,6 +30,9 @@ pub enum Alarm {
     /// So many sets of key nodes are named in the access log by entries of which none follows the others, and
     /// none of them is in force.
     KeyNodesBeside(usize),
+    /// There is no room for more records of what key nodes release. What lies behind them opens by asking
+    /// others.
+    RecordsFull,
     /// Keys that this home's user imported do not open what others open.
     BadImport(SessionId),
     /// Nothing that is here opens a message of the session, and this giver's keys are among it: the
@@ -65,6 +68,10 @@ impl Alarm {
             Self::KeyNodesBeside(_) => {
                 "name the key nodes again, with `stream keynodes set`: until then they release nothing, and what \
                  is published opens by asking keyholders alone"
+            }
+            Self::RecordsFull => {
+                "what key nodes would open opens by asking others; begin a new stream where sessions are \
+                 that many"
             }
             Self::ListUnsound(_) => "ask the user what their first device did",
             Self::ListHidden(_) => {
@@ -157,6 +164,7 @@ impl fmt::Display for Alarm {
                 f,
                 "{count} sets of key nodes were named at the same time, and none of them is in force"
             ),
+            Self::RecordsFull => f.write_str("there is no room for more records of key nodes"),
             Self::BadKeys(user, device) => {
                 write!(f, "keys from device {device} of {user} do not open")
             }

@@ -1,16 +1,16 @@
 //! Deals to key nodes and the segment records that they open, `spec/key-nodes.md`.
 
-use alloc::collections::btree_map::Entry;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::fmt;
 
 use sealcast_crypto::{
-    Cover, Dealing, NodeIndex, NodeKey, NodeShare, SEALED_SEGMENT_LEN, SecretBytes,
+    Cover, Dealing, NodeIndex, NodeKey, NodeShare, POSITION_BITS, SEALED_SEGMENT_LEN,
+    SEGMENT_HEIGHTS, SecretBytes,
 };
 use sealcast_protocol::{
-    Deal, DealId, Dealer, DeviceId, KeyNode, KeyNodes, LogHash, Segment, SegmentRecords, SessionId,
-    UnwrapShareError, UserId, Verified,
+    Deal, DealId, Dealer, DeviceId, Interval, KeyNode, KeyNodes, LogHash, Segment, SegmentRecords,
+    SessionId, UnwrapShareError, UserId, Verified,
 };
 
 use super::waiting::KeyItem;
@@ -22,8 +22,14 @@ use crate::persist::{Space, persisted};
 const DEALS_OF_DEVICE_MAX: usize = 1_024;
 /// Lane secrets whose records of one session are known, at most.
 const SECRETS_MAX: usize = 4;
-/// Records that are held in memory, at most. Those of sessions whose root is here are not.
-const RECORDS_MAX: usize = 1 << 20;
+/// Records that are held, at most. Of those that lie in each other the largest is that this device may
+/// read, so that a year of a publisher comes to a few dozen; of sessions whose root is here there are none.
+const RECORDS_MAX: usize = 1 << 18;
+/// Records that are remembered as false, at most.
+const FALSE_MAX: usize = 4_096;
+
+/// Depth of the leaves.
+const LEAF_DEPTH: u8 = POSITION_BITS as u8;
 
 /// What a stream's view knows for key nodes and of them.
 #[derive(Debug, Default)]
@@ -33,7 +39,17 @@ pub(super) struct Segments {
     shares: BTreeMap<DealId, NodeShare>,
     records: BTreeMap<SessionId, Records>,
     count: usize,
+    /// Those that did not open with enough answers, so that they are not taken in again.
+    disproved: BTreeSet<(SessionId, [u8; 32], SealedRecord)>,
+    /// Whether there was no room, which is told once.
+    is_full: bool,
+    /// What the log let this device read of each lane when it was last looked at.
+    readable: Option<BTreeMap<UserId, Vec<Interval>>>,
+    /// Lanes of which records were passed over, as those that this device might not read.
+    passed_over: BTreeSet<UserId>,
 }
+
+type SealedRecord = (Segment, [u8; SEALED_SEGMENT_LEN]);
 
 /// Sealed node keys of one session.
 #[derive(Debug, Default)]
@@ -189,29 +205,121 @@ impl StreamView {
         None
     }
 
-    /// Holds what may have to be opened; false where all of it is known, there is no room, or the root is
-    /// here, so that none of it is needed.
+    /// Holds what may have to be opened: what this device may read, and of segments that lie in each other
+    /// the largest. False where nothing of it is new, there is no room, or the root is here, so that none of
+    /// it is needed.
     fn learn_segments(&mut self, body: &SegmentRecords) -> bool {
         if self.roots.contains_key(&body.session) {
             return false;
         }
-        let held = self.segments.records.entry(body.session).or_default();
-        let is_new = !held.by_secret.contains_key(&body.secret);
-        if is_new && held.by_secret.len() >= SECRETS_MAX {
-            return false;
-        }
-        let of_secret = held.by_secret.entry(body.secret).or_default();
-        let before = self.segments.count;
+        let lane = body.dealer.lane;
+        let readable = self.state.readable(&self.user, &self.device, &lane);
+        let is_readable =
+            |of: &Segment| readable.iter().any(|within| within.covers(&of.interval()));
+        let Segments {
+            records,
+            count,
+            disproved,
+            passed_over,
+            is_full,
+            ..
+        } = &mut self.segments;
+        let before = *count;
+        let was_full = *is_full;
+        let mut is_news = false;
         for record in &body.records {
-            if self.segments.count >= RECORDS_MAX {
+            if !is_readable(&record.segment) {
+                passed_over.insert(lane);
+                continue;
+            }
+            let sealed = (record.segment, record.sealed);
+            if disproved.contains(&(body.session, body.secret, sealed)) {
+                continue;
+            }
+            let held = records.entry(body.session).or_default();
+            let has_room = held.by_secret.len() < SECRETS_MAX;
+            if !has_room && !held.by_secret.contains_key(&body.secret) {
                 break;
             }
-            if let Entry::Vacant(place) = of_secret.entry(record.segment) {
-                place.insert(record.sealed);
-                self.segments.count += 1;
+            let of_secret = held.by_secret.entry(body.secret).or_default();
+            if around(&record.segment).any(|of| of_secret.contains_key(&of)) {
+                continue;
+            }
+            *count -= remove_within(of_secret, &record.segment);
+            if *count >= RECORDS_MAX {
+                *is_full = true;
+                break;
+            }
+            of_secret.insert(record.segment, record.sealed);
+            *count += 1;
+            is_news = true;
+        }
+        if *is_full && !was_full {
+            let alarm = Alarm::RecordsFull;
+            self.outputs.push_back(Output::Tell(alarm));
+        }
+        is_news || *count > before
+    }
+
+    /// Has the keys read again where the log gives this device other parts of a lane than it did, and
+    /// records of it may have been passed over.
+    pub(super) fn note_readable(&mut self) {
+        if self.state.key_nodes().is_none() {
+            return;
+        }
+        let of_lane = |lane: &UserId| self.state.readable(&self.user, &self.device, lane);
+        let lanes = self.announcers.iter();
+        let now: BTreeMap<_, _> = lanes.map(|lane| (*lane, of_lane(lane))).collect();
+        let Some(before) = self.segments.readable.replace(now) else {
+            return;
+        };
+        let now = self.segments.readable.iter().flatten();
+        let changed =
+            now.filter(|(lane, readable)| before.get(*lane).unwrap_or(&NOTHING) != *readable);
+        let changed: Vec<_> = changed.map(|(lane, _)| *lane).collect();
+        for lane in changed {
+            // What earlier runs passed over is not known.
+            let is_missed = self.segments.passed_over.remove(&lane) || self.is_restored;
+            self.needs_reread |= self.forget_segments(&lane) || is_missed;
+        }
+    }
+
+    /// Forgets the records of a lane, and says whether there were any: the largest may be too large now.
+    fn forget_segments(&mut self, lane: &UserId) -> bool {
+        let sessions = self.records.values().filter(|of| of.lane == *lane);
+        let sessions: BTreeSet<_> = sessions.map(|of| of.session).collect();
+        let before = self.segments.count;
+        for session in &sessions {
+            let gone = self.segments.records.remove(session).into_iter();
+            let maps = gone.flat_map(|of| of.by_secret.into_values());
+            self.segments.count -= maps.map(|of| of.len()).sum::<usize>();
+        }
+        self.segments.count < before
+    }
+
+    /// Forgets records that enough key nodes did not open, and has the keys read again, for the records of the
+    /// smaller segments that lie in theirs.
+    pub fn forget_false(&mut self, records: &FalseRecords) {
+        let FalseRecords {
+            session,
+            secret,
+            segments,
+        } = records;
+        let held = self.segments.records.get_mut(session);
+        let Some(held) = held.and_then(|held| held.by_secret.get_mut(secret)) else {
+            return;
+        };
+        for segment in segments {
+            if self.segments.disproved.len() >= FALSE_MAX {
+                return;
+            }
+            if let Some(sealed) = held.remove(segment) {
+                let disproved = (*session, *secret, (*segment, sealed));
+                self.segments.disproved.insert(disproved);
+                self.segments.count -= 1;
+                self.needs_reread = true;
             }
         }
-        self.segments.count > before
     }
 
     /// Keeps keys of segments that key nodes released, in the name of who sealed their records:
@@ -228,6 +336,42 @@ impl StreamView {
         let giver = (dealer.lane, dealer.device);
         self.keep_covers(giver, &dealer.lane, covers.collect::<Vec<_>>());
     }
+}
+
+const NOTHING: Vec<Interval> = Vec::new();
+
+/// A segment, and those that it lies in.
+fn around(segment: &Segment) -> impl Iterator<Item = Segment> + use<> {
+    let Segment { depth, index } = *segment;
+    let heights = SEGMENT_HEIGHTS.iter().map(|height| LEAF_DEPTH - height);
+    heights
+        .filter(move |of| *of <= depth)
+        .map(move |of| Segment {
+            depth: of,
+            index: index >> (depth - of),
+        })
+}
+
+/// Removes the segments that lie in one, and says how many they were.
+fn remove_within<T>(records: &mut BTreeMap<Segment, T>, segment: &Segment) -> usize {
+    let before = records.len();
+    let heights = SEGMENT_HEIGHTS.iter().map(|height| LEAF_DEPTH - height);
+    for depth in heights.filter(|of| *of > segment.depth) {
+        let shift = depth - segment.depth;
+        let first = Segment {
+            depth,
+            index: segment.index << shift,
+        };
+        let last = Segment {
+            depth,
+            index: first.index | ((1 << shift) - 1),
+        };
+        let within: Vec<_> = records.range(first..=last).map(|(of, _)| *of).collect();
+        for of in within {
+            records.remove(&of);
+        }
+    }
+    before - records.len()
 }
 
 /// Reads segments of one session that enough key nodes released. Only a [`Combiner`](crate::Combiner)
@@ -250,6 +394,15 @@ impl fmt::Debug for Released {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Released({} segments)", self.keys.len())
     }
+}
+
+/// Records of one session that did not open though enough key nodes answered. Only a
+/// [`Combiner`](crate::Combiner) makes it.
+#[derive(Debug)]
+pub struct FalseRecords {
+    pub(crate) session: SessionId,
+    pub(crate) secret: [u8; 32],
+    pub(crate) segments: Vec<Segment>,
 }
 
 /// What is known.

@@ -4,6 +4,7 @@ mod bounds;
 mod entitled;
 mod hostile;
 mod many;
+mod records;
 mod renewed;
 mod rig;
 mod seeded;

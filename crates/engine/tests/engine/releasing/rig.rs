@@ -487,8 +487,18 @@ impl Asking {
     }
 
     pub(super) fn drain(&mut self, net: &mut Net) {
-        while let Some(output) = self.combiner.poll_output() {
+        let mut rereads = false;
+        loop {
             let now = net.world.now;
+            let Some(output) = self.combiner.poll_output() else {
+                if !std::mem::take(&mut rereads) {
+                    break;
+                }
+                net.world.sync(self.peer);
+                let view = &net.world.peers[self.peer].view;
+                self.combiner.handle(now, view, CombinerInput::Reread);
+                continue;
+            };
             match output {
                 CombinerOutput::Draw => {
                     let drawn = CombinerInput::Drawn(net.draw());
@@ -509,6 +519,10 @@ impl Asking {
                 }
                 CombinerOutput::Take(released) => {
                     net.world.peers[self.peer].view.take_released(released);
+                }
+                CombinerOutput::Reread(records) => {
+                    net.world.peers[self.peer].view.forget_false(&records);
+                    rereads = true;
                 }
                 CombinerOutput::Leave { .. } => self.told.push_str("left to others\n"),
                 CombinerOutput::Tell(event) => {
