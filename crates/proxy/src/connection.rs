@@ -24,6 +24,7 @@ use crate::room::Room;
 use crate::rules::Up as Act;
 use crate::ruling::Ruling;
 use crate::sealing::{Draft, Sealed, seal_all};
+use crate::sent::Sent;
 use crate::told::Told;
 use crate::up::{GROWTH_MAX, Up};
 use crate::upstream::Upstream;
@@ -231,6 +232,12 @@ impl Shared {
             Flow::new(version, packet_max),
             (Arc::clone(&told), Arc::clone(&numbers)),
             Ledger::new(Arc::clone(&self.counts), number),
+            Sent::new(
+                self.ruling.now().sealing.keeping(),
+                Arc::clone(&self.room),
+                &introduction.who,
+                introduction.lasts.is_brief(),
+            ),
         );
         let down = Down::new(
             Arc::clone(&self.ruling),

@@ -318,6 +318,7 @@ impl Down {
         let welcome = Welcome::parse(version, packet.body())?;
         self.is_refused = welcome.code() != 0;
         if !self.is_refused {
+            self.told.tell_session(!welcome.has_session());
             self.take_up(&welcome, back).await?;
         }
         self.is_welcome = true;

@@ -41,6 +41,7 @@ mod rules;
 mod ruling;
 mod sealing;
 mod seats;
+mod sent;
 mod standing;
 mod streams;
 mod subscriptions;

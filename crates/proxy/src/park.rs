@@ -223,6 +223,11 @@ impl Who {
         };
         ShelfOwner::of(&[&self.client, &self.user, &number])
     }
+
+    /// For whom is kept what it sent.
+    pub(crate) fn sender(&self) -> ShelfOwner {
+        ShelfOwner::of(&[&self.client, &self.user, &[], b"sent"])
+    }
 }
 
 /// What waits for one client.

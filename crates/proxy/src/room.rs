@@ -13,6 +13,7 @@ use crate::lasting::{NUMBER, Session};
 use crate::park::{Entry, Keeping, NotKept, Progress, now};
 use crate::ruling::Ruling;
 use crate::seats::Seats;
+use crate::sent;
 
 /// How often it is looked what is too old, and how often where there is no room.
 const LOOK_EVERY: Duration = Duration::from_secs(3_600);
@@ -56,6 +57,8 @@ pub(crate) struct Room {
 struct Used {
     messages: u64,
     bytes: u64,
+    /// Whether they are on their way to the broker, and do not wait.
+    is_sent: bool,
 }
 
 impl Room {
@@ -93,7 +96,8 @@ impl Room {
         for label in labels.iter().filter(|of| of.number != NUMBER) {
             let of = used.entry(label.owner).or_default();
             of.messages += 1;
-            of.bytes += Entry::read(&label.label).map_or(0, |entry| entry.bytes);
+            of.bytes += bytes_of(label);
+            of.is_sent = sent::Label::read(&label.label).is_some();
         }
         self.used().get_or_insert(used);
         self.throw_away(keeping, counts, labels).await;
@@ -135,8 +139,11 @@ impl Room {
         // What is on its way has a number that the client may know.
         let is_old =
             |of: &Entry| of.progress == Progress::Waits && of.is_old(now(), self.limits.age_max);
-        let is_too_much = |label: &&ShelfLabel| {
-            label.number != NUMBER && Entry::read(&label.label).as_ref().is_none_or(is_old)
+        let is_sent_of_old = |of: sent::Label| of.is_old(now(), self.limits.age_max);
+        let is_too_much = |label: &&ShelfLabel| match Entry::read(&label.label) {
+            _ if label.number == NUMBER => false,
+            Some(entry) => is_old(&entry),
+            None => sent::Label::read(&label.label).is_none_or(is_sent_of_old),
         };
         let removed: Vec<_> = labels.iter().filter(is_too_much).collect();
         let kept = labels.len() - removed.len();
@@ -192,6 +199,16 @@ impl Room {
         is_room
     }
 
+    /// The same for something that is on its way to the broker.
+    pub(crate) fn take_sent(&self, owner: ShelfOwner, bytes: u64) -> bool {
+        let is_room = self.take(owner, bytes, true);
+        let mut used = self.used();
+        if let Some(of) = used.as_mut().and_then(|of| of.get_mut(&owner)) {
+            of.is_sent = true;
+        }
+        is_room
+    }
+
     pub(crate) fn give_back(&self, owner: ShelfOwner, messages: u64, bytes: u64) {
         let mut used = self.used();
         let Some(used) = used.as_mut() else {
@@ -208,8 +225,12 @@ impl Room {
 
     /// How many messages wait, and how many bytes of them.
     pub(crate) fn taken(&self) -> (u64, u64) {
-        let all = self.used().as_ref().map(Used::of_all).unwrap_or_default();
-        (all.messages, all.bytes)
+        let used = self.used();
+        let waiting = used.iter().flat_map(BTreeMap::values);
+        let waiting = waiting.filter(|of| !of.is_sent);
+        waiting.fold((0, 0), |(messages, bytes), of| {
+            (messages + of.messages, bytes + of.bytes)
+        })
     }
 
     fn used(&self) -> MutexGuard<'_, Option<BTreeMap<ShelfOwner, Used>>> {
@@ -220,10 +241,15 @@ impl Room {
 /// How many messages some labels stand for, and how many bytes.
 fn sum(labels: &[&ShelfLabel]) -> (u64, u64) {
     let messages = labels.iter().filter(|of| of.number != NUMBER);
-    let bytes = messages
-        .clone()
-        .map(|of| Entry::read(&of.label).map_or(0, |of| of.bytes));
+    let bytes = messages.clone().map(|of| bytes_of(of));
     (messages.count() as u64, bytes.sum())
+}
+
+/// How many bytes are kept under a label.
+fn bytes_of(label: &ShelfLabel) -> u64 {
+    let waits = Entry::read(&label.label).map(|of| of.bytes);
+    let sent = || sent::Label::read(&label.label).map(|of| of.bytes);
+    waits.or_else(sent).unwrap_or_default()
 }
 
 impl Used {
@@ -231,6 +257,7 @@ impl Used {
         used.values().fold(Self::default(), |sum, of| Self {
             messages: sum.messages + of.messages,
             bytes: sum.bytes + of.bytes,
+            is_sent: false,
         })
     }
 }

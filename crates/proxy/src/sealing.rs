@@ -6,7 +6,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use sealcast::{Arrival, DataTopic, Name};
+use sealcast::{Arrival, DataTopic, Name, Shelf};
 
 use crate::counts::because;
 use crate::json::{Emptied, Field, Odd, envelope_of, put_back, take_out};
@@ -103,6 +103,17 @@ impl<'a> Draft<'a> {
 
     pub(crate) fn stream(&self) -> &'a Name {
         self.stream
+    }
+
+    /// By what it is known again without saying anything of what is in it: its stream, its topic and how long it is.
+    pub(crate) fn mark(&self) -> [u8; 16] {
+        let (topic, payload) = self.to_seal();
+        let len = (payload.len() as u64).to_be_bytes();
+        Shelf::mark(&[
+            self.stream.as_str().as_bytes(),
+            topic.as_str().as_bytes(),
+            &len,
+        ])
     }
 
     fn to_seal(&self) -> (&DataTopic, &[u8]) {

@@ -26,6 +26,8 @@ pub(crate) struct Told {
     is_broker_gone: Arc<AtomicBool>,
     /// For how long the client's session outlives the connection.
     lasts: Mutex<Lasts>,
+    /// Whether the broker said that it had none of the client's before.
+    is_session_new: AtomicBool,
 }
 
 /// Who asks a broker whether it is there.
@@ -46,6 +48,7 @@ impl Told {
             subscriptions: Subscriptions::default(),
             is_broker_gone: Arc::default(),
             lasts: Mutex::new(lasts),
+            is_session_new: AtomicBool::new(false),
         }
     }
 
@@ -88,6 +91,16 @@ impl Told {
     /// Client or broker says so.
     pub(crate) fn tell_lasts(&self, lasts: Lasts) {
         *self.lasts.lock().unwrap_or_else(PoisonError::into_inner) = lasts;
+    }
+
+    /// The broker says whether it had a session of the client's before.
+    pub(crate) fn tell_session(&self, is_new: bool) {
+        self.is_session_new.store(is_new, Ordering::Relaxed);
+    }
+
+    /// Whether it had none, as far as is known by now.
+    pub(crate) fn is_session_new(&self) -> bool {
+        self.is_session_new.load(Ordering::Relaxed)
     }
 
     /// Whether the broker was seen to be gone while something of its was dealt with.

@@ -16,11 +16,13 @@ use crate::json::Field;
 use crate::lane::{End, Take};
 use crate::numbers::Numbers;
 use crate::packet::{
-    CONNECT, DISCONNECT, PING, PINGREQ, PUBLISH, Publish, Side, lasts_after, reason,
+    CONNECT, DISCONNECT, PING, PINGREQ, PUBLISH, PUBREL, Publish, Side, id_of, lasts_after, reason,
 };
+use crate::park::NotKept;
 use crate::rules::{Rules, Up as Act};
 use crate::ruling::Ruling;
 use crate::sealing::{Draft, NotSealed, Sealed, seal_all};
+use crate::sent::Sent;
 use crate::told::{Asker, Told};
 use crate::wire::{Incoming, Packet};
 
@@ -39,6 +41,7 @@ pub(crate) struct Up {
     told: Arc<Told>,
     numbers: Arc<Numbers>,
     ledger: Ledger,
+    sent_before: Sent,
     /// Streams for which something could not be sealed that the client has still.
     withheld: BTreeSet<Name>,
     look_at: Instant,
@@ -56,9 +59,10 @@ enum Step<'a> {
 enum Fate {
     /// It goes on in clear, by a rule that says so or because there is nothing in it.
     Clear,
-    /// What was sealed of it goes on; not known yet.
-    ToSeal,
-    Sealed(Sealed),
+    /// What was sealed of it goes on, not known yet; by what it is known again.
+    ToSeal([u8; 16]),
+    /// That is new where there is something by which it is known again.
+    Sealed(Sealed, Option<[u8; 16]>),
     Kept(Kept),
 }
 
@@ -102,6 +106,9 @@ impl Take for Up {
         back: &mut Vec<u8>,
     ) -> Result<(), End> {
         let now = self.ruling.now();
+        if now.rules.seal() {
+            self.find_again(&burst).await?;
+        }
         let (mut steps, mut drafts) = (Vec::with_capacity(burst.len()), Vec::new());
         let mut fault = Ok(());
         for incoming in &burst {
@@ -113,22 +120,33 @@ impl Take for Up {
                 }
             }
         }
+        let before = out.len();
         let mut sealed = seal_all(&*now.sealing, &drafts).await.into_iter();
         for step in steps {
             match step {
                 Step::Message(packet, publish, topic, fate) => {
                     let fate = match fate {
-                        Fate::ToSeal => match sealed.next() {
-                            Some(Ok(sealed)) => Fate::Sealed(sealed),
+                        Fate::ToSeal(mark) => match sealed.next() {
+                            Some(Ok(sealed)) => Fate::Sealed(sealed, Some(mark)),
                             Some(Err(fault)) => Fate::Kept(fault.into()),
                             None => Fate::Kept(Kept::ForNow(because::INTERNAL)),
                         },
-                        known @ (Fate::Clear | Fate::Sealed(_) | Fate::Kept(_)) => known,
+                        known @ (Fate::Clear | Fate::Sealed(..) | Fate::Kept(_)) => known,
                     };
                     self.finish(packet, &publish, &topic, fate, (out, back));
                 }
-                Step::Other(packet) => self.other(packet, (out, back))?,
+                Step::Other(packet) => {
+                    if let Err(end) = self.other(packet, (out, back)) {
+                        fault = Err(end);
+                        break;
+                    }
+                }
             }
+        }
+        if let Err(fault) = self.sent_before.keep().await {
+            // The client has all of that still.
+            out.truncate(before);
+            return Err(self.not_kept(fault));
         }
         self.show_life(out);
         fault
@@ -178,6 +196,7 @@ impl Up {
         flow: Flow,
         (told, numbers): (Arc<Told>, Arc<Numbers>),
         ledger: Ledger,
+        sent_before: Sent,
     ) -> Self {
         Self {
             ruling,
@@ -185,10 +204,23 @@ impl Up {
             told,
             numbers,
             ledger,
+            sent_before,
             withheld: BTreeSet::new(),
             look_at: Instant::now(),
             sent: Instant::now(),
         }
+    }
+
+    /// Finds what was sealed before of what comes again.
+    async fn find_again(&mut self, burst: &[Incoming]) -> Result<(), End> {
+        let (is_new, counts) = (self.told.is_session_new(), &self.ledger.counts);
+        let found = self.sent_before.find(burst, is_new, counts).await;
+        found.map_err(|fault| self.not_kept(fault))
+    }
+
+    fn not_kept(&mut self, fault: NotKept) -> End {
+        self.ledger.note(Exception::Refused, "", fault.0);
+        End::Refused(reason::BUSY)
     }
 
     /// Finds out what becomes of a packet, but for sealing.
@@ -210,8 +242,14 @@ impl Up {
                 let fate = match self.judge(rules, packet, &publish, &topic) {
                     Ok(None) => Fate::Clear,
                     Ok(Some(draft)) => {
-                        drafts.push(draft);
-                        Fate::ToSeal
+                        let mark = draft.mark();
+                        match self.sent_before.again(&publish, &mark) {
+                            Some(sealed) => Fate::Sealed(sealed, None),
+                            None => {
+                                drafts.push(draft);
+                                Fate::ToSeal(mark)
+                            }
+                        }
                     }
                     Err(kept) => Fate::Kept(kept),
                 };
@@ -240,6 +278,9 @@ impl Up {
         let _is_whole = subscriptions.note(self.flow.version, kind, packet.body());
         if self.numbers.acknowledged(kind, packet.body())? {
             return Ok(());
+        }
+        if kind == PUBREL {
+            self.sent_before.released(id_of(packet.body())?);
         }
         if !self.flow.answers(kind, packet.body(), back)? {
             out.extend_from_slice(&packet.bytes);
@@ -278,7 +319,10 @@ impl Up {
                 self.flow.goes_on(publish, topic);
                 self.ledger.counts.count_passed();
             }
-            Fate::Sealed(sealed) => {
+            Fate::Sealed(sealed, mark) => {
+                if let Some(mark) = mark {
+                    self.sent_before.note(publish, mark, &sealed);
+                }
                 publish.put(version, said, (&sealed.payload, sealed.is_envelope), out);
                 self.flow.goes_on(publish, topic);
                 self.ledger.counts.count_sealed();
@@ -294,7 +338,7 @@ impl Up {
                     self.withhold(topic);
                 }
             }
-            Fate::ToSeal => {}
+            Fate::ToSeal(_) => {}
         }
     }
 

@@ -15,6 +15,7 @@ mod real;
 mod refusals;
 mod reload;
 mod rig;
+mod sent_again;
 mod tls;
 mod toy;
 mod values;

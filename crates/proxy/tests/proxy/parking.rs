@@ -21,7 +21,12 @@ impl Stage {
     }
 
     pub(crate) fn with(version: Version, more: &str) -> Self {
-        let (broker, toy) = (Broker::new(), Arc::<Toy>::default());
+        Self::over((version, more), Arc::default())
+    }
+
+    /// The same over what seals and opens, and keeps.
+    pub(crate) fn over((version, more): (Version, &str), toy: Arc<Toy>) -> Self {
+        let broker = Broker::new();
         let upstream = format!("mqtt://127.0.0.1:{}", broker.port());
         let rig = Rig::over(RULES, more, &upstream, Arc::clone(&toy));
         Self {

@@ -24,6 +24,8 @@ pub(crate) struct Toy {
     pub(crate) is_away: Arc<Mutex<bool>>,
     /// Whether it tells what comes again from what is new.
     pub(crate) remembers: AtomicBool,
+    /// How many messages were sealed, where no two become the same.
+    pub(crate) sealed: Option<AtomicU64>,
     /// What waits for clients.
     pub(crate) kept: Arc<Cupboard>,
     /// Streams whose key is here by now, besides the one that each envelope should be of.
@@ -51,7 +53,8 @@ pub(crate) fn envelope(stream: &str, topic: &str, payload: &[u8]) -> Vec<u8> {
 pub(crate) fn payload(stream: &str, topic: &str, bytes: &[u8]) -> Option<Vec<u8>> {
     let bound = format!("{stream}\n{topic}\n");
     let rest = bytes.strip_prefix(MAGIC)?.strip_prefix(bound.as_bytes())?;
-    let hidden = rest.strip_suffix(&[0xee; 176])?;
+    let (rest, _number) = rest.split_last_chunk::<8>()?;
+    let hidden = rest.strip_suffix(&[0xee; 176 - 8])?;
     Some(hidden.iter().map(|byte| byte ^ 0xa5).collect())
 }
 
@@ -63,6 +66,17 @@ impl Toy {
     /// For messages that begin with something.
     pub(crate) fn fails_with(&self, of: &'static [u8], code: &'static str, is_lasting: bool) {
         *self.fault.lock().unwrap() = Some((of, NotSealed { code, is_lasting }));
+    }
+
+    fn numbered(&self, mut envelope: Vec<u8>) -> Vec<u8> {
+        let number = self
+            .sealed
+            .as_ref()
+            .map(|of| of.fetch_add(1, Ordering::Relaxed));
+        if let (Some(number), Some(end)) = (number, envelope.last_chunk_mut()) {
+            *end = number.to_be_bytes();
+        }
+        envelope
     }
 
     /// The key of a stream comes.
@@ -88,7 +102,7 @@ impl Sealing for Toy {
             let fault = *self.fault.lock().unwrap();
             let sealed = messages.iter().map(|(topic, payload)| match fault {
                 Some((only, fault)) if payload.starts_with(only) => Err(fault),
-                _ => Ok(envelope(stream.as_str(), topic.as_str(), payload)),
+                _ => Ok(self.numbered(envelope(stream.as_str(), topic.as_str(), payload))),
             });
             sealed.collect()
         })
@@ -154,7 +168,12 @@ impl Cupboard {
     /// Makes all that is in it so many days older.
     pub(crate) fn ages(&self, days: u64) {
         for ((_, number), (label, _)) in self.0.lock().unwrap().iter_mut() {
-            let time = if *number == SESSION { 5..13 } else { 8..16 };
+            let time = match (*number, label[0]) {
+                (SESSION, _) => 5..13,
+                // What is on its way to the broker.
+                (_, 2) => 2..10,
+                _ => 8..16,
+            };
             let then = u64::from_be_bytes(label[time.clone()].try_into().unwrap());
             let then = then.saturating_sub(days * 86_400_000);
             label[time].copy_from_slice(&then.to_be_bytes());
