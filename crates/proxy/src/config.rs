@@ -10,6 +10,7 @@ use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 
 use crate::json::Field;
+use crate::packet::LARGEST;
 use crate::room::ParkLimits;
 use crate::rules::{Act, Rule, Rules, Undecryptable};
 use crate::topics::Topics;
@@ -20,8 +21,8 @@ mod listener;
 use listener::ListenerSection;
 pub use listener::{Certificates, Listener, Transport};
 
-/// What a packet may be told to have at most: more cannot be said in MQTT, with what sealing adds.
-const PACKET_MAX: u32 = 255 << 20;
+/// What a packet may be said to have at most. It stands for all that MQTT has.
+const PACKET_MAX: u32 = 256 << 20;
 /// Less does not hold the largest topic.
 const PACKET_MIN: u32 = 128 << 10;
 
@@ -64,6 +65,13 @@ pub struct Limits {
     pub age_max: Duration,
     /// How much may wait for keys.
     pub park: ParkLimits,
+}
+
+impl Limits {
+    /// The most bytes of a packet, where that is less than MQTT has.
+    pub(crate) fn packet_limit(&self) -> Option<u32> {
+        (self.packet_max < LARGEST).then_some(self.packet_max)
+    }
 }
 
 impl Default for Limits {
@@ -236,8 +244,10 @@ fn packet_max(text: Option<&str>, default: u32) -> Result<u32, Wrong> {
     };
     let size = parse_size(text).map_err(|says| ("packet_max", says))?;
     let size = u32::try_from(size).ok();
-    let size = size.filter(|size| (PACKET_MIN..=PACKET_MAX).contains(size));
-    size.ok_or_else(|| ("packet_max", "from 128 KiB to 255 MiB".to_owned()))
+    match size.filter(|size| (PACKET_MIN..=PACKET_MAX).contains(size)) {
+        Some(PACKET_MAX) => Ok(LARGEST),
+        size => size.ok_or_else(|| ("packet_max", "from 128 KiB to 256 MiB".to_owned())),
+    }
 }
 
 fn some(key: &'static str, number: Option<usize>) -> Result<Option<usize>, Wrong> {
@@ -493,7 +503,7 @@ mod tests {
             (
                 format!("{TOP}packet_max = \"1 GiB\"\n{RULE}"),
                 3,
-                "to 255 MiB",
+                "to 256 MiB",
             ),
             (
                 format!("{TOP}packet_max = \"1 MB\"\n{RULE}"),

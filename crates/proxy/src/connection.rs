@@ -140,7 +140,6 @@ impl Shared {
                 sealed.map_err(turned)?
             }
         };
-        let own = self.limits.packet_max;
         // A message that grew by being sealed shrinks before the client has it.
         let growth = if self.ruling.now().rules.open() {
             GROWTH_MAX
@@ -148,6 +147,8 @@ impl Shared {
             0
         };
         let growth = u32::try_from(growth).unwrap_or(u32::MAX);
+        let grown = connect.packet_max.map(|of| of.saturating_add(growth));
+        let told = grown.into_iter().chain(self.limits.packet_limit()).min();
         let client_max = connect.packet_max.unwrap_or(u32::MAX);
         Ok(Introduction {
             version: connect.version,
@@ -162,7 +163,7 @@ impl Shared {
             },
             connect: connect.encode(
                 sealed.as_ref().map(|of| (&of.payload[..], of.is_envelope)),
-                client_max.saturating_add(growth).min(own),
+                told,
             ),
         })
     }

@@ -45,6 +45,8 @@ pub(crate) struct Down {
     client_packet_max: usize,
     /// The most bytes of a packet that are taken of the client.
     packet_max: u32,
+    /// The same, where that is less than MQTT has.
+    packet_limit: Option<u32>,
     /// How long the broker has to let the client in.
     answer_within: Duration,
     pub(crate) is_welcome: bool,
@@ -198,6 +200,7 @@ impl Down {
             ledger,
             client_packet_max,
             packet_max: limits.packet_max,
+            packet_limit: limits.packet_limit(),
             answer_within: limits.connect_timeout,
             is_welcome: false,
             is_refused: false,
@@ -327,14 +330,15 @@ impl Down {
             return Ok(());
         }
         self.told.tell(welcome.packet_max, welcome.keep_alive);
-        let packet_max = welcome.packet_max.unwrap_or(u32::MAX).min(self.packet_max);
+        let limits = welcome.packet_max.into_iter().chain(self.packet_limit);
         let growth = if self.ruling.now().rules.seal() {
             GROWTH_MAX
         } else {
             0
         };
         let growth = u32::try_from(growth).unwrap_or(u32::MAX);
-        match welcome.encode(version, packet_max.saturating_sub(growth).max(1)) {
+        let told = limits.min().map(|of| of.saturating_sub(growth).max(1));
+        match welcome.encode(version, told) {
             Some(encoded) => out.extend_from_slice(&encoded),
             None => out.extend_from_slice(&packet.bytes),
         }

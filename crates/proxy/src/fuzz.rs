@@ -83,7 +83,7 @@ fn connect(body: &[u8]) {
         return;
     };
     for sealed in [None, Some(SEALED)] {
-        let out = connect.encode(sealed.map(|of| (of, true)), PACKET_MAX);
+        let out = connect.encode(sealed.map(|of| (of, true)), Some(PACKET_MAX));
         let made = Connect::parse(again(&out).1).expect("a client");
         assert_eq!(
             (made.version, made.keep_alive),
@@ -103,7 +103,7 @@ fn welcome(version: Version, body: &[u8]) {
     let Ok(welcome) = Welcome::parse(version, body) else {
         return;
     };
-    if let Some(out) = welcome.encode(version, PACKET_MAX) {
+    if let Some(out) = welcome.encode(version, Some(PACKET_MAX)) {
         let made = Welcome::parse(version, again(&out).1).expect("an answer");
         assert_eq!(made.packet_max, Some(PACKET_MAX));
         assert_eq!(made.keep_alive, welcome.keep_alive);

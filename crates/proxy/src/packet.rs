@@ -124,6 +124,9 @@ pub(crate) fn id_at_start(first: u8, start: &[u8]) -> Result<Option<u16>, Malfor
     }
 }
 
+/// The most bytes of any packet.
+pub(crate) const LARGEST: u32 = 268_435_460;
+
 /// The number that an acknowledgement is for, given its body.
 pub(crate) fn id_of(body: &[u8]) -> Result<u16, Malformed> {
     id(&mut Fields::new(body))
@@ -450,11 +453,14 @@ impl<'a> Connect<'a> {
     }
 
     /// The same with the payload of its will sealed, if it is, and whether that is an envelope alone; and with the most
-    /// bytes of a packet that are taken, which only MQTT 5 can say.
-    pub(crate) fn encode(&self, sealed: Option<(&[u8], bool)>, packet_max: u32) -> Vec<u8> {
+    /// bytes of a packet that are taken, where there are any, which only MQTT 5 can say.
+    pub(crate) fn encode(&self, sealed: Option<(&[u8], bool)>, packet_max: Option<u32>) -> Vec<u8> {
         let mut body = self.start.to_vec();
         if self.version == Version::Five {
-            put_packet_max(&self.properties, packet_max, &mut body);
+            match packet_max.filter(|_| packet_max != self.packet_max) {
+                Some(packet_max) => put_packet_max(&self.properties, packet_max, &mut body),
+                None => self.properties.put(&mut body),
+            }
         }
         put_bytes(self.client, &mut body);
         if let Some(will) = &self.will {
@@ -581,10 +587,11 @@ impl<'a> Welcome<'a> {
 
     /// The same with the most bytes of a packet that the client may send, which MQTT 5 alone can say; `None`
     /// where there is nothing to change.
-    pub(crate) fn encode(&self, version: Version, packet_max: u32) -> Option<Vec<u8>> {
-        if version == Version::Three || !self.is_in {
+    pub(crate) fn encode(&self, version: Version, packet_max: Option<u32>) -> Option<Vec<u8>> {
+        if version == Version::Three || !self.is_in || packet_max == self.packet_max {
             return None;
         }
+        let packet_max = packet_max?;
         let mut body = self.start.to_vec();
         put_packet_max(&self.properties, packet_max, &mut body);
         Some(packet(CONNACK, &body))
@@ -650,12 +657,12 @@ mod tests {
                     let mut bytes = whole.to_vec();
                     bytes[cut] = change;
                     for bytes in [&bytes[..], &bytes[..cut]] {
-                        let _any = Connect::parse(bytes).map(|of| of.encode(None, 9));
+                        let _any = Connect::parse(bytes).map(|of| of.encode(None, Some(9)));
                         let _any = id_at_start(0x32, bytes);
                         for version in [Version::Three, Version::Five] {
                             let _any = Publish::parse(version, 0x32, bytes).is_ok();
-                            let _any =
-                                Welcome::parse(version, bytes).map(|of| of.encode(version, 9));
+                            let _any = Welcome::parse(version, bytes)
+                                .map(|of| of.encode(version, Some(9)));
                         }
                     }
                 }

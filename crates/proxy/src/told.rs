@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::lasting::Lasts;
+use crate::packet::LARGEST;
 use crate::subscriptions::Subscriptions;
 
 /// Pings that may be on their way: who sends more than that does not listen.
@@ -42,7 +43,7 @@ pub(crate) enum Asker {
 impl Told {
     pub(crate) fn new(keep_alive: u16, lasts: Lasts) -> Self {
         Self {
-            packet_max: AtomicU32::new(u32::MAX),
+            packet_max: AtomicU32::new(LARGEST),
             keep_alive: AtomicU32::new(keep_alive.into()),
             pings: Mutex::default(),
             subscriptions: Subscriptions::default(),
@@ -54,7 +55,8 @@ impl Told {
 
     pub(crate) fn tell(&self, packet_max: Option<u32>, keep_alive: Option<u16>) {
         if let Some(packet_max) = packet_max {
-            self.packet_max.store(packet_max, Ordering::Relaxed);
+            self.packet_max
+                .store(packet_max.min(LARGEST), Ordering::Relaxed);
         }
         if let Some(keep_alive) = keep_alive {
             self.keep_alive.store(keep_alive.into(), Ordering::Relaxed);

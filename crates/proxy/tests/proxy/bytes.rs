@@ -182,6 +182,41 @@ fn connect_and_its_answer_say_what_the_proxy_takes_and_else_what_they_said() {
     assert_eq!(client.packet(), welcome(Version::Three, &[]));
 }
 
+/// Where a proxy takes whatever MQTT has, only what was said is less by what sealing adds.
+#[test]
+fn a_proxy_without_a_limit_of_its_own_says_none() {
+    let broker = Broker::new();
+    let upstream = format!("mqtt://127.0.0.1:{}", broker.port());
+    let pass = "[[rule]]\ntopics = \"#\"\ndo = \"pass\"\n";
+    for (rules, grows) in [(pass, 0), (RULES, 512)] {
+        let rig = Rig::with(rules, "packet_max = \"256 MiB\"", &upstream);
+        for says in [None, Some(2048)] {
+            // There may be something behind it.
+            let with = |heard: Option<u32>, is_last: bool| {
+                let heard = heard.map(packet_max).unwrap_or_default();
+                let other = [0x21, 0, 5];
+                if is_last {
+                    [&other, &heard[..]].concat()
+                } else {
+                    [&heard[..], &other].concat()
+                }
+            };
+            let is_last = says.is_some() && grows > 0;
+            let mut client = rig.dial();
+            client.send(&connect(Version::Five, "client", &with(says, false), None));
+            let mut server = broker.accept();
+            let heard = with(says.map(|of| of + grows), is_last);
+            assert_eq!(
+                server.packet(),
+                connect(Version::Five, "client", &heard, None)
+            );
+            server.send(&welcome(Version::Five, &with(says, false)));
+            let heard = with(says.map(|of| of - grows), is_last);
+            assert_eq!(client.packet(), welcome(Version::Five, &heard));
+        }
+    }
+}
+
 #[test]
 fn a_broker_that_lets_nobody_in_says_so_itself() {
     let broker = Broker::new();

@@ -386,6 +386,7 @@ impl Peer {
                 Ok(0) => break,
                 Ok(some) => count += some,
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => panic!("nothing comes within {WITHIN:?}: {error}"),
             }
         }
