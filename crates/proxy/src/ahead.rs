@@ -40,7 +40,8 @@ impl Down {
         let opening = opening.or_insert_with(|| now.sealing.opening(stream));
         let opened = open_all(&mut **opening, &messages).await.into_iter();
         let by = || Arc::clone(&now);
-        self.ahead = opened.map(|opened| Ahead { by: by(), opened }).collect();
+        let ahead = opened.map(|opened| Ahead { by: by(), opened });
+        self.ahead = ahead.map(Some).collect();
     }
 
     /// Opens a message when it is its turn.

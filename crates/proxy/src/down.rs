@@ -11,6 +11,7 @@ use sealcast::{DataTopic, Name};
 use tokio::time::{Instant, sleep_until};
 
 use crate::ahead::Ahead;
+use crate::aside::Aside;
 use crate::config::Limits;
 use crate::counts::{Exception, Ledger, because};
 use crate::flow::{Flow, HeldBack};
@@ -66,9 +67,10 @@ pub(crate) struct Down {
     /// What came and has to wait until the client has acknowledged something.
     pub(crate) stalled: VecDeque<Incoming>,
     /// What the first messages of that were opened to.
-    pub(crate) ahead: VecDeque<Ahead>,
+    pub(crate) ahead: VecDeque<Option<Ahead>>,
+    pub(crate) aside: Aside,
     /// Whether the first of that has to wait until there is room for it behind others.
-    is_held: bool,
+    pub(crate) is_held: bool,
     /// Whether what is withheld may come again, at once or when what waits was looked through.
     is_back: bool,
     is_back_then: bool,
@@ -95,6 +97,8 @@ enum Fate {
     Waits(&'static str, bool),
     /// What was in it waits behind others that go first.
     Behind(Ahead),
+    /// It keeps its place behind what is looked at, and stays with the broker until then; with what it was opened to, if it was.
+    Aside(Option<Ahead>),
     /// It does not go on.
     Dropped(&'static str),
     /// It may go on if it comes again.
@@ -213,6 +217,7 @@ impl Down {
             unkept: Vec::new(),
             stalled: VecDeque::new(),
             ahead: VecDeque::new(),
+            aside: Aside::default(),
             is_held: false,
             is_back: false,
             is_back_then: false,
@@ -283,7 +288,15 @@ impl Down {
                 return Err(End::Refused(reason::PROTOCOL_ERROR));
             }
             PUBLISH if self.is_refused => return Err(End::Refused(reason::PROTOCOL_ERROR)),
-            PUBLISH => return self.publish(packet, out, back).await,
+            PUBLISH => {
+                let taken = self.publish(packet, out, back).await?;
+                if let (Taken::Yes, Ok(Some(id))) =
+                    (&taken, id_at_start(packet.head.first, packet.body()))
+                {
+                    self.aside.went(id);
+                }
+                return Ok(taken);
+            }
             DISCONNECT if packet.body().first().copied().is_some_and(leads_elsewhere) => {
                 out.extend_from_slice(&disconnect(reason::SHUTTING_DOWN));
             }
@@ -362,6 +375,10 @@ impl Down {
         let Some(mut fate) = self.let_wait(&publish, &topic, fate) else {
             return Ok(Taken::Yes);
         };
+        if let Fate::Aside(opened) = fate {
+            self.put_aside(packet, &publish, opened);
+            return Ok(Taken::Yes);
+        }
         let before = out.len();
         if !self.put(&fate, packet, &publish, said, out) {
             out.truncate(before);
@@ -385,10 +402,10 @@ impl Down {
                 }
             }
             Fate::Behind(ahead) => {
-                self.ahead.push_front(ahead);
+                self.ahead.push_front(Some(ahead));
                 return Ok(Taken::Held);
             }
-            Fate::IsThere | Fate::Waits(..) => {}
+            Fate::IsThere | Fate::Waits(..) | Fate::Aside(_) => {}
         }
         match out.len() > before {
             true => {
@@ -409,6 +426,7 @@ impl Down {
             Fate::AsItIs
             | Fate::Unopened(_)
             | Fate::Opened(_)
+            | Fate::Aside(_)
             | Fate::Dropped(_)
             | Fate::NotNow(_) => return Some(fate),
         };
@@ -420,6 +438,9 @@ impl Down {
             // It would be lost; in MQTT what has another QoS may be overtaken.
             (Waits::Full, Fate::Behind(Ahead { opened, .. })) if publish.qos() == 0 => {
                 opened.ok().map(Fate::Opened)
+            }
+            (Waits::Full, Fate::Behind(ahead)) if self.may_put_aside(publish) => {
+                Some(Fate::Aside(Some(ahead)))
             }
             (Waits::Full, Fate::Behind(_)) => {
                 self.is_back_then = true;
@@ -437,7 +458,7 @@ impl Down {
     }
 
     async fn fate(&mut self, publish: &Publish<'_>, topic: &str) -> Fate {
-        let (now, opened) = match self.ahead.pop_front() {
+        let (now, opened) = match self.ahead.pop_front().flatten() {
             Some(Ahead { by, opened }) => (by, Some(opened)),
             None => (self.ruling.now(), None),
         };
@@ -451,6 +472,10 @@ impl Down {
         if self.is_there(publish, topic) {
             return Fate::IsThere;
         }
+        let parks = undecryptable == Undecryptable::Park;
+        if parks && self.keeps_its_place(publish, stream) {
+            return Fate::Aside(None);
+        }
         let opened = match topic.parse::<DataTopic>() {
             Err(_) => Err(NotOpened {
                 code: because::TOPIC,
@@ -461,7 +486,6 @@ impl Down {
                 None => self.open_now(&now, (stream, fields), publish, topic).await,
             },
         };
-        let parks = undecryptable == Undecryptable::Park;
         if parks
             && opened.is_ok()
             && (self.finds_stuck(publish.id) || self.goes_behind(stream, publish).await)
@@ -488,34 +512,6 @@ impl Down {
                 Fate::Dropped(fault.code)
             }
         }
-    }
-
-    /// Whether the client may have a message with that number of the broker's: then it goes on with the number, or stays
-    /// with the broker.
-    fn is_clients(&self, publish: &Publish<'_>) -> bool {
-        let is_known = |id| self.lot.has_number(id) || self.flow.holds(id);
-        let comes_again = publish.qos() == 2 && publish.comes_again();
-        comes_again && publish.id.is_some_and(|id| !is_known(id))
-    }
-
-    /// Whether others of its stream go first: they are looked at, or what opened it may open them.
-    async fn goes_behind(&mut self, stream: &Name, publish: &Publish<'_>) -> bool {
-        if self.is_clients(publish) || !self.lot.has(stream) {
-            return false;
-        }
-        if self.looks.scan != Scan::Idle {
-            return true;
-        }
-        let Some(opening) = self.opening.get_mut(stream) else {
-            return false;
-        };
-        let mut changed = opening.changed();
-        let has_changed = poll_fn(|context| Poll::Ready(changed.as_mut().poll(context).is_ready()));
-        let has_news = self.looks.is_fresh || has_changed.await;
-        if has_news {
-            self.looks.begin();
-        }
-        has_news
     }
 
     /// Whether a message waits already, or was delivered late and comes again.
@@ -549,7 +545,7 @@ impl Down {
     ) -> bool {
         let (version, from) = (self.flow.version, out.len());
         match fate {
-            Fate::IsThere | Fate::Waits(..) | Fate::Behind(_) => {}
+            Fate::IsThere | Fate::Waits(..) | Fate::Behind(_) | Fate::Aside(_) => {}
             Fate::Dropped(_) | Fate::NotNow(_) => {}
             Fate::AsItIs | Fate::Unopened(_) if said == publish.topic => {
                 out.extend_from_slice(&packet.bytes);

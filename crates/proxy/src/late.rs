@@ -277,7 +277,13 @@ impl Down {
     /// Whether something may go to the client now.
     pub(crate) fn may_deliver(&self) -> bool {
         let is_any = !self.looks.unfinished.is_empty() || matches!(self.looks.scan, Scan::From(_));
-        !self.looks.releases.is_empty() || (is_any && self.numbers.has_room())
+        let may_go = is_any && !self.is_behind_aside() && self.numbers.has_room();
+        !self.looks.releases.is_empty() || may_go
+    }
+
+    /// Whether what waits has to wait until something that was put aside is gone. That may itself wait for room.
+    fn is_behind_aside(&self) -> bool {
+        self.aside.is_going_on() && !self.is_held
     }
 
     /// Notes what the client has acknowledged, and delivers some of what opens by now. Nothing of that leaves where what
@@ -314,11 +320,19 @@ impl Down {
         let Scan::From(from) = self.looks.scan else {
             return Ok(());
         };
-        let waiting = self.lot.entries.range(from..);
+        if self.is_behind_aside() {
+            return Ok(());
+        }
+        let aside = self.aside.next();
+        let end = aside.map_or(u64::MAX, |of| of.max(from));
+        let waiting = self.lot.entries.range(from..end);
         let waiting = waiting.filter(|(_, entry)| entry.progress == Progress::Waits);
         let some: Vec<_> = waiting.map(|(number, _)| *number).take(AT_ONCE).collect();
         let Some(last) = some.last().copied() else {
-            self.looks.scan = Scan::Idle;
+            match aside {
+                Some(_) => self.take_aside(),
+                None => self.looks.scan = Scan::Idle,
+            }
             return Ok(());
         };
         for (number, content) in self.contents(some).await? {

@@ -16,6 +16,7 @@
 
 mod ahead;
 mod aliases;
+mod aside;
 mod certificates;
 mod config;
 mod connection;

@@ -442,6 +442,11 @@ impl Lot {
         }
     }
 
+    /// The number that will be given to what waits next.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

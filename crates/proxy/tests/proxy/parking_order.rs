@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use sealcast_proxy::Exception::Dropped;
 
 use crate::parking::{Stage, acknowledges, is_acknowledged};
-use crate::rig::{BOTH, RULES, publish};
+use crate::rig::{BOTH, RULES, packet, publish};
 
 const TOP: u16 = u16::MAX;
 const PINGRESP: [u8; 2] = [0xd0, 0];
@@ -102,4 +102,66 @@ fn with_fields_a_message_waits_once_however_often_it_comes() {
 fn base64(bytes: &[u8]) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+/// The client may have it already, so that it keeps its number.
+#[test]
+fn what_comes_again_does_not_overtake_what_waits() {
+    for version in BOTH {
+        let stage = Stage::new(version);
+        let (client, mut server) = stage.joins(false, &[]);
+        stage.toy.goes_away(true);
+        for (id, text) in [(9, "one"), (10, "two")] {
+            server.send(&stage.has_key(4, id, text));
+            is_acknowledged(&mut server, 2, id as u8);
+        }
+        drop((client, server));
+        let (mut client, mut server) = stage.comes_back(&[]);
+        stage.toy.goes_away(false);
+        server.send(&stage.has_key(4 | 8, 11, "three"));
+        server.send(&stage.has_key(4, 12, "four"));
+        is_acknowledged(&mut server, 2, 12);
+        server.send(&PINGRESP);
+        for (first, id, text) in [
+            (4, TOP, "one"),
+            (4, TOP - 1, "two"),
+            (4 | 8, 11, "three"),
+            (4, TOP - 2, "four"),
+        ] {
+            assert_eq!(client.packet(), stage.message(first, id, text.as_bytes()));
+        }
+        for id in [TOP, TOP - 1, TOP - 2] {
+            acknowledges(&mut client, 2, id);
+        }
+        client.send(&packet(0x50, &[0, 11]));
+        assert_eq!(server.packet(), packet(0x50, &[0, 11]));
+        stage.is_empty_in_the_end();
+    }
+}
+
+#[test]
+fn what_finds_no_room_before_the_broker_has_answered_keeps_its_place() {
+    for version in BOTH {
+        let stage = Stage::with(version, "park_messages_max = 4");
+        let (client, mut server) = stage.joins(false, &[]);
+        for (id, text) in [(9, "one"), (10, "two")] {
+            server.send(&stage.lacks_key(2, id, text));
+            is_acknowledged(&mut server, 1, id as u8);
+        }
+        drop((client, server));
+        let (mut client, mut server) = stage.comes_back(&[]);
+        stage.toy.gets_key("other");
+        server.send(&stage.has_key(2, 11, "three"));
+        server.send(&PINGRESP);
+        for (id, text) in [(TOP, "one"), (TOP - 1, "two"), (11, "three")] {
+            assert_eq!(client.packet(), stage.message(2, id, text.as_bytes()));
+        }
+        for id in [TOP, TOP - 1] {
+            acknowledges(&mut client, 1, id);
+        }
+        client.send(&packet(0x40, &[0, 11]));
+        assert_eq!(server.packet(), packet(0x40, &[0, 11]));
+        assert_eq!(stage.rig.count(Dropped, "proxy.park-full"), 0);
+        stage.is_empty_in_the_end();
+    }
 }
