@@ -1,7 +1,8 @@
 //! Two proxies before a broker, under load with QoS 1 and 2: broker restarted, ways to it cut, proxies killed. Nothing that
 //! was acknowledged is lost, the broker sees no message, and no more is doubled than clients, proxies and broker may have on
 //! their way whenever a connection ends. What becomes of the same clients at the broker itself in the same time is printed
-//! beside: through proxies more connections end, so more of QoS 1 is doubled.
+//! beside: through proxies a message is longer on its way, so more of QoS 1 is doubled. What is late is the broker's doing: mosquitto
+//! 2.0.11 sends a new message past those that it has queued, and none is late where it is told to have any number on their way.
 //!
 //! `cargo xtask relays --minutes N --seed S` lasts as long as wanted; a failed run leaves its folder. The seed repeats what
 //! was done, not how the system took it.
@@ -24,6 +25,7 @@ use scene::{Blow, Scene, WINDOW};
 
 const SECONDS: &str = "SEALCAST_RELAYS_SECONDS";
 const SEED: &str = "SEALCAST_RELAYS_SEED";
+const SECONDS_IN_CI: u64 = 20;
 /// Milliseconds between two blows.
 const REST_MS_MIN: u64 = 200;
 const REST_MS_MAX: u64 = 1_500;
@@ -93,11 +95,7 @@ fn faults(scene: &Scene, restarts: u64) -> Vec<String> {
 
 #[test]
 fn proxies_that_are_killed_lose_nothing_and_double_what_was_on_its_way_at_most() {
-    // Not every run comes to an end yet, so that it is made by `cargo xtask relays` alone.
-    let Some(seconds) = number(SECONDS) else {
-        return;
-    };
-    let lasts = Duration::from_secs(seconds) / 2;
+    let lasts = Duration::from_secs(number(SECONDS).unwrap_or(SECONDS_IN_CI)) / 2;
     let seed = number(SEED).unwrap_or(1);
     println!("seed {seed}, twice {lasts:?}");
     let (mut scene, mut chance) = (Scene::new(), Chance::new(seed));
