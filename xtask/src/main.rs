@@ -43,7 +43,7 @@ cargo xtask crash            kill programs 10,000 times (`--kills N`, `--seed S`
 cargo xtask unrest           kill agents and commands at random for ten minutes (`--minutes N`, `--seed S`)
 cargo xtask relays           kill MQTT proxies, cut ways and restart a broker under load for ten minutes (`--minutes N`, `--seed S`)
 cargo xtask plant            take defences out one by one and see tests fail (`plant NAME` for some)
-cargo xtask sim              run 20,000 seeds of the simulator (`--seeds N`, `--from SEED`, `--jobs N`)
+cargo xtask sim              run 20,000 seeds of the simulator, and 5,000 around key nodes (`--seeds N`, `--from SEED`, `--jobs N`)
 cargo xtask replay SEED      show what happened in a seed, step by step, or in a FILE that a failed run wrote
 cargo xtask storm            let 2,000 devices ask for keys within a second, and count (`--devices N`, `--seed S`)
 cargo xtask fuzz             fuzz every target for a minute (`fuzz NAME` for some, `--seconds N`)

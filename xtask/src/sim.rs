@@ -4,9 +4,10 @@ use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 
-/// Runs seeds, as many as asked for.
+/// Runs seeds, as many as asked for, without key nodes and with them.
 pub(crate) fn run(root: &Path, words: &[&str]) -> anyhow::Result<()> {
-    start(root, "run", words)
+    start(root, "run", words)?;
+    start(root, "nodes", words)
 }
 
 /// Shows what happened in one.

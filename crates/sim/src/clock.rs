@@ -11,6 +11,7 @@ enum Next {
     Landing,
     Asker(usize),
     Responder(usize),
+    Node(usize),
 }
 
 impl World {
@@ -37,7 +38,13 @@ impl World {
             let answers = run.and_then(|run| run.answers_at(of.skew_ms));
             let asks = asks.map(|at| (at, Next::Asker(of.at)));
             let answers = answers.map(|at| (at, Next::Responder(of.at)));
-            asks.into_iter().chain(answers)
+            let releasing = run.and_then(crate::device::Run::releasing);
+            let releases = releasing.and_then(|releasing| {
+                let items = self.around.bus.len(releasing.inbox());
+                releasing.next_at(of.skew_ms, items)
+            });
+            let releases = releases.map(|at| (at, Next::Node(of.at)));
+            asks.into_iter().chain(answers).chain(releases)
         });
         due.chain(landing).min()
     }
@@ -51,6 +58,7 @@ impl World {
             }
             Next::Asker(at) => self.work(at, |acting| acting.tick_asking()),
             Next::Responder(at) => self.work(at, |acting| acting.tick_answering()),
+            Next::Node(at) => self.work(at, |acting| acting.tick_releasing()),
         }
     }
 

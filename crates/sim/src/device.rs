@@ -3,10 +3,14 @@
 
 mod access;
 mod asker;
+mod combiner;
+mod dealing;
 mod devices;
 mod live;
+mod lost;
 mod parked;
 mod publish;
+mod releaser;
 mod request;
 mod responder;
 mod rollback;
@@ -30,12 +34,15 @@ use crate::plant::Plant;
 use crate::seeded::Seeded;
 
 use asker::Asking;
+use lost::Lost;
+use releaser::Releasing;
 use request::Lacking;
 use responder::Answering;
 
 pub(crate) use access::{Bound, Terms};
 pub(crate) use live::{Live, Outcome};
 pub(crate) use publish::Draft;
+pub(crate) use releaser::Nature;
 
 /// One device of one user.
 #[derive(Debug)]
@@ -65,6 +72,8 @@ pub(crate) struct Device {
     pub(crate) gaps: RefCell<BTreeSet<DeviceId>>,
     /// Whether it answers who asks for keys.
     pub(crate) answers: bool,
+    /// Whether it is a key node, and which kind.
+    pub(crate) node: Option<Nature>,
 }
 
 /// What a device knows while its program runs.
@@ -74,6 +83,7 @@ pub(crate) struct Run {
     pub(crate) alarms: Vec<Alarm>,
     places: Places,
     gone_back: BTreeSet<ControlTopic>,
+    lost: Lost,
     puts: Vec<Put>,
     moved: BTreeMap<[u8; 32], Place>,
     taken_in: Vec<([u8; 32], Arc<[u8]>)>,
@@ -88,6 +98,7 @@ pub(crate) struct Run {
     known_at: (usize, usize),
     asking: Asking,
     answering: Option<Answering>,
+    releasing: Option<Releasing>,
     lacking: Lacking,
 }
 
@@ -100,6 +111,11 @@ impl Run {
     /// When its responder has something to do.
     pub(crate) fn answers_at(&self, skew_ms: i64) -> Option<u64> {
         self.answering.as_ref()?.next_at(skew_ms)
+    }
+
+    /// What releases keys here, where this is a key node.
+    pub(crate) fn releasing(&self) -> Option<&Releasing> {
+        self.releasing.as_ref()
     }
 }
 
@@ -134,6 +150,7 @@ impl Device {
             alarms,
             places: Places::new(self.home.places()?),
             gone_back: BTreeSet::new(),
+            lost: Lost::new(self.home.lost()?),
             puts: Vec::new(),
             moved: BTreeMap::new(),
             taken_in: Vec::new(),
@@ -148,6 +165,7 @@ impl Device {
             known_at: (usize::MAX, 0),
             asking: Asking::new(),
             answering: self.answers.then(Answering::new),
+            releasing: None,
             lacking: BTreeMap::new(),
         }));
         around.air.deafen(self.at);
@@ -160,6 +178,7 @@ impl Device {
             acting.resend_entry()?;
             acting.announce_drawn()?;
             acting.look_back()?;
+            acting.begin_releasing()?;
             acting.go_on_answering()
         });
         if opened.is_err() {

@@ -48,7 +48,7 @@ impl World {
         StreamTopics(self.around.stream).access(&device)
     }
 
-    fn delay(&mut self, who: usize) {
+    pub(crate) fn delay(&mut self, who: usize) {
         let Some(topic) = self.topic() else {
             return;
         };
@@ -65,7 +65,7 @@ impl World {
         );
     }
 
-    fn cut_off(&mut self, who: usize) {
+    pub(crate) fn cut_off(&mut self, who: usize) {
         self.around.bus.cut_off(who);
         self.around.fault("partition", format_args!("d{who}"));
     }
@@ -87,7 +87,7 @@ impl World {
 
     /// Withholds items from one device, so that others see another topic than it does. Nobody is
     /// shown another past of itself: a device whose home is old would repeat what it had done.
-    fn show_another_tail(&mut self, who: usize) {
+    pub(crate) fn show_another_tail(&mut self, who: usize) {
         let Some(topic) = self.topic() else {
             return;
         };
@@ -207,7 +207,7 @@ impl World {
     }
 
     /// Puts a home back to an older state.
-    fn restore(&mut self, who: usize) {
+    pub(crate) fn restore(&mut self, who: usize) {
         if !self.plan.restores {
             return;
         }

@@ -10,6 +10,7 @@ use sealcast_protocol::{
     SealedEnvelope, SessionId, Solicitation, UserId, Verified, Want,
 };
 
+use crate::released::Said;
 use crate::violation::Violation;
 
 /// A set of entries, by their numbers.
@@ -74,6 +75,8 @@ pub(crate) struct Ground {
     out: BTreeSet<DeviceId>,
     /// Requests for keys that were made.
     asked: BTreeMap<(DeviceId, RequestId), Vec<Want>>,
+    /// What key nodes said.
+    pub(crate) said: Said,
     sent: Sent,
     marks: BTreeMap<DeviceId, Position>,
     records: usize,

@@ -1,5 +1,6 @@
 //! The store of a device, as the engine's records.
 
+mod nodes;
 mod parked;
 
 use std::cell::RefCell;
@@ -69,6 +70,8 @@ pub(crate) struct News {
     pub(crate) places: Vec<([u8; 32], Reached)>,
     pub(crate) forgets_given: bool,
     pub(crate) taken_in: Vec<Taken>,
+    /// Topics of which the bus shows less than is known here, from now on or no more.
+    pub(crate) lost: Vec<([u8; 32], bool)>,
 }
 
 fn key(space: Space, parts: &[&[u8]]) -> Key {
@@ -78,7 +81,7 @@ fn key(space: Space, parts: &[&[u8]]) -> Key {
     }
 }
 
-const SPACES: [Space; 10] = [
+const SPACES: [Space; 16] = [
     Space::ListEntry,
     Space::LogEntry,
     Space::Record,
@@ -89,6 +92,12 @@ const SPACES: [Space; 10] = [
     Space::Track,
     Space::Parked,
     Space::ParkedEnvelope,
+    Space::Deal,
+    Space::SegmentRecords,
+    Space::LaneSecret,
+    Space::OwnSegments,
+    Space::Audit,
+    Space::Lost,
 ];
 const PLACES: [Space; 3] = [Space::Lane, Space::OwnEntry, Space::Drawn];
 
@@ -162,6 +171,13 @@ impl Home {
                     &place.to_bytes(),
                 )?;
             }
+            for (topic, is_lost) in &news.lost {
+                let place = key(Space::Lost, &[&self.stream.0, topic]);
+                match is_lost {
+                    true => txn.put(&place, &[])?,
+                    false => txn.delete(&place)?,
+                }
+            }
             Ok(())
         })?;
         let taken_in = news.taken_in.iter().cloned();
@@ -212,6 +228,11 @@ impl Home {
             Some((id.try_into().ok()?, Reached::from_bytes(value.expose())?))
         };
         Ok(rows.filter_map(place).collect())
+    }
+
+    pub(crate) fn lost(&self) -> Result<BTreeSet<[u8; 32]>, Stop> {
+        let rows = self.of_stream(Space::Lost)?.into_iter();
+        Ok(rows.filter_map(|(id, _)| id.try_into().ok()).collect())
     }
 
     pub(crate) fn lane(&self) -> Result<Lane, Stop> {
@@ -366,8 +387,10 @@ impl Home {
                 view.restore_root(session, &root);
             }
         }
-        for (_, record) in self.of_stream(Space::Record)? {
-            view.handle(&ControlTopic::Keys, record.expose());
+        for space in [Space::Record, Space::Deal, Space::SegmentRecords] {
+            for (_, record) in self.of_stream(space)? {
+                view.handle(&ControlTopic::Keys, record.expose());
+            }
         }
         for (id, cover) in self.of_stream(Space::Cover)? {
             if let Some(session) = session(&id) {

@@ -58,7 +58,7 @@ impl World {
         Ok(tally)
     }
 
-    fn messages_on_bus(&self) -> BTreeSet<usize> {
+    pub(crate) fn messages_on_bus(&self) -> BTreeSet<usize> {
         let data = self.around.data();
         let items = self.around.bus.items(&data);
         let ours = items.filter_map(|item| {
@@ -69,7 +69,7 @@ impl World {
         ours.collect()
     }
 
-    fn entries_on_bus(&self) -> BTreeSet<usize> {
+    pub(crate) fn entries_on_bus(&self) -> BTreeSet<usize> {
         let topics = StreamTopics(self.around.stream);
         let is_there = |of: &Written| {
             let chain = topics.access(&of.device);

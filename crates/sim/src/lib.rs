@@ -23,12 +23,15 @@ mod ground;
 mod home;
 mod hostile;
 mod judge;
+mod lies;
 mod lists;
 mod model;
+mod nodes;
 mod outcome;
 mod place;
 mod plan;
 mod plant;
+mod released;
 mod seeded;
 mod settle;
 mod steps;
@@ -37,7 +40,7 @@ mod trace;
 mod violation;
 mod world;
 
-use around::Stop;
+pub use nodes::NodePlan;
 pub use outcome::{Report, Tally};
 pub use plan::Plan;
 pub use plant::Plant;
@@ -48,34 +51,41 @@ use world::World;
 
 /// Runs a plan to its end, or to what must never happen.
 pub fn run(plan: &Plan, plant: Option<Plant>) -> Report {
-    let mut report = Report {
-        seed: plan.seed,
-        violation: None,
-        trace: Trace::default(),
-        devices: 0,
-        records: 0,
-        faults: std::collections::BTreeMap::new(),
-        asking: std::collections::BTreeMap::new(),
-        tally: Tally::default(),
-    };
     match World::new(*plan, plant) {
         Ok(mut world) => {
-            match play(&mut world) {
-                Ok(tally) => report.tally = tally,
-                Err(violation) => report.violation = Some(violation),
-            }
-            report.devices = world.devices.len();
-            report.records = world.around.ground.records();
-            report.trace = world.around.trace;
-            report.faults = world.around.faults;
-            report.asking = world.around.asking;
+            let played = play(&mut world);
+            report(plan.seed, world, played)
         }
-        Err(Stop::Violated(violation)) => report.violation = Some(violation),
-        Err(Stop::Crashed | Stop::Unreachable | Stop::Refused(_)) => {
-            report.violation = Some(Violation::Odd("a run that does not begin"));
-        }
+        Err(stop) => Report::unbegun(plan.seed, stop),
     }
-    report
+}
+
+/// As [`run`], around a stream whose keys nobody hands out but its key nodes.
+pub fn run_nodes(plan: &NodePlan, plant: Option<Plant>) -> Report {
+    match nodes::Field::new(*plan, plant) {
+        Ok(mut field) => {
+            let played = field.play();
+            report(plan.seed, field.world, played)
+        }
+        Err(stop) => Report::unbegun(plan.seed, stop),
+    }
+}
+
+fn report(seed: u64, world: World, played: Result<Tally, Violation>) -> Report {
+    let (tally, violation) = match played {
+        Ok(tally) => (tally, None),
+        Err(violation) => (Tally::default(), Some(violation)),
+    };
+    Report {
+        seed,
+        violation,
+        devices: world.devices.len(),
+        records: world.around.ground.records(),
+        trace: world.around.trace,
+        faults: world.around.faults,
+        asking: world.around.asking,
+        tally,
+    }
 }
 
 fn play(world: &mut World) -> Result<Tally, Violation> {

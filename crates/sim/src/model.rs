@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use sealcast_protocol::{DeviceId, Grant, LogBody, LogHash, Position, Roles, Targets, UserId};
+use sealcast_protocol::{
+    DeviceId, Grant, Interval, LogBody, LogHash, Position, Roles, Targets, UserId,
+};
 
 use crate::ground::{Entries, Ground, Message, Written};
 
@@ -128,6 +130,26 @@ pub(crate) fn must_open(
         && (user == *owner
             || device == message.header.device
             || grants_to(ground, &user).any(reads))
+}
+
+/// Whether a device certainly may read all of an interval of a lane, by one grant. What is not certain
+/// counts as no right.
+pub(crate) fn must_read_all(
+    ground: &Ground,
+    owner: &UserId,
+    (user, device): Who,
+    (lane, interval): (&UserId, &Interval),
+    is_on_bus: IsOnBus<'_>,
+) -> bool {
+    let reads = |(number, grant): (usize, &Grant)| {
+        let is_lane = grant.lanes.is_empty() || grant.lanes.contains(lane);
+        is_lane
+            && is_for(grant, &device)
+            && grant.roles.contains(Roles::READER)
+            && grant.interval.covers(interval)
+            && counts(ground, owner, number, is_on_bus)
+    };
+    !ground.is_ever_out(&device) && grants_to(ground, &user).any(reads)
 }
 
 /// Whether a device must be able to hand the keys of a message on to a user's device that asks. What

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use crate::around::Stop;
 use crate::trace::Trace;
 use crate::violation::Violation;
 
@@ -22,6 +23,28 @@ pub struct Report {
     pub asking: BTreeMap<&'static str, u64>,
     /// What became of the messages.
     pub tally: Tally,
+}
+
+impl Report {
+    /// Of a run that came to an end before its first step.
+    pub(crate) fn unbegun(seed: u64, stop: Stop) -> Self {
+        let violation = match stop {
+            Stop::Violated(violation) => violation,
+            Stop::Crashed | Stop::Unreachable | Stop::Refused(_) => {
+                Violation::Odd("a run that does not begin")
+            }
+        };
+        Self {
+            seed,
+            violation: Some(violation),
+            trace: Trace::default(),
+            devices: 0,
+            records: 0,
+            faults: BTreeMap::new(),
+            asking: BTreeMap::new(),
+            tally: Tally::default(),
+        }
+    }
 }
 
 /// What became of the messages on the bus, counted once for each device that runs.

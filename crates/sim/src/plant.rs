@@ -23,11 +23,21 @@ pub enum Plant {
     LoseParked,
     /// What had waited is not noted as delivered.
     DeliverAgain,
+    /// A publisher goes on with its lane's secret when somebody is no key node any more.
+    KeepSecret,
+    /// Segment records are kept and never put on the bus.
+    NoSegments,
+    /// A key node decides by the access log as it happens to know it.
+    StaleLog,
+    /// A key node notes what it released when it has released it.
+    AnswerFirst,
+    /// A key node that starts knows nothing of what it released.
+    ForgetAudit,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 16] = [
         Self::WideCover,
         Self::LoseLane,
         Self::EnvelopeFirst,
@@ -39,5 +49,10 @@ impl Plant {
         Self::ReceiptFirst,
         Self::LoseParked,
         Self::DeliverAgain,
+        Self::KeepSecret,
+        Self::NoSegments,
+        Self::StaleLog,
+        Self::AnswerFirst,
+        Self::ForgetAudit,
     ];
 }

@@ -4,16 +4,21 @@ use std::fs;
 use std::io::{self, BufRead as _, ErrorKind, IsTerminal as _, Write as _};
 use std::path::Path;
 
-use sealcast_sim::Plan;
+use crate::scene::Scene;
 
 /// Shows the events of a seed, run anew, or of a file that a failed run wrote. On a terminal it waits
 /// for the enter key after each step.
 pub(crate) fn run(what: &str, mut words: &[&str]) -> Result<(), String> {
     let (mut device, mut stops) = (None, io::stdin().is_terminal());
+    let mut scene = Scene::World;
     while let [option, rest @ ..] = words {
         words = match (*option, rest) {
             ("--all", rest) => {
                 stops = false;
+                rest
+            }
+            ("--nodes", rest) => {
+                scene = Scene::Nodes;
                 rest
             }
             ("--device", [number, rest @ ..]) => {
@@ -23,7 +28,7 @@ pub(crate) fn run(what: &str, mut words: &[&str]) -> Result<(), String> {
             _ => return Err(format!("no such option: {option}")),
         };
     }
-    let lines = lines_of(what)?;
+    let lines = lines_of(scene, what)?;
     let is_shown = |line: &&String| {
         device
             .as_ref()
@@ -57,11 +62,10 @@ fn is_for_all(line: &str) -> bool {
     line.starts_with("seed") || line.starts_with("VIOLATION")
 }
 
-fn lines_of(what: &str) -> Result<Vec<String>, String> {
+fn lines_of(scene: Scene, what: &str) -> Result<Vec<String>, String> {
     if let Ok(seed) = what.parse() {
-        let plan = Plan::new(seed);
-        let report = sealcast_sim::run(&plan, None);
-        let mut lines = vec![format!("seed {seed}: {plan:?}")];
+        let report = scene.run(seed);
+        let mut lines = vec![format!("seed {seed}: {}", scene.plan(seed))];
         lines.extend(report.trace.lines().iter().cloned());
         lines.push(match &report.violation {
             Some(violation) => format!("VIOLATION {violation}"),

@@ -7,12 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::{fs, io, thread};
 
-use sealcast_sim::{Plan, Report};
+use sealcast_sim::Report;
 
+use crate::scene::Scene;
 use crate::{cpu, numbers};
 
-/// Seeds where nobody says how many.
-const SEEDS: u64 = 20_000;
 /// Where the event log of a failed run goes.
 const FOLDER: &str = "target/sim";
 
@@ -57,10 +56,10 @@ struct Orders {
 }
 
 impl Orders {
-    fn parse(words: &[&str]) -> Result<Self, String> {
+    fn parse(scene: Scene, words: &[&str]) -> Result<Self, String> {
         let jobs = thread::available_parallelism().map_or(1, NonZero::get);
         let mut orders = Self {
-            seeds: SEEDS,
+            seeds: scene.seeds(),
             from: 0,
             jobs: jobs as u64,
         };
@@ -76,8 +75,8 @@ impl Orders {
 }
 
 /// Runs seeds, and says what they came to.
-pub(crate) fn run(words: &[&str]) -> Result<(), String> {
-    let orders = Orders::parse(words)?;
+pub(crate) fn run(scene: Scene, words: &[&str]) -> Result<(), String> {
+    let orders = Orders::parse(scene, words)?;
     let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
     let sums = Mutex::new(Sums::default());
     let worst: Mutex<Vec<Report>> = Mutex::default();
@@ -89,7 +88,7 @@ pub(crate) fn run(words: &[&str]) -> Result<(), String> {
                     if at >= orders.seeds {
                         break;
                     }
-                    let report = sealcast_sim::run(&Plan::new(orders.from + at), None);
+                    let report = scene.run(orders.from + at);
                     sums.lock()
                         .unwrap_or_else(PoisonError::into_inner)
                         .add(&report);
@@ -106,27 +105,28 @@ pub(crate) fn run(words: &[&str]) -> Result<(), String> {
     let worst = worst.into_inner().unwrap_or_else(PoisonError::into_inner);
     match worst.iter().min_by_key(|report| report.seed) {
         None => Ok(()),
-        Some(report) => Err(complaint(report)),
+        Some(report) => Err(complaint(scene, report)),
     }
 }
 
-fn complaint(report: &Report) -> String {
+fn complaint(scene: Scene, report: &Report) -> String {
     let violation = report.violation.as_ref().map(ToString::to_string);
-    let file = match write(Path::new(FOLDER), report) {
+    let file = match write(scene, Path::new(FOLDER), report) {
         Ok(file) => file.display().to_string(),
         Err(error) => format!("nowhere: {error}"),
     };
     let seed = report.seed;
     format!(
-        "seed {seed} failed: {}\nits events are in {file}; `cargo xtask replay {seed}` shows them",
-        violation.unwrap_or_default()
+        "seed {seed} failed: {}\nits events are in {file}; `cargo xtask replay {seed}{}` shows them",
+        violation.unwrap_or_default(),
+        scene.option()
     )
 }
 
 /// Writes the event log of a run.
-fn write(folder: &Path, report: &Report) -> io::Result<PathBuf> {
+fn write(scene: Scene, folder: &Path, report: &Report) -> io::Result<PathBuf> {
     fs::create_dir_all(folder)?;
-    let file = folder.join(format!("seed-{}.log", report.seed));
+    let file = folder.join(format!("{}-{}.log", scene.name(), report.seed));
     let mut text = format!("seed {}\n", report.seed);
     for line in report.trace.lines() {
         text += line;
@@ -169,11 +169,12 @@ mod tests {
 
     #[test]
     fn numbers_follow_their_options_and_nothing_else_is_taken() {
-        let orders = Orders::parse(&["--from", "7", "--seeds", "3", "--jobs", "0"]).unwrap();
+        let parse = |words: &[&str]| Orders::parse(Scene::Nodes, words);
+        let orders = parse(&["--from", "7", "--seeds", "3", "--jobs", "0"]).unwrap();
         assert_eq!((orders.from, orders.seeds, orders.jobs), (7, 3, 1));
-        assert_eq!(Orders::parse(&[]).unwrap().seeds, SEEDS);
+        assert_eq!(parse(&[]).unwrap().seeds, 5_000);
         for wrong in [&["--seeds"][..], &["--seeds", "x"], &["--often", "3"]] {
-            assert!(Orders::parse(wrong).is_err(), "{wrong:?}");
+            assert!(parse(wrong).is_err(), "{wrong:?}");
         }
     }
 }

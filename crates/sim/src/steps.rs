@@ -43,7 +43,7 @@ impl World {
     }
 
     /// Starts devices that do not run: mostly soon.
-    fn start_some(&mut self) {
+    pub(crate) fn start_some(&mut self) {
         let down = self.devices.iter();
         let down = down.filter(|of| of.run.is_none() && !of.is_gone);
         let down: Vec<_> = down.map(|of| of.at).collect();
@@ -83,7 +83,7 @@ impl World {
     }
 
     /// A device that may publish seals something, or the one whose turn it is tries.
-    fn publish(&mut self, who: usize) -> Result<(), Stop> {
+    pub(crate) fn publish(&mut self, who: usize) -> Result<(), Stop> {
         let may = |of: &usize| {
             let run = self.devices.get(*of).and_then(|of| of.run.as_ref());
             run.is_some_and(|run| {
@@ -113,7 +113,7 @@ impl World {
         Ok(())
     }
 
-    fn follow(&mut self, who: usize) -> Result<(), Stop> {
+    pub(crate) fn follow(&mut self, who: usize) -> Result<(), Stop> {
         if let Some((device, around)) = self.at(who) {
             device.act(around, |acting| acting.follow())?;
         }
@@ -156,6 +156,7 @@ impl World {
                 acting.announce_drawn()?;
                 acting.send()?;
                 acting.share_owed()?;
+                acting.deal_owed()?;
                 acting.go_on_asking()?;
                 acting.go_on_answering()
             }),
@@ -298,7 +299,7 @@ impl World {
         Ok(())
     }
 
-    fn copy_home(&mut self, who: usize) -> Result<(), Stop> {
+    pub(crate) fn copy_home(&mut self, who: usize) -> Result<(), Stop> {
         if let Some((device, around)) = self.at(who) {
             let copy = device.home.copied()?;
             device.copies.push(copy);

@@ -99,6 +99,38 @@ pub enum Violation {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// A key node released what it should not have released so.
+    #[error("key node {node} released {what}")]
+    Released {
+        /// Which device.
+        node: usize,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// A key node lied so that it shows, and was not named.
+    #[error("device {device} was lied to by key node {node} and did not name it")]
+    LiarUnnamed {
+        /// Whom it lied to.
+        device: usize,
+        /// The node.
+        node: DeviceId,
+    },
+    /// A key node that did not lie was named as one that did.
+    #[error("device {device} named key node {node}, which never lied")]
+    HonestNamed {
+        /// Who named it.
+        device: usize,
+        /// The node.
+        node: DeviceId,
+    },
+    /// Fewer key nodes than are needed opened something.
+    #[error("{what} opens session {session}")]
+    TooFewOpen {
+        /// Who they are.
+        what: String,
+        /// What they opened.
+        session: SessionId,
+    },
     /// A device said that keys work which its store does not have.
     #[error("device {device} acknowledged keys of session {session} before they were durable")]
     ReceiptTooSoon {

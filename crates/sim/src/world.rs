@@ -194,6 +194,7 @@ impl World {
             parked: RefCell::default(),
             gaps: RefCell::default(),
             answers,
+            node: None,
         });
         self.around
             .note(at, format_args!("is there, of user {user}"));

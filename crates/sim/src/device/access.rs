@@ -166,6 +166,30 @@ impl Acting<'_> {
         Ok(lineage.resolve())
     }
 
+    /// Writes two entries in one place, which nobody may: each lets one of two users read all.
+    pub(crate) fn fork_log(&mut self, users: [UserId; 2]) -> Result<(), Stop> {
+        self.sync()?;
+        let now = self.now();
+        let past = self.around.ground.known_to(&self.run.view);
+        let mut wires = Vec::new();
+        for user in users {
+            let grant = LogBody::Grant(Grant {
+                user,
+                devices: Vec::new(),
+                roles: Roles::READER,
+                lanes: Vec::new(),
+                interval: Interval::ALL,
+                reshare: false,
+            });
+            let entry = author(&self.run.view, &self.device.identity, now, grant);
+            let entry = entry.map_err(|_| Stop::Refused("the access log does not let it"))?;
+            self.around.ground.wrote(&entry, past.clone());
+            wires.push(entry.wire().to_vec());
+        }
+        let chain = StreamTopics(self.around.stream).access(&self.device.identity.device());
+        self.around.append(self.device.at, &chain, &wires)
+    }
+
     /// Writes an entry, and reads it back.
     pub(crate) fn write(&mut self, time: Position, body: LogBody) -> Result<LogHash, Stop> {
         let entry = self.put_entry(time, &body)?;

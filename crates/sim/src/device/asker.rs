@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use sealcast_crypto::UnwrapKey;
 use sealcast_engine::{
-    Alarm, AskBody, Asker, AskerEvent, AskerInput, AskerLimits, AskerOutput, End, Event, Missing,
-    OneUse,
+    Alarm, AskBody, Asker, AskerEvent, AskerInput, AskerLimits, AskerOutput, CombinerInput,
+    CombinerOutput, End, Event, Missing, OneUse,
 };
 use sealcast_protocol::{Header, Interval, Position, Receipt, RequestId, SessionId, UserId, Want};
 
 use super::Acting;
+use super::combiner::Combining;
 use crate::around::Stop;
 use crate::plant::Plant;
 use crate::violation::Violation;
@@ -22,7 +23,9 @@ const PAUSE_MS: u64 = 1_000;
 #[derive(Debug)]
 pub(crate) struct Asking {
     machine: Asker,
-    todo: VecDeque<Todo>,
+    /// What asks key nodes first, where there are any.
+    pub(super) nodes: Combining,
+    pub(super) todo: VecDeque<Todo>,
     follows_inbox: bool,
     /// Where to read on in the inbox, while a request is open.
     inbox_at: Option<u64>,
@@ -34,8 +37,9 @@ pub(crate) struct Asking {
 }
 
 #[derive(Debug)]
-enum Todo {
+pub(super) enum Todo {
     Do(AskerOutput),
+    Nodes(CombinerOutput),
     /// Make durable what was given.
     Keep,
 }
@@ -55,6 +59,7 @@ impl Asking {
     pub(super) fn new() -> Self {
         Self {
             machine: Asker::new(AskerLimits::default()),
+            nodes: Combining::new(),
             todo: VecDeque::new(),
             follows_inbox: false,
             inbox_at: None,
@@ -70,7 +75,11 @@ impl Asking {
         if self.paused_until.is_some() {
             return self.paused_until;
         }
-        let timeout = self.machine.next_timeout();
+        let timeouts = [
+            self.machine.next_timeout(),
+            self.nodes.machine.next_timeout(),
+        ];
+        let timeout = timeouts.into_iter().flatten().min();
         let timeout = timeout.map(|at| at.0.saturating_add_signed(-skew_ms));
         let look = self.follows_inbox.then(|| self.read_at + PAUSE_MS);
         let next = timeout.into_iter().chain(look).min();
@@ -79,7 +88,7 @@ impl Asking {
 
     /// Whether anything that was asked for has not come.
     pub(crate) fn open_requests(&self) -> usize {
-        self.machine.open_requests()
+        self.machine.open_requests() + self.nodes.machine.open_requests()
     }
 }
 
@@ -144,26 +153,48 @@ impl Acting<'_> {
 
     /// Hands something in, and notes what is to be done about it.
     fn ask(&mut self, input: Input) {
-        let (now, run) = (self.now(), &mut *self.run);
-        let (machine, view) = (&mut run.asking.machine, &run.view);
         match input {
             Input::Missing(of) => {
-                let missing = AskerInput::Missing {
-                    lane: of.lane,
-                    session: of.session,
-                    interval: of.interval,
+                let (lane, session, interval) = (of.lane, of.session, of.interval);
+                let want = Want {
+                    lane,
+                    session,
+                    interval,
                 };
-                machine.handle(now, view, missing);
+                if !self.ask_nodes(want, false) {
+                    self.ask_others(AskerInput::Missing {
+                        lane,
+                        session,
+                        interval,
+                    });
+                }
             }
-            Input::Want(want) => machine.handle(now, view, AskerInput::Want(want)),
-            Input::Unwant(want) => machine.handle(now, view, AskerInput::Unwant(want)),
+            Input::Want(want) => {
+                if !self.ask_nodes(want, true) {
+                    self.ask_others(AskerInput::Want(want));
+                }
+            }
+            Input::Unwant(want) => {
+                self.unwant_of_nodes(&want);
+                self.ask_others(AskerInput::Unwant(want));
+            }
             Input::Opened(session, position) => {
-                machine.handle(now, view, AskerInput::Opened { session, position });
+                self.ask_others(AskerInput::Opened { session, position });
             }
-            Input::Drawn(drawn) => machine.handle(now, view, AskerInput::Drawn(drawn)),
-            Input::InboxItem(bytes) => machine.handle(now, view, AskerInput::InboxItem(&bytes)),
-            Input::Tick => machine.handle(now, view, AskerInput::Tick),
+            Input::Drawn(drawn) => self.ask_others(AskerInput::Drawn(drawn)),
+            Input::InboxItem(bytes) => self.ask_others(AskerInput::InboxItem(&bytes)),
+            Input::Tick => {
+                self.hand_to_nodes(CombinerInput::Tick);
+                self.ask_others(AskerInput::Tick);
+            }
         }
+    }
+
+    /// Hands something in to what asks other devices.
+    pub(super) fn ask_others(&mut self, input: AskerInput<'_>) {
+        let (now, run) = (self.now(), &mut *self.run);
+        let machine = &mut run.asking.machine;
+        machine.handle(now, &run.view, input);
         while let Some(output) = machine.poll_output() {
             run.asking.todo.push_back(Todo::Do(output));
         }
@@ -243,6 +274,7 @@ impl Acting<'_> {
                 self.ask(Input::Drawn(drawn));
                 Ok(())
             }
+            Todo::Nodes(output) => self.perform_for_nodes(output),
             // What the bus does not take is lost, as all may be that is sent there.
             Todo::Do(AskerOutput::Send(body)) => self.send_ask(body),
             Todo::Do(AskerOutput::Take(answer)) => {
@@ -285,7 +317,7 @@ impl Acting<'_> {
         self.around.count_asking(kind);
     }
 
-    fn draw(&mut self) -> OneUse {
+    pub(super) fn draw(&mut self) -> OneUse {
         let rng = &mut self.around.rng;
         let mut request = [0; 16];
         rand_core::Rng::fill_bytes(rng, &mut request);
@@ -339,7 +371,7 @@ impl Acting<'_> {
         Ok(())
     }
 
-    fn follow_inbox(&mut self) -> Result<(), Stop> {
+    pub(super) fn follow_inbox(&mut self) -> Result<(), Stop> {
         if self.run.asking.follows_inbox {
             return Ok(());
         }
@@ -365,6 +397,7 @@ impl Acting<'_> {
         let at = self.run.asking.inbox_at.unwrap_or_default();
         for item in self.around.read(who, &inbox, at, usize::MAX)? {
             self.run.asking.inbox_at = Some(item.offset + 1);
+            self.hear_nodes(&item.bytes)?;
             self.ask(Input::InboxItem(item.bytes));
         }
         Ok(())

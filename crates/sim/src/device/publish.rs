@@ -145,9 +145,7 @@ impl Acting<'_> {
             NotSealed::Closed => Err(Stop::Refused("the stream is closed")),
             NotSealed::NotEntitled => Err(Stop::Refused("no grant lets it publish now")),
             NotSealed::ClockBehind(_) => Err(Stop::Refused("its clock is behind")),
-            NotSealed::NeedsSegments(..) => {
-                Err(Violation::Odd("key nodes where nobody names any").into())
-            }
+            NotSealed::NeedsSegments(session, at) => self.cover_segments(session, at),
             NotSealed::OutOfRange => Err(Violation::Odd("a batch out of range").into()),
         }
     }

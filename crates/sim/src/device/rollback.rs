@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sealcast_engine::{Alarm, ControlTopic, Space};
-use sealcast_protocol::{CardList, EnvelopeView, ListEntry, Position, SessionRecord, Unverified};
+use sealcast_protocol::{
+    CardList, Deal, DeviceId, EnvelopeView, ListEntry, Position, SessionRecord, Unverified,
+};
 
 use super::Acting;
 use crate::around::Stop;
@@ -63,6 +65,18 @@ impl Acting<'_> {
     /// Appends what is known of a topic and not shown there, in its order.
     pub(crate) fn put_back_topic(&mut self, of: &ControlTopic) -> Result<bool, Stop> {
         let name = of.name(self.around.stream);
+        let lacking = self.lost_of(of)?;
+        if lacking.is_empty() {
+            return Ok(false);
+        }
+        self.note(format_args!("puts {} items back", lacking.len()));
+        self.around.append(self.device.at, &name, &lacking)?;
+        Ok(true)
+    }
+
+    /// What is known of a topic and not shown there, in its order.
+    pub(super) fn lost_of(&mut self, of: &ControlTopic) -> Result<Vec<Vec<u8>>, Stop> {
+        let name = of.name(self.around.stream);
         let mut lacking = self.known_of(of)?;
         let shown = self.around.read(self.device.at, &name, 0, usize::MAX)?;
         if let ControlTopic::Devices(user) = of {
@@ -79,12 +93,7 @@ impl Acting<'_> {
             let shown: BTreeSet<Arc<[u8]>> = shown.into_iter().map(|item| item.bytes).collect();
             lacking.retain(|known| !shown.contains(known.as_slice()));
         }
-        if lacking.is_empty() {
-            return Ok(false);
-        }
-        self.note(format_args!("puts {} items back", lacking.len()));
-        self.around.append(self.device.at, &name, &lacking)?;
-        Ok(true)
+        Ok(lacking)
     }
 
     fn known_of(&self, of: &ControlTopic) -> Result<Vec<Vec<u8>>, Stop> {
@@ -108,13 +117,15 @@ impl Acting<'_> {
             }
             ControlTopic::Keys => {
                 let (rules, me) = (view.rules(), view.me().1);
-                let is_own = |wire: &[u8]| {
-                    Unverified::<SessionRecord>::decode(wire)
-                        .is_ok_and(|record| record.claims().device == me)
-                };
-                let records = home.of_stream(Space::Record)?.into_iter();
-                let records = records.map(|(_, wire)| wire.expose().to_vec());
-                Ok(records.filter(|wire| rules || is_own(wire)).collect())
+                let mut known = Vec::new();
+                for space in [Space::Record, Space::Deal] {
+                    let wires = home.of_stream(space)?.into_iter();
+                    let wires = wires.map(|(_, wire)| wire.expose().to_vec());
+                    known.extend(wires.filter(|wire| rules || author_of(wire) == Some(me)));
+                }
+                let made = home.of_stream(Space::OwnSegments)?.into_iter();
+                known.extend(made.map(|(_, wire)| wire.expose().to_vec()));
+                Ok(known)
             }
         }
     }
@@ -158,4 +169,12 @@ impl Acting<'_> {
         let bound = envelope.bind(&stream, b"");
         bound.verify(&key).is_ok().then_some(header.position)
     }
+}
+
+/// Who announced a session, or dealt.
+fn author_of(wire: &[u8]) -> Option<DeviceId> {
+    let record = Unverified::<SessionRecord>::decode(wire);
+    let deal = Unverified::<Deal>::decode(wire);
+    let author = record.map(|of| of.claims().device).ok();
+    author.or_else(|| deal.map(|of| of.claims().dealer.device).ok())
 }

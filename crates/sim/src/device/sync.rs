@@ -38,6 +38,7 @@ impl Acting<'_> {
     pub(crate) fn sync(&mut self) -> Result<(), Stop> {
         let started = self.around.now;
         self.read_all()?;
+        self.compare_lost()?;
         if self.put_back()? {
             self.read_all()?;
         }
@@ -88,6 +89,7 @@ impl Acting<'_> {
         if !place.is_shown(items.first()) || !self.still_shows(&name, shown, end)? {
             self.roll_back(of)?;
             self.run.gone_back.insert(*of);
+            self.note_lost(of, id);
             next = Place::default();
             from = next.at;
             items = self.around.read(who, &name, from, READ_MAX)?;
@@ -162,8 +164,12 @@ impl Acting<'_> {
             puts: std::mem::take(&mut self.run.puts),
             forgets_given: self.run.forgets_given,
             taken_in: std::mem::take(&mut self.run.taken_in),
+            lost: self.run.lost.due(),
         };
-        let is_empty = news.puts.is_empty() && news.places.is_empty() && !news.forgets_given;
+        let is_empty = news.puts.is_empty()
+            && news.places.is_empty()
+            && !news.forgets_given
+            && news.lost.is_empty();
         if is_empty && news.taken_in.is_empty() {
             return Ok(());
         }
@@ -176,6 +182,7 @@ impl Acting<'_> {
         for (topic, reached) in places {
             self.run.places.keep(topic, reached);
         }
+        self.run.lost.keep();
         self.run.forgets_given = false;
         self.run.moved.retain(|topic, _| held_back.contains(topic));
         Ok(())
