@@ -443,8 +443,8 @@ impl StreamView {
         held.flat_map(|held| &held.by_secret)
     }
 
-    /// The deals of a session's dealer by which records with this secret open, best first: those that
-    /// most of the present key nodes have shares of.
+    /// The deals of a session's dealer by which records with this secret open, best first: those of which
+    /// the most present key nodes that have shares may fail.
     pub(crate) fn deals_for(
         &self,
         session: &SessionId,
@@ -461,7 +461,11 @@ impl StreamView {
                 && deal.opens_with(set)
         });
         let mut deals: Vec<_> = deals.map(|(id, deal)| (*id, deal.clone())).collect();
-        deals.sort_by_key(|(id, deal)| (core::cmp::Reverse(deal.still_in(set).count()), *id));
+        let spare = |deal: &KnownDeal| {
+            let held = deal.still_in(set).count();
+            held.saturating_sub(deal.dealing.threshold())
+        };
+        deals.sort_by_key(|(id, deal)| (core::cmp::Reverse(spare(deal)), *id));
         deals
     }
 }

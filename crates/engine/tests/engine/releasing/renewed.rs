@@ -158,6 +158,25 @@ fn as_few_as_were_needed_once_open_nothing_that_is_sealed_after_more_are() {
     assert_eq!(net.world.opened(reader), ["before", "after"]);
 }
 
+/// The nodes have shares of the first deal, too, in which all of them are needed.
+#[test]
+fn when_fewer_are_needed_as_few_open_what_was_sealed_before() {
+    for silent in 0..3 {
+        let mut net = Net::new(3, 3);
+        net.publish_one("before");
+        for threshold in [2, 1] {
+            net.name(threshold, Condition::default());
+            net.world.deal(OWNER);
+            let reader = net.reader_of_all();
+            net.nodes[silent].is_up = threshold == 1;
+            net.nodes[(silent + 1) % 3].is_up = threshold == 2;
+            net.nodes[(silent + 2) % 3].is_up = threshold == 2;
+            net.unlock(reader);
+            assert_eq!(net.world.opened(reader), ["before"]);
+        }
+    }
+}
+
 #[test]
 fn a_deal_for_fewer_than_are_needed_now_is_not_asked_for_and_not_answered() {
     let mut net = Net::new(1, 3);
