@@ -15,6 +15,7 @@ mod crowd;
 mod flood;
 mod floors;
 mod grants;
+mod keynodes;
 mod lane;
 mod latency;
 mod megolm;
@@ -56,6 +57,7 @@ const SECTIONS: &[&str] = &[
     "sizes",
     "bundles",
     "grants",
+    "keynodes",
     "program",
     "nats",
     "nats-syncing",
@@ -184,6 +186,7 @@ fn section(
         "sizes" => messages::sizes(page, floors)?,
         "bundles" => grants::bundles(page, scale)?,
         "grants" => runtime.block_on(grants::through_client(page, floors, scale))?,
+        "keynodes" => keynodes::measure(page, floors, scale)?,
         "program" => program::measure(page, floors, scale)?,
         "linked" => brokers::measure_linked(page, floors, scale, None)?,
         of if LINKED.contains(&of) => {
