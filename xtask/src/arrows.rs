@@ -104,6 +104,9 @@ const TABLE: &[Row] = &[
     row("sealcast-crash", &[], &["rusqlite"]),
     row("sealcast-heap", &[], &["libc"]),
     row("sealcast-brokers", &[], &["async-nats", "rustix", "tempfile", "tokio"]),
+    row("sealcast-liar", &[
+        "sealcast-bus", "sealcast-crypto", "sealcast-engine", "sealcast-protocol", "sealcast-store",
+    ], &["getrandom", "rand_core"]),
     row("sealcast-traces", &[], &["base64", "rustix"]),
     row("sealcast-bench", EVERY, &[
         "anyhow", "async-nats", "aws-lc-rs", "futures-util", "getrandom", "lapin", "rand_core", "rustix", "tempfile",
@@ -141,7 +144,10 @@ const TEST_CRATES: &[&str] = &[
 ];
 
 /// Crates of this workspace that any crate's tests may use, and nothing else may.
-const TEST_MEMBERS: &[&str] = &["sealcast-brokers", "sealcast-crash", "sealcast-traces"];
+#[rustfmt::skip]
+const TEST_MEMBERS: &[&str] = &[
+    "sealcast-brokers", "sealcast-crash", "sealcast-liar", "sealcast-traces",
+];
 
 /// The crates that may know the async runtime; the others must be repeatable.
 const ASYNC: &[&str] = &[

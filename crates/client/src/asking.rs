@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use sealcast_engine::{AskBody, AskerEvent, AskerLimits, Pace};
+use sealcast_engine::{AskBody, AskerEvent, AskerLimits, Pace, Unreleased};
 use sealcast_protocol::{Position, StreamTopics, Want};
 use tokio::time::{Instant, sleep};
 
@@ -73,6 +73,8 @@ pub(crate) enum AskingEvent {
     Asker(AskerEvent),
     /// Key nodes are done with it, and nobody else was to be asked.
     Left(Want),
+    /// Key nodes released less than they were asked for.
+    Unreleased(Unreleased),
 }
 
 /// How a home asks, and how often it did lately, by a clock that nobody sets.

@@ -163,7 +163,9 @@ pub use sealcast_bus::{
     TopicFilter, UsersTopics, Warning,
 };
 pub use sealcast_crypto::SecretBytes;
-pub use sealcast_engine::{Alarm, Arrival, ControlTopic, End as RequestEnd, Parked, ParkingLimits};
+pub use sealcast_engine::{
+    Alarm, Arrival, ControlTopic, End as RequestEnd, Parked, ParkingLimits, Unreleased,
+};
 pub use sealcast_protocol::{
     AuditFault, CodeError, Condition, DataTopic, DataTopicError, DecodeError, Demand, DeviceId,
     EnvelopeHash, IdError, InstanceId, Interval, LogHash as GrantId, Name, NameError,

@@ -1,5 +1,7 @@
 //! Key nodes, with publisher, owner and all other readers offline.
 
+mod captured;
+mod liar;
 mod restored;
 mod year;
 

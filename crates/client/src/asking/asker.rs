@@ -448,6 +448,11 @@ impl Driver {
                 self.core.tell([Alarm::FalseNode(node.user, node.device)]);
                 Ok(())
             }
+            NodesOutput::Failed(why) => {
+                // Nobody may be waiting for it.
+                let _heard = self.feed.events.send(AskingEvent::Unreleased(why));
+                Ok(())
+            }
         }
     }
 

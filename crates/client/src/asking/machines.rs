@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use sealcast_engine::{
     Asker, AskerInput, AskerOutput, Combiner, CombinerEvent, CombinerInput, CombinerLimits,
-    CombinerOutput, FalseRecords, Released,
+    CombinerOutput, FalseRecords, Released, Unreleased,
 };
 use sealcast_protocol::{
     DeviceId, Interval, KeyNode, NodeRequest, SessionId, UserId, Verified, Want, sign,
@@ -47,6 +47,7 @@ pub(super) enum NodesOutput {
     Take(Released),
     Reread(FalseRecords),
     Liar(KeyNode),
+    Failed(Unreleased),
 }
 
 impl Machines {
@@ -207,6 +208,9 @@ impl Machines {
                 ),
                 CombinerOutput::Tell(CombinerEvent::Liar(node)) => {
                     return Some(Out::Nodes(NodesOutput::Liar(node)));
+                }
+                CombinerOutput::Tell(CombinerEvent::Failed { why, .. }) => {
+                    return Some(Out::Nodes(NodesOutput::Failed(why)));
                 }
                 CombinerOutput::Tell(_) => (),
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sealcast_bus::{Item, Offset, Topic};
-use sealcast_engine::{AskerEvent, End, Event, Mode, Outcome, Reader as Machine};
+use sealcast_engine::{AskerEvent, End, Event, Mode, Outcome, Reader as Machine, Unreleased};
 use sealcast_protocol::{Header, Interval, Position, RefusalReason, RequestId, UserId, Want};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -23,6 +23,8 @@ use crate::stream::Stream;
 /// takes the room of no other publisher.
 const WANTS_MAX: usize = 4_096;
 const OF_LANE_MAX: usize = 1_024;
+/// Reasons why key nodes did not release that are told, at most.
+const REASONS_MAX: usize = 16;
 /// How long the receipts may take that say what has opened.
 const RECEIPTS_WITHIN: Duration = Duration::from_secs(1);
 
@@ -86,23 +88,23 @@ impl Stream {
 
     /// Asks the key nodes, where the stream has them, for the keys of all that was published in an interval
     /// and does not open, and waits until they are done, or nothing comes of it for as long as is to be waited.
-    /// Nobody else is asked.
+    /// Nobody else is asked. Returns why they released less than was asked for, each reason once.
     ///
     /// # Errors
     ///
     /// Fails when the bus cannot be reached.
-    pub async fn unlock(&self, options: RequestOptions) -> Result<(), Error> {
+    pub async fn unlock(&self, options: RequestOptions) -> Result<Vec<Unreleased>, Error> {
         let deadline = || Instant::now() + options.wait;
         self.core.sync().await?;
         if self.core.view().state().key_nodes().is_none() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let missing = Missing::find(&self.core, options.interval).await?;
         let mut wants: BTreeSet<Want> = missing.wants.into_keys().collect();
         let asking = self.core.asking();
         let mut events = asking.events();
         asking.unlock(wants.iter().copied());
-        let mut until = deadline();
+        let (mut until, mut reasons) = (deadline(), Vec::new());
         while !wants.is_empty() {
             match timeout_at(until, events.recv()).await {
                 Ok(Ok(AskingEvent::Left(want))) => {
@@ -110,12 +112,17 @@ impl Stream {
                         until = deadline();
                     }
                 }
+                Ok(Ok(AskingEvent::Unreleased(why))) => {
+                    if !reasons.contains(&why) && reasons.len() < REASONS_MAX {
+                        reasons.push(why);
+                    }
+                }
                 Ok(Ok(AskingEvent::Asker(_)) | Err(RecvError::Lagged(_))) => (),
                 Ok(Err(RecvError::Closed)) => return Err(ENDED),
                 Err(_) => break,
             }
         }
-        Ok(())
+        Ok(reasons)
     }
 }
 
@@ -151,7 +158,7 @@ async fn wait_for(
             }
             event = events.recv() => match event {
                 Ok(AskingEvent::Asker(event)) => missing.note(&core, &event),
-                Ok(AskingEvent::Left(_)) => (),
+                Ok(AskingEvent::Left(_) | AskingEvent::Unreleased(_)) => (),
                 // What was missed is found out when the time is up.
                 Err(RecvError::Lagged(_)) => (),
                 Err(RecvError::Closed) => return Err(ENDED),

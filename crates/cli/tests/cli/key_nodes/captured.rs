@@ -1,0 +1,81 @@
+//! Requests that somebody caught, and readers who were served before.
+
+use super::{Running, reader, stream_with_nodes};
+use crate::rig::{Person, Rig};
+
+fn inbox(of: &Person) -> String {
+    let (_, lines) = of.json(&["device", "list"]);
+    format!("d/{}/inbox", lines[0]["device"].as_str().unwrap())
+}
+
+/// How often a node noted in its audit what somebody asked for.
+fn noted(node: &Person, asker: &Person) -> usize {
+    let (code, lines) = node.json(&["keynode", "audit", "plant"]);
+    assert_eq!(code, 0, "{lines:?}");
+    let id = asker.id();
+    lines.iter().filter(|of| of["user"] == id.as_str()).count()
+}
+
+/// Each node answers somebody, and so has looked at all that came before.
+fn all_answer(asker: &Person) {
+    let status = asker.json(&["stream", "keynodes", "status", "plant"]).1;
+    let mut nodes = status[0]["nodes"].as_array().unwrap().iter();
+    assert!(nodes.all(|of| of["answers"] == "yes"), "{status:?}");
+}
+
+/// The same request with another one-use key, which its signature covers.
+fn with_another_key(request: &[u8]) -> Vec<u8> {
+    // A byte string of 1,216 bytes.
+    let mut starts = request.windows(3).enumerate();
+    let (at, _) = starts.find(|(_, of)| of == &[0x59, 0x04, 0xc0]).unwrap();
+    let mut altered = request.to_vec();
+    altered[at + 3 + 1_000] ^= 1;
+    altered
+}
+
+#[test]
+fn a_request_that_was_caught_is_answered_once_by_whom_it_names_and_with_its_own_key() {
+    let rig = Rig::small();
+    let (owner, ticket, nodes) = stream_with_nodes(&rig, "2", 3);
+    owner.done(&["pub", "plant", "-m", "one"]);
+    let bob = reader(&rig, &owner, &ticket, "bob", "+400d");
+    let kim = reader(&rig, &owner, &ticket, "kim", "+400d");
+    let _running: Vec<_> = nodes.iter().map(Running::start).collect();
+    all_answer(&kim);
+    assert_eq!(bob.done(&["read", "plant"]), "one");
+    let before: Vec<_> = nodes.iter().map(|of| noted(of, &bob)).collect();
+    assert_eq!(before.iter().sum::<usize>(), 2);
+    let asked = before.iter().position(|count| *count == 1).unwrap();
+    let caught = rig.last(&inbox(&nodes[asked]));
+    let answers = inbox(&bob);
+    let old = rig.items(&answers, 0);
+
+    // To those who were asked again, and to the one who was not.
+    for node in &nodes {
+        rig.append(&inbox(node), &caught);
+        rig.append(&inbox(node), &with_another_key(&caught));
+    }
+    // All have looked at it when they answer who comes later.
+    all_answer(&kim);
+    let after: Vec<_> = nodes.iter().map(|of| noted(of, &bob)).collect();
+    assert_eq!(after, before);
+    assert_eq!(rig.items(&answers, 0), old);
+}
+
+#[test]
+fn who_was_served_before_a_rekey_opens_nothing_of_the_session_after_it() {
+    let rig = Rig::small();
+    let (owner, ticket, nodes) = stream_with_nodes(&rig, "2", 3);
+    owner.done(&["pub", "plant", "-m", "one"]);
+    let bob = reader(&rig, &owner, &ticket, "bob", "+400d");
+    let _running: Vec<_> = nodes.iter().map(Running::start).collect();
+    // The segment that he is given reaches weeks ahead.
+    assert_eq!(bob.done(&["read", "plant"]), "one");
+    owner.done(&["revoke", "plant", &bob.id()]);
+    owner.done(&["rekey", "plant"]);
+    owner.done(&["pub", "plant", "-m", "two"]);
+    let read = bob.run(&["read", "plant"]);
+    assert_eq!((read.code, read.stdout.as_slice()), (3, &b"one\n"[..]));
+    let kim = reader(&rig, &owner, &ticket, "kim", "+400d");
+    assert_eq!(kim.done(&["read", "plant"]), "one\ntwo");
+}
