@@ -14,6 +14,7 @@ use crate::down::Down;
 use crate::flow::Flow;
 use crate::lane::{End, Lane, Reading, Writing, lanes};
 use crate::lasting::Lasts;
+use crate::leaving::{Leaving, Presence};
 use crate::numbers::Numbers;
 use crate::packet::{
     CONNECT, Connect, NoConnect, OTHER_VERSION, Side, Version, Will, disconnect, reason,
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) counts: Arc<Counts>,
     pub(crate) room: Arc<Room>,
+    pub(crate) leaving: Arc<Leaving>,
 }
 
 /// A client that has not been let in yet.
@@ -106,6 +108,11 @@ impl Shared {
                 return why;
             }
         };
+        let owner = introduction.who.named();
+        let presence = tokio::select! {
+            _ = stop.wait_for(|is_stopped| *is_stopped) => return "stopped",
+            presence = self.leaving.after(owner, caller.number) => presence,
+        };
         let broker = match self.reach(&introduction).await {
             Ok(broker) => broker,
             Err(error) => {
@@ -116,7 +123,8 @@ impl Shared {
                 return "broker away";
             }
         };
-        self.relay(caller, broker, &introduction, stop).await
+        let introduced = (&introduction, presence);
+        self.relay(caller, broker, introduced, stop).await
     }
 
     async fn introduce(&self, caller: &mut Caller) -> Result<Introduction, TurnedAway> {
@@ -149,7 +157,9 @@ impl Shared {
         let growth = u32::try_from(growth).unwrap_or(u32::MAX);
         let grown = connect.packet_max.map(|of| of.saturating_add(growth));
         let told = grown.into_iter().chain(self.limits.packet_limit()).min();
-        let client_max = connect.packet_max.unwrap_or(u32::MAX);
+        // A broker that is told what the client says keeps to that itself.
+        let client_max = connect.packet_max.filter(|_| growth > 0);
+        let client_max = client_max.unwrap_or(u32::MAX);
         Ok(Introduction {
             version: connect.version,
             keep_alive: connect.keep_alive,
@@ -219,7 +229,7 @@ impl Shared {
         &self,
         caller: Caller,
         broker: Box<dyn Wire>,
-        introduction: &Introduction,
+        (introduction, presence): (&Introduction, Presence),
         mut stop: watch::Receiver<bool>,
     ) -> &'static str {
         let (version, number) = (introduction.version, caller.number);
@@ -233,12 +243,7 @@ impl Shared {
             Flow::new(version, packet_max),
             (Arc::clone(&told), Arc::clone(&numbers)),
             Ledger::new(Arc::clone(&self.counts), number),
-            Sent::new(
-                self.ruling.now().sealing.keeping(),
-                Arc::clone(&self.room),
-                &introduction.who,
-                introduction.lasts.is_brief(),
-            ),
+            (self.sent(introduction), presence.has_left()),
         );
         let down = Down::new(
             Arc::clone(&self.ruling),
@@ -271,11 +276,22 @@ impl Shared {
             Some(reason) if can_be_told => last_words(version, down.take.is_welcome(), reason),
             _ => Vec::new(),
         };
-        tokio::join!(
-            farewell(up.from, down.to, &words),
-            farewell(down.from, up.to, &[]),
-        );
+        tokio::join!(farewell(up.from, down.to, &words), async {
+            farewell(down.from, up.to, &[]).await;
+            // The broker has read all that the client said.
+            drop(presence);
+        });
         why.as_str()
+    }
+
+    /// What was sealed of the client's messages that are on their way.
+    fn sent(&self, introduction: &Introduction) -> Sent {
+        Sent::new(
+            self.ruling.now().sealing.keeping(),
+            Arc::clone(&self.room),
+            &introduction.who,
+            introduction.lasts.is_brief(),
+        )
     }
 }
 

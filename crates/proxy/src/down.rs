@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::task::Poll;
 use std::time::Duration;
 
 use sealcast::{DataTopic, Name};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::ahead::Ahead;
@@ -116,7 +116,7 @@ impl Take for Down {
         self.take_stalled(out, back).await
     }
 
-    fn sender_gone(&self) -> Arc<AtomicBool> {
+    fn sender_gone(&self) -> watch::Sender<bool> {
         self.told.broker_gone()
     }
 
@@ -281,6 +281,10 @@ impl Down {
             }
         };
         packet.head.check(self.flow.version, Side::Broker)?;
+        if packet.head.kind() != PUBLISH && packet.bytes.len() > self.client_packet_max {
+            // The broker was told of more than the client takes, for messages that shrink.
+            return Err(End::Refused(reason::PACKET_TOO_LARGE));
+        }
         match packet.head.kind() {
             CONNACK if !self.is_welcome => self.welcome(packet, out, back).await?,
             CONNACK => return Err(End::Refused(reason::PROTOCOL_ERROR)),

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
@@ -76,8 +76,8 @@ pub(crate) trait Take: Send {
         back: &mut Vec<u8>,
     ) -> impl Future<Output = Result<(), End>> + Send;
 
-    /// Where it is told that the sender was seen to be gone while what it sent was dealt with.
-    fn sender_gone(&self) -> Arc<AtomicBool>;
+    /// Where it is told that the sender was seen to be gone, as soon as it is.
+    fn sender_gone(&self) -> watch::Sender<bool>;
 
     /// How long the sender may be silent.
     fn patience(&self) -> Option<Duration>;
@@ -191,6 +191,9 @@ impl<T: Take> Lane<T> {
                 // Not behind what comes without end.
                 () = self.take.due() => true,
                 filled = self.from.fill(), if !self.take.is_stalled() => {
+                    if filled.is_err() {
+                        self.take.sender_gone().send_replace(true);
+                    }
                     filled?;
                     heard = Instant::now();
                     false
@@ -259,7 +262,7 @@ impl<T: Take> Lane<T> {
             match taken {
                 Some(taken) => taken?,
                 None => {
-                    gone.store(true, Ordering::Relaxed);
+                    gone.send_replace(true);
                     taking.await?;
                 }
             }
@@ -311,7 +314,7 @@ mod tests {
     }
 
     /// Deals with what comes for as long as its sender is there.
-    struct Slow(Arc<AtomicBool>);
+    struct Slow(watch::Sender<bool>);
 
     impl Take for Slow {
         async fn take(
@@ -320,15 +323,15 @@ mod tests {
             out: &mut Vec<u8>,
             _: &mut Vec<u8>,
         ) -> Result<(), End> {
-            while !self.0.load(Ordering::Relaxed) {
+            while !*self.0.borrow() {
                 tokio::task::yield_now().await;
             }
             out.push(u8::try_from(burst.len()).unwrap());
             Ok(())
         }
 
-        fn sender_gone(&self) -> Arc<AtomicBool> {
-            Arc::clone(&self.0)
+        fn sender_gone(&self) -> watch::Sender<bool> {
+            self.0.clone()
         }
 
         fn may_answer(&self) -> bool {
@@ -363,7 +366,14 @@ mod tests {
     #[tokio::test]
     async fn what_comes_while_something_is_dealt_with_does_not_wait_for_more_to_come() {
         let ((client, mut sender), (broker, mut receiver)) = (wire(2), wire(64));
-        let (mut up, down) = lanes(client, broker, (Slow(Arc::default()), Slow(Arc::default())));
+        let (mut up, down) = lanes(
+            client,
+            broker,
+            (
+                Slow(watch::Sender::default()),
+                Slow(watch::Sender::default()),
+            ),
+        );
         let (_halting, halted) = watch::channel(false);
         // There is room for the second ping when the first was read, and then nothing more comes.
         let sends = async move { sender.write_all(&[0xc0, 0, 0xc0, 0]).await.unwrap() };
@@ -378,7 +388,14 @@ mod tests {
     #[tokio::test]
     async fn a_sender_that_leaves_is_seen_to_while_what_it_sent_is_dealt_with() {
         let ((client, mut sender), (broker, mut receiver)) = (wire(64), wire(64));
-        let (mut up, _down) = lanes(client, broker, (Slow(Arc::default()), Slow(Arc::default())));
+        let (mut up, _down) = lanes(
+            client,
+            broker,
+            (
+                Slow(watch::Sender::default()),
+                Slow(watch::Sender::default()),
+            ),
+        );
         // Two pings, and it is gone.
         sender.write_all(&[0xc0, 0, 0xc0, 0]).await.unwrap();
         drop(sender);

@@ -30,6 +30,7 @@ mod json;
 mod lane;
 mod lasting;
 mod late;
+mod leaving;
 mod listeners;
 mod numbers;
 mod packet;

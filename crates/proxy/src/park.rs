@@ -224,6 +224,11 @@ impl Who {
         ShelfOwner::of(&[&self.client, &self.user, &number])
     }
 
+    /// By what it is known when it comes again.
+    pub(crate) fn named(&self) -> Option<ShelfOwner> {
+        (!self.client.is_empty()).then(|| self.owner())
+    }
+
     /// For whom is kept what it sent.
     pub(crate) fn sender(&self) -> ShelfOwner {
         ShelfOwner::of(&[&self.client, &self.user, &[], b"sent"])

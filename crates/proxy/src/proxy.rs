@@ -99,6 +99,7 @@ impl Proxy {
             room: Arc::new(Room::new(config.limits.park)),
             limits: config.limits,
             counts: Arc::default(),
+            leaving: Arc::default(),
         });
         Ok(Self {
             doors,

@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::watch;
 
 use crate::lasting::Lasts;
 use crate::packet::LARGEST;
@@ -24,7 +26,7 @@ pub(crate) struct Told {
     /// What the client has asked for.
     pub(crate) subscriptions: Subscriptions,
     /// Whether the broker is gone.
-    is_broker_gone: Arc<AtomicBool>,
+    is_broker_gone: watch::Sender<bool>,
     /// For how long the client's session outlives the connection.
     lasts: Mutex<Lasts>,
     /// Whether the broker said that it had none of the client's before.
@@ -47,7 +49,7 @@ impl Told {
             keep_alive: AtomicU32::new(keep_alive.into()),
             pings: Mutex::default(),
             subscriptions: Subscriptions::default(),
-            is_broker_gone: Arc::default(),
+            is_broker_gone: watch::Sender::default(),
             lasts: Mutex::new(lasts),
             is_session_new: AtomicBool::new(false),
         }
@@ -107,12 +109,12 @@ impl Told {
 
     /// Whether the broker was seen to be gone while something of its was dealt with.
     pub(crate) fn is_broker_gone(&self) -> bool {
-        self.is_broker_gone.load(Ordering::Relaxed)
+        *self.is_broker_gone.borrow()
     }
 
     /// Where that is told.
-    pub(crate) fn broker_gone(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.is_broker_gone)
+    pub(crate) fn broker_gone(&self) -> watch::Sender<bool> {
+        self.is_broker_gone.clone()
     }
 
     fn pings(&self) -> MutexGuard<'_, VecDeque<Asker>> {

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use sealcast::{DataTopic, Name};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::aliases::NoTopic;
@@ -42,6 +42,8 @@ pub(crate) struct Up {
     numbers: Arc<Numbers>,
     ledger: Ledger,
     sent_before: Sent,
+    /// Where it is told that the client has left.
+    has_left: watch::Sender<bool>,
     /// Streams for which something could not be sealed that the client has still.
     withheld: BTreeSet<Name>,
     look_at: Instant,
@@ -157,8 +159,8 @@ impl Take for Up {
     }
 
     /// What a client sent before it left goes on.
-    fn sender_gone(&self) -> Arc<AtomicBool> {
-        Arc::default()
+    fn sender_gone(&self) -> watch::Sender<bool> {
+        self.has_left.clone()
     }
 
     fn may_answer(&self) -> bool {
@@ -196,7 +198,7 @@ impl Up {
         flow: Flow,
         (told, numbers): (Arc<Told>, Arc<Numbers>),
         ledger: Ledger,
-        sent_before: Sent,
+        (sent_before, has_left): (Sent, watch::Sender<bool>),
     ) -> Self {
         Self {
             ruling,
@@ -205,6 +207,7 @@ impl Up {
             numbers,
             ledger,
             sent_before,
+            has_left,
             withheld: BTreeSet::new(),
             look_at: Instant::now(),
             sent: Instant::now(),

@@ -217,6 +217,42 @@ fn a_proxy_without_a_limit_of_its_own_says_none() {
     }
 }
 
+/// Where nothing is opened a broker is told what the client says, and knows what it sends.
+#[test]
+fn what_a_client_takes_is_held_against_what_comes_only_where_its_broker_was_told_of_more() {
+    let broker = Broker::new();
+    let pass = "[[rule]]\ntopics = \"#\"\ndo = \"pass\"\n";
+    for (rules, is_passed) in [(pass, true), (RULES, false)] {
+        let upstream = format!("mqtt://127.0.0.1:{}", broker.port());
+        let rig = Rig::with(rules, "packet_max = \"256 MiB\"", &upstream);
+        let join = || {
+            let mut client = rig.dial();
+            client.send(&connect(Version::Five, "client", &packet_max(64), None));
+            let mut server = broker.accept();
+            server.packet();
+            (client, server)
+        };
+        let (mut client, mut server) = join();
+        server.send(&welcome(Version::Five, &[]));
+        client.packet();
+        let large = publish(Version::Five, 2, "clear/1", 7, &[], &[b'x'; 64]);
+        let small = publish(Version::Five, 2, "clear/1", 8, &[], b"small");
+        server.send(&[&large[..], &small].concat());
+        if is_passed {
+            assert_eq!(client.packet(), large);
+        }
+        assert_eq!(client.packet(), small);
+        let (mut client, mut server) = join();
+        let name = field(&[b'n'; 64]);
+        let large = welcome(Version::Five, &[&[0x12], &name[..]].concat());
+        server.send(&large);
+        match is_passed {
+            true => assert_eq!(client.packet(), large),
+            false => client.closed(),
+        }
+    }
+}
+
 #[test]
 fn a_broker_that_lets_nobody_in_says_so_itself() {
     let broker = Broker::new();

@@ -327,6 +327,31 @@ fn a_proxy_that_is_told_to_end_says_so() {
 }
 
 /// It has said by when it is to be heard of, or its broker has.
+/// Else its broker may hear of the new connection before it has read what came over the former, and never read that.
+#[test]
+fn what_a_client_said_before_it_left_arrives_before_it_comes_again() {
+    for version in BOTH {
+        let (rig, broker) = {
+            let broker = Broker::new();
+            (Rig::new(RULES, broker.port()), broker)
+        };
+        let (mut client, mut server) = rig.join(&broker, version);
+        let last = publish(version, 0, "clear/1", 0, &[], b"last words");
+        client.send(&last);
+        drop(client);
+        let mut client = rig.dial();
+        client.send(&connect(version, "client", &[], None));
+        assert_eq!(server.packet(), last);
+        server.closed();
+        broker.accepts_nobody();
+        drop(server);
+        let mut server = broker.accept();
+        server.packet();
+        server.send(&welcome(version, &[]));
+        client.packet();
+    }
+}
+
 #[test]
 fn a_client_that_is_silent_for_too_long_is_disconnected() {
     let broker = Broker::new();

@@ -266,6 +266,14 @@ impl Broker {
         }
     }
 
+    /// Nobody connects, as far as that can be seen.
+    pub(crate) fn accepts_nobody(&self) {
+        for _ in 0..100 {
+            assert!(self.0.accept().is_err(), "somebody connects");
+            sleep(Duration::from_millis(1));
+        }
+    }
+
     /// The next connection of the proxy.
     pub(crate) fn accept(&self) -> Peer {
         let begun = Instant::now();
