@@ -238,9 +238,9 @@ pub(crate) fn measure(page: &mut Page, floors: &mut Floors, scale: Scale) -> any
     let (most, usual) = openings();
     page.paragraph(&format!(
         "A segment's record adds {eight:.0} bytes where eight travel together. A year has {usual} segments, of which \
-         each is opened once, whatever was published in it. Limited by ristretto255: a node multiplies three times for a segment and once \
-         more for a proof of all of them, a reader twice for each node. What a request costs besides, signature and X-Wing, is in \
-         the column of one segment."
+         each is opened once, whatever was published in it. Limited by ristretto255, by hashing to the group and multiplying: for \
+         a segment at each node, and for each node at the reader, who checks what they say. What a request costs besides, \
+         signatures and X-Wing, is in the rows of one segment."
     ));
     floors.at_most("bytes of a segment record, eight together", 128.0, eight);
     floors.at_most("CPU µs of a segment record", 100.0, record.micros);
