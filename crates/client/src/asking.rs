@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use sealcast_engine::{AskBody, AskerEvent, AskerLimits, Pace, Unreleased};
+use sealcast_engine::{AskBody, AskerEvent, AskerLimits, CombinerEvent, Pace};
 use sealcast_protocol::{Position, StreamTopics, Want};
 use tokio::time::{Instant, sleep};
 
@@ -21,12 +21,14 @@ mod approval;
 mod asker;
 mod inbox;
 mod machines;
+mod nodes_said;
 mod policy;
 mod request;
 
 pub use answering::{AnswerOptions, Answered, Answering};
 pub(crate) use asker::{Asking, AskingSlot};
 pub(crate) use inbox::InboxMark;
+pub use nodes_said::NodesSaid;
 pub use policy::{AskedFor, AskerStanding, Decision, Policy, Question, Verdict};
 pub use request::{RequestOptions, Requested};
 
@@ -71,10 +73,10 @@ impl AskingOptions {
 pub(crate) enum AskingEvent {
     /// By asking others.
     Asker(AskerEvent),
+    /// By asking key nodes.
+    Nodes(CombinerEvent),
     /// Key nodes are done with it, and nobody else was to be asked.
     Left(Want),
-    /// Key nodes released less than they were asked for.
-    Unreleased(Unreleased),
 }
 
 /// How a home asks, and how often it did lately, by a clock that nobody sets.

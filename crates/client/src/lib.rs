@@ -127,8 +127,8 @@ mod vault;
 pub use access::{GrantInfo, GrantStatus, Granted, Revoked};
 pub use archive::{Archive, Archived, BusCopy, StreamCopy};
 pub use asking::{
-    AnswerOptions, Answered, Answering, AskedFor, AskerStanding, AskingOptions, Decision, Policy,
-    Question, RequestOptions, Requested, Verdict,
+    AnswerOptions, Answered, Answering, AskedFor, AskerStanding, AskingOptions, Decision,
+    NodesSaid, Policy, Question, RequestOptions, Requested, Verdict,
 };
 pub use attend::{Attendant, Attended};
 pub use backfill::Backfill;
@@ -163,9 +163,7 @@ pub use sealcast_bus::{
     TopicFilter, UsersTopics, Warning,
 };
 pub use sealcast_crypto::SecretBytes;
-pub use sealcast_engine::{
-    Alarm, Arrival, ControlTopic, End as RequestEnd, Parked, ParkingLimits, Unreleased,
-};
+pub use sealcast_engine::{Alarm, Arrival, ControlTopic, End as RequestEnd, Parked, ParkingLimits};
 pub use sealcast_protocol::{
     AuditFault, CodeError, Condition, DataTopic, DataTopicError, DecodeError, Demand, DeviceId,
     EnvelopeHash, IdError, InstanceId, Interval, LogHash as GrantId, Name, NameError,

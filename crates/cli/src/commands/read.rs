@@ -2,9 +2,9 @@ use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use clap::Args;
-use sealcast::{BusError, Error, Name, RequestOptions, Unreleased};
+use sealcast::{BusError, Error, Name, RequestOptions};
 
-use super::stream::refusal_text;
+use crate::commands::stream::tell_nodes_said;
 use crate::context::{Context, Names};
 use crate::deliveries::Printer;
 use crate::error::{CommandError, Outcome};
@@ -50,7 +50,7 @@ pub(crate) async fn run(
         interval,
         wait: UNLOCK_FOR,
     };
-    let unreleased = stream.unlock(unlock).await?;
+    let said = stream.unlock(unlock).await?;
     let mut reader = stream.read(interval).await?;
     let names = Names::of(&home)?;
     let mut printer = Printer::new(ui, names, home.user().to_string(), args.stream.to_string());
@@ -81,32 +81,9 @@ pub(crate) async fn run(
         ui.talk("Nothing was published in this interval.");
     }
     let outcome = printer.finish();
-    for why in &unreleased {
-        ui.talk(unreleased_text(why));
+    if outcome == Outcome::NotAllOpened {
+        tell_nodes_said(ui, &Names::of(&home)?, &said);
     }
     ui.alarms(&stream);
     damage.map_or(Ok(outcome), |damage| Err(damage.into()))
-}
-
-/// Why key nodes released less than was asked for, as it is told.
-fn unreleased_text(why: &Unreleased) -> String {
-    let (answered, needed, refused) = match why {
-        Unreleased::TooFew {
-            answered,
-            needed,
-            refused,
-        } => (answered, needed, refused),
-        Unreleased::FalseRecord => {
-            return "Key nodes released keys that open nothing: the publisher is false, or all of them are."
-                .to_owned();
-        }
-    };
-    let mut reasons: Vec<_> = refused.iter().map(|of| refusal_text(*of)).collect();
-    reasons.sort_unstable();
-    reasons.dedup();
-    let refused = match reasons.is_empty() {
-        true => String::new(),
-        false => format!("; others refuse: {}", reasons.join(", ")),
-    };
-    format!("Of the {needed} key nodes that are needed {answered} released{refused}.")
 }

@@ -2,7 +2,8 @@ use clap::Args;
 use sealcast::{Name, RefusalReason, RequestEnd, RequestOptions, Requested};
 use serde::Serialize;
 
-use crate::context::Context;
+use crate::commands::stream::tell_nodes_said;
+use crate::context::{Context, Names};
 use crate::error::{CommandError, Outcome};
 use crate::time::{DurationArg, TimeArg, interval};
 use crate::ui::{Ui, count};
@@ -53,7 +54,7 @@ pub(crate) async fn run(
     args: &RequestArgs,
 ) -> Result<Outcome, CommandError> {
     let interval = interval(args.from, args.until)?;
-    let (_home, stream) = context.stream(ui, &args.stream).await?;
+    let (home, stream) = context.stream(ui, &args.stream).await?;
     let wait = args.wait.unwrap_or(DurationArg { ms: WAIT_MS });
     let options = RequestOptions {
         interval,
@@ -62,6 +63,9 @@ pub(crate) async fn run(
     let requested = stream.request(options).await?;
     ui.alarms(&stream);
     tell(ui, &requested)?;
+    if requested.end != RequestEnd::Opened {
+        tell_nodes_said(ui, &Names::of(&home)?, &requested.nodes);
+    }
     Ok(match requested.end {
         RequestEnd::Opened => Outcome::Done,
         RequestEnd::Partly | RequestEnd::TimedOut => Outcome::NotAllOpened,

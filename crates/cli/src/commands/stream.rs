@@ -11,7 +11,7 @@ use crate::shell::quoted;
 use crate::time::DurationArg;
 use crate::ui::Ui;
 
-pub(crate) use keynodes::refusal_text;
+pub(crate) use keynodes::{refusal_text, tell_nodes_said};
 
 /// Make streams, list them, change their settings
 #[derive(Args, Debug)]

@@ -174,7 +174,12 @@ fn nodes_are_shown_replaced_and_bound_to_a_condition() {
     assert!(says.stderr.contains("not before"), "{}", says.stderr);
     let kim = reader(&rig, &owner, &ticket, "kim", "+400d");
     let _running: Vec<_> = nodes.iter().map(Running::start).collect();
-    assert_eq!(kim.run(&["read", "plant"]).code, 3);
+    let ran = kim.run(&["read", "plant"]);
+    assert_eq!(ran.code, 3);
+    let refused = "refused: the condition does not hold";
+    assert_eq!(ran.stderr.matches(refused).count(), 3, "{}", ran.stderr);
+    let too_few = "Of the 2 key nodes that are needed 0 released.";
+    assert!(ran.stderr.contains(too_few), "{}", ran.stderr);
     // Who names nodes anew does not lift it.
     let ids = nodes.iter().take(2).map(Person::id).collect::<Vec<_>>();
     let set = ["stream", "keynodes", "set", "plant", "--threshold", "2"];

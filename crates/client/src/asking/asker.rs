@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, Weak};
 use rand_core::Rng as _;
 use sealcast_bus::{Item, Offset, Tail};
 use sealcast_crypto::UnwrapKey;
-use sealcast_engine::{Alarm, AskerEvent, AskerOutput, Event, Missing, OneUse};
+use sealcast_engine::{Alarm, AskerEvent, AskerOutput, CombinerEvent, Event, Missing, OneUse};
 use sealcast_protocol::{
     Header, Interval, NodeRequest, Position, RequestId, SessionId, UserId, Verified, Want,
 };
@@ -444,13 +444,12 @@ impl Driver {
                 let core = self.core.clone();
                 off_thread(move || core.view().forget_false(&records)).await
             }
-            NodesOutput::Liar(node) => {
-                self.core.tell([Alarm::FalseNode(node.user, node.device)]);
-                Ok(())
-            }
-            NodesOutput::Failed(why) => {
+            NodesOutput::Tell(event) => {
+                if let CombinerEvent::Liar(node) = &event {
+                    self.core.tell([Alarm::FalseNode(node.user, node.device)]);
+                }
                 // Nobody may be waiting for it.
-                let _heard = self.feed.events.send(AskingEvent::Unreleased(why));
+                let _heard = self.feed.events.send(AskingEvent::Nodes(event));
                 Ok(())
             }
         }

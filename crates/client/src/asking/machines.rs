@@ -4,11 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use sealcast_engine::{
     Asker, AskerInput, AskerOutput, Combiner, CombinerEvent, CombinerInput, CombinerLimits,
-    CombinerOutput, FalseRecords, Released, Unreleased,
+    CombinerOutput, FalseRecords, Released,
 };
-use sealcast_protocol::{
-    DeviceId, Interval, KeyNode, NodeRequest, SessionId, UserId, Verified, Want, sign,
-};
+use sealcast_protocol::{DeviceId, Interval, NodeRequest, SessionId, UserId, Verified, Want, sign};
 
 use super::AskingOptions;
 use super::asker::{Input, draw, interval_around};
@@ -46,8 +44,7 @@ pub(super) enum NodesOutput {
     Send(Box<Verified<NodeRequest>>, Vec<DeviceId>),
     Take(Released),
     Reread(FalseRecords),
-    Liar(KeyNode),
-    Failed(Unreleased),
+    Tell(CombinerEvent),
 }
 
 impl Machines {
@@ -206,13 +203,9 @@ impl Machines {
                         interval,
                     },
                 ),
-                CombinerOutput::Tell(CombinerEvent::Liar(node)) => {
-                    return Some(Out::Nodes(NodesOutput::Liar(node)));
+                CombinerOutput::Tell(event) => {
+                    return Some(Out::Nodes(NodesOutput::Tell(event)));
                 }
-                CombinerOutput::Tell(CombinerEvent::Failed { why, .. }) => {
-                    return Some(Out::Nodes(NodesOutput::Failed(why)));
-                }
-                CombinerOutput::Tell(_) => (),
             }
         }
         self.settle_unlocks();

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sealcast_bus::{Item, Offset, Topic};
-use sealcast_engine::{AskerEvent, End, Event, Mode, Outcome, Reader as Machine, Unreleased};
+use sealcast_engine::{AskerEvent, End, Event, Mode, Outcome, Reader as Machine};
 use sealcast_protocol::{Header, Interval, Position, RefusalReason, RequestId, UserId, Want};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::AskingEvent;
 use super::asker::{Asking, interval_around, lane_is_asked_for};
+use super::{AskingEvent, NodesSaid};
 use crate::blocking::off_thread;
 use crate::core::{Core, put_off};
 use crate::damage::read_past;
@@ -23,8 +23,6 @@ use crate::stream::Stream;
 /// takes the room of no other publisher.
 const WANTS_MAX: usize = 4_096;
 const OF_LANE_MAX: usize = 1_024;
-/// Reasons why key nodes did not release that are told, at most.
-const REASONS_MAX: usize = 16;
 /// How long the receipts may take that say what has opened.
 const RECEIPTS_WITHIN: Duration = Duration::from_secs(1);
 
@@ -48,7 +46,7 @@ impl Default for RequestOptions {
 }
 
 /// What a request came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Requested {
     /// How it ended.
@@ -57,6 +55,8 @@ pub struct Requested {
     pub missing: usize,
     /// How much of it opens now.
     pub opened: usize,
+    /// What kept key nodes from releasing it, where the stream has them.
+    pub nodes: NodesSaid,
 }
 
 impl Stream {
@@ -88,23 +88,24 @@ impl Stream {
 
     /// Asks the key nodes, where the stream has them, for the keys of all that was published in an interval
     /// and does not open, and waits until they are done, or nothing comes of it for as long as is to be waited.
-    /// Nobody else is asked. Returns why they released less than was asked for, each reason once.
+    /// Nobody else is asked. Returns what kept them from releasing it.
     ///
     /// # Errors
     ///
     /// Fails when the bus cannot be reached.
-    pub async fn unlock(&self, options: RequestOptions) -> Result<Vec<Unreleased>, Error> {
+    pub async fn unlock(&self, options: RequestOptions) -> Result<NodesSaid, Error> {
+        let mut said = NodesSaid::default();
         let deadline = || Instant::now() + options.wait;
         self.core.sync().await?;
         if self.core.view().state().key_nodes().is_none() {
-            return Ok(Vec::new());
+            return Ok(said);
         }
         let missing = Missing::find(&self.core, options.interval).await?;
         let mut wants: BTreeSet<Want> = missing.wants.into_keys().collect();
         let asking = self.core.asking();
         let mut events = asking.events();
         asking.unlock(wants.iter().copied());
-        let (mut until, mut reasons) = (deadline(), Vec::new());
+        let mut until = deadline();
         while !wants.is_empty() {
             match timeout_at(until, events.recv()).await {
                 Ok(Ok(AskingEvent::Left(want))) => {
@@ -112,17 +113,13 @@ impl Stream {
                         until = deadline();
                     }
                 }
-                Ok(Ok(AskingEvent::Unreleased(why))) => {
-                    if !reasons.contains(&why) && reasons.len() < REASONS_MAX {
-                        reasons.push(why);
-                    }
-                }
+                Ok(Ok(AskingEvent::Nodes(event))) => said.note(event),
                 Ok(Ok(AskingEvent::Asker(_)) | Err(RecvError::Lagged(_))) => (),
                 Ok(Err(RecvError::Closed)) => return Err(ENDED),
                 Err(_) => break,
             }
         }
-        Ok(reasons)
+        Ok(said)
     }
 }
 
@@ -158,7 +155,8 @@ async fn wait_for(
             }
             event = events.recv() => match event {
                 Ok(AskingEvent::Asker(event)) => missing.note(&core, &event),
-                Ok(AskingEvent::Left(_) | AskingEvent::Unreleased(_)) => (),
+                Ok(AskingEvent::Nodes(event)) => missing.nodes.note(event),
+                Ok(AskingEvent::Left(_)) => (),
                 // What was missed is found out when the time is up.
                 Err(RecvError::Lagged(_)) => (),
                 Err(RecvError::Closed) => return Err(ENDED),
@@ -191,6 +189,7 @@ struct Missing {
     wants: BTreeMap<Want, Lacking>,
     /// Those on their way.
     requests: BTreeSet<RequestId>,
+    nodes: NodesSaid,
 }
 
 struct Lacking {
@@ -249,6 +248,7 @@ impl Missing {
             topic,
             wants,
             requests: BTreeSet::new(),
+            nodes: NodesSaid::default(),
         })
     }
 
@@ -330,6 +330,7 @@ impl Missing {
             end,
             missing: self.wants.len(),
             opened,
+            nodes: self.nodes.clone(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use sealcast::{
     DeviceId, GrantId, KeyNodesInfo, LaneDealt, Name, NamingOptions, NodeRefusalReason,
-    NodeStanding, UserId,
+    NodeStanding, NodesSaid, UserId,
 };
 use serde::Serialize;
 
@@ -325,5 +325,23 @@ pub(crate) fn refusal_text(reason: NodeRefusalReason) -> &'static str {
         NodeRefusalReason::Condition => "the condition does not hold",
         NodeRefusalReason::Throttled => "too much at once",
         NodeRefusalReason::LogBehind => "the access log is not whole here",
+    }
+}
+
+/// Tells what kept key nodes from releasing what did not open.
+pub(crate) fn tell_nodes_said(ui: &Ui, names: &Names, said: &NodesSaid) {
+    for (node, reason) in &said.refused {
+        let (node, reason) = (names.call(&node.user), refusal_text(*reason));
+        ui.talk(format!("Key node {node} refused: {reason}."));
+    }
+    if let Some((answered, needed)) = said.too_few {
+        ui.talk(format!(
+            "Of the {needed} key nodes that are needed {answered} released."
+        ));
+    }
+    if said.is_record_false {
+        ui.talk(
+            "Key nodes released keys that open nothing: the publisher is false, or all of them are.",
+        );
     }
 }

@@ -1,0 +1,38 @@
+//! Why key nodes released less than was asked for.
+
+use std::collections::BTreeMap;
+
+use sealcast_engine::{CombinerEvent, Unreleased};
+use sealcast_protocol::{KeyNode, NodeRefusalReason};
+
+/// What kept key nodes from releasing what they were asked for, so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NodesSaid {
+    /// Those that refused, and why they did last.
+    pub refused: BTreeMap<KeyNode, NodeRefusalReason>,
+    /// Where too few answered: how many did last, and how many are needed.
+    pub too_few: Option<(usize, usize)>,
+    /// Whether what a publisher published for them is false.
+    pub is_record_false: bool,
+}
+
+impl NodesSaid {
+    pub(super) fn note(&mut self, event: CombinerEvent) {
+        match event {
+            CombinerEvent::Refused(node, reason) => {
+                self.refused.insert(node, reason);
+            }
+            CombinerEvent::Failed { why, .. } => match why {
+                Unreleased::TooFew {
+                    answered, needed, ..
+                } => self.too_few = Some((answered, needed)),
+                Unreleased::FalseRecord => self.is_record_false = true,
+            },
+            CombinerEvent::Asked { .. }
+            | CombinerEvent::Liar(_)
+            | CombinerEvent::Released { .. }
+            | _ => (),
+        }
+    }
+}
