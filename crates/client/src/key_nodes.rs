@@ -1,6 +1,7 @@
 //! Key nodes, `spec/key-nodes.md`: naming them, dealing to them, and being one. Asking them is a part of
 //! [`asking`](crate::asking).
 
+mod approving;
 mod audit;
 mod counts;
 mod dealing;

@@ -165,10 +165,10 @@ pub use sealcast_bus::{
 pub use sealcast_crypto::SecretBytes;
 pub use sealcast_engine::{Alarm, Arrival, ControlTopic, End as RequestEnd, Parked, ParkingLimits};
 pub use sealcast_protocol::{
-    AuditFault, CodeError, Condition, DataTopic, DataTopicError, DecodeError, Demand, DeviceId,
-    EnvelopeHash, IdError, InstanceId, Interval, LogHash as GrantId, Name, NameError,
-    NodeRefusalReason, PairingCode, Position, RefusalReason, RequestId, Roles, SessionId, Sharing,
-    StreamId, Ticket, TicketError, UserId, WrongRoot,
+    Approvers, AuditFault, CodeError, Condition, DataTopic, DataTopicError, DecodeError, Demand,
+    DeviceId, EnvelopeHash, IdError, InstanceId, Interval, KeyNode, LogHash as GrantId, Name,
+    NameError, NodeRefusalReason, PairingCode, Position, RefusalReason, RequestId, Roles,
+    SessionId, Sharing, StreamId, Ticket, TicketError, UserId, WrongRoot,
 };
 pub use sealcast_store::{KeyFileError, StoreError};
 pub use sealed_file::{

@@ -7,10 +7,10 @@ use std::sync::OnceLock;
 use arbitrary::{Result, Unstructured};
 use sealcast_crypto::SigningKey;
 use sealcast_protocol::{
-    AccessLog, CardRevocation, Condition, DeviceId, DeviceTarget, DeviceTips, EnvelopeHash,
-    Genesis, Grant, GrantState, Interval, KeyNode, KeyNodes, LaneMode, ListBody, ListEntry,
-    LogBody, LogEntry, LogHash, LogState, Position, PublishRight, Revoke, Roles, Settings, Sharing,
-    Signable, Standing, StreamId, Targets, UserId, Verified, sign,
+    AccessLog, Approval, Approvers, CardRevocation, Condition, Demand, DeviceId, DeviceTarget,
+    DeviceTips, EnvelopeHash, Genesis, Grant, GrantState, Interval, KeyNode, KeyNodes, LaneMode,
+    ListBody, ListEntry, LogBody, LogEntry, LogHash, LogState, Position, PublishRight, Revoke,
+    Roles, Settings, Sharing, Signable, Standing, StreamId, Targets, UserId, Verified, sign,
 };
 
 const ENTRIES_MAX: usize = 24;
@@ -193,13 +193,17 @@ impl Written {
     }
 
     fn body(&self, choices: &mut Unstructured<'_>, author: (u8, u8)) -> Result<LogBody> {
-        Ok(match choices.int_in_range(0..=10)? {
+        Ok(match choices.int_in_range(0..=11)? {
             0..=4 => LogBody::Grant(self.grant(choices, author)?),
             5..=7 => LogBody::Revoke(self.revoke(choices)?),
             8 => LogBody::Settings(Settings {
                 rekey_every_ms: choices.int_in_range(0..=3)?,
             }),
             9 => LogBody::KeyNodes(self.key_nodes(choices)?),
+            10 => LogBody::Approve(Approval {
+                user: user(choices.int_in_range(0..=2)?),
+                until: Position(choices.int_in_range(0..=2)?),
+            }),
             _ => LogBody::Close,
         })
     }
@@ -212,10 +216,17 @@ impl Written {
         });
         let mut nodes: Vec<KeyNode> = nodes.collect();
         nodes.sort_unstable();
+        let condition = match count > 0 && choices.arbitrary()? {
+            false => Condition::default(),
+            true => Condition(vec![vec![Demand::Approved(Approvers {
+                needed: 1,
+                of: vec![user(choices.int_in_range(0..=2)?)],
+            })]]),
+        };
         Ok(KeyNodes {
             threshold: count.min(1),
             nodes,
-            condition: Condition::default(),
+            condition,
             generation: 0,
         })
     }

@@ -2,12 +2,13 @@
 
 use sealcast_crypto::digest;
 use sealcast_protocol::{
-    CardRevocation, Condition, Demand, DeviceId, DeviceTarget, DeviceTips, EnvelopeHash, Genesis,
-    Grant, Interval, KeyNode, KeyNodes, LaneMode, ListBody, ListEntry, LogBody, LogEntry, LogHash,
-    Position, Revoke, Roles, Settings, Sharing, Signable, StreamId, Targets, UserId, encode,
+    Approval, Approvers, CardRevocation, Condition, Demand, DeviceId, DeviceTarget, DeviceTips,
+    EnvelopeHash, Genesis, Grant, Interval, KeyNode, KeyNodes, LaneMode, ListBody, ListEntry,
+    LogBody, LogEntry, LogHash, Position, Revoke, Roles, Settings, Sharing, Signable, StreamId,
+    Targets, UserId, encode,
 };
 
-use super::case::Case;
+use super::case::{Case, hex};
 use super::cast::{NOW, SEEN, STREAM, anna, ben};
 use super::raw;
 
@@ -129,10 +130,27 @@ fn conditioned(alternatives: &[&[Demand]]) -> KeyNodes {
     }
 }
 
+fn approved(needed: u8, seeds: &[u8]) -> Demand {
+    Demand::Approved(Approvers {
+        needed,
+        of: users(seeds),
+    })
+}
+
+fn approve(seed: u8, until: Position) -> LogEntry {
+    let user = UserId([seed; 32]);
+    second(LogBody::Approve(Approval { user, until }))
+}
+
 fn demand(demand: &Demand) -> String {
     match demand {
         Demand::After(time) => format!("after {}", time.0),
         Demand::Before(time) => format!("before {}", time.0),
+        Demand::Approved(approvers) => {
+            let of = approvers.of.iter().map(|of| format!(" {}", hex(&of.0)));
+            let of: String = of.collect();
+            format!("approved by {} of{of}", approvers.needed)
+        }
     }
 }
 
@@ -179,6 +197,7 @@ fn good() -> Vec<Case> {
         ..grant()
     };
     let tipped = vec![tips(1, &[]), tips(2, &[7, 8])];
+    let board: &[&[Demand]] = &[&[AFTER, approved(2, &[1, 2, 3])], &[approved(1, &[4])]];
     let week: &[&[Demand]] = &[
         &[AFTER, BEFORE],
         &[Demand::After(Position(1_821_536_000_000))],
@@ -200,6 +219,10 @@ fn good() -> Vec<Case> {
         ("settings", "a new session every day", second(LogBody::Settings(Settings { rekey_every_ms: 86_400_000 }))),
         ("key-nodes", "two of three", second(LogBody::KeyNodes(key_nodes(2, &[1, 2, 3])))),
         ("key-nodes-with-a-condition", "in a week of one year, or after the next", second(LogBody::KeyNodes(conditioned(week)))),
+        ("key-nodes-with-approvals", "two of three approve from a time on, or one other", second(LogBody::KeyNodes(conditioned(board)))),
+        ("approve", "key nodes may release to a user", approve(3, Position::END)),
+        ("approve-until", "up to a time", approve(3, NOW)),
+        ("approve-no-more", "what was approved is taken back", approve(3, Position::START)),
         ("key-nodes-of-another-generation", "publishers are to draw new secrets", second(LogBody::KeyNodes(KeyNodes { generation: u32::MAX, ..key_nodes(2, &[1, 2, 3]) }))),
         ("no-key-nodes", "none any more", second(LogBody::KeyNodes(key_nodes(0, &[])))),
         ("close", "the end of the stream", second(LogBody::Close)),
@@ -265,6 +288,10 @@ fn read(name: &str, about: &str, entry: &LogEntry) -> Case {
                 case.with("if", all.join(" and "))
             }),
         LogBody::Close => case.with("says", "close"),
+        LogBody::Approve(approval) => case
+            .with("says", "approve")
+            .hex("to", approval.user.0)
+            .with("until", approval.until.0),
     }
 }
 
@@ -310,8 +337,8 @@ fn choices() -> Vec<Case> {
     let close = second(LogBody::Close);
     #[rustfmt::skip]
     let rows = [
-        ("key-nodes-approved", "a demand that is reserved", altered(&later, 12, 2)),
-        ("tag-6", "a kind of entry that there is not", altered(&close, 2, 6)),
+        ("demand-tag-3", "a demand that there is not", altered(&later, 12, 3)),
+        ("tag-7", "a kind of entry that there is not", altered(&close, 2, 7)),
         ("close-with-a-field", "the end of the stream has no fields", signed(&[&encode(&close)[..encode(&close).len() - 1], &[0x81, 0]].concat())),
         ("lane-mode-1", "a lane mode that there is not", altered(&genesis, 3, 1)),
         ("sharing-3", "a way of sharing that there is not", altered(&genesis, 2, 3)),
@@ -373,6 +400,12 @@ fn ranges() -> Vec<Case> {
         ("condition-unsorted", "the alternatives are not ascending", second(LogBody::KeyNodes(conditioned(&[&[BEFORE], &[AFTER]])))),
         ("demands-unsorted", "the demands are not ascending", second(LogBody::KeyNodes(conditioned(&[&[BEFORE, AFTER]])))),
         ("demand-beyond-the-end", "a time of 2^48", second(LogBody::KeyNodes(conditioned(&[&[Demand::After(Position::END)]])))),
+        ("approvers-too-few", "three approvals of two users", second(LogBody::KeyNodes(conditioned(&[&[approved(3, &[1, 2])]])))),
+        ("approvals-none-needed", "no approval of two users", second(LogBody::KeyNodes(conditioned(&[&[approved(0, &[1, 2])]])))),
+        ("approvers-unsorted", "who approves is not ascending", second(LogBody::KeyNodes(conditioned(&[&[approved(1, &[2, 1])]])))),
+        ("approvers-too-many", "one of 33 users", second(LogBody::KeyNodes(conditioned(&[&[approved(1, &many)]])))),
+        ("approve-oneself", "the author approves of itself", second(LogBody::Approve(Approval { user: anna().user, until: NOW }))),
+        ("approve-beyond-the-end", "up to 2^48 + 1", approve(3, Position(Position::END.0 + 1))),
         ("condition-too-long", "nine alternatives", second(LogBody::KeyNodes(KeyNodes { condition: nine, ..key_nodes(1, &[1]) }))),
         ("tips-unsorted", "the tips are not ascending", revoke(Targets::Users(users(&[3])), vec![tips(1, &[8, 7])])),
     ];

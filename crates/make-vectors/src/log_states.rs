@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use sealcast_crypto::digest;
 use sealcast_protocol::{
-    Condition, DeviceId, Genesis, Grant, Interval, KeyNode, KeyNodes, LaneMode, LogBody, LogEntry,
-    LogHash, Position, Revoke, Roles, Sharing, Signable, StreamId, Targets, UserId, encode,
+    Approval, Approvers, Condition, Demand, DeviceId, Genesis, Grant, Interval, KeyNode, KeyNodes,
+    LaneMode, LogBody, LogEntry, LogHash, Position, Revoke, Roles, Sharing, Signable, StreamId,
+    Targets, UserId, encode,
 };
 
 use super::case::{Case, hex};
@@ -23,6 +24,7 @@ pub(super) fn cases() -> Vec<Case> {
         lanes(),
         odd(),
         key_nodes(),
+        approvals(),
         vec![example()],
     ]
     .concat()
@@ -369,6 +371,65 @@ fn key_nodes() -> Vec<Case> {
     );
     let removed = removed.with("key-nodes", first);
     vec![by_publisher, concurrent, settled, none, removed]
+}
+
+/// Ann and Ben are asked for their approval; Ron reads.
+fn approvals() -> Vec<Case> {
+    let both = [ANN, BEN].map(|seed| person(seed).user);
+    let mut of = both.to_vec();
+    of.sort();
+    let approved = Demand::Approved(Approvers { needed: 1, of });
+    let named = LogBody::KeyNodes(KeyNodes {
+        threshold: 1,
+        nodes: Vec::from([KeyNode {
+            user: UserId([1; 32]),
+            device: DeviceId([1; 16]),
+        }]),
+        condition: Condition(vec![vec![approved]]),
+        generation: 0,
+    });
+    let ron = person(RON).user;
+    let approve = |until| LogBody::Approve(Approval { user: ron, until });
+    let says = |by: u8, until: Position| {
+        format!("{} {} {}", hex(&person(by).user.0), hex(&ron.0), until.0)
+    };
+    let begin = || {
+        let (mut story, _) = Story::new();
+        let reads = story.says(OWNER, &[], grant(RON, Roles::READER));
+        let first = story.says(OWNER, &[], named.clone());
+        (story, reads, first)
+    };
+
+    let (mut story, reads, first) = begin();
+    story.says(ANN, &[first], approve(Position::END));
+    story.says(BEN, &[first], approve(Position(2_000)));
+    story.says(PAM, &[first], approve(Position::END));
+    let about = "those whom a condition names approve, and nobody else";
+    let stands = vec![(reads, Fate::Stands)];
+    let both_say = story.ends("approved", about, stands.clone(), 2);
+    let mut lines = [says(ANN, Position::END), says(BEN, Position(2_000))];
+    lines.sort();
+    let both_say = both_say.with("key-nodes", first);
+    let both_say = both_say.each(lines, |case, line| case.with("approves", line));
+    story.says(ANN, &[], approve(Position::START));
+    let about = "what was approved is taken back by who did";
+    let taken_back = story.ends("approved-no-more", about, stands, 2);
+    let taken_back = taken_back.with("key-nodes", first);
+    let taken_back = taken_back.with("approves", says(BEN, Position(2_000)));
+
+    let (mut story, reads, first) = begin();
+    let said = story.says(ANN, &[first], approve(Position::END));
+    let removal = story.says(OWNER, &[said], revoke(&[RON]));
+    let about = "a removal takes what was approved of the user before";
+    let taken = vec![(reads, Fate::TakenBy(removal))];
+    let removed = story.ends("approved-before-a-removal", about, taken.clone(), 4);
+    let removed = removed.with("key-nodes", first);
+    story.says(ANN, &[removal], approve(Position::END));
+    let about = "what is approved in knowledge of the removal counts";
+    let again = story.ends("approved-after-a-removal", about, taken, 4);
+    let again = again.with("key-nodes", first);
+    let again = again.with("approves", says(ANN, Position::END));
+    vec![both_say, taken_back, removed, again]
 }
 
 /// The example of the page.

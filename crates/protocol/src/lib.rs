@@ -53,12 +53,15 @@ pub use v1::fallback::{FALLBACK_PERIOD_MS, FALLBACK_PERIODS, FallbackKey};
 pub use v1::frame::{FRAME_RECORDS_MAX, Frame, OpenFrame, PushError, Record, Records};
 pub use v1::header::{Flags, Header, Suite};
 pub use v1::item::{DataItem, DataTopic, DataTopicError};
+pub use v1::log_approvals::Approval;
 pub use v1::log_entry::{
     DeviceTarget, DeviceTips, Genesis, Grant, LIST_MAX, LaneMode, LogBody, LogEntry, Revoke, Roles,
     Settings, Sharing, Targets,
 };
 pub use v1::log_graph::{AccessLog, Inserted};
-pub use v1::log_key_nodes::{CONDITION_MAX, Condition, Demand, KeyNode, KeyNodes};
+pub use v1::log_key_nodes::{
+    APPROVERS_MAX, Approvers, CONDITION_MAX, Condition, Demand, KeyNode, KeyNodes,
+};
 pub use v1::log_state::{GrantState, LogState, PublishRight, Standing, merged};
 pub use v1::node_request::{
     NodeAnswer, NodeRefusal, NodeRefusalReason, NodeReplyTo, NodeRequest, OpenAnswerError,

@@ -212,7 +212,8 @@ fn grants_to<'a>(
         | LogBody::Revoke(_)
         | LogBody::Settings(_)
         | LogBody::KeyNodes(_)
-        | LogBody::Close => None,
+        | LogBody::Close
+        | LogBody::Approve(_) => None,
     })
 }
 
@@ -224,7 +225,8 @@ fn removals(ground: &Ground) -> impl Iterator<Item = (usize, &Written, &Targets)
         | LogBody::Genesis(_)
         | LogBody::Settings(_)
         | LogBody::KeyNodes(_)
-        | LogBody::Close => None,
+        | LogBody::Close
+        | LogBody::Approve(_) => None,
     })
 }
 

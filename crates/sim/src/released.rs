@@ -56,7 +56,8 @@ pub(crate) fn in_force<'a>(ground: &'a Ground, known: &Entries) -> Option<(usize
         | LogBody::Grant(_)
         | LogBody::Revoke(_)
         | LogBody::Settings(_)
-        | LogBody::Close => None,
+        | LogBody::Close
+        | LogBody::Approve(_) => None,
     });
     sets.rfind(|(number, _)| known.contains(*number))
 }

@@ -208,6 +208,10 @@ fn says(lines: Lines, body: &LogBody) -> Lines {
                 lines.text("if", all.join(" and "))
             }),
         LogBody::Close => lines.text("says", "close"),
+        LogBody::Approve(approval) => lines
+            .text("says", "approve")
+            .hex("to", approval.user.0)
+            .text("until", approval.until.0),
     }
 }
 
@@ -215,6 +219,11 @@ fn demand(demand: &Demand) -> String {
     match demand {
         Demand::After(time) => format!("after {}", time.0),
         Demand::Before(time) => format!("before {}", time.0),
+        Demand::Approved(approvers) => {
+            let of = approvers.of.iter().map(|of| format!(" {}", hex(&of.0)));
+            let of: String = of.collect();
+            format!("approved by {} of{of}", approvers.needed)
+        }
     }
 }
 

@@ -1,9 +1,11 @@
 //! What sets of access-log entries add up to.
 
 use sealcast_crypto::VerifyingKey;
-use sealcast_protocol::{AccessLog, LogEntry, Standing, StreamId, Unverified, UserId, Verified};
+use sealcast_protocol::{
+    AccessLog, LogEntry, LogState, Standing, StreamId, Unverified, UserId, Verified,
+};
 
-use crate::case::{Given, Lines, Outcome, array, must, unhex};
+use crate::case::{Given, Lines, Outcome, array, hex, must, unhex};
 
 pub(crate) fn state(given: &mut Given) -> Outcome {
     let stream = StreamId(given.array("stream")?);
@@ -54,6 +56,21 @@ fn read<'a>(
         .each(state.key_nodes(), |lines, (entry, _)| {
             lines.text("key-nodes", entry)
         })
+        .each(approvals(&state, &log), |lines, said| {
+            lines.text("approves", said)
+        })
         .each(log.missing(), |lines, hash| lines.text("missing", hash))
         .done()
+}
+
+/// Who approves of whom, and up to when.
+fn approvals(state: &LogState, log: &AccessLog) -> Vec<String> {
+    let mut said = Vec::new();
+    for user in log.named_users() {
+        for (by, until) in state.approvals(&user) {
+            let (by, user) = (hex(&by.0), hex(&user.0));
+            said.push(format!("{by} {user} {}", until.0));
+        }
+    }
+    said
 }

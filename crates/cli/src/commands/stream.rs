@@ -1,3 +1,4 @@
+mod approve;
 mod condition;
 mod keynodes;
 
@@ -32,6 +33,7 @@ enum StreamCommand {
     Set(SetArgs),
     Keynodes(keynodes::KeynodesArgs),
     Condition(condition::ConditionArgs),
+    Approve(approve::ApproveArgs),
 }
 
 /// Make a stream that you own, and print its ticket
@@ -110,6 +112,7 @@ pub(crate) async fn run(ui: &Ui, context: &Context, args: StreamArgs) -> Result<
         StreamCommand::Set(args) => set(ui, &context.open().await?, &args).await,
         StreamCommand::Keynodes(args) => keynodes::run(ui, context, args).await,
         StreamCommand::Condition(args) => condition::run(ui, context, &args).await,
+        StreamCommand::Approve(args) => approve::run(ui, context, &args).await,
     }
 }
 

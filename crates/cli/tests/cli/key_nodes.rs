@@ -1,5 +1,6 @@
 //! Key nodes, with publisher, owner and all other readers offline.
 
+mod approvals;
 mod captured;
 mod liar;
 mod restored;

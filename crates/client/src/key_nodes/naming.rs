@@ -284,7 +284,7 @@ impl Core {
         named.map(|(id, set)| (id, set.clone()))
     }
 
-    fn key_nodes(&self) -> Result<KeyNodes, Error> {
+    pub(super) fn key_nodes(&self) -> Result<KeyNodes, Error> {
         let named = self
             .named()
             .ok_or(Error::KeyNodes("the stream has no key nodes"));

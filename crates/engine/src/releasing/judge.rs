@@ -62,7 +62,8 @@ pub(super) fn judge(
     if deal.dealer.lane != asked.lane || !is_entitled(view, clock, asked) {
         return refuse(NodeRefusalReason::NotEntitled);
     }
-    match set.condition.holds(clock) {
+    let approves = |by: &UserId| view.state().approves(by, &asked.user, clock);
+    match set.condition.holds(clock, approves) {
         true => Verdict::Entitled,
         false => {
             let wait = set.condition.wait_ms(clock).unwrap_or_default();

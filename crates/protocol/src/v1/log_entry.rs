@@ -8,6 +8,7 @@ use crate::encoding::DecodeError;
 use crate::ids::{DeviceId, EnvelopeHash, Interval, LogHash, Position, StreamId, UserId};
 use crate::signed::Signable;
 use crate::v1::device::CardRevocation;
+use crate::v1::log_approvals::Approval;
 use crate::v1::log_key_nodes::KeyNodes;
 
 /// Most heads, targets or tips that one entry may list.
@@ -67,6 +68,9 @@ pub enum LogBody {
     /// Ends the stream: nothing more is sealed.
     #[n(5)]
     Close,
+    /// Says that key nodes may release to somebody.
+    #[n(6)]
+    Approve(#[n(0)] Approval),
 }
 
 /// The fixed properties of a stream.
@@ -295,6 +299,7 @@ fn body_in_range(entry: &LogEntry) -> bool {
                 && revoke.last.iter().all(|of| ascending(&of.tips))
         }
         LogBody::KeyNodes(nodes) => nodes.is_in_range(),
+        LogBody::Approve(approval) => approval.is_in_range(&entry.user),
         LogBody::Settings(_) | LogBody::Close => true,
     }
 }

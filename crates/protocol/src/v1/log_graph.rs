@@ -58,8 +58,10 @@ pub(super) struct Rights {
     pub(super) revokes: Named,
     /// Revokes of publishers, each about its own lane.
     pub(super) lane_revokes: Named,
-    /// Users whose devices are or were key nodes.
-    pub(super) key_nodes: BTreeSet<UserId>,
+    /// Entries that name users as key nodes, or in their condition.
+    pub(super) key_nodes: BTreeMap<UserId, Vec<usize>>,
+    /// Those that ask for their approval.
+    pub(super) approvers: BTreeMap<UserId, Vec<usize>>,
     /// Revokes that carry the proof of a device's user that the device is out.
     pub(super) outs: BTreeMap<(UserId, DeviceId), Vec<usize>>,
 }
@@ -161,10 +163,10 @@ impl AccessLog {
     }
 
     /// Users whose device lists and chains a reader of this log must follow: the owner and
-    /// everyone whom an authorised grant names.
+    /// everyone whom an authorised grant or an authorised entry about key nodes names.
     pub fn named_users(&self) -> BTreeSet<UserId> {
         let named = self.rights.grants_to.keys().copied();
-        let nodes = self.rights.key_nodes.iter().copied();
+        let nodes = self.rights.key_nodes.keys().copied();
         named.chain(nodes).chain([self.owner]).collect()
     }
 
@@ -282,7 +284,8 @@ impl AccessLog {
             | LogBody::Revoke(_)
             | LogBody::Settings(_)
             | LogBody::KeyNodes(_)
-            | LogBody::Close => entry.stream == self.stream,
+            | LogBody::Close
+            | LogBody::Approve(_) => entry.stream == self.stream,
         }
     }
 
@@ -403,14 +406,21 @@ impl AccessLog {
                 match power {
                     Power::Owner | Power::Admin => rights.revokes.note(i, &revoke.targets),
                     Power::Publisher => rights.lane_revokes.note(i, &revoke.targets),
-                    Power::Own => (),
+                    Power::Own | Power::Approver => (),
                 }
             }
             LogBody::KeyNodes(named) => {
-                let users = named.nodes.iter().map(|node| node.user);
-                rights.key_nodes.extend(users);
+                let approvers: BTreeSet<_> = named.condition.approvers().collect();
+                let nodes = named.nodes.iter().map(|node| node.user);
+                let users: BTreeSet<_> = nodes.chain(approvers.iter().copied()).collect();
+                for user in users {
+                    rights.key_nodes.entry(user).or_default().push(i);
+                }
+                for user in approvers {
+                    rights.approvers.entry(user).or_default().push(i);
+                }
             }
-            LogBody::Genesis(_) | LogBody::Settings(_) | LogBody::Close => {}
+            LogBody::Genesis(_) | LogBody::Settings(_) | LogBody::Close | LogBody::Approve(_) => {}
         }
         let past = &node.past;
         self.tips

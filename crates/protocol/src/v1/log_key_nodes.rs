@@ -11,9 +11,12 @@ use crate::v1::log_clock::Clock;
 use crate::v1::log_entry::LogBody;
 use crate::v1::log_graph::AccessLog;
 use crate::v1::log_rules::View;
+use crate::v1::log_state::LogState;
 
 /// Most alternatives that a condition has, and most demands of each.
 pub const CONDITION_MAX: usize = 8;
+/// Most users whom one demand names.
+pub const APPROVERS_MAX: usize = 32;
 
 /// The servers that release keys when enough of them find somebody entitled.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
@@ -60,8 +63,8 @@ pub struct KeyNode {
 #[cbor(transparent)]
 pub struct Condition(#[n(0)] pub Vec<Vec<Demand>>);
 
-/// One thing that must hold, by the node's clock. Tag 2 is kept for approvals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, CborLen)]
+/// One thing that must hold, by the node's clock.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, CborLen)]
 pub enum Demand {
     /// It is this time, or later.
     #[n(0)]
@@ -69,13 +72,44 @@ pub enum Demand {
     /// It is not this time yet.
     #[n(1)]
     Before(#[n(0)] Position),
+    /// So many of some users approve of whoever asks.
+    #[n(2)]
+    Approved(#[n(0)] Approvers),
+}
+
+/// Users of whom so many must approve.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, CborLen)]
+#[cbor(array)]
+pub struct Approvers {
+    /// How many.
+    #[n(0)]
+    pub needed: u8,
+    /// Of whom, strictly ascending.
+    #[n(1)]
+    pub of: Vec<UserId>,
 }
 
 impl Condition {
-    /// Whether it holds at a time.
-    pub fn holds(&self, now: Position) -> bool {
+    /// Whether it holds at a time. `approves` tells whether a user approves of whoever asks.
+    pub fn holds(&self, now: Position, approves: impl Fn(&UserId) -> bool) -> bool {
+        let is_met = |demand: &Demand| match demand {
+            Demand::After(time) => now >= *time,
+            Demand::Before(time) => now < *time,
+            Demand::Approved(Approvers { needed, of }) => {
+                of.iter().filter(|user| approves(user)).count() >= usize::from(*needed)
+            }
+        };
         let mut alternatives = self.0.iter();
-        self.0.is_empty() || alternatives.any(|all| all.iter().all(|demand| demand.holds(now)))
+        self.0.is_empty() || alternatives.any(|all| all.iter().all(is_met))
+    }
+
+    /// Whose approvals it asks for.
+    pub fn approvers(&self) -> impl Iterator<Item = UserId> + '_ {
+        let approvers = self.0.iter().flatten().flat_map(|demand| match demand {
+            Demand::Approved(approvers) => approvers.of.as_slice(),
+            Demand::After(_) | Demand::Before(_) => &[],
+        });
+        approvers.copied()
     }
 
     /// How long it is, from a time on, until more can hold than does, in milliseconds: nothing where time
@@ -84,7 +118,7 @@ impl Condition {
         let demands = self.0.iter().flatten();
         let later = demands.filter_map(|demand| match demand {
             Demand::After(time) if *time > now => Some(time.0 - now.0),
-            Demand::After(_) | Demand::Before(_) => None,
+            Demand::After(_) | Demand::Before(_) | Demand::Approved(_) => None,
         });
         later.min()
     }
@@ -93,23 +127,21 @@ impl Condition {
         let of = |all: &Vec<Demand>| {
             (1..=CONDITION_MAX).contains(&all.len())
                 && all.is_sorted_by(|a, b| a < b)
-                && all.iter().all(|demand| demand.time() < Position::END)
+                && all.iter().all(Demand::is_in_range)
         };
         self.0.len() <= CONDITION_MAX && self.0.is_sorted_by(|a, b| a < b) && self.0.iter().all(of)
     }
 }
 
 impl Demand {
-    fn holds(&self, now: Position) -> bool {
+    fn is_in_range(&self) -> bool {
         match self {
-            Self::After(time) => now >= *time,
-            Self::Before(time) => now < *time,
-        }
-    }
-
-    fn time(&self) -> Position {
-        match self {
-            Self::After(time) | Self::Before(time) => *time,
+            Self::After(time) | Self::Before(time) => *time < Position::END,
+            Self::Approved(Approvers { needed, of }) => {
+                (1..=of.len()).contains(&usize::from(*needed))
+                    && of.len() <= APPROVERS_MAX
+                    && of.is_sorted_by(|a, b| a < b)
+            }
         }
     }
 }
@@ -162,5 +194,18 @@ impl AccessLog {
             in_force,
             newest: newest.into_iter().map(|(hash, _)| hash).collect(),
         }
+    }
+}
+
+impl LogState {
+    /// The counting entries about key nodes that no other one follows. Where they are several, nobody who
+    /// wrote one knew of the others, and none is in force.
+    pub fn newest_key_nodes(&self) -> &[LogHash] {
+        &self.key_nodes.newest
+    }
+
+    /// The key nodes that a counting entry names, in force or not any more.
+    pub fn key_nodes_of(&self, entry: &LogHash) -> Option<&KeyNodes> {
+        self.key_nodes.named.get(entry)
     }
 }

@@ -8,6 +8,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use crate::ids::{DeviceId, Interval, UserId};
+use crate::v1::log_approvals::Approval;
 use crate::v1::log_clock::Clock;
 use crate::v1::log_entry::{DeviceTarget, Grant, LogBody, LogEntry, Revoke, Roles, Targets};
 use crate::v1::log_graph::{AccessLog, Node};
@@ -15,6 +16,8 @@ use crate::v1::log_graph::{AccessLog, Node};
 /// What an author might do when it wrote an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Power {
+    /// A user whom a condition names says whether key nodes may release to somebody.
+    Approver,
     /// A named user takes out devices of its own.
     Own,
     /// A publisher decides about readers of its own lane.
@@ -63,8 +66,11 @@ impl AccessLog {
         let mut view = View::new(self, past);
         let held = view.standing(entry);
         let held = held.filter(|(power, _)| is_allowed(*power, entry, self.owner));
-        let own = || Some((Power::Own, view.own_removal(entry)?));
-        let Some((power, supports)) = held.or_else(own) else {
+        let other = || match view.is_approver(entry) {
+            true => Some((Power::Approver, Vec::new())),
+            false => Some((Power::Own, view.own_removal(entry)?)),
+        };
+        let Some((power, supports)) = held.or_else(other) else {
             return Verdict::default();
         };
         let mut verdict = Verdict {
@@ -93,7 +99,8 @@ impl AccessLog {
             | LogBody::Revoke(_)
             | LogBody::Settings(_)
             | LogBody::KeyNodes(_)
-            | LogBody::Close => None,
+            | LogBody::Close
+            | LogBody::Approve(_) => None,
         }
     }
 
@@ -104,7 +111,8 @@ impl AccessLog {
             | LogBody::Grant(_)
             | LogBody::Settings(_)
             | LogBody::KeyNodes(_)
-            | LogBody::Close => None,
+            | LogBody::Close
+            | LogBody::Approve(_) => None,
         }
     }
 
@@ -132,6 +140,23 @@ impl AccessLog {
                 let devices: BTreeSet<_> = targets.map(|of| of.device).collect();
                 (!devices.is_empty()).then_some(Taken::Devices(devices))
             }
+        }
+    }
+
+    /// Whether the revoke of an owner or admin names the author of an approval, its device, or whom it is for.
+    fn takes_approval(&self, r: usize, author: &LogEntry, approval: &Approval) -> bool {
+        let verdict = &self.node(r).verdict;
+        let is_shielded = |user: &UserId| *user == self.owner || verdict.spared.contains(user);
+        match self.revoke(r).map(|revoke| &revoke.targets) {
+            Some(Targets::Users(users)) => [author.user, approval.user].iter().any(|user| {
+                users.binary_search(user).is_ok() && may_take(verdict, is_shielded(user))
+            }),
+            Some(Targets::Devices(targets)) => {
+                let device = (author.user, author.device);
+                !is_shielded(&author.user)
+                    && targets.iter().any(|of| (of.user, of.device) == device)
+            }
+            Some(Targets::Grants(_)) | None => false,
         }
     }
 }
@@ -165,6 +190,9 @@ impl<'a> View<'a> {
                 LogBody::Genesis(_) | LogBody::Revoke(_) | LogBody::Close => true,
                 LogBody::Grant(_) | LogBody::Settings(_) | LogBody::KeyNodes(_) => {
                     !self.log.is_forked(i, self.set) && self.is_supported(node, i)
+                }
+                LogBody::Approve(approval) => {
+                    !self.log.is_forked(i, self.set) && !self.is_approval_taken(i, &approval)
                 }
             };
         self.counting.insert(i, counts);
@@ -245,14 +273,41 @@ impl<'a> View<'a> {
             return None;
         };
         let targets = device_targets(revoke);
-        let given = self.log.rights.grants_to.get(&entry.user);
-        let is_named = entry.user == self.log.owner || self.in_set(given).next().is_some();
+        let rights = &self.log.rights;
+        let given = self.in_set(rights.grants_to.get(&entry.user));
+        let mut named = given.chain(self.in_set(rights.key_nodes.get(&entry.user)));
+        let is_named = entry.user == self.log.owner || named.next().is_some();
         let is_own = !targets.is_empty() && targets.iter().all(|of| of.user == entry.user);
         if !is_named || !is_own || !targets.iter().all(DeviceTarget::is_proven) {
             return None;
         }
         let ranks = self.ranks_of(&entry.user);
         Some(ranks.filter(|&g| self.counts(g)).collect())
+    }
+
+    /// Whether an author is one whose approval key nodes ask for, and this is one.
+    fn is_approver(&self, entry: &LogEntry) -> bool {
+        let named = self.log.rights.approvers.get(&entry.user);
+        matches!(entry.body, LogBody::Approve(_))
+            && self.in_set(named).next().is_some()
+            && self.outs_of((entry.user, entry.device)).next().is_none()
+    }
+
+    /// Whether the author of an approval, its device, or whom it is for was removed, by one that it did not
+    /// know of.
+    fn is_approval_taken(&mut self, i: usize, approval: &Approval) -> bool {
+        let author = self.log.node(i).entry.body();
+        if self.outs_of((author.user, author.device)).next().is_some() {
+            return true;
+        }
+        let named = &self.log.rights.revokes.by_user;
+        let revokes = [author.user, approval.user].map(|user| self.in_set(named.get(&user)));
+        let revokes: Vec<_> = revokes.into_iter().flatten().collect();
+        revokes.into_iter().any(|r| {
+            !self.log.is_before(r, i)
+                && self.log.takes_approval(r, author, approval)
+                && (self.log.is_before(i, r) || !self.is_held_back(r))
+        })
     }
 
     fn is_admin(&mut self, user: &UserId) -> bool {
@@ -314,6 +369,8 @@ impl<'a> View<'a> {
 fn is_allowed(power: Power, entry: &LogEntry, owner: UserId) -> bool {
     match &entry.body {
         LogBody::Genesis(_) => power == Power::Owner,
+        // Not by any power over others.
+        LogBody::Approve(_) => false,
         LogBody::Settings(_) | LogBody::KeyNodes(_) | LogBody::Close => power >= Power::Admin,
         LogBody::Revoke(revoke) => {
             power >= Power::Admin
@@ -329,7 +386,7 @@ fn is_allowed(power: Power, entry: &LogEntry, owner: UserId) -> bool {
                     Power::Owner => true,
                     Power::Admin => !is_admin,
                     Power::Publisher => is_own_reader,
-                    Power::Own => false,
+                    Power::Own | Power::Approver => false,
                 }
         }
     }

@@ -4,6 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use crate::ids::{DeviceId, EnvelopeHash, Interval, LogHash, Position, UserId};
+use crate::v1::log_approvals::Approvals;
 use crate::v1::log_clock::{Clock, Place};
 use crate::v1::log_entry::{Genesis, Grant, LogBody, Roles, Settings, Sharing};
 use crate::v1::log_graph::AccessLog;
@@ -17,7 +18,8 @@ pub struct LogState {
     owner: UserId,
     genesis: Option<Genesis>,
     settings: Settings,
-    key_nodes: KeyNodeSets,
+    pub(super) key_nodes: KeyNodeSets,
+    pub(super) approvals: Approvals,
     is_closed: bool,
     grants: Vec<GrantState>,
     /// Indexes into `grants`.
@@ -99,6 +101,7 @@ impl AccessLog {
             genesis: None,
             settings: self.settings_in(&mut view),
             key_nodes: self.key_nodes_in(&mut view),
+            approvals: self.approvals_in(&mut view),
             is_closed: false,
             grants: Vec::with_capacity(self.rights.grants.len()),
             grants_to: BTreeMap::new(),
@@ -131,7 +134,8 @@ impl AccessLog {
                 LogBody::Revoke(_)
                 | LogBody::Grant(_)
                 | LogBody::Settings(_)
-                | LogBody::KeyNodes(_) => (),
+                | LogBody::KeyNodes(_)
+                | LogBody::Approve(_) => (),
             }
         }
         let can_be_named = self.nameable();
@@ -385,17 +389,6 @@ impl LogState {
     pub fn key_nodes(&self) -> Option<(LogHash, &KeyNodes)> {
         let entry = self.key_nodes.in_force?;
         Some((entry, self.key_nodes.named.get(&entry)?))
-    }
-
-    /// The counting entries about key nodes that no other one follows. Where they are several, nobody who
-    /// wrote one knew of the others, and none is in force.
-    pub fn newest_key_nodes(&self) -> &[LogHash] {
-        &self.key_nodes.newest
-    }
-
-    /// The key nodes that a counting entry names, in force or not any more.
-    pub fn key_nodes_of(&self, entry: &LogHash) -> Option<&KeyNodes> {
-        self.key_nodes.named.get(entry)
     }
 
     /// Every authorised grant, each after those in its past.

@@ -13,6 +13,7 @@ pub(crate) mod fallback;
 pub(crate) mod frame;
 pub(crate) mod header;
 pub(crate) mod item;
+pub(crate) mod log_approvals;
 pub(crate) mod log_clock;
 pub(crate) mod log_entry;
 pub(crate) mod log_graph;

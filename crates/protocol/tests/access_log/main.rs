@@ -1,6 +1,7 @@
 //! The access log, through the public API: `spec/access-log.md`.
 #![cfg(test)]
 
+mod approvals;
 mod devices;
 mod naive;
 mod orders;

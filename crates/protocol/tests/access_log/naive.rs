@@ -6,8 +6,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use sealcast_protocol::{
-    DeviceId, EnvelopeHash, Grant, Interval, LogBody, LogEntry, LogHash, PublishRight, Revoke,
-    Roles, Targets, UserId, Verified,
+    Demand, DeviceId, EnvelopeHash, Grant, Interval, LogBody, LogEntry, LogHash, PublishRight,
+    Revoke, Roles, Targets, UserId, Verified,
 };
 
 use crate::world::{NO_ENTRY, up_to_hashes};
@@ -16,6 +16,7 @@ pub(crate) type Set = BTreeSet<LogHash>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Power {
+    Approver,
     Own,
     Publisher,
     Admin,
@@ -81,7 +82,8 @@ impl Naive {
             | LogBody::Revoke(_)
             | LogBody::Settings(_)
             | LogBody::KeyNodes(_)
-            | LogBody::Close => None,
+            | LogBody::Close
+            | LogBody::Approve(_) => None,
         }
     }
 
@@ -92,7 +94,8 @@ impl Naive {
             | LogBody::Grant(_)
             | LogBody::Settings(_)
             | LogBody::KeyNodes(_)
-            | LogBody::Close => None,
+            | LogBody::Close
+            | LogBody::Approve(_) => None,
         }
     }
 
@@ -146,6 +149,12 @@ impl Naive {
         {
             return held;
         }
+        if matches!(entry.body, LogBody::Approve(_)) {
+            let is_out = !self.outs(past, (entry.user, entry.device)).is_empty();
+            let mut known = past.iter().filter(|hash| self.power(hash).is_some());
+            let is_named = known.any(|hash| self.asks_for(hash, &entry.user));
+            return (is_named && !is_out).then(|| (Power::Approver, Set::new()));
+        }
         let LogBody::Revoke(Revoke {
             targets: Targets::Devices(targets),
             ..
@@ -153,7 +162,11 @@ impl Naive {
         else {
             return None;
         };
-        let named = entry.user == self.owner || !self.grants_in(past, &entry.user).is_empty();
+        let mut known = past.iter().filter(|hash| self.power(hash).is_some());
+        let named = entry.user == self.owner
+            || !self.grants_in(past, &entry.user).is_empty()
+            || known
+                .any(|hash| self.is_node(hash, &entry.user) || self.asks_for(hash, &entry.user));
         let own = targets
             .iter()
             .all(|of| of.user == entry.user && of.is_proven());
@@ -193,6 +206,7 @@ impl Naive {
     fn is_allowed(&self, power: Power, entry: &LogEntry) -> bool {
         match &entry.body {
             LogBody::Genesis(_) => true,
+            LogBody::Approve(_) => false,
             LogBody::Settings(_) | LogBody::KeyNodes(_) | LogBody::Close => power >= Power::Admin,
             LogBody::Revoke(revoke) => match revoke.targets {
                 Targets::Devices(_) => power >= Power::Admin,
@@ -332,6 +346,7 @@ impl Naive {
         };
         match self.entries[hash].body {
             LogBody::Genesis(_) | LogBody::Revoke(_) | LogBody::Close => return true,
+            LogBody::Approve(approval) => return self.is_upheld(hash, approval.user, set),
             LogBody::Grant(_) | LogBody::Settings(_) | LogBody::KeyNodes(_) => (),
         }
         let author = self.author(hash);
@@ -344,6 +359,58 @@ impl Naive {
                     let mut hitting = takers.iter().filter(|(_, t)| hits(t, Some(author.1)));
                     self.counts(g, set) && hitting.all(|(r, _)| reached(r))
                 }))
+    }
+
+    fn is_node(&self, hash: &LogHash, user: &UserId) -> bool {
+        match &self.entries[hash].body {
+            LogBody::KeyNodes(nodes) => nodes.nodes.iter().any(|node| node.user == *user),
+            LogBody::Genesis(_)
+            | LogBody::Grant(_)
+            | LogBody::Revoke(_)
+            | LogBody::Settings(_)
+            | LogBody::Close
+            | LogBody::Approve(_) => false,
+        }
+    }
+
+    fn asks_for(&self, hash: &LogHash, user: &UserId) -> bool {
+        let LogBody::KeyNodes(nodes) = &self.entries[hash].body else {
+            return false;
+        };
+        let mut demands = nodes.condition.0.iter().flatten();
+        demands.any(|demand| match demand {
+            Demand::Approved(approvers) => approvers.of.contains(user),
+            Demand::After(_) | Demand::Before(_) => false,
+        })
+    }
+
+    /// Whether nothing takes an approval.
+    fn is_upheld(&self, hash: &LogHash, of: UserId, set: &Set) -> bool {
+        let author = self.author(hash);
+        let takes = |r: &LogHash| {
+            let (Some(revoke), Some(power)) = (self.revoke(r), self.power(r)) else {
+                return false;
+            };
+            let is_admin = |user| {
+                let held = self.giving(&self.past[r], user, None, Roles::ADMIN);
+                *user == self.owner || !held.is_empty()
+            };
+            let names = match &revoke.targets {
+                Targets::Grants(_) => false,
+                Targets::Users(users) => [author.0, of]
+                    .iter()
+                    .any(|user| users.contains(user) && (power == Power::Owner || !is_admin(user))),
+                Targets::Devices(devices) => {
+                    let mut named = devices.iter().map(|of| (of.user, of.device));
+                    named.any(|device| device == author) && !is_admin(&author.0)
+                }
+            };
+            power >= Power::Admin
+                && names
+                && !self.reaches(hash, r)
+                && (self.reaches(r, hash) || !self.is_held_back(r, set))
+        };
+        !self.is_forked(hash, set) && self.outs(set, author).is_empty() && !set.iter().any(takes)
     }
 
     fn is_forked(&self, hash: &LogHash, set: &Set) -> bool {
@@ -395,7 +462,8 @@ impl Naive {
             | LogBody::Genesis(_)
             | LogBody::Grant(_)
             | LogBody::Revoke(_)
-            | LogBody::Close => None,
+            | LogBody::Close
+            | LogBody::Approve(_) => None,
         };
         let counting: Set = all
             .iter()
@@ -426,6 +494,34 @@ impl Naive {
             return None;
         };
         (!nodes.nodes.is_empty()).then_some(*one)
+    }
+
+    /// Up to when one user approves of another.
+    pub(crate) fn approval(&self, by: &UserId, of: &UserId) -> Option<u64> {
+        let all = self.all();
+        let until = |hash: &LogHash| match self.entries[hash].body {
+            LogBody::Approve(approval) if approval.user == *of && self.author(hash).0 == *by => {
+                self.power(hash).map(|_| approval.until.0)
+            }
+            LogBody::Approve(_)
+            | LogBody::KeyNodes(_)
+            | LogBody::Settings(_)
+            | LogBody::Genesis(_)
+            | LogBody::Grant(_)
+            | LogBody::Revoke(_)
+            | LogBody::Close => None,
+        };
+        let said: Set = all
+            .iter()
+            .filter(|hash| until(hash).is_some())
+            .copied()
+            .collect();
+        let mut newest = said
+            .iter()
+            .filter(|a| !said.iter().any(|b| self.reaches(b, a)));
+        let sound = newest.clone().all(|hash| self.counts(hash, &all));
+        let least = newest.by_ref().filter_map(until).min();
+        least.filter(|until| sound && *until > 0)
     }
 
     pub(crate) fn removals(&self, lane: &UserId) -> Set {

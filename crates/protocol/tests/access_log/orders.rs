@@ -1,7 +1,7 @@
 //! Random histories: every order gives one state, and it is the one that the rules, read literally,
 //! give.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -52,7 +52,7 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     let numbers = (
         any::<Index>(),
-        0..34_u8,
+        0..38_u8,
         any::<[Index; 2]>(),
         any::<u16>(),
         0..6_u8,
@@ -76,6 +76,7 @@ fn history() -> impl Strategy<Value = World> {
         world.says(OWNER, admin(ANN));
         world.says(OWNER, admin(BEN));
         world.says(ANN, publisher(PAM));
+        world.says(OWNER, asking_for(&[ANN, PAM, RON]));
         for step in &steps {
             take_step(&mut world, step, *step.author.get(&PEOPLE));
         }
@@ -145,6 +146,13 @@ fn body(world: &World, step: &Step, author: At) -> LogBody {
         25 => removal_with_tips(proven(&[one, two]), &last),
         26..=28 => removal_with_tips(proven(&[own]), &[(own, step.tip)]),
         29 | 30 => rekey_every(u64::from(step.tip)),
+        33 => asking_for(&[ANN, PAM, one]),
+        34..=36 => {
+            // Nobody can of himself.
+            let others = [one, two, RON, SUE].into_iter();
+            let mut others = others.filter(|of| of.0 != author.0);
+            approve(others.next().unwrap(), step.tip)
+        }
         31 | 32 => key_nodes(&[OWNER, ANN, BEN][..usize::from(step.tip % 4)], 1),
         _ => LogBody::Close,
     }
@@ -272,6 +280,17 @@ fn compare(world: &World, state: &LogState, naive: &Naive) {
     assert_eq!(state.settings().rekey_every_ms, naive.rekey_every_ms());
     let nodes = state.key_nodes().map(|(entry, _)| entry);
     assert_eq!(nodes, naive.key_nodes());
+    for of in PEOPLE {
+        let said: BTreeMap<_, _> = state.approvals(&of.user()).collect();
+        for by in PEOPLE {
+            let until = said.get(&by.user()).map(|until| until.0);
+            assert_eq!(
+                until,
+                naive.approval(&by.user(), &of.user()),
+                "{by:?} of {of:?}"
+            );
+        }
+    }
     let devices = PEOPLE.iter().flat_map(|of| [At(of.0, 1), At(of.0, 2)]);
     let devices: Vec<_> = devices.map(|of| (of.user(), of.device())).collect();
     let tips: Vec<_> = state.revoked_tips().into_iter().collect();

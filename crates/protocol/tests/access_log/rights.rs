@@ -1,7 +1,7 @@
 //! Who may give what to whom.
 
 use sealcast_protocol::{
-    Condition, Demand, Grant, Interval, LogBody, Position, Roles, Standing, Targets,
+    Approvers, Condition, Demand, Grant, Interval, LogBody, Position, Roles, Standing, Targets,
 };
 
 use crate::world::*;
@@ -239,6 +239,17 @@ fn the_newest_key_nodes_are_in_force_and_of_concurrent_ones_none() {
 }
 
 #[test]
+fn whoever_is_a_key_node_takes_out_devices_of_its_own() {
+    let mut world = World::new();
+    let is_out = |world: &World| world.state().is_out(&PAM.user(), &PAM_LAPTOP.device());
+    world.says(PAM, removal(proven(&[PAM_LAPTOP])));
+    assert!(!is_out(&world));
+    world.says(OWNER, key_nodes(&[PAM], 1));
+    world.says(PAM, removal(proven(&[PAM_LAPTOP])));
+    assert!(is_out(&world));
+}
+
+#[test]
 fn neither_publishers_nor_removed_admins_name_key_nodes() {
     let mut world = World::new();
     world.says(OWNER, publisher(PAM));
@@ -261,7 +272,9 @@ fn a_condition_holds_when_all_demands_of_one_alternative_do() {
     );
     let holds = |of: &[&[Demand]], now: &[u64]| {
         let condition = Condition(of.iter().map(|all| all.to_vec()).collect());
-        let holds = now.iter().map(|now| condition.holds(Position(*now)));
+        let holds = now
+            .iter()
+            .map(|now| condition.holds(Position(*now), |of| *of != RON.user()));
         holds.collect::<Vec<bool>>()
     };
     assert_eq!(holds(&[], &[0, 1]), [true, true]);
@@ -271,6 +284,15 @@ fn a_condition_holds_when_all_demands_of_one_alternative_do() {
     assert_eq!(holds(&[between], &[4, 5, 6, 7]), [false, true, true, false]);
     let outside: &[&[Demand]] = &[&[after(7)], &[before(5)]];
     assert_eq!(holds(outside, &[4, 5, 6, 7]), [true, false, false, true]);
+    let approved = |needed, of: &[At]| {
+        let of = of.iter().map(|at| at.user()).collect();
+        Demand::Approved(Approvers { needed, of })
+    };
+    let late: &[Demand] = &[after(5), approved(2, &[ANN, BEN, RON])];
+    assert_eq!(holds(&[late], &[4, 5]), [false, true]);
+    let too_few: &[Demand] = &[approved(2, &[ANN, RON])];
+    assert_eq!(holds(&[too_few], &[4]), [false]);
+    assert_eq!(holds(&[too_few, &[after(5)]], &[4, 5]), [false, true]);
 }
 
 #[test]

@@ -5,10 +5,10 @@ use std::fmt;
 
 use sealcast_crypto::SigningKey;
 use sealcast_protocol::{
-    AccessLog, CardRevocation, Condition, DeviceId, DeviceTarget, DeviceTips, EnvelopeHash,
-    Genesis, Grant, GrantState, Interval, KeyNode, KeyNodes, LaneMode, ListBody, ListEntry,
-    LogBody, LogEntry, LogHash, LogState, Position, PublishRight, Revoke, Roles, Settings, Sharing,
-    Standing, StreamId, Targets, UserId, Verified, sign,
+    AccessLog, Approval, Approvers, CardRevocation, Condition, Demand, DeviceId, DeviceTarget,
+    DeviceTips, EnvelopeHash, Genesis, Grant, GrantState, Interval, KeyNode, KeyNodes, LaneMode,
+    ListBody, ListEntry, LogBody, LogEntry, LogHash, LogState, Position, PublishRight, Revoke,
+    Roles, Settings, Sharing, Standing, StreamId, Targets, UserId, Verified, sign,
 };
 
 pub(crate) const NO_ENTRY: LogHash = LogHash([0; 32]);
@@ -322,6 +322,29 @@ pub(crate) fn key_nodes(of: &[At], threshold: u8) -> LogBody {
         nodes: nodes.into_iter().collect(),
         condition: Condition::default(),
         generation: 0,
+    })
+}
+
+/// One key node, which asks for the approval of any of these.
+pub(crate) fn asking_for(of: &[At]) -> LogBody {
+    let LogBody::KeyNodes(nodes) = key_nodes(&of[..1], 1) else {
+        unreachable!()
+    };
+    let of: BTreeSet<_> = of.iter().map(|at| at.user()).collect();
+    let approvers = Approvers {
+        needed: 1,
+        of: of.into_iter().collect(),
+    };
+    LogBody::KeyNodes(KeyNodes {
+        condition: Condition(vec![vec![Demand::Approved(approvers)]]),
+        ..nodes
+    })
+}
+
+pub(crate) fn approve(of: At, until: u8) -> LogBody {
+    LogBody::Approve(Approval {
+        user: of.user(),
+        until: Position(u64::from(until)),
     })
 }
 

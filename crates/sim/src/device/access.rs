@@ -378,6 +378,7 @@ fn told(body: &LogBody) -> String {
         LogBody::KeyNodes(of) => format!("{} of {} key nodes", of.threshold, of.nodes.len()),
         LogBody::Genesis(_) => "genesis".into(),
         LogBody::Close => "close".into(),
+        LogBody::Approve(of) => format!("approve {}", brief(&of.user)),
     }
 }
 

@@ -57,7 +57,8 @@ impl Field {
             | LogBody::Grant(_)
             | LogBody::Revoke(_)
             | LogBody::Settings(_)
-            | LogBody::Close => None,
+            | LogBody::Close
+            | LogBody::Approve(_) => None,
         });
         sets.any(|set| {
             let in_it = set.nodes.iter().filter(|of| group.contains(of));

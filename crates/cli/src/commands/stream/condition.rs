@@ -1,28 +1,31 @@
 //! On which condition key nodes release.
 
 use clap::Args;
-use sealcast::{Condition, Demand, Name};
+use sealcast::{Approvers, Condition, Demand, Home, Name, UserId};
 
 use super::keynodes::show_entry;
-use crate::context::Context;
+use crate::context::{Context, Names, user_of};
 use crate::error::CommandError;
 use crate::time::{TimeArg, now, rfc3339};
 use crate::ui::Ui;
 
-/// Has key nodes release at certain times only
+/// Have key nodes release at certain times only, or to whom some people approve of
 ///
 /// What holds besides the access log: nothing is released before `--after`, and nothing from `--before` on,
-/// by the clocks of the key nodes. With `--when` there may be several spans of time: in any of them they release,
-/// and all that stands in one must hold. Without any of these there is no condition any more. It concerns
-/// key nodes alone: keyholders go on handing out keys.
+/// by the clocks of the key nodes. With `--approved-by` so many of those people must approve of whoever asks, with
+/// `sealcast stream approve`. With `--when` there may be several such conditions: they release where any of them
+/// holds, and all that stands in one must hold. Without any of these there is no condition any more. It
+/// concerns key nodes alone: keyholders go on handing out keys.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 A TIME is `now`, `start`, `-10m`, `+30d` (s m h d w), `2026-03-01` (midnight UTC), or RFC 3339.
-A SPAN is `after TIME`, `before TIME`, or `after TIME and before TIME`.
+A SPAN is `after TIME`, `before TIME`, `approved by SOME`, or several with ` and ` between them.
+SOME is so many of some contacts or user ids, such as `2 of ada bob cy`.
 
 Examples:
   sealcast stream condition boiler --after 2027-01-01
   sealcast stream condition boiler --before +90d
+  sealcast stream condition boiler --approved-by '2 of ada bob cy'
   sealcast stream condition boiler --when 'after 2027-01-01 and before 2027-02-01' --when 'after 2030-01-01'
   sealcast stream condition boiler")]
 pub(super) struct ConditionArgs {
@@ -34,8 +37,11 @@ pub(super) struct ConditionArgs {
     /// Nothing is released from this time on
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     before: Option<TimeArg>,
-    /// They release in this span of time, and in each other that is given
-    #[arg(long, value_name = "SPAN", conflicts_with_all = ["after", "before"])]
+    /// Nothing is released but to those of whom so many approve, such as `2 of ada bob cy`
+    #[arg(long, value_name = "SOME")]
+    approved_by: Option<String>,
+    /// They release where this holds, and where each other one does that is given
+    #[arg(long, value_name = "SPAN", conflicts_with_all = ["after", "before", "approved_by"])]
     when: Vec<String>,
 }
 
@@ -44,16 +50,22 @@ pub(super) async fn run(
     context: &Context,
     args: &ConditionArgs,
 ) -> Result<(), CommandError> {
-    let condition = condition_of(args)?;
-    let (_home, stream) = context.stream(ui, &args.stream).await?;
-    let says = text(&condition);
+    let (home, stream) = context.stream(ui, &args.stream).await?;
+    let names = Names::of(&home)?;
+    let call = |user: &UserId| names.call(user);
+    let condition = condition_of(args, &home, call)?;
+    let says = text(&condition, call);
     let id = stream.set_condition(condition).await?;
     show_entry(ui, id)?;
     ui.talk(format!("From now on {says}."));
     Ok(())
 }
 
-fn condition_of(args: &ConditionArgs) -> Result<Condition, CommandError> {
+fn condition_of(
+    args: &ConditionArgs,
+    home: &Home,
+    call: impl Fn(&UserId) -> String,
+) -> Result<Condition, CommandError> {
     let now = now();
     let after = args
         .after
@@ -63,14 +75,16 @@ fn condition_of(args: &ConditionArgs) -> Result<Condition, CommandError> {
         .before
         .iter()
         .map(|time| Demand::Before(time.position(now)));
-    let plain: Vec<_> = after.chain(before).collect();
-    let spans = args.when.iter().map(|span| span_of(span));
+    let approved = args.approved_by.iter().map(|some| approved_of(some, home));
+    let approved = approved.collect::<Result<Vec<_>, _>>()?;
+    let plain: Vec<_> = after.chain(before).chain(approved).collect();
+    let spans = args.when.iter().map(|span| span_of(span, home));
     let mut spans = spans.collect::<Result<Vec<_>, _>>()?;
     if !plain.is_empty() {
         spans.push(plain);
     }
     if let Some(none) = spans.iter().find(|span| is_empty(span)) {
-        let says = format!("nothing would ever be released {}", span_text(none));
+        let says = format!("nothing would ever be released {}", span_text(none, &call));
         return Err(CommandError::usage(says));
     }
     spans.sort();
@@ -79,15 +93,19 @@ fn condition_of(args: &ConditionArgs) -> Result<Condition, CommandError> {
 }
 
 /// Reads what stands in a `--when`.
-fn span_of(text: &str) -> Result<Vec<Demand>, CommandError> {
+fn span_of(text: &str, home: &Home) -> Result<Vec<Demand>, CommandError> {
     let wrong = || {
-        let says = format!("this is no span of time: {text}");
-        let hint = "say `after TIME`, `before TIME`, or `after TIME and before TIME`";
+        let says = format!("this is no condition: {text}");
+        let hint = "say `after TIME`, `before TIME`, `approved by 2 of ada bob cy`, or several with ` and ` \
+                    between them";
         CommandError::usage(says).with_hint(hint)
     };
     let now = now();
     let demand = |text: &str| {
         let (kind, time) = text.trim().split_once(' ').ok_or_else(wrong)?;
+        if let ("approved", Some(some)) = (kind, time.trim().strip_prefix("by ")) {
+            return approved_of(some, home);
+        }
         let time: TimeArg = time.trim().parse().map_err(|_| wrong())?;
         match kind {
             "after" => Ok(Demand::After(time.position(now))),
@@ -104,15 +122,35 @@ fn span_of(text: &str) -> Result<Vec<Demand>, CommandError> {
     Ok(all)
 }
 
+/// Reads of whom so many must approve.
+fn approved_of(text: &str, home: &Home) -> Result<Demand, CommandError> {
+    let wrong = || {
+        let says = format!("these are no approvals: {text}");
+        CommandError::usage(says).with_hint("say how many of whom: `2 of ada bob cy`")
+    };
+    let (needed, of) = text.trim().split_once(" of ").ok_or_else(wrong)?;
+    let needed: u8 = needed.trim().parse().map_err(|_| wrong())?;
+    let of = of.split([' ', ',']).filter(|name| !name.is_empty());
+    let of = of.map(|name| user_of(home, name));
+    let mut of = of.collect::<Result<Vec<_>, _>>()?;
+    of.sort();
+    of.dedup();
+    if needed == 0 || usize::from(needed) > of.len() {
+        let says = format!("{needed} of {} cannot approve: {text}", of.len());
+        return Err(CommandError::usage(says));
+    }
+    Ok(Demand::Approved(Approvers { needed, of }))
+}
+
 /// Whether no time is in a span.
 fn is_empty(span: &[Demand]) -> bool {
     let begins = span.iter().filter_map(|of| match of {
         Demand::After(time) => Some(*time),
-        Demand::Before(_) => None,
+        Demand::Before(_) | Demand::Approved(_) => None,
     });
     let ends = span.iter().filter_map(|of| match of {
         Demand::Before(time) => Some(*time),
-        Demand::After(_) => None,
+        Demand::After(_) | Demand::Approved(_) => None,
     });
     begins
         .max()
@@ -121,23 +159,27 @@ fn is_empty(span: &[Demand]) -> bool {
 }
 
 /// A condition in plain words.
-pub(super) fn text(condition: &Condition) -> String {
+pub(super) fn text(condition: &Condition, call: impl Fn(&UserId) -> String) -> String {
     match condition.0.as_slice() {
         [] => "key nodes release whenever the access log allows it".to_owned(),
         of => {
-            let any: Vec<_> = of.iter().map(|span| span_text(span)).collect();
+            let any: Vec<_> = of.iter().map(|span| span_text(span, &call)).collect();
             format!(
-                "key nodes release {}, and nothing at other times",
+                "key nodes release {}, and nothing otherwise",
                 any.join(", and ")
             )
         }
     }
 }
 
-fn span_text(span: &[Demand]) -> String {
+fn span_text(span: &[Demand], call: &impl Fn(&UserId) -> String) -> String {
     let demand = |of: &Demand| match of {
         Demand::After(time) => format!("not before {}", rfc3339(*time)),
         Demand::Before(time) => format!("no more from {} on", rfc3339(*time)),
+        Demand::Approved(Approvers { needed, of }) => {
+            let of: Vec<_> = of.iter().map(call).collect();
+            format!("to those of whom {needed} of {} approve", of.join(", "))
+        }
     };
     let all: Vec<_> = span.iter().map(demand).collect();
     all.join(" and ")

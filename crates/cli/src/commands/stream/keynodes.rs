@@ -241,7 +241,7 @@ async fn status(ui: &Ui, context: &Context, args: &StatusArgs) -> Result<(), Com
         "{} of {} must answer; {}",
         info.threshold,
         info.nodes.len(),
-        condition_text(&info.condition)
+        condition_text(&info.condition, |user| names.call(user))
     ))?;
     for (lane, dealt) in &info.dealt {
         let says = match (dealt.open, dealt.secrets) {
@@ -299,7 +299,7 @@ fn line(info: &KeyNodesInfo) -> StatusLine {
         entry: info.id.to_string(),
         threshold: info.threshold,
         nodes: info.nodes.iter().map(node).collect(),
-        condition: condition_text(&info.condition),
+        condition: condition_text(&info.condition, ToString::to_string),
         lanes_dealt: lanes(|of| of.open > 0 && of.open == of.secrets),
         lanes_dealt_in_part: lanes(|of| of.open > 0 && of.open < of.secrets),
         lanes_not_dealt: lanes(|of| of.open == 0),

@@ -1,10 +1,13 @@
 //! Who is given what.
 
 use sealcast_engine::{CombinerInput, ReleaserLimits};
-use sealcast_protocol::{Interval, NodeRefusal, NodeRefusalReason, Position, Roles, Unverified};
+use sealcast_protocol::{
+    Approval, Approvers, Condition, Demand, Interval, LogBody, NodeRefusal, NodeRefusalReason,
+    Position, Roles, Unverified,
+};
 
 use super::rig::{Asking, Net};
-use crate::rig::{NOON, OWNER, between};
+use crate::rig::{NOON, OWNER, between, since};
 
 /// The smallest segment.
 const MINUTE: u64 = 1 << 16;
@@ -196,4 +199,69 @@ fn who_asks_for_too_much_is_told_to_wait() {
     net.run_nodes();
     let last = format!("{:?}", net.nodes[0].audit.last().unwrap().event);
     assert!(last.starts_with("Released"), "{last}");
+}
+
+/// Of a reader of all, as two people say, of whom both are needed.
+#[test]
+fn approvals_are_counted_until_they_end_or_one_is_removed() {
+    let mut net = Net::new(2, 3);
+    net.publish(&["one"]);
+    let [ann, ben] = [net.world.user(), net.world.user()];
+    let mut of = Vec::from([ann, ben].map(|peer| net.world.id(peer)));
+    of.sort();
+    let approved = Demand::Approved(Approvers { needed: 2, of });
+    net.name(2, Condition(vec![vec![approved]]));
+    let reader = net.reader_of_all();
+    let user = net.world.id(reader);
+    let approve = |net: &mut Net, by: usize, until: Position| {
+        let approval = LogBody::Approve(Approval { user, until });
+        net.world.write(by, approval).unwrap();
+    };
+    // A device that has nothing yet.
+    let opens = |net: &mut Net| {
+        let device = net.world.device_of(reader);
+        let told = net.unlock(device);
+        let opened = net.world.opened(device) == ["one"];
+        assert_eq!(told.contains("refuses: Condition"), !opened, "{told}");
+        opened
+    };
+    assert!(!opens(&mut net));
+    approve(&mut net, ann, Position::END);
+    assert!(!opens(&mut net));
+    let soon = net.world.now.after(600_000);
+    approve(&mut net, ben, soon);
+    assert!(opens(&mut net));
+    net.world.now = soon;
+    assert!(!opens(&mut net));
+    approve(&mut net, ben, Position::END);
+    assert!(opens(&mut net));
+    approve(&mut net, ann, Position::START);
+    assert!(!opens(&mut net));
+    approve(&mut net, ann, Position::END);
+    net.world.revoke_user(OWNER, reader).unwrap();
+    net.world.tick(1);
+    net.world
+        .write_grant(OWNER, reader, Roles::READER, since(Position::START))
+        .unwrap();
+    assert!(!opens(&mut net));
+    for by in [ann, ben] {
+        approve(&mut net, by, Position::END);
+    }
+    assert!(opens(&mut net));
+}
+
+/// Nobody approves whom the condition does not name, and nobody of himself.
+#[test]
+fn who_is_not_asked_approves_of_nobody() {
+    let mut net = Net::new(1, 1);
+    let [ann, eve] = [net.world.user(), net.world.user()];
+    let of = Vec::from([net.world.id(ann)]);
+    let approved = Demand::Approved(Approvers { needed: 1, of });
+    net.name(1, Condition(vec![vec![approved]]));
+    let until = Position::END;
+    for (by, user) in [(eve, ann), (OWNER, eve), (ann, ann)] {
+        let user = net.world.id(user);
+        let approval = LogBody::Approve(Approval { user, until });
+        assert!(net.world.write(by, approval).is_err());
+    }
 }

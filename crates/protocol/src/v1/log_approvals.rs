@@ -1,0 +1,88 @@
+//! Who approves that key nodes release, `spec/access-log.md`, section 7.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use minicbor::{CborLen, Decode, Encode};
+
+use crate::ids::{Position, UserId};
+use crate::v1::log_clock::Clock;
+use crate::v1::log_entry::LogBody;
+use crate::v1::log_graph::AccessLog;
+use crate::v1::log_rules::View;
+use crate::v1::log_state::LogState;
+
+/// Says that key nodes may release to a user, where their condition asks for the author's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(array)]
+pub struct Approval {
+    /// To whom; never the author.
+    #[n(0)]
+    pub user: UserId,
+    /// Up to when, by the clocks of the key nodes: [`Position::END`] without an end, [`Position::START`] to
+    /// take it back.
+    #[n(1)]
+    pub until: Position,
+}
+
+impl Approval {
+    pub(super) fn is_in_range(&self, author: &UserId) -> bool {
+        self.user != *author && self.until <= Position::END
+    }
+}
+
+/// Up to when, for each user, by each who approves.
+pub(super) type Approvals = BTreeMap<UserId, BTreeMap<UserId, Position>>;
+
+/// What one user said of another.
+#[derive(Default)]
+struct Said {
+    older: Clock,
+    entries: Vec<(usize, Position)>,
+}
+
+impl AccessLog {
+    /// What counts of what was said last. Where one of the last entries does not count, nobody knows what its
+    /// author means now, and nothing is approved.
+    pub(super) fn approvals_in(&self, view: &mut View<'_>) -> Approvals {
+        let mut said = BTreeMap::<(UserId, UserId), Said>::new();
+        for (i, node) in self.nodes() {
+            let entry = node.entry.body();
+            if let LogBody::Approve(approval) = &entry.body
+                && node.verdict.power.is_some()
+            {
+                let said = said.entry((approval.user, entry.user)).or_default();
+                said.older.merge(&node.past);
+                said.entries.push((i, approval.until));
+            }
+        }
+        let mut approvals = Approvals::new();
+        for ((user, by), Said { older, entries }) in said {
+            let newest = entries.into_iter();
+            let newest = newest.filter(|(i, _)| !older.contains(self.node(*i).place));
+            let until = newest.map(|(i, until)| match view.counts(i) {
+                true => until,
+                false => Position::START,
+            });
+            let until = until.min().filter(|until| *until > Position::START);
+            if let Some(until) = until {
+                approvals.entry(user).or_default().insert(by, until);
+            }
+        }
+        approvals
+    }
+}
+
+impl LogState {
+    /// Who approves that key nodes release to a user, each up to when.
+    pub fn approvals(&self, user: &UserId) -> impl Iterator<Item = (UserId, Position)> + '_ {
+        let approvals = self.approvals.get(user).into_iter().flatten();
+        approvals.map(|(by, until)| (*by, *until))
+    }
+
+    /// Whether a user approves at a time that key nodes release to another.
+    pub fn approves(&self, by: &UserId, user: &UserId, now: Position) -> bool {
+        let until = self.approvals.get(user).and_then(|of| of.get(by));
+        until.is_some_and(|until| now < *until)
+    }
+}
