@@ -192,23 +192,21 @@ fn nodes_are_shown_replaced_and_bound_to_a_condition() {
 }
 
 #[test]
-fn a_node_whose_audit_lost_an_entry_releases_nothing() {
+fn a_node_whose_audit_lost_an_entry_or_its_end_releases_nothing() {
     let rig = Rig::small();
-    let (owner, _, nodes) = stream_with_nodes(&rig, "1", 1);
+    let (owner, _, nodes) = stream_with_nodes(&rig, "1", 2);
     owner.done(&["pub", "plant", "-m", "one"]);
-    drop(Running::start(&nodes[0]));
-    let says = nodes[0].run(&["keynode", "audit", "plant"]);
-    assert!(
-        says.stderr.contains("The audit holds: 1 entries"),
-        "{}",
-        says.stderr
-    );
-    let store = Connection::open(nodes[0].home().join("store.db")).unwrap();
-    let lost = store.execute("DELETE FROM records WHERE space = 24", []);
-    assert_eq!(lost.unwrap(), 1);
-    drop(store);
-    nodes[0].refused(6, &["keynode", "audit", "plant"]);
-    nodes[0].refused(6, &["keynode", "run"]);
+    for (node, space) in nodes.iter().zip([24, 27]) {
+        drop(Running::start(node));
+        let says = node.run(&["keynode", "audit", "plant"]).stderr;
+        assert!(says.contains("The audit holds: 1 entries"), "{says}");
+        let store = Connection::open(node.home().join("store.db")).unwrap();
+        let lost = store.execute("DELETE FROM records WHERE space = ?1", [space]);
+        assert_eq!(lost.unwrap(), 1);
+        drop(store);
+        node.refused(6, &["keynode", "audit", "plant"]);
+        node.refused(6, &["keynode", "run"]);
+    }
 }
 
 #[test]

@@ -262,11 +262,19 @@ pub(super) fn read_end(core: &Core) -> Result<(AuditChain, Vec<AuditEntry>), Err
 }
 
 impl Vault {
-    /// Where the audit of a stream ends; nothing where there is none.
+    /// Where the audit of a stream ends; nothing where there is none. Entries of which nobody knows where they
+    /// end do not hold.
     fn audit_end(&self, stream: &StreamId) -> Result<Option<AuditEnd>, Error> {
-        let value = self.0.get(&key(Space::AuditEnd, &[&stream.0]))?;
-        let end = value.map(|value| AuditEnd::from_bytes(value.expose()).ok_or_else(odd_key));
-        end.transpose()
+        if let Some(value) = self.0.get(&key(Space::AuditEnd, &[&stream.0]))? {
+            return AuditEnd::from_bytes(value.expose())
+                .map(Some)
+                .ok_or_else(odd_key);
+        }
+        let first = key(Space::Audit, &[&stream.0, &0_u64.to_be_bytes()]);
+        match self.0.get(&first)? {
+            None => Ok(None),
+            Some(_) => Err(Error::Audit(AuditFault::Broken { seq: 0 })),
+        }
     }
 
     fn audit_entry(&self, stream: &StreamId, seq: u64) -> Result<SecretBytes, Error> {
