@@ -1,11 +1,11 @@
 //! The clients that seal nothing, as one, and as processes of their own.
 
+use std::future::ready;
+use std::io;
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use sealcast::Stream;
-use tokio::task::JoinSet;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{Broker, EACH_WAITING_MAX, Place, Way, amqp, mqtt, nats, postgres};
 use crate::clear::{Framing, Printing, lines_of_stdin};
@@ -140,30 +140,13 @@ pub(crate) async fn client(arguments: &[String]) -> anyhow::Result<()> {
 /// Seals each line of standard input by itself, with several on their way.
 pub(crate) async fn publish_each(home: &Path, passphrase: &Path) -> anyhow::Result<()> {
     let home = crate::program::open_home(home, passphrase).await?;
-    let stream = Arc::new(home.stream(&"kitchen".parse()?).await?);
-    let mut flying = JoinSet::new();
-    for line in lines_of_stdin() {
-        if flying.len() >= EACH_WAITING_MAX {
-            one_less(&mut flying).await?;
-        }
-        let (stream, line) = (stream.clone(), line?);
-        flying.spawn(publish(stream, line));
-    }
-    while !flying.is_empty() {
-        one_less(&mut flying).await?;
-    }
-    Ok(())
-}
-
-async fn publish(stream: Arc<Stream>, line: String) -> anyhow::Result<()> {
+    let kitchen = home.stream(&"kitchen".parse()?).await?;
     let topic = "plant/7/t".parse()?;
-    stream.publish_on(&topic, line.as_bytes()).await?;
-    Ok(())
-}
-
-async fn one_less(flying: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
-    match flying.join_next().await {
-        Some(done) => done?,
-        None => Ok(()),
-    }
+    let publishing = |line: io::Result<String>| async {
+        kitchen.publish_on(&topic, line?.as_bytes()).await?;
+        Ok(())
+    };
+    let publishing = stream::iter(lines_of_stdin()).map(publishing);
+    let published = publishing.buffer_unordered(EACH_WAITING_MAX);
+    published.try_for_each(|()| ready(Ok(()))).await
 }

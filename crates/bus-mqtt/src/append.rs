@@ -18,7 +18,7 @@ use crate::users;
 const ORIGINS: u32 = 256;
 
 /// Has the broker take an append, and then puts it in the mirror, unless it has come back by then. With a turn, the
-/// next one sets out when the broker has this one, and is put in the mirror behind it.
+/// next one leaves when the broker has this one, and is put in the mirror behind it.
 pub(crate) async fn append(
     home: &Arc<Home>,
     line: &Arc<Line>,
@@ -58,7 +58,7 @@ pub(crate) async fn append(
     };
     let leaving = Leaving {
         all,
-        arrivals: vec![arrival],
+        arrivals: Arc::new([arrival]),
         turn,
     };
     match is_live {

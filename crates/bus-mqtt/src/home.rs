@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sealcast_bus::{Arrival, Bus as _, BusError, FileBus, Item, Mirror, Offset, Tail, Topic};
@@ -216,11 +216,12 @@ impl Home {
     /// Takes in what arrived, and returns where it lies. While the mirror is full or busy, it waits.
     pub(crate) async fn take_in(
         &self,
-        arrivals: Vec<Arrival>,
+        arrivals: impl Into<Arc<[Arrival]>>,
         pause: Duration,
     ) -> Result<Vec<Offset>, BusError> {
+        let arrivals = arrivals.into();
         loop {
-            match self.mirror.take_in(arrivals.clone()).await {
+            match self.mirror.take_in(Arc::clone(&arrivals)).await {
                 Err(BusError::Full { .. } | BusError::Busy { .. }) => sleep(pause).await,
                 taken_in => return taken_in,
             }

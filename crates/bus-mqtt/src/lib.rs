@@ -29,6 +29,7 @@ mod feed;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod fuzz;
+mod hash;
 mod home;
 mod line;
 mod link;

@@ -45,7 +45,7 @@ pub(crate) struct Leaving {
     /// The messages in which it travels.
     pub(crate) all: Vec<Publish>,
     /// What is put in the mirror.
-    pub(crate) arrivals: Vec<Arrival>,
+    pub(crate) arrivals: Arc<[Arrival]>,
     /// Where another append is ahead of it, or may be behind.
     pub(crate) turn: Option<Turn>,
 }
@@ -145,7 +145,7 @@ pub(crate) async fn leave(
         return leave_by_line(home, line, leaving).await;
     };
     let under_way = UnderWay::begin(home);
-    let Some(note) = home.sending.notes.note(&leaving.arrivals).await else {
+    let Some(note) = home.sending.notes.note(Arc::clone(&leaving.arrivals)).await else {
         drop(under_way);
         return leave_by_line(home, line, leaving).await;
     };
@@ -170,6 +170,12 @@ async fn leave_by_way(
         mut turn,
     } = leaving;
     let home = &under_way.home;
+    if let Err(failed) = follow(&mut turn).await {
+        home.sending.notes.settle(note);
+        // Whoever waits may have left.
+        let _is_told = tell.send(Err(failed)).is_ok();
+        return;
+    }
     let publishing = async {
         let flying = way.set_out_all(all.clone()).await?;
         // It ends when this process feeds no more.
@@ -182,7 +188,7 @@ async fn leave_by_way(
         published => published,
     };
     let outcome = match published {
-        Ok(()) => take_in(home, arrivals.clone(), &mut turn).await,
+        Ok(()) => take_in(home, Arc::clone(&arrivals), &mut turn).await,
         Err(fault) => Err(line.fault(fault)),
     };
     let left = match outcome {
@@ -208,14 +214,21 @@ async fn leave_by_way(
     home.sending.notes.settle(note);
 }
 
-/// Puts in the mirror what the broker has, behind what is ahead of it. The next may set out.
+/// Lets the next get ready, and returns when the broker has what is ahead.
+async fn follow(turn: &mut Option<Turn>) -> Result<(), BusError> {
+    let Some(turn) = turn else { return Ok(()) };
+    turn.pass();
+    turn.ahead_landed().await
+}
+
+/// Puts in the mirror what the broker has, behind what is ahead of it. The next may leave.
 async fn take_in(
     home: &Home,
-    arrivals: Vec<Arrival>,
+    arrivals: Arc<[Arrival]>,
     turn: &mut Option<Turn>,
 ) -> Result<Vec<Offset>, BusError> {
     if let Some(turn) = turn {
-        turn.pass();
+        turn.land();
         turn.come().await?;
     }
     home.mirror.take_in(arrivals).await
@@ -228,6 +241,7 @@ async fn leave_by_line(home: &Home, line: &Line, leaving: Leaving) -> Result<Off
         arrivals,
         mut turn,
     } = leaving;
+    follow(&mut turn).await?;
     let writing = home.own_back.begin(&all);
     let published = line.link.publish_all(all).await;
     published.map_err(|fault| line.fault(fault))?;
@@ -266,8 +280,8 @@ mod tests {
     async fn what_a_process_noted_that_was_killed_is_in_the_mirror_when_the_next_has_begun() {
         let folder = tempfile::tempdir().unwrap();
         let killed = Home::open(folder.path()).await.unwrap();
-        let noted = killed.sending.notes.note(&[arrival(1)]).await.unwrap();
-        let done = killed.sending.notes.note(&[arrival(2)]).await.unwrap();
+        let noted = killed.sending.notes.note([arrival(1)]).await.unwrap();
+        let done = killed.sending.notes.note([arrival(2)]).await.unwrap();
         killed.sending.notes.settle(done);
         let next = Home::open(folder.path()).await.unwrap();
         recover(&next).await.unwrap();

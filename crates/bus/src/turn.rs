@@ -3,10 +3,11 @@ use tokio::sync::watch;
 use crate::BusError;
 
 /// How far an append in turn has come. One that fails ends without having been stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     SettingOut,
     UnderWay,
+    Landed,
     Stored,
 }
 
@@ -55,13 +56,21 @@ impl Turns {
 impl Turn {
     /// Lets the next append set out. It does not overtake this one, for it waits for [`come`](Self::come).
     pub fn pass(&self) {
-        self.own.send_if_modified(|stage| {
-            let is_first = *stage == Stage::SettingOut;
-            if is_first {
-                *stage = Stage::UnderWay;
-            }
-            is_first
-        });
+        self.reach(Stage::UnderWay);
+    }
+
+    /// Says that the server has this append, where something is to be done yet before it is stored.
+    pub fn land(&self) {
+        self.reach(Stage::Landed);
+    }
+
+    /// Returns when the server has the append ahead.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::OutOfTurn`] where the one ahead failed before.
+    pub async fn ahead_landed(&mut self) -> Result<(), BusError> {
+        self.ahead_reached(Stage::Landed).await
     }
 
     /// Returns when the append ahead is stored. Nothing may be added before, unless it cannot stay without that one.
@@ -70,11 +79,7 @@ impl Turn {
     ///
     /// [`BusError::OutOfTurn`] where the one ahead failed.
     pub async fn come(&mut self) -> Result<(), BusError> {
-        if let Some(ahead) = &mut self.ahead {
-            let stored = ahead.wait_for(|stage| *stage == Stage::Stored).await;
-            stored.map_err(|_| BusError::OutOfTurn)?;
-        }
-        Ok(())
+        self.ahead_reached(Stage::Stored).await
     }
 
     /// Whether the append ahead has failed.
@@ -122,6 +127,22 @@ impl Turn {
     pub fn stored(self) {
         self.own.send_replace(Stage::Stored);
     }
+
+    fn reach(&self, reached: Stage) {
+        self.own.send_if_modified(|stage| {
+            let is_new = *stage < reached;
+            *stage = reached.max(*stage);
+            is_new
+        });
+    }
+
+    async fn ahead_reached(&mut self, reached: Stage) -> Result<(), BusError> {
+        if let Some(ahead) = &mut self.ahead {
+            let came = ahead.wait_for(|stage| *stage >= reached).await;
+            came.map_err(|_| BusError::OutOfTurn)?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -150,6 +171,27 @@ mod tests {
         first.stored();
         assert!(second.come().await.is_ok() && !second.has_failed());
         assert!(is_awaited(second.is_lost()).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_has_landed_lets_the_next_follow_to_the_server_and_no_further() {
+        let mut turns = Turns::default();
+        let mut first = turns.next().await;
+        assert!(first.ahead_landed().await.is_ok());
+        first.pass();
+        let mut second = turns.next().await;
+        assert!(is_awaited(second.ahead_landed()).await);
+        first.land();
+        first.pass();
+        assert!(second.ahead_landed().await.is_ok());
+        assert!(is_awaited(second.come()).await);
+        second.pass();
+        let mut third = turns.next().await;
+        first.stored();
+        assert!(second.come().await.is_ok());
+        drop(second);
+        let failed = third.ahead_landed().await;
+        assert!(matches!(failed, Err(BusError::OutOfTurn)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sealcast_bus::{Bus, BusUrl, FileBus, Offset, ServerAddress, Standing, Topic};
+use sealcast_bus::{Bus, BusUrl, FileBus, Offset, ServerAddress, Standing, Topic, UsersTopics};
 use sealcast_crypto::leaving_no_trace;
 use sealcast_engine::{Alarm, ControlTopic, Identity, Output, Put, Space, StreamView};
 use sealcast_protocol::{
@@ -48,6 +48,8 @@ pub(crate) struct Core {
     pub(crate) home: Arc<Inner>,
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) ticket: Ticket,
+    /// Where messages travel on topics of the broker's users: on which.
+    users_topics: Option<UsersTopics>,
     pub(crate) name: Name,
     view: Mutex<StreamView>,
     reading: tokio::sync::Mutex<Reading>,
@@ -115,9 +117,11 @@ impl Core {
         let restored = off_thread(move || restored(&of.0, &of.1)).await??;
         let (mut view, places, alarms) = (restored.view, restored.places, restored.alarms);
         view.set_fallbacks(home.fallbacks());
+        let url = BusUrl::parse(ticket.bus()).map_err(Error::BusUrl)?;
         let core = Arc::new(Self {
             home,
             bus,
+            users_topics: url.server().and_then(ServerAddress::users_topics).cloned(),
             ticket,
             name,
             view: Mutex::new(view),
@@ -177,8 +181,7 @@ impl Core {
 
     /// Whether a message may be published on a topic below the stream.
     pub(crate) fn check_topic(&self, topic: &DataTopic) -> Result<(), Error> {
-        let url = BusUrl::parse(self.ticket.bus()).map_err(Error::BusUrl)?;
-        let users = url.server().and_then(ServerAddress::users_topics);
+        let users = self.users_topics.as_ref();
         match users.filter(|users| !users.has(topic.as_str())) {
             Some(users) => Err(Error::OtherTopic(users.filter().to_string())),
             None => Ok(()),

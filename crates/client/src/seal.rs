@@ -148,14 +148,22 @@ impl Sealer {
 
     /// The longest record that the bus takes in one envelope.
     pub(crate) fn payload_max(&self) -> usize {
-        let besides = self.topic.as_ref().map_or(0, DataTopic::overhead);
+        self.payload_max_on(self.topic.as_ref())
+    }
+
+    fn payload_max_on(&self, topic: Option<&DataTopic>) -> usize {
+        let besides = topic.map_or(0, DataTopic::overhead);
         let taken = self.core.bus.limits().payload_max;
         let room = taken.saturating_sub(ENVELOPE_OVERHEAD + BATCH_OVERHEAD_MAX + besides);
         room.min(PAYLOAD_MAX)
     }
 
     pub(crate) fn check_size(&self, size: usize) -> Result<(), Error> {
-        let limit = self.payload_max();
+        self.check_size_on(self.topic.as_ref(), size)
+    }
+
+    fn check_size_on(&self, topic: Option<&DataTopic>, size: usize) -> Result<(), Error> {
+        let limit = self.payload_max_on(topic);
         match size > limit {
             true => Err(Error::TooLarge { size, limit }),
             false => Ok(()),
@@ -187,10 +195,15 @@ impl Sealer {
 
     /// Seals a message with those that others publish at the same time, each in an envelope of its own,
     /// and stores it on the bus. It goes on when the caller stops waiting.
-    pub(crate) async fn publish_single(&self, payload: SecretBytes) -> Result<Left, Error> {
+    pub(crate) async fn publish_single(
+        &self,
+        topic: Option<&DataTopic>,
+        payload: &[u8],
+    ) -> Result<Left, Error> {
+        self.check_size_on(topic, payload.len())?;
         let message = Message {
-            topic: self.topic.clone(),
-            payload,
+            topic: topic.cloned(),
+            payload: SecretBytes::from(payload.to_vec()),
         };
         self.serve(Vec::from([Arc::new(message)]), Way::Bus).await
     }

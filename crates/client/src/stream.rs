@@ -139,7 +139,7 @@ impl Stream {
     /// before the next one that is published through this handle, and readers are told a gap if there
     /// is none. Where the bus refused it for good, it never leaves, and readers are told a gap.
     pub async fn publish(&self, payload: &[u8]) -> Result<Published, Error> {
-        publish(&self.sealer, payload).await
+        publish(&self.sealer, None, payload).await
     }
 
     /// As [`publish`](Self::publish), on a topic below the stream, which everybody on the bus may
@@ -151,7 +151,7 @@ impl Stream {
     /// As [`publish`](Self::publish), and where these topics do not include this one.
     pub async fn publish_on(&self, topic: &DataTopic, payload: &[u8]) -> Result<Published, Error> {
         self.core.check_topic(topic)?;
-        publish(&self.sealer.on(topic), payload).await
+        publish(&self.sealer, Some(topic), payload).await
     }
 
     /// Seals one message, bound to a topic below the stream where there is one, and hands the envelope to
@@ -385,10 +385,12 @@ impl Stream {
     }
 }
 
-async fn publish(sealer: &Sealer, payload: &[u8]) -> Result<Published, Error> {
-    sealer.check_size(payload.len())?;
-    let payload = SecretBytes::from(payload.to_vec());
-    let left = sealer.publish_single(payload).await?;
+async fn publish(
+    sealer: &Sealer,
+    topic: Option<&DataTopic>,
+    payload: &[u8],
+) -> Result<Published, Error> {
+    let left = sealer.publish_single(topic, payload).await?;
     Ok(Published {
         position: left.position,
         records: 1,

@@ -3,11 +3,12 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use sealcast_bus::{Arrival, Topic};
 
+use crate::hash::hash;
 use crate::link::draw;
 
 /// What every file begins with.
@@ -57,7 +58,7 @@ impl Notes {
 
     /// Notes what is about to be published; nothing where that cannot be noted. It is there when this process is
     /// killed; when the machine is, it may not be.
-    pub(super) async fn note(&self, arrivals: &[Arrival]) -> Option<Note> {
+    pub(super) async fn note(&self, arrivals: impl Into<Arc<[Arrival]>>) -> Option<Note> {
         let free = {
             let mut files = self.files();
             let free = files.free.pop();
@@ -69,7 +70,7 @@ impl Notes {
             }
             free
         };
-        let (folder, arrivals) = (self.folder.clone(), arrivals.to_vec());
+        let (folder, arrivals): (_, Arc<[Arrival]>) = (self.folder.clone(), arrivals.into());
         let noting = tokio::task::spawn_blocking(move || -> io::Result<Note> {
             let mut note = match free {
                 Some(note) => note,
@@ -257,19 +258,7 @@ fn decode(file: &Bytes) -> Option<Vec<Arrival>> {
 /// By what bytes are told from those that a machine left there which lost power. Against nobody: whoever may write
 /// to the folder may write anything.
 fn check(bytes: &[u8]) -> u64 {
-    let step = |hash: u64, number: u64| {
-        let product = (hash ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        product.rotate_left(29)
-    };
-    let (eights, rest) = bytes.as_chunks::<8>();
-    let eights = eights.iter().map(|of| u64::from_be_bytes(*of));
-    let hash = eights.fold(0xcbf2_9ce4_8422_2325, step);
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    match rest.is_empty() {
-        true => hash,
-        false => step(hash, u64::from_be_bytes(last)),
-    }
+    hash(bytes)
 }
 
 #[cfg(test)]
@@ -307,9 +296,9 @@ mod tests {
         assert_eq!(found(&one).await, [] as [Vec<Arrival>; 0]);
         let (a, b) = (arrival(1, &["a", ""]), arrival(2, &["bc"]));
         let both = [a.clone(), b.clone()];
-        let first = one.note(&both).await.unwrap();
-        let second = one.note(std::slice::from_ref(&b)).await.unwrap();
-        let settled = one.note(&[a]).await.unwrap();
+        let first = one.note(both.clone()).await.unwrap();
+        let second = one.note([b.clone()]).await.unwrap();
+        let settled = one.note([a]).await.unwrap();
         one.settle(settled);
         let other = Notes::new(path.clone());
         assert_eq!(found(&other).await, [] as [Vec<Arrival>; 0]);
@@ -332,15 +321,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let notes = Notes::new(folder.path().to_owned());
         let long = arrival(1, &["a long payload, and what is noted next is shorter"]);
-        let (one, two) = (notes.note(&[long]).await.unwrap(), arrival(2, &["b"]));
+        let (one, two) = (notes.note([long]).await.unwrap(), arrival(2, &["b"]));
         let path = one.path.clone();
         notes.settle(one);
         let mut noted = Vec::new();
         for _ in 0..FILES_MAX {
-            noted.push(notes.note(std::slice::from_ref(&two)).await.unwrap());
+            noted.push(notes.note([two.clone()]).await.unwrap());
         }
         assert_eq!(noted[0].path, path);
-        assert!(notes.note(std::slice::from_ref(&two)).await.is_none());
+        assert!(notes.note([two.clone()]).await.is_none());
         noted.truncate(1);
         let all = found(&notes).await;
         assert!(all.iter().all(|of| *of == [two.clone()]) && all.len() == FILES_MAX - 1);

@@ -133,12 +133,16 @@ impl Tail {
         let (start, hash) = (start_of(self.topic)?, hash(id));
         let mut keys = Vec::new();
         if self.indexed > start {
+            // With `hash = ?1` it would be prepared anew each time: a small number may ask for another plan.
             let mut indexed = connection.prepare_cached(
-                "SELECT key FROM known WHERE hash = ?1 AND key BETWEEN ?2 AND ?3 ORDER BY key",
+                "SELECT key FROM known WHERE hash BETWEEN ?1 AND ?1 ORDER BY hash, key",
             )?;
-            let mut rows = indexed.query((hash, start, self.indexed))?;
+            let mut rows = indexed.query([hash])?;
             while let Some(row) = rows.next()? {
-                keys.push(row.get(0)?);
+                let key = row.get(0)?;
+                if (start..self.indexed).contains(&key) {
+                    keys.push(key);
+                }
             }
         }
         let tail = self.places.range((hash, i64::MIN)..=(hash, i64::MAX));

@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -121,11 +122,15 @@ impl Mirror {
     /// # Errors
     ///
     /// As [`append`](crate::Bus::append). None of the arrivals was taken in then; they may come again.
-    pub async fn take_in(&self, arrivals: Vec<Arrival>) -> Result<Vec<Offset>, BusError> {
+    pub async fn take_in(
+        &self,
+        arrivals: impl Into<Arc<[Arrival]>>,
+    ) -> Result<Vec<Offset>, BusError> {
+        let arrivals = arrivals.into();
         let Some(first) = arrivals.first() else {
             return Ok(Vec::new());
         };
-        for arrival in &arrivals {
+        for arrival in &*arrivals {
             self.bus.limits().check(&arrival.payloads)?;
         }
         let (done, outcome) = oneshot::channel();
@@ -1066,7 +1071,7 @@ mod tests {
         before.readers.run(fill).await.unwrap();
         drop(before);
         let mirror = Mirror::open(folder.path()).await.unwrap();
-        let all = (0..4).map(|id| short(id, false)).collect();
+        let all: Vec<_> = (0..4).map(|id| short(id, false)).collect();
         let offsets = mirror.take_in(all).await.unwrap();
         assert_eq!(offsets, [0, 1, 2, 3].map(Offset));
         let found = mirror.origins(&topic(), Offset(0), 9).await.unwrap();

@@ -14,6 +14,8 @@ pub(super) const FILE_NAME: &str = "bus.db";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Format {
     migrations: &'static [&'static str],
+    /// Bytes of a page, where it is created.
+    page: u32,
 }
 
 impl Format {
@@ -22,6 +24,7 @@ impl Format {
             include_str!("../../migrations/001_init.sql"),
             include_str!("../../migrations/002_ephemeral.sql"),
         ],
+        page: 4 << 10,
     };
     /// A bus and what a mirror has besides: whoever knows no mirrors of this version cannot read all items.
     pub(super) const MIRROR: Self = Self {
@@ -31,6 +34,8 @@ impl Format {
             include_str!("../../migrations/mirror.sql"),
             include_str!("../../migrations/mirror_packed.sql"),
         ],
+        // A pack takes some pages, and not some dozen.
+        page: 16 << 10,
     };
 
     /// A mirror of the version before.
@@ -41,6 +46,7 @@ impl Format {
             .first_chunk::<3>()
             .expect("three")
             .as_slice(),
+        ..Self::MIRROR
     };
 
     pub(super) fn version(self) -> u32 {
@@ -152,6 +158,7 @@ fn prepare(connection: &mut Connection, format: Format) -> Result<(), Fault> {
     if connection.is_readonly("main")? {
         return Err(Fault::ReadOnly);
     }
+    connection.pragma_update(None, "page_size", format.page)?;
     let mode: String =
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if mode != "wal" {

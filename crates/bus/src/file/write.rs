@@ -42,7 +42,7 @@ pub(super) enum Action {
     /// Sends to those who listen.
     Send(Vec<u8>),
     /// Appends what arrived in a mirror, but what is there.
-    TakeIn(Vec<Arrival>),
+    TakeIn(Arc<[Arrival]>),
     KeepPart(ArrivalPart),
     DropParts(ArrivalId),
     Disown(ArrivalId),
