@@ -114,8 +114,8 @@ impl Broker {
                  or as many in one as the server takes, with up to 64 frames on their way."
             }
             Self::Postgres => {
-                "The client in clear is the driver alone: the frames of 2 MiB are the rows of one \
-                 statement, two statements are on their way at once, and rows are read as they come \
+                "The client in clear is the driver alone: the frames of 1 MiB are the rows of one \
+                 statement, three statements are on their way at once, and rows are read as they come \
                  of one query."
             }
             Self::Rabbitmq => {

@@ -6,7 +6,7 @@ use sealcast_protocol::{Frame, Position, Records};
 
 /// As the client has them.
 pub(crate) const FRAME_BYTES: usize = (64 << 10) + 512;
-const BATCH_BYTES: usize = 2 << 20;
+const BATCH_BYTES: usize = 1 << 20;
 /// Room for a line that travels by itself, and how many of them are handed over at once.
 const SINGLE_BYTES: usize = 1 << 10;
 const SINGLES: usize = 64;

@@ -12,7 +12,7 @@ use tokio_postgres::{AsyncMessage, Client, Config, NoTls, RowStream, Statement};
 use super::Place;
 
 /// Statements that are on their way at once: the server makes one after the other durable.
-const STATEMENTS_MAX: usize = 2;
+const STATEMENTS_MAX: usize = 3;
 
 /// Stores the messages of a batch as the rows of one statement, which is a transaction.
 pub(crate) struct Publisher {

@@ -19,9 +19,9 @@ use crate::error::again;
 /// Bytes that may be on their way while more is sealed: an append, and what leaves with the next one.
 const AHEAD_BYTES_MAX: usize = 4 << 20;
 /// Bytes of one append, unless one envelope alone has more.
-const APPEND_BYTES_MAX: usize = 2 << 20;
+const APPEND_BYTES_MAX: usize = 1 << 20;
 /// Appends that are under way at once.
-const UNDER_WAY_MAX: usize = 2;
+const UNDER_WAY_MAX: usize = 3;
 
 /// What was sealed and is not known to be on the bus.
 #[derive(Debug, Default)]
@@ -531,20 +531,21 @@ mod tests {
     #[tokio::test]
     async fn an_append_sets_out_while_the_one_before_is_under_way() {
         let scene = Scene::new().await;
-        let first = scene.leave(scene.put(1));
-        scene.set_out(1).await;
-        let second = scene.leave(scene.put(2));
-        scene.set_out(2).await;
-        // No more than two: what is put in now leaves with what comes next.
-        let rest = [3, 4].map(|bytes| scene.leave(scene.put(bytes)));
+        let mut left = Vec::new();
+        for count in 1..=3 {
+            left.push(scene.leave(scene.put(count)));
+            scene.set_out(count).await;
+        }
+        // No more than three: what is put in now leaves with what comes next.
+        left.extend([4, 5].map(|bytes| scene.leave(scene.put(bytes))));
         tokio::time::sleep(MOMENT).await;
-        assert_eq!(*scene.slow.set_out.borrow(), 2);
+        assert_eq!(*scene.slow.set_out.borrow(), 3);
         scene.slow.may.add_permits(64);
-        for left in [first, second].into_iter().chain(rest) {
+        for left in left {
             left.await.unwrap().unwrap();
         }
-        assert_eq!(*scene.slow.set_out.borrow(), 3);
-        assert_eq!(scene.sizes().await, [1, 2, 3, 4]);
+        assert_eq!(*scene.slow.set_out.borrow(), 4);
+        assert_eq!(scene.sizes().await, [1, 2, 3, 4, 5]);
     }
 
     #[tokio::test]
