@@ -304,6 +304,32 @@ mod tests {
         assert_eq!(room.taken(), (6, 6));
     }
 
+    #[test]
+    fn the_record_of_a_session_goes_with_the_last_that_waited_for_it() {
+        let room = Room::new(ParkLimits::default());
+        let label = |number, label| ShelfLabel {
+            owner: ShelfOwner([1; 16]),
+            number,
+            label,
+        };
+        let session = Session {
+            seconds: u32::MAX - 1,
+            left: now(),
+        };
+        let record = label(NUMBER, session.encode());
+        let waits = |number, arrived| {
+            let entry = Entry::of_test(Progress::Waits, arrived);
+            label(number, entry.label())
+        };
+        let all = [record.clone(), waits(1, 0)];
+        assert_eq!(
+            room.too_much(&all),
+            (all.iter().collect(), because::PARK_OLD)
+        );
+        let some = [record, waits(1, 0), waits(2, now())];
+        assert_eq!(room.too_much(&some).0, [&some[1]]);
+    }
+
     /// Notes of whom something was thrown away, and how much; of one that fails.
     #[derive(Debug, Default)]
     struct Notes(Mutex<Vec<(ShelfOwner, usize)>>);
