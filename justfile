@@ -34,6 +34,10 @@ unrest:
 relays:
     cargo xtask relays
 
+# Run mosquitto's tests of brokers at it and through MQTT proxies
+conformance:
+    cargo xtask conformance
+
 # Run 20,000 seeds of the simulator
 sim:
     cargo xtask sim

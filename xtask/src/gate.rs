@@ -4,7 +4,7 @@ mod built;
 mod elsewhere;
 mod testing;
 mod tools;
-mod watched;
+pub(crate) mod watched;
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -6,6 +6,7 @@
 )]
 
 mod arrows;
+mod conformance;
 mod crash;
 mod faults;
 mod finding;
@@ -42,6 +43,7 @@ cargo xtask faults           list the faults of spec/faults.md and the tests tha
 cargo xtask crash            kill programs 10,000 times (`--kills N`, `--seed S`) and cut power everywhere
 cargo xtask unrest           kill agents and commands at random for ten minutes (`--minutes N`, `--seed S`)
 cargo xtask relays           kill MQTT proxies, cut ways and restart a broker under load for ten minutes (`--minutes N`, `--seed S`)
+cargo xtask conformance      run mosquitto's tests of brokers at it and through MQTT proxies (`conformance NAME` for some)
 cargo xtask plant            take defences out one by one and see tests fail (`plant NAME` for some)
 cargo xtask sim              run 20,000 seeds of the simulator, and 5,000 around key nodes (`--seeds N`, `--from SEED`, `--jobs N`)
 cargo xtask replay SEED      show what happened in a seed, step by step, or in a FILE that a failed run wrote
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         ["vectors", options @ ..] => vectors(&root, options),
         ["crash", options @ ..] => crash::run(&root, options),
         [name @ ("unrest" | "relays"), options @ ..] => unrest::run(&root, name, options),
+        ["conformance", names @ ..] => conformance::run(&root, names),
         ["plant", names @ ..] => plant::run(&root, names),
         ["sim", options @ ..] => sim::run(&root, options),
         ["storm", options @ ..] => sim::storm(&root, options),

@@ -14,16 +14,16 @@ use anyhow::Context as _;
 const LOOK: Duration = Duration::from_millis(50);
 
 /// What a program came to.
-pub(super) struct Ran {
-    pub(super) is_success: bool,
-    pub(super) time: Duration,
+pub(crate) struct Ran {
+    pub(crate) is_success: bool,
+    pub(crate) time: Duration,
     /// All that it said and, where it was ended, what was running then.
-    pub(super) text: String,
+    pub(crate) text: String,
 }
 
 /// Runs a program with what it says in a file, which is removed afterwards. It is killed with all that
 /// it started once the file has not grown for `silence`.
-pub(super) fn run(mut command: Command, file: &Path, silence: Duration) -> anyhow::Result<Ran> {
+pub(crate) fn run(mut command: Command, file: &Path, silence: Duration) -> anyhow::Result<Ran> {
     let output = File::create(file).with_context(|| format!("writing {}", file.display()))?;
     command
         .stdin(Stdio::null())
