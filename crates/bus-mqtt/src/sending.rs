@@ -261,7 +261,7 @@ async fn leave_by_line(home: &Home, line: &Line, leaving: Leaving) -> Result<Off
 mod tests {
     use std::time::Duration;
 
-    use sealcast_bus::{Bus as _, Topic};
+    use sealcast_bus::{Bus as _, Topic, Turns};
 
     use super::*;
 
@@ -294,6 +294,22 @@ mod tests {
         }
         let origin = next.mirror.origins(&data, Offset(0), 2).await.unwrap()[0];
         assert!(origin.is_own && origin.id == [1; 16]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_ready_leaves_when_the_broker_has_what_is_ahead_and_not_where_that_failed() {
+        let mut turns = Turns::default();
+        let mut first = Some(turns.next().await);
+        follow(&mut first).await.unwrap();
+        let mut second = Some(turns.next().await);
+        let early = timeout(Duration::from_secs(1), follow(&mut second)).await;
+        assert!(early.is_err());
+        let mut third = Some(turns.next().await);
+        first.as_ref().unwrap().land();
+        follow(&mut second).await.unwrap();
+        drop(second);
+        let failed = follow(&mut third).await;
+        assert!(matches!(failed, Err(BusError::OutOfTurn)));
     }
 
     #[tokio::test(start_paused = true)]
