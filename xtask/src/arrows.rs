@@ -46,7 +46,7 @@ const TABLE: &[Row] = &[
     ]),
     row("sealcast-bus", &[], &["bytes", "getrandom", "rusqlite", "rustix", "thiserror", "tokio"]),
     row("sealcast-bus-mqtt", &["sealcast-bus"], &[
-        "bytes", "getrandom", "rustls", "rustls-native-certs", "thiserror", "tokio", "tokio-rustls",
+        "blake3", "bytes", "getrandom", "rustls", "rustls-native-certs", "thiserror", "tokio", "tokio-rustls",
     ]),
     row("sealcast-bus-amqp", &["sealcast-bus"], &[
         "aes", "bytes", "cbc", "cms", "des", "futures-util", "getrandom", "lapin", "rc2", "rustls", "thiserror",

@@ -29,7 +29,6 @@ mod feed;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod fuzz;
-mod hash;
 mod home;
 mod line;
 mod link;

@@ -152,13 +152,14 @@ pub(crate) async fn leave(
     let (tell, told) = oneshot::channel();
     let line = Arc::clone(line);
     // Nobody else puts it in the mirror: it goes on when the caller stops waiting.
+    let way = Arc::downgrade(&way);
     tokio::spawn(async move { leave_by_way(way, &line, (under_way, note), leaving, tell).await });
     told.await
         .unwrap_or_else(|_| Err(BusError::Backend("a task ended early".into())))
 }
 
 async fn leave_by_way(
-    way: Arc<Link>,
+    way: Weak<Link>,
     line: &Line,
     (under_way, note): (UnderWay, Note),
     leaving: Leaving,
@@ -177,9 +178,11 @@ async fn leave_by_way(
         return;
     }
     let publishing = async {
-        let flying = way.set_out_all(all.clone()).await?;
         // It ends when this process feeds no more.
-        drop(way);
+        let flying = match way.upgrade() {
+            Some(way) => way.set_out_all(all.clone()).await?,
+            None => return Err(Fault::Closed),
+        };
         landed(flying).await
     };
     let published = timeout(PATIENCE, publishing).await;
@@ -218,7 +221,11 @@ async fn leave_by_way(
 async fn follow(turn: &mut Option<Turn>) -> Result<(), BusError> {
     let Some(turn) = turn else { return Ok(()) };
     turn.pass();
-    turn.ahead_landed().await
+    turn.ahead_landed().await?;
+    match turn.has_failed() {
+        true => Err(BusError::OutOfTurn),
+        false => Ok(()),
+    }
 }
 
 /// Puts in the mirror what the broker has, behind what is ahead of it. The next may leave.
@@ -307,6 +314,8 @@ mod tests {
         let mut third = Some(turns.next().await);
         first.as_ref().unwrap().land();
         follow(&mut second).await.unwrap();
+        // It has landed, and is not stored.
+        second.as_ref().unwrap().land();
         drop(second);
         let failed = follow(&mut third).await;
         assert!(matches!(failed, Err(BusError::OutOfTurn)));

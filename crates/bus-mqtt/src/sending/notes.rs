@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::{Buf as _, BufMut as _, Bytes};
 use sealcast_bus::{Arrival, Topic};
 
-use crate::hash::hash;
 use crate::link::draw;
 
 /// What every file begins with.
@@ -96,12 +95,21 @@ impl Notes {
         }
     }
 
-    /// Where there are files, of processes that have ended, too.
+    /// Where there are files, of processes that have ended, too; the one that was written to first before the others.
     pub(super) async fn places(&self) -> Vec<PathBuf> {
         let folder = self.folder.clone();
         let looking = tokio::task::spawn_blocking(move || -> io::Result<Vec<PathBuf>> {
             let entries = fs::read_dir(folder)?;
-            entries.map(|entry| Ok(entry?.path())).collect()
+            let mut found = Vec::new();
+            for entry in entries {
+                let entry = entry?;
+                // One that is gone meanwhile was another process's to take in.
+                if let Ok(written) = entry.metadata().and_then(|of| of.modified()) {
+                    found.push((written, entry.path()));
+                }
+            }
+            found.sort();
+            Ok(found.into_iter().map(|(_, path)| path).collect())
         });
         // Without the folder nothing was noted.
         let found = looking.await.ok().and_then(Result::ok);
@@ -258,7 +266,19 @@ fn decode(file: &Bytes) -> Option<Vec<Arrival>> {
 /// By what bytes are told from those that a machine left there which lost power. Against nobody: whoever may write
 /// to the folder may write anything.
 fn check(bytes: &[u8]) -> u64 {
-    hash(bytes)
+    let step = |hash: u64, number: u64| {
+        let product = (hash ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        product.rotate_left(29)
+    };
+    let (eights, rest) = bytes.as_chunks::<8>();
+    let eights = eights.iter().map(|of| u64::from_be_bytes(*of));
+    let hash = eights.fold(0xcbf2_9ce4_8422_2325, step);
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    match rest.is_empty() {
+        true => hash,
+        false => step(hash, u64::from_be_bytes(last)),
+    }
 }
 
 #[cfg(test)]
