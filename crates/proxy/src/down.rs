@@ -337,8 +337,8 @@ impl Down {
         let version = self.flow.version;
         let welcome = Welcome::parse(version, packet.body())?;
         self.is_refused = welcome.code() != 0;
+        self.told.tell_answer((&welcome).into());
         if !self.is_refused {
-            self.told.tell_session(!welcome.has_session());
             self.take_up(&welcome, back).await?;
         }
         self.is_welcome = true;

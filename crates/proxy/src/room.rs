@@ -199,9 +199,10 @@ impl Room {
         is_room
     }
 
-    /// The same for something that is on its way to the broker.
+    /// The same for something that is on its way to the broker. It does without room, and what waits is lost: so it
+    /// finds half of the room.
     pub(crate) fn take_sent(&self, owner: ShelfOwner, bytes: u64) -> bool {
-        let is_room = self.take(owner, bytes, true);
+        let is_room = self.take(owner, bytes, false);
         let mut used = self.used();
         if let Some(of) = used.as_mut().and_then(|of| of.get_mut(&owner)) {
             of.is_sent = true;
@@ -302,6 +303,20 @@ mod tests {
         let taken = owners.map(|owner| (0..9).filter(|_| room.take(owner, 1, true)).count());
         assert_eq!(taken, [1, 1, 1]);
         assert_eq!(room.taken(), (6, 6));
+    }
+
+    #[test]
+    fn what_is_on_its_way_leaves_room_for_what_waits() {
+        let room = Room::new(ParkLimits {
+            messages_max: 8,
+            ..ParkLimits::default()
+        });
+        *room.used() = Some(BTreeMap::new());
+        let owners = [1, 2, 3, 4].map(|of| ShelfOwner([of; 16]));
+        let take = |owner| (0..9).filter(|_| room.take_sent(owner, 1)).count();
+        assert_eq!(owners.map(take).iter().sum::<usize>(), 3);
+        assert!(room.take(ShelfOwner([9; 16]), 1, true));
+        assert_eq!(room.taken(), (1, 1));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::packet::{PUBLISH, PUBREL, Publish, id_at_start};
 use crate::park::{Keeping, NotKept, Who, now};
 use crate::room::Room;
 use crate::sealing::Sealed;
+use crate::told::{Answer, Told};
 use crate::wire::Incoming;
 
 /// The version of a label.
@@ -69,7 +70,7 @@ impl Label {
 pub(crate) struct Sent {
     keeping: Arc<dyn Keeping>,
     room: Arc<Room>,
-    /// There is none where no session outlives the connection.
+    /// There is none where no session outlives the connection, or where the broker does not let the client in.
     owner: Option<ShelfOwner>,
     /// Not looked up as long as there is nothing of QoS 2.
     known: Option<BTreeMap<u16, Label>>,
@@ -100,10 +101,12 @@ impl Sent {
     }
 
     /// Finds the envelopes of what comes again. Where the broker has a new session, nothing does.
+    ///
+    /// Before it has let the client in that may be anybody: it waits for that.
     pub(crate) async fn find(
         &mut self,
         burst: &[Incoming],
-        is_session_new: bool,
+        told: &Told,
         counts: &Counts,
     ) -> Result<(), NotKept> {
         self.found.clear();
@@ -114,6 +117,12 @@ impl Sent {
         if !is_any {
             return Ok(());
         }
+        let answer = told.answer().await;
+        if answer == Answer::Refused {
+            self.owner = None;
+            return Ok(());
+        }
+        let is_session_new = answer == Answer::NewSession;
         if let Err(fault) = self.look_up(owner, is_session_new, counts).await {
             if fault != NotKept::DAMAGED {
                 return Err(fault);

@@ -1,14 +1,14 @@
 //! What the two directions of a connection tell one another.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::lasting::Lasts;
-use crate::packet::LARGEST;
+use crate::packet::{LARGEST, Welcome};
 use crate::subscriptions::Subscriptions;
 
 /// Pings that may be on their way: who sends more than that does not listen.
@@ -29,8 +29,18 @@ pub(crate) struct Told {
     is_broker_gone: watch::Sender<bool>,
     /// For how long the client's session outlives the connection.
     lasts: Mutex<Lasts>,
-    /// Whether the broker said that it had none of the client's before.
-    is_session_new: AtomicBool,
+    /// What the broker said of letting the client in, once it has.
+    answer: watch::Sender<Option<Answer>>,
+}
+
+/// What a broker says to who wants to be let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Refused,
+    /// The client is let in, and the broker had no session of it.
+    NewSession,
+    /// It goes on with the one that it had.
+    OldSession,
 }
 
 /// Who asks a broker whether it is there.
@@ -42,6 +52,16 @@ pub(crate) enum Asker {
     Look,
 }
 
+impl From<&Welcome<'_>> for Answer {
+    fn from(welcome: &Welcome<'_>) -> Self {
+        match (welcome.code(), welcome.has_session()) {
+            (0, true) => Self::OldSession,
+            (0, false) => Self::NewSession,
+            _ => Self::Refused,
+        }
+    }
+}
+
 impl Told {
     pub(crate) fn new(keep_alive: u16, lasts: Lasts) -> Self {
         Self {
@@ -51,7 +71,7 @@ impl Told {
             subscriptions: Subscriptions::default(),
             is_broker_gone: watch::Sender::default(),
             lasts: Mutex::new(lasts),
-            is_session_new: AtomicBool::new(false),
+            answer: watch::Sender::default(),
         }
     }
 
@@ -97,14 +117,16 @@ impl Told {
         *self.lasts.lock().unwrap_or_else(PoisonError::into_inner) = lasts;
     }
 
-    /// The broker says whether it had a session of the client's before.
-    pub(crate) fn tell_session(&self, is_new: bool) {
-        self.is_session_new.store(is_new, Ordering::Relaxed);
+    /// The broker lets the client in, or does not.
+    pub(crate) fn tell_answer(&self, answer: Answer) {
+        self.answer.send_replace(Some(answer));
     }
 
-    /// Whether it had none, as far as is known by now.
-    pub(crate) fn is_session_new(&self) -> bool {
-        self.is_session_new.load(Ordering::Relaxed)
+    /// Waits until it has.
+    pub(crate) async fn answer(&self) -> Answer {
+        let mut hearing = self.answer.subscribe();
+        let heard = hearing.wait_for(Option::is_some).await;
+        heard.ok().and_then(|of| *of).unwrap_or(Answer::Refused)
     }
 
     /// Whether the broker was seen to be gone while something of its was dealt with.

@@ -216,8 +216,8 @@ impl Up {
 
     /// Finds what was sealed before of what comes again.
     async fn find_again(&mut self, burst: &[Incoming]) -> Result<(), End> {
-        let (is_new, counts) = (self.told.is_session_new(), &self.ledger.counts);
-        let found = self.sent_before.find(burst, is_new, counts).await;
+        let (told, counts) = (&self.told, &self.ledger.counts);
+        let found = self.sent_before.find(burst, told, counts).await;
         found.map_err(|fault| self.not_kept(fault))
     }
 

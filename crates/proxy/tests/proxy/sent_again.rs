@@ -7,7 +7,7 @@ use sealcast_brokers::mosquitto::Server;
 use sealcast_proxy::Exception::Refused;
 
 use crate::parking::Stage;
-use crate::rig::{BOTH, Peer, RULES, Rig, Version, connect, packet, publish};
+use crate::rig::{BOTH, Peer, RULES, Rig, Version, connect, packet, publish, welcome};
 use crate::toy::{Toy, Trouble, payload};
 
 const AGAIN: u8 = 8;
@@ -63,6 +63,58 @@ fn what_is_sent_again_is_the_same_until_its_client_releases_it() {
         assert_eq!(stage.toy.kept.len(), 0);
         client.send(&message(version, 4 | AGAIN, 7, "one"));
         assert_ne!(gets(&mut server, "one"), one);
+    }
+}
+
+/// Whoever says that it is the client is not, until the broker says so.
+#[test]
+fn a_stranger_changes_nothing_of_what_is_on_its_way() {
+    for version in BOTH {
+        let stage = stage(version);
+        let (mut client, mut server) = stage.joins(false, &[]);
+        client.send(&message(version, 4, 7, "one"));
+        let one = gets(&mut server, "one");
+        drop((client, server));
+        let replaces = message(version, 4, 7, "two");
+        let releases = packet(0x62, &[0, 7]);
+        let takes_room = message(version, 4, 8, "more");
+        for said in [replaces, releases, takes_room] {
+            let mut stranger = stage.rig.dial();
+            let mut all = connect(version, "desk", &[0x11, 0, 0, 0, 60], None);
+            all[9] &= !2;
+            all.extend(said);
+            stranger.send(&all);
+            let mut server = stage.broker.accept();
+            server.packet();
+            // It has said that already.
+            let answered = packet(0xc0, &[]);
+            stranger.send(&answered);
+            let mut refused = welcome(version, &[]);
+            refused[3] = if version == Version::Five { 0x86 } else { 4 };
+            server.send(&refused);
+            assert_eq!(stranger.packet(), refused);
+            // What it said was dealt with.
+            while server.packet() != answered {}
+        }
+        assert_eq!(stage.toy.kept.len(), 1);
+        let (mut client, mut server) = stage.joins(true, &[]);
+        client.send(&message(version, 4 | AGAIN, 7, "one"));
+        assert_eq!(gets(&mut server, "one"), one);
+    }
+}
+
+/// A broker may have another say who it is before it lets it in, and whoever thinks better of it may leave.
+#[test]
+fn what_leads_to_being_let_in_does_not_wait_for_it() {
+    let version = Version::Five;
+    for said in [packet(0xf0, &[0x18, 0]), packet(0xe0, &[])] {
+        let stage = stage(version);
+        let mut client = stage.rig.dial();
+        client.send(&connect(version, "desk", &[0x11, 0, 0, 0, 60], None));
+        let mut server = stage.broker.accept();
+        server.packet();
+        client.send(&said);
+        assert_eq!(server.packet(), said);
     }
 }
 
