@@ -8,6 +8,9 @@ use sealcast::{
     Alarm, AuditedEvent, ControlTopic, Ground, Home, NamingOptions, NodeRefusalReason,
     NodeStanding, Sharing, Stream, StreamOptions,
 };
+use sealcast_bus::{Bus as _, Offset, Topic};
+use sealcast_crypto::SigningKey;
+use sealcast_protocol::{NodeRequest, Unverified, sign};
 
 use crate::rig::*;
 
@@ -180,4 +183,48 @@ async fn the_audit_is_gone_through_piece_by_piece_and_begun_anew_from_its_end() 
         }
     }
     assert_eq!((pieces, seq, released), (2, 514, 1));
+}
+
+/// Puts a request in a user's name into a node's inbox, made from one that it has, and not signed by that user.
+async fn ask_in_the_name_of(rig: &Rig, asker: &Home, node: &Home) {
+    let inbox = node.device().inbox_topic();
+    let items = rig.items(&inbox).await;
+    let mut requests = items.iter().map(|item| Unverified::decode(item));
+    let request: Unverified<NodeRequest> = requests.find_map(Result::ok).unwrap();
+    let forged = NodeRequest {
+        user: asker.user(),
+        device: asker.device(),
+        ..request.claims().clone()
+    };
+    let forged = sign(&SigningKey::from_seed(&[7; 32]), forged).unwrap();
+    let (bus, inbox) = (rig.bus().await, Topic::new(&inbox).unwrap());
+    let items = vec![forged.wire().to_vec()];
+    bus.append(&inbox, items).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_list_that_cannot_be_read_holds_up_nobody_but_its_user() {
+    for manner in [Manner::Damaged(Offset(0)), Manner::Fail] {
+        let rig = Rig::small();
+        let [alice, bob, carol] = rig.homes(["alice", "bob", "carol"]).await;
+        drop(rig.home("node").await);
+        let unreadable = carol.user().devices_topic();
+        let ground = Meddler::ground(move |ask, topic| {
+            let is_hit = ask == Ask::Read && topic == unreadable;
+            if is_hit { manner } else { Manner::Honest }
+        });
+        let node = rig.on("node", ground).await;
+        let stream = released_by(&alice, &node, &[&bob]).await;
+        let seen = open(&node).await;
+        let releasing = seen.release().await.unwrap();
+        let joined = open(&bob).await;
+        assert_eq!(says(&joined).await, NodeStanding::Answers);
+        ask_in_the_name_of(&rig, &carol, &node).await;
+        while releasing.counts().faults == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(says(&joined).await, NodeStanding::Answers, "{manner:?}");
+        assert_eq!(releasing.counts().released, 2);
+        drop(stream);
+    }
 }
