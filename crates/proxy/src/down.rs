@@ -323,7 +323,11 @@ impl Down {
                     }
                 }
             }
-            _ => out.extend_from_slice(&packet.bytes),
+            kind => {
+                self.told
+                    .tell_refused(self.flow.refused(kind, packet.body())?);
+                out.extend_from_slice(&packet.bytes);
+            }
         }
         Ok(Taken::Yes)
     }
@@ -348,10 +352,9 @@ impl Down {
         }
         self.told.tell(welcome.packet_max, welcome.keep_alive);
         let limits = welcome.packet_max.into_iter().chain(self.packet_limit);
-        let growth = if self.ruling.now().rules.seal() {
-            GROWTH_MAX
-        } else {
-            0
+        let growth = match self.ruling.now().rules.seal() {
+            true => GROWTH_MAX,
+            false => 0,
         };
         let growth = u32::try_from(growth).unwrap_or(u32::MAX);
         let told = limits.min().map(|of| of.saturating_sub(growth).max(1));

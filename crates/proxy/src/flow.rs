@@ -96,6 +96,13 @@ impl Flow {
         self.held_back.contains(&id)
     }
 
+    /// The number of a message of QoS 2 whose receiver takes none of it, which ends its handshake.
+    pub(crate) fn refused(&self, kind: u8, body: &[u8]) -> Result<Option<u16>, Malformed> {
+        let is_end = body.get(2).is_some_and(|code| *code >= REFUSED);
+        let is_refused = kind == PUBREC && self.version == Version::Five && is_end;
+        is_refused.then(|| id_of(body)).transpose()
+    }
+
     /// Whether a packet belongs to the handshake of a message that was held back; it is answered then.
     pub(crate) fn answers(
         &mut self,

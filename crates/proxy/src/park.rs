@@ -24,7 +24,7 @@ const LABEL_LEN: usize = 36;
 /// What is said with the QoS of what nobody has judged.
 const UNJUDGED: u8 = 0x80;
 /// More is not kept in one piece.
-const CONTENT_MAX: usize = 16 << 20;
+pub(crate) const CONTENT_MAX: usize = 16 << 20;
 /// How long a connection waits for another of the same client's to leave.
 const SEAT_WITHIN: Duration = Duration::from_secs(10);
 

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use sealcast::{ShelfChange, ShelfOwner};
 
-use crate::counts::Counts;
+use crate::counts::{Counts, because};
 use crate::packet::{PUBLISH, PUBREL, Publish, id_at_start};
-use crate::park::{Keeping, NotKept, Who, now};
+use crate::park::{CONTENT_MAX, Keeping, NotKept, Who, now};
 use crate::room::Room;
 use crate::sealing::Sealed;
 use crate::told::{Answer, Told};
@@ -193,6 +193,9 @@ impl Sent {
             return;
         }
         self.released(id);
+        if sealed.payload.len() > CONTENT_MAX {
+            return;
+        }
         let bytes = sealed.payload.len() as u64;
         let Some(known) = self.known.as_mut() else {
             return;
@@ -214,6 +217,13 @@ impl Sent {
         });
     }
 
+    /// Another message has the number of what was sealed before, if that is of QoS 2.
+    pub(crate) fn replaced(&mut self, publish: &Publish<'_>) {
+        if let Some(id) = publish.id.filter(|_| publish.qos() == 2) {
+            self.released(id);
+        }
+    }
+
     /// A client does not send again what had a number.
     pub(crate) fn released(&mut self, id: u16) {
         let known = self.known.as_mut();
@@ -228,17 +238,33 @@ impl Sent {
         self.changes.push(ShelfChange::Remove { number });
     }
 
-    /// Makes durable what was changed. Before that nothing of it may leave.
+    /// Makes durable what was changed. Before that nothing of it may leave. Where this is given up, that goes on, and so
+    /// does what it means for the room.
     pub(crate) async fn keep(&mut self) -> Result<(), NotKept> {
         let Some(owner) = self.owner.filter(|_| !self.changes.is_empty()) else {
             return Ok(());
         };
         let changes = std::mem::take(&mut self.changes);
-        self.keeping.change(owner, changes).await?;
-        let (messages, bytes) = std::mem::take(&mut self.freed);
-        self.room.give_back(owner, messages, bytes);
-        Ok(())
+        let (freed, put) = (std::mem::take(&mut self.freed), put(&changes));
+        let (keeping, room) = (Arc::clone(&self.keeping), Arc::clone(&self.room));
+        let changing = tokio::spawn(async move {
+            let kept = keeping.change(owner, changes).await;
+            // What is not gone takes room still, and what is not there none.
+            let (messages, bytes) = if kept.is_ok() { freed } else { put };
+            room.give_back(owner, messages, bytes);
+            kept
+        });
+        changing.await.unwrap_or(Err(NotKept(because::INTERNAL)))
     }
+}
+
+/// How many envelopes some changes put, and bytes of them.
+fn put(changes: &[ShelfChange]) -> (u64, u64) {
+    let bytes = changes.iter().filter_map(|change| match change {
+        ShelfChange::Put { content, .. } => Some(content.len() as u64),
+        ShelfChange::Relabel { .. } | ShelfChange::Remove { .. } => None,
+    });
+    bytes.fold((0, 0), |(count, all), bytes| (count + 1, all + bytes))
 }
 
 /// Whether anything has to do with messages of QoS 2, and the numbers of those that come again.
@@ -264,7 +290,114 @@ fn of_interest(burst: &[Incoming]) -> (bool, Vec<u16>) {
 
 #[cfg(test)]
 mod tests {
+    use sealcast::ShelfLabels;
+    use tokio::sync::Semaphore;
+
     use super::*;
+    use crate::packet::Version;
+    use crate::room::ParkLimits;
+    use crate::sealing::Waiting;
+
+    /// Makes one change for each permit that it is given, and none where it is closed.
+    #[derive(Debug)]
+    struct Slow(Semaphore);
+
+    impl Keeping for Slow {
+        fn labels(&self, _: Option<ShelfOwner>) -> Waiting<'_, Result<ShelfLabels, NotKept>> {
+            let labels = ShelfLabels {
+                readable: Vec::new(),
+                damaged: 0,
+            };
+            Box::pin(async move { Ok(labels) })
+        }
+
+        fn contents(
+            &self,
+            _: ShelfOwner,
+            _: Vec<u64>,
+        ) -> Waiting<'_, Result<Vec<Option<Vec<u8>>>, NotKept>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+
+        fn change(&self, _: ShelfOwner, _: Vec<ShelfChange>) -> Waiting<'_, Result<(), NotKept>> {
+            Box::pin(async {
+                let permit = self.0.acquire().await;
+                permit.map_err(|_| NotKept("closed"))?.forget();
+                Ok(())
+            })
+        }
+    }
+
+    /// The message 7 of a client that was let in, in a room for one, with `len` bytes of envelope.
+    async fn notes(keeping: &Arc<Slow>, len: usize) -> Sent {
+        let limits = ParkLimits {
+            messages_max: 4,
+            bytes_max: 1 << 30,
+            ..ParkLimits::default()
+        };
+        let who = Who {
+            client: b"desk".to_vec(),
+            user: Vec::new(),
+            number: 1,
+        };
+        let keeping = Arc::clone(keeping) as Arc<dyn Keeping>;
+        let mut sent = Sent::new(keeping, Arc::new(Room::new(limits)), &who, false);
+        let (owner, counts) = (who.sender(), Counts::default());
+        sent.look_up(owner, false, &counts).await.unwrap();
+        let body = [0, 1, b't', 0, 7];
+        let publish = Publish::parse(Version::Three, 0x34, &body).unwrap();
+        let sealed = Sealed {
+            payload: vec![0; len],
+            is_envelope: true,
+        };
+        sent.note(&publish, [0; 16], &sealed);
+        sent
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_kept_takes_no_room() {
+        let keeping = Arc::new(Slow(Semaphore::new(0)));
+        let mut sent = notes(&keeping, 9).await;
+        assert!(!sent.room.take_sent(sent.owner.unwrap(), 1));
+        keeping.0.close();
+        assert_eq!(sent.keep().await, Err(NotKept("closed")));
+        assert!(sent.room.take_sent(sent.owner.unwrap(), 1));
+    }
+
+    #[tokio::test]
+    async fn what_is_removed_takes_no_room_though_nobody_waits_until_it_is() {
+        let keeping = Arc::new(Slow(Semaphore::new(1)));
+        let mut sent = notes(&keeping, 9).await;
+        sent.keep().await.unwrap();
+        sent.released(7);
+        let (room, owner) = (Arc::clone(&sent.room), sent.owner.unwrap());
+        // Its broker goes while that is made durable.
+        let given_up = async {
+            tokio::select! {
+                biased;
+                _ = sent.keep() => false,
+                () = tokio::task::yield_now() => true,
+            }
+        };
+        assert!(given_up.await);
+        drop(sent);
+        assert!(!room.take_sent(owner, 1));
+        keeping.0.add_permits(1);
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(room.take_sent(owner, 1));
+    }
+
+    #[tokio::test]
+    async fn what_is_larger_than_the_store_takes_is_not_kept() {
+        let keeping = Arc::new(Slow(Semaphore::new(0)));
+        for (len, is_kept) in [(CONTENT_MAX, true), (CONTENT_MAX + 1, false)] {
+            let sent = notes(&keeping, len).await;
+            assert_eq!(!sent.changes.is_empty(), is_kept);
+            assert_eq!(sent.room.take_sent(sent.owner.unwrap(), 1), !is_kept);
+        }
+    }
 
     #[test]
     fn a_label_is_what_it_was_and_none_of_another_kind() {

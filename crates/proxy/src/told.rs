@@ -1,11 +1,11 @@
 //! What the two directions of a connection tell one another.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::lasting::Lasts;
 use crate::packet::{LARGEST, Welcome};
@@ -31,6 +31,9 @@ pub(crate) struct Told {
     lasts: Mutex<Lasts>,
     /// What the broker said of letting the client in, once it has.
     answer: watch::Sender<Option<Answer>>,
+    /// Numbers of messages of the client's that it refused.
+    refused: Mutex<BTreeSet<u16>>,
+    refuses: Notify,
 }
 
 /// What a broker says to who wants to be let in.
@@ -72,6 +75,8 @@ impl Told {
             is_broker_gone: watch::Sender::default(),
             lasts: Mutex::new(lasts),
             answer: watch::Sender::default(),
+            refused: Mutex::default(),
+            refuses: Notify::new(),
         }
     }
 
@@ -127,6 +132,28 @@ impl Told {
         let mut hearing = self.answer.subscribe();
         let heard = hearing.wait_for(Option::is_some).await;
         heard.ok().and_then(|of| *of).unwrap_or(Answer::Refused)
+    }
+
+    /// The broker refuses a message of QoS 2, if it does. Its client sends that no more.
+    pub(crate) fn tell_refused(&self, id: Option<u16>) {
+        if let Some(id) = id {
+            self.refused_ids().insert(id);
+            self.refuses.notify_one();
+        }
+    }
+
+    /// Waits until it has.
+    pub(crate) async fn refuses(&self) {
+        self.refuses.notified().await;
+    }
+
+    /// What it has since this was asked last.
+    pub(crate) fn refused(&self) -> BTreeSet<u16> {
+        std::mem::take(&mut *self.refused_ids())
+    }
+
+    fn refused_ids(&self) -> MutexGuard<'_, BTreeSet<u16>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the broker was seen to be gone while something of its was dealt with.

@@ -108,9 +108,7 @@ impl Take for Up {
         back: &mut Vec<u8>,
     ) -> Result<(), End> {
         let now = self.ruling.now();
-        if now.rules.seal() {
-            self.find_again(&burst).await?;
-        }
+        self.find_again(&burst).await?;
         let (mut steps, mut drafts) = (Vec::with_capacity(burst.len()), Vec::new());
         let mut fault = Ok(());
         for incoming in &burst {
@@ -145,10 +143,10 @@ impl Take for Up {
                 }
             }
         }
-        if let Err(fault) = self.sent_before.keep().await {
+        if let Err(end) = self.keep().await {
             // The client has all of that still.
             out.truncate(before);
-            return Err(self.not_kept(fault));
+            return Err(end);
         }
         self.show_life(out);
         fault
@@ -172,14 +170,22 @@ impl Take for Up {
     }
 
     async fn due(&mut self) {
-        match self.withheld.is_empty() {
-            true => std::future::pending().await,
-            false => sleep_until(self.look_at).await,
+        let look_again = async {
+            match self.withheld.is_empty() {
+                true => std::future::pending().await,
+                false => sleep_until(self.look_at).await,
+            }
+        };
+        tokio::select! {
+            () = self.told.refuses() => {}
+            () = look_again => {}
         }
     }
 
     /// Once what could not be sealed can be, the client is to send all of that again, in its order.
     async fn act(&mut self, _out: &mut Vec<u8>, _back: &mut Vec<u8>) -> Result<(), End> {
+        self.release_refused();
+        self.keep().await?;
         let now = self.ruling.now();
         for stream in &self.withheld {
             // Where no rule seals for it any more, they go by what is said now.
@@ -218,7 +224,21 @@ impl Up {
     async fn find_again(&mut self, burst: &[Incoming]) -> Result<(), End> {
         let (told, counts) = (&self.told, &self.ledger.counts);
         let found = self.sent_before.find(burst, told, counts).await;
-        found.map_err(|fault| self.not_kept(fault))
+        found.map_err(|fault| self.not_kept(fault))?;
+        self.release_refused();
+        Ok(())
+    }
+
+    /// What the broker refused comes no more, and another message has its number next.
+    fn release_refused(&mut self) {
+        for id in self.told.refused() {
+            self.sent_before.released(id);
+        }
+    }
+
+    async fn keep(&mut self) -> Result<(), End> {
+        let kept = self.sent_before.keep().await;
+        kept.map_err(|fault| self.not_kept(fault))
     }
 
     fn not_kept(&mut self, fault: NotKept) -> End {
@@ -249,6 +269,7 @@ impl Up {
                         match self.sent_before.again(&publish, &mark) {
                             Some(sealed) => Fate::Sealed(sealed, None),
                             None => {
+                                self.sent_before.replaced(&publish);
                                 drafts.push(draft);
                                 Fate::ToSeal(mark)
                             }
@@ -315,6 +336,7 @@ impl Up {
         let said = self.flow.said(publish, topic);
         match fate {
             Fate::Clear => {
+                self.sent_before.replaced(publish);
                 match said == publish.topic {
                     true => out.extend_from_slice(&packet.bytes),
                     false => publish.put(version, said, (publish.payload, false), out),
@@ -331,6 +353,7 @@ impl Up {
                 self.ledger.counts.count_sealed();
             }
             Fate::Kept(Kept::ForGood(code, reason)) => {
+                self.sent_before.replaced(publish);
                 self.ledger.note(Exception::Refused, topic, code);
                 self.flow.hold_back(publish.into(), reason, back);
             }

@@ -118,6 +118,59 @@ fn what_leads_to_being_let_in_does_not_wait_for_it() {
     }
 }
 
+/// The broker ends the handshake of what it refuses, and there is nothing to release then.
+#[test]
+fn what_the_broker_refused_is_not_sent_again_for_another_message() {
+    let version = Version::Five;
+    let stage = stage(version);
+    let (mut client, mut server) = stage.joins(false, &[]);
+    client.send(&message(version, 4, 7, "one"));
+    let one = gets(&mut server, "one");
+    let accepted = packet(0x50, &[0, 7, 0x10]);
+    let refused = packet(0x50, &[0, 7, 0x97]);
+    for (answer, is_kept) in [(accepted, true), (refused, false)] {
+        server.send(&answer);
+        assert_eq!(client.packet(), answer);
+        client.send(&packet(0xc0, &[]));
+        assert_eq!(server.packet(), packet(0xc0, &[]));
+        assert_eq!(stage.toy.kept.len(), usize::from(is_kept));
+    }
+    client.send(&message(version, 4 | AGAIN, 7, "one"));
+    assert_ne!(gets(&mut server, "one"), one);
+}
+
+/// Else it would go out for a third with that number.
+#[test]
+fn an_envelope_is_gone_when_its_number_is_that_of_something_in_clear() {
+    for version in BOTH {
+        for topic in ["clear/1", "office/1"] {
+            let stage = stage(version);
+            let (mut client, mut server) = stage.joins(false, &[]);
+            client.send(&message(version, 4, 7, "one"));
+            gets(&mut server, "one");
+            client.send(&publish(version, 4, topic, 7, &[], b"two"));
+            client.send(&packet(0xc0, &[]));
+            while server.packet() != packet(0xc0, &[]) {}
+            assert_eq!(stage.toy.kept.len(), 0, "{topic}");
+        }
+    }
+}
+
+#[test]
+fn an_envelope_is_gone_when_its_number_is_released_though_no_rule_seals_any_more() {
+    let stage = stage(Version::Five);
+    let (mut client, mut server) = stage.joins(false, &[]);
+    client.send(&message(Version::Five, 4, 7, "one"));
+    gets(&mut server, "one");
+    drop((client, server));
+    let passes = "[[rule]]\ntopics = \"#\"\ndo = \"pass\"\n";
+    assert_eq!(stage.rig.reload(passes, ""), Ok(vec![]));
+    let (mut client, mut server) = stage.joins(true, &[]);
+    client.send(&packet(0x62, &[0, 7]));
+    assert_eq!(server.packet(), packet(0x62, &[0, 7]));
+    assert_eq!(stage.toy.kept.len(), 0);
+}
+
 #[test]
 fn what_is_another_message_is_sealed_anew() {
     let version = Version::Five;
