@@ -131,17 +131,19 @@ impl Stream {
         }
     }
 
-    /// Takes back every grant of a user. What was held stays held; nothing sealed by a publisher
-    /// that has seen it opens for the user any more.
+    /// Takes back every grant of a user, what it approved, and what was approved of it. What was held stays
+    /// held; nothing sealed by a publisher that has seen it opens for the user any more, and it approves of
+    /// nobody until a condition names it anew.
     ///
     /// # Errors
     ///
-    /// Fails when the user holds no grant, or the log does not let this user take it.
+    /// Fails when the user holds no grant and has nothing to do with approvals, or the log does not let this
+    /// user take it.
     pub async fn revoke_user(&self, user: UserId) -> Result<Revoked, Error> {
         self.core.sync().await?;
         let standing = |of: &GrantState| of.grant.user == user && of.standing == Standing::Counts;
         let grants = self.core.grants(standing);
-        if grants.is_empty() {
+        if grants.is_empty() && !self.core.view().may_take_approvals(&user) {
             return Err(Error::NoGrant(user.to_string()));
         }
         self.revoke(Targets::Users(Vec::from([user])), grants).await

@@ -103,6 +103,7 @@ fn would_count(view: &StreamView, entry: &Verified<LogEntry>) -> bool {
             .any(|of| of.id == id && of.standing == Standing::Counts),
         LogBody::Revoke(revoke) => {
             takes_device(&revoke.targets, before, &after)
+                || takes_approvals(view, &revoke.targets)
                 || changes_standing(before.grants(), after.grants())
         }
         LogBody::Settings(settings) => rules && after.settings() == *settings,
@@ -136,6 +137,10 @@ fn takes_device(targets: &Targets, before: &LogState, after: &LogState) -> bool 
         !before.is_out(&of.user, &of.device) && after.is_out(&of.user, &of.device)
     };
     targets.iter().any(is_taken)
+}
+
+fn takes_approvals(view: &StreamView, targets: &Targets) -> bool {
+    matches!(targets, Targets::Users(users) if users.iter().any(|of| view.may_take_approvals(of)))
 }
 
 fn changes_standing(before: &[GrantState], after: &[GrantState]) -> bool {

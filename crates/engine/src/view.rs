@@ -496,6 +496,12 @@ impl StreamView {
         self.may_rule(&self.user, &self.device)
     }
 
+    /// Whether it takes something of approvals when this device removes a user.
+    pub fn may_take_approvals(&self, user: &UserId) -> bool {
+        let may_take = self.user == self.state.owner() || !self.is_ruler(user);
+        self.rules() && may_take && self.state.has_approvals(user)
+    }
+
     /// Whether a user is the owner, or has a grant to administer that counts.
     pub(crate) fn is_ruler(&self, user: &UserId) -> bool {
         let mut grants = self.state.grants().iter();

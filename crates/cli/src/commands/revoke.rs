@@ -52,9 +52,12 @@ pub(crate) async fn run(ui: &Ui, context: &Context, args: &RevokeArgs) -> Result
             time: rfc3339(revoked.position),
         });
     }
-    let grants = count(revoked.grants.len() as u64, "grant");
+    let what = match revoked.grants.len() as u64 {
+        0 => "approvals".into(),
+        grants => count(grants, "grant"),
+    };
     ui.talk(format!(
-        "Revoked: {grants}. What this device seals stays shut from: {}",
+        "Revoked: {what}. What this device seals stays shut from: {}",
         rfc3339(revoked.position)
     ));
     Ok(())

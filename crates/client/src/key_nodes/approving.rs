@@ -8,7 +8,8 @@ use crate::stream::Stream;
 impl Stream {
     /// Says that key nodes may release to a user, up to a time by their clocks, where their condition asks for
     /// this user's approval: [`Position::END`] without an end, [`Position::START`] to take it back. When the
-    /// user, or this one, is removed from the stream, it is void, and has to be said again.
+    /// user, or this one, is removed from the stream, it is void, and has to be said again; by this one, after a
+    /// condition named it anew.
     ///
     /// # Errors
     ///

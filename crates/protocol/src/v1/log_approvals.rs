@@ -85,4 +85,14 @@ impl LogState {
         let until = self.approvals.get(user).and_then(|of| of.get(by));
         until.is_some_and(|until| now < *until)
     }
+
+    /// Whether a removal of a user would take from its approvals, or from those of it: a condition that no
+    /// other follows names it, or there are some.
+    pub fn has_approvals(&self, user: &UserId) -> bool {
+        let newest = self.newest_key_nodes().iter();
+        let mut newest = newest.filter_map(|entry| self.key_nodes_of(entry));
+        newest.any(|set| set.condition.approvers().any(|of| of == *user))
+            || self.approvals.contains_key(user)
+            || self.approvals.values().any(|by| by.contains_key(user))
+    }
 }

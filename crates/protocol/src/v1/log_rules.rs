@@ -143,21 +143,34 @@ impl AccessLog {
         }
     }
 
-    /// Whether the revoke of an owner or admin names the author of an approval, its device, or whom it is for.
-    fn takes_approval(&self, r: usize, author: &LogEntry, approval: &Approval) -> bool {
+    /// What the revoke of an owner or admin takes of an approval, were it not held back.
+    fn takes_approval(&self, r: usize, i: usize, approval: &Approval) -> bool {
         let verdict = &self.node(r).verdict;
+        let author = self.node(i).entry.body();
         let is_shielded = |user: &UserId| *user == self.owner || verdict.spared.contains(user);
         match self.revoke(r).map(|revoke| &revoke.targets) {
-            Some(Targets::Users(users)) => [author.user, approval.user].iter().any(|user| {
-                users.binary_search(user).is_ok() && may_take(verdict, is_shielded(user))
-            }),
+            Some(Targets::Users(users)) => {
+                let takes = |user: &UserId| {
+                    users.binary_search(user).is_ok() && may_take(verdict, is_shielded(user))
+                };
+                (takes(&author.user) && !self.is_asked_since(r, i))
+                    || (takes(&approval.user) && !self.is_before(r, i))
+            }
             Some(Targets::Devices(targets)) => {
                 let device = (author.user, author.device);
                 !is_shielded(&author.user)
                     && targets.iter().any(|of| (of.user, of.device) == device)
+                    && !self.is_asked_since(r, i)
             }
             Some(Targets::Grants(_)) | None => false,
         }
+    }
+
+    /// Whether somebody who knew of a removal of its author asked for an approval before it was given.
+    fn is_asked_since(&self, r: usize, i: usize) -> bool {
+        let author = self.node(i).entry.body().user;
+        let mut asking = self.rights.approvers.get(&author).into_iter().flatten();
+        asking.any(|&k| self.is_before(r, k) && self.is_before(k, i))
     }
 }
 
@@ -293,8 +306,8 @@ impl<'a> View<'a> {
             && self.outs_of((entry.user, entry.device)).next().is_none()
     }
 
-    /// Whether the author of an approval, its device, or whom it is for was removed, by one that it did not
-    /// know of.
+    /// Whether the author of an approval, or its device, was removed and not asked anew since, or whom it is
+    /// for was, by one that it did not know of.
     fn is_approval_taken(&mut self, i: usize, approval: &Approval) -> bool {
         let author = self.log.node(i).entry.body();
         if self.outs_of((author.user, author.device)).next().is_some() {
@@ -304,8 +317,7 @@ impl<'a> View<'a> {
         let revokes = [author.user, approval.user].map(|user| self.in_set(named.get(&user)));
         let revokes: Vec<_> = revokes.into_iter().flatten().collect();
         revokes.into_iter().any(|r| {
-            !self.log.is_before(r, i)
-                && self.log.takes_approval(r, author, approval)
+            self.log.takes_approval(r, i, approval)
                 && (self.log.is_before(i, r) || !self.is_held_back(r))
         })
     }

@@ -63,16 +63,47 @@ fn of_two_devices_that_know_nothing_of_each_other_the_stricter_is_heard() {
 }
 
 #[test]
-fn a_removal_takes_what_was_approved_without_knowledge_of_it() {
-    for of in [RON, ANN] {
+fn the_removal_of_whom_it_is_for_takes_what_was_approved_without_knowledge_of_it() {
+    let mut world = begin();
+    world.says(ANN, approve(RON, 5));
+    world.says(BEN, approve(RON, 5));
+    world.says(OWNER, removal(users(&[RON])));
+    assert_eq!(said(&world), [None, None]);
+    world.says(ANN, approve(RON, 4));
+    assert_eq!(said(&world), [Some(4), None]);
+}
+
+#[test]
+fn who_was_removed_approves_nothing_until_somebody_who_knows_of_it_asks_for_that_anew() {
+    for of in [users(&[ANN]), unproven(&[ANN])] {
         let mut world = begin();
         world.says(ANN, approve(RON, 5));
         world.says(BEN, approve(RON, 5));
-        world.says(OWNER, removal(users(&[of])));
-        let bens = (of != RON).then_some(5);
-        assert_eq!(said(&world), [None, bens]);
+        let asked = world.says(OWNER, asking_for(&[ANN, BEN]));
+        let removed = world.says(OWNER, removal(of));
+        assert_eq!(said(&world), [None, Some(5)]);
         world.says(ANN, approve(RON, 4));
-        assert_eq!(said(&world), [Some(4), bens]);
+        assert_eq!(said(&world), [None, Some(5)]);
+        // By one who does not know of the removal, it is as if it had been before.
+        world.says_having_seen(OWNER_LAPTOP, &[asked], asking_for(&[ANN, BEN]));
+        world.says(ANN, approve(RON, 3));
+        assert_eq!(said(&world), [None, Some(5)]);
+        world.says_having_seen(OWNER_LAPTOP, &[removed], asking_for(&[ANN, BEN]));
+        assert_eq!(said(&world), [None, Some(5)]);
+        world.says(ANN, approve(RON, 2));
+        assert_eq!(said(&world), [Some(2), Some(5)]);
+    }
+}
+
+#[test]
+fn an_admin_who_is_asked_is_removed_by_the_owner_alone() {
+    for (by, said_by_ben) in [(ANN, Some(5)), (OWNER, None)] {
+        let mut world = begin();
+        world.says(OWNER, admin(ANN));
+        world.says(OWNER, admin(BEN));
+        world.says(by, removal(users(&[BEN])));
+        world.says(BEN, approve(RON, 5));
+        assert_eq!(said(&world), [None, said_by_ben]);
     }
 }
 

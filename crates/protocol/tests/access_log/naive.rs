@@ -395,19 +395,24 @@ impl Naive {
                 let held = self.giving(&self.past[r], user, None, Roles::ADMIN);
                 *user == self.owner || !held.is_empty()
             };
-            let names = match &revoke.targets {
+            let takes = |user| power == Power::Owner || !is_admin(user);
+            let names_author = match &revoke.targets {
                 Targets::Grants(_) => false,
-                Targets::Users(users) => [author.0, of]
-                    .iter()
-                    .any(|user| users.contains(user) && (power == Power::Owner || !is_admin(user))),
+                Targets::Users(users) => users.contains(&author.0) && takes(&author.0),
                 Targets::Devices(devices) => {
                     let mut named = devices.iter().map(|of| (of.user, of.device));
                     named.any(|device| device == author) && !is_admin(&author.0)
                 }
             };
+            let names_other = match &revoke.targets {
+                Targets::Users(users) => users.contains(&of) && takes(&of),
+                Targets::Grants(_) | Targets::Devices(_) => false,
+            };
+            let mut since = self.past[hash].iter().filter(|k| self.reaches(k, r));
+            let is_asked_since =
+                since.any(|k| self.power(k).is_some() && self.asks_for(k, &author.0));
             power >= Power::Admin
-                && names
-                && !self.reaches(hash, r)
+                && ((names_author && !is_asked_since) || (names_other && !self.reaches(hash, r)))
                 && (self.reaches(r, hash) || !self.is_held_back(r, set))
         };
         !self.is_forked(hash, set) && self.outs(set, author).is_empty() && !set.iter().any(takes)

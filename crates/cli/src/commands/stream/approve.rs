@@ -13,7 +13,7 @@ use crate::ui::Ui;
 ///
 /// `sealcast stream condition` says whose approvals they ask for, and how many. It gives nobody a right to
 /// read: that is what `sealcast grant` is for. Whoever is revoked needs it anew, and what you approved of is
-/// void when you are.
+/// void when you are: then `sealcast stream condition` has to name you anew.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 A TIME is `now`, `start`, `-10m`, `+30d` (s m h d w), `2026-03-01` (midnight UTC), or RFC 3339.

@@ -56,6 +56,19 @@ fn nodes_release_to_those_of_whom_enough_people_approve() {
     approve(&ann, &kim);
     approve(&ben, &kim);
     assert_eq!(kim.done(&["read", "plant"]), "one");
+
+    // Nor what is said by who was revoked, though no grant is, until a condition names it anew.
+    let lou = reader(&rig, &owner, &ticket, "lou", "+400d");
+    approve(&ben, &lou);
+    let revoked = owner.run(&["revoke", "plant", &ann.id()]);
+    let says = "Revoked: approvals.";
+    assert!(revoked.stderr.contains(says), "{}", revoked.stderr);
+    ann.refused(4, &["stream", "approve", "plant", &lou.id()]);
+    is_kept_out(&lou);
+    owner.done(&condition);
+    is_kept_out(&lou);
+    approve(&ann, &lou);
+    assert_eq!(lou.done(&["read", "plant"]), "one");
 }
 
 #[test]
