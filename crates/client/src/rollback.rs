@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use sealcast_bus::Offset;
 use sealcast_engine::{Alarm, ControlTopic, Space};
 use sealcast_protocol::{
-    CardList, DataItem, Deal, DeviceId, ListEntry, Position, SessionRecord, StreamId, Unverified,
+    CardList, DataItem, Deal, DeviceId, ListEntry, ListFault, Position, SessionRecord, StreamId,
+    Unverified,
 };
 
 use crate::blocking::off_thread;
@@ -103,12 +104,17 @@ impl Core {
         }
         // An entry of a list counts behind the one before it; where it lies ahead of that, nobody
         // takes it.
-        if let Some(list) = list {
+        if let Some(mut list) = list {
             let is_behind = |known: &Vec<u8>| {
                 let entry = Unverified::<ListEntry>::decode(known);
                 entry.is_ok_and(|entry| entry.claims().seq >= list.next_seq())
             };
             lacking.retain(is_behind);
+            // Behind a fork of what is known neither, and that is an alarm of its own.
+            let first = lacking.first().map(|known| list.apply(known));
+            if let Some(Err(ListFault::Forked { .. } | ListFault::Contradicted { .. })) = first {
+                lacking.clear();
+            }
         }
         Ok(lacking)
     }

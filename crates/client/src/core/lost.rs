@@ -83,6 +83,8 @@ impl Core {
                 continue;
             }
             reading.lost.topics.insert(id, Some(end));
+            // It may have been lost again since it was put back.
+            reading.gone_back.insert(of);
             // Once a run, as it was told once when it was noticed.
             self.tell(compared.is_none().then_some(Alarm::WentBack(of)));
         }

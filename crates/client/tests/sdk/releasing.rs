@@ -127,6 +127,43 @@ async fn a_node_puts_back_what_the_bus_lost_of_the_log() {
     assert_eq!(joined.who().await.unwrap().len(), 3);
 }
 
+/// Takes all that a topic holds, where a stranger may write something since.
+async fn empty(rig: &Rig, topic: &str, then: &[u8]) {
+    let (bus, topic) = (rig.bus().await, Topic::new(topic).unwrap());
+    let end = bus.end(&topic).await.unwrap();
+    bus.trim(&topic, end).await.unwrap();
+    if !then.is_empty() {
+        bus.append(&topic, vec![then.to_vec()]).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_lost_again_before_anybody_looked_is_put_back_again() {
+    let rig = Rig::small();
+    let [alice, node] = rig.homes(["alice", "node"]).await;
+    let stream = released_by(&alice, &node, &[]).await;
+    drop(open(&node).await);
+    let of = [
+        ControlTopic::Access(alice.user(), alice.device()),
+        ControlTopic::Devices(alice.user()),
+    ];
+    let topics = of.map(|of| of.name(stream.id()));
+    drop((stream, alice, node));
+    for topic in topics {
+        empty(&rig, &topic, b"").await;
+        let node = rig.again("node").await;
+        let seen = open(&node).await;
+        assert!(!rig.items(&topic).await.is_empty());
+        empty(&rig, &topic, b"?").await;
+        let mut is_shown = Vec::new();
+        for _ in 0..3 {
+            seen.sync().await.unwrap();
+            is_shown.push(seen.own_key_node().await.unwrap().is_shown_all);
+        }
+        assert_eq!(is_shown.last(), Some(&true), "{topic}: {is_shown:?}");
+    }
+}
+
 #[tokio::test]
 async fn an_inbox_that_takes_nothing_holds_up_its_own_replies_alone() {
     for manner in [Manner::Fail, Manner::Hang] {
