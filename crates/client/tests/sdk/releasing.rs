@@ -164,6 +164,39 @@ async fn what_is_lost_again_before_anybody_looked_is_put_back_again() {
     }
 }
 
+/// What lies behind a fork of a list nobody takes, and it is not put there again and again.
+#[tokio::test]
+async fn a_list_that_forked_is_not_put_back() {
+    const TEN_MONTHS_MS: u64 = 310 * 24 * 3600 * 1000;
+    let (rig, time) = (Rig::small(), Time::new());
+    let [alice, node] = rig.homes_by(["alice", "node"], &time).await;
+    let stream = released_by(&alice, &node, &[]).await;
+    let list = alice.user().devices_topic();
+    drop((open(&node).await, stream, alice));
+    copy_folder(&rig.path("bus"), &rig.path("bus copy"));
+    copy_folder(&rig.path("alice"), &rig.path("clone"));
+    let renew = async |of: &str, cards: usize| {
+        time.pass(TEN_MONTHS_MS);
+        drop(open(&rig.on(of, time.ground()).await).await);
+        assert_eq!(rig.items(&list).await.len(), cards);
+    };
+    renew("alice", 2).await;
+    renew("alice", 3).await;
+    open(&node).await.sync().await.unwrap();
+    drop(node);
+    std::fs::remove_dir_all(rig.path("bus")).unwrap();
+    copy_folder(&rig.path("bus copy"), &rig.path("bus"));
+    renew("clone", 2).await;
+    let seen = open(&rig.on("node", time.ground()).await).await;
+    for _ in 0..3 {
+        seen.sync().await.unwrap();
+    }
+    assert_eq!(rig.items(&list).await.len(), 2);
+    let is_told = |of: &Alarm| matches!(of, Alarm::ListForked(_));
+    assert!(seen.alarms().iter().any(is_told));
+    assert!(seen.own_key_node().await.unwrap().is_shown_all);
+}
+
 #[tokio::test]
 async fn an_inbox_that_takes_nothing_holds_up_its_own_replies_alone() {
     for manner in [Manner::Fail, Manner::Hang] {
