@@ -8,6 +8,7 @@ use crate::kinds::Kind;
 use crate::rig::{Person, Rig};
 
 const WEEKS: i64 = 52;
+const READINGS_MAX: u64 = 4;
 
 /// A line a week, with the time when it was made, from the oldest.
 fn year() -> (String, Vec<String>) {
@@ -43,13 +44,25 @@ fn reads_a_year_with(kind: Kind, threshold: usize, count: usize) {
     // Nobody who has keys runs anything from here on.
     let phone = devices::add(&rig, &bob, "phone");
     let running: Vec<_> = nodes.iter().take(threshold).map(Running::start).collect();
-    assert_eq!(phone.opened(&["read", "plant"]), said);
+    let readings = readings_until(&phone, &said);
     drop(running);
     assert_eq!(phone.opened(&["read", "plant"]), said);
     let released = nodes[..threshold].iter().map(segments_released);
     for segments in released {
-        assert!((1..=60).contains(&segments), "{segments}");
+        assert!((1..=60 * readings).contains(&segments), "{segments}");
     }
+}
+
+/// How often a person has to read until all is there. On a machine that is busy with other things a node may answer
+/// when whoever asked has given up; it answers again to whoever asks again.
+fn readings_until(person: &Person, said: &[String]) -> u64 {
+    for readings in 1..READINGS_MAX {
+        if person.opened(&["read", "plant"]) == said {
+            return readings;
+        }
+    }
+    assert_eq!(person.opened(&["read", "plant"]), said);
+    READINGS_MAX
 }
 
 /// How many segments a node released, by its audit.
