@@ -74,6 +74,12 @@ impl Down {
         copies > 1 && (1..copies).contains(&self.copies.of(&self.mark(publish, topic)))
     }
 
+    /// Whether the client has a message already, and not for another of its subscriptions.
+    pub(crate) fn was_had(&self, publish: &Publish<'_>, topic: &str) -> bool {
+        let session = self.told.session();
+        self.numbers.was_had(session, publish, topic) && !self.is_copy(publish, topic)
+    }
+
     /// A message goes on, and may come for another of the client's subscriptions.
     pub(crate) fn note_copy(&mut self, publish: &Publish<'_>, topic: &str) {
         if self.told.subscriptions.copies(topic) > 1 {
@@ -104,7 +110,9 @@ impl Down {
             return None;
         };
         let may_come_again = self.told.subscriptions.copies(publish.topic) > 1;
-        if publish.payload.is_empty() || may_come_again || self.is_there(&publish, publish.topic) {
+        let is_known =
+            self.is_there(&publish, publish.topic) || self.was_had(&publish, publish.topic);
+        if publish.payload.is_empty() || may_come_again || is_known {
             return None;
         }
         let message = Closed {

@@ -21,6 +21,7 @@ use crate::packet::{
     turned_away,
 };
 use crate::park::{Lot, Who};
+use crate::recall::Recall;
 use crate::room::Room;
 use crate::rules::Up as Act;
 use crate::ruling::Ruling;
@@ -46,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) counts: Arc<Counts>,
     pub(crate) room: Arc<Room>,
     pub(crate) leaving: Arc<Leaving>,
+    pub(crate) recall: Arc<Recall>,
 }
 
 /// A client that has not been let in yet.
@@ -104,7 +106,7 @@ impl Shared {
         let introduction = match introduced {
             Ok(introduction) => introduction,
             Err(TurnedAway(why, words)) => {
-                farewell(caller.reading, caller.writing, &words).await;
+                farewell((caller.reading, caller.writing), &words, |_| {}).await;
                 return why;
             }
         };
@@ -119,7 +121,7 @@ impl Shared {
                 let (connection, kind) = (caller.number, error.kind());
                 tracing::warn!(connection, ?kind, "the broker cannot be reached");
                 let words = turned_away(introduction.version, reason::UNAVAILABLE);
-                farewell(caller.reading, caller.writing, &words).await;
+                farewell((caller.reading, caller.writing), &words, |_| {}).await;
                 return "broker away";
             }
         };
@@ -237,7 +239,8 @@ impl Shared {
         let packet_max = usize::try_from(self.limits.packet_max).unwrap_or(usize::MAX);
         let broker_reading = PacketReader::new(broker_reading, packet_max);
         let told = Arc::new(Told::new(introduction.keep_alive, introduction.lasts));
-        let numbers = Arc::new(Numbers::new(introduction.receive_max));
+        let hashing = self.recall.hashing();
+        let numbers = Arc::new(Numbers::new(introduction.receive_max, hashing));
         let up = Up::new(
             Arc::clone(&self.ruling),
             Flow::new(version, packet_max),
@@ -248,7 +251,11 @@ impl Shared {
         let down = Down::new(
             Arc::clone(&self.ruling),
             Flow::new(version, packet_max),
-            (told, numbers),
+            (
+                Arc::clone(&told),
+                Arc::clone(&numbers),
+                Arc::clone(&self.recall),
+            ),
             Ledger::new(Arc::clone(&self.counts), number),
             (introduction.client_packet_max, &self.limits),
             Lot::new(
@@ -276,11 +283,18 @@ impl Shared {
             Some(reason) if can_be_told => last_words(version, down.take.is_welcome(), reason),
             _ => Vec::new(),
         };
-        tokio::join!(farewell(up.from, down.to, &words), async {
-            farewell(down.from, up.to, &[]).await;
-            // The broker has read all that the client said.
-            drop(presence);
-        });
+        // A broker that is gone does not hear what its client has by now, and sends it again.
+        let hears = |packet: &Packet| {
+            let (kind, body) = (packet.head.kind(), packet.body());
+            let _is_whole = numbers.acknowledged(kind, body, told.session()).is_ok();
+        };
+        // Whoever comes next is to know that, and the broker to have read all that the client said.
+        presence.has_left().send_replace(true);
+        tokio::join!(
+            farewell((up.from, down.to), &words, hears),
+            farewell((down.from, up.to), &[], |_| {})
+        );
+        drop(presence);
         why.as_str()
     }
 
@@ -400,12 +414,21 @@ async fn run(
     (why, down_ended.is_some_and(|of| of != End::ReceiverGone))
 }
 
-/// Says the last words, and closes when they have arrived: what a client sent meanwhile is read and thrown away, since
-/// a connection that is closed before takes with it what was said.
-async fn farewell(mut reading: Reading, mut writing: Writing, words: &[u8]) {
+/// Says the last words, and closes when they have arrived: what was sent meanwhile is read, heard as far as it is packets, and
+/// thrown away, since a connection that is closed before takes with it what was said.
+async fn farewell(
+    (mut reading, mut writing): (Reading, Writing),
+    words: &[u8],
+    hears: impl Fn(&Packet),
+) {
     let all = async {
         writing.write_all(words).await?;
         writing.shutdown().await?;
+        while let Ok(incoming) = reading.next().await {
+            if let Incoming::Packet(packet) = incoming {
+                hears(&packet);
+            }
+        }
         let wire = reading.wire();
         let mut thrown_away = [0; 4096];
         while wire.read(&mut thrown_away).await? > 0 {}

@@ -100,7 +100,7 @@ impl Ledger {
         self.counts.count(exception, reason, 1);
         let connection = self.connection;
         tracing::debug!(connection, ?exception, reason, topic, "a message");
-        if !self.told.contains(&(exception, reason)) {
+        if reason != because::HAD && !self.told.contains(&(exception, reason)) {
             self.told.push((exception, reason));
             let says = "first message of this connection for this reason; others are counted";
             tracing::warn!(connection, ?exception, reason, "{says}");
@@ -133,6 +133,8 @@ pub(crate) mod because {
     pub(crate) const TOO_LARGE: &str = "proxy.too-large";
     /// It was opened before.
     pub(crate) const REPLAY: &str = "replay";
+    /// Its client has it, and has said so; nothing is wrong with that.
+    pub(crate) const HAD: &str = "proxy.had";
     /// Another with its number was.
     pub(crate) const FORK: &str = "fork";
 }

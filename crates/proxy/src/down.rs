@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use sealcast::{DataTopic, Name};
+use sealcast::Name;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -14,26 +14,24 @@ use crate::ahead::Ahead;
 use crate::aside::Aside;
 use crate::config::Limits;
 use crate::counts::{Exception, Ledger, because};
+use crate::fate::Fate;
 use crate::flow::{Flow, HeldBack};
 use crate::lane::{End, Take};
-use crate::late::{Looks, Scan, Waits};
+use crate::late::{Looks, Scan};
 use crate::numbers::Numbers;
 use crate::packet::{
-    AUTH, CONNACK, DISCONNECT, PINGRESP, PUBCOMP, PUBLISH, PUBREL, Publish, Side, Version, Welcome,
-    disconnect, id_at_start, id_of, leads_elsewhere, put_ack, reason, turned_away,
+    AUTH, CONNACK, DISCONNECT, PINGRESP, PUBACK, PUBCOMP, PUBLISH, PUBREL, Publish, Side, Version,
+    Welcome, disconnect, id_at_start, id_of, leads_elsewhere, put_ack, reason, turned_away,
 };
 use crate::park::Lot;
-use crate::rules::{Down as Act, Undecryptable};
-use crate::ruling::{InForce, Ruling};
-use crate::sealing::{Closed, NotOpened, Opened, Opening, Unopened, Waiting, open_all};
+use crate::recall::Recall;
+use crate::rules::Down as Act;
+use crate::ruling::Ruling;
+use crate::sealing::{Opening, Waiting};
 use crate::subscriptions::Copies;
 use crate::told::{Asker, Told};
 use crate::up::GROWTH_MAX;
 use crate::wire::{Incoming, Packet};
-
-/// Each record of an envelope is a message with the topic and properties of all: together they have no more bytes than
-/// so many of the largest packets.
-const RECORDS_PACKETS: usize = 4;
 
 /// What is done with what a broker sends to a client.
 pub(crate) struct Down {
@@ -41,11 +39,12 @@ pub(crate) struct Down {
     pub(crate) flow: Flow,
     pub(crate) told: Arc<Told>,
     pub(crate) numbers: Arc<Numbers>,
+    pub(crate) recall: Arc<Recall>,
     pub(crate) ledger: Ledger,
     /// The most bytes of a packet that the client takes.
-    client_packet_max: usize,
+    pub(crate) client_packet_max: usize,
     /// The most bytes of a packet that are taken of the client.
-    packet_max: u32,
+    pub(crate) packet_max: u32,
     /// The same, where that is less than MQTT has.
     packet_limit: Option<u32>,
     /// How long the broker has to let the client in.
@@ -73,7 +72,7 @@ pub(crate) struct Down {
     pub(crate) is_held: bool,
     /// Whether what is withheld may come again, at once or when what waits was looked through.
     is_back: bool,
-    is_back_then: bool,
+    pub(crate) is_back_then: bool,
 }
 
 /// Whether a packet was dealt with.
@@ -81,28 +80,6 @@ enum Taken {
     Yes,
     /// It has to wait for room, with what it was opened to.
     Held,
-}
-
-/// What becomes of a message.
-enum Fate {
-    /// It goes on as it is, as a rule says.
-    AsItIs,
-    /// It goes on as it is, as it could not be opened.
-    Unopened(&'static str),
-    /// What was in it goes on.
-    Opened(Vec<Vec<u8>>),
-    /// It waits already.
-    IsThere,
-    /// It waits until it can be opened. Else than where it was judged it may be anybody's.
-    Waits(&'static str, bool),
-    /// What was in it waits behind others that go first.
-    Behind(Ahead),
-    /// It keeps its place behind what is looked at, and stays with the broker until then; with what it was opened to, if it was.
-    Aside(Option<Ahead>),
-    /// It does not go on.
-    Dropped(&'static str),
-    /// It may go on if it comes again.
-    NotNow(&'static str),
 }
 
 impl Take for Down {
@@ -191,7 +168,7 @@ impl Down {
     pub(crate) fn new(
         ruling: Arc<Ruling>,
         flow: Flow,
-        (told, numbers): (Arc<Told>, Arc<Numbers>),
+        (told, numbers, recall): (Arc<Told>, Arc<Numbers>, Arc<Recall>),
         ledger: Ledger,
         (client_packet_max, limits): (usize, &Limits),
         lot: Lot,
@@ -201,6 +178,7 @@ impl Down {
             flow,
             told,
             numbers,
+            recall,
             ledger,
             client_packet_max,
             packet_max: limits.packet_max,
@@ -324,6 +302,10 @@ impl Down {
                 }
             }
             kind => {
+                if let (PUBACK, Some(session)) = (kind, self.told.session()) {
+                    // Once the client knows, it may give the number to another message.
+                    session.released(id_of(packet.body())?);
+                }
                 self.told
                     .tell_refused(self.flow.refused(kind, packet.body())?);
                 out.extend_from_slice(&packet.bytes);
@@ -341,6 +323,9 @@ impl Down {
         let version = self.flow.version;
         let welcome = Welcome::parse(version, packet.body())?;
         self.is_refused = welcome.code() != 0;
+        if !self.is_refused {
+            self.recall(&welcome);
+        }
         self.told.tell_answer((&welcome).into());
         if !self.is_refused {
             self.take_up(&welcome, back).await?;
@@ -424,177 +409,9 @@ impl Down {
         Ok(Taken::Yes)
     }
 
-    /// Lets a message wait that is to; where that cannot be, what becomes of it instead.
-    fn let_wait(&mut self, publish: &Publish<'_>, topic: &str, fate: Fate) -> Option<Fate> {
-        let (code, is_judged, is_noted) = match &fate {
-            Fate::IsThere => (because::PARK_ORDER, false, false),
-            Fate::Waits(code, is_judged) => (*code, *is_judged, false),
-            Fate::Behind(_) => (because::PARK_ORDER, true, true),
-            Fate::AsItIs
-            | Fate::Unopened(_)
-            | Fate::Opened(_)
-            | Fate::Aside(_)
-            | Fate::Dropped(_)
-            | Fate::NotNow(_) => return Some(fate),
-        };
-        let waits = self.wait(publish, topic, (code, is_judged, is_noted));
-        match (waits, fate) {
-            (Waits::Yes, _) => None,
-            // Room comes as what goes first is delivered, but not before the broker has answered, which comes behind.
-            (Waits::Full, fate @ Fate::Behind(_)) if self.looks.scan != Scan::Later => Some(fate),
-            // It would be lost; in MQTT what has another QoS may be overtaken.
-            (Waits::Full, Fate::Behind(Ahead { opened, .. })) if publish.qos() == 0 => {
-                opened.ok().map(Fate::Opened)
-            }
-            (Waits::Full, Fate::Behind(ahead)) if self.may_put_aside(publish) => {
-                Some(Fate::Aside(Some(ahead)))
-            }
-            (Waits::Full, Fate::Behind(_)) => {
-                self.is_back_then = true;
-                Some(Fate::NotNow(because::PARK_FULL))
-            }
-            (Waits::Full, Fate::Waits(_, true)) => Some(Fate::Dropped(because::PARK_FULL)),
-            (Waits::Full | Waits::NotNow, _) => Some(Fate::NotNow(code)),
-        }
-    }
-
     fn withhold(&mut self, topic: &str) {
         if let Act::Open(stream, ..) = self.ruling.now().rules.down(topic) {
             self.withheld.insert(stream.clone());
         }
-    }
-
-    async fn fate(&mut self, publish: &Publish<'_>, topic: &str) -> Fate {
-        let (now, opened) = match self.ahead.pop_front().flatten() {
-            Some(Ahead { by, opened }) => (by, Some(opened)),
-            None => (self.ruling.now(), None),
-        };
-        let (stream, fields, undecryptable) = match now.rules.down(topic) {
-            Act::Pass => return Fate::AsItIs,
-            Act::NoRule => return Fate::Dropped(because::NO_RULE),
-            // It says that what was retained is gone, and nothing else.
-            Act::Open(..) if publish.payload.is_empty() => return Fate::AsItIs,
-            Act::Open(stream, fields, undecryptable) => (stream, fields, undecryptable),
-        };
-        if self.is_there(publish, topic) {
-            return Fate::IsThere;
-        }
-        let parks = undecryptable == Undecryptable::Park;
-        if parks && self.keeps_its_place(publish, stream) {
-            return Fate::Aside(None);
-        }
-        let opened = match topic.parse::<DataTopic>() {
-            Err(_) => Err(NotOpened {
-                code: because::TOPIC,
-                why: Unopened::Foreign,
-            }),
-            Ok(topic) => match opened {
-                Some(opened) => opened,
-                None => self.open_now(&now, (stream, fields), publish, topic).await,
-            },
-        };
-        if parks
-            && opened.is_ok()
-            && (self.finds_stuck(publish.id) || self.goes_behind(stream, publish).await)
-        {
-            let by = Arc::clone(&now);
-            return Fate::Behind(Ahead { by, opened });
-        }
-        match (opened, undecryptable) {
-            (Ok(records), _) => Fate::Opened(records),
-            (Err(fault), Undecryptable::Park) if fault.why == Unopened::Sealed => {
-                Fate::Waits(fault.code, true)
-            }
-            (Err(fault), _) if fault.why == Unopened::NotNow => {
-                match parks && !self.is_clients(publish) {
-                    true => Fate::Waits(fault.code, false),
-                    false => Fate::NotNow(fault.code),
-                }
-            }
-            // Its receiver could not tell plaintext of a stranger from what was opened.
-            (Err(fault), Undecryptable::Forward) if fault.why == Unopened::Sealed => {
-                Fate::Unopened(fault.code)
-            }
-            (Err(fault), Undecryptable::Park | Undecryptable::Drop | Undecryptable::Forward) => {
-                Fate::Dropped(fault.code)
-            }
-        }
-    }
-
-    /// Whether a message waits already, or was delivered late and comes again.
-    pub(crate) fn is_there(&self, publish: &Publish<'_>, topic: &str) -> bool {
-        !self.lot.is_empty() && self.lot.holds(&self.mark(publish, topic))
-    }
-
-    pub(crate) async fn open(
-        &mut self,
-        now: &InForce,
-        stream: &Name,
-        message: Closed<'_>,
-    ) -> Opened {
-        let opening = self.opening.entry(stream.clone());
-        let opening = opening.or_insert_with(|| now.sealing.opening(stream));
-        let opened = open_all(&mut **opening, &[message]).await;
-        opened
-            .into_iter()
-            .next()
-            .unwrap_or(Err(NotOpened::INTERNAL))
-    }
-
-    /// Puts what the client is to have; `false` where it does not take packets that large.
-    fn put(
-        &self,
-        fate: &Fate,
-        packet: &Packet,
-        publish: &Publish<'_>,
-        said: &str,
-        out: &mut Vec<u8>,
-    ) -> bool {
-        let (version, from) = (self.flow.version, out.len());
-        match fate {
-            Fate::IsThere | Fate::Waits(..) | Fate::Behind(_) | Fate::Aside(_) => {}
-            Fate::Dropped(_) | Fate::NotNow(_) => {}
-            Fate::AsItIs | Fate::Unopened(_) if said == publish.topic => {
-                out.extend_from_slice(&packet.bytes);
-            }
-            Fate::AsItIs | Fate::Unopened(_) => {
-                publish.put(version, said, (publish.payload, false), out);
-            }
-            Fate::Opened(records) => {
-                return self.put_records(publish, said, records, None, out);
-            }
-        }
-        out.len() - from <= self.client_packet_max
-    }
-
-    /// Puts what was in an envelope, and has waited for so many seconds if it has; `false` where the client does not
-    /// take that much.
-    pub(crate) fn put_records(
-        &self,
-        publish: &Publish<'_>,
-        said: &str,
-        records: &[Vec<u8>],
-        waited: Option<u64>,
-        out: &mut Vec<u8>,
-    ) -> bool {
-        let (version, mut from) = (self.flow.version, out.len());
-        let all_max = out.len() + RECORDS_PACKETS * self.packet_max as usize;
-        for (index, record) in records.iter().enumerate() {
-            if out.len() - from > self.client_packet_max || out.len() > all_max {
-                return false;
-            }
-            from = out.len();
-            // They have one number: the last is acknowledged for all.
-            let is_last = index + 1 == records.len();
-            let one = match is_last {
-                true => *publish,
-                false => publish.unacknowledged(),
-            };
-            match waited {
-                None => one.put(version, said, (record, false), out),
-                Some(waited) => one.put_late(version, said, record, waited, out),
-            }
-        }
-        out.len() - from <= self.client_packet_max
     }
 }

@@ -125,9 +125,6 @@ impl Down {
         welcome: &Welcome<'_>,
         back: &mut Vec<u8>,
     ) -> Result<(), End> {
-        if let Some(lasts) = welcome.lasts() {
-            self.told.tell_lasts(lasts);
-        }
         self.lot.lasts = self.told.lasts();
         if !self.ruling.now().rules.open() {
             return Ok(());
@@ -165,6 +162,18 @@ impl Down {
             back.extend_from_slice(&PING);
         }
         Ok(())
+    }
+
+    /// Finds what is remembered of a session that outlives its connection.
+    pub(crate) fn recall(&mut self, welcome: &Welcome<'_>) {
+        if let Some(lasts) = welcome.lasts() {
+            self.told.tell_lasts(lasts);
+        }
+        let owner = self.lot.session_of(welcome.client());
+        if let Some(owner) = owner.filter(|_| !self.told.lasts().is_brief()) {
+            let session = self.recall.session(owner, welcome.has_session());
+            self.told.tell_session(session);
+        }
     }
 
     /// The connection is at its end, and with it the session of a client that wanted none.

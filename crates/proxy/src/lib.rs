@@ -22,6 +22,7 @@ mod config;
 mod connection;
 mod counts;
 mod down;
+mod fate;
 mod fields;
 mod flow;
 #[cfg(feature = "fuzz")]
@@ -37,6 +38,7 @@ mod packet;
 mod park;
 mod places;
 mod proxy;
+mod recall;
 mod reload;
 mod room;
 mod rules;

@@ -1,18 +1,22 @@
 //! The numbers of messages that are on their way to a client and that it has not acknowledged.
 
+use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::BuildHasher as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 use crate::fields::Malformed;
 use crate::packet::{PUBACK, PUBCOMP, PUBREC, Publish, id_of};
+use crate::recall::Recalled;
 
-/// From this code on, a PUBREC ends its handshake.
+/// From this code on, a PUBREC ends its handshake, and nothing says that who sends it has the message.
 const REFUSED: u8 = 0x80;
 /// Messages of the proxy's own that are on their way at most.
 pub(crate) const OWN_MAX: usize = 16;
+/// What is known of a message of which the broker says over this connection only that its number is free.
+const RELEASED: u64 = 0;
 /// Acknowledgements of them that wait to be looked at.
 const ACKS_MAX: usize = 1024;
 
@@ -66,7 +70,7 @@ pub(crate) enum Ack {
 }
 
 impl Numbers {
-    pub(crate) fn new(receive_max: u16) -> Self {
+    pub(crate) fn new(receive_max: u16, hashing: RandomState) -> Self {
         Self {
             inner: Mutex::new(Inner {
                 of_broker: HashMap::new(),
@@ -74,7 +78,7 @@ impl Numbers {
                 next: u16::MAX,
                 acks: VecDeque::new(),
             }),
-            hashing: RandomState::new(),
+            hashing,
             news: Notify::new(),
             receive_max: receive_max.into(),
         }
@@ -95,7 +99,7 @@ impl Numbers {
 
     /// The broker releases a number over this connection.
     pub(crate) fn releases(&self, id: u16) {
-        self.inner().of_broker.entry(id).or_default();
+        self.inner().of_broker.entry(id).or_insert(RELEASED);
     }
 
     /// Whether a message of the broker has to wait until the client has acknowledged others.
@@ -161,8 +165,24 @@ impl Numbers {
         before.is_some_and(|before| before == self.hash(publish, topic))
     }
 
-    /// The client acknowledges something: whether that is of the proxy's own.
-    pub(crate) fn acknowledged(&self, kind: u8, body: &[u8]) -> Result<bool, Malformed> {
+    /// Whether the client had a message before, over this connection or another of its session, and has acknowledged it.
+    pub(crate) fn was_had(
+        &self,
+        session: Option<&Recalled>,
+        publish: &Publish<'_>,
+        topic: &str,
+    ) -> bool {
+        let session = session.filter(|_| publish.id.is_some() && !publish.is_retained());
+        session.is_some_and(|of| of.had(self.hash(publish, topic)))
+    }
+
+    /// The client acknowledges something: whether that is of the proxy's own. What it has then is remembered.
+    pub(crate) fn acknowledged(
+        &self,
+        kind: u8,
+        body: &[u8],
+        session: Option<&Recalled>,
+    ) -> Result<bool, Malformed> {
         let is_end = match kind {
             PUBACK | PUBCOMP => true,
             PUBREC => body.get(2).is_some_and(|reason| *reason >= REFUSED),
@@ -171,8 +191,11 @@ impl Numbers {
         let id = id_of(body)?;
         let mut inner = self.inner();
         let Some(Own { number, .. }) = inner.own.get(&id).copied() else {
-            if is_end {
-                inner.of_broker.remove(&id);
+            let mark = is_end.then(|| inner.of_broker.remove(&id)).flatten();
+            let is_had = body.get(2).is_none_or(|reason| *reason < REFUSED);
+            let mark = mark.filter(|of| is_had && *of != RELEASED);
+            if let (Some(session), Some(mark)) = (session, mark) {
+                session.has(mark);
             }
             self.news.notify_one();
             return Ok(false);

@@ -291,6 +291,13 @@ impl Lot {
         }
     }
 
+    /// By what the client's session is known, if by anything. The broker may have given the client its name.
+    pub(crate) fn session_of(&self, client: Option<&[u8]>) -> Option<ShelfOwner> {
+        let mut who = self.who.clone();
+        who.client = client.map_or(who.client, <[u8]>::to_vec);
+        who.named()
+    }
+
     /// Tells when another connection has come in this one's place.
     pub(crate) fn leave(&self) -> Arc<Notify> {
         Arc::clone(&self.leave)

@@ -100,6 +100,7 @@ impl Proxy {
             limits: config.limits,
             counts: Arc::default(),
             leaving: Arc::default(),
+            recall: Arc::default(),
         });
         Ok(Self {
             doors,

@@ -66,6 +66,7 @@ pub struct Envelope<'a> {
 #[derive(Debug)]
 pub(crate) struct Draft<'a> {
     stream: &'a Name,
+    fields: &'a [Field],
     topic: DataTopic,
     content: Content<'a>,
 }
@@ -80,7 +81,7 @@ enum Content<'a> {
 impl<'a> Draft<'a> {
     /// Begins with a message, or with one that is JSON and of which some fields are sealed.
     pub(crate) fn new(
-        (stream, fields): (&'a Name, &[Field]),
+        (stream, fields): (&'a Name, &'a [Field]),
         topic: DataTopic,
         payload: &'a [u8],
     ) -> Result<Self, NotSealed> {
@@ -96,6 +97,7 @@ impl<'a> Draft<'a> {
         };
         Ok(Self {
             stream,
+            fields,
             topic,
             content,
         })
@@ -105,15 +107,16 @@ impl<'a> Draft<'a> {
         self.stream
     }
 
-    /// By what it is known again without saying anything of what is in it: its stream, its topic and how long it is.
+    /// By what it is known again without saying anything of what is in it: its stream, its topic, how long it is, and which
+    /// fields of it are sealed, since others stand in clear.
     pub(crate) fn mark(&self) -> [u8; 16] {
         let (topic, payload) = self.to_seal();
         let len = (payload.len() as u64).to_be_bytes();
-        Shelf::mark(&[
-            self.stream.as_str().as_bytes(),
-            topic.as_str().as_bytes(),
-            &len,
-        ])
+        let (stream, topic) = (self.stream.as_str().as_bytes(), topic.as_str().as_bytes());
+        let fields: Vec<_> = self.fields.iter().map(Field::to_string).collect();
+        let fields = fields.iter().map(String::as_bytes);
+        let parts: Vec<_> = [stream, topic, &len].into_iter().chain(fields).collect();
+        Shelf::mark(&parts)
     }
 
     fn to_seal(&self) -> (&DataTopic, &[u8]) {
@@ -139,7 +142,7 @@ impl<'a> Draft<'a> {
 }
 
 /// What goes on in place of a message.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Sealed {
     pub(crate) payload: Vec<u8>,
     /// Else there is JSON around it.

@@ -30,7 +30,8 @@ pub(crate) struct Label {
     /// When it was sealed, in milliseconds of Unix time.
     sealed: u64,
     pub(crate) bytes: u64,
-    /// Of its stream, its topic and how long its message is: nothing is kept that says what is in that.
+    /// Of its stream, its topic, how long its message is and which fields of it are sealed: nothing is kept that says what is in
+    /// that.
     mark: [u8; 16],
 }
 
@@ -102,7 +103,7 @@ impl Sent {
 
     /// Finds the envelopes of what comes again. Where the broker has a new session, nothing does.
     ///
-    /// Before it has let the client in that may be anybody: it waits for that.
+    /// Before it has let the client in that may be anybody: it waits for that, with QoS 1 as well, of which nothing is kept here.
     pub(crate) async fn find(
         &mut self,
         burst: &[Incoming],
@@ -113,13 +114,20 @@ impl Sent {
         let Some(owner) = self.owner else {
             return Ok(());
         };
-        let (is_any, again) = of_interest(burst);
-        if !is_any {
+        let Interest {
+            is_acknowledged,
+            is_any,
+            again,
+        } = of_interest(burst);
+        if !is_acknowledged && !is_any {
             return Ok(());
         }
         let answer = told.answer().await;
         if answer == Answer::Refused {
             self.owner = None;
+            return Ok(());
+        }
+        if !is_any {
             return Ok(());
         }
         let is_session_new = answer == Answer::NewSession;
@@ -185,7 +193,7 @@ impl Sent {
     }
 
     /// Something was sealed, and is kept for as long as its client may send it again, where there is room.
-    pub(crate) fn note(&mut self, publish: &Publish<'_>, mark: [u8; 16], sealed: &Sealed) {
+    pub(crate) fn note(&mut self, publish: &Publish<'_>, mark: [u8; 16], sealed: Sealed) {
         let (Some(owner), Some(id)) = (self.owner, publish.id) else {
             return;
         };
@@ -213,7 +221,7 @@ impl Sent {
         self.changes.push(ShelfChange::Put {
             number: id.into(),
             label: label.encode(),
-            content: sealed.payload.clone(),
+            content: sealed.payload,
         });
     }
 
@@ -267,25 +275,36 @@ fn put(changes: &[ShelfChange]) -> (u64, u64) {
     bytes.fold((0, 0), |(count, all), bytes| (count + 1, all + bytes))
 }
 
-/// Whether anything has to do with messages of QoS 2, and the numbers of those that come again.
-fn of_interest(burst: &[Incoming]) -> (bool, Vec<u16>) {
-    let (mut is_any, mut again) = (false, Vec::new());
+/// What a burst has of messages that are acknowledged.
+#[derive(Debug, Default)]
+struct Interest {
+    /// Whether there are any.
+    is_acknowledged: bool,
+    /// Whether anything has to do with those of QoS 2.
+    is_any: bool,
+    /// The numbers of those of QoS 2 that come again.
+    again: Vec<u16>,
+}
+
+fn of_interest(burst: &[Incoming]) -> Interest {
+    let mut interest = Interest::default();
     for incoming in burst {
         let Incoming::Packet(packet) = incoming else {
             continue;
         };
         let first = packet.head.first;
         match packet.head.kind() {
-            PUBREL => is_any = true,
+            PUBREL => interest.is_any = true,
             PUBLISH if first >> 1 & 3 == 2 => {
-                is_any = true;
+                interest.is_any = true;
                 let id = id_at_start(first, packet.body()).ok().flatten();
-                again.extend(id.filter(|_| first & 8 == 8));
+                interest.again.extend(id.filter(|_| first & 8 == 8));
             }
+            PUBLISH => interest.is_acknowledged |= first >> 1 & 3 == 1,
             _ => {}
         }
     }
-    (is_any, again)
+    interest
 }
 
 #[cfg(test)]
@@ -350,7 +369,7 @@ mod tests {
             payload: vec![0; len],
             is_envelope: true,
         };
-        sent.note(&publish, [0; 16], &sealed);
+        sent.note(&publish, [0; 16], sealed);
         sent
     }
 

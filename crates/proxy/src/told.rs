@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
 use crate::lasting::Lasts;
 use crate::packet::{LARGEST, Welcome};
+use crate::recall::Recalled;
 use crate::subscriptions::Subscriptions;
 
 /// Pings that may be on their way: who sends more than that does not listen.
@@ -31,6 +32,8 @@ pub(crate) struct Told {
     lasts: Mutex<Lasts>,
     /// What the broker said of letting the client in, once it has.
     answer: watch::Sender<Option<Answer>>,
+    /// What is remembered of the client's session, where it outlives the connection.
+    session: OnceLock<Arc<Recalled>>,
     /// Numbers of messages of the client's that it refused.
     refused: Mutex<BTreeSet<u16>>,
     refuses: Notify,
@@ -75,6 +78,7 @@ impl Told {
             is_broker_gone: watch::Sender::default(),
             lasts: Mutex::new(lasts),
             answer: watch::Sender::default(),
+            session: OnceLock::new(),
             refused: Mutex::default(),
             refuses: Notify::new(),
         }
@@ -120,6 +124,16 @@ impl Told {
     /// Client or broker says so.
     pub(crate) fn tell_lasts(&self, lasts: Lasts) {
         *self.lasts.lock().unwrap_or_else(PoisonError::into_inner) = lasts;
+    }
+
+    /// The client is about to be let in, and that is remembered of its session.
+    pub(crate) fn tell_session(&self, session: Arc<Recalled>) {
+        let _is_first = self.session.set(session).is_ok();
+    }
+
+    /// What is remembered of its session, if anything is, once the client was let in.
+    pub(crate) fn session(&self) -> Option<&Recalled> {
+        self.session.get().map(|of| &**of)
     }
 
     /// The broker lets the client in, or does not.

@@ -229,6 +229,34 @@ impl Up {
         Ok(())
     }
 
+    /// What was sealed of a message before, where it is one that comes again.
+    fn sent_before(&mut self, publish: &Publish<'_>, mark: &[u8; 16]) -> Option<Sealed> {
+        match publish.qos() {
+            2 => self.sent_before.again(publish, mark),
+            _ => self.told.session()?.again(publish, mark),
+        }
+    }
+
+    /// A message goes on sealed, and may come again.
+    fn note(&mut self, publish: &Publish<'_>, mark: [u8; 16], sealed: Sealed) {
+        match publish.qos() {
+            2 => self.sent_before.note(publish, mark, sealed),
+            _ => {
+                if let Some(session) = self.told.session() {
+                    session.sent(publish, &mark, sealed);
+                }
+            }
+        }
+    }
+
+    /// Another message has the number of what was sealed before.
+    fn replaced(&mut self, publish: &Publish<'_>) {
+        self.sent_before.replaced(publish);
+        if let (Some(session), Some(id)) = (self.told.session(), publish.id) {
+            session.released(id);
+        }
+    }
+
     /// What the broker refused comes no more, and another message has its number next.
     fn release_refused(&mut self) {
         for id in self.told.refused() {
@@ -266,10 +294,10 @@ impl Up {
                     Ok(None) => Fate::Clear,
                     Ok(Some(draft)) => {
                         let mark = draft.mark();
-                        match self.sent_before.again(&publish, &mark) {
+                        match self.sent_before(&publish, &mark) {
                             Some(sealed) => Fate::Sealed(sealed, None),
                             None => {
-                                self.sent_before.replaced(&publish);
+                                self.replaced(&publish);
                                 drafts.push(draft);
                                 Fate::ToSeal(mark)
                             }
@@ -300,7 +328,8 @@ impl Up {
         let subscriptions = &self.told.subscriptions;
         // What is odd about it is for the broker to say.
         let _is_whole = subscriptions.note(self.flow.version, kind, packet.body());
-        if self.numbers.acknowledged(kind, packet.body())? {
+        let session = self.told.session();
+        if self.numbers.acknowledged(kind, packet.body(), session)? {
             return Ok(());
         }
         if kind == PUBREL {
@@ -336,7 +365,7 @@ impl Up {
         let said = self.flow.said(publish, topic);
         match fate {
             Fate::Clear => {
-                self.sent_before.replaced(publish);
+                self.replaced(publish);
                 match said == publish.topic {
                     true => out.extend_from_slice(&packet.bytes),
                     false => publish.put(version, said, (publish.payload, false), out),
@@ -345,15 +374,15 @@ impl Up {
                 self.ledger.counts.count_passed();
             }
             Fate::Sealed(sealed, mark) => {
-                if let Some(mark) = mark {
-                    self.sent_before.note(publish, mark, &sealed);
-                }
                 publish.put(version, said, (&sealed.payload, sealed.is_envelope), out);
+                if let Some(mark) = mark {
+                    self.note(publish, mark, sealed);
+                }
                 self.flow.goes_on(publish, topic);
                 self.ledger.counts.count_sealed();
             }
             Fate::Kept(Kept::ForGood(code, reason)) => {
-                self.sent_before.replaced(publish);
+                self.replaced(publish);
                 self.ledger.note(Exception::Refused, topic, code);
                 self.flow.hold_back(publish.into(), reason, back);
             }

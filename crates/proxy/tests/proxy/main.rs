@@ -4,6 +4,7 @@
 mod bursts;
 mod bytes;
 mod clients;
+mod doubles;
 mod handshakes;
 mod hostile;
 mod opening;

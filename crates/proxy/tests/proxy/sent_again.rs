@@ -55,7 +55,8 @@ fn what_is_sent_again_is_the_same_until_its_client_releases_it() {
             client.send(&message(version, 4 | AGAIN, 7, "one"));
             client.send(&message(version, 2 | AGAIN, 8, "other"));
             assert_eq!(gets(&mut server, "one"), one);
-            assert_ne!(gets(&mut server, "other"), other, "it may be told apart");
+            // Of QoS 1 nothing is kept where a killed proxy finds it.
+            assert_eq!(gets(&mut server, "other") == other, !is_killed);
         }
         assert_eq!(stage.toy.kept.len(), 1);
         client.send(&packet(0x62, &[0, 7]));

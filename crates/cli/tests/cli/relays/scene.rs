@@ -132,6 +132,13 @@ impl Scene {
         direct.open();
     }
 
+    /// What was doubled so far: direct and through proxies, of QoS 1 and 2 each.
+    pub(super) fn doubled(&self) -> [u64; 4] {
+        let of = |company: &Company, qos| company.ledger().count(qos).doubled;
+        let (direct, sealed) = (&self.direct, &self.sealed);
+        [of(direct, 1), of(direct, 2), of(sealed, 1), of(sealed, 2)]
+    }
+
     /// Searches what passed between proxies and broker since it was done last.
     pub(super) fn look(&mut self) {
         let mut needles = Needles::new();
