@@ -149,7 +149,7 @@ impl Stream {
         self.revoke(Targets::Users(Vec::from([user])), grants).await
     }
 
-    /// Takes back one grant.
+    /// Takes back one grant, and what was approved of its user.
     ///
     /// # Errors
     ///

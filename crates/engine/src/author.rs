@@ -3,7 +3,7 @@
 use rand_core::CryptoRng;
 use sealcast_protocol::{
     DecodeError, DeviceTarget, Genesis, GrantState, LaneMode, LogBody, LogEntry, LogHash, LogState,
-    Position, Roles, Sharing, Standing, StreamId, Targets, UserId, Verified, sign,
+    Position, Roles, Sharing, Standing, StreamId, Targets, Verified, sign,
 };
 
 use crate::identity::Identity;
@@ -115,17 +115,13 @@ fn would_count(view: &StreamView, entry: &Verified<LogEntry>) -> bool {
             let mut said = after.approvals(&approval.user);
             let said = said.find(|(by, _)| *by == body.user);
             let until = said.map_or(Position::START, |(_, until)| until);
-            is_asked(before, &body.user) && until == approval.until
+            // Who is asked no more may still take back.
+            let is_authorised = log.heads(&LogHash([0; 32])).contains(&id);
+            is_authorised && until == approval.until
         }
         LogBody::Close => rules && after.is_closed() && !before.is_closed(),
         LogBody::Genesis(_) => false,
     }
-}
-
-/// Whether key nodes ask for a user's approval.
-fn is_asked(state: &LogState, user: &UserId) -> bool {
-    let named = state.key_nodes();
-    named.is_some_and(|(_, set)| set.condition.approvers().any(|of| of == *user))
 }
 
 /// Whether a device is out by its user's word that was not before; the owner's have no grant.

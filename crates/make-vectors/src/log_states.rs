@@ -164,6 +164,13 @@ fn revoke(users: &[u8]) -> LogBody {
     })
 }
 
+fn revoke_grants(grants: &[LogHash]) -> LogBody {
+    LogBody::Revoke(Revoke {
+        targets: Targets::Grants(grants.to_vec()),
+        last: Vec::new(),
+    })
+}
+
 fn plain() -> Vec<Case> {
     let (mut story, _) = Story::new();
     let first = story.says(OWNER, &[], grant(RON, Roles::READER));
@@ -379,15 +386,18 @@ fn approvals() -> Vec<Case> {
     let mut of = both.to_vec();
     of.sort();
     let approved = Demand::Approved(Approvers { needed: 1, of });
-    let named = LogBody::KeyNodes(KeyNodes {
-        threshold: 1,
-        nodes: Vec::from([KeyNode {
-            user: UserId([1; 32]),
-            device: DeviceId([1; 16]),
-        }]),
-        condition: Condition(vec![vec![approved]]),
-        generation: 0,
-    });
+    let named_with = |condition| {
+        LogBody::KeyNodes(KeyNodes {
+            threshold: 1,
+            nodes: Vec::from([KeyNode {
+                user: UserId([1; 32]),
+                device: DeviceId([1; 16]),
+            }]),
+            condition,
+            generation: 0,
+        })
+    };
+    let named = named_with(Condition(vec![vec![approved]]));
     let ron = person(RON).user;
     let approve = |until| LogBody::Approve(Approval { user: ron, until });
     let says = |by: u8, until: Position| {
@@ -429,7 +439,25 @@ fn approvals() -> Vec<Case> {
     let again = story.ends("approved-after-a-removal", about, taken, 4);
     let again = again.with("key-nodes", first);
     let again = again.with("approves", says(ANN, Position::END));
-    vec![both_say, taken_back, removed, again]
+    let mut cases = vec![both_say, taken_back, removed, again];
+
+    let (mut story, reads, first) = begin();
+    let said = story.says(ANN, &[first], approve(Position::END));
+    let removal = story.says(OWNER, &[said], revoke_grants(&[reads]));
+    let about = "who loses a grant needs approval anew";
+    let taken = vec![(reads, Fate::TakenBy(removal))];
+    let lost = story.ends("approved-before-a-grant-is-lost", about, taken, 4);
+    cases.push(lost.with("key-nodes", first));
+
+    let (mut story, reads, first) = begin();
+    let said = story.says(ANN, &[first], approve(Position::END));
+    story.says(OWNER, &[said], named_with(Condition::default()));
+    let anew = story.says(OWNER, &[], named);
+    let about = "what was approved is over once a condition does not name its author";
+    let stands = vec![(reads, Fate::Stands)];
+    let over = story.ends("approved-before-it-was-asked-for-anew", about, stands, 4);
+    cases.push(over.with("key-nodes", anew));
+    cases
 }
 
 /// The example of the page.

@@ -13,7 +13,8 @@ const GRANT_LETTERS_MIN: usize = 8;
 /// Take grants back
 ///
 /// Nothing opens for the user that is sealed by a publisher who has seen this. What was held
-/// before stays held: nobody can take back what was already read.
+/// before stays held: nobody can take back what was already read. Where key nodes ask for approvals, those of
+/// the user are void; and what the user approved of, where a user is named and not a grant.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

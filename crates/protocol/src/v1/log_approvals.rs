@@ -1,11 +1,11 @@
 //! Who approves that key nodes release, `spec/access-log.md`, section 7.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use minicbor::{CborLen, Decode, Encode};
 
-use crate::ids::{Position, UserId};
+use crate::ids::{DeviceId, Position, UserId};
 use crate::v1::log_clock::Clock;
 use crate::v1::log_entry::LogBody;
 use crate::v1::log_graph::AccessLog;
@@ -31,14 +31,22 @@ impl Approval {
     }
 }
 
-/// Up to when, for each user, by each who approves.
-pub(super) type Approvals = BTreeMap<UserId, BTreeMap<UserId, Position>>;
+/// For each user, by each who approves.
+pub(super) type Approvals = BTreeMap<UserId, BTreeMap<UserId, Approved>>;
+
+/// What one user approved of another, and did not take back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Approved {
+    until: Position,
+    /// Those that said it.
+    by: BTreeSet<DeviceId>,
+}
 
 /// What one user said of another.
 #[derive(Default)]
 struct Said {
     older: Clock,
-    entries: Vec<(usize, Position)>,
+    entries: Vec<(usize, DeviceId, Position)>,
 }
 
 impl AccessLog {
@@ -53,20 +61,28 @@ impl AccessLog {
             {
                 let said = said.entry((approval.user, entry.user)).or_default();
                 said.older.merge(&node.past);
-                said.entries.push((i, approval.until));
+                said.entries.push((i, entry.device, approval.until));
             }
         }
         let mut approvals = Approvals::new();
         for ((user, by), Said { older, entries }) in said {
             let newest = entries.into_iter();
-            let newest = newest.filter(|(i, _)| !older.contains(self.node(*i).place));
-            let until = newest.map(|(i, until)| match view.counts(i) {
-                true => until,
-                false => Position::START,
-            });
-            let until = until.min().filter(|until| *until > Position::START);
-            if let Some(until) = until {
-                approvals.entry(user).or_default().insert(by, until);
+            let newest = newest.filter(|(i, ..)| !older.contains(self.node(*i).place));
+            let mut approved = Approved {
+                until: Position::END,
+                by: BTreeSet::new(),
+            };
+            for (i, device, until) in newest {
+                let until = if view.counts(i) {
+                    until
+                } else {
+                    Position::START
+                };
+                approved.until = until.min(approved.until);
+                approved.by.insert(device);
+            }
+            if approved.until > Position::START {
+                approvals.entry(user).or_default().insert(by, approved);
             }
         }
         approvals
@@ -77,13 +93,23 @@ impl LogState {
     /// Who approves that key nodes release to a user, each up to when.
     pub fn approvals(&self, user: &UserId) -> impl Iterator<Item = (UserId, Position)> + '_ {
         let approvals = self.approvals.get(user).into_iter().flatten();
-        approvals.map(|(by, until)| (*by, *until))
+        approvals.map(|(by, of)| (*by, of.until))
+    }
+
+    /// The devices with which a user said last that key nodes may release to another; none where it does not.
+    pub fn approving_devices(
+        &self,
+        by: &UserId,
+        user: &UserId,
+    ) -> impl Iterator<Item = DeviceId> + '_ {
+        let said = self.approvals.get(user).and_then(|of| of.get(by));
+        said.into_iter().flat_map(|of| of.by.iter().copied())
     }
 
     /// Whether a user approves at a time that key nodes release to another.
     pub fn approves(&self, by: &UserId, user: &UserId, now: Position) -> bool {
-        let until = self.approvals.get(user).and_then(|of| of.get(by));
-        until.is_some_and(|until| now < *until)
+        let said = self.approvals.get(user).and_then(|of| of.get(by));
+        said.is_some_and(|of| now < of.until)
     }
 
     /// Whether a removal of a user would take from its approvals, or from those of it: a condition that no

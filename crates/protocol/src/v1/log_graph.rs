@@ -60,7 +60,9 @@ pub(super) struct Rights {
     pub(super) lane_revokes: Named,
     /// Entries that name users as key nodes, or in their condition.
     pub(super) key_nodes: BTreeMap<UserId, Vec<usize>>,
-    /// Those that ask for their approval.
+    /// All of these entries.
+    pub(super) key_node_sets: Vec<usize>,
+    /// Those that ask for a user's approval.
     pub(super) approvers: BTreeMap<UserId, Vec<usize>>,
     /// Revokes that carry the proof of a device's user that the device is out.
     pub(super) outs: BTreeMap<(UserId, DeviceId), Vec<usize>>,
@@ -410,6 +412,7 @@ impl AccessLog {
                 }
             }
             LogBody::KeyNodes(named) => {
+                rights.key_node_sets.push(i);
                 let approvers: BTreeSet<_> = named.condition.approvers().collect();
                 let nodes = named.nodes.iter().map(|node| node.user);
                 let users: BTreeSet<_> = nodes.chain(approvers.iter().copied()).collect();

@@ -1,6 +1,6 @@
 //! Which key nodes a stream has, `spec/access-log.md`, section 7, and `spec/key-nodes.md`.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use minicbor::{CborLen, Decode, Encode};
@@ -103,12 +103,51 @@ impl Condition {
         self.0.is_empty() || alternatives.any(|all| all.iter().all(is_met))
     }
 
+    /// What has to come about for it to hold, by each alternative that still can: of approvals how many more, and
+    /// of whom. Nothing where it holds, or never will again.
+    pub fn lacks(&self, now: Position, approves: impl Fn(&UserId) -> bool) -> Vec<Vec<Demand>> {
+        if self.holds(now, &approves) {
+            return Vec::new();
+        }
+        let lack = |demand: &Demand| match demand {
+            Demand::After(time) => (now < *time).then_some(Demand::After(*time)),
+            Demand::Before(_) => None,
+            Demand::Approved(Approvers { needed, of }) => {
+                let approved = of.iter().filter(|by| approves(by)).count();
+                let needed = usize::from(*needed).saturating_sub(approved);
+                let needed = u8::try_from(needed).ok().filter(|needed| *needed > 0)?;
+                let of = of.iter().filter(|by| !approves(by)).copied().collect();
+                Some(Demand::Approved(Approvers { needed, of }))
+            }
+        };
+        let is_over = |demand: &Demand| matches!(demand, Demand::Before(time) if now >= *time);
+        let open = self.0.iter().filter(|all| !all.iter().any(is_over));
+        open.map(|all| all.iter().filter_map(lack).collect())
+            .collect()
+    }
+
+    /// What holds where this and another do; nothing where that is more than a condition can say.
+    pub fn and(&self, other: &Self) -> Option<Self> {
+        let both = match (self.0.as_slice(), other.0.as_slice()) {
+            ([], of) | (of, []) => of.to_vec(),
+            (ours, theirs) => {
+                let pairs = ours
+                    .iter()
+                    .flat_map(|one| theirs.iter().map(move |two| (one, two)));
+                let both = pairs.map(|(one, two)| {
+                    let all: BTreeSet<_> = one.iter().chain(two).cloned().collect();
+                    all.into_iter().collect()
+                });
+                let both: BTreeSet<_> = both.collect();
+                both.into_iter().collect()
+            }
+        };
+        Some(Self(both)).filter(Self::is_in_range)
+    }
+
     /// Whose approvals it asks for.
     pub fn approvers(&self) -> impl Iterator<Item = UserId> + '_ {
-        let approvers = self.0.iter().flatten().flat_map(|demand| match demand {
-            Demand::Approved(approvers) => approvers.of.as_slice(),
-            Demand::After(_) | Demand::Before(_) => &[],
-        });
+        let approvers = self.0.iter().flatten().flat_map(Demand::approvers);
         approvers.copied()
     }
 
@@ -134,6 +173,13 @@ impl Condition {
 }
 
 impl Demand {
+    fn approvers(&self) -> &[UserId] {
+        match self {
+            Self::Approved(approvers) => &approvers.of,
+            Self::After(_) | Self::Before(_) => &[],
+        }
+    }
+
     fn is_in_range(&self) -> bool {
         match self {
             Self::After(time) | Self::Before(time) => *time < Position::END,

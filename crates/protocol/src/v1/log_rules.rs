@@ -5,6 +5,7 @@
 //! a later entry, or of all that is known.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::rc::Rc;
 use alloc::vec::Vec;
 
 use crate::ids::{DeviceId, Interval, UserId};
@@ -143,35 +144,39 @@ impl AccessLog {
         }
     }
 
-    /// What the revoke of an owner or admin takes of an approval, were it not held back.
-    fn takes_approval(&self, r: usize, i: usize, approval: &Approval) -> bool {
+    /// What the revoke of an owner or admin takes of approvals, were it not held back: all by the device, or
+    /// all of the user, that did not follow it.
+    fn names_for_approvals(&self, r: usize, of: Subject) -> bool {
         let verdict = &self.node(r).verdict;
-        let author = self.node(i).entry.body();
         let is_shielded = |user: &UserId| *user == self.owner || verdict.spared.contains(user);
-        match self.revoke(r).map(|revoke| &revoke.targets) {
-            Some(Targets::Users(users)) => {
-                let takes = |user: &UserId| {
-                    users.binary_search(user).is_ok() && may_take(verdict, is_shielded(user))
-                };
-                (takes(&author.user) && !self.is_asked_since(r, i))
-                    || (takes(&approval.user) && !self.is_before(r, i))
+        match (self.revoke(r).map(|revoke| &revoke.targets), of) {
+            (Some(Targets::Users(users)), Subject::Author(user, _) | Subject::Reader(user)) => {
+                users.binary_search(&user).is_ok() && may_take(verdict, is_shielded(&user))
             }
-            Some(Targets::Devices(targets)) => {
-                let device = (author.user, author.device);
-                !is_shielded(&author.user)
-                    && targets.iter().any(|of| (of.user, of.device) == device)
-                    && !self.is_asked_since(r, i)
+            (Some(Targets::Devices(targets)), Subject::Author(user, device)) => {
+                !is_shielded(&user)
+                    && targets
+                        .iter()
+                        .any(|of| (of.user, of.device) == (user, device))
             }
-            Some(Targets::Grants(_)) | None => false,
+            (Some(Targets::Grants(_)), Subject::Reader(user)) => {
+                let mut given = self.rights.grants_to.get(&user).into_iter().flatten();
+                given.any(|&g| self.take(r, g) == Some(Taken::Whole))
+            }
+            (Some(Targets::Grants(_)), Subject::Author(..))
+            | (Some(Targets::Devices(_)), Subject::Reader(_))
+            | (None, _) => false,
         }
     }
+}
 
-    /// Whether somebody who knew of a removal of its author asked for an approval before it was given.
-    fn is_asked_since(&self, r: usize, i: usize) -> bool {
-        let author = self.node(i).entry.body().user;
-        let mut asking = self.rights.approvers.get(&author).into_iter().flatten();
-        asking.any(|&k| self.is_before(r, k) && self.is_before(k, i))
-    }
+/// On whose account an approval is taken.
+#[derive(Clone, Copy, Debug)]
+enum Subject {
+    /// Who gave it, with this device.
+    Author(UserId, DeviceId),
+    /// Whom it is for.
+    Reader(UserId),
 }
 
 /// Who may do what in a set of entries that holds the past of each.
@@ -180,6 +185,8 @@ pub(super) struct View<'a> {
     set: &'a Clock,
     counting: BTreeMap<usize, bool>,
     held_back: BTreeMap<usize, bool>,
+    /// The entries about key nodes that count, once they are asked for.
+    sets: Option<Rc<[usize]>>,
 }
 
 impl<'a> View<'a> {
@@ -189,6 +196,7 @@ impl<'a> View<'a> {
             set,
             counting: BTreeMap::new(),
             held_back: BTreeMap::new(),
+            sets: None,
         }
     }
 
@@ -205,7 +213,9 @@ impl<'a> View<'a> {
                     !self.log.is_forked(i, self.set) && self.is_supported(node, i)
                 }
                 LogBody::Approve(approval) => {
-                    !self.log.is_forked(i, self.set) && !self.is_approval_taken(i, &approval)
+                    !self.log.is_forked(i, self.set)
+                        && self.is_asked_throughout(i)
+                        && !self.is_approval_taken(i, &approval)
                 }
             };
         self.counting.insert(i, counts);
@@ -306,20 +316,66 @@ impl<'a> View<'a> {
             && self.outs_of((entry.user, entry.device)).next().is_none()
     }
 
+    /// Entries about key nodes that count.
+    fn key_node_sets(&mut self) -> Rc<[usize]> {
+        if let Some(sets) = &self.sets {
+            return sets.clone();
+        }
+        let all: Vec<_> = self.in_set(Some(&self.log.rights.key_node_sets)).collect();
+        let sets: Rc<[usize]> = all.into_iter().filter(|&k| self.counts(k)).collect();
+        self.sets = Some(sets.clone());
+        sets
+    }
+
+    /// Whether the author of an approval was asked for it when it was given, and by whatever was said of key
+    /// nodes since, or beside.
+    fn is_asked_throughout(&mut self, i: usize) -> bool {
+        let (log, sets) = (self.log, self.key_node_sets());
+        let asking = log.rights.approvers.get(&log.node(i).entry.body().user);
+        let is_asked_by = |k: &usize| asking.is_some_and(|of| of.binary_search(k).is_ok());
+        let mut known = sets.iter().copied().filter(|&k| log.is_before(k, i));
+        let is_over = |k| known.clone().any(|by| log.is_before(k, by));
+        sets.iter().all(|&k| is_asked_by(&k) || is_over(k)) && known.next().is_some()
+    }
+
     /// Whether the author of an approval, or its device, was removed and not asked anew since, or whom it is
-    /// for was, by one that it did not know of.
+    /// for was, or lost a grant, by one that it did not know of.
     fn is_approval_taken(&mut self, i: usize, approval: &Approval) -> bool {
-        let author = self.log.node(i).entry.body();
+        let (log, author) = (self.log, self.log.node(i).entry.body());
         if self.outs_of((author.user, author.device)).next().is_some() {
             return true;
         }
-        let named = &self.log.rights.revokes.by_user;
-        let revokes = [author.user, approval.user].map(|user| self.in_set(named.get(&user)));
-        let revokes: Vec<_> = revokes.into_iter().flatten().collect();
-        revokes.into_iter().any(|r| {
-            self.log.takes_approval(r, i, approval)
-                && (self.log.is_before(i, r) || !self.is_held_back(r))
-        })
+        let named = &log.rights.revokes;
+        let by_user = |user| named.by_user.get(user).into_iter().flatten().copied();
+        let given = log.rights.grants_to.get(&approval.user);
+        let given = given.into_iter().flatten().map(|&g| log.node(g).hash);
+        let by_grant = given.filter_map(|g| named.by_grant.get(&g)).flatten();
+        let of_reader: Vec<_> = by_user(&approval.user).chain(by_grant.copied()).collect();
+        let of_author = Subject::Author(author.user, author.device);
+        by_user(&author.user).any(|r| self.takes_approval(r, i, of_author))
+            || of_reader
+                .into_iter()
+                .any(|r| self.takes_approval(r, i, Subject::Reader(approval.user)))
+    }
+
+    fn takes_approval(&mut self, r: usize, i: usize, of: Subject) -> bool {
+        let log = self.log;
+        let is_heard = log.is_in(r, self.set)
+            && log.names_for_approvals(r, of)
+            && (log.is_before(i, r) || !self.is_held_back(r));
+        is_heard
+            && match of {
+                Subject::Reader(_) => !log.is_before(r, i),
+                Subject::Author(user, _) => !self.is_asked_since(r, i, &user),
+            }
+    }
+
+    /// Whether somebody who knew of a removal of its author asked for an approval before it was given.
+    fn is_asked_since(&mut self, r: usize, i: usize, author: &UserId) -> bool {
+        let (log, sets) = (self.log, self.key_node_sets());
+        let asking = log.rights.approvers.get(author);
+        let mut asking = asking.into_iter().flatten().filter(|k| sets.contains(k));
+        asking.any(|&k| log.is_before(r, k) && log.is_before(k, i))
     }
 
     fn is_admin(&mut self, user: &UserId) -> bool {

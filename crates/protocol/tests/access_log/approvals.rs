@@ -1,6 +1,6 @@
 //! Who approves that key nodes release.
 
-use sealcast_protocol::{LogBody, Position};
+use sealcast_protocol::{Approvers, Condition, Demand, LogBody, Position};
 
 use crate::orders::all_orders_agree;
 use crate::world::*;
@@ -96,6 +96,73 @@ fn who_was_removed_approves_nothing_until_somebody_who_knows_of_it_asks_for_that
 }
 
 #[test]
+fn what_was_approved_is_over_with_the_first_condition_that_does_not_name_its_author() {
+    let mut world = begin();
+    let first = world.says(ANN, approve(RON, 5));
+    world.says(BEN, approve(RON, 5));
+    world.says(OWNER, asking_for(&[BEN]));
+    assert_eq!(said(&world), [None, Some(5)]);
+    // Nor is heard later what is said meanwhile, or as if it had been said before.
+    world.says(ANN, approve(RON, 4));
+    world.says_having_seen(ANN_LAPTOP, &[first], approve(RON, 4));
+    world.says(OWNER, asking_for(&[ANN, BEN]));
+    assert_eq!(said(&world), [None, Some(5)]);
+    world.says(ANN, approve(RON, 3));
+    assert_eq!(said(&world), [Some(3), Some(5)]);
+    world.says(OWNER, key_nodes(&[BEN], 1));
+    world.says(OWNER, asking_for(&[ANN, BEN]));
+    assert_eq!(said(&world), [None, None]);
+}
+
+#[test]
+fn a_condition_beside_that_does_not_name_its_author_is_as_one_that_came_later() {
+    let mut world = begin();
+    world.says(ANN, approve(RON, 5));
+    let beside = world.says(OWNER, asking_for(&[ANN, BEN]));
+    world.says_having_seen(OWNER_LAPTOP, &[world.genesis], asking_for(&[BEN]));
+    assert_eq!(said(&world), [None, None]);
+    world.says(OWNER, asking_for(&[ANN, BEN]));
+    world.says_having_seen(ANN_LAPTOP, &[beside], approve(RON, 4));
+    assert_eq!(said(&world), [None, None]);
+    world.says(ANN, approve(RON, 3));
+    assert_eq!(said(&world), [Some(3), None]);
+}
+
+#[test]
+fn a_condition_that_does_not_count_asks_for_nothing_and_ends_nothing() {
+    let mut world = begin();
+    let asked = world.says(OWNER, admin(PAM));
+    let removed = world.says(OWNER, removal(users(&[ANN])));
+    world.says(ANN, approve(RON, 5));
+    world.says(BEN, approve(RON, 5));
+    let out = world.says_having_seen(OWNER, &[removed], removal(users(&[PAM])));
+    // As if it had been before she was removed.
+    let void = world.says_having_seen(PAM, &[asked, removed], asking_for(&[ANN]));
+    world.says_having_seen(ANN, &[void, out], approve(RON, 4));
+    assert_eq!(said(&world), [None, Some(5)]);
+}
+
+#[test]
+fn who_loses_a_grant_needs_approval_anew() {
+    let mut world = begin();
+    world.says(OWNER, publisher(PAM));
+    let of_lane = world.says(PAM, reader_of(RON, PAM));
+    let second = world.says(OWNER, reader(RON));
+    let of_ann = world.says(OWNER, reader(ANN));
+    let of_sue = world.says(OWNER, reader(SUE));
+    world.says(ANN, approve(RON, 5));
+    world.says(BEN, approve(RON, 5));
+    world.says(OWNER, removal(grants(&[of_ann, of_sue])));
+    // What a publisher takes is of its own lane.
+    world.says(PAM, removal(grants(&[of_lane])));
+    assert_eq!(said(&world), [Some(5), Some(5)]);
+    let removed = world.says(OWNER, removal(grants(&[second])));
+    assert_eq!(said(&world), [None, None]);
+    world.says_having_seen(ANN, &[removed], approve(RON, 4));
+    assert_eq!(said(&world), [Some(4), None]);
+}
+
+#[test]
 fn an_admin_who_is_asked_is_removed_by_the_owner_alone() {
     for (by, said_by_ben) in [(ANN, Some(5)), (OWNER, None)] {
         let mut world = begin();
@@ -151,4 +218,66 @@ fn an_admin_takes_no_approval_of_the_owner() {
             .approves(&OWNER.user(), &RON.user(), Position(4))
     );
     all_orders_agree(&world);
+}
+
+#[test]
+fn two_conditions_together_hold_where_both_do() {
+    let of = |spans: &[&[Demand]]| Condition(spans.iter().map(|all| all.to_vec()).collect());
+    let [after, before] = [Demand::After(Position(1)), Demand::Before(Position(5))];
+    let approved = Demand::Approved(Approvers {
+        needed: 1,
+        of: vec![ANN.user()],
+    });
+    let times = of(&[&[after.clone()], &[before.clone()]]);
+    let people = of(&[&[approved.clone()]]);
+    let both = of(&[
+        &[after.clone(), approved.clone()],
+        &[before.clone(), approved],
+    ]);
+    assert_eq!(times.and(&people), Some(both.clone()));
+    assert_eq!(people.and(&times), Some(both));
+    assert_eq!(times.and(&Condition::default()), Some(times.clone()));
+    assert_eq!(Condition::default().and(&times), Some(times.clone()));
+    let many = (0..3).map(|n| vec![Demand::After(Position(n + 2))]);
+    assert_eq!(
+        times.and(&Condition(many.collect())).map(|of| of.0.len()),
+        Some(6)
+    );
+    let many = (0..8).map(|n| vec![Demand::After(Position(n + 2))]);
+    assert_eq!(times.and(&Condition(many.collect())), None);
+}
+
+#[test]
+fn what_a_condition_lacks_is_what_can_still_come_about() {
+    let users = [ANN, BEN, SUE].map(At::user);
+    let mut of = users.to_vec();
+    of.sort();
+    let two = Demand::Approved(Approvers { needed: 2, of });
+    let alternatives = vec![
+        vec![Demand::After(Position(5)), two.clone()],
+        vec![Demand::After(Position(9)), Demand::Before(Position(20))],
+        vec![Demand::Before(Position(3))],
+    ];
+    let condition = Condition(alternatives);
+    let lacks = |now, by: &[At]| {
+        let by: Vec<_> = by.iter().map(|at| at.user()).collect();
+        condition.lacks(Position(now), |user| by.contains(user))
+    };
+    assert_eq!(lacks(2, &[]), [[]; 0]);
+    let later = vec![Demand::After(Position(9))];
+    assert_eq!(
+        lacks(3, &[]),
+        [vec![Demand::After(Position(5)), two], later.clone()]
+    );
+    let mut of = vec![BEN.user(), SUE.user()];
+    of.sort();
+    let one = Demand::Approved(Approvers { needed: 1, of });
+    assert_eq!(lacks(5, &[ANN]), [vec![one], later.clone()]);
+    assert_eq!(
+        lacks(3, &[ANN, BEN]),
+        [vec![Demand::After(Position(5))], later]
+    );
+    assert_eq!(lacks(5, &[ANN, BEN]), [[]; 0]);
+    let over = Condition(vec![vec![Demand::Before(Position(3))]]);
+    assert_eq!(over.lacks(Position(3), |_| true), [[]; 0]);
 }

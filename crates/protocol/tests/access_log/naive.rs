@@ -404,18 +404,38 @@ impl Naive {
                     named.any(|device| device == author) && !is_admin(&author.0)
                 }
             };
+            let is_his = |g: &&LogHash| {
+                let grant = self.entries.get(*g).and_then(|_| self.grant(g));
+                grant.is_some_and(|grant| grant.user == of) && self.power(g).is_some()
+            };
             let names_other = match &revoke.targets {
                 Targets::Users(users) => users.contains(&of) && takes(&of),
-                Targets::Grants(_) | Targets::Devices(_) => false,
+                Targets::Grants(grants) => {
+                    let mut his = grants.iter().filter(is_his);
+                    his.any(|g| self.take(r, g) == Some(None))
+                }
+                Targets::Devices(_) => false,
             };
             let mut since = self.past[hash].iter().filter(|k| self.reaches(k, r));
-            let is_asked_since =
-                since.any(|k| self.power(k).is_some() && self.asks_for(k, &author.0));
+            let is_asked_since = since
+                .any(|k| set.contains(k) && self.asks_for(k, &author.0) && self.counts(k, set));
             power >= Power::Admin
                 && ((names_author && !is_asked_since) || (names_other && !self.reaches(hash, r)))
                 && (self.reaches(r, hash) || !self.is_held_back(r, set))
         };
-        !self.is_forked(hash, set) && self.outs(set, author).is_empty() && !set.iter().any(takes)
+        let is_set = |k: &&LogHash| {
+            matches!(self.entries[*k].body, LogBody::KeyNodes(_)) && self.counts(k, set)
+        };
+        let sets: Set = set.iter().filter(is_set).copied().collect();
+        let known: Set = sets.intersection(&self.past[hash]).copied().collect();
+        let newest = sets
+            .iter()
+            .filter(|k| !known.iter().any(|by| self.reaches(by, k)));
+        let is_asked = !known.is_empty() && newest.clone().all(|k| self.asks_for(k, &author.0));
+        is_asked
+            && !self.is_forked(hash, set)
+            && self.outs(set, author).is_empty()
+            && !set.iter().any(takes)
     }
 
     fn is_forked(&self, hash: &LogHash, set: &Set) -> bool {
