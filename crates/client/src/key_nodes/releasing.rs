@@ -7,7 +7,7 @@ use std::time::Duration;
 use sealcast_bus::{Item, Offset, Tail};
 use sealcast_engine::{Releaser, ReleaserInput, ReleaserLimits, ReleaserOutput, answer_request};
 use sealcast_protocol::{AuditEntry, NodeRefusal, NodeRequest, Position, Verified, sign};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::audit;
@@ -90,21 +90,27 @@ impl Stream {
     /// As [`release`](Self::release).
     pub async fn release_with(&self, options: ReleaseOptions) -> Result<Releasing, Error> {
         let counts = Arc::<Counts>::default();
-        let mut driver = Driver {
-            core: self.core.clone(),
-            counts: counts.clone(),
-            replies: Replies::new(self.core.clone(), counts.clone()),
-            machine: None,
-            todo: VecDeque::new(),
-            inbox: None,
-            inbox_at: None,
-            tend_at: Instant::now(),
-        };
+        let mut driver = Driver::new(self.core.clone(), counts.clone());
         driver.begin(options.trusts_clock).await?;
         driver.perform_all().await?;
         driver.follow_inbox().await?;
-        let task = tokio::spawn(driver.run()).abort_handle();
+        let task = tokio::spawn(run_on(driver)).abort_handle();
         Ok(Releasing { counts, task })
+    }
+}
+
+/// Runs a driver, and another from where the audit ends where that panicked: nobody else would.
+async fn run_on(mut driver: Driver) {
+    loop {
+        let (core, counts) = (driver.core.clone(), driver.counts.clone());
+        let mut task = JoinSet::new();
+        task.spawn(driver.run());
+        match task.join_next().await {
+            Some(Err(error)) if error.is_panic() => counts.fault(),
+            Some(_) | None => return,
+        }
+        sleep(PAUSE).await;
+        driver = Driver::new(core, counts);
     }
 }
 
@@ -127,6 +133,19 @@ struct Driver {
 }
 
 impl Driver {
+    fn new(core: Arc<Core>, counts: Arc<Counts>) -> Self {
+        Self {
+            replies: Replies::new(core.clone(), counts.clone()),
+            core,
+            counts,
+            machine: None,
+            todo: VecDeque::new(),
+            inbox: None,
+            inbox_at: None,
+            tend_at: Instant::now(),
+        }
+    }
+
     async fn run(mut self) {
         loop {
             match self.go_on().await {
@@ -255,7 +274,7 @@ impl Driver {
         let done = match &output {
             ReleaserOutput::ReadLog => self.read_log().await,
             ReleaserOutput::ReadList(user) => {
-                // Anybody's request can have it read, and nobody else's waits for it. Who asked asks again.
+                // A request can have it read, and nobody else's waits for it. Who asked asks again.
                 if self.core.read_list(*user).await.is_err() {
                     self.counts.fault();
                 }

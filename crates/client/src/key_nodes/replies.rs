@@ -60,6 +60,33 @@ impl Queues {
     }
 }
 
+/// Who sends what is for one device.
+struct Desk {
+    queues: Arc<Mutex<Queues>>,
+    to: DeviceId,
+    is_closed: bool,
+}
+
+impl Desk {
+    fn next(&mut self) -> Option<Reply> {
+        let next = lock(&self.queues).next(&self.to);
+        self.is_closed = next.is_none();
+        next
+    }
+}
+
+/// Where it panicked, what waits is gone, and the next reply has another.
+impl Drop for Desk {
+    fn drop(&mut self) {
+        if self.is_closed {
+            return;
+        }
+        let mut queues = lock(&self.queues);
+        let left = queues.all.remove(&self.to);
+        queues.count -= left.map_or(0, |left| left.len());
+    }
+}
+
 impl Replies {
     pub(super) fn new(core: Arc<Core>, counts: Arc<Counts>) -> Self {
         Self {
@@ -85,11 +112,13 @@ impl Replies {
             Entry::Vacant(place) => {
                 place.insert(VecDeque::from([reply]));
                 let (core, counts) = (self.core.clone(), self.counts.clone());
-                let queues = self.queues.clone();
+                let mut desk = Desk {
+                    queues: self.queues.clone(),
+                    to,
+                    is_closed: false,
+                };
                 self.tasks.spawn(async move {
-                    loop {
-                        let next = lock(&queues).next(&to);
-                        let Some(reply) = next else { return };
+                    while let Some(reply) = desk.next() {
                         send(&core, &counts, to, reply).await;
                     }
                 });

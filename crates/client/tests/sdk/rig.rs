@@ -5,7 +5,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sealcast::{
     Bound, BusUrl, Clock, Delivery, GrantOptions, Ground, Home, InitOptions, Interval, Name,
@@ -330,7 +330,9 @@ impl Meddler {
     }
 
     fn manner(&self, ask: Ask, topic: &Topic) -> Manner {
-        (self.manners.lock().unwrap())(ask, topic.as_ref())
+        // It may have panicked before, as it was told to.
+        let manners = self.manners.lock();
+        (manners.unwrap_or_else(PoisonError::into_inner))(ask, topic.as_ref())
     }
 }
 

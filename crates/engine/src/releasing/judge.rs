@@ -62,14 +62,29 @@ pub(super) fn judge(
     if deal.dealer.lane != asked.lane || !is_entitled(view, clock, asked) {
         return refuse(NodeRefusalReason::NotEntitled);
     }
-    let approves = |by: &UserId| view.state().approves(by, &asked.user, clock);
-    match set.condition.holds(clock, approves) {
-        true => Verdict::Entitled,
-        false => {
-            let wait = set.condition.wait_ms(clock).unwrap_or_default();
-            Verdict::Refuse(NodeRefusalReason::Condition, wait)
-        }
+    let approves = |by: &UserId| approves(view, clock, by, &asked.user);
+    let is_known = |by: &UserId| approves(by) && !is_in_doubt(view, withheld, by);
+    if set.condition.holds(clock, is_known) {
+        return Verdict::Entitled;
     }
+    if set.condition.holds(clock, approves) {
+        return Verdict::Refuse(NodeRefusalReason::LogBehind, BEHIND_WAIT_MS);
+    }
+    let wait = set.condition.wait_ms(clock).unwrap_or_default();
+    Verdict::Refuse(NodeRefusalReason::Condition, wait)
+}
+
+/// Whether a user approves of another, with devices whose cards are not revoked: what others said may be
+/// whoever has them, with a time from before.
+fn approves(view: &StreamView, clock: Position, by: &UserId, user: &UserId) -> bool {
+    let mut devices = view.state().approving_devices(by, user);
+    view.state().approves(by, user, clock)
+        && devices.all(|device| !view.is_card_revoked(by, &device))
+}
+
+/// Whether the bus is known to hide something of a user, which may take back what it approved.
+fn is_in_doubt(view: &StreamView, withheld: &BTreeSet<UserId>, of: &UserId) -> bool {
+    withheld.contains(of) || view.hidden_lists().contains(of) || view.has_hidden_entries(of)
 }
 
 /// Whether a device list is withheld by which it is judged: that of who asks, or of whoever rules. What

@@ -30,10 +30,6 @@ use crate::identity::Identity;
 use crate::lane::CLOCK_BEHIND_MS_MAX;
 use crate::view::StreamView;
 
-/// Whose requests share one place among the devices: those of whom this device has no card.
-const STRANGERS: DeviceId = DeviceId([0; 16]);
-/// Whose share of refusals all have together whom the access log does not name.
-const NOBODY: UserId = UserId([0; 32]);
 /// Requests that wait for the access log, at most.
 const READY_MAX: usize = 1_024;
 
@@ -44,7 +40,6 @@ const READY_MAX: usize = 1_024;
 /// audit entry is durable before what follows it leaves. Where that fails nothing further is done.
 #[derive(Debug)]
 pub struct Releaser {
-    limits: ReleaserLimits,
     steady: Steady,
     audit: AuditChain,
     intake: Intake<NodeRequest>,
@@ -56,6 +51,8 @@ pub struct Releaser {
     ready: Vec<Verified<NodeRequest>>,
     /// Checked, and here before the log is read that is being read.
     reading: Option<Vec<Verified<NodeRequest>>>,
+    /// Somebody asks whom the log may name by now, and it was not read since.
+    is_log_owed: bool,
     refused: BTreeMap<NodeRefusalReason, u64>,
     outputs: VecDeque<ReleaserOutput>,
 }
@@ -73,9 +70,6 @@ pub struct ReleaserLimits {
     pub segments_per_second: u32,
     /// See `segments_per_second`.
     pub segments_at_once: u32,
-    /// Users that the access log does not name whose device lists are read in an hour, so that they are
-    /// told that nothing entitles them.
-    pub strangers_max: usize,
 }
 
 impl Default for ReleaserLimits {
@@ -86,7 +80,6 @@ impl Default for ReleaserLimits {
             requests_at_once: 128,
             segments_per_second: 64,
             segments_at_once: 16_384,
-            strangers_max: 64,
         }
     }
 }
@@ -145,7 +138,6 @@ impl Releaser {
         memory.forget(time);
         let per_second = limits.checks_per_second;
         let mut machine = Self {
-            limits,
             steady,
             audit,
             intake: Intake::default(),
@@ -155,6 +147,7 @@ impl Releaser {
             memory,
             ready: Vec::new(),
             reading: None,
+            is_log_owed: false,
             refused: BTreeMap::new(),
             outputs: VecDeque::new(),
         };
@@ -196,7 +189,10 @@ impl Releaser {
         if let Some(count) = self.turned_away.due(now) {
             self.keep(AuditEvent::TurnedAway(count));
         }
-        if self.reading.is_none() && !self.ready.is_empty() {
+        let is_idle = self.reading.is_none();
+        let is_for_others = is_idle && self.is_log_owed && self.waiting.take_log_turn(now);
+        if is_for_others || (is_idle && !self.ready.is_empty()) {
+            self.is_log_owed = false;
             self.reading = Some(core::mem::take(&mut self.ready));
             self.outputs.push_back(ReleaserOutput::ReadLog);
         }
@@ -211,6 +207,8 @@ impl Releaser {
     pub fn next_timeout(&self) -> Option<Position> {
         let check = (!self.intake.is_empty()).then(|| self.checks.ready_at());
         let next = earlier(check, self.turned_away.due_at());
+        let owed = self.is_log_owed.then(|| self.waiting.log_due_at());
+        let next = earlier(next, owed);
         next.map(|at| self.steady.clock_at(at))
     }
 
@@ -256,15 +254,16 @@ impl Releaser {
             return;
         }
         let user = asked.user;
-        if view.user_of(&asked.device) == Some(user) {
+        if !view.names(&user) {
+            // It may be named by what has not come yet. Of anybody else nothing is read, kept or checked.
+            if !knows_all(view, &asked.heads) {
+                self.waiting.push(view, since, incoming);
+                self.is_log_owed |= since == now;
+            }
+        } else if view.user_of(&asked.device) == Some(user) {
             self.intake.push(asked.device, incoming);
-        } else if view.names(&user) {
+        } else {
             self.intake.push(newcomers_of(&user), incoming);
-        } else if self.has_place(now, view, &user) {
-            self.intake.push(STRANGERS, incoming);
-        } else if !knows_all(view, &asked.heads) {
-            // Its user may be named by what has not come yet.
-            self.waiting.push(view, since, incoming);
         }
     }
 
@@ -272,11 +271,6 @@ impl Releaser {
     fn is_timely(&self, asked: &NodeRequest) -> bool {
         let clock = self.steady.clock();
         asked.time <= clock.after(SKEW_MS) && clock < asked.expires.after(SKEW_MS)
-    }
-
-    fn has_place(&mut self, now: Position, view: &StreamView, user: &UserId) -> bool {
-        let places = self.limits.strangers_max;
-        self.waiting.has_place(now, view, user, places)
     }
 
     /// Checks as many requests as the pace allows, and as there is room for.
@@ -293,9 +287,8 @@ impl Releaser {
         let (user, device) = (asked.user, asked.device);
         let pinned = view.list(&user).map(|list| list.check_pin(&asked.list));
         let (Some(pinned), Some(key)) = (pinned, view.sign_key(&user, &device)) else {
-            if self.is_list_read(now, view, user) {
-                self.waiting.push(view, now, incoming);
-            }
+            self.read_list(now, user);
+            self.waiting.push(view, now, incoming);
             return;
         };
         if matches!(pinned, Ok(()) | Err(ListFault::Shortened { .. }))
@@ -318,9 +311,8 @@ impl Releaser {
         match view.list(&user).map(|list| list.check_pin(&body.list)) {
             Some(Ok(())) => (),
             Some(Err(ListFault::Shortened { .. })) => {
-                if self.is_list_read(now, view, user) {
-                    self.waiting.push_signed(since, asked);
-                }
+                self.read_list(now, user);
+                self.waiting.push_signed(since, asked);
                 return;
             }
             Some(Err(_)) | None => return,
@@ -332,18 +324,11 @@ impl Releaser {
         }
     }
 
-    /// Has the list of a user read, which a request waits for; false where nobody of that user is heard.
-    fn is_list_read(&mut self, now: Position, view: &StreamView, user: UserId) -> bool {
-        if !view.names(&user) {
-            if !self.has_place(now, view, &user) {
-                return false;
-            }
-            self.waiting.give_place(now, user);
-        }
+    /// Has the list of a user read, which a request waits for.
+    fn read_list(&mut self, now: Position, user: UserId) {
         if self.waiting.is_to_read(now, user) {
             self.outputs.push_back(ReleaserOutput::ReadList(user));
         }
-        true
     }
 
     /// Looks again at what waited for what was learned.
@@ -397,8 +382,7 @@ impl Releaser {
         }
     }
 
-    /// Refuses, and keeps an entry of it: of those whom the access log does not name, one an hour for all
-    /// that they did.
+    /// Refuses, and keeps an entry of it, as long as it is told.
     fn refuse(
         &mut self,
         now: Position,
@@ -408,12 +392,9 @@ impl Releaser {
         wait_ms: u64,
     ) {
         let (user, expires) = (asked.body().user, asked.body().expires);
-        let is_named = view.names(&user);
         *self.refused.entry(reason).or_default() += 1;
-        let is_told = self
-            .memory
-            .may_refuse(now, if is_named { user } else { NOBODY });
-        match is_named && is_told {
+        let is_told = self.memory.may_refuse(now, user);
+        match is_told {
             true => self.keep(AuditEvent::Refused(audited(view, asked), reason)),
             false => self.turned_away.note(),
         }

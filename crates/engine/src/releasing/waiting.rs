@@ -14,25 +14,26 @@ const WAITING_MAX: usize = 64;
 const OF_ONE_MAX: usize = 8;
 /// Time between two readings of one device list.
 const LIST_PAUSE_MS: u64 = 10_000;
-/// How long a user whom the access log does not name has a place.
-const STRANGER_MS: u64 = 3_600_000;
-/// Devices of which it is remembered that they named a newer list than the bus shows, at most.
-const PINS_MAX: usize = 4_096;
+/// Time between two readings of the access log for users whom it does not name.
+const LOG_PAUSE_MS: u64 = 1_000;
+/// Devices of one user of which it is remembered that they named a newer list than the bus shows, at most. A
+/// user can push out its own.
+const PINS_OF_ONE_MAX: usize = 64;
 
 /// Requests that wait for device lists, and whose lists are read.
 #[derive(Debug, Default)]
 pub(super) struct WaitingRoom {
-    /// In the name of users whom the access log names, and of others. Whether their devices signed them
-    /// nobody knows.
+    /// In the name of users whom the access log names, and of others, who may be named by what has not come
+    /// yet. Whether their devices signed them nobody knows.
     named: Queue<Incoming<NodeRequest>>,
     others: Queue<Incoming<NodeRequest>>,
     /// Signed by a device that is in a list, of which more is to come.
     signed: Queue<Verified<NodeRequest>>,
     lists_read: BTreeMap<UserId, Position>,
-    /// Users whom the log does not name and whose lists were read, and when they last were.
-    strangers: BTreeMap<UserId, Position>,
-    /// How many entries a user's list has at least, by the word of one of its devices.
-    pins: BTreeMap<DeviceId, (UserId, u32)>,
+    /// When the log was last read for others.
+    log_read: Option<Position>,
+    /// How many entries a user's list has at least, by the words of its devices.
+    pins: BTreeMap<UserId, BTreeMap<DeviceId, u32>>,
 }
 
 /// The oldest first.
@@ -113,10 +114,13 @@ impl WaitingRoom {
     /// Lets a request wait that a device in a list signed, and that names a newer list.
     pub(super) fn push_signed(&mut self, since: Position, asked: Verified<NodeRequest>) {
         let body = asked.body();
-        let device = body.device;
-        if self.pins.len() < PINS_MAX || self.pins.contains_key(&device) {
-            let pin = self.pins.entry(device).or_insert((body.user, 0));
-            pin.1 = pin.1.max(body.list.seq);
+        let pins = self.pins.entry(body.user).or_default();
+        let pin = pins.entry(body.device).or_default();
+        *pin = body.list.seq.max(*pin);
+        if pins.len() > PINS_OF_ONE_MAX {
+            let least = pins.iter().min_by_key(|(_, seq)| **seq);
+            let least = least.map(|(device, _)| *device);
+            least.map(|device| pins.remove(&device));
         }
         self.signed.push(since, asked);
     }
@@ -148,42 +152,31 @@ impl WaitingRoom {
         is_due
     }
 
-    /// Whether a user whom the log does not name has a place among so many, or can have one. Those make
-    /// room who turn out to have no list, and all of them after a while.
-    pub(super) fn has_place(
-        &mut self,
-        now: Position,
-        view: &StreamView,
-        user: &UserId,
-        places: usize,
-    ) -> bool {
-        let has_list = |user: &UserId| {
-            let mut devices = view.list(user).into_iter().flat_map(|of| of.devices());
-            devices.next().is_some()
-        };
-        self.strangers.retain(|user, since| {
-            let until = if has_list(user) {
-                STRANGER_MS
-            } else {
-                LIST_PAUSE_MS
-            };
-            now < since.after(until)
-        });
-        self.strangers.contains_key(user) || self.strangers.len() < places
+    /// From when on the log may be read again for those whom it does not name.
+    pub(super) fn log_due_at(&self) -> Position {
+        let after = |at: Position| at.after(LOG_PAUSE_MS);
+        self.log_read.map_or(Position::START, after)
     }
 
-    /// Gives a user a place.
-    pub(super) fn give_place(&mut self, now: Position, user: UserId) {
-        self.strangers.entry(user).or_insert(now);
+    /// Whether the log may be read for them now; then it is.
+    pub(super) fn take_log_turn(&mut self, now: Position) -> bool {
+        let is_due = self.log_due_at() <= now;
+        if is_due {
+            self.log_read = Some(now);
+        }
+        is_due
     }
 
     /// Users of whose lists one of their devices knows more than the bus shows. What a revoked one says
     /// is nothing.
     pub(super) fn withheld(&self, view: &StreamView) -> BTreeSet<UserId> {
-        let pins = self.pins.iter().filter(|(device, (user, seq))| {
+        let is_withheld = |user: &UserId, pins: &BTreeMap<DeviceId, u32>| {
             let next = view.list(user).map_or(0, |list| list.next_seq());
-            next <= *seq && !view.is_card_revoked(user, device)
-        });
-        pins.map(|(_, (user, _))| *user).collect()
+            let mut ahead = pins.iter().filter(|(_, seq)| next <= **seq);
+            ahead.any(|(device, _)| !view.is_card_revoked(user, device))
+        };
+        let pins = self.pins.iter();
+        let withheld = pins.filter(|(user, pins)| is_withheld(user, pins));
+        withheld.map(|(user, _)| *user).collect()
     }
 }

@@ -125,6 +125,13 @@ impl StreamView {
         waiting.chain(turned_away.map(|(user, _)| *user)).collect()
     }
 
+    /// Whether a user wrote entries that follow what the bus does not show.
+    pub(crate) fn has_hidden_entries(&self, user: &UserId) -> bool {
+        let waiting = self.pending.iter();
+        let mut waiting = waiting.filter(|(hash, of)| of.user == *user && !self.log.contains(hash));
+        waiting.any(|(_, of)| !self.is_card_revoked(&of.user, &of.device))
+    }
+
     /// The topics were read to their ends: what still waits follows what the bus does not show.
     pub(super) fn tell_hidden(&mut self) {
         for user in self.hidden_lists() {

@@ -1,5 +1,6 @@
 //! Key nodes release what the access log allows, and nothing else; fewer than are needed release nothing.
 
+mod approved;
 mod bounds;
 mod entitled;
 mod hostile;

@@ -115,6 +115,8 @@ pub(super) struct Node {
     pub(super) audit: Vec<AuditEntry>,
     /// Whether it reads the log also when nobody says so.
     pub(super) reads_on: bool,
+    /// How often its machine had the log read.
+    pub(super) logs_read: usize,
     machine: Option<Releaser>,
     /// Whether who runs it says that its clock is right.
     pub(super) trusts_clock: bool,
@@ -148,6 +150,7 @@ impl Net {
             is_whole: true,
             audit: Vec::new(),
             reads_on: true,
+            logs_read: 0,
             machine: None,
             trusts_clock: false,
             lies: false,
@@ -321,6 +324,22 @@ impl Net {
         machine
     }
 
+    /// Tells a node that time has passed.
+    pub(super) fn tick_node(&mut self, at: usize) {
+        let mut machine = self.nodes[at].machine.take().unwrap();
+        let view = &self.world.peers[self.nodes[at].peer].view;
+        machine.handle(self.world.now, view, ReleaserInput::Tick);
+        while let Some(output) = machine.poll_output() {
+            self.perform(at, &mut machine, output);
+        }
+        self.nodes[at].machine = Some(machine);
+    }
+
+    /// When a node's machine wants to be told of the time.
+    pub(super) fn next_timeout(&self, at: usize) -> Option<Position> {
+        self.nodes[at].machine.as_ref().unwrap().next_timeout()
+    }
+
     /// How far a node's clock is behind its audit, where it releases nothing for it.
     pub(super) fn clock_behind_ms(&self, at: usize) -> Option<u64> {
         self.nodes[at].machine.as_ref().unwrap().clock_behind_ms()
@@ -330,6 +349,7 @@ impl Net {
         let (peer, now) = (self.nodes[at].peer, self.world.now);
         match output {
             ReleaserOutput::ReadLog => {
+                self.nodes[at].logs_read += 1;
                 let is_whole = self.sync_node(at);
                 let view = &self.world.peers[peer].view;
                 machine.handle(now, view, ReleaserInput::LogRead { is_whole });
