@@ -270,10 +270,9 @@ impl Vault {
                 .map(Some)
                 .ok_or_else(odd_key);
         }
-        let first = key(Space::Audit, &[&stream.0, &0_u64.to_be_bytes()]);
-        match self.0.get(&first)? {
-            None => Ok(None),
-            Some(_) => Err(Error::Audit(AuditFault::Broken { seq: 0 })),
+        match self.of_stream(Space::Audit, stream)?.is_empty() {
+            true => Ok(None),
+            false => Err(Error::Audit(AuditFault::Broken { seq: 0 })),
         }
     }
 

@@ -103,12 +103,14 @@ pub struct NamingOptions {
 impl Stream {
     /// Names the key nodes of the stream, of which `threshold` together release keys to whom the access
     /// log entitles. A node is a user with one device, or the device that is named; each must be known on
-    /// the stream's bus. Without nodes the stream has none any more. The condition stays as it is.
+    /// the stream's bus. Without nodes the stream has none any more. The condition stays as it is; where several
+    /// sets stand side by side, that of each must hold from then on.
     ///
     /// # Errors
     ///
     /// Fails when the access log does not let this user do it, when a node has no device or several, when
-    /// the threshold is out of range, or when lanes would close that are not to.
+    /// the threshold is out of range, when lanes would close that are not to, or when conditions that stand side
+    /// by side do not fit into one.
     pub async fn set_key_nodes(
         &self,
         threshold: u8,
@@ -116,8 +118,11 @@ impl Stream {
         options: NamingOptions,
     ) -> Result<LogHash, Error> {
         self.core.sync().await?;
-        let condition = self.core.named().map(|(_, set)| set.condition);
-        self.name_key_nodes(threshold, nodes, condition.unwrap_or_default(), options)
+        let condition = match nodes.is_empty() {
+            true => Condition::default(),
+            false => self.core.condition_to_keep()?,
+        };
+        self.name_key_nodes(threshold, nodes, condition, options)
             .await
     }
 
@@ -289,6 +294,19 @@ impl Core {
             .named()
             .ok_or(Error::KeyNodes("the stream has no key nodes"));
         named.map(|(_, set)| set)
+    }
+
+    /// What holds of the conditions of all sets that no other follows.
+    fn condition_to_keep(&self) -> Result<Condition, Error> {
+        let view = self.view();
+        let state = view.state();
+        let named = state.newest_key_nodes().iter();
+        let mut named = named.filter_map(|entry| state.key_nodes_of(entry));
+        let all = named.try_fold(Condition::default(), |all, set| all.and(&set.condition));
+        all.ok_or(Error::KeyNodes(
+            "the conditions of the sets that stand side by side do not fit into one: say that there are no key \
+             nodes, name them anew, and set the condition",
+        ))
     }
 
     /// The generation of those that are named next: another than that of all before, where new secrets are

@@ -6,7 +6,9 @@ use sealcast::{
     Alarm, Bound, ControlTopic, Error, GrantOptions, Home, Interval, NamingOptions, Position,
     Releasing, RequestOptions, Roles, Sharing, Stream, StreamOptions, UserId,
 };
-use sealcast_protocol::{Deal, LogHash, SegmentRecords, StreamTopics, Unverified};
+use sealcast_protocol::{
+    Condition, Deal, Demand, LogHash, SegmentRecords, StreamTopics, Unverified,
+};
 
 use crate::rig::*;
 
@@ -160,7 +162,9 @@ async fn sets_that_stand_side_by_side_are_told_of_until_somebody_names_one() {
     net.stream.grant(admin).await.unwrap();
     joined.sync().await.unwrap();
     let chain = StreamTopics(net.stream.id()).access(&bob.device());
-    let ours = net.set(1, &[0]).await.unwrap();
+    net.set(1, &[0]).await.unwrap();
+    let later = Condition(vec![vec![Demand::After(Position(1))]]);
+    let ours = net.stream.set_condition(later.clone()).await.unwrap();
     // Bob's bus does not show it to him yet.
     hide_chain_while(&net, async {
         let ids = net.ids(&[1]);
@@ -183,6 +187,9 @@ async fn sets_that_stand_side_by_side_are_told_of_until_somebody_names_one() {
 
     net.set(1, &[0]).await.unwrap();
     assert_eq!(net.stream.key_nodes_beside(), []);
+    // What one of them asked for is asked for.
+    let named = net.stream.key_nodes(Duration::ZERO).await.unwrap();
+    assert_eq!(named.unwrap().condition, later);
     say(&net.stream, "one").await;
     let _running = net.run(&[0]).await;
     assert_eq!(net.read_by("carol").await, ["one"]);
