@@ -220,6 +220,11 @@ impl Names {
         })
     }
 
+    /// The home's user.
+    pub(crate) fn own(&self) -> UserId {
+        self.own
+    }
+
     /// What to call a user.
     pub(crate) fn call(&self, user: &UserId) -> String {
         let known = self.contacts.iter().find(|(_, id)| id == user);

@@ -9,6 +9,7 @@ mod naming;
 mod releasing;
 mod replies;
 
+pub use approving::ReaderApprovals;
 pub use audit::{AskedOfNode, Audit, AuditLine, AuditedEvent, OwnKeyNode};
 pub use counts::{RefusalCounts, ReleaseCounts};
 pub use naming::{KeyNodeInfo, KeyNodesInfo, LaneDealt, NamingOptions, NodeStanding};

@@ -147,8 +147,8 @@ pub use home::{Home, StreamInfo};
 pub use inspect::{EnvelopeFacts, EnvelopeJudgement, Sight, inspect};
 pub use key_nodes::{
     AskedOfNode, Audit, AuditLine, AuditedEvent, KeyNodeInfo, KeyNodesInfo, LaneDealt,
-    NamingOptions, NodeStanding, OwnKeyNode, RefusalCounts, ReleaseCounts, ReleaseOptions,
-    Releasing,
+    NamingOptions, NodeStanding, OwnKeyNode, ReaderApprovals, RefusalCounts, ReleaseCounts,
+    ReleaseOptions, Releasing,
 };
 pub use keys::{ExportedKeys, ImportedKeys};
 pub use opener::{Carried, Opener, OpenerOptions};

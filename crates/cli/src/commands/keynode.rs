@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::commands::init;
 use crate::commands::stream::refusal_text;
 use crate::context::{Context, Names};
-use crate::error::CommandError;
+use crate::error::{CommandError, Kind};
 use crate::signals::asked_to_end;
 use crate::time::rfc3339;
 use crate::ui::{Ui, count as counted, thousands};
@@ -195,6 +195,8 @@ async fn serve(ui: &Ui, context: &Context, args: &RunArgs) -> Result<(), Command
         if let Some(of) = serving.values().find(|of| of.releasing.has_ended()) {
             // Says what is wrong.
             tally(&of.stream).await?;
+            let says = format!("releasing for `{}` has ended", of.name);
+            return Err(CommandError::new(Kind::Internal, "internal", says));
         }
         tokio::select! {
             ended = &mut end => return ended,
@@ -316,7 +318,10 @@ async fn status(ui: &Ui, context: &Context) -> Result<(), CommandError> {
             info.name.to_string(),
             if own.is_named { "yes" } else { "no" }.to_owned(),
             own.shares.to_string(),
-            format!("{} entries", thousands(own.audit_entries)),
+            match own.audit_entries {
+                1 => "1 entry".to_owned(),
+                many => format!("{} entries", thousands(many)),
+            },
             thousands(tally.released),
             match texts.is_empty() {
                 true => "none".to_owned(),
@@ -354,10 +359,14 @@ async fn audit(ui: &Ui, context: &Context, args: &AuditArgs) -> Result<(), Comma
         }
     }
     ui.flush()?;
-    let entries = thousands(audit.len());
-    ui.talk(format!(
-        "The audit holds: {entries} entries, and the digest of the last is {audit}."
-    ));
+    ui.talk(match audit.len() {
+        0 => "The audit has no entries: this home was no key node of the stream so far.".to_owned(),
+        1 => format!("The audit holds: 1 entry, and its digest is {audit}."),
+        many => format!(
+            "The audit holds: {} entries, and the digest of the last is {audit}.",
+            thousands(many)
+        ),
+    });
     Ok(())
 }
 

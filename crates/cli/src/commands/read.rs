@@ -82,7 +82,7 @@ pub(crate) async fn run(
     }
     let outcome = printer.finish();
     if outcome == Outcome::NotAllOpened {
-        tell_nodes_said(ui, &Names::of(&home)?, &said);
+        tell_nodes_said(ui, &stream, &Names::of(&home)?, &said);
     }
     ui.alarms(&stream);
     damage.map_or(Ok(outcome), |damage| Err(damage.into()))

@@ -64,7 +64,7 @@ pub(crate) async fn run(
     ui.alarms(&stream);
     tell(ui, &requested)?;
     if requested.end != RequestEnd::Opened {
-        tell_nodes_said(ui, &Names::of(&home)?, &requested.nodes);
+        tell_nodes_said(ui, &stream, &Names::of(&home)?, &requested.nodes);
     }
     Ok(match requested.end {
         RequestEnd::Opened => Outcome::Done,

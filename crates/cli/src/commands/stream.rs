@@ -1,3 +1,4 @@
+mod approvals;
 mod approve;
 mod condition;
 mod keynodes;

@@ -1,21 +1,24 @@
 //! On which condition key nodes release.
 
 use clap::Args;
-use sealcast::{Approvers, Condition, Demand, Home, Name, UserId};
+use sealcast::{Approvers, Condition, Demand, Home, Name, Stream, UserId};
+use serde::Serialize;
 
+use super::approvals::{self, ReaderLine};
 use super::keynodes::show_entry;
 use crate::context::{Context, Names, user_of};
 use crate::error::CommandError;
 use crate::time::{TimeArg, now, rfc3339};
 use crate::ui::Ui;
 
-/// Have key nodes release at certain times only, or to whom some people approve of
+/// Show or set the condition on which key nodes release, besides what the access log says
 ///
-/// What holds besides the access log: nothing is released before `--after`, and nothing from `--before` on,
-/// by the clocks of the key nodes. With `--approved-by` so many of those people must approve of whoever asks, with
-/// `sealcast stream approve`. With `--when` there may be several such conditions: they release where any of them
-/// holds, and all that stands in one must hold. Without any of these there is no condition any more. It
-/// concerns key nodes alone: keyholders go on handing out keys.
+/// Without options it shows the condition, who approved of which reader, and what is missing. A new condition takes the
+/// place of the one before. With `--after` nothing is released before that time, with `--before` nothing from that time
+/// on, by the clocks of the key nodes. With `--approved-by` so many of those people must approve of the reader, with
+/// `sealcast stream approve`; what was approved by others is over. With `--when` there may be several such conditions: they
+/// release where any of them holds, and all that stands in one must hold. It concerns key nodes alone: keyholders go
+/// on handing out keys, and an owner or admin may set another one.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 A TIME is `now`, `start`, `-10m`, `+30d` (s m h d w), `2026-03-01` (midnight UTC), or RFC 3339.
@@ -23,11 +26,12 @@ A SPAN is `after TIME`, `before TIME`, `approved by SOME`, or several with ` and
 SOME is so many of some contacts or user ids, such as `2 of ada bob cy`.
 
 Examples:
+  sealcast stream condition boiler
   sealcast stream condition boiler --after 2027-01-01
   sealcast stream condition boiler --before +90d
   sealcast stream condition boiler --approved-by '2 of ada bob cy'
   sealcast stream condition boiler --when 'after 2027-01-01 and before 2027-02-01' --when 'after 2030-01-01'
-  sealcast stream condition boiler")]
+  sealcast stream condition boiler --none")]
 pub(super) struct ConditionArgs {
     /// The stream
     stream: Name,
@@ -40,9 +44,19 @@ pub(super) struct ConditionArgs {
     /// Nothing is released but to those of whom so many approve, such as `2 of ada bob cy`
     #[arg(long, value_name = "SOME")]
     approved_by: Option<String>,
-    /// They release where this holds, and where each other one does that is given
+    /// They release where this holds, or another `--when` that is given
     #[arg(long, value_name = "SPAN", conflicts_with_all = ["after", "before", "approved_by"])]
     when: Vec<String>,
+    /// Have no condition any more
+    #[arg(long, conflicts_with_all = ["after", "before", "approved_by", "when"])]
+    none: bool,
+}
+
+#[derive(Serialize)]
+struct Line {
+    entry: String,
+    condition: String,
+    readers: Vec<ReaderLine>,
 }
 
 pub(super) async fn run(
@@ -54,10 +68,35 @@ pub(super) async fn run(
     let names = Names::of(&home)?;
     let call = |user: &UserId| names.call(user);
     let condition = condition_of(args, &home, call)?;
+    if condition.0.is_empty() && !args.none {
+        return show(ui, &stream, &names).await;
+    }
     let says = text(&condition, call);
     let id = stream.set_condition(condition).await?;
     show_entry(ui, id)?;
     ui.talk(format!("From now on {says}."));
+    Ok(())
+}
+
+/// Shows the condition, and how readers stand with it.
+async fn show(ui: &Ui, stream: &Stream, names: &Names) -> Result<(), CommandError> {
+    stream.sync().await?;
+    ui.alarms(stream);
+    let Some((entry, condition)) = stream.release_condition() else {
+        return Err(sealcast::Error::KeyNodes("the stream has no key nodes").into());
+    };
+    let readers = stream.reader_approvals();
+    if ui.is_json() {
+        return ui.json(&Line {
+            entry: entry.to_string(),
+            condition: text(&condition, ToString::to_string),
+            readers: readers.iter().map(ReaderLine::from).collect(),
+        });
+    }
+    ui.data(text(&condition, |user| names.call(user)))?;
+    if !condition.0.is_empty() && !readers.is_empty() {
+        approvals::show(ui, names, &readers)?;
+    }
     Ok(())
 }
 
@@ -166,21 +205,45 @@ pub(super) fn text(condition: &Condition, call: impl Fn(&UserId) -> String) -> S
             let any: Vec<_> = of.iter().map(|span| span_text(span, &call)).collect();
             format!(
                 "key nodes release {}, and nothing otherwise",
-                any.join(", and ")
+                any.join(", or ")
             )
         }
     }
 }
 
 fn span_text(span: &[Demand], call: &impl Fn(&UserId) -> String) -> String {
-    let demand = |of: &Demand| match of {
-        Demand::After(time) => format!("not before {}", rfc3339(*time)),
-        Demand::Before(time) => format!("no more from {} on", rfc3339(*time)),
+    let time = |of: &Demand| match of {
+        Demand::After(time) => Some(format!("from {} on", rfc3339(*time))),
+        Demand::Before(time) => Some(format!("until {}", rfc3339(*time))),
+        Demand::Approved(_) => None,
+    };
+    let people = |of: &Demand| match of {
+        Demand::Approved(Approvers { of, .. }) if of.len() == 1 => {
+            of.first().map(|of| format!("approved by {}", call(of)))
+        }
+        Demand::Approved(_) => Some(format!("approved by {}", demand_text(of, call))),
+        Demand::After(_) | Demand::Before(_) => None,
+    };
+    let times: Vec<_> = span.iter().filter_map(time).collect();
+    let people: Vec<_> = span.iter().filter_map(people).collect();
+    match (times.is_empty(), people.is_empty()) {
+        (_, true) => times.join(" and "),
+        (true, false) => format!("to readers who are {}", people.join(" and ")),
+        (false, false) => {
+            let (times, people) = (times.join(" and "), people.join(" and "));
+            format!("{times} to readers who are {people}")
+        }
+    }
+}
+
+/// One demand in a few words.
+pub(super) fn demand_text(demand: &Demand, call: &impl Fn(&UserId) -> String) -> String {
+    match demand {
+        Demand::After(time) => format!("after {}", rfc3339(*time)),
+        Demand::Before(time) => format!("before {}", rfc3339(*time)),
         Demand::Approved(Approvers { needed, of }) => {
             let of: Vec<_> = of.iter().map(call).collect();
-            format!("to those of whom {needed} of {} approve", of.join(", "))
+            format!("{needed} of {}", of.join(", "))
         }
-    };
-    let all: Vec<_> = span.iter().map(demand).collect();
-    all.join(" and ")
+    }
 }

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use sealcast::{
-    DeviceId, GrantId, KeyNodesInfo, LaneDealt, Name, NamingOptions, NodeRefusalReason,
-    NodeStanding, NodesSaid, UserId,
+    Demand, DeviceId, GrantId, KeyNodesInfo, LaneDealt, Name, NamingOptions, NodeRefusalReason,
+    NodeStanding, NodesSaid, Stream, UserId,
 };
 use serde::Serialize;
 
+use super::approvals::missing_text;
 use super::condition::text as condition_text;
 use crate::context::{Context, Names, user_of};
 use crate::error::CommandError;
@@ -257,11 +258,7 @@ async fn status(ui: &Ui, context: &Context, args: &StatusArgs) -> Result<(), Com
 }
 
 /// Shows sets of key nodes of which none is in force; where there are none, there are no key nodes.
-fn show_beside(
-    ui: &Ui,
-    home: &sealcast::Home,
-    stream: &sealcast::Stream,
-) -> Result<(), CommandError> {
+fn show_beside(ui: &Ui, home: &sealcast::Home, stream: &Stream) -> Result<(), CommandError> {
     let sets = stream.key_nodes_beside();
     if sets.is_empty() {
         ui.talk("The stream has no key nodes.");
@@ -329,7 +326,7 @@ pub(crate) fn refusal_text(reason: NodeRefusalReason) -> &'static str {
 }
 
 /// Tells what kept key nodes from releasing what did not open.
-pub(crate) fn tell_nodes_said(ui: &Ui, names: &Names, said: &NodesSaid) {
+pub(crate) fn tell_nodes_said(ui: &Ui, stream: &Stream, names: &Names, said: &NodesSaid) {
     for (node, reason) in &said.refused {
         let (node, reason) = (names.call(&node.user), refusal_text(*reason));
         ui.talk(format!("Key node {node} refused: {reason}."));
@@ -343,5 +340,34 @@ pub(crate) fn tell_nodes_said(ui: &Ui, names: &Names, said: &NodesSaid) {
         ui.talk(
             "Key nodes released keys that open nothing: the publisher is false, or all of them are.",
         );
+    }
+    let is_condition = |of: &NodeRefusalReason| *of == NodeRefusalReason::Condition;
+    if said.refused.values().any(is_condition) {
+        tell_condition(ui, stream, names);
+    }
+}
+
+/// Says on what condition key nodes release, and what is missing for this user.
+fn tell_condition(ui: &Ui, stream: &Stream, names: &Names) {
+    let call = |user: &UserId| names.call(user);
+    let me = names.own();
+    let Some((_, condition)) = stream.release_condition() else {
+        return;
+    };
+    ui.talk(format!("Here {}.", condition_text(&condition, call)));
+    let mut readers = stream.reader_approvals().into_iter();
+    let Some(mine) = readers.find(|of| of.user == me && !of.releases) else {
+        return;
+    };
+    ui.talk(format!("You wait for: {}.", missing_text(&mine, call)));
+    if mine
+        .missing
+        .iter()
+        .flatten()
+        .any(|of| matches!(of, Demand::Approved(_)))
+    {
+        ui.hint(format!(
+            "who approves runs `sealcast stream approve STREAM {me}`, with their name of the stream"
+        ));
     }
 }

@@ -1,6 +1,7 @@
 //! Key nodes that release to those of whom some people approve.
 
 use super::{Running, reader, stream_with_nodes};
+use crate::devices;
 use crate::rig::{Person, Rig};
 
 #[test]
@@ -16,7 +17,10 @@ fn nodes_release_to_those_of_whom_enough_people_approve() {
     let some = format!("2 of {} {} {}", owner.id(), ann.id(), ben.id());
     let condition = ["stream", "condition", "plant", "--approved-by", &some];
     let says = owner.run(&condition).stderr;
-    assert!(says.contains("to those of whom 2 of"), "{says}");
+    assert!(
+        says.contains("to readers who are approved by 2 of"),
+        "{says}"
+    );
     assert!(says.contains("and nothing otherwise"), "{says}");
     let _running: Vec<_> = nodes.iter().map(Running::start).collect();
     let bob = reader(&rig, &owner, &ticket, "bob", "+400d");
@@ -30,8 +34,20 @@ fn nodes_release_to_those_of_whom_enough_people_approve() {
     is_kept_out(&bob);
     approve(&ann, &bob);
     is_kept_out(&bob);
+    shows_who_waits(&owner, [&ann, &ben, &bob]);
     approve(&ben, &bob);
     assert_eq!(bob.done(&["read", "plant"]), "one");
+    assert_eq!(ben.json(&["stream", "approve", "plant"]).1.len(), 0);
+    let nobody = ben.run(&["stream", "approve", "plant"]).stderr;
+    assert!(
+        nobody.contains("Nobody waits for your approval."),
+        "{nobody}"
+    );
+    let not_asked = bob.run(&["stream", "approve", "plant"]).stderr;
+    assert!(
+        not_asked.contains("Key nodes do not ask for your approval."),
+        "{not_asked}"
+    );
 
     // Nobody is asked whom the condition does not name, nor about himself.
     let refused = ["stream", "approve", "plant"];
@@ -69,6 +85,119 @@ fn nodes_release_to_those_of_whom_enough_people_approve() {
     is_kept_out(&lou);
     approve(&ann, &lou);
     assert_eq!(lou.done(&["read", "plant"]), "one");
+}
+
+/// Of three, of whom two are needed and the first approved of the last.
+fn shows_who_waits(owner: &Person, [ann, ben, bob]: [&Person; 3]) {
+    let others = [owner.id(), ben.id()];
+    let is_of = |of: &serde_json::Value| {
+        let mut of: Vec<_> = of.as_array().unwrap().iter().collect();
+        of.sort_by_key(|of| of.to_string());
+        let mut others = others.clone().map(serde_json::Value::from);
+        others.sort_by_key(ToString::to_string);
+        of == others.iter().collect::<Vec<_>>()
+    };
+    let is_missing = |reader: &serde_json::Value| {
+        let missing = &reader["missing"][0][0];
+        assert_eq!(reader["user"], bob.id());
+        assert_eq!(reader["approved"][0]["by"], ann.id());
+        assert_eq!(reader["releases"], false);
+        assert!(
+            missing["approvals"] == 1 && is_of(&missing["of"]),
+            "{reader}"
+        );
+    };
+    let (_, shown) = owner.json(&["stream", "condition", "plant"]);
+    is_missing(&shown[0]["readers"][0]);
+    let text = owner.done(&["stream", "condition", "plant"]);
+    assert!(text.contains("READER") && text.contains("1 of "), "{text}");
+    let (_, waiting) = ben.json(&["stream", "approve", "plant"]);
+    is_missing(&waiting[0]);
+    assert_eq!(ann.json(&["stream", "approve", "plant"]).1.len(), 0);
+    // The reader is told whom to ask, and what they run.
+    let told = bob.run(&["read", "plant"]).stderr;
+    let command = format!("`sealcast stream approve STREAM {}`", bob.id());
+    assert!(
+        told.contains("You wait for: 1 of ") && told.contains(&command),
+        "{told}"
+    );
+}
+
+#[test]
+fn who_loses_a_grant_or_is_not_asked_meanwhile_needs_approval_anew() {
+    let rig = Rig::small();
+    let (owner, ticket, nodes) = stream_with_nodes(&rig, "1", 1);
+    owner.done(&["pub", "plant", "-m", "one"]);
+    let ann = rig.person("ann");
+    ann.done(&["join", &ticket]);
+    let of_ann = format!("1 of {}", ann.id());
+    let ask = ["stream", "condition", "plant", "--approved-by", &of_ann];
+    owner.done(&ask);
+    let bob = reader(&rig, &owner, &ticket, "bob", "+400d");
+    let approve = ["stream", "approve", "plant", &bob.id()];
+    let missing = || {
+        let (_, shown) = owner.json(&["stream", "condition", "plant"]);
+        shown[0]["readers"][0]["releases"] == false
+    };
+    ann.done(&approve);
+    assert!(!missing());
+    let (_, who) = owner.json(&["who", "plant"]);
+    let grant = who.iter().find(|of| of["user"] == bob.id()).unwrap();
+    owner.done(&["revoke", "plant", grant["grant"].as_str().unwrap()]);
+    let again = [
+        "grant",
+        "plant",
+        &bob.id(),
+        "--from",
+        "start",
+        "--until",
+        "+400d",
+    ];
+    owner.done(&again);
+    assert!(missing());
+    ann.done(&approve);
+    assert!(!missing());
+    // A condition without her, and one with her again.
+    owner.done(&["stream", "condition", "plant", "--none"]);
+    ann.refused(2, &approve);
+    ann.done(&[&approve[..], &["--withdraw"]].concat());
+    owner.done(&ask);
+    assert!(missing());
+    let _running = Running::start(&nodes[0]);
+    assert_eq!(bob.run(&["read", "plant"]).code, 3);
+    ann.done(&approve);
+    assert_eq!(bob.done(&["read", "plant"]), "one");
+}
+
+/// Whoever approves and has no grant revokes devices of its own as all others do.
+#[test]
+fn what_a_device_approved_is_void_once_its_user_revoked_it() {
+    let rig = Rig::small();
+    let (owner, ticket, _) = stream_with_nodes(&rig, "1", 1);
+    let ann = rig.person("ann");
+    ann.done(&["join", &ticket]);
+    let of_ann = format!("1 of {}", ann.id());
+    owner.done(&["stream", "condition", "plant", "--approved-by", &of_ann]);
+    let bob = reader(&rig, &owner, &ticket, "bob", "+400d");
+    let laptop = devices::add(&rig, &ann, "laptop");
+    let approve = ["stream", "approve", "plant", &bob.id()];
+    let releases = || {
+        let (_, shown) = owner.json(&["stream", "condition", "plant"]);
+        shown[0]["readers"][0]["releases"] == true
+    };
+    laptop.done(&approve);
+    assert!(releases());
+    let revoked = ann.run(&["device", "revoke", "laptop"]);
+    assert_eq!(revoked.code, 0, "{}", revoked.stderr);
+    assert!(
+        !revoked.stderr.contains("not allowed"),
+        "{}",
+        revoked.stderr
+    );
+    assert!(!releases());
+    laptop.refused(4, &approve);
+    ann.done(&approve);
+    assert!(releases());
 }
 
 #[test]
