@@ -3,6 +3,7 @@
 use std::process::{Command, Output, Stdio};
 
 use sealcast_brokers::mosquitto::Server;
+use serde_json::Value;
 
 use crate::agent::Serving;
 use crate::rig::{Person, Rig};
@@ -250,6 +251,38 @@ fn a_proxy_reads_its_config_file_again_when_it_is_told_to() {
     assert!(!shown.windows(6).any(|of| of == b"sealed"), "{shown:x?}");
     let logged = gateway.stop();
     assert!(logged.contains("sealed=1 opened=0 passed=2"), "{logged}");
+}
+
+#[test]
+fn what_a_proxy_logs_may_be_json_and_has_reasons_in_it_and_no_topics() {
+    let (rig, server) = (Rig::small(), Server::start());
+    let alice = someone(&rig, "alice", &server);
+    alice.done(&["stream", "create", "s"]);
+    let config = format!(
+        "listen = \"127.0.0.1:0\"\nupstream = \"mqtt://127.0.0.1:{}\"\nlog_format = \"json\"\n\n\
+         [[rule]]\ntopics = \"plant/#\"\nstream = \"s\"\ndo = \"seal\"\n",
+        server.port()
+    );
+    let config = rig.file("gateway.toml", config.as_bytes());
+    let (mut gateway, port) = Serving::proxy(&alice, &config);
+    publishes(port, "311", "office/7", "61.4 C");
+    gateway.wait_for("proxy.no-rule");
+    let logged = gateway.stop();
+    let lines = logged.lines().map(|line| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert!(
+            line["timestamp"].is_string() && line["level"].is_string(),
+            "{line}"
+        );
+        line
+    });
+    let is_counted = |line: &Value| {
+        line["exception"] == "Refused" && line["reason"] == "proxy.no-rule" && line["count"] == 1
+    };
+    assert!(lines.collect::<Vec<_>>().iter().any(is_counted), "{logged}");
+    for secret in ["61.4", "office"] {
+        assert!(!logged.contains(secret), "{logged}");
+    }
 }
 
 /// It waits in the proxy, and is ciphertext there, whoever is connected, away or killed meanwhile.

@@ -3,6 +3,7 @@
 
 mod bursts;
 mod bytes;
+mod chaos;
 mod clients;
 mod doubles;
 mod handshakes;

@@ -47,8 +47,11 @@ impl Serving {
     /// Starts an MQTT proxy with a config file, on a port that is free; the port.
     pub(crate) fn proxy(person: &Person, config: &str) -> (Self, u16) {
         let serving = Self::spawn(person, &["proxy", "mqtt", config], "proxy started");
-        let port = serving.logged.split(" port=").nth(1).unwrap();
-        let port = port.split_whitespace().next().unwrap().parse().unwrap();
+        // In text and in JSON alike.
+        let port = serving.logged.split("port").nth(1).unwrap();
+        let port = port.trim_start_matches(|of: char| !of.is_ascii_digit());
+        let port = port.split(|of: char| !of.is_ascii_digit()).next().unwrap();
+        let port = port.parse().unwrap();
         (serving, port)
     }
 
