@@ -77,13 +77,17 @@ pub(crate) async fn connect(
     options: &ServerOptions,
 ) -> Result<(Client, watch::Receiver<u64>), Fault> {
     let (misses, missed) = watch::channel(0);
+    let was_connected = missed.clone();
     let mut connecting = ConnectOptions::new()
         .name("sealcast")
         .request_timeout(Some(ANSWER_TIMEOUT))
         .subscription_capacity(SUBSCRIPTION_CAPACITY)
         .ping_interval(PING)
         .require_tls(options.require_tls || options.certificates.is_some())
-        .reconnect_delay_callback(reconnect_delay)
+        .reconnect_delay_callback(move |attempt| match *was_connected.borrow() {
+            0 => first_delay(attempt),
+            _ => reconnect_delay(attempt),
+        })
         .event_callback(move |event| {
             if matches!(event, Event::Connected | Event::SlowConsumer(_)) {
                 misses.send_modify(|count| *count += 1);
@@ -115,13 +119,18 @@ pub(crate) async fn connect(
     Ok((connected.map_err(Fault::no_answer)?, missed))
 }
 
-/// Longer and longer, and never at the moment at which all the others come back.
-fn reconnect_delay(attempts: usize) -> Duration {
-    let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
-    match attempts {
-        0 => Duration::ZERO,
-        _ => jittered(RECONNECT_MAX.min(RECONNECT * 2_u32.saturating_pow(doublings.min(16)))),
+/// Nobody waits before the first attempt of all. Attempts are counted from 1 on.
+fn first_delay(attempt: usize) -> Duration {
+    match attempt {
+        0 | 1 => Duration::ZERO,
+        _ => reconnect_delay(attempt - 1),
     }
+}
+
+/// Longer and longer, and never at the moment at which all the others come back.
+fn reconnect_delay(attempt: usize) -> Duration {
+    let doublings = u32::try_from(attempt.saturating_sub(1)).unwrap_or(u32::MAX);
+    jittered(RECONNECT_MAX.min(RECONNECT * 2_u32.saturating_pow(doublings.min(16))))
 }
 
 /// The stream of that name, if there is one.
@@ -194,5 +203,17 @@ fn unanswered(error: impl StdError + Send + Sync + 'static) -> Fault {
     match request.map(RequestError::kind) {
         Some(RequestErrorKind::NoResponders) => Fault::NoJetStream,
         _ => Fault::no_answer(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_attempt_of_all_waits_for_nothing_and_the_first_after_a_loss_does() {
+        assert_eq!(first_delay(1), Duration::ZERO);
+        assert!(first_delay(2) >= RECONNECT / 2);
+        assert!(reconnect_delay(1) >= RECONNECT / 2);
     }
 }
