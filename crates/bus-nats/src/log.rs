@@ -115,7 +115,7 @@ impl Logs {
 
     /// Reads on where another read ended. How the topic ends is looked at beside that, and not each
     /// time: the answer comes behind all that is on its way already. Nothing, where what is remembered
-    /// does not hold.
+    /// does not hold, or ends there and nothing more has come.
     async fn read_on(
         &self,
         topic: &Topic,
@@ -126,13 +126,14 @@ impl Logs {
         let (Some((known, since)), Some(place)) = (state.seen_head(), state.place(from)) else {
             return Ok(None);
         };
-        if !(known.left..known.end).contains(&from)
+        if !(known.left..=known.end).contains(&from)
             || !self.feeds.has(topic, place.seq, state.misses())
         {
             return Ok(None);
         }
         let look = async {
-            match since.elapsed() < LOOK {
+            // What comes behind the end that is known says itself how the topic ends.
+            match since.elapsed() < LOOK || from == known.end {
                 true => Ok(known),
                 false => self.head(topic).await.map(|(head, _)| head),
             }

@@ -28,7 +28,8 @@ pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an append that is done waits until those who follow are told.
 const HINT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Messages that are asked for ahead of being read, about, and the most bytes of them. More are asked for
-/// when half are left: what is being read then must leave enough to be on its way.
+/// when half are left: what is being read then must leave enough to be on its way, and so must parts of appends that are not
+/// done, which come before what names them.
 const AHEAD_MAX: usize = 256;
 const AHEAD_BYTES_MAX: usize = 6 << 20;
 /// How long the server waits for messages to come before it is asked for them again.

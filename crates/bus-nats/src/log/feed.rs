@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use sealcast_bus::Topic;
 use tokio::time::{Instant, sleep};
 
@@ -53,6 +54,11 @@ impl Feed {
         };
         self.at = next.seq;
         Some(next)
+    }
+
+    /// The next message, if it is here.
+    pub(super) fn come(&mut self) -> Option<Stored> {
+        self.next().now_or_never()?
     }
 
     /// Takes a message back that comes behind the one at `at`.

@@ -111,6 +111,13 @@ impl TopicState {
         self.seen().head = Some((now, head, Instant::now()));
     }
 
+    /// Remembers a head that is further on than the one that is remembered, if any is.
+    pub(super) fn see_head(&self, head: Head) {
+        if self.head().is_some_and(|known| known.last < head.last) {
+            self.put_head(head);
+        }
+    }
+
     pub(super) fn forget_head(&self) {
         self.seen().head = None;
     }

@@ -89,24 +89,50 @@ impl<'a> Walk<'a> {
                 self.give_back(stored, self.at);
                 return Ok(None);
             }
-            let before = std::mem::replace(&mut self.at, stored.seq);
-            let is_first = !std::mem::replace(&mut self.is_under_way, true);
-            let seq = stored.seq;
-            let message = self.logs.read_message(&stored)?;
-            self.taken = Some(stored);
-            let Some(message) = message else {
-                continue;
-            };
-            let prev = message.header.prev;
-            // Between the last one and this there is none, unless this is where the walk began.
-            let belongs = prev < seq
-                && (prev >= before
-                    || (is_first && self.logs.is_behind(self.subject, prev, seq).await?));
-            if belongs {
-                return Ok(Some(Found { seq, message }));
+            if let Some(found) = self.look_at(stored).await? {
+                return Ok(Some(found));
             }
         }
         Ok(None)
+    }
+
+    /// The next message that belongs there, where it comes by itself: has come already, or comes before the server says how
+    /// the topic ends, if that is waited for.
+    async fn next_come(&mut self, waits: bool) -> Result<Option<Found>, Fault> {
+        let (logs, topic) = (self.logs, self.topic);
+        while let Some(feed) = &mut self.feed {
+            let stored = match waits {
+                true => tokio::select! {
+                    biased;
+                    stored = feed.next() => stored,
+                    _ = logs.look_at_end(topic) => None,
+                },
+                false => feed.come(),
+            };
+            let Some(stored) = stored else { break };
+            if let Some(found) = self.look_at(stored).await? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Goes past what is stored next, and says whether it belongs there.
+    async fn look_at(&mut self, stored: Stored) -> Result<Option<Found>, Fault> {
+        let seq = stored.seq;
+        let before = std::mem::replace(&mut self.at, seq);
+        let is_first = !std::mem::replace(&mut self.is_under_way, true);
+        let message = self.logs.read_message(&stored)?;
+        self.taken = Some(stored);
+        let Some(message) = message else {
+            return Ok(None);
+        };
+        let prev = message.header.prev;
+        // Between the last one and this there is none, unless this is where the walk began.
+        let belongs = prev < seq
+            && (prev >= before
+                || (is_first && self.logs.is_behind(self.subject, prev, seq).await?));
+        Ok(belongs.then_some(Found { seq, message }))
     }
 
     async fn next_stored(&mut self) -> Result<Option<Stored>, Fault> {
@@ -234,7 +260,18 @@ impl Logs {
             }
             (Care::Remembered, None) => self.search(&subject, head, wanted.from).await?,
         };
-        while let Some(found) = walk.next(head.seq).await? {
+        loop {
+            let found = match walk.next(head.seq).await? {
+                Some(found) => found,
+                // Where more comes, that is not asked about: the answer would come behind it.
+                None => match walk.next_come(reading.items.is_empty()).await? {
+                    Some(found) => found,
+                    None => break,
+                },
+            };
+            if found.seq > head.seq {
+                state.see_head(Head::of(&found, found.seq));
+            }
             match reading.add(&mut walk, &found).await {
                 Ok(true) => {}
                 Ok(false) => break,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::{FutureExt as _, StreamExt as _};
 use sealcast_brokers::nats::Server;
 use sealcast_bus::{Bus as _, Offset, Tail, Topic};
 use sealcast_bus_nats::NatsBus;
@@ -82,4 +83,36 @@ async fn what_others_trim_meanwhile_is_soon_not_read_though_it_has_come() {
         assert!(next < 68, "it is not gone");
         sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// An answer comes behind all that is on its way, so that whoever asked after each append would wait for most of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_come_along_does_not_ask_how_the_topic_ends_after_each_append() {
+    let server = Server::start();
+    let (writer, reader) = (open(&server, "bus").await, open(&server, "bus").await);
+    let watching = async_nats::connect(format!("127.0.0.1:{}", server.port()));
+    let watching = watching.await.unwrap();
+    let topic = Topic::new("a").unwrap();
+    let mut tail = reader.tail(vec![(topic.clone(), Offset(0))]);
+    let mut next = 0;
+    let mut asked = watching
+        .subscribe("$JS.API.STREAM.MSG.GET.>")
+        .await
+        .unwrap();
+    let mut first = 0;
+    for number in 0..32 {
+        if number == 16 {
+            watching.flush().await.unwrap();
+            first = std::iter::from_fn(|| asked.next().now_or_never()).count();
+        }
+        writer.append(&topic, payloads(number)).await.unwrap();
+        follow(&mut *tail, &mut next, u64::from(number + 1) * 3).await;
+    }
+    watching.flush().await.unwrap();
+    let then = std::iter::from_fn(|| asked.next().now_or_never()).count();
+    // Now and then it is told of an append before that comes.
+    assert!(
+        first > 0 && then < 16,
+        "it asked {first} times, then {then}"
+    );
 }
