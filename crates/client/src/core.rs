@@ -22,9 +22,11 @@ use crate::place::{Place, Places};
 use crate::share::Shared;
 use crate::vault::{News, Vault, topic_id};
 
+mod look;
 mod lost;
 mod restored;
 
+use look::Look;
 use lost::Lost;
 use restored::restored;
 
@@ -328,7 +330,7 @@ impl Core {
         let mut seen = BTreeSet::new();
         let mut again = 0..PASSES_MAX;
         loop {
-            let wanted = self.view().wanted();
+            let mut wanted = self.view().wanted();
             let known = seen.len();
             seen.extend(wanted.iter().copied());
             // Whoever writes faster than this device reads must not keep it reading for ever.
@@ -336,8 +338,9 @@ impl Core {
                 break;
             }
             let mut is_news = false;
-            for of in wanted.iter().filter(|of| **of != ControlTopic::Keys) {
-                is_news |= self.read_on(of, reading).await?;
+            wanted.retain(|of| *of != ControlTopic::Keys);
+            for some in wanted.chunks(look::AT_ONCE) {
+                is_news |= self.read_on(some, reading).await?;
             }
             if !is_news {
                 break;
@@ -349,29 +352,40 @@ impl Core {
             reading.places.read_again(keys);
             self.unkept().moved.insert(keys, Place::default());
         }
-        self.read_on(&ControlTopic::Keys, reading).await?;
+        self.read_on(&[ControlTopic::Keys], reading).await?;
         leaving_no_trace(|| self.view().settle());
         self.lookout.tell_news();
         Ok(())
     }
 
+    /// Reads topics to their ends, one after the other.
+    async fn read_on(&self, topics: &[ControlTopic], reading: &mut Reading) -> Result<bool, Error> {
+        let looks = self.look_at(topics, reading).await?;
+        let mut is_news = false;
+        for (of, look) in topics.iter().zip(looks) {
+            if let Some(look) = look {
+                is_news |= self.read_one(of, look, reading).await?;
+            }
+        }
+        Ok(is_news)
+    }
+
     /// Reads one topic to its end. A bus that does not show what it showed before is read from its
     /// start again.
-    async fn read_on(&self, of: &ControlTopic, reading: &mut Reading) -> Result<bool, Error> {
-        let name = of.name(self.id());
-        let (on_bus, id) = (topic(&name)?, topic_id(&name));
-        let place = reading.places.of(&id);
-        let end = self.bus.end(&on_bus).await?;
-        let is_known = place.last().is_none() || reading.places.is_checked(&id, self.now());
+    async fn read_one(
+        &self,
+        of: &ControlTopic,
+        look: Look,
+        reading: &mut Reading,
+    ) -> Result<bool, Error> {
+        let Look {
+            on_bus,
+            id,
+            place,
+            end,
+            mut items,
+        } = look;
         let shown = reading.places.shown(&id);
-        if end == place.at && is_known && shown.is_none() {
-            return Ok(false);
-        }
-        let mut from = place.last().unwrap_or(place.at);
-        let mut items = match end < place.at {
-            true => Vec::new(),
-            false => self.bus.read(&on_bus, from, READ_BYTES).await?,
-        };
         let mut next = place;
         if !place.is_shown(items.first()) || !self.still_shows(&on_bus, shown, end).await? {
             self.roll_back(of).await?;
@@ -380,12 +394,11 @@ impl Core {
                 reading.lost.note(id);
             }
             next = Place::default();
-            from = next.at;
-            items = self.bus.read(&on_bus, from, READ_BYTES).await?;
+            items = self.bus.read(&on_bus, next.at, READ_BYTES).await?;
         }
         let mut is_news = false;
         while let Some(last) = items.last() {
-            from = Offset(last.offset.0.saturating_add(1));
+            let from = Offset(last.offset.0.saturating_add(1));
             let behind = Place::behind(last);
             for item in items.iter().filter(|item| item.offset >= next.at) {
                 is_news = true;
