@@ -455,7 +455,7 @@ fn approvals() -> Vec<Case> {
     let anew = story.says(OWNER, &[], named);
     let about = "what was approved is over once a condition does not name its author";
     let stands = vec![(reads, Fate::Stands)];
-    let over = story.ends("approved-before-it-was-asked-for-anew", about, stands, 4);
+    let over = story.ends("approved-before-it-was-asked-for-anew", about, stands, 5);
     cases.push(over.with("key-nodes", anew));
     cases
 }
