@@ -37,17 +37,7 @@ fn nodes_release_to_those_of_whom_enough_people_approve() {
     shows_who_waits(&owner, [&ann, &ben, &bob]);
     approve(&ben, &bob);
     assert_eq!(bob.done(&["read", "plant"]), "one");
-    assert_eq!(ben.json(&["stream", "approve", "plant"]).1.len(), 0);
-    let nobody = ben.run(&["stream", "approve", "plant"]).stderr;
-    assert!(
-        nobody.contains("Nobody waits for your approval."),
-        "{nobody}"
-    );
-    let not_asked = bob.run(&["stream", "approve", "plant"]).stderr;
-    assert!(
-        not_asked.contains("Key nodes do not ask for your approval."),
-        "{not_asked}"
-    );
+    shows_that_nobody_waits(&ben, &bob);
 
     // Nobody is asked whom the condition does not name, nor about himself.
     let refused = ["stream", "approve", "plant"];
@@ -85,6 +75,21 @@ fn nodes_release_to_those_of_whom_enough_people_approve() {
     is_kept_out(&lou);
     approve(&ann, &lou);
     assert_eq!(lou.done(&["read", "plant"]), "one");
+}
+
+/// To who is asked, and to who is not.
+fn shows_that_nobody_waits(ben: &Person, bob: &Person) {
+    assert_eq!(ben.json(&["stream", "approve", "plant"]).1.len(), 0);
+    let nobody = ben.run(&["stream", "approve", "plant"]).stderr;
+    assert!(
+        nobody.contains("Nobody waits for your approval."),
+        "{nobody}"
+    );
+    let not_asked = bob.run(&["stream", "approve", "plant"]).stderr;
+    assert!(
+        not_asked.contains("Key nodes do not ask for your approval."),
+        "{not_asked}"
+    );
 }
 
 /// Of three, of whom two are needed and the first approved of the last.
