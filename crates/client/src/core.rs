@@ -18,7 +18,7 @@ use crate::blocking::off_thread;
 use crate::error::Error;
 use crate::home::{Inner, topic};
 use crate::lookout::LookoutSlot;
-use crate::place::{Place, Places};
+use crate::place::{Keeping, Place, Places};
 use crate::share::Shared;
 use crate::vault::{News, Vault, topic_id};
 
@@ -347,10 +347,14 @@ impl Core {
             }
             leaving_no_trace(|| self.view().settle());
         }
-        if self.view().needs_reread() {
-            let keys = topic_id(&ControlTopic::Keys.name(self.id()));
+        let keys = topic_id(&ControlTopic::Keys.name(self.id()));
+        if self.view().needs_reread(self.now()) {
             reading.places.read_again(keys);
             self.unkept().moved.insert(keys, Place::default());
+        }
+        if self.view().owes_reread() {
+            let place = reading.places.of(&keys);
+            self.unkept().moved.entry(keys).or_insert(place);
         }
         self.read_on(&[ControlTopic::Keys], reading).await?;
         leaving_no_trace(|| self.view().settle());
@@ -468,7 +472,8 @@ impl Core {
     async fn keep(&self, reading: &mut Reading) -> Result<(), Error> {
         let id = |of: &ControlTopic| topic_id(&of.name(self.id()));
         let gone_back: BTreeSet<_> = reading.gone_back.iter().map(id).collect();
-        let mut held_back = gone_back.clone();
+        let owed = self.view().owes_reread().then(|| id(&ControlTopic::Keys));
+        let mut held_back: BTreeSet<_> = gone_back.iter().copied().chain(owed).collect();
         {
             let view = self.view();
             held_back.extend(view.has_waiting().then(|| id(&ControlTopic::Keys)));
@@ -488,8 +493,12 @@ impl Core {
             let moved = unkept.moved.iter();
             let moved = moved.filter(|(topic, _)| !gone_back.contains(*topic));
             let due = moved.filter_map(|(topic, place)| {
-                let is_held_back = held_back.contains(topic);
-                let reached = reading.places.due(*topic, *place, is_held_back)?;
+                let keeping = match held_back.contains(topic) {
+                    _ if owed == Some(*topic) => Keeping::Start,
+                    true => Keeping::AsItWas,
+                    false => Keeping::Read,
+                };
+                let reached = reading.places.due(*topic, *place, keeping)?;
                 Some((*topic, reached))
             });
             due.collect()

@@ -121,6 +121,17 @@ impl Reached {
     }
 }
 
+/// What is kept of how far a topic was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keeping {
+    /// That it was.
+    Read,
+    /// The place that is there: what came since is read again.
+    AsItWas,
+    /// That it is to be read again from its start.
+    Start,
+}
+
 /// The places in the control topics of a stream, by the digests of the topics' names.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Places {
@@ -165,13 +176,14 @@ impl Places {
         self.shown.remove(topic);
     }
 
-    /// What to keep of how far a topic was read; nothing where the store has it. What is held back is
-    /// kept as shown, behind the place that is there.
-    pub(crate) fn due(&self, topic: [u8; 32], read: Place, is_held_back: bool) -> Option<Reached> {
+    /// What to keep of how far a topic was read; nothing where the store has it. What is not kept as
+    /// read is kept as shown, behind where it is to be read from.
+    pub(crate) fn due(&self, topic: [u8; 32], read: Place, keeping: Keeping) -> Option<Reached> {
         let kept = self.kept.get(&topic).copied().unwrap_or_default();
-        let place = match is_held_back {
-            true => kept.place,
-            false => read,
+        let place = match keeping {
+            Keeping::Read => read,
+            Keeping::AsItWas => kept.place,
+            Keeping::Start => Place::default(),
         };
         let shown = self.shown(&topic).unwrap_or(read);
         let shown = Some(shown).filter(|shown| *shown != place);
@@ -258,11 +270,16 @@ mod tests {
             shown: Some(nine),
         };
         let mut places = Places::default();
-        assert_eq!(places.due(topic, six, false), Some(read));
+        assert_eq!(places.due(topic, six, Keeping::Read), Some(read));
         places.keep(topic, read);
-        assert_eq!(places.due(topic, nine, true), Some(shown));
+        assert_eq!(places.due(topic, nine, Keeping::AsItWas), Some(shown));
         places.keep(topic, shown);
-        assert_eq!(places.due(topic, nine, true), None);
+        assert_eq!(places.due(topic, nine, Keeping::AsItWas), None);
+        let all = Reached {
+            place: Place::default(),
+            shown: Some(nine),
+        };
+        assert_eq!(places.due(topic, nine, Keeping::Start), Some(all));
         for reached in [read, shown] {
             assert_eq!(Reached::from_bytes(&reached.to_bytes()), Some(reached));
             assert_eq!(Reached::from_bytes(&reached.to_bytes()[1..]), None);
@@ -276,7 +293,7 @@ mod tests {
             place: nine,
             shown: None,
         };
-        assert_eq!(places.due(topic, nine, false), Some(read));
+        assert_eq!(places.due(topic, nine, Keeping::Read), Some(read));
         places.keep(topic, read);
         places.set(topic, nine, Position(1));
         places.read_again(topic);
@@ -288,7 +305,10 @@ mod tests {
             (places.of(&topic), places.shown(&topic)),
             (Place::default(), Some(nine))
         );
-        assert_eq!(places.due(topic, Place::default(), false), Some(from_start));
+        assert_eq!(
+            places.due(topic, Place::default(), Keeping::Read),
+            Some(from_start)
+        );
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub use alarm::Alarm;
 pub use answers::Answer;
 pub use keys::imported;
 pub(crate) use keys::{Held, root_of};
+pub(crate) use segments::OfSecret;
 pub use segments::{FalseRecords, KnownDeal, Released};
 
 use cuts::Cut;
@@ -235,10 +236,12 @@ impl StreamView {
     }
 
     /// Whether the keys topic must be read again from its start, told once: a device came into a
-    /// list that may have signed what was passed over before, or someone whose keys were not
-    /// believed may hand them out again.
-    pub fn needs_reread(&mut self) -> bool {
-        core::mem::take(&mut self.needs_reread)
+    /// list that may have signed what was passed over before, someone whose keys were not
+    /// believed may hand them out again, or the log gives this device other parts of a lane, and that did
+    /// not happen too often; see [`owes_reread`](Self::owes_reread).
+    pub fn needs_reread(&mut self, now: Position) -> bool {
+        let is_needed = core::mem::take(&mut self.needs_reread);
+        self.takes_regrants(now, is_needed) || is_needed
     }
 
     fn note_added(&mut self) {

@@ -144,7 +144,7 @@ impl<'a> Play<'a> {
     /// Now everything is shown, twice where it was asked for.
     fn end(&mut self) {
         self.stage.feed(&mut self.view);
-        if self.view.needs_reread() || self.view.has_waiting() {
+        if self.view.needs_reread(Position::START) || self.view.has_waiting() {
             self.stage.feed(&mut self.view);
         }
         self.look();

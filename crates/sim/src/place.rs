@@ -77,6 +77,17 @@ impl Reached {
     }
 }
 
+/// What is kept of how far a topic was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keeping {
+    /// That it was.
+    Read,
+    /// The place that is there: what came since is read again.
+    AsItWas,
+    /// That it is to be read again from its start.
+    Start,
+}
+
 /// The places of the control topics, by the digests of their names.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Places {
@@ -114,11 +125,12 @@ impl Places {
         self.shown.remove(topic);
     }
 
-    pub(crate) fn due(&self, topic: [u8; 32], read: Place, is_held_back: bool) -> Option<Reached> {
+    pub(crate) fn due(&self, topic: [u8; 32], read: Place, keeping: Keeping) -> Option<Reached> {
         let kept = self.kept.get(&topic).copied().unwrap_or_default();
-        let place = match is_held_back {
-            true => kept.place,
-            false => read,
+        let place = match keeping {
+            Keeping::Read => read,
+            Keeping::AsItWas => kept.place,
+            Keeping::Start => Place::default(),
         };
         let shown = self.shown(&topic).unwrap_or(read);
         let shown = Some(shown).filter(|shown| *shown != place);

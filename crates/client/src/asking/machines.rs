@@ -87,9 +87,7 @@ impl Machines {
                     .handle(now, &core.view(), AskerInput::Unwant(want));
             }
             Input::Unlock(want) => match self.ask_nodes(core, want) {
-                true => {
-                    self.unlocks.insert(want);
-                }
+                true => drop(self.unlocks.insert(want)),
                 false => self.left.push_back(want),
             },
             Input::Missing(missing) => self.miss(core, missing),
@@ -191,6 +189,10 @@ impl Machines {
                 CombinerOutput::Reread(records) => {
                     return Some(Out::Nodes(NodesOutput::Reread(records)));
                 }
+                CombinerOutput::Done(want) => {
+                    self.explicit.remove(&want);
+                    self.settle_unlock(want);
+                }
                 CombinerOutput::Leave {
                     lane,
                     session,
@@ -208,28 +210,21 @@ impl Machines {
                 }
             }
         }
-        self.settle_unlocks();
         if let Some(want) = self.left.pop_front() {
             return Some(Out::Left(want));
         }
         self.asker.poll_output().map(Out::Asker)
     }
 
-    /// Tells whom key nodes alone were asked for what they are done with.
-    fn settle_unlocks(&mut self) {
-        let combiner = &self.combiner;
-        if self.unlocks.iter().all(|want| combiner.waits_for(want)) {
-            return;
-        }
-        let unlocks = std::mem::take(&mut self.unlocks).into_iter();
-        let (wait, done): (BTreeSet<_>, BTreeSet<_>) =
-            unlocks.partition(|want| combiner.waits_for(want));
-        self.unlocks = wait;
-        self.left.extend(done);
+    /// Tells whom key nodes alone were asked for that they are done with it; false where they were asked for others.
+    fn settle_unlock(&mut self, want: Want) -> bool {
+        let is_unlock = self.unlocks.remove(&want);
+        self.left.extend(is_unlock.then_some(want));
+        is_unlock
     }
 
     fn leave(&mut self, core: &Core, want: Want) {
-        if self.unlocks.contains(&want) {
+        if self.settle_unlock(want) {
             return;
         }
         let (lane, session, interval) = (want.lane, want.session, want.interval);

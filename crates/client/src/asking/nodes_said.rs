@@ -31,6 +31,7 @@ impl NodesSaid {
             },
             CombinerEvent::Asked { .. }
             | CombinerEvent::Liar(_)
+            | CombinerEvent::Silent(_)
             | CombinerEvent::Released { .. }
             | _ => (),
         }

@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 use sealcast_crypto::NodeIndex;
 use sealcast_protocol::{
     DeviceId, Interval, KeyNode, LogHash, NodeRefusalReason, NodeRequest, Position,
-    REQUEST_LIFETIME_MS_MAX, RequestId, SEGMENTS_MAX, Segment, SessionId, UserId, Verified, Want,
+    REQUEST_LIFETIME_MS_MAX, RequestId, Segment, SessionId, UserId, Verified, Want,
 };
 
 use super::flight::{Flight, Round, Said};
@@ -78,7 +78,7 @@ pub struct Combiner {
 pub struct CombinerLimits {
     /// How long to wait until other nodes are asked, in milliseconds.
     pub node_timeout_ms: u64,
-    /// How long to wait for enough of them, in milliseconds; five minutes at most.
+    /// How long to wait for enough of them behind each request, in milliseconds; five minutes at most.
     pub key_request_timeout_ms: u64,
     /// Requests a second, as far as nodes take as many.
     pub max_key_requests_per_second: u32,
@@ -150,6 +150,8 @@ pub enum CombinerOutput {
         /// What is missing.
         interval: Interval,
     },
+    /// What was missing so lies in what key nodes released: it is asked for no more.
+    Done(Want),
     /// Tell the application.
     Tell(CombinerEvent),
 }
@@ -169,6 +171,8 @@ pub enum CombinerEvent {
     Liar(KeyNode),
     /// A node refused.
     Refused(KeyNode, NodeRefusalReason),
+    /// A node that was asked said nothing in time.
+    Silent(KeyNode),
     /// Enough nodes released.
     Released {
         /// The session.
@@ -284,13 +288,6 @@ impl Combiner {
         self.flights.len()
     }
 
-    /// Whether it is still being asked for what was said to be missing so.
-    pub fn waits_for(&self, missing: &Want) -> bool {
-        let is_its = |of: &Flight| of.session == missing.session && of.missing.contains(missing);
-        let waits = self.queued.contains(missing) || self.rereading.contains(missing);
-        waits || self.flights.values().any(is_its)
-    }
-
     fn tell(&mut self, event: CombinerEvent) {
         self.outputs.push_back(CombinerOutput::Tell(event));
     }
@@ -332,32 +329,24 @@ impl Combiner {
             let until = spoiled.get(&(session, *secret, *of));
             until.is_some_and(|until| now < *until)
         };
+        let asked_for = self.flights.values().filter(|of| of.session == session);
+        let asked_for: BTreeSet<_> = asked_for.flat_map(|of| &of.segments).copied().collect();
+        let is_passed_over =
+            |secret: &[u8; 32], of: &Segment| asked_for.contains(of) || is_spoiled(secret, of);
         let plan = match is_left || view.lane_of(&session) != Some(lane) {
             true => None,
-            false => plan(view, lane, session, &interval, is_spoiled),
+            false => plan(view, &missing, is_passed_over),
         };
         let Some((deal, set, records)) = plan else {
             return self.leave(missing);
         };
-        let mut is_waited_for = false;
-        for some in records.chunks(SEGMENTS_MAX) {
-            if self.flights.len() >= self.limits.flights_max {
-                break;
-            }
-            let of = (view.stream(), session);
-            let until = now.after(REQUEST_LIFETIME_MS_MAX);
-            let mut flight = Flight::new(of, deal.clone(), &set, some.to_vec(), until);
-            if flight.reaches(&interval) {
-                flight.missing.insert(missing);
-                is_waited_for = true;
-            }
-            self.due.push_back(self.next);
-            self.flights.insert(self.next, flight);
-            self.next += 1;
-        }
-        if !is_waited_for {
-            self.wait(missing);
-        }
+        let of = (view.stream(), session);
+        let until = now.after(REQUEST_LIFETIME_MS_MAX);
+        let mut flight = Flight::new(of, deal, &set, records, until);
+        flight.missing.insert(missing);
+        self.due.push_back(self.next);
+        self.flights.insert(self.next, flight);
+        self.next += 1;
     }
 
     /// Has something wait until fewer are asked for.
@@ -408,11 +397,10 @@ impl Combiner {
             return;
         }
         let (user, device) = view.me();
-        if flight.rounds.is_empty() {
-            let timeout = self.limits.key_request_timeout_ms;
-            flight.until = now.after(timeout.min(REQUEST_LIFETIME_MS_MAX));
-        }
-        let lives = flight.until.0.saturating_sub(now.0).max(1);
+        // Those who are asked late have as long as the others.
+        let lives = self.limits.key_request_timeout_ms;
+        let lives = lives.clamp(1, REQUEST_LIFETIME_MS_MAX);
+        flight.until = now.after(lives);
         let body = NodeRequest {
             version: 1,
             stream: view.stream(),
@@ -503,6 +491,7 @@ impl Combiner {
             let said = NodeIndex::new(index).and_then(|of| flight.said.get(&of));
             if said == Some(&Said::Nothing) {
                 self.note_failure(*node, 1);
+                self.tell(CombinerEvent::Silent(*node));
             }
         }
         let session = flight.session;
@@ -519,7 +508,11 @@ impl Combiner {
         if !flight.is_whole() {
             self.tell(CombinerEvent::Failed { session, why });
         }
-        for missing in flight.left_over() {
+        let (left, done) = flight.split_missing();
+        for missing in done.into_iter().filter(|of| !self.queued.contains(of)) {
+            self.outputs.push_back(CombinerOutput::Done(missing));
+        }
+        for missing in left {
             // In place of a record that is false, those of the smaller segments in it may do.
             match rereads && self.rereading.len() < QUEUE_MAX {
                 true => drop(self.rereading.insert(missing)),

@@ -153,11 +153,11 @@ impl Flight {
         self.opened.len() == self.segments.len()
     }
 
-    /// What is waited for and does not lie in what was opened.
-    pub(super) fn left_over(&self) -> Vec<Want> {
+    /// What is waited for: what does not lie in what was opened, and what does.
+    pub(super) fn split_missing(&self) -> (Vec<Want>, Vec<Want>) {
         let opened = merged(self.opened.iter().map(|of| of.interval()).collect());
-        let is_left = |of: &&Want| !opened.iter().any(|open| open.covers(&of.interval));
-        self.missing.iter().filter(is_left).copied().collect()
+        let is_left = |of: &Want| !opened.iter().any(|open| open.covers(&of.interval));
+        self.missing.iter().copied().partition(is_left)
     }
 
     /// Why nothing came of it.

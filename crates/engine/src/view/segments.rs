@@ -4,32 +4,29 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::fmt;
 
-use sealcast_crypto::{
-    Cover, Dealing, NodeIndex, NodeKey, NodeShare, POSITION_BITS, SEALED_SEGMENT_LEN,
-    SEGMENT_HEIGHTS, SecretBytes,
-};
+use sealcast_crypto::{Cover, Dealing, NodeIndex, NodeKey, NodeShare, SecretBytes};
 use sealcast_protocol::{
-    Deal, DealId, Dealer, DeviceId, Interval, KeyNode, KeyNodes, LogHash, Segment, SegmentRecords,
-    SessionId, UnwrapShareError, UserId, Verified,
+    Deal, DealId, Dealer, DeviceId, Interval, KeyNode, KeyNodes, LogHash, Position, Segment,
+    SegmentRecords, SessionId, UnwrapShareError, UserId, Verified,
 };
 
 use super::waiting::KeyItem;
 use super::{Alarm, Output, StreamView};
 use crate::persist::{Space, persisted};
 
+mod held;
+mod regrants;
+
+pub(crate) use held::OfSecret;
+
+use held::{HeldRecords, Sealed, Taken, Whose};
+use regrants::Regrants;
+
 /// Deals of one device that are known, at most. One to the nodes that are in force takes the place of one to
 /// others.
 const DEALS_OF_DEVICE_MAX: usize = 1_024;
-/// Lane secrets whose records of one session are known, at most.
-const SECRETS_MAX: usize = 4;
-/// Records that are held, at most. Of those that lie in each other the largest is that this device may
-/// read, so that a year of a publisher comes to a few dozen; of sessions whose root is here there are none.
-const RECORDS_MAX: usize = 1 << 18;
 /// Records that are remembered as false, at most.
 const FALSE_MAX: usize = 4_096;
-
-/// Depth of the leaves.
-const LEAF_DEPTH: u8 = POSITION_BITS as u8;
 
 /// What a stream's view knows for key nodes and of them.
 #[derive(Debug, Default)]
@@ -37,8 +34,7 @@ pub(super) struct Segments {
     deals: BTreeMap<DealId, KnownDeal>,
     /// Of this device, where it is a key node.
     shares: BTreeMap<DealId, NodeShare>,
-    records: BTreeMap<SessionId, Records>,
-    count: usize,
+    records: HeldRecords,
     /// Those that did not open with enough answers, so that they are not taken in again.
     disproved: BTreeSet<(SessionId, [u8; 32], SealedRecord)>,
     /// Whether there was no room, which is told once.
@@ -47,16 +43,10 @@ pub(super) struct Segments {
     readable: Option<BTreeMap<UserId, Vec<Interval>>>,
     /// Lanes of which records were passed over, as those that this device might not read.
     passed_over: BTreeSet<UserId>,
+    regrants: Regrants,
 }
 
-type SealedRecord = (Segment, [u8; SEALED_SEGMENT_LEN]);
-
-/// Sealed node keys of one session.
-#[derive(Debug, Default)]
-pub(crate) struct Records {
-    /// By the lane secret that they are sealed with.
-    by_secret: BTreeMap<[u8; 32], BTreeMap<Segment, [u8; SEALED_SEGMENT_LEN]>>,
-}
+type SealedRecord = (Segment, Sealed);
 
 /// What everybody may know of a deal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -216,49 +206,31 @@ impl StreamView {
         let readable = self.state.readable(&self.user, &self.device, &lane);
         let is_readable =
             |of: &Segment| readable.iter().any(|within| within.covers(&of.interval()));
-        let Segments {
-            records,
-            count,
-            disproved,
-            passed_over,
-            is_full,
-            ..
-        } = &mut self.segments;
-        let before = *count;
-        let was_full = *is_full;
-        let mut is_news = false;
+        let whose = Whose {
+            lane,
+            session: body.session,
+            secret: body.secret,
+        };
+        let of = &mut self.segments;
+        let (mut is_news, mut is_full) = (false, false);
         for record in &body.records {
             if !is_readable(&record.segment) {
-                passed_over.insert(lane);
+                of.passed_over.insert(lane);
                 continue;
             }
             let sealed = (record.segment, record.sealed);
-            if disproved.contains(&(body.session, body.secret, sealed)) {
+            if of.disproved.contains(&(body.session, body.secret, sealed)) {
                 continue;
             }
-            let held = records.entry(body.session).or_default();
-            let has_room = held.by_secret.len() < SECRETS_MAX;
-            if !has_room && !held.by_secret.contains_key(&body.secret) {
-                break;
-            }
-            let of_secret = held.by_secret.entry(body.secret).or_default();
-            if around(&record.segment).any(|of| of_secret.contains_key(&of)) {
-                continue;
-            }
-            *count -= remove_within(of_secret, &record.segment);
-            if *count >= RECORDS_MAX {
-                *is_full = true;
-                break;
-            }
-            of_secret.insert(record.segment, record.sealed);
-            *count += 1;
-            is_news = true;
+            let taken = of.records.take(&whose, record.segment, record.sealed);
+            is_news |= matches!(taken, Taken::Held | Taken::Displaced);
+            is_full |= matches!(taken, Taken::NoRoom | Taken::Displaced);
         }
-        if *is_full && !was_full {
+        if is_full && !core::mem::replace(&mut self.segments.is_full, true) {
             let alarm = Alarm::RecordsFull;
             self.outputs.push_back(Output::Tell(alarm));
         }
-        is_news || *count > before
+        is_news
     }
 
     /// Has the keys read again where the log gives this device other parts of a lane than it did, and
@@ -280,21 +252,30 @@ impl StreamView {
         for lane in changed {
             // What earlier runs passed over is not known.
             let is_missed = self.segments.passed_over.remove(&lane) || self.is_restored;
-            self.needs_reread |= self.forget_segments(&lane) || is_missed;
+            if self.forget_unreadable(&lane) || is_missed {
+                self.segments.regrants.owe(lane);
+            }
         }
     }
 
-    /// Forgets the records of a lane, and says whether there were any: the largest may be too large now.
-    fn forget_segments(&mut self, lane: &UserId) -> bool {
-        let sessions = self.records.values().filter(|of| of.lane == *lane);
-        let sessions: BTreeSet<_> = sessions.map(|of| of.session).collect();
-        let before = self.segments.count;
-        for session in &sessions {
-            let gone = self.segments.records.remove(session).into_iter();
-            let maps = gone.flat_map(|of| of.by_secret.into_values());
-            self.segments.count -= maps.map(|of| of.len()).sum::<usize>();
-        }
-        self.segments.count < before
+    /// Whether the keys are to be read again for what the log gives now.
+    pub(super) fn takes_regrants(&mut self, now: Position, is_read_anyway: bool) -> bool {
+        self.segments.regrants.take(now, is_read_anyway)
+    }
+
+    /// Whether the keys topic is to be read again from its start, and not yet, since the log changes too
+    /// often: it is, if the program ends before. What looks at the stream from time to time comes to it.
+    pub fn owes_reread(&self) -> bool {
+        self.segments.regrants.is_owed()
+    }
+
+    /// Forgets the records of a lane that are too large now, and says whether there were any.
+    fn forget_unreadable(&mut self, lane: &UserId) -> bool {
+        let readable = self.state.readable(&self.user, &self.device, lane);
+        let records = &mut self.segments.records;
+        records.retain(lane, |of| {
+            readable.iter().any(|within| within.covers(&of.interval()))
+        })
     }
 
     /// Forgets records that enough key nodes did not open, and has the keys read again, for the records of the
@@ -305,18 +286,21 @@ impl StreamView {
             secret,
             segments,
         } = records;
-        let held = self.segments.records.get_mut(session);
-        let Some(held) = held.and_then(|held| held.by_secret.get_mut(secret)) else {
+        let Some(lane) = self.lane_of(session) else {
             return;
+        };
+        let whose = Whose {
+            lane,
+            session: *session,
+            secret: *secret,
         };
         for segment in segments {
             if self.segments.disproved.len() >= FALSE_MAX {
                 return;
             }
-            if let Some(sealed) = held.remove(segment) {
+            if let Some(sealed) = self.segments.records.remove(&whose, segment) {
                 let disproved = (*session, *secret, (*segment, sealed));
                 self.segments.disproved.insert(disproved);
-                self.segments.count -= 1;
                 self.needs_reread = true;
             }
         }
@@ -339,40 +323,6 @@ impl StreamView {
 }
 
 const NOTHING: Vec<Interval> = Vec::new();
-
-/// A segment, and those that it lies in.
-fn around(segment: &Segment) -> impl Iterator<Item = Segment> + use<> {
-    let Segment { depth, index } = *segment;
-    let heights = SEGMENT_HEIGHTS.iter().map(|height| LEAF_DEPTH - height);
-    heights
-        .filter(move |of| *of <= depth)
-        .map(move |of| Segment {
-            depth: of,
-            index: index >> (depth - of),
-        })
-}
-
-/// Removes the segments that lie in one, and says how many they were.
-fn remove_within<T>(records: &mut BTreeMap<Segment, T>, segment: &Segment) -> usize {
-    let before = records.len();
-    let heights = SEGMENT_HEIGHTS.iter().map(|height| LEAF_DEPTH - height);
-    for depth in heights.filter(|of| *of > segment.depth) {
-        let shift = depth - segment.depth;
-        let first = Segment {
-            depth,
-            index: segment.index << shift,
-        };
-        let last = Segment {
-            depth,
-            index: first.index | ((1 << shift) - 1),
-        };
-        let within: Vec<_> = records.range(first..=last).map(|(of, _)| *of).collect();
-        for of in within {
-            records.remove(&of);
-        }
-    }
-    before - records.len()
-}
 
 /// Reads segments of one session that enough key nodes released. Only a [`Combiner`](crate::Combiner)
 /// makes one.
@@ -429,28 +379,30 @@ impl StreamView {
 
     /// How many segment records of a session are at hand.
     pub fn segment_records(&self, session: &SessionId) -> usize {
-        let held = self.segments.records.get(session).into_iter();
-        let maps = held.flat_map(|held| held.by_secret.values());
-        maps.map(BTreeMap::len).sum()
+        self.records_by_secret(session)
+            .map(|(_, of)| of.len())
+            .sum()
     }
 
     /// The records of a session, by the lane secret that they are sealed with.
     pub(crate) fn records_by_secret(
         &self,
         session: &SessionId,
-    ) -> impl Iterator<Item = (&[u8; 32], &BTreeMap<Segment, [u8; SEALED_SEGMENT_LEN]>)> {
-        let held = self.segments.records.get(session).into_iter();
-        held.flat_map(|held| &held.by_secret)
+    ) -> impl Iterator<Item = (&[u8; 32], &OfSecret)> {
+        let lane = self.lane_of(session);
+        let records = &self.segments.records;
+        let of_session = lane.map(|lane| records.of_session(&lane, session));
+        of_session.into_iter().flatten()
     }
 
-    /// The deals of a session's dealer by which records with this secret open, best first: those of which
-    /// the most present key nodes that have shares may fail.
-    pub(crate) fn deals_for(
+    /// The deal of a session's dealer by which records with this secret open: that of which the most present
+    /// key nodes that have shares may fail.
+    pub(crate) fn deal_for(
         &self,
         session: &SessionId,
         secret: &[u8; 32],
         set: &KeyNodes,
-    ) -> Vec<(DealId, KnownDeal)> {
+    ) -> Option<(DealId, &KnownDeal)> {
         let dealers: BTreeSet<(UserId, DeviceId)> = self
             .records_of(*session)
             .map(|of| (of.lane, of.device))
@@ -460,12 +412,11 @@ impl StreamView {
                 && deal.secret() == *secret
                 && deal.opens_with(set)
         });
-        let mut deals: Vec<_> = deals.map(|(id, deal)| (*id, deal.clone())).collect();
         let spare = |deal: &KnownDeal| {
             let held = deal.still_in(set).count();
             held.saturating_sub(deal.dealing.threshold())
         };
-        deals.sort_by_key(|(id, deal)| (core::cmp::Reverse(spare(deal)), *id));
-        deals
+        let best = deals.min_by_key(|(id, deal)| (core::cmp::Reverse(spare(deal)), **id));
+        best.map(|(id, deal)| (*id, deal))
     }
 }

@@ -259,7 +259,8 @@ fn strangers_do_not_hold_the_place_in_the_keys_topic() {
     world.put_key_item(&junk);
     world.sync(reader);
     assert!(!world.peers[reader].view.has_waiting());
-    assert!(!world.peers[reader].view.needs_reread());
+    let now = world.now;
+    assert!(!world.peers[reader].view.needs_reread(now));
     let before = world.bus.clone();
     world
         .grant(OWNER, publisher, Roles::PUBLISHER, Interval::ALL)
@@ -297,8 +298,8 @@ fn strangers_do_not_hold_the_place_in_the_keys_topic() {
         view.handle(&sealcast_engine::ControlTopic::Devices(late), item);
     }
     view.settle();
-    assert!(view.needs_reread());
-    assert!(!view.needs_reread());
+    assert!(view.needs_reread(NOON));
+    assert!(!view.needs_reread(NOON));
 }
 
 /// A bundle whose record is late is not taken for read when it was tried too often.

@@ -31,6 +31,8 @@ pub(crate) struct Peer {
     pub(crate) store: BTreeMap<(Space, Vec<u8>), Vec<u8>>,
     pub(crate) cursors: BTreeMap<String, usize>,
     pub(crate) dealt: Option<DealtLane>,
+    /// How often it read the keys again from their start.
+    pub(crate) rereads: usize,
 }
 
 /// Everybody, and what is between them.
@@ -98,6 +100,7 @@ impl World {
             store: BTreeMap::new(),
             cursors: BTreeMap::new(),
             dealt: None,
+            rereads: 0,
             identity,
         };
         let user = peer.identity.user();
@@ -171,7 +174,8 @@ impl World {
                 break;
             }
         }
-        if peer.view.needs_reread() {
+        if peer.view.needs_reread(self.now) {
+            peer.rereads += 1;
             let keys = ControlTopic::Keys.name(self.stream);
             peer.cursors.remove(&keys);
         }

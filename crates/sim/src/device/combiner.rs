@@ -107,6 +107,7 @@ impl Acting<'_> {
         for output in outputs {
             match output {
                 CombinerOutput::Tell(event) => told.push(event),
+                CombinerOutput::Done(_) => (),
                 CombinerOutput::Leave {
                     lane,
                     session,
@@ -159,7 +160,7 @@ impl Acting<'_> {
                 let _nobody = self.run.asking.nodes.close(*session, 0);
                 "session that nodes did not open"
             }
-            _ => return,
+            CombinerEvent::Silent(_) | _ => return,
         };
         self.around.count_asking(kind);
     }
@@ -203,7 +204,7 @@ impl Acting<'_> {
                 self.hand_to_nodes(CombinerInput::Reread);
                 Ok(())
             }
-            CombinerOutput::Leave { .. } | CombinerOutput::Tell(_) => {
+            CombinerOutput::Leave { .. } | CombinerOutput::Done(_) | CombinerOutput::Tell(_) => {
                 Err(Violation::Odd("what was noted at once").into())
             }
         }

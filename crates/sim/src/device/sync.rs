@@ -7,7 +7,7 @@ use sealcast_engine::{Alarm, ControlTopic, Output, Put};
 use super::Acting;
 use crate::around::Stop;
 use crate::home::News;
-use crate::place::{Place, topic_id};
+use crate::place::{Keeping, Place, topic_id};
 use crate::plant::Plant;
 
 /// Items that are read from a topic at once.
@@ -58,10 +58,15 @@ impl Acting<'_> {
             }
             self.run.view.settle();
         }
-        if self.run.view.needs_reread() {
-            let keys = topic_id(&self.around.keys());
+        let keys = topic_id(&self.around.keys());
+        let now = self.now();
+        if self.run.view.needs_reread(now) {
             self.run.places.read_again(keys);
             self.run.moved.insert(keys, Place::default());
+        }
+        if self.run.view.owes_reread() {
+            let place = self.run.places.of(&keys);
+            self.run.moved.entry(keys).or_insert(place);
         }
         self.read_on(&ControlTopic::Keys)?;
         self.run.view.settle();
@@ -147,7 +152,9 @@ impl Acting<'_> {
         let stream = self.around.stream;
         let id = |of: &ControlTopic| topic_id(&of.name(stream));
         let gone_back: BTreeSet<_> = self.run.gone_back.iter().map(id).collect();
+        let owed = self.run.view.owes_reread().then(|| id(&ControlTopic::Keys));
         let mut held_back = gone_back.clone();
+        held_back.extend(owed);
         held_back.extend(self.run.view.has_waiting().then(|| id(&ControlTopic::Keys)));
         let hidden = self.run.view.hidden_lists().into_iter();
         held_back.extend(hidden.map(|user| id(&ControlTopic::Devices(user))));
@@ -155,8 +162,12 @@ impl Acting<'_> {
         let moved = self.run.moved.iter();
         let moved = moved.filter(|(topic, _)| !gone_back.contains(*topic));
         let due = moved.filter_map(|(topic, place)| {
-            let is_held_back = held_back.contains(topic);
-            let reached = self.run.places.due(*topic, *place, is_held_back)?;
+            let keeping = match held_back.contains(topic) {
+                _ if owed == Some(*topic) => Keeping::Start,
+                true => Keeping::AsItWas,
+                false => Keeping::Read,
+            };
+            let reached = self.run.places.due(*topic, *place, keeping)?;
             Some((*topic, reached))
         });
         let news = News {

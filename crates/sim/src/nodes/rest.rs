@@ -17,7 +17,7 @@ use crate::violation::Violation;
 /// Longer than any condition waits.
 const CONDITIONS_MS: u64 = 700_000;
 /// Longer than anything is asked of nodes.
-const ASKS_MS: u64 = 45_000;
+const ASKS_MS: u64 = 90_000;
 
 impl Field {
     /// Everybody who is left works until nothing is left to do. Then what must hold is looked at.

@@ -53,8 +53,12 @@ fn a_reader_of_many_sessions_asks_no_more_than_nodes_take() {
         net.world.publish(OWNER, "x").unwrap();
     }
     let reader = net.reader_of_all();
-    let told = net.unlock(reader);
-    assert_eq!(told.matches("asked 1 nodes").count(), 200);
+    let mut asking = Asking::new(&mut net, reader);
+    while asking.combiner.open_requests() > 0 {
+        asking.step(&mut net);
+    }
+    assert_eq!(asking.told.matches("asked 1 nodes").count(), 200);
+    assert_eq!((asking.done, asking.left), (200, 0));
     assert_eq!(net.world.opened(reader).len(), 200);
 }
 
@@ -77,6 +81,7 @@ fn a_false_record_costs_itself_alone_also_while_a_node_is_silent() {
     }
     assert_eq!(net.world.opened(reader), ["two", "three"]);
     assert!(asking.told.contains("left to others"), "{}", asking.told);
+    assert_eq!((asking.done, asking.left), (2, 1));
 }
 
 #[test]
@@ -90,5 +95,36 @@ fn in_place_of_a_false_record_those_of_smaller_segments_are_asked_for() {
         net.nodes[1].is_up = !silent;
         net.unlock(phone);
         assert_eq!(net.world.opened(phone), ["one", "two"]);
+    }
+}
+
+/// Whoever publishes records without end has nobody ask for all of them.
+#[test]
+fn of_records_without_end_those_are_asked_for_that_are_nearest() {
+    let mut net = Net::new(1, 1);
+    net.publish(&["one"]);
+    net.flood(OWNER, 20);
+    let reader = net.reader_of_all();
+    let mut asking = Asking::new(&mut net, reader);
+    asking.step(&mut net);
+    let asked: Vec<_> = asking.sent.iter().map(|of| of.body()).collect();
+    assert_eq!(asked.len(), 1);
+    assert_eq!(asked[0].segments.len(), 128);
+    let mut segments = asked[0].segments.iter();
+    assert!(segments.any(|of| of.interval().contains(NOON)));
+    assert_eq!(net.world.opened(reader), ["one"]);
+}
+
+#[test]
+fn who_is_asked_last_of_many_has_as_long_as_the_first() {
+    for up in 0..9 {
+        let mut net = Net::new(1, 9);
+        net.publish(&["one"]);
+        let reader = net.reader_of_all();
+        for (at, node) in net.nodes.iter_mut().enumerate() {
+            node.is_up = at == up;
+        }
+        net.unlock(reader);
+        assert_eq!(net.world.opened(reader), ["one"]);
     }
 }

@@ -3,7 +3,8 @@
 use sealcast_crypto::SEALED_SEGMENT_LEN;
 use sealcast_engine::Alarm;
 use sealcast_protocol::{
-    Interval, Position, Roles, Segment, SegmentRecord, SegmentRecords, SessionId, Unverified, sign,
+    Grant, Interval, LogBody, Position, Roles, Segment, SegmentRecord, SegmentRecords, SessionId,
+    Unverified, sign,
 };
 
 use super::rig::Net;
@@ -89,34 +90,113 @@ fn where_the_log_gives_less_than_before_smaller_ones_are_held() {
     assert_eq!(net.world.opened(reader), ["one"]);
 }
 
+impl Net {
+    /// Has a publisher write so many thousand records of segments of its newest session that lie nowhere near
+    /// what it sealed, and open nothing.
+    pub(super) fn flood(&mut self, publisher: usize, thousands: u64) -> SessionId {
+        let device = self.world.device(publisher);
+        let items = self.world.keys().iter().rev();
+        let made = items.filter_map(|item| Unverified::<SegmentRecords>::decode(item).ok());
+        let mut made = made.map(|of| of.claims().clone());
+        let mut body = made.find(|of| of.dealer.device == device).unwrap();
+        for number in 0..thousands {
+            let segments = (0..1_024).map(|at| Segment {
+                depth: 32,
+                index: number * 1_024 + at,
+            });
+            let sealed = [0; SEALED_SEGMENT_LEN];
+            body.records = segments
+                .map(|segment| SegmentRecord { segment, sealed })
+                .collect();
+            let identity = &self.world.peers[publisher].identity;
+            let wire = sign(identity.signing(), body.clone()).unwrap();
+            let wire = wire.wire().to_vec();
+            self.world.put_key_item(&wire);
+        }
+        body.session
+    }
+}
+
 #[test]
 fn what_there_is_no_room_for_is_told_once() {
     let mut net = Net::new(1, 1);
     let reader = net.reader_of_all();
     net.publish(&["one"]);
-    let items = net.world.keys().iter();
-    let made = items.filter_map(|item| Unverified::<SegmentRecords>::decode(item).ok());
-    let mut body = made.map(|of| of.claims().clone()).next().unwrap();
-    for number in 0..=256 {
-        let segments = (0..1_024).map(|at| Segment {
-            depth: 32,
-            index: number * 1_024 + at,
-        });
-        let sealed = [0; SEALED_SEGMENT_LEN];
-        body.records = segments
-            .map(|segment| SegmentRecord { segment, sealed })
-            .collect();
-        let identity = &net.world.peers[OWNER].identity;
-        let wire = sign(identity.signing(), body.clone()).unwrap();
-        let wire = wire.wire().to_vec();
-        net.world.put_key_item(&wire);
-    }
+    let session = net.flood(OWNER, 257);
     net.world.sync(reader);
     let told = &net.world.peers[reader].alarms;
     assert_eq!(told.as_slice(), [Alarm::RecordsFull]);
-    let session = body.session;
     assert_eq!(
         net.world.peers[reader].view.segment_records(&session),
         1 << 18
     );
+}
+
+/// Whoever fills the room leaves the others theirs, whoever came first.
+#[test]
+fn what_one_publisher_fills_is_no_other_ones_room() {
+    let mut net = Net::new(1, 1);
+    let reader = net.reader_of_all();
+    let pam = net.world.user();
+    net.world
+        .write_grant(OWNER, pam, Roles::PUBLISHER, Interval::ALL)
+        .unwrap();
+    net.world.publish(pam, "hers").unwrap();
+    let session = net.flood(pam, 257);
+    net.publish(&["one"]);
+    net.world.sync(reader);
+    let told = &net.world.peers[reader].alarms;
+    assert_eq!(told.as_slice(), [Alarm::RecordsFull]);
+    let held = net.world.peers[reader].view.segment_records(&session);
+    assert!((1 << 18) - 60 < held && held < 1 << 18);
+    net.unlock(reader);
+    assert!(net.world.opened(reader).contains(&"one".to_owned()));
+}
+
+/// A publisher may write as many grants of its own lane as it likes.
+#[test]
+fn who_changes_what_may_be_read_without_end_has_no_more_read_than_once_a_minute() {
+    let mut net = Net::new(1, 1);
+    let pam = net.world.user();
+    net.world
+        .write_grant(OWNER, pam, Roles::PUBLISHER, Interval::ALL)
+        .unwrap();
+    net.world.publish(pam, "one").unwrap();
+    let reader = net.world.user();
+    net.world.sync(reader);
+    let grant = |net: &mut Net, number: u64| {
+        let grant = Grant {
+            user: net.world.id(reader),
+            devices: Vec::new(),
+            roles: Roles::READER,
+            lanes: vec![net.world.id(pam)],
+            interval: since(Position(NOON.0 - ((number + 2) << 16))),
+            reshare: false,
+        };
+        net.world.write(pam, LogBody::Grant(grant)).unwrap();
+        net.world.sync(reader);
+        net.world.peers[reader].rereads
+    };
+    assert_eq!(grant(&mut net, 0), 1);
+    net.unlock(reader);
+    assert_eq!(net.world.opened(reader), ["one"]);
+    for number in 1..100 {
+        grant(&mut net, number);
+    }
+    assert_eq!(net.world.peers[reader].rereads, 64);
+    assert!(net.world.peers[reader].view.owes_reread());
+    net.world.tick(60_000);
+    net.world.sync(reader);
+    assert_eq!(net.world.peers[reader].rereads, 65);
+    assert!(!net.world.peers[reader].view.owes_reread());
+    // What another one grants is read at once all the same.
+    grant(&mut net, 100);
+    net.publish(&["two"]);
+    let both = since(Position::START);
+    net.world
+        .write_grant(OWNER, reader, Roles::READER, both)
+        .unwrap();
+    net.world.sync(reader);
+    net.unlock(reader);
+    assert_eq!(net.world.opened(reader), ["one", "two"]);
 }

@@ -458,6 +458,9 @@ pub(super) struct Asking {
     pub(super) combiner: Combiner,
     pub(super) told: String,
     pub(super) sent: Vec<Verified<NodeRequest>>,
+    /// How much of what was missing key nodes are done with.
+    pub(super) done: usize,
+    pub(super) left: usize,
 }
 
 impl Asking {
@@ -468,6 +471,8 @@ impl Asking {
             combiner: Combiner::new(CombinerLimits::default()),
             told: String::new(),
             sent: Vec::new(),
+            done: 0,
+            left: 0,
         };
         for event in net.world.events(peer, Interval::ALL) {
             if let Event::Sealed { header, user, .. } = event {
@@ -544,7 +549,11 @@ impl Asking {
                     net.world.peers[self.peer].view.forget_false(&records);
                     rereads = true;
                 }
-                CombinerOutput::Leave { .. } => self.told.push_str("left to others\n"),
+                CombinerOutput::Leave { .. } => {
+                    self.told.push_str("left to others\n");
+                    self.left += 1;
+                }
+                CombinerOutput::Done(_) => self.done += 1,
                 CombinerOutput::Tell(event) => {
                     let line = self.line(net, event);
                     self.told.push_str(&line);
@@ -567,6 +576,8 @@ impl Asking {
                 format!("node {} refuses: {reason:?}\n", number(&node))
             }
             CombinerEvent::Released { segments, .. } => format!("{segments} segments\n"),
+            // Tests are about what comes of it.
+            CombinerEvent::Silent(_) => String::new(),
             CombinerEvent::Failed { why, .. } => format!("failed: {why:?}\n"),
             _ => unreachable!(),
         }
