@@ -3,6 +3,8 @@
 //! A label names a stream by its number in this run or by the beginning of its id, and nothing else:
 //! no name, no user, no key, no payload.
 
+use std::collections::BTreeMap;
+
 use sealcast::StreamId;
 use sealcast_serving::{Metric, head, line, one};
 
@@ -105,6 +107,23 @@ fn answers(of: &Known) -> [(&'static str, u64); 4] {
     ]
 }
 
+const ASKED: Metric = Metric::counter(
+    "sealcast_keys_asked_for_total",
+    "Requests for keys that this device sent, by who was asked: `key-nodes`, which come first, or `others`.",
+);
+const ASKED_SEGMENTS: Metric = Metric::counter(
+    "sealcast_keys_segments_total",
+    "Segments that key nodes released to this device.",
+);
+const ASKED_OPENED: Metric = Metric::counter(
+    "sealcast_keys_given_total",
+    "Requests to others of which keys came that work.",
+);
+const ASKED_FAILURES: Metric = Metric::counter(
+    "sealcast_keys_not_given_total",
+    "What came of requests and was no key, by who was asked and why.",
+);
+
 const PENDING: Metric = Metric::gauge(
     "sealcast_requests_pending",
     "Requests for keys that wait for a person's decision.",
@@ -183,6 +202,7 @@ pub(crate) fn text(hub: &Hub) -> String {
             line(&mut text, ANSWERS, &labels, count);
         }
     }
+    asked_for(&mut text, hub, &known);
     head(&mut text, DELIVERIES);
     for (id, of) in known.iter() {
         let (number, id) = labels(id, of);
@@ -209,6 +229,47 @@ pub(crate) fn text(hub: &Hub) -> String {
     text
 }
 
+/// What asking for keys came to, of key nodes and of others.
+fn asked_for(text: &mut String, hub: &Hub, known: &BTreeMap<StreamId, Known>) {
+    let all: Vec<_> = known
+        .iter()
+        .map(|(id, of)| (labels(id, of), hub.home.asked_in(id)))
+        .collect();
+    head(text, ASKED);
+    for ((number, id), asked) in &all {
+        for (of, count) in asked.requests() {
+            line(
+                text,
+                ASKED,
+                &[("stream", number), ("id", id), ("of", of)],
+                count,
+            );
+        }
+    }
+    head(text, ASKED_SEGMENTS);
+    for ((number, id), asked) in &all {
+        let labels = [("stream", &**number), ("id", &**id)];
+        line(text, ASKED_SEGMENTS, &labels, asked.nodes.segments);
+    }
+    head(text, ASKED_OPENED);
+    for ((number, id), asked) in &all {
+        let labels = [("stream", &**number), ("id", &**id)];
+        line(text, ASKED_OPENED, &labels, asked.others.opened);
+    }
+    head(text, ASKED_FAILURES);
+    for ((number, id), asked) in &all {
+        for (of, why, count) in asked.failures() {
+            let labels = [
+                ("stream", &**number),
+                ("id", &**id),
+                ("of", of),
+                ("why", why),
+            ];
+            line(text, ASKED_FAILURES, &labels, count);
+        }
+    }
+}
+
 fn labels(id: &StreamId, of: &Known) -> (String, String) {
     let mut id = id.to_string();
     id.truncate(8);
@@ -223,7 +284,17 @@ mod tests {
     fn the_reference_names_every_metric_with_its_words() {
         let page = include_str!("../../../docs/reference/agent.md");
         let single = [
-            INFO, STARTED, HEALTHY, STREAMS, PENDING, ANSWERS, DELIVERIES,
+            INFO,
+            STARTED,
+            HEALTHY,
+            STREAMS,
+            PENDING,
+            ANSWERS,
+            DELIVERIES,
+            ASKED,
+            ASKED_SEGMENTS,
+            ASKED_OPENED,
+            ASKED_FAILURES,
         ];
         let of_each = OF_STREAMS.iter().chain(OF_ARCHIVES).map(|of| of.0);
         let mut count = 0;

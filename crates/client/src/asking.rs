@@ -19,6 +19,7 @@ use crate::home::topic;
 mod answering;
 mod approval;
 mod asker;
+mod counts;
 mod inbox;
 mod machines;
 mod nodes_said;
@@ -27,6 +28,8 @@ mod request;
 
 pub use answering::{AnswerOptions, Answered, Answering};
 pub(crate) use asker::{Asking, AskingSlot};
+pub(crate) use counts::Counted;
+pub use counts::{AskingCounts, NodesAsked, OthersAsked};
 pub(crate) use inbox::InboxMark;
 pub use nodes_said::NodesSaid;
 pub use policy::{AskedFor, AskerStanding, Decision, Policy, Question, Verdict};

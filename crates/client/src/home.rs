@@ -12,7 +12,7 @@ use sealcast_protocol::{DeviceId, Name, Position, StreamId, StreamTopics, Ticket
 use sealcast_store::{KeyFile, KeyFileError, Protection, SqliteStore};
 use tokio::time::Instant;
 
-use crate::asking::{AskingOptions, HomeAsking};
+use crate::asking::{AskingCounts, AskingOptions, Counted, HomeAsking};
 use crate::blocking::off_thread;
 use crate::buses;
 use crate::clock;
@@ -47,6 +47,7 @@ pub(crate) struct Inner {
     bus: BusUrl,
     buses: Mutex<BTreeMap<String, Arc<Connection>>>,
     asking: Mutex<HomeAsking>,
+    pub(crate) asked: Counted,
     ground: Ground,
 }
 
@@ -279,6 +280,16 @@ impl Home {
         *lock(&self.inner.asking) = HomeAsking::new(options);
     }
 
+    /// What asking for keys came to so far in all streams.
+    pub fn asked(&self) -> AskingCounts {
+        self.inner.asked.all()
+    }
+
+    /// What asking for keys came to so far in one stream.
+    pub fn asked_in(&self, stream: &StreamId) -> AskingCounts {
+        self.inner.asked.of(stream)
+    }
+
     /// Makes a stream that this user owns, and announces it on its bus.
     ///
     /// # Errors
@@ -450,6 +461,7 @@ pub(crate) fn load(
         vault,
         buses: Mutex::new(BTreeMap::new()),
         asking: Mutex::default(),
+        asked: Counted::default(),
         ground,
     })
 }

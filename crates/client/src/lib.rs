@@ -127,8 +127,9 @@ mod vault;
 pub use access::{GrantInfo, GrantStatus, Granted, Revoked};
 pub use archive::{Archive, Archived, BusCopy, StreamCopy};
 pub use asking::{
-    AnswerOptions, Answered, Answering, AskedFor, AskerStanding, AskingOptions, Decision,
-    NodesSaid, Policy, Question, RequestOptions, Requested, Verdict,
+    AnswerOptions, Answered, Answering, AskedFor, AskerStanding, AskingCounts, AskingOptions,
+    Decision, NodesAsked, NodesSaid, OthersAsked, Policy, Question, RequestOptions, Requested,
+    Verdict,
 };
 pub use attend::{Attendant, Attended};
 pub use backfill::Backfill;

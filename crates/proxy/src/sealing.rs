@@ -6,7 +6,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use sealcast::{Arrival, DataTopic, Name, Shelf};
+use sealcast::{Arrival, AskingCounts, DataTopic, Name, Shelf};
 
 use crate::counts::because;
 use crate::json::{Emptied, Field, Odd, envelope_of, put_back, take_out};
@@ -36,6 +36,11 @@ pub trait Sealing: fmt::Debug + Send + Sync {
 
     /// Where what cannot be opened yet is kept.
     fn keeping(&self) -> Arc<dyn Keeping>;
+
+    /// What asking for keys of what did not open came to.
+    fn asked(&self) -> AskingCounts {
+        AskingCounts::default()
+    }
 
     /// What opens the messages of a stream for one client, in the order in which it receives them.
     fn opening(&self, stream: &Name) -> Box<dyn Opening>;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sealcast::{DataTopic, Name};
+use sealcast::{AskingCounts, DataTopic, Name};
 use tokio::time::{Duration, Instant};
 
 use crate::park::Keeping;
@@ -106,6 +106,10 @@ impl Sealing for Watched {
 
     fn keeping(&self) -> Arc<dyn Keeping> {
         self.sealing.keeping()
+    }
+
+    fn asked(&self) -> AskingCounts {
+        self.sealing.asked()
     }
 
     fn opening(&self, stream: &Name) -> Box<dyn Opening> {

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sealcast::{
-    Carried, DataTopic, Home, Name, Opener, OpenerOptions, Position, Reason, Shelf, State, Stream,
+    AskingCounts, Carried, DataTopic, Home, Name, Opener, OpenerOptions, Position, Reason, Shelf,
+    State, Stream,
 };
 use tokio::time::{Instant, sleep};
 
@@ -28,6 +29,7 @@ const AWAY_FOR: Duration = Duration::from_secs(5);
 pub struct Streams {
     sealing: BTreeMap<Name, Gate>,
     opening: BTreeMap<Name, Arc<Way>>,
+    home: Home,
     shelf: Shelf,
     age_max: Duration,
 }
@@ -67,6 +69,7 @@ impl Streams {
         Ok(Self {
             sealing,
             opening,
+            home: home.clone(),
             shelf: home.shelf(),
             age_max,
         })
@@ -106,6 +109,10 @@ impl Sealing for Streams {
 
     fn keeping(&self) -> Arc<dyn Keeping> {
         Arc::new(self.shelf.clone())
+    }
+
+    fn asked(&self) -> AskingCounts {
+        self.home.asked()
     }
 
     fn opening(&self, stream: &Name) -> Box<dyn Opening> {

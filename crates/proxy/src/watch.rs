@@ -8,6 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use sealcast::AskingCounts;
 use sealcast_serving::{Metric, head, health, is_address, line, metrics, one};
 
 use crate::counts::{Counts, Exception};
@@ -56,6 +57,22 @@ const BROKER: Metric = Metric::gauge(
 const BROKER_FAULTS: Metric = Metric::counter(
     "sealcast_proxy_broker_faults_total",
     "How often the broker could not be connected to.",
+);
+const ASKED: Metric = Metric::counter(
+    "sealcast_proxy_keys_asked_for_total",
+    "Requests for keys that the proxy sent, by who was asked: `key-nodes`, which come first, or `others`.",
+);
+const ASKED_SEGMENTS: Metric = Metric::counter(
+    "sealcast_proxy_keys_segments_total",
+    "Segments that key nodes released to the proxy.",
+);
+const ASKED_OPENED: Metric = Metric::counter(
+    "sealcast_proxy_keys_given_total",
+    "Requests to others of which keys came that work.",
+);
+const ASKED_FAILURES: Metric = Metric::counter(
+    "sealcast_proxy_keys_not_given_total",
+    "What came of requests and was no key, by who was asked and why.",
 );
 const STREAM: Metric = Metric::gauge(
     "sealcast_proxy_stream_up",
@@ -144,6 +161,7 @@ fn text(hall: &Hall, is_broker_there: bool) -> String {
     }
     one(&mut text, BROKER, &[], is_broker_there.into());
     one(&mut text, BROKER_FAULTS, &[], shared.upstream.faults());
+    asked_for(&mut text, &shared.ruling.now().sealing.asked());
     let streams = hall.standing.all();
     for (metric, value) in [
         (
@@ -163,6 +181,20 @@ fn text(hall: &Hall, is_broker_there: bool) -> String {
         }
     }
     text
+}
+
+/// What asking for keys came to, of key nodes and of others.
+fn asked_for(text: &mut String, asked: &AskingCounts) {
+    head(text, ASKED);
+    for (of, count) in asked.requests() {
+        line(text, ASKED, &[("of", of)], count);
+    }
+    one(text, ASKED_SEGMENTS, &[], asked.nodes.segments);
+    one(text, ASKED_OPENED, &[], asked.others.opened);
+    head(text, ASKED_FAILURES);
+    for (of, why, count) in asked.failures() {
+        line(text, ASKED_FAILURES, &[("of", of), ("why", why)], count);
+    }
 }
 
 /// What was done with messages.
@@ -215,6 +247,10 @@ mod tests {
             BROKER_FAULTS,
             STREAM,
             STREAM_FAULTS,
+            ASKED,
+            ASKED_SEGMENTS,
+            ASKED_OPENED,
+            ASKED_FAILURES,
         ];
         for of in &all {
             assert!(page.lines().any(|line| line == of.row()), "{}", of.row());

@@ -12,7 +12,7 @@ use crate::time::{TimeArg, interval};
 use crate::ui::Ui;
 
 /// How long key nodes have to release what does not open.
-const UNLOCK_FOR: Duration = Duration::from_secs(30);
+const UNLOCK_FOR: Duration = Duration::from_secs(60);
 
 /// Read what was published, then end
 ///

@@ -1,5 +1,5 @@
 use clap::Args;
-use sealcast::{Name, RefusalReason, RequestEnd, RequestOptions, Requested};
+use sealcast::{AskingCounts, Name, RefusalReason, RequestEnd, RequestOptions, Requested};
 use serde::Serialize;
 
 use crate::commands::stream::tell_nodes_said;
@@ -46,6 +46,22 @@ struct Line {
     missing: usize,
     opened: usize,
     reason: Option<&'static str>,
+    key_nodes: KeyNodes,
+    others: Others,
+}
+
+/// What asking key nodes came to.
+#[derive(Serialize)]
+struct KeyNodes {
+    asked: u64,
+    segments: u64,
+}
+
+/// What asking others came to.
+#[derive(Serialize)]
+struct Others {
+    asked: u64,
+    given: u64,
 }
 
 pub(crate) async fn run(
@@ -62,7 +78,7 @@ pub(crate) async fn run(
     };
     let requested = stream.request(options).await?;
     ui.alarms(&stream);
-    tell(ui, &requested)?;
+    tell(ui, &requested, &home.asked())?;
     if requested.end != RequestEnd::Opened {
         tell_nodes_said(ui, &stream, &Names::of(&home)?, &requested.nodes);
     }
@@ -73,7 +89,7 @@ pub(crate) async fn run(
     })
 }
 
-fn tell(ui: &Ui, requested: &Requested) -> Result<(), CommandError> {
+fn tell(ui: &Ui, requested: &Requested, asked: &AskingCounts) -> Result<(), CommandError> {
     let (end, reason) = words(requested.end);
     if ui.is_json() {
         return ui.json(&Line {
@@ -81,6 +97,14 @@ fn tell(ui: &Ui, requested: &Requested) -> Result<(), CommandError> {
             missing: requested.missing,
             opened: requested.opened,
             reason,
+            key_nodes: KeyNodes {
+                asked: asked.nodes.requests,
+                segments: asked.nodes.segments,
+            },
+            others: Others {
+                asked: asked.others.requests,
+                given: asked.others.opened,
+            },
         });
     }
     ui.data(end)?;

@@ -6,13 +6,14 @@ mod liar;
 mod restored;
 mod year;
 
+use std::io::{BufRead as _, BufReader};
 use std::process::Child;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::agent::lines_of;
+use crate::agent::{Serving, get, lines_of};
 use crate::rig::{Person, Rig};
 
 const LINE_WITHIN: Duration = Duration::from_secs(60);
@@ -195,6 +196,34 @@ fn nodes_are_shown_replaced_and_bound_to_a_condition() {
     );
     owner.done(&["stream", "condition", "plant", "--none"]);
     assert_eq!(kim.done(&["read", "plant"]), "one");
+}
+
+/// Both ways are counted.
+#[test]
+fn an_agent_counts_what_key_nodes_and_others_gave_it() {
+    let rig = Rig::small();
+    let (owner, ticket, nodes) = stream_with_nodes(&rig, "1", 1);
+    owner.done(&["pub", "plant", "-m", "one"]);
+    let bob = reader(&rig, &owner, &ticket, "bob", "+400d");
+    let node = Running::start(&nodes[0]);
+    let serving = Serving::of_stream(&bob, &[]);
+    let mut follows = Running(bob.start(&["sub", "plant", "--from", "start"]));
+    let mut printed = BufReader::new(follows.0.stdout.take().unwrap()).lines();
+    assert!(printed.any(|line| line.unwrap() == "one"));
+    let metrics = get(bob.home(), "/metrics").1;
+    let counted = |name: &str, label: &str| {
+        let mut lines = metrics.lines();
+        let line = lines.find(|of| of.starts_with(name) && of.contains(label));
+        let line = line.unwrap_or_else(|| panic!("{name}: {metrics}"));
+        line.rsplit_once(' ').unwrap().1.to_owned()
+    };
+    assert_eq!(counted("sealcast_keys_asked_for_total", "key-nodes"), "1");
+    assert_eq!(counted("sealcast_keys_segments_total", ""), "1");
+    assert_eq!(counted("sealcast_keys_asked_for_total", "others"), "0");
+    assert_eq!(counted("sealcast_keys_not_given_total", "throttled"), "0");
+    assert_eq!(counted("sealcast_keys_given_total", ""), "0");
+    serving.stop();
+    drop(node);
 }
 
 #[test]

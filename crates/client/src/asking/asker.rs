@@ -1,13 +1,15 @@
 //! Asks for what is missing in one stream.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use rand_core::Rng as _;
 use sealcast_bus::{Item, Offset, Tail};
 use sealcast_crypto::UnwrapKey;
-use sealcast_engine::{Alarm, AskerEvent, AskerOutput, CombinerEvent, Event, Missing, OneUse};
+use sealcast_engine::{
+    Alarm, AskerEvent, AskerOutput, CombinerEvent, Event, Missing, OneUse, Pace,
+};
 use sealcast_protocol::{
     Header, Interval, NodeRequest, Position, RequestId, SessionId, UserId, Verified, Want,
 };
@@ -26,6 +28,9 @@ use crate::home::topic;
 /// Things that were told and not taken in yet, at most, of each kind. What is lost is told again when
 /// it is missed again.
 const PENDING_MAX: usize = 16_384;
+/// Readings in a second for sessions of which no segment records are known, and at once.
+const LOOKS_PER_SECOND: u32 = 1;
+const LOOKS_AT_ONCE: u32 = 8;
 /// Events that wait for whoever made a request.
 const EVENTS_MAX: usize = 4_096;
 
@@ -92,6 +97,9 @@ impl Core {
             draw_at: None,
             nodes_draw_at: None,
             rereads: false,
+            looks: Pace::new(LOOKS_PER_SECOND, LOOKS_AT_ONCE),
+            looked_for: BTreeSet::new(),
+            began: Instant::now(),
         };
         let task = tokio::spawn(driver.run()).abort_handle();
         let asking = Arc::new(Asking { feed, task });
@@ -288,6 +296,11 @@ struct Driver {
     nodes_draw_at: Option<Instant>,
     /// Whether records of key nodes are to be read again.
     rereads: bool,
+    /// How often the control topics may be read for sessions of which no segment records are known, and those for
+    /// which they were.
+    looks: Pace,
+    looked_for: BTreeSet<SessionId>,
+    began: Instant,
 }
 
 impl Driver {
@@ -325,6 +338,7 @@ impl Driver {
         }
         self.fit_inbox().await?;
         let inputs = self.wait().await?;
+        self.learn_sessions(&inputs).await;
         self.step(inputs).await
     }
 
@@ -348,6 +362,47 @@ impl Driver {
             heard = heard => Ok(Vec::from([Input::InboxItems(heard?.1)])),
             () = until(&self.core, timeout) => Ok(Vec::from([Input::Tick])),
             () = turn => Ok(Vec::new()),
+        }
+    }
+
+    /// Reads what is new where something is missing of a session of which no segment records are known, once for
+    /// each: messages may come before what was published ahead of them. Where that fails, or was done often,
+    /// others are asked.
+    async fn learn_sessions(&mut self, inputs: &[Input]) {
+        let missing = inputs.iter().filter_map(|input| {
+            let (Input::Want(want) | Input::Unlock(want)) = input else {
+                return None;
+            };
+            Some(std::slice::from_ref(want))
+        });
+        let told = inputs.iter().filter_map(|input| {
+            let Input::Missing(missing) = input else {
+                return None;
+            };
+            Some(missing.iter())
+        });
+        let sessions: BTreeSet<_> = missing
+            .flatten()
+            .chain(told.flatten())
+            .map(|want| want.session)
+            .filter(|session| *session != Want::EVERY_SESSION && !self.looked_for.contains(session))
+            .collect();
+        let unknown: Vec<_> = {
+            let view = self.core.view();
+            let has_nodes = view.state().key_nodes().is_some();
+            let unknown = sessions.into_iter();
+            unknown
+                .filter(|session| has_nodes && view.segment_records(session) == 0)
+                .collect()
+        };
+        let ms = self.began.elapsed().as_millis();
+        let now = Position(u64::try_from(ms).unwrap_or(u64::MAX));
+        if !unknown.is_empty() && self.looks.take(now) {
+            if self.looked_for.len() >= PENDING_MAX {
+                self.looked_for.clear();
+            }
+            self.looked_for.extend(unknown);
+            let _is_read = self.core.sync().await.is_ok();
         }
     }
 
@@ -403,16 +458,21 @@ impl Driver {
                 if let AskerEvent::BadAnswer { giver, .. } = &event {
                     self.core.tell([Alarm::BadKeys(giver.0, giver.1)]);
                 }
-                // Nobody may be waiting for it.
-                let _heard = self.feed.events.send(AskingEvent::Asker(event));
+                self.tell(AskingEvent::Asker(event));
                 Ok(())
             }
             Todo::Do(Out::Nodes(output)) => self.perform_for_nodes(output).await,
             Todo::Do(Out::Left(want)) => {
-                let _heard = self.feed.events.send(AskingEvent::Left(want));
+                self.tell(AskingEvent::Left(want));
                 Ok(())
             }
         }
+    }
+
+    fn tell(&self, event: AskingEvent) {
+        self.core.home.asked.note(self.core.id(), &event);
+        // Nobody may be waiting for it.
+        let _heard = self.feed.events.send(event);
     }
 
     /// Does what has to do with key nodes.
@@ -448,8 +508,7 @@ impl Driver {
                 if let CombinerEvent::Liar(node) = &event {
                     self.core.tell([Alarm::FalseNode(node.user, node.device)]);
                 }
-                // Nobody may be waiting for it.
-                let _heard = self.feed.events.send(AskingEvent::Nodes(event));
+                self.tell(AskingEvent::Nodes(event));
                 Ok(())
             }
         }

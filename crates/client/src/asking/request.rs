@@ -87,7 +87,7 @@ impl Stream {
     }
 
     /// Asks the key nodes, where the stream has them, for the keys of all that was published in an interval
-    /// and does not open, and waits until they are done, or nothing comes of it for as long as is to be waited.
+    /// and does not open, and waits until they are done, or nothing is heard of it for as long as is to be waited.
     /// Nobody else is asked. Returns what kept them from releasing it.
     ///
     /// # Errors
@@ -113,7 +113,10 @@ impl Stream {
                         until = deadline();
                     }
                 }
-                Ok(Ok(AskingEvent::Nodes(event))) => said.note(event),
+                Ok(Ok(AskingEvent::Nodes(event))) => {
+                    until = deadline();
+                    said.note(event);
+                }
                 Ok(Ok(AskingEvent::Asker(_)) | Err(RecvError::Lagged(_))) => (),
                 Ok(Err(RecvError::Closed)) => return Err(ENDED),
                 Err(_) => break,

@@ -66,6 +66,17 @@ impl RefusalCounts {
     }
 }
 
+impl std::ops::Add for RefusalCounts {
+    type Output = Self;
+
+    fn add(mut self, mut other: Self) -> Self {
+        for reason in REASONS {
+            *self.of_mut(reason) += *other.of_mut(reason);
+        }
+        self
+    }
+}
+
 const REASONS: [NodeRefusalReason; 5] = [
     NodeRefusalReason::NotEntitled,
     NodeRefusalReason::UnknownDeal,

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use sealcast::{
-    Alarm, Bound, ControlTopic, Error, GrantOptions, Home, Interval, NamingOptions, Position,
-    Releasing, RequestOptions, Roles, Sharing, Stream, StreamOptions, UserId,
+    Alarm, AnswerOptions, AskingOptions, Bound, ControlTopic, Error, GrantOptions, Home, Interval,
+    NamingOptions, OthersAsked, Position, Releasing, RequestOptions, Roles, Sharing, Stream,
+    StreamOptions, UserId,
 };
 use sealcast_protocol::{
     Condition, Deal, Demand, LogHash, SegmentRecords, StreamTopics, Unverified,
@@ -27,10 +28,14 @@ struct Net {
 
 impl Net {
     async fn new(count: usize) -> Self {
+        Self::sharing(Sharing::Manual, count).await
+    }
+
+    async fn sharing(sharing: Sharing, count: usize) -> Self {
         let rig = Rig::small();
         let [alice] = rig.homes(["alice"]).await;
         let options = StreamOptions {
-            sharing: Sharing::Manual,
+            sharing,
             ..StreamOptions::default()
         };
         let stream = alice.create_stream(&name("kitchen"), options).await;
@@ -276,4 +281,84 @@ async fn older_data_opens_by_key_nodes_also_where_they_change_amid_it() {
     read.retain(|line| line != "-");
     read.sort();
     assert_eq!(read, ["a", "b", "c", "now"]);
+}
+
+/// What others would give at once is not asked of them while key nodes do.
+#[tokio::test]
+async fn key_nodes_are_asked_first_and_others_for_what_they_do_not_give() {
+    let net = Net::sharing(Sharing::OnRequest, 2).await;
+    net.set(2, &[0, 1]).await.unwrap();
+    let running = net.run(&[0, 1]).await;
+    let answering = net.stream.answer(AnswerOptions::default()).await.unwrap();
+    let bob = net.rig.home("bob").await;
+    let joined = join(&bob, &net.stream).await;
+    net.stream.grant(all_to(bob.user())).await.unwrap();
+    say(&net.stream, "one").await;
+    let mut following = joined.subscribe(Some(Position::START)).await.unwrap();
+    assert!(next(&mut following, 2).await.contains(&"one".to_owned()));
+    let asked = bob.asked_in(&joined.id());
+    assert_eq!((asked.nodes.requests, asked.nodes.segments), (1, 1));
+    assert_eq!(asked.others, OthersAsked::default());
+    assert_eq!(bob.asked(), asked);
+
+    drop(running);
+    // Another session, of which nobody released anything.
+    net.stream.rekey().await.unwrap();
+    bob.set_asking(AskingOptions {
+        key_request_timeout: Duration::from_secs(2),
+        ..AskingOptions::default()
+    });
+    drop(following);
+    let mut following = joined.subscribe(Some(Position::START)).await.unwrap();
+    say(&net.stream, "two").await;
+    while next(&mut following, 1).await != ["two"] {}
+    let asked = bob.asked_in(&joined.id());
+    assert_eq!((asked.nodes.segments, asked.others.opened), (1, 1));
+    assert_eq!((asked.nodes.silent, asked.nodes.too_few), (2, 1));
+    drop(answering);
+}
+
+/// A segment that reaches beyond a grant is released to nobody.
+#[tokio::test]
+async fn the_ends_of_an_interval_that_no_whole_segment_covers_are_asked_of_others() {
+    let net = Net::sharing(Sharing::OnRequest, 1).await;
+    net.set(1, &[0]).await.unwrap();
+    let now = say(&net.stream, "now").await;
+    let minute = 1 << 16;
+    let start = Position((now.0 - 86_400_000) & !(minute - 1));
+    let bob = net.rig.home("bob").await;
+    let joined = join(&bob, &net.stream).await;
+    let interval = between(start.after(500), start.after(2 * minute + 2_000));
+    let granted = to(bob.user(), Roles::READER, interval);
+    net.stream.grant(granted).await.unwrap();
+    let mut past = net.stream.backfill().await.unwrap();
+    for (ms, text) in [
+        (0, "before"),
+        (1_000, "beginning"),
+        (minute + 1_000, "middle"),
+        (2 * minute + 1_000, "end"),
+        (2 * minute + 3_000, "after"),
+    ] {
+        past.send(start.after(ms), text.as_bytes()).await.unwrap();
+    }
+    past.finish().await.unwrap();
+    let _running = net.run(&[0]).await;
+    let opened = |lines: Vec<String>| -> Vec<String> {
+        let is_opened = |line: &String| !line.starts_with("Sealed") && !line.starts_with("Gap");
+        lines.into_iter().filter(is_opened).collect()
+    };
+    let options = RequestOptions {
+        interval: Interval::ALL,
+        wait: WAIT,
+    };
+    joined.unlock(options).await.unwrap();
+    let asked = bob.asked();
+    assert_eq!((asked.nodes.segments, asked.others.requests), (1, 0));
+    assert_eq!(opened(history(&joined).await), ["middle"]);
+    let _answering = net.stream.answer(AnswerOptions::default()).await.unwrap();
+    joined.request(options).await.unwrap();
+    let all = ["beginning", "middle", "end"];
+    assert_eq!(opened(history(&joined).await), all);
+    let asked = bob.asked();
+    assert_eq!((asked.nodes.segments, asked.others.opened), (1, 1));
 }
