@@ -380,23 +380,25 @@ fn key_nodes() -> Vec<Case> {
     vec![by_publisher, concurrent, settled, none, removed]
 }
 
+/// One node is named, which asks for so much.
+fn named_with(condition: Condition) -> LogBody {
+    LogBody::KeyNodes(KeyNodes {
+        threshold: 1,
+        nodes: Vec::from([KeyNode {
+            user: UserId([1; 32]),
+            device: DeviceId([1; 16]),
+        }]),
+        condition,
+        generation: 0,
+    })
+}
+
 /// Ann and Ben are asked for their approval; Ron reads.
 fn approvals() -> Vec<Case> {
     let both = [ANN, BEN].map(|seed| person(seed).user);
     let mut of = both.to_vec();
     of.sort();
     let approved = Demand::Approved(Approvers { needed: 1, of });
-    let named_with = |condition| {
-        LogBody::KeyNodes(KeyNodes {
-            threshold: 1,
-            nodes: Vec::from([KeyNode {
-                user: UserId([1; 32]),
-                device: DeviceId([1; 16]),
-            }]),
-            condition,
-            generation: 0,
-        })
-    };
     let named = named_with(Condition(vec![vec![approved]]));
     let ron = person(RON).user;
     let approve = |until| LogBody::Approve(Approval { user: ron, until });

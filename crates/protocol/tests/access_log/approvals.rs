@@ -1,5 +1,7 @@
 //! Who approves that key nodes release.
 
+use std::slice;
+
 use sealcast_protocol::{Approvers, Condition, Demand, LogBody, Position};
 
 use crate::orders::all_orders_agree;
@@ -228,8 +230,8 @@ fn two_conditions_together_hold_where_both_do() {
         needed: 1,
         of: vec![ANN.user()],
     });
-    let times = of(&[&[after.clone()], &[before.clone()]]);
-    let people = of(&[&[approved.clone()]]);
+    let times = of(&[slice::from_ref(&after), slice::from_ref(&before)]);
+    let people = of(&[slice::from_ref(&approved)]);
     let both = of(&[
         &[after.clone(), approved.clone()],
         &[before.clone(), approved],
