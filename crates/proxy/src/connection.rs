@@ -21,7 +21,7 @@ use crate::packet::{
     turned_away,
 };
 use crate::park::{Lot, Who};
-use crate::recall::Recall;
+use crate::recall::{Origin, Recall};
 use crate::room::Room;
 use crate::rules::Up as Act;
 use crate::ruling::Ruling;
@@ -53,6 +53,7 @@ pub(crate) struct Shared {
 /// A client that has not been let in yet.
 struct Caller {
     number: u64,
+    origin: Origin,
     /// Until when it has to say who it is.
     known_by: Instant,
     reading: Reading,
@@ -80,7 +81,7 @@ impl Shared {
     pub(crate) async fn serve(
         &self,
         number: u64,
-        client: Box<dyn Wire>,
+        (client, origin): (Box<dyn Wire>, Origin),
         known_by: Instant,
         stop: watch::Receiver<bool>,
     ) {
@@ -89,6 +90,7 @@ impl Shared {
         let packet_max = usize::try_from(self.limits.packet_max).unwrap_or(usize::MAX);
         let caller = Caller {
             number,
+            origin,
             known_by,
             reading: PacketReader::new(reading, packet_max),
             writing,
@@ -171,6 +173,7 @@ impl Shared {
             who: Who {
                 client: connect.client.to_vec(),
                 user: connect.user.to_vec(),
+                origin: caller.origin,
                 number: caller.number,
             },
             connect: connect.encode(
@@ -295,6 +298,9 @@ impl Shared {
             farewell((down.from, up.to), &[], |_| {})
         );
         drop(presence);
+        if let Some(session) = told.session() {
+            session.left();
+        }
         why.as_str()
     }
 

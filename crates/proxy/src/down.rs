@@ -376,6 +376,7 @@ impl Down {
             out.truncate(before);
             fate = Fate::Dropped(because::TOO_LARGE);
         }
+        let is_passed = matches!(fate, Fate::AsItIs);
         match fate {
             Fate::AsItIs => self.ledger.counts.count_passed(),
             Fate::Opened(_) => {
@@ -402,7 +403,10 @@ impl Down {
         match out.len() > before {
             true => {
                 self.flow.goes_on(&publish, &topic);
-                self.numbers.goes_on(&publish, &topic);
+                match is_passed {
+                    true => self.numbers.passes(&publish),
+                    false => self.numbers.goes_on(&publish, &topic),
+                }
             }
             false => self.flow.hold_back((&publish).into(), 0, back),
         }

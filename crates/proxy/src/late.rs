@@ -171,7 +171,8 @@ impl Down {
         }
         let owner = self.lot.session_of(welcome.client());
         if let Some(owner) = owner.filter(|_| !self.told.lasts().is_brief()) {
-            let session = self.recall.session(owner, welcome.has_session());
+            let (origin, goes_on) = (self.lot.origin(), welcome.has_session());
+            let session = self.recall.session(owner, origin, goes_on);
             self.told.tell_session(session);
         }
     }
@@ -285,7 +286,8 @@ impl Down {
 
     /// Whether something may go to the client now.
     pub(crate) fn may_deliver(&self) -> bool {
-        let is_any = !self.looks.unfinished.is_empty() || matches!(self.looks.scan, Scan::From(_));
+        let is_new = matches!(self.looks.scan, Scan::From(_)) && self.numbers.has_number();
+        let is_any = !self.looks.unfinished.is_empty() || is_new;
         let may_go = is_any && !self.is_behind_aside() && self.numbers.has_room();
         !self.looks.releases.is_empty() || may_go
     }
@@ -345,7 +347,8 @@ impl Down {
             return Ok(());
         };
         for (number, content) in self.contents(some).await? {
-            if !self.numbers.has_room() || out.len() >= BYTES {
+            let is_room = self.numbers.has_room() && self.numbers.has_number();
+            if !is_room || out.len() >= BYTES {
                 self.looks.scan = Scan::From(number);
                 return Ok(());
             }
@@ -424,9 +427,12 @@ impl Down {
             Look::Dropped(code) => self.give_up((number, again), publish.topic, code, out),
             Look::Goes(records) => {
                 let before = out.len();
-                let id = publish
-                    .id
-                    .map(|_| again.unwrap_or_else(|| self.numbers.draw(number)));
+                let drawn = || again.or_else(|| self.numbers.draw(number));
+                let id = publish.id.and_then(|_| drawn());
+                if id.is_none() && publish.id.is_some() {
+                    // There was one just now.
+                    return;
+                }
                 let late = publish.late(id, again.is_some());
                 if !self.put_records(&late, publish.topic, &records, Some(waited), out) {
                     out.truncate(before);

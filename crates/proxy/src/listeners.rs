@@ -17,6 +17,7 @@ use crate::config::{Listener, Transport};
 use crate::connection::Shared;
 use crate::places::Places;
 use crate::proxy::StartError;
+use crate::recall::Origin;
 use crate::standing::Standing;
 use crate::traffic::{Counted, Traffic};
 use crate::upgrade::upgrade;
@@ -166,7 +167,7 @@ impl Door {
                 continue;
             };
             let (hall, stopped) = (Arc::clone(hall), stopped.clone());
-            let greeting = greet(client, self.ways.now());
+            let greeting = greet((client, address), self.ways.now());
             connections.spawn(async move {
                 hall.receive(greeting, stopped).await;
                 drop(place);
@@ -179,7 +180,7 @@ impl Hall {
     /// Serves a client from when it has come in to when it is gone.
     async fn receive(
         &self,
-        greeting: impl Future<Output = io::Result<Box<dyn Wire>>>,
+        greeting: impl Future<Output = io::Result<(Box<dyn Wire>, Origin)>>,
         mut stopped: watch::Receiver<bool>,
     ) {
         let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
@@ -190,9 +191,9 @@ impl Hall {
             greeted = timeout_at(known_by, greeting) => greeted,
         };
         match greeted {
-            Ok(Ok(wire)) => {
+            Ok(Ok((wire, origin))) => {
                 let traffic = Arc::clone(&self.traffic);
-                let client = Box::new(Counted { wire, traffic });
+                let client = (Box::new(Counted { wire, traffic }) as Box<dyn Wire>, origin);
                 self.shared.serve(number, client, known_by, stop).await;
             }
             Ok(Err(error)) => {
@@ -205,16 +206,28 @@ impl Hall {
 }
 
 /// What comes before MQTT.
-async fn greet(client: TcpStream, way: Way) -> io::Result<Box<dyn Wire>> {
+async fn greet(
+    (client, address): (TcpStream, SocketAddr),
+    way: Way,
+) -> io::Result<(Box<dyn Wire>, Origin)> {
     // What is slower then is not wrong.
     let _is_prompt = client.set_nodelay(true).is_ok();
     let is_tls = way.tls.is_some();
+    let mut origin = Origin::of_address(address.ip());
     let client: Box<dyn Wire> = match way.tls {
         None => Box::new(client),
-        Some(acceptor) => Box::new(acceptor.accept(client).await?),
+        Some(acceptor) => {
+            let client = acceptor.accept(client).await?;
+            let certificates = client.get_ref().1.peer_certificates();
+            if let Some(own) = certificates.and_then(<[_]>::first) {
+                origin = Origin::of_certificate(own);
+            }
+            Box::new(client)
+        }
     };
-    Ok(match way.transport {
+    let client = match way.transport {
         Transport::Stream => client,
         Transport::WebSocket { origins } => Box::new(upgrade(client, &origins, is_tls).await?),
-    })
+    };
+    Ok((client, origin))
 }

@@ -15,8 +15,8 @@ use crate::recall::Recalled;
 const REFUSED: u8 = 0x80;
 /// Messages of the proxy's own that are on their way at most.
 pub(crate) const OWN_MAX: usize = 16;
-/// What is known of a message of which the broker says over this connection only that its number is free.
-const RELEASED: u64 = 0;
+/// What is known of a message that was passed, or of which the broker says over this connection only that its number is free.
+const UNKNOWN: u64 = 0;
 /// Acknowledgements of them that wait to be looked at.
 const ACKS_MAX: usize = 1024;
 
@@ -97,9 +97,16 @@ impl Numbers {
         }
     }
 
+    /// The same for a message that was never sealed: there is nothing by which it would be known again.
+    pub(crate) fn passes(&self, publish: &Publish<'_>) {
+        if let Some(id) = publish.id {
+            self.inner().of_broker.insert(id, UNKNOWN);
+        }
+    }
+
     /// The broker releases a number over this connection.
     pub(crate) fn releases(&self, id: u16) {
-        self.inner().of_broker.entry(id).or_insert(RELEASED);
+        self.inner().of_broker.entry(id).or_insert(UNKNOWN);
     }
 
     /// Whether a message of the broker has to wait until the client has acknowledged others.
@@ -131,18 +138,25 @@ impl Numbers {
         inner.own_sent() < own_max && inner.sent() < self.receive_max
     }
 
-    /// A number for something, that nothing else has.
-    pub(crate) fn draw(&self, number: u64) -> u16 {
+    /// Whether there is a number that nothing has.
+    pub(crate) fn has_number(&self) -> bool {
+        let inner = self.inner();
+        inner.own.len() + inner.of_broker.len() < usize::from(u16::MAX)
+    }
+
+    /// A number for something, that nothing else has, if there is one.
+    pub(crate) fn draw(&self, number: u64) -> Option<u16> {
         let mut inner = self.inner();
-        loop {
+        for _ in 0..u16::MAX {
             let id = inner.next;
             inner.next = id.checked_sub(1).filter(|of| *of > 0).unwrap_or(u16::MAX);
             if !inner.own.contains_key(&id) && !inner.of_broker.contains_key(&id) {
                 let is_sent = true;
                 inner.own.insert(id, Own { number, is_sent });
-                return id;
+                return Some(id);
             }
         }
+        None
     }
 
     /// Something has its number since another connection, and is not sent over this one yet.
@@ -165,7 +179,8 @@ impl Numbers {
         before.is_some_and(|before| before == self.hash(publish, topic))
     }
 
-    /// Whether the client had a message before, over this connection or another of its session, and has acknowledged it.
+    /// Whether the client had a message before, over this connection or another of its session, and has acknowledged it. Where
+    /// the broker says that it comes again it has the number that it had; another may be for another subscription.
     pub(crate) fn was_had(
         &self,
         session: Option<&Recalled>,
@@ -173,7 +188,8 @@ impl Numbers {
         topic: &str,
     ) -> bool {
         let session = session.filter(|_| publish.id.is_some() && !publish.is_retained());
-        session.is_some_and(|of| of.had(self.hash(publish, topic)))
+        let id = publish.id.filter(|_| publish.comes_again());
+        session.is_some_and(|of| of.had(self.hash(publish, topic), id))
     }
 
     /// The client acknowledges something: whether that is of the proxy's own. What it has then is remembered.
@@ -193,9 +209,9 @@ impl Numbers {
         let Some(Own { number, .. }) = inner.own.get(&id).copied() else {
             let mark = is_end.then(|| inner.of_broker.remove(&id)).flatten();
             let is_had = body.get(2).is_none_or(|reason| *reason < REFUSED);
-            let mark = mark.filter(|of| is_had && *of != RELEASED);
+            let mark = mark.filter(|of| is_had && *of != UNKNOWN);
             if let (Some(session), Some(mark)) = (session, mark) {
-                session.has(mark);
+                session.has(mark, id);
             }
             self.news.notify_one();
             return Ok(false);

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use crate::counts::{Counts, because};
 use crate::lasting::{Lasts, NUMBER, Session};
 use crate::packet::Version;
+use crate::recall::Origin;
 use crate::room::Room;
 use crate::sealing::Waiting;
 use crate::seats::Seated;
@@ -209,6 +210,7 @@ impl Entry {
 pub(crate) struct Who {
     pub(crate) client: Vec<u8>,
     pub(crate) user: Vec<u8>,
+    pub(crate) origin: Origin,
     /// Its connection.
     pub(crate) number: u64,
 }
@@ -296,6 +298,11 @@ impl Lot {
         let mut who = self.who.clone();
         who.client = client.map_or(who.client, <[u8]>::to_vec);
         who.named()
+    }
+
+    /// Where the client comes from.
+    pub(crate) fn origin(&self) -> Origin {
+        self.who.origin
     }
 
     /// Tells when another connection has come in this one's place.

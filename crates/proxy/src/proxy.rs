@@ -174,6 +174,7 @@ impl Proxy {
             tokio::select! {
                 _ = told.wait_for(|is_stopped| *is_stopped) => {}
                 () = shared.room.age(&shared.ruling, &shared.counts) => {}
+                () = shared.recall.age() => {}
             }
         });
         for door in self.doors {

@@ -314,6 +314,7 @@ mod tests {
 
     use super::*;
     use crate::packet::Version;
+    use crate::recall::Origin;
     use crate::room::ParkLimits;
     use crate::sealing::Waiting;
 
@@ -357,6 +358,7 @@ mod tests {
         let who = Who {
             client: b"desk".to_vec(),
             user: Vec::new(),
+            origin: Origin::of_address([127, 0, 0, 1].into()),
             number: 1,
         };
         let keeping = Arc::clone(keeping) as Arc<dyn Keeping>;

@@ -388,6 +388,9 @@ impl Up {
             }
             Fate::Kept(Kept::ForNow(code)) => {
                 self.ledger.note(Exception::Refused, topic, code);
+                if !publish.comes_again() {
+                    self.replaced(publish);
+                }
                 // The client has it still. Who does not wait for an answer has lost it.
                 if publish.id.is_some() {
                     self.withhold(topic);

@@ -3,10 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use sealcast_proxy::Exception::Dropped;
+use sealcast_proxy::Exception::{Dropped, Refused};
 
+use crate::clients::{dial, own, secured, tls};
 use crate::parking::{Stage, is_acknowledged};
-use crate::rig::{BOTH, Peer, Version, connect, field, packet, publish, welcome};
+use crate::rig::{
+    BOTH, Broker, Peer, RULES, Rig, Version, connect, field, packet, publish, welcome,
+};
+use crate::tls::fixture;
 use crate::toy::{Toy, envelope, payload};
 
 const AGAIN: u8 = 8;
@@ -71,9 +75,9 @@ fn what_is_another_message_is_never_taken_for_one_that_comes_again() {
         let (mut client, mut server) = stage.joins(false, &[]);
         client.send(&message(version, 2, 7, "one"));
         let one = gets(&mut server, "one");
-        // As long, with the same number and topic, by a client that does not know any more what it said.
-        client.send(&message(version, 2 | AGAIN, 7, "two"));
-        gets(&mut server, "two");
+        // With the same number and topic, by a client that does not know any more what it said.
+        client.send(&message(version, 2 | AGAIN, 7, "other"));
+        gets(&mut server, "other");
         client.send(&message(version, 2 | AGAIN, 7, "one"));
         let mut last = gets(&mut server, "one");
         assert_ne!(last, one);
@@ -85,14 +89,142 @@ fn what_is_another_message_is_never_taken_for_one_that_comes_again() {
         client.send(&publish(version, 2, "clear/1", 7, &[], b"one"));
         server.packet();
         client.send(&message(version, 2 | AGAIN, 7, "one"));
-        assert_ne!(gets(&mut server, "one"), last);
+        let fourth = gets(&mut server, "one");
+        assert_ne!(fourth, last);
+        client.send(&message(version, 2 | AGAIN, 7, "one"));
+        assert_eq!(gets(&mut server, "one"), fourth, "it is remembered");
         // The broker knows nothing of the session any more.
-        client.send(&message(version, 2, 9, "nine"));
-        let nine = gets(&mut server, "nine");
         drop((client, server));
         let (mut client, mut server) = stage.joins(false, &[]);
-        client.send(&message(version, 2 | AGAIN, 9, "nine"));
-        assert_ne!(gets(&mut server, "nine"), nine);
+        client.send(&message(version, 2 | AGAIN, 7, "one"));
+        assert_ne!(gets(&mut server, "one"), fourth);
+    }
+}
+
+/// Whoever has the client's name, and a broker that does not acknowledge, could see by the envelope whether it is right.
+#[test]
+fn a_guess_that_is_wrong_is_the_last() {
+    for version in BOTH {
+        let stage = sealing(version);
+        let (mut client, mut server) = stage.joins(false, &[]);
+        let mut sealed = Vec::new();
+        for (id, text) in [(7, "one"), (8, "two")] {
+            client.send(&message(version, 2, id, text));
+            sealed.push(gets(&mut server, text));
+        }
+        drop((client, server));
+        let (mut stranger, mut server) = stage.joins(true, &[]);
+        stranger.send(&message(version, 2 | AGAIN, 7, "six"));
+        gets(&mut server, "six");
+        for (before, (id, text)) in sealed.iter().zip([(7, "one"), (8, "two")]) {
+            stranger.send(&message(version, 2 | AGAIN, id, text));
+            assert_ne!(gets(&mut server, text), *before);
+        }
+        // Nor of what comes later is anything said.
+        let comes_again = |(mut client, mut server): (Peer, Peer)| {
+            client.send(&message(version, 2, 9, "new"));
+            let new = gets(&mut server, "new");
+            client.send(&message(version, 2 | AGAIN, 9, "new"));
+            gets(&mut server, "new") == new
+        };
+        drop((stranger, server));
+        assert!(!comes_again(stage.joins(true, &[])));
+        assert!(comes_again(stage.joins(false, &[])));
+    }
+}
+
+#[test]
+fn what_is_sent_again_from_another_address_is_sealed_anew() {
+    for version in BOTH {
+        let stage = sealing(version);
+        let (mut client, mut server) = stage.joins(false, &[]);
+        client.send(&message(version, 2, 7, "one"));
+        let one = gets(&mut server, "one");
+        drop((client, server));
+        let elsewhere = stage.rig.dial_from([127, 0, 0, 2]);
+        let (mut stranger, mut server) = stage.joins_by(elsewhere, true, &[]);
+        stranger.send(&message(version, 2 | AGAIN, 7, "one"));
+        assert_ne!(gets(&mut server, "one"), one);
+        drop((stranger, server));
+        // Nothing is left of it for who comes back.
+        let (mut client, mut server) = stage.joins(true, &[]);
+        client.send(&message(version, 2 | AGAIN, 7, "one"));
+        assert_ne!(gets(&mut server, "one"), one);
+    }
+}
+
+#[test]
+fn with_a_certificate_it_does_not_matter_from_which_address() {
+    let version = Version::Five;
+    let more = format!("client_ca = \"{}\"", own("clients-ca.pem"));
+    let broker = Broker::new();
+    let upstream = format!("mqtt://127.0.0.1:{}", broker.port());
+    let toy = Arc::new(Toy {
+        sealed: Some(AtomicU64::default()),
+        ..Toy::default()
+    });
+    let rules = format!("{}{RULES}", secured("mqtts", &more));
+    let rig = Rig::over(&rules, "", &upstream, Arc::clone(&toy));
+    let stage = Stage {
+        broker,
+        toy,
+        rig,
+        version,
+    };
+    let files = (own("client.pem"), own("client.key"));
+    let sensor = tls(&fixture("ca.pem"), Some((&files.0, &files.1)));
+    let by_certificate = || Peer::new(dial(stage.rig.ports[1], &sensor));
+    let (mut client, mut server) = stage.joins_by(by_certificate(), false, &[]);
+    client.send(&message(version, 2, 7, "one"));
+    let one = gets(&mut server, "one");
+    drop((client, server));
+    let (mut client, mut server) = stage.joins_by(by_certificate(), true, &[]);
+    client.send(&message(version, 2 | AGAIN, 7, "one"));
+    assert_eq!(gets(&mut server, "one"), one);
+    drop((client, server));
+    // Its address is not enough.
+    let (mut stranger, mut server) = stage.joins(true, &[]);
+    stranger.send(&message(version, 2 | AGAIN, 7, "one"));
+    assert_ne!(gets(&mut server, "one"), one);
+}
+
+/// Else who had it would not take it for what is retained now.
+#[test]
+fn what_is_retained_is_sealed_anew_when_it_is_sent_again() {
+    for version in BOTH {
+        let stage = sealing(version);
+        let (mut client, mut server) = stage.joins(false, &[]);
+        client.send(&message(version, 2 | RETAINED, 7, "one"));
+        let one = gets(&mut server, "one");
+        client.send(&message(version, 2 | AGAIN, 7, "one"));
+        let plain = gets(&mut server, "one");
+        assert_ne!(plain, one);
+        client.send(&message(version, 2 | AGAIN | RETAINED, 7, "one"));
+        assert_ne!(gets(&mut server, "one"), plain);
+    }
+}
+
+/// It may be sent again with that number, and is not what had it before.
+#[test]
+fn what_is_held_back_for_now_takes_its_number() {
+    for version in BOTH {
+        for first in [2, 4] {
+            let stage = sealing(version);
+            let (mut client, mut server) = stage.joins(false, &[]);
+            client.send(&message(version, first, 7, "one"));
+            let one = gets(&mut server, "one");
+            stage.rig.toy.fails_with(b"no", "bus.failed", false);
+            client.send(&message(version, 2, 8, "no"));
+            stage.rig.counts_in_the_end(Refused, "bus.failed", 1);
+            // Nothing more of the stream goes on.
+            client.send(&message(version, first, 7, "two"));
+            stage.rig.counts_in_the_end(Refused, "proxy.withheld", 1);
+            drop((client, server));
+            *stage.rig.toy.fault.lock().unwrap() = None;
+            let (mut client, mut server) = stage.joins(true, &[]);
+            client.send(&message(version, first | AGAIN, 7, "one"));
+            assert_ne!(gets(&mut server, "one"), one);
+        }
     }
 }
 
@@ -154,9 +286,9 @@ fn what_a_client_has_acknowledged_is_not_delivered_again() {
         loses(client, server, &[two]);
         for again in [AGAIN, 0] {
             let (mut client, mut server) = stage.joins(true, &[]);
-            // With other numbers, as mosquitto does after it was restarted; what the broker has heard of comes again as
-            // well, since its publisher may have sent it again.
-            for (id, text) in [(3, "two"), (4, "one")] {
+            // What the broker has heard of comes as well, since its publisher may have sent it again: then as a new one.
+            let ids = if again == AGAIN { [8, 7] } else { [3, 4] };
+            for (id, text) in ids.into_iter().zip(["two", "one"]) {
                 server.send(&stage.has_key(2 | again, id, text));
                 is_acknowledged(&mut server, 1, id as u8);
             }
@@ -225,6 +357,28 @@ fn what_a_client_refused_or_has_not_released_comes_again() {
     server.send(&stage.has_key(4, 5, "three"));
     is_acknowledged(&mut server, 2, 5);
     gets_nothing_more(&stage, &mut client, &mut server);
+}
+
+/// A broker may send one for each subscription, and has not heard of this one.
+#[test]
+fn what_comes_again_with_another_number_is_delivered() {
+    for version in BOTH {
+        for qos in [2, 4] {
+            let stage = Stage::new(version);
+            let (mut client, mut server) = stage.joins(false, &[]);
+            server.send(&stage.has_key(qos, 7, "one"));
+            assert_eq!(client.packet(), stage.message(qos, 7, b"one"));
+            // The other is on its way.
+            let acknowledged = packet(if qos == 2 { 0x40 } else { 0x70 }, &[0, 7]);
+            loses(client, server, &[acknowledged]);
+            let (mut client, mut server) = stage.joins(true, &[]);
+            server.send(&stage.has_key(qos | AGAIN, 8, "one"));
+            assert_eq!(client.packet(), stage.message(qos | AGAIN, 8, b"one"));
+            server.send(&stage.has_key(2 | AGAIN, 7, "one"));
+            is_acknowledged(&mut server, 1, 7);
+            gets_nothing_more(&stage, &mut client, &mut server);
+        }
+    }
 }
 
 #[test]

@@ -45,7 +45,11 @@ impl Stage {
 
     /// A client whose session outlives its connection, and goes on if the broker says so.
     pub(crate) fn joins(&self, goes_on: bool, with: &[u8]) -> (Peer, Peer) {
-        let mut client = self.rig.dial();
+        self.joins_by(self.rig.dial(), goes_on, with)
+    }
+
+    /// The same over some connection.
+    pub(crate) fn joins_by(&self, mut client: Peer, goes_on: bool, with: &[u8]) -> (Peer, Peer) {
         let with = [&[0x11, 0, 0, 0, 60], with].concat();
         let mut hello = connect(self.version, "desk", &with, None);
         // Its session is not to begin anew.
