@@ -138,8 +138,8 @@ impl Stream {
                 "a copy of its home is in use, or someone has its keys: revoke the device",
             );
         }
-        let beside = view.state().newest_key_nodes().len();
-        if beside > 1 {
+        let beside = view.state().unsettled_key_nodes().len();
+        if beside > 0 {
             let alarm = Alarm::KeyNodesBeside(beside);
             bad(format!("stream `{name}`: {alarm}"), alarm.hint());
         }

@@ -265,10 +265,11 @@ impl StreamView {
     /// Computes anew what follows from the log.
     fn refresh(&mut self) {
         while self.is_stale {
-            self.is_stale = false;
             self.revision += 1;
             self.state = self.log.state();
             self.are_cuts_stale = true;
+            // Not before the state is there: what panics above leaves it to be computed anew.
+            self.is_stale = false;
             self.release();
         }
         if self.judged_at == self.revision {
@@ -296,12 +297,7 @@ impl StreamView {
                     .push_back(Output::Tell(Alarm::LogForked(user, device)));
             }
         }
-        let beside = self.state.newest_key_nodes();
-        if beside.len() > 1 && self.beside != beside {
-            self.beside = beside.to_vec();
-            let alarm = Alarm::KeyNodesBeside(beside.len());
-            self.outputs.push_back(Output::Tell(alarm));
-        }
+        self.tell_beside();
     }
 
     /// Only a device that may rule can hide a removal behind an entry that does not come.

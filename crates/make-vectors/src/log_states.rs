@@ -377,7 +377,31 @@ fn key_nodes() -> Vec<Case> {
         3,
     );
     let removed = removed.with("key-nodes", first);
-    vec![by_publisher, concurrent, settled, none, removed]
+    [
+        vec![by_publisher, concurrent, settled, none, removed],
+        forked_key_nodes(&named),
+    ]
+    .concat()
+}
+
+/// A removed admin writes beside an entry that stands, in its place.
+fn forked_key_nodes(named: &dyn Fn(&[u8]) -> LogBody) -> Vec<Case> {
+    let (mut story, _) = Story::new();
+    let ann = story.says(OWNER, &[], grant(ANN, Roles::ADMIN));
+    let first = story.says(OWNER, &[], named(&[1]));
+    let second = story.says(ANN, &[first], named(&[2]));
+    let removal = story.says(OWNER, &[second], revoke(&[ANN]));
+    let grants = vec![(ann, Fate::TakenBy(removal))];
+    story.says_at(ANN, (0, NONE), &[first], grant(RON, Roles::READER));
+    let grants = |twin| [grants.clone(), vec![(twin, Fate::Void)]].concat();
+    let twin = *story.newest.get(&ANN).map_or(&NONE, |(_, twin)| twin);
+    let about =
+        "a fork takes the newest entry about key nodes: those before are not in force again";
+    let forked = story.ends("key-nodes-forked", about, grants(twin), 4);
+    let anew = story.says(OWNER, &[], named(&[1]));
+    let about = "to name key nodes again settles it";
+    let settled = story.ends("key-nodes-forked-and-settled", about, grants(twin), 6);
+    vec![forked, settled.with("key-nodes", anew)]
 }
 
 /// One node is named, which asks for so much.

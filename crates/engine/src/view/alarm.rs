@@ -27,8 +27,8 @@ pub enum Alarm {
     BadShare(UserId, DeviceId),
     /// A key node released what is false.
     FalseNode(UserId, DeviceId),
-    /// So many sets of key nodes are named in the access log by entries of which none follows the others, and
-    /// none of them is in force.
+    /// So many sets of key nodes are named in the access log by entries of which none follows the others, or by
+    /// one that a fork took, and none of them is in force.
     KeyNodesBeside(usize),
     /// There is no room for more records of what key nodes release. What lies behind them opens by asking
     /// others.
@@ -162,7 +162,7 @@ impl fmt::Display for Alarm {
             }
             Self::KeyNodesBeside(count) => write!(
                 f,
-                "{count} sets of key nodes were named at the same time, and none of them is in force"
+                "{count} sets of key nodes were named at the same time or taken by a fork: none is in force"
             ),
             Self::RecordsFull => f.write_str("there is no room for more records of key nodes"),
             Self::BadKeys(user, device) => {

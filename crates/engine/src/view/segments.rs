@@ -100,6 +100,16 @@ impl KnownDeal {
 
 /// Taking in.
 impl StreamView {
+    /// Tells of sets of key nodes of which none is in force, once.
+    pub(super) fn tell_beside(&mut self) {
+        let beside = self.state.unsettled_key_nodes();
+        if self.beside != beside {
+            self.beside = beside.to_vec();
+            let alarm = (!beside.is_empty()).then_some(Alarm::KeyNodesBeside(beside.len()));
+            self.outputs.extend(alarm.map(Output::Tell));
+        }
+    }
+
     /// Takes in a deal that its dealer signed. Gives it back where it may become believable once more
     /// is known.
     pub(super) fn take_deal(&mut self, deal: Verified<Deal>) -> Option<KeyItem> {

@@ -51,13 +51,17 @@ struct Said {
 
 impl AccessLog {
     /// What counts of what was said last. Where one of the last entries does not count, nobody knows what its
-    /// author means now, and nothing is approved.
+    /// author means now, and nothing is approved. Nothing was said with a device by a removal's word out that
+    /// does not know of it: whoever has that device now may say anything.
     pub(super) fn approvals_in(&self, view: &mut View<'_>) -> Approvals {
         let mut said = BTreeMap::<(UserId, UserId), Said>::new();
         for (i, node) in self.nodes() {
             let entry = node.entry.body();
             if let LogBody::Approve(approval) = &entry.body
                 && node.verdict.power.is_some()
+                && view
+                    .outs_of((entry.user, entry.device))
+                    .all(|r| self.is_before(i, r))
             {
                 let said = said.entry((approval.user, entry.user)).or_default();
                 said.older.merge(&node.past);

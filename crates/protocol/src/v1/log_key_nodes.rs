@@ -17,6 +17,8 @@ use crate::v1::log_state::LogState;
 pub const CONDITION_MAX: usize = 8;
 /// Most users whom one demand names.
 pub const APPROVERS_MAX: usize = 32;
+/// Most users whom all demands of a condition name.
+const ALL_APPROVERS_MAX: usize = 64;
 
 /// The servers that release keys when enough of them find somebody entitled.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
@@ -43,6 +45,10 @@ pub(super) struct KeyNodeSets {
     pub(super) in_force: Option<LogHash>,
     /// Those that no other one follows: one, where somebody knew of all others.
     pub(super) newest: Vec<LogHash>,
+    /// Whether that one counts, or there is none.
+    is_settled: bool,
+    /// Those that anybody named who might.
+    generations: BTreeSet<u32>,
 }
 
 /// One key node.
@@ -168,7 +174,10 @@ impl Condition {
                 && all.is_sorted_by(|a, b| a < b)
                 && all.iter().all(Demand::is_in_range)
         };
-        self.0.len() <= CONDITION_MAX && self.0.is_sorted_by(|a, b| a < b) && self.0.iter().all(of)
+        self.0.len() <= CONDITION_MAX
+            && self.0.is_sorted_by(|a, b| a < b)
+            && self.0.iter().all(of)
+            && self.approvers().collect::<BTreeSet<_>>().len() <= ALL_APPROVERS_MAX
     }
 }
 
@@ -210,47 +219,77 @@ impl KeyNodes {
 }
 
 impl AccessLog {
-    /// The counting entries about key nodes, and the one that no other one follows. Where several stand
-    /// side by side none is in force: which of them did their authors mean?
+    /// The entries about key nodes that count or would but for forks, and the one that no other one follows.
+    /// Where several stand side by side none is in force: which of them did their authors mean? Nor is one
+    /// that a fork took: what it replaced is not what anybody meant.
     pub(super) fn key_nodes_in(&self, view: &mut View<'_>) -> KeyNodeSets {
-        let mut counting = Vec::new();
+        let meant: Vec<_> = view.sets_meant().iter().copied().collect();
         let mut older = Clock::default();
-        for (i, node) in self.nodes() {
-            if let LogBody::KeyNodes(nodes) = &node.entry.body().body
-                && view.counts(i)
-            {
+        let mut named = BTreeMap::new();
+        for &k in &meant {
+            let node = self.node(k);
+            if let LogBody::KeyNodes(nodes) = &node.entry.body().body {
                 older.merge(&node.past);
-                counting.push((node.place, node.hash, nodes));
+                named.insert(node.hash, nodes.clone());
             }
         }
-        let named = counting.iter();
-        let named = named.map(|(_, hash, nodes)| (*hash, (*nodes).clone()));
-        let named: BTreeMap<_, _> = named.collect();
-        let newest = counting
+        let newest = meant
             .into_iter()
-            .filter(|(place, ..)| !older.contains(*place));
-        let mut newest: Vec<_> = newest.map(|(_, hash, nodes)| (hash, nodes)).collect();
-        newest.sort_unstable_by_key(|(hash, _)| *hash);
+            .filter(|&k| !older.contains(self.node(k).place));
+        let newest: Vec<_> = newest.collect();
         let in_force = match newest.as_slice() {
-            [(hash, nodes)] if nodes.threshold > 0 => Some(*hash),
+            [k] if view.counts(*k) => Some(self.node(*k).hash),
             _ => None,
         };
+        let mut newest: Vec<_> = newest.into_iter().map(|k| self.node(k).hash).collect();
+        newest.sort_unstable();
+        let generation = |&k: &usize| match &self.node(k).entry.body().body {
+            LogBody::KeyNodes(nodes) => Some(nodes.generation),
+            LogBody::Genesis(_)
+            | LogBody::Grant(_)
+            | LogBody::Revoke(_)
+            | LogBody::Settings(_)
+            | LogBody::Close
+            | LogBody::Approve(_) => None,
+        };
+        let generations = self.rights.key_node_sets.iter().filter_map(generation);
+        let is_settled = in_force.is_some() || newest.is_empty();
+        let in_force = in_force.filter(|k| named.get(k).is_some_and(|set| set.threshold > 0));
         KeyNodeSets {
-            named,
+            generations: generations.collect(),
+            is_settled,
             in_force,
-            newest: newest.into_iter().map(|(hash, _)| hash).collect(),
+            named,
+            newest,
         }
     }
 }
 
 impl LogState {
-    /// The counting entries about key nodes that no other one follows. Where they are several, nobody who
-    /// wrote one knew of the others, and none is in force.
+    /// The entries about key nodes that no other one follows, of those that count or would but for forks.
     pub fn newest_key_nodes(&self) -> &[LogHash] {
         &self.key_nodes.newest
     }
 
-    /// The key nodes that a counting entry names, in force or not any more.
+    /// Of these, those of which none is in force: several, of which nobody who wrote one knew of the others, or
+    /// one that a fork took. None where it is clear which one holds.
+    pub fn unsettled_key_nodes(&self) -> &[LogHash] {
+        match self.key_nodes.is_settled {
+            true => &[],
+            false => &self.key_nodes.newest,
+        }
+    }
+
+    /// A generation that nobody named who might name key nodes then, whether that counts or not: one more than
+    /// the highest, as long as there is one.
+    pub fn new_generation(&self) -> u32 {
+        let named = &self.key_nodes.generations;
+        let after = named.last().map_or(Some(0), |last| last.checked_add(1));
+        let free = || (0..=u32::MAX).find(|of| !named.contains(of));
+        after.or_else(free).unwrap_or_default()
+    }
+
+    /// The key nodes that an entry names which counts or would but for forks, in force or not any more.
     pub fn key_nodes_of(&self, entry: &LogHash) -> Option<&KeyNodes> {
         self.key_nodes.named.get(entry)
     }

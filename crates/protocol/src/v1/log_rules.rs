@@ -185,8 +185,14 @@ pub(super) struct View<'a> {
     set: &'a Clock,
     counting: BTreeMap<usize, bool>,
     held_back: BTreeMap<usize, bool>,
+    /// Whether forks take nothing.
+    passes_forks: bool,
     /// The entries about key nodes that count, once they are asked for.
     sets: Option<Rc<[usize]>>,
+    /// Those and the ones that would count but for forks.
+    meant: Option<Rc<[usize]>>,
+    /// The revokes that may take approvals of a user from whoever gave them.
+    of_readers: BTreeMap<UserId, Rc<[usize]>>,
 }
 
 impl<'a> View<'a> {
@@ -196,8 +202,15 @@ impl<'a> View<'a> {
             set,
             counting: BTreeMap::new(),
             held_back: BTreeMap::new(),
+            passes_forks: false,
             sets: None,
+            meant: None,
+            of_readers: BTreeMap::new(),
         }
+    }
+
+    fn is_forked(&self, i: usize) -> bool {
+        !self.passes_forks && self.log.is_forked(i, self.set)
     }
 
     /// Whether an authorised entry counts; a grant that counts may still be revoked.
@@ -210,10 +223,10 @@ impl<'a> View<'a> {
             && match node.entry.body().body {
                 LogBody::Genesis(_) | LogBody::Revoke(_) | LogBody::Close => true,
                 LogBody::Grant(_) | LogBody::Settings(_) | LogBody::KeyNodes(_) => {
-                    !self.log.is_forked(i, self.set) && self.is_supported(node, i)
+                    !self.is_forked(i) && self.is_supported(node, i)
                 }
                 LogBody::Approve(approval) => {
-                    !self.log.is_forked(i, self.set)
+                    !self.is_forked(i)
                         && self.is_asked_throughout(i)
                         && !self.is_approval_taken(i, &approval)
                 }
@@ -327,15 +340,29 @@ impl<'a> View<'a> {
         sets
     }
 
+    /// Entries about key nodes that count, or would if no device had written two entries in one place.
+    pub(super) fn sets_meant(&mut self) -> Rc<[usize]> {
+        if let Some(meant) = &self.meant {
+            return meant.clone();
+        }
+        let mut view = View {
+            passes_forks: true,
+            ..View::new(self.log, self.set)
+        };
+        let meant = view.key_node_sets();
+        self.meant = Some(meant.clone());
+        meant
+    }
+
     /// Whether the author of an approval was asked for it when it was given, and by whatever was said of key
-    /// nodes since, or beside.
+    /// nodes since, or beside, were it taken by a fork or not.
     fn is_asked_throughout(&mut self, i: usize) -> bool {
-        let (log, sets) = (self.log, self.key_node_sets());
+        let (log, sets, meant) = (self.log, self.key_node_sets(), self.sets_meant());
         let asking = log.rights.approvers.get(&log.node(i).entry.body().user);
         let is_asked_by = |k: &usize| asking.is_some_and(|of| of.binary_search(k).is_ok());
         let mut known = sets.iter().copied().filter(|&k| log.is_before(k, i));
         let is_over = |k| known.clone().any(|by| log.is_before(k, by));
-        sets.iter().all(|&k| is_asked_by(&k) || is_over(k)) && known.next().is_some()
+        meant.iter().all(|&k| is_asked_by(&k) || is_over(k)) && known.next().is_some()
     }
 
     /// Whether the author of an approval, or its device, was removed and not asked anew since, or whom it is
@@ -345,17 +372,32 @@ impl<'a> View<'a> {
         if self.outs_of((author.user, author.device)).next().is_some() {
             return true;
         }
-        let named = &log.rights.revokes;
-        let by_user = |user| named.by_user.get(user).into_iter().flatten().copied();
-        let given = log.rights.grants_to.get(&approval.user);
-        let given = given.into_iter().flatten().map(|&g| log.node(g).hash);
-        let by_grant = given.filter_map(|g| named.by_grant.get(&g)).flatten();
-        let of_reader: Vec<_> = by_user(&approval.user).chain(by_grant.copied()).collect();
-        let of_author = Subject::Author(author.user, author.device);
-        by_user(&author.user).any(|r| self.takes_approval(r, i, of_author))
-            || of_reader
-                .into_iter()
-                .any(|r| self.takes_approval(r, i, Subject::Reader(approval.user)))
+        let by_user = log.rights.revokes.by_user.get(&author.user);
+        let mut by_user = by_user.into_iter().flatten().copied();
+        let (of_author, of_reader) = (
+            Subject::Author(author.user, author.device),
+            Subject::Reader(approval.user),
+        );
+        by_user.any(|r| self.takes_approval(r, i, of_author))
+            || self
+                .revokes_of_reader(&approval.user)
+                .iter()
+                .any(|&r| self.takes_approval(r, i, of_reader))
+    }
+
+    /// The revokes that concern whom an approval is for.
+    fn revokes_of_reader(&mut self, user: &UserId) -> Rc<[usize]> {
+        if let Some(known) = self.of_readers.get(user) {
+            return known.clone();
+        }
+        let (log, named) = (self.log, &self.log.rights.revokes);
+        let given = log.rights.grants_to.get(user).into_iter().flatten();
+        let by_grant = given.filter_map(|&g| named.by_grant.get(&log.node(g).hash));
+        let by_user = named.by_user.get(user).into_iter();
+        let revokes: BTreeSet<_> = by_user.chain(by_grant).flatten().copied().collect();
+        let revokes: Rc<[usize]> = revokes.into_iter().collect();
+        self.of_readers.insert(*user, revokes.clone());
+        revokes
     }
 
     fn takes_approval(&mut self, r: usize, i: usize, of: Subject) -> bool {

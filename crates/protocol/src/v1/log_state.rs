@@ -113,7 +113,8 @@ impl AccessLog {
         self.add_outs(&mut state, &mut view);
         for (i, node) in self.nodes() {
             let (entry, power) = (node.entry.body(), node.verdict.power);
-            if !view.counts(i) {
+            // Approvals have been judged, the last of each.
+            if matches!(entry.body, LogBody::Approve(_)) || !view.counts(i) {
                 continue;
             }
             let is_removal = matches!(entry.body, LogBody::Revoke(_) | LogBody::Close);

@@ -283,3 +283,44 @@ fn what_a_condition_lacks_is_what_can_still_come_about() {
     let over = Condition(vec![vec![Demand::Before(Position(3))]]);
     assert_eq!(over.lacks(Position(3), |_| true), [[]; 0]);
 }
+
+#[test]
+fn what_a_stolen_device_says_once_it_is_out_takes_back_nothing() {
+    let mut world = begin();
+    let asked = world.says(OWNER, asking_for(&[ANN, BEN]));
+    world.says(ANN, approve(RON, 5));
+    let out = world.says(ANN, removal(proven(&[ANN_LAPTOP])));
+    world.says_having_seen(ANN_LAPTOP, &[asked], approve(RON, 0));
+    world.says_having_seen(ANN_LAPTOP, &[asked], approve(RON, 9));
+    assert_eq!(said(&world), [Some(5), None]);
+    // Nor does it say more than the user.
+    world.says_having_seen(ANN, &[out], approve(RON, 0));
+    assert_eq!(said(&world), [None, None]);
+}
+
+#[test]
+fn what_a_device_took_back_before_it_was_out_stays_so() {
+    let mut world = begin();
+    let first = world.says(ANN, approve(RON, 5));
+    world.says_having_seen(ANN_LAPTOP, &[first], approve(RON, 0));
+    world.says(OWNER, removal(proven(&[ANN_LAPTOP])));
+    assert_eq!(said(&world), [None, None]);
+    world.says(ANN, approve(RON, 4));
+    assert_eq!(said(&world), [Some(4), None]);
+}
+
+#[test]
+fn a_condition_that_a_fork_took_ends_what_it_does_not_ask_for() {
+    let mut world = begin();
+    let made = world.says(OWNER, admin(PAM));
+    world.says(ANN, approve(RON, 5));
+    world.says(BEN, approve(RON, 5));
+    let taken = world.says(PAM, asking_for(&[BEN]));
+    world.says(OWNER, removal(users(&[PAM])));
+    assert_eq!(said(&world), [None, Some(5)]);
+    world.forks(PAM, taken, &[made], rekey_every(1));
+    assert_eq!(said(&world), [None, Some(5)]);
+    assert_eq!(world.state().key_nodes(), None);
+    world.says(OWNER, asking_for(&[ANN, BEN]));
+    assert_eq!(said(&world), [None, Some(5)]);
+}

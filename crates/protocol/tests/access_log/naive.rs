@@ -341,6 +341,10 @@ impl Naive {
     // Section 6: what counts.
 
     pub(crate) fn counts(&self, hash: &LogHash, set: &Set) -> bool {
+        self.counts_with(hash, set, true)
+    }
+
+    fn counts_with(&self, hash: &LogHash, set: &Set, forks_take: bool) -> bool {
         let Some(power) = self.power(hash) else {
             return false;
         };
@@ -351,13 +355,13 @@ impl Naive {
         }
         let author = self.author(hash);
         let reached = |r: &LogHash| self.reaches(r, hash);
-        !self.is_forked(hash, set)
+        !(forks_take && self.is_forked(hash, set))
             && self.outs(set, author).iter().all(reached)
             && (power == Power::Owner
                 || self.supports(hash).iter().any(|g| {
                     let takers = self.takers(g, set);
                     let mut hitting = takers.iter().filter(|(_, t)| hits(t, Some(author.1)));
-                    self.counts(g, set) && hitting.all(|(r, _)| reached(r))
+                    self.counts_with(g, set, forks_take) && hitting.all(|(r, _)| reached(r))
                 }))
     }
 
@@ -423,12 +427,10 @@ impl Naive {
                 && ((names_author && !is_asked_since) || (names_other && !self.reaches(hash, r)))
                 && (self.reaches(r, hash) || !self.is_held_back(r, set))
         };
-        let is_set = |k: &&LogHash| {
-            matches!(self.entries[*k].body, LogBody::KeyNodes(_)) && self.counts(k, set)
-        };
-        let sets: Set = set.iter().filter(is_set).copied().collect();
-        let known: Set = sets.intersection(&self.past[hash]).copied().collect();
-        let newest = sets
+        let mut known = self.meant(set);
+        known.retain(|k| self.counts(k, set) && self.reaches(hash, k));
+        let meant = self.meant(set);
+        let newest = meant
             .iter()
             .filter(|k| !known.iter().any(|by| self.reaches(by, k)));
         let is_asked = !known.is_empty() && newest.clone().all(|k| self.asks_for(k, &author.0));
@@ -436,6 +438,13 @@ impl Naive {
             && !self.is_forked(hash, set)
             && self.outs(set, author).is_empty()
             && !set.iter().any(takes)
+    }
+
+    /// The entries about key nodes that count, or would but for forks.
+    fn meant(&self, set: &Set) -> Set {
+        let names = |k: &&LogHash| matches!(self.entries[*k].body, LogBody::KeyNodes(_));
+        let named = set.iter().filter(names).copied();
+        named.filter(|k| self.counts_with(k, set, false)).collect()
     }
 
     fn is_forked(&self, hash: &LogHash, set: &Set) -> bool {
@@ -505,16 +514,15 @@ impl Naive {
     /// The entry that names the key nodes.
     pub(crate) fn key_nodes(&self) -> Option<LogHash> {
         let all = self.all();
-        let names = |hash: &LogHash| matches!(self.entries[hash].body, LogBody::KeyNodes(_));
-        let counting = all
-            .iter()
-            .filter(|hash| names(hash) && self.counts(hash, &all));
-        let counting: Set = counting.copied().collect();
-        let is_newest = |a: &&LogHash| !counting.iter().any(|b| self.reaches(b, a));
-        let newest: Vec<&LogHash> = counting.iter().filter(is_newest).collect();
+        let meant = self.meant(&all);
+        let is_newest = |a: &&LogHash| !meant.iter().any(|b| self.reaches(b, a));
+        let newest: Vec<&LogHash> = meant.iter().filter(is_newest).collect();
         let [one] = newest[..] else {
             return None;
         };
+        if !self.counts(one, &all) {
+            return None;
+        }
         let LogBody::KeyNodes(nodes) = &self.entries[one].body else {
             return None;
         };
@@ -526,7 +534,10 @@ impl Naive {
         let all = self.all();
         let until = |hash: &LogHash| match self.entries[hash].body {
             LogBody::Approve(approval) if approval.user == *of && self.author(hash).0 == *by => {
-                self.power(hash).map(|_| approval.until.0)
+                let mut outs = self.outs(&all, self.author(hash)).into_iter();
+                let is_passed_over = outs.any(|r| !self.reaches(&r, hash));
+                let power = self.power(hash).filter(|_| !is_passed_over);
+                power.map(|_| approval.until.0)
             }
             LogBody::Approve(_)
             | LogBody::KeyNodes(_)

@@ -1,9 +1,11 @@
 //! Who may give what to whom.
 
 use sealcast_protocol::{
-    Approvers, Condition, Demand, Grant, Interval, LogBody, Position, Roles, Standing, Targets,
+    Approvers, Condition, Demand, Grant, Interval, KeyNodes, LogBody, Position, Roles, Standing,
+    Targets,
 };
 
+use crate::orders::all_orders_agree;
 use crate::world::*;
 
 const PUBLISHES_AND_READS: Roles = Roles::READER.with(Roles::PUBLISHER);
@@ -339,4 +341,67 @@ fn the_far_future_of_an_admin_ends_with_the_admin() {
     assert_eq!(world.state().mark(), Position(1 << 40));
     world.says(OWNER, removal(Targets::Users(vec![ANN.user()])));
     assert!(world.state().mark() > before && world.state().mark() < Position(1 << 40));
+}
+
+#[test]
+fn a_fork_of_whoever_named_key_nodes_does_not_bring_back_those_before() {
+    let mut world = World::new();
+    let made = world.says(OWNER, admin(ANN));
+    let first = world.says(OWNER, key_nodes(&[PAM, RON], 2));
+    let taken = world.says(ANN, asking_for(&[BEN]));
+    let named = |world: &World| {
+        all_orders_agree(world);
+        world.state().key_nodes().map(|(entry, _)| entry)
+    };
+    let unsettled = |world: &World| world.state().unsettled_key_nodes().to_vec();
+    world.says(OWNER, removal(users(&[ANN])));
+    assert_eq!((named(&world), unsettled(&world)), (Some(taken), vec![]));
+    // Whatever the device writes in that place now.
+    world.forks(ANN, taken, &[made], key_nodes(&[SUE], 1));
+    assert_eq!((named(&world), unsettled(&world)), (None, vec![taken]));
+    world.says_having_seen(ANN, &[first], key_nodes(&[SUE], 1));
+    assert_eq!((named(&world), unsettled(&world)), (None, vec![taken]));
+    let settled = world.says(OWNER, key_nodes(&[PAM, RON], 1));
+    assert_eq!((named(&world), unsettled(&world)), (Some(settled), vec![]));
+    world.forks(ANN, taken, &[first], key_nodes(&[BEN], 1));
+    assert_eq!(named(&world), Some(settled));
+}
+
+#[test]
+fn a_fork_of_whoever_made_the_admin_does_not_bring_back_key_nodes_before() {
+    let mut world = World::new();
+    let made = world.says(OWNER, admin(ANN));
+    world.says_having_seen(OWNER_LAPTOP, &[made], key_nodes(&[PAM, RON], 2));
+    let taken = world.says(ANN, asking_for(&[BEN]));
+    world.says_having_seen(OWNER_LAPTOP, &[taken], removal(proven(&[OWNER])));
+    assert_eq!(
+        world.state().key_nodes().map(|(entry, _)| entry),
+        Some(taken)
+    );
+    world.forks(OWNER, made, &[], rekey_every(1));
+    all_orders_agree(&world);
+    assert_eq!(world.state().key_nodes(), None);
+    assert_eq!(world.state().unsettled_key_nodes(), [taken]);
+}
+
+#[test]
+fn a_new_generation_is_one_that_nobody_named() {
+    let of = |generation| {
+        let LogBody::KeyNodes(nodes) = key_nodes(&[PAM], 1) else {
+            panic!("these are key nodes");
+        };
+        LogBody::KeyNodes(KeyNodes {
+            generation,
+            ..nodes
+        })
+    };
+    let mut world = World::new();
+    let made = world.says(OWNER, admin(ANN));
+    world.says(OWNER, of(0));
+    world.says(OWNER, removal(users(&[ANN])));
+    world.says_having_seen(ANN, &[made], of(6));
+    world.says(OWNER, of(5));
+    assert_eq!(world.state().new_generation(), 7);
+    world.says(OWNER, of(u32::MAX));
+    assert_eq!(world.state().new_generation(), 1);
 }

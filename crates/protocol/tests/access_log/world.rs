@@ -159,6 +159,27 @@ impl World {
         hash
     }
 
+    /// Writes beside an entry of the author's, in its place.
+    pub(crate) fn forks(
+        &mut self,
+        author: At,
+        twin: LogHash,
+        seen: &[LogHash],
+        body: LogBody,
+    ) -> LogHash {
+        let is_it = |entry: &&Verified<LogEntry>| LogHash::from(entry.digest()) == twin;
+        let twin = self.written.iter().find(is_it).unwrap().body().clone();
+        self.time += 1;
+        let heads: BTreeSet<_> = seen.iter().copied().collect();
+        let entry = LogEntry {
+            heads: heads.into_iter().collect(),
+            time: Position(self.time),
+            body,
+            ..twin
+        };
+        self.writes(author, entry)
+    }
+
     /// Lets a device go on behind an earlier entry of its own, as after a restored backup.
     pub(crate) fn goes_back_to(&mut self, author: At, hash: LogHash) {
         let is_it = |entry: &&Verified<LogEntry>| LogHash::from(entry.digest()) == hash;
