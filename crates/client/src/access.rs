@@ -6,9 +6,9 @@ use std::sync::Arc;
 use sealcast_bus::Offset;
 use sealcast_engine::{AuthorError, ControlTopic, SharedWith, Tips, author, is_delivered};
 use sealcast_protocol::{
-    DeviceId, DeviceTips, EnvelopeHash, Grant, GrantState, Interval, LogBody, LogEntry, LogHash,
-    Name, Position, Revoke, Roles, Settings, Standing, StreamTopics, Targets, Unverified, UserId,
-    Verified,
+    DeviceId, DeviceTips, EnvelopeHash, Grant, GrantState, Interval, KeyNodes, LogBody, LogEntry,
+    LogHash, Name, Position, Revoke, Roles, Settings, Standing, StreamTopics, Targets, Unverified,
+    UserId, Verified,
 };
 
 use crate::blocking::{off_thread, to_its_end};
@@ -299,9 +299,28 @@ impl Core {
         time: Position,
         body: LogBody,
     ) -> Result<LogHash, Error> {
+        self.write_having_read(time, body, None).await
+    }
+
+    /// As [`write`](Self::write), if no other entries about key nodes are the newest than those that were read.
+    pub(crate) async fn write_key_nodes(
+        self: &Arc<Self>,
+        read: &[LogHash],
+        body: KeyNodes,
+    ) -> Result<LogHash, Error> {
+        let (body, read) = (LogBody::KeyNodes(body), Some(read.to_vec()));
+        self.write_having_read(self.now(), body, read).await
+    }
+
+    async fn write_having_read(
+        self: &Arc<Self>,
+        time: Position,
+        body: LogBody,
+        read: Option<Vec<LogHash>>,
+    ) -> Result<LogHash, Error> {
         let core = self.clone();
         to_its_end(async move {
-            let entry = core.put_entry(time, body).await?;
+            let entry = core.put_entry(time, body, read).await?;
             core.sync().await?;
             let id = LogHash::from(entry.digest());
             let view = core.view();
@@ -322,13 +341,15 @@ impl Core {
         self: &Arc<Self>,
         time: Position,
         body: LogBody,
+        read: Option<Vec<LogHash>>,
     ) -> Result<Verified<LogEntry>, Error> {
         for _ in 0..TURNS_MAX {
             self.resend_entry().await?;
             self.sync().await?;
             self.ensure_shown().await?;
-            let (core, body) = (self.clone(), body.clone());
-            if let Some(entry) = off_thread(move || core.sign_entry(time, body)).await??
+            let (core, body, read) = (self.clone(), body.clone(), read.clone());
+            let signed = off_thread(move || core.sign_entry(time, body, read.as_deref()));
+            if let Some(entry) = signed.await??
                 && self.send_entry(entry.wire()).await?
             {
                 return Ok(entry);
@@ -400,8 +421,14 @@ impl Core {
         &self,
         time: Position,
         body: LogBody,
+        read: Option<&[LogHash]>,
     ) -> Result<Option<Verified<LogEntry>>, Error> {
         let view = self.view();
+        if read.is_some_and(|read| view.state().newest_key_nodes() != read) {
+            return Err(Error::KeyNodes(
+                "key nodes or their condition were named anew meanwhile: look at them, and try again",
+            ));
+        }
         self.vault().write_entry(&self.id(), |newest| {
             let is_here = |own: &OwnEntry| {
                 let entry = Unverified::<LogEntry>::decode(&own.wire);

@@ -1,6 +1,7 @@
 //! One opened stream: its view, kept in step with the bus and the store.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -513,11 +514,12 @@ impl Core {
                 forgets_given: unkept.forgets_given,
                 lost,
             };
-            let kept = vault.keep(&ticket, &news);
-            if kept.is_err() {
+            // Whatever comes of it: what is not kept is learned still, and kept the next time.
+            let kept = catch_unwind(AssertUnwindSafe(|| vault.keep(&ticket, &news)));
+            if !matches!(kept, Ok(Ok(()))) {
                 unkept.puts.append(&mut news.puts);
             }
-            kept?;
+            kept.unwrap_or_else(|panicked| resume_unwind(panicked))?;
             unkept.forgets_given = false;
             unkept.moved.retain(|topic, _| held_back.contains(topic));
             Ok::<_, Error>((is_clone, news))

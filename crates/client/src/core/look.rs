@@ -29,6 +29,11 @@ pub(super) struct Look {
 }
 
 impl Core {
+    /// Whether nothing panicked while it changed the view, which may be half of what it was to be then.
+    pub(crate) fn is_view_sound(&self) -> bool {
+        !self.view.is_poisoned()
+    }
+
     /// Looks at topics; says in their order what is to be read, and nothing of those that are as they were.
     pub(super) async fn look_at(
         &self,

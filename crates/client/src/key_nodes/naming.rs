@@ -9,7 +9,7 @@ use sealcast_bus::Offset;
 use sealcast_crypto::{NodeIndex, Quorum, SEGMENT_HEIGHTS, UnwrapKey};
 use sealcast_engine::StreamView;
 use sealcast_protocol::{
-    Condition, DealId, DeviceId, KeyNode, KeyNodes, LogBody, LogHash, NodeAnswer, NodeRefusal,
+    Condition, DealId, DeviceId, KeyNode, KeyNodes, LogHash, NodeAnswer, NodeRefusal,
     NodeRefusalReason, NodeRequest, RequestId, Segment, SessionId, Unverified, UserId, Verified,
     sign,
 };
@@ -109,8 +109,8 @@ impl Stream {
     /// # Errors
     ///
     /// Fails when the access log does not let this user do it, when a node has no device or several, when
-    /// the threshold is out of range, when lanes would close that are not to, or when conditions that stand side
-    /// by side do not fit into one.
+    /// the threshold is out of range, when lanes would close that are not to, when conditions that stand side
+    /// by side do not fit into one, or when key nodes were named meanwhile.
     pub async fn set_key_nodes(
         &self,
         threshold: u8,
@@ -118,19 +118,20 @@ impl Stream {
         options: NamingOptions,
     ) -> Result<LogHash, Error> {
         self.core.sync().await?;
+        let read = self.core.newest_key_nodes();
         let condition = match nodes.is_empty() {
             true => Condition::default(),
             false => self.core.condition_to_keep()?,
         };
-        self.name_key_nodes(threshold, nodes, condition, options)
+        self.name_key_nodes(&read, (threshold, nodes, condition), options)
             .await
     }
 
+    /// Names what follows from the newest entries about key nodes that were read, and only that.
     async fn name_key_nodes(
         &self,
-        threshold: u8,
-        nodes: &[(UserId, Option<DeviceId>)],
-        condition: Condition,
+        read: &[LogHash],
+        (threshold, nodes, condition): (u8, &[(UserId, Option<DeviceId>)], Condition),
         options: NamingOptions,
     ) -> Result<LogHash, Error> {
         let core = &self.core;
@@ -155,7 +156,7 @@ impl Stream {
         if !options.closes_lanes && !closed.is_empty() {
             return Err(Error::LanesClose(closed));
         }
-        let id = core.write(core.now(), LogBody::KeyNodes(body)).await?;
+        let id = core.write_key_nodes(read, body).await?;
         core.deal_owed().await?;
         Ok(id)
     }
@@ -173,6 +174,7 @@ impl Stream {
         options: NamingOptions,
     ) -> Result<LogHash, Error> {
         self.core.sync().await?;
+        let read = self.core.newest_key_nodes();
         let set = self.core.key_nodes()?;
         let is_old = |of: &KeyNode| of.user == old;
         if !set.nodes.iter().any(is_old) {
@@ -181,7 +183,7 @@ impl Stream {
         let kept = set.nodes.iter().filter(|of| !is_old(of));
         let kept = kept.map(|of| (of.user, Some(of.device)));
         let nodes: Vec<_> = kept.chain([new]).collect();
-        self.name_key_nodes(set.threshold, &nodes, set.condition, options)
+        self.name_key_nodes(&read, (set.threshold, &nodes, set.condition), options)
             .await
     }
 
@@ -192,11 +194,12 @@ impl Stream {
     /// As [`set_key_nodes`](Self::set_key_nodes), and when there are none.
     pub async fn set_condition(&self, condition: Condition) -> Result<LogHash, Error> {
         self.core.sync().await?;
+        let read = self.core.newest_key_nodes();
         let set = self.core.key_nodes()?;
         let nodes = set.nodes.iter().map(|of| (of.user, Some(of.device)));
         let nodes: Vec<_> = nodes.collect();
         let options = NamingOptions::default();
-        self.name_key_nodes(set.threshold, &nodes, condition, options)
+        self.name_key_nodes(&read, (set.threshold, &nodes, condition), options)
             .await
     }
 
@@ -242,13 +245,13 @@ impl Stream {
 }
 
 impl Stream {
-    /// The sets of key nodes that were named without knowing of each other, with the entries that name them:
-    /// none of them is in force until somebody names key nodes again. Empty where there is no such thing.
+    /// The sets of key nodes that were named without knowing of each other, or with a device that wrote two
+    /// entries in one place, with the entries that name them: none of them is in force until somebody names key
+    /// nodes again. Empty where there is no such thing.
     pub fn key_nodes_beside(&self) -> Vec<(LogHash, KeyNodes)> {
         let view = self.core.view();
         let state = view.state();
-        let newest = state.newest_key_nodes();
-        let sets = newest.iter().filter(|_| newest.len() > 1);
+        let sets = state.unsettled_key_nodes().iter();
         let sets = sets.filter_map(|entry| Some((*entry, state.key_nodes_of(entry)?.clone())));
         sets.collect()
     }
@@ -283,6 +286,10 @@ fn lanes_dealt(view: &StreamView, set: &KeyNodes) -> BTreeMap<UserId, LaneDealt>
 }
 
 impl Core {
+    fn newest_key_nodes(&self) -> Vec<LogHash> {
+        self.view().state().newest_key_nodes().to_vec()
+    }
+
     fn named(&self) -> Option<(LogHash, KeyNodes)> {
         let view = self.view();
         let named = view.state().key_nodes();
@@ -314,10 +321,12 @@ impl Core {
     fn next_generation(&self, is_new: bool) -> u32 {
         let view = self.view();
         let state = view.state();
+        if is_new {
+            return state.new_generation();
+        }
         let named = state.newest_key_nodes().iter();
         let named = named.filter_map(|entry| state.key_nodes_of(entry));
-        let newest = named.map(|set| set.generation).max().unwrap_or_default();
-        newest.wrapping_add(u32::from(is_new))
+        named.map(|set| set.generation).max().unwrap_or_default()
     }
 
     /// Lanes of which key nodes open something now, and will open less until their publishers deal anew.

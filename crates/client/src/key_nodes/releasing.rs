@@ -1,11 +1,13 @@
 //! Being a key node of one stream.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use sealcast_bus::{Item, Offset, Tail};
-use sealcast_engine::{Releaser, ReleaserInput, ReleaserLimits, ReleaserOutput, answer_request};
+use sealcast_engine::{
+    Releaser, ReleaserInput, ReleaserLimits, ReleaserOutput, StreamView, answer_request,
+};
 use sealcast_protocol::{AuditEntry, NodeRefusal, NodeRequest, Position, Verified, sign};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -66,7 +68,8 @@ impl Releasing {
         self.counts.is_bus_short()
     }
 
-    /// Whether it has ended, which it does where its audit does not hold.
+    /// Whether it has ended, which it does where its audit does not hold, and where something panicked while it
+    /// changed what is known of the stream: then the stream has to be opened anew.
     pub fn has_ended(&self) -> bool {
         self.task.is_finished()
     }
@@ -106,7 +109,7 @@ async fn run_on(mut driver: Driver) {
         let mut task = JoinSet::new();
         task.spawn(driver.run());
         match task.join_next().await {
-            Some(Err(error)) if error.is_panic() => counts.fault(),
+            Some(Err(error)) if error.is_panic() && core.is_view_sound() => counts.fault(),
             Some(_) | None => return,
         }
         sleep(PAUSE).await;
@@ -152,6 +155,11 @@ impl Driver {
                 Ok(()) => (),
                 // Whoever altered it wants this node to go on. It does not.
                 Err(Error::Audit(_)) => return,
+                // What is known may be half of what it was to be, and a removal lie in the other half.
+                Err(_) if !self.core.is_view_sound() => {
+                    self.counts.fault();
+                    return;
+                }
                 Err(_) => {
                     self.counts.fault();
                     self.inbox = None;
@@ -249,11 +257,11 @@ impl Driver {
         };
         let core = self.core.clone();
         let done = off_thread(move || {
-            hand_in(&core, &mut machine, input);
+            hand_in(&core, &mut machine, input)?;
             let outputs: Vec<_> = std::iter::from_fn(|| machine.poll_output()).collect();
-            (machine, outputs)
+            Ok::<_, Error>((machine, outputs))
         });
-        let (mut machine, outputs) = done.await?;
+        let (mut machine, outputs) = done.await??;
         for (reason, count) in machine.take_refused() {
             self.counts.refuse(reason, count);
         }
@@ -320,10 +328,10 @@ impl Driver {
     async fn release(&mut self, asked: &Verified<NodeRequest>) -> Result<(), Error> {
         let (core, of) = (self.core.clone(), asked.clone());
         let answer = off_thread(move || {
-            let (view, identity) = (core.view(), core.identity());
-            answer_request(&view, identity, &mut clock::rng(), &of)
+            let (view, identity) = (sound_view(&core)?, core.identity());
+            Ok::<_, Error>(answer_request(&view, identity, &mut clock::rng(), &of))
         });
-        let Some(answer) = answer.await? else {
+        let Some(answer) = answer.await?? else {
             return Ok(());
         };
         let reply = Reply {
@@ -350,8 +358,19 @@ impl Driver {
     }
 }
 
-fn hand_in(core: &Core, machine: &mut Releaser, input: Input) {
+/// What is known of the stream, unless something panicked while it changed that.
+fn sound_view(core: &Core) -> Result<MutexGuard<'_, StreamView>, Error> {
     let view = core.view();
+    match core.is_view_sound() {
+        true => Ok(view),
+        false => Err(Error::Internal(
+            "what is known of a stream was left half changed",
+        )),
+    }
+}
+
+fn hand_in(core: &Core, machine: &mut Releaser, input: Input) -> Result<(), Error> {
+    let view = sound_view(core)?;
     match input {
         Input::Items(items) => {
             for item in items {
@@ -365,4 +384,5 @@ fn hand_in(core: &Core, machine: &mut Releaser, input: Input) {
         Input::Learned => machine.handle(core.now(), &view, ReleaserInput::Learned),
         Input::Tick => machine.handle(core.now(), &view, ReleaserInput::Tick),
     }
+    Ok(())
 }

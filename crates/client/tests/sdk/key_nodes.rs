@@ -1,5 +1,7 @@
 //! Key nodes, by those who publish for them and those who ask them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sealcast::{
@@ -361,4 +363,49 @@ async fn the_ends_of_an_interval_that_no_whole_segment_covers_are_asked_of_other
     assert_eq!(opened(history(&joined).await), all);
     let asked = bob.asked();
     assert_eq!((asked.nodes.segments, asked.others.opened), (1, 1));
+}
+
+/// Somebody sets a condition while another names nodes, whatever the latter asks its bus for just then.
+#[tokio::test]
+async fn who_names_key_nodes_never_undoes_what_came_between() {
+    const ASKED_AT_MOST: u64 = 24;
+    let net = Net::new(1).await;
+    net.set(1, &[0]).await.unwrap();
+    let (at, asked) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (waits_at, count) = (at.clone(), asked.clone());
+    let ground = Meddler::ground(move |_, _| {
+        let at = waits_at.load(Ordering::SeqCst);
+        match at > 0 && count.fetch_add(1, Ordering::SeqCst) + 1 >= at {
+            true => Manner::Mute,
+            false => Manner::Honest,
+        }
+    });
+    let slow = open(&net.rig.on("alice", ground).await).await;
+    let mut refused = 0;
+    for nth in 1..=ASKED_AT_MOST {
+        asked.store(0, Ordering::SeqCst);
+        at.store(nth, Ordering::SeqCst);
+        let later = Condition(vec![vec![Demand::After(Position(nth))]]);
+        let nodes = net.ids(&[0]);
+        let is_done = AtomicBool::new(false);
+        let naming = async {
+            let named = slow.set_key_nodes(1, &nodes, PLAIN).await;
+            is_done.store(true, Ordering::SeqCst);
+            named
+        };
+        let meanwhile = async {
+            while asked.load(Ordering::SeqCst) < nth && !is_done.load(Ordering::SeqCst) {
+                tokio::task::yield_now().await;
+            }
+            // What the other one has signed by now may come first.
+            while net.stream.set_condition(later.clone()).await.is_err() {}
+            at.store(0, Ordering::SeqCst);
+        };
+        let (named, ()) = tokio::join!(naming, meanwhile);
+        refused += u64::from(matches!(named, Err(Error::KeyNodes(_))));
+        net.stream.sync().await.unwrap();
+        let (_, condition) = net.stream.release_condition().unwrap();
+        assert_eq!(condition, later, "{nth}: {named:?}");
+    }
+    assert!(refused > 0);
 }

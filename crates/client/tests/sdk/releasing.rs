@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sealcast::{
-    Alarm, Approvers, AuditedEvent, Condition, ControlTopic, Demand, Ground, Home, NamingOptions,
-    NodeRefusalReason, NodeStanding, Position, Sharing, Stream, StreamOptions,
+    Alarm, Approvers, AuditedEvent, Clock, Condition, ControlTopic, Demand, Ground, Home,
+    NamingOptions, NodeRefusalReason, NodeStanding, Position, Sharing, Stream, StreamOptions,
 };
 use sealcast_bus::{Bus as _, Topic};
 use sealcast_crypto::SigningKey;
@@ -368,4 +368,39 @@ async fn a_node_releases_nothing_while_the_bus_shows_less_of_an_approver_than_it
     // Ann puts it back.
     drop(open(&rig.again("ann").await).await);
     assert_eq!(says(&joined).await, refused(NodeRefusalReason::Condition));
+}
+
+/// What was left half changed may lack a removal.
+#[tokio::test]
+async fn a_node_ends_where_something_panicked_that_had_what_is_known_in_its_hands() {
+    let rig = Rig::small();
+    let [alice, bob] = rig.homes(["alice", "bob"]).await;
+    drop(rig.home("node").await);
+    let is_due = Arc::new(AtomicBool::new(false));
+    let (due, here) = (is_due.clone(), std::thread::current().id());
+    // The machine is told the time on another thread, which holds the view meanwhile.
+    let clock = Clock::new(move || {
+        let is_machine = std::thread::current().id() != here;
+        assert!(
+            !(is_machine && due.swap(false, Ordering::SeqCst)),
+            "as told"
+        );
+        Clock::system().now()
+    });
+    let ground = Ground {
+        clock,
+        ..Ground::default()
+    };
+    let node = rig.on("node", ground).await;
+    let stream = released_by(&alice, &node, &[&bob]).await;
+    let seen = open(&node).await;
+    let releasing = seen.release().await.unwrap();
+    let joined = open(&bob).await;
+    is_due.store(true, Ordering::SeqCst);
+    while !releasing.has_ended() {
+        let said = says_within(&joined, Duration::from_secs(1)).await;
+        assert_ne!(said, NodeStanding::Answers);
+    }
+    assert!(!is_due.load(Ordering::SeqCst));
+    drop(stream);
 }

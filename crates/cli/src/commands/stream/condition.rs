@@ -17,7 +17,8 @@ use crate::ui::Ui;
 /// place of the one before. With `--after` nothing is released before that time, with `--before` nothing from that time
 /// on, by the clocks of the key nodes. With `--approved-by` so many of those people must approve of the reader, with
 /// `sealcast stream approve`; what was approved by others is over. With `--when` there may be several such conditions: they
-/// release where any of them holds, and all that stands in one must hold. It concerns key nodes alone: keyholders go
+/// release where any of them holds, and all that stands in one must hold. Who was given keys before reads what is published
+/// up to seven weeks later; `stream keynodes set --new-secret` ends that. It concerns key nodes alone: keyholders go
 /// on handing out keys, and an owner or admin may set another one.
 #[derive(Args, Debug)]
 #[command(after_help = "\
