@@ -263,7 +263,7 @@ impl Logs {
         loop {
             let found = match walk.next(head.seq).await? {
                 Some(found) => found,
-                // Where more comes, that is not asked about: the answer would come behind it.
+                // Where more comes, no answer about the end is waited for: it would come behind that.
                 None => match walk.next_come(reading.items.is_empty()).await? {
                     Some(found) => found,
                     None => break,
