@@ -137,7 +137,14 @@ impl Proxy {
     fn end(mut self) -> anyhow::Result<Vec<f64>> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         ensure!(self.child.wait()?.success(), "the proxy failed");
-        Ok(self.memory)
+        Ok(std::mem::take(&mut self.memory))
+    }
+}
+
+impl Drop for Proxy {
+    /// Where something failed, it does not go on alone.
+    fn drop(&mut self) {
+        let _is_gone = self.child.kill().is_err();
     }
 }
 

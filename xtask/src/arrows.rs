@@ -109,7 +109,7 @@ const TABLE: &[Row] = &[
     ], &["getrandom", "rand_core"]),
     row("sealcast-traces", &[], &["base64", "rustix"]),
     row("sealcast-bench", EVERY, &[
-        "anyhow", "async-nats", "aws-lc-rs", "futures-util", "getrandom", "lapin", "rand_core", "rustix", "tempfile",
+        "anyhow", "async-nats", "aws-lc-rs", "futures-util", "getrandom", "lapin", "rand_core", "rumqttc-v5-next", "rustix", "tempfile",
         "tokio", "tokio-postgres", "vodozemac",
     ]),
     // It is built before anything else is, and so stands on nothing of ours.

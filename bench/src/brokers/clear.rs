@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::{Broker, EACH_WAITING_MAX, Place, Way, amqp, mqtt, nats, postgres};
+use super::{Broker, EACH_WAITING_MAX, Place, Way, amqp, library, mqtt, nats, postgres};
 use crate::clear::{Framing, Printing, lines_of_stdin};
 
 /// The arguments that make this program a client that seals nothing.
@@ -21,6 +21,7 @@ pub(super) enum Publisher {
     Postgres(postgres::Publisher),
     Amqp(amqp::Publisher),
     Mqtt(mqtt::Publisher),
+    Library(library::Publisher),
 }
 
 impl Publisher {
@@ -31,6 +32,9 @@ impl Publisher {
             }
             Broker::Postgres => Self::Postgres(postgres::Publisher::open(place).await?),
             Broker::Rabbitmq => Self::Amqp(amqp::Publisher::open(place).await?),
+            Broker::Mosquitto if way == Way::EachByLibrary => {
+                Self::Library(library::Publisher::open(place, way.waiting_max())?)
+            }
             Broker::Mosquitto => Self::Mqtt(mqtt::Publisher::open(place, way.waiting_max()).await?),
         })
     }
@@ -42,6 +46,7 @@ impl Publisher {
             Self::Postgres(publisher) => publisher.send(batch).await,
             Self::Amqp(publisher) => publisher.send(batch).await,
             Self::Mqtt(publisher) => publisher.send(batch).await,
+            Self::Library(publisher) => publisher.send(batch).await,
         }
     }
 
@@ -52,6 +57,7 @@ impl Publisher {
             Self::Postgres(publisher) => publisher.finish().await,
             Self::Amqp(publisher) => publisher.finish().await,
             Self::Mqtt(publisher) => publisher.finish().await,
+            Self::Library(publisher) => publisher.finish().await,
         }
     }
 }
@@ -62,16 +68,20 @@ pub(super) enum Reader {
     Postgres(postgres::Reader),
     Amqp(Box<amqp::Reader>),
     Mqtt(mqtt::Reader),
+    Library(Box<library::Reader>),
 }
 
 impl Reader {
-    pub(super) async fn open(broker: Broker, place: &Place) -> anyhow::Result<Self> {
+    pub(super) async fn open(broker: Broker, place: &Place, way: Way) -> anyhow::Result<Self> {
         Ok(match broker {
             Broker::Nats | Broker::NatsSyncing => {
                 Self::Nats(Box::new(nats::Reader::open(place).await?))
             }
             Broker::Postgres => Self::Postgres(postgres::Reader::open(place).await?),
             Broker::Rabbitmq => Self::Amqp(Box::new(amqp::Reader::open(place).await?)),
+            Broker::Mosquitto if way == Way::EachByLibrary => {
+                Self::Library(Box::new(library::Reader::open(place).await?))
+            }
             Broker::Mosquitto => Self::Mqtt(mqtt::Reader::open(place).await?),
         })
     }
@@ -83,6 +93,7 @@ impl Reader {
             Self::Postgres(reader) => reader.next().await?,
             Self::Amqp(reader) => reader.next().await?,
             Self::Mqtt(reader) => reader.next().await?,
+            Self::Library(reader) => reader.next().await?,
         }))
     }
 }
@@ -119,7 +130,7 @@ pub(crate) async fn client(arguments: &[String]) -> anyhow::Result<()> {
     if what == "publish" {
         let mut publisher = Publisher::open(broker, &place, way).await?;
         let mut lines = match way {
-            Way::Each => Framing::of_single_lines(),
+            Way::Each | Way::EachByLibrary => Framing::of_single_lines(),
             Way::Frames | Way::Packed | Way::Sealed | Way::SealedEach => Framing::of_stdin(),
         };
         while let Some(batch) = lines.next()? {
@@ -127,7 +138,7 @@ pub(crate) async fn client(arguments: &[String]) -> anyhow::Result<()> {
         }
         return publisher.finish().await;
     }
-    let mut reader = Reader::open(broker, &place).await?;
+    let mut reader = Reader::open(broker, &place, way).await?;
     let (mut left, mut out) = (lines.parse::<u64>()?, Printing::new()?);
     while left > 0 {
         for frame in reader.next().await?.frames() {

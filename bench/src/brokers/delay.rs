@@ -75,7 +75,7 @@ fn row(page: &mut Page, broker: Broker, how: &str, tail: &Tail, clear: Option<&T
 async fn in_clear(broker: Broker, place: &Place, lasting: Duration) -> anyhow::Result<Tail> {
     let count = (lasting.as_secs_f64() * f64::from(RATE)).ceil().max(2.0) as u32;
     let mut publisher = Publisher::open(broker, place, Way::Each).await?;
-    let mut reader = Reader::open(broker, place).await?;
+    let mut reader = Reader::open(broker, place, Way::Each).await?;
     sleep(SETTLE).await;
     let begun = Instant::now();
     let due = move |number: u32| begun + Duration::from_secs(1) * number / RATE;

@@ -27,25 +27,15 @@ impl Contestant {
         watch(self.publishing(), self.scene.lines()?)
     }
 
+    /// Subscribes to what is stored, while nobody publishes.
     pub(super) fn read(&self) -> anyhow::Result<Took> {
-        let reading = match self.way.is_sealed() {
-            true => self.scene.command("bob", &["read", "kitchen"]),
-            false => self.client("read"),
-        };
-        self.all(watch(reading, Stdio::null())?)
+        self.all(watch(self.subscribing(), Stdio::null())?)
     }
 
     /// Publishes while another process follows: from the first line on its way in to the last one
     /// out.
     pub(super) fn follow(&self) -> anyhow::Result<Took> {
-        let following = match self.way.is_sealed() {
-            true => {
-                let count = self.lines.to_string();
-                let arguments = ["sub", "kitchen", "--from", "start", "--count", &count];
-                self.scene.command("bob", &arguments)
-            }
-            false => self.client("read"),
-        };
+        let following = self.subscribing();
         let following = thread::spawn(move || watch(following, Stdio::null()));
         thread::sleep(SETTLE);
         let begun = Instant::now();
@@ -62,6 +52,15 @@ impl Contestant {
         Ok(took)
     }
 
+    fn subscribing(&self) -> Command {
+        if !self.way.is_sealed() {
+            return self.client("read");
+        }
+        let count = self.lines.to_string();
+        let arguments = ["sub", "kitchen", "--from", "start", "--count", &count];
+        self.scene.command("bob", &arguments)
+    }
+
     fn publishing(&self) -> Command {
         match self.way {
             Way::Sealed => self.scene.command("alice", &["pub", "kitchen", "-l"]),
@@ -71,7 +70,7 @@ impl Contestant {
                 command.args(["alice", "passphrase"].map(|name| self.scene.path(name)));
                 command
             }
-            Way::Frames | Way::Packed | Way::Each => self.client("publish"),
+            Way::Frames | Way::Packed | Way::Each | Way::EachByLibrary => self.client("publish"),
         }
     }
 
