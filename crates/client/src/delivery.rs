@@ -4,11 +4,15 @@ use std::fmt;
 use std::ops::Deref;
 
 use sealcast_crypto::SecretBytes;
-use sealcast_engine::{Cause, Event, Notice, OpenedRecord, Parked, Refusal};
+use sealcast_engine::{Alarm, Cause, Event, Events, Notice, OpenedRecord, Parked, Refusal};
 use sealcast_protocol::{DataTopic, DeviceId, Header, Position, UserId};
 
+use crate::asking::Asking;
+use crate::core::Core;
+use crate::gaps::Gaps;
+
 /// One record, or one thing to know about the stream, in the order of the bus; what was parked comes
-/// late.
+/// late, and so do gaps of a history.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Delivery {
     /// The record's own time; the envelope's position where nothing was opened.
@@ -307,5 +311,87 @@ impl From<Cause> for Reason {
             Cause::Session => Self::UnknownSession,
             Cause::Right => Self::NotEntitled,
         }
+    }
+}
+
+/// Who learns of each delivery: whoever asks for keys, and what holds gaps.
+pub(crate) type Known<'a> = (Option<&'a Asking>, Option<&'a mut Gaps>);
+
+/// The next delivery of some events.
+#[inline]
+pub(crate) fn next_delivery(
+    core: &Core,
+    (asking, mut gaps): Known<'_>,
+    events: &mut Events,
+) -> Option<Delivery> {
+    if let Some(opened) = next_record((asking, gaps.as_deref_mut()), events) {
+        return Some(Delivery::of_record(&opened));
+    }
+    next_other(core, (asking, gaps), events)
+}
+
+/// As [`next_delivery`], where what comes next is a record.
+#[inline]
+pub(crate) fn next_record<'a>(
+    (asking, gaps): Known<'_>,
+    events: &'a mut Events,
+) -> Option<OpenedRecord<'a>> {
+    let opened = events.poll_record()?;
+    if let Some(asking) = asking {
+        asking.opened(opened.header.session, opened.header.position);
+    }
+    if let Some(gaps) = gaps {
+        gaps.came(opened.header);
+    }
+    Some(opened)
+}
+
+/// As [`next_delivery`], where what comes next is no record.
+fn next_other(core: &Core, (asking, mut gaps): Known<'_>, events: &mut Events) -> Option<Delivery> {
+    loop {
+        let due = gaps.as_mut().and_then(|gaps| gaps.due());
+        let event = match (due, &mut gaps) {
+            (Some(due), _) => due,
+            (None, None) => events.poll()?,
+            (None, Some(gaps)) => match gaps.take(events.poll()?) {
+                Some(event) => event,
+                None => continue,
+            },
+        };
+        if let Some(asking) = asking {
+            asking.note(&event);
+        }
+        tell_givers(core, &event);
+        if let Some(delivery) = Delivery::from_event(event) {
+            return Some(delivery);
+        }
+    }
+}
+
+/// Tells whose keys failed. Those that this device gave to itself were imported.
+fn tell_givers(core: &Core, event: &Event) {
+    match event {
+        Event::BadCover { giver, session } => {
+            core.view().doubt(session, giver);
+            core.tell([match *giver == core.view().me() {
+                true => Alarm::BadImport(*session),
+                false => Alarm::BadKeys(giver.0, giver.1),
+            }]);
+        }
+        Event::Rejected {
+            header: Some(header),
+            givers,
+            ..
+        } => {
+            let (session, me) = (header.session, core.view().me());
+            core.tell(givers.iter().map(|giver| match *giver == me {
+                true => Alarm::MisfitImport(session),
+                false => Alarm::Misfit(session, giver.0, giver.1),
+            }));
+        }
+        Event::Rejected { .. }
+        | Event::Opened { .. }
+        | Event::Sealed { .. }
+        | Event::Noticed { .. } => (),
     }
 }

@@ -90,6 +90,7 @@ mod devices;
 mod doctor;
 mod error;
 mod fallback;
+mod gaps;
 mod ground;
 mod home;
 mod inspect;

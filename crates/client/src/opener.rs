@@ -8,11 +8,10 @@ use tokio::sync::watch;
 
 use crate::asking::Asking;
 use crate::core::{Core, lock};
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, next_delivery};
 use crate::error::Error;
 use crate::judging::{Brought, Judged};
 use crate::lookout::{Looked, Lookout};
-use crate::read::next_delivery;
 
 /// Envelopes that are judged at once, at most, and bytes of them behind which no other is.
 const AT_ONCE_MAX: usize = 64;
@@ -197,7 +196,7 @@ impl Opener {
                 seen.note(sighting);
             }
             let (core, asking) = (self.lookout.core(), self.asking.as_deref());
-            let next = || next_delivery(core, asking, &mut of.events);
+            let next = || next_delivery(core, (asking, None), &mut of.events);
             told.push(Carried {
                 deliveries: std::iter::from_fn(next).collect(),
                 may_open_later: match of.carried.prospect {

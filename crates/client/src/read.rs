@@ -5,17 +5,16 @@ use std::sync::Arc;
 
 use sealcast_bus::{BusError, Item, Offset, Topic};
 use sealcast_crypto::leaving_no_trace;
-use sealcast_engine::{
-    Alarm, Allowed, Event, Events, Lineage, Mode, OpenedRecord, Reader as Machine,
-};
+use sealcast_engine::{Allowed, Events, Lineage, Mode, Reader as Machine};
 use sealcast_protocol::{DeviceId, EnvelopeHash, Interval};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
 use crate::asking::Asking;
 use crate::core::{Core, READ_BYTES};
 use crate::damage::{behind_damage, read_past};
-use crate::delivery::{Delivery, Lent};
+use crate::delivery::{Delivery, Lent, next_delivery, next_record};
 use crate::error::Error;
+use crate::gaps::Gaps;
 use crate::parking::Lot;
 use crate::place::Place;
 
@@ -58,6 +57,8 @@ pub(crate) struct Scan {
     ready: Events,
     /// Learns what lacks keys and what opens, where anybody is to be asked.
     pub(crate) asking: Option<Arc<Asking>>,
+    /// Gaps that are told at the end, where there is one.
+    gaps: Option<Gaps>,
 }
 
 /// A batch that is being opened stays with the scan, so that a caller may stop waiting for it.
@@ -103,8 +104,10 @@ impl Drop for Ahead {
 
 impl Reader {
     pub(crate) async fn history(core: Arc<Core>, interval: Interval) -> Result<Self, Error> {
+        let mut scan = Scan::start(core, Mode::History(interval)).await?;
+        scan.gaps = Some(Gaps::default());
         Ok(Self {
-            scan: Scan::start(core, Mode::History(interval)).await?,
+            scan,
             interval,
             is_done: false,
         })
@@ -128,6 +131,7 @@ impl Reader {
             }
             if !self.scan.read_ahead().await? {
                 self.scan.give_up().await?;
+                self.scan.gaps.iter_mut().for_each(Gaps::tell_all);
                 self.is_done = true;
             }
         }
@@ -137,7 +141,9 @@ impl Reader {
     /// faster than [`next`](Self::next), which is to be asked where this has none.
     #[inline]
     pub fn lend(&mut self) -> Option<Lent<'_>> {
-        next_record(self.scan.asking.as_deref(), &mut self.scan.ready).map(Lent)
+        let scan = &mut self.scan;
+        let known = (scan.asking.as_deref(), scan.gaps.as_mut());
+        next_record(known, &mut scan.ready).map(Lent)
     }
 
     /// The interval that is read.
@@ -166,6 +172,7 @@ impl Scan {
             ahead: None,
             ready: Events::default(),
             asking: None,
+            gaps: None,
         };
         scan.allow_revoked().await?;
         Ok(scan)
@@ -415,72 +422,8 @@ impl Scan {
     /// The next of what was opened. A giver whose keys do not open is told as an alarm.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<Delivery> {
-        next_delivery(&self.core, self.asking.as_deref(), &mut self.ready)
-    }
-}
-
-/// The next delivery of some events. Whoever asks for keys learns of each.
-#[inline]
-pub(crate) fn next_delivery(
-    core: &Core,
-    asking: Option<&Asking>,
-    events: &mut Events,
-) -> Option<Delivery> {
-    if let Some(opened) = next_record(asking, events) {
-        return Some(Delivery::of_record(&opened));
-    }
-    next_other(core, asking, events)
-}
-
-/// As [`next_delivery`], where what comes next is a record.
-#[inline]
-fn next_record<'a>(asking: Option<&Asking>, events: &'a mut Events) -> Option<OpenedRecord<'a>> {
-    let opened = events.poll_record()?;
-    if let Some(asking) = asking {
-        asking.opened(opened.header.session, opened.header.position);
-    }
-    Some(opened)
-}
-
-/// As [`next_delivery`], where what comes next is no record.
-fn next_other(core: &Core, asking: Option<&Asking>, events: &mut Events) -> Option<Delivery> {
-    loop {
-        let event = events.poll()?;
-        if let Some(asking) = asking {
-            asking.note(&event);
-        }
-        tell_givers(core, &event);
-        if let Some(delivery) = Delivery::from_event(event) {
-            return Some(delivery);
-        }
-    }
-}
-
-/// Tells whose keys failed. Those that this device gave to itself were imported.
-fn tell_givers(core: &Core, event: &Event) {
-    match event {
-        Event::BadCover { giver, session } => {
-            core.view().doubt(session, giver);
-            core.tell([match *giver == core.view().me() {
-                true => Alarm::BadImport(*session),
-                false => Alarm::BadKeys(giver.0, giver.1),
-            }]);
-        }
-        Event::Rejected {
-            header: Some(header),
-            givers,
-            ..
-        } => {
-            let (session, me) = (header.session, core.view().me());
-            core.tell(givers.iter().map(|giver| match *giver == me {
-                true => Alarm::MisfitImport(session),
-                false => Alarm::Misfit(session, giver.0, giver.1),
-            }));
-        }
-        Event::Rejected { .. }
-        | Event::Opened { .. }
-        | Event::Sealed { .. }
-        | Event::Noticed { .. } => (),
+        let known = (self.asking.as_deref(), self.gaps.as_mut());
+        next_delivery(&self.core, known, &mut self.ready)
     }
 }
 

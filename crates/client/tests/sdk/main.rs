@@ -13,6 +13,7 @@ mod crashes;
 mod damage;
 mod devices;
 mod devices_killed;
+mod gaps;
 mod grants;
 mod homes;
 mod key_nodes;
