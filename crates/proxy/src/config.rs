@@ -19,7 +19,7 @@ use crate::upstream::UpstreamUrl;
 mod listener;
 
 use listener::ListenerSection;
-pub use listener::{Certificates, Listener, Transport};
+pub use listener::{Certificates, Listener, ListenerError, Transport};
 
 /// What a packet may be said to have at most. It stands for all that MQTT has.
 const PACKET_MAX: u32 = 256 << 20;
@@ -98,31 +98,38 @@ pub enum LogFormat {
     Json,
 }
 
+/// What is said elsewhere than in a config file, and holds instead of what that says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Instead {
+    /// Of `listen`.
+    pub listen: Option<Listener>,
+    /// Of `upstream`.
+    pub upstream: Option<UpstreamUrl>,
+}
+
 impl Config {
     /// Reads a config file. Relative paths in it are below its folder.
     ///
     /// # Errors
     ///
     /// Fails when it cannot be read, says anything that is not known, or has a rule that never decides.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+    pub fn load(path: &Path, instead: &Instead) -> Result<Self, ConfigError> {
         let folder = path.parent().unwrap_or(Path::new(""));
-        ConfigError::read(path, |text| Self::parse(text, folder))
+        ConfigError::read(path, |text| Self::parse(text, folder, instead))
     }
 
     /// Reads the text of a config file; else says in which line what is wrong.
-    pub(crate) fn parse(text: &str, folder: &Path) -> Result<Self, WrongLine> {
+    pub(crate) fn parse(text: &str, folder: &Path, instead: &Instead) -> Result<Self, WrongLine> {
         let mut file: File = toml::from_str(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start);
             (line_of(text, at), error.message().to_owned())
         })?;
         let rules = rules(text, &file.rule)?;
-        let listeners = listeners(
-            text,
-            file.listen.take(),
-            std::mem::take(&mut file.listener),
-            folder,
-        )?;
-        let checked = file.checked(folder, listeners, rules);
+        let first = (instead.listen.clone(), file.listen.take());
+        let sections = std::mem::take(&mut file.listener);
+        let listeners = listeners(text, first, sections, folder)?;
+        let upstream = instead.upstream.clone();
+        let checked = file.checked(folder, (listeners, upstream), rules);
         checked.map_err(|wrong| at(text, HEAD, wrong))
     }
 }
@@ -185,13 +192,13 @@ impl File {
     fn checked(
         self,
         folder: &Path,
-        listeners: Vec<Listener>,
+        (listeners, upstream): (Vec<Listener>, Option<UpstreamUrl>),
         rules: Rules,
     ) -> Result<Config, Wrong> {
-        let upstream = self.upstream;
-        let lacks = || "is not said; such as upstream = \"mqtts://broker.example\"".to_owned();
-        let upstream = upstream.ok_or_else(|| ("upstream", lacks()))?;
-        let upstream = upstream.parse::<UpstreamUrl>();
+        let upstream = match upstream {
+            Some(instead) => instead,
+            None => broker(self.upstream.as_deref())?,
+        };
         let limits = Limits::default();
         let metrics = self
             .metrics
@@ -199,7 +206,7 @@ impl File {
         let metrics = metrics.transpose();
         Ok(Config {
             listeners,
-            upstream: upstream.map_err(|error| ("upstream", error.to_string()))?,
+            upstream,
             upstream_ca: self.upstream_ca.map(|path| folder.join(path)),
             rules,
             limits: Limits {
@@ -236,6 +243,13 @@ impl File {
             log_format: self.log_format.unwrap_or_default(),
         })
     }
+}
+
+fn broker(text: Option<&str>) -> Result<UpstreamUrl, Wrong> {
+    let lacks = || "is not said; such as upstream = \"mqtts://broker.example\"".to_owned();
+    let text = text.ok_or_else(|| ("upstream", lacks()))?;
+    let url = text.parse::<UpstreamUrl>();
+    url.map_err(|error| ("upstream", error.to_string()))
 }
 
 fn packet_max(text: Option<&str>, default: u32) -> Result<u32, Wrong> {
@@ -282,15 +296,16 @@ fn level(text: &str) -> Result<LevelFilter, Wrong> {
     })
 }
 
-/// All listeners: the simple form, and a section for each.
+/// All listeners: the simple form, or what holds instead, and a section for each.
 fn listeners(
     text: &str,
-    simple: Option<String>,
+    (instead, simple): (Option<Listener>, Option<String>),
     sections: Vec<ListenerSection>,
     folder: &Path,
 ) -> Result<Vec<Listener>, (usize, String)> {
-    let mut listeners: Vec<Listener> = Vec::new();
-    let simple = (simple.is_some() || sections.is_empty()).then(|| ListenerSection::simple(simple));
+    let is_simple = instead.is_none() && (simple.is_some() || sections.is_empty());
+    let simple = is_simple.then(|| ListenerSection::simple(simple));
+    let mut listeners: Vec<Listener> = instead.into_iter().collect();
     let first = simple.map(|section| (HEAD, section));
     let others = sections.into_iter().zip(1..);
     let others = others.map(|(section, number)| (("[[listener]]", number), section));
@@ -434,7 +449,58 @@ mod tests {
     const RULE: &str = "[[rule]]\ntopics = \"plant/#\"\nstream = \"boiler\"\ndo = \"both\"\n";
 
     fn parse(text: &str) -> Result<Config, (usize, String)> {
-        Config::parse(text, Path::new("/etc/sealcast"))
+        parse_with(text, &Instead::default())
+    }
+
+    fn parse_with(text: &str, instead: &Instead) -> Result<Config, (usize, String)> {
+        Config::parse(text, Path::new("/etc/sealcast"), instead)
+    }
+
+    #[test]
+    fn what_is_said_elsewhere_holds_instead() {
+        let instead = Instead {
+            listen: Some("127.0.0.1:11883".parse().unwrap()),
+            upstream: Some("mqtts://other.example".parse().unwrap()),
+        };
+        let whole = parse_with(&format!("{TOP}{RULE}"), &instead).unwrap();
+        assert_eq!(parse_with(RULE, &instead), Ok(whole.clone()));
+        let shown = |config: &Config| {
+            let listeners = config.listeners.iter().map(ToString::to_string);
+            (
+                listeners.collect::<Vec<_>>().join(" "),
+                config.upstream.to_string(),
+            )
+        };
+        let other = "mqtts://other.example:8883".to_owned();
+        assert_eq!(
+            shown(&whole),
+            ("mqtt://127.0.0.1:11883".to_owned(), other.clone())
+        );
+        // Other listeners stay.
+        let web = "[[listener]]\nlisten = \"ws://127.0.0.1:8080\"\n";
+        let both = parse_with(&format!("{web}{RULE}"), &instead).unwrap();
+        let listens = "mqtt://127.0.0.1:11883 ws://127.0.0.1:8080".to_owned();
+        assert_eq!(shown(&both), (listens, other));
+        let same = web.replace("8080", "11883");
+        let twice = parse_with(&format!("{same}{RULE}"), &instead).unwrap_err();
+        assert_eq!(
+            twice,
+            (2, "`listen`: another listener has this address".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_listener_by_itself_is_one_that_needs_nothing_more() {
+        let says = |text: &str| text.parse::<Listener>().map_err(|error| error.to_string());
+        assert!(says("ws://127.0.0.1:8080").is_ok() && says("[::1]:1883").is_ok());
+        for (odd, why) in [
+            ("1883", "an address and a port"),
+            ("0.0.0.0:1883", "others on that network"),
+            ("mqtts://127.0.0.1:8883", "TLS needs it"),
+        ] {
+            let said = says(odd).unwrap_err();
+            assert!(said.contains(why), "{said}");
+        }
     }
 
     #[test]

@@ -60,7 +60,9 @@ mod websocket;
 mod wire;
 
 pub use certificates::CertificatesError;
-pub use config::{Certificates, Config, Limits, Listener, LogFormat, Transport};
+pub use config::{
+    Certificates, Config, Instead, Limits, Listener, ListenerError, LogFormat, Transport,
+};
 pub use counts::{Counts, Exception};
 pub use json::{Field, FieldError};
 pub use park::{Keeping, NotKept};

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use sealcast::{ConfigError, Home};
 use sealcast_proxy::{
-    Act, Config, Control, Listener, LogFormat, Proxy, Rule, StartError, Streams, Transport,
-    Undecryptable,
+    Act, Config, Control, Instead, Listener, LogFormat, Proxy, Rule, StartError, Streams,
+    Transport, Undecryptable,
 };
 use serde::Serialize;
 
@@ -42,11 +42,44 @@ enum ProxyCommand {
 #[command(after_help = "\
 Examples:
   sealcast proxy mqtt proxy.toml
+  sealcast proxy mqtt proxy.toml --listen 127.0.0.1:1883 --upstream mqtts://broker.example
   sealcast --home gateway proxy mqtt /etc/sealcast/proxy.toml")]
 struct MqttArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+#[derive(Args, Debug)]
+struct ConfigArgs {
     /// Config file, docs/reference/proxy.md
     #[arg(value_name = "CONFIG")]
     config: PathBuf,
+    /// Where clients connect, whatever `listen` in the config file says
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// The broker, whatever `upstream` in the config file says
+    #[arg(long, value_name = "URL")]
+    upstream: Option<String>,
+}
+
+impl ConfigArgs {
+    /// What holds instead of what the config file says. What it was is not repeated: it may have a password in it.
+    fn instead(&self) -> Result<Instead, CommandError> {
+        let listen = self.listen.as_deref().map(str::parse).transpose();
+        let upstream = self.upstream.as_deref().map(str::parse).transpose();
+        Ok(Instead {
+            listen: listen.map_err(|error| odd("--listen", &error))?,
+            upstream: upstream.map_err(|error| odd("--upstream", &error))?,
+        })
+    }
+
+    fn load(&self) -> Result<Config, CommandError> {
+        Config::load(&self.config, &self.instead()?).map_err(unusable)
+    }
+}
+
+fn odd(option: &str, error: &dyn std::error::Error) -> CommandError {
+    CommandError::usage(format!("`{option}`: {error}"))
 }
 
 /// Say what a config file does with which topics
@@ -58,9 +91,8 @@ Examples:
   sealcast proxy check proxy.toml
   sealcast proxy check proxy.toml plant/7/temperature")]
 struct CheckArgs {
-    /// Config file, docs/reference/proxy.md
-    #[arg(value_name = "CONFIG")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Say it of these topics, instead of each rule
     #[arg(value_name = "TOPIC")]
     topics: Vec<String>,
@@ -91,8 +123,8 @@ pub(crate) async fn run(ui: &Ui, context: &Context, args: ProxyArgs) -> Result<(
     }
 }
 
-async fn mqtt(ui: &Ui, context: &Context, path: &Path) -> Result<(), CommandError> {
-    let config = Config::load(path).map_err(unusable)?;
+async fn mqtt(ui: &Ui, context: &Context, args: &ConfigArgs) -> Result<(), CommandError> {
+    let (config, instead) = (args.load()?, args.instead()?);
     let home = context.open().await?;
     warn_of(ui, &home, &config)?;
     logging::start(config.log, config.log_format == LogFormat::Json);
@@ -115,7 +147,7 @@ async fn mqtt(ui: &Ui, context: &Context, path: &Path) -> Result<(), CommandErro
     let reloading = async {
         loop {
             hang_ups.next().await;
-            reload(&home, path, &control).await;
+            reload(&home, (&args.config, &instead), &control).await;
         }
     };
     let mut ended = Ok(());
@@ -127,9 +159,9 @@ async fn mqtt(ui: &Ui, context: &Context, path: &Path) -> Result<(), CommandErro
 }
 
 /// Reads the config file again, and has the proxy go by it; where that cannot be, all is as it was.
-async fn reload(home: &Home, path: &Path, control: &Control) {
+async fn reload(home: &Home, (path, instead): (&Path, &Instead), control: &Control) {
     let kept = "the config file is not taken over, all is as it was";
-    let config = match Config::load(path) {
+    let config = match Config::load(path, instead) {
         Ok(config) => config,
         Err(ConfigError::Wrong { line, says, .. }) => {
             tracing::error!(line, says, "{kept}");
@@ -190,7 +222,7 @@ fn warn_of(ui: &Ui, home: &Home, config: &Config) -> Result<(), CommandError> {
 }
 
 fn check(ui: &Ui, args: &CheckArgs) -> Result<(), CommandError> {
-    let config = Config::load(&args.config).map_err(unusable)?;
+    let config = args.config.load()?;
     if args.topics.is_empty() {
         return check_rules(ui, &config);
     }

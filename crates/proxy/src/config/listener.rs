@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use serde::Deserialize;
 
@@ -60,6 +61,22 @@ impl Listener {
     /// Whether others on a network can read and change what clients send and receive.
     pub fn is_in_clear(&self) -> bool {
         self.tls.is_none() && !self.address.ip().is_loopback()
+    }
+}
+
+/// Not where clients may connect: what is wrong, in words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ListenerError(String);
+
+/// One of which nothing but where is said: `ADDRESS:PORT` of loopback, or a URL of it, without TLS.
+impl FromStr for Listener {
+    type Err = ListenerError;
+
+    fn from_str(text: &str) -> Result<Self, ListenerError> {
+        let simple = ListenerSection::simple(Some(text.to_owned()));
+        let checked = simple.checked(Path::new(""));
+        checked.map_err(|(_, says)| ListenerError(says))
     }
 }
 

@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustls::{ClientConnection, StreamOwned};
-use sealcast_proxy::{Config, Control, Counts, Exception, Proxy};
+use sealcast_proxy::{Config, Control, Counts, Exception, Instead, Proxy};
 use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -100,7 +100,7 @@ fn config(rules: &str, more: &str, upstream: &str) -> Config {
     let path = folder.path().join("proxy.toml");
     let head = format!("listen = \"127.0.0.1:0\"\nupstream = \"{upstream}\"\n{more}\n");
     std::fs::write(&path, format!("{head}{rules}")).unwrap();
-    Config::load(&path).unwrap()
+    Config::load(&path, &Instead::default()).unwrap()
 }
 
 impl Rig {
