@@ -6,7 +6,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use sealcast::{Arrival, AskingCounts, DataTopic, Name, Shelf};
+use sealcast::{Arrival, AskingCounts, DataTopic, Name, Shelf, StreamId};
 
 use crate::counts::because;
 use crate::json::{Emptied, Field, Odd, envelope_of, put_back, take_out};
@@ -30,6 +30,9 @@ pub trait Sealing: fmt::Debug + Send + Sync {
         stream: &'a Name,
         messages: &'a [(&'a DataTopic, &'a [u8])],
     ) -> SealFuture<'a>;
+
+    /// What a stream is known by, whoever has its name: nothing where there is none of that name.
+    fn id(&self, stream: &Name) -> Option<StreamId>;
 
     /// Whether messages can be sealed for a stream, where that failed before.
     fn can_seal<'a>(&'a self, stream: &'a Name) -> Waiting<'a, bool>;
@@ -114,10 +117,12 @@ impl<'a> Draft<'a> {
 
     /// By what it is known again without saying anything of what is in it: its stream, its topic, how long it is, and which
     /// fields of it are sealed, since others stand in clear.
-    pub(crate) fn mark(&self) -> [u8; 16] {
+    pub(crate) fn mark(&self, sealing: &dyn Sealing) -> [u8; 16] {
         let (topic, payload) = self.to_seal();
         let len = (payload.len() as u64).to_be_bytes();
-        let (stream, topic) = (self.stream.as_str().as_bytes(), topic.as_str().as_bytes());
+        let id = sealing.id(self.stream);
+        let stream = id.as_ref().map_or(&[][..], |id| &id.0);
+        let topic = topic.as_str().as_bytes();
         let fields: Vec<_> = self.fields.iter().map(Field::to_string).collect();
         let fields = fields.iter().map(String::as_bytes);
         let parts: Vec<_> = [stream, topic, &len].into_iter().chain(fields).collect();

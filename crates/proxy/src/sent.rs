@@ -19,7 +19,7 @@ use crate::told::{Answer, Told};
 use crate::wire::Incoming;
 
 /// The version of a label.
-const LABEL: u8 = 2;
+const LABEL: u8 = 3;
 const LABEL_LEN: usize = 30;
 
 /// What is known of an envelope that is kept.

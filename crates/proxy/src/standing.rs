@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sealcast::{AskingCounts, DataTopic, Name};
+use sealcast::{AskingCounts, DataTopic, Name, StreamId};
 use tokio::time::{Duration, Instant};
 
 use crate::park::Keeping;
@@ -98,6 +98,10 @@ impl Sealing for Watched {
             }
             sealed
         })
+    }
+
+    fn id(&self, stream: &Name) -> Option<StreamId> {
+        self.sealing.id(stream)
     }
 
     fn can_seal<'a>(&'a self, stream: &'a Name) -> Waiting<'a, bool> {

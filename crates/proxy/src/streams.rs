@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sealcast::{
     AskingCounts, Carried, DataTopic, Home, Name, Opener, OpenerOptions, Position, Reason, Shelf,
-    State, Stream,
+    State, Stream, StreamId,
 };
 use tokio::time::{Instant, sleep};
 
@@ -96,6 +96,10 @@ impl Sealing for Streams {
             })?;
             gate.seal(messages).await
         })
+    }
+
+    fn id(&self, stream: &Name) -> Option<StreamId> {
+        self.sealing.get(stream).map(|gate| gate.stream.id())
     }
 
     fn can_seal<'a>(&'a self, stream: &'a Name) -> Waiting<'a, bool> {

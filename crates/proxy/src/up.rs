@@ -20,7 +20,7 @@ use crate::packet::{
 };
 use crate::park::NotKept;
 use crate::rules::{Rules, Up as Act};
-use crate::ruling::Ruling;
+use crate::ruling::{InForce, Ruling};
 use crate::sealing::{Draft, NotSealed, Sealed, seal_all};
 use crate::sent::Sent;
 use crate::told::{Asker, Told};
@@ -112,7 +112,7 @@ impl Take for Up {
         let (mut steps, mut drafts) = (Vec::with_capacity(burst.len()), Vec::new());
         let mut fault = Ok(());
         for incoming in &burst {
-            match self.step(&now.rules, incoming, &mut drafts) {
+            match self.step(&now, incoming, &mut drafts) {
                 Ok(step) => steps.push(step),
                 Err(end) => {
                     fault = Err(end);
@@ -277,7 +277,7 @@ impl Up {
     /// Finds out what becomes of a packet, but for sealing.
     fn step<'a>(
         &mut self,
-        rules: &'a Rules,
+        now: &'a InForce,
         incoming: &'a Incoming,
         drafts: &mut Vec<Draft<'a>>,
     ) -> Result<Step<'a>, End> {
@@ -290,10 +290,10 @@ impl Up {
             PUBLISH => {
                 let publish = Publish::parse(self.flow.version, packet.head.first, packet.body())?;
                 let topic = self.flow.topic(&publish)?;
-                let fate = match self.judge(rules, packet, &publish, &topic) {
+                let fate = match self.judge(&now.rules, packet, &publish, &topic) {
                     Ok(None) => Fate::Clear,
                     Ok(Some(draft)) => {
-                        let mark = draft.mark();
+                        let mark = draft.mark(&*now.sealing);
                         match self.sent_before(&publish, &mark) {
                             Some(sealed) => Fate::Sealed(sealed, None),
                             None => {

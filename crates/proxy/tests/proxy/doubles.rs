@@ -1,7 +1,7 @@
 //! Of QoS 1 little is doubled where a connection ends, and nothing that was not acknowledged is taken for a double.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sealcast_proxy::Exception::{Dropped, Refused};
 
@@ -431,5 +431,27 @@ fn what_was_sealed_of_other_fields_does_not_go_out_again() {
         client.send(&message(Version::Five, qos | AGAIN, 7, text));
         let again = server.packet();
         assert!(shows(&again, "1111") && !shows(&again, "2222"));
+    }
+}
+
+/// Nobody who reads the one that has the name now opens it.
+#[test]
+fn what_was_sealed_for_another_stream_of_that_name_does_not_go_out_again() {
+    for (version, qos) in BOTH.into_iter().flat_map(|of| [(of, 2), (of, 4)]) {
+        let stage = sealing(version);
+        let (mut client, mut server) = stage.joins(false, &[]);
+        client.send(&message(version, qos, 7, "one"));
+        let one = gets(&mut server, "one");
+        for (others, is_same) in [(0, true), (1, false)] {
+            drop((client, server));
+            stage.rig.toy.generation.store(others, Ordering::Relaxed);
+            (client, server) = stage.joins(true, &[]);
+            client.send(&message(version, qos | AGAIN, 7, "one"));
+            assert_eq!(
+                gets(&mut server, "one") == one,
+                is_same,
+                "{version:?} {qos}"
+            );
+        }
     }
 }

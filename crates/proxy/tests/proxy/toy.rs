@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use sealcast::{Arrival, DataTopic, Name, ShelfChange, ShelfLabel, ShelfLabels, ShelfOwner};
+use sealcast::{
+    Arrival, DataTopic, Name, ShelfChange, ShelfLabel, ShelfLabels, ShelfOwner, StreamId,
+};
 use sealcast_proxy::{
     Envelope, Keeping, NotKept, NotOpened, NotSealed, OpenFuture, Opened, Opening, SealFuture,
     Sealing, Unopened, Waiting,
@@ -34,6 +36,8 @@ pub(crate) struct Toy {
     pub(crate) news: watch::Sender<u64>,
     /// How many envelopes were opened at once, each time.
     pub(crate) at_once: Arc<Mutex<Vec<usize>>>,
+    /// How often another stream took the name of the one that had it.
+    pub(crate) generation: AtomicU64,
     /// The stream whose key comes with the next envelope that opens.
     pub(crate) brings: Arc<Mutex<Option<&'static str>>>,
 }
@@ -108,6 +112,12 @@ impl Sealing for Toy {
         })
     }
 
+    fn id(&self, stream: &Name) -> Option<StreamId> {
+        let generation = self.generation.load(Ordering::Relaxed);
+        let id = ShelfOwner::of(&[stream.as_str().as_bytes(), &generation.to_be_bytes()]).0;
+        Some(StreamId([id, id].concat().try_into().unwrap()))
+    }
+
     fn can_seal<'a>(&'a self, _: &'a Name) -> Waiting<'a, bool> {
         let is_well = self.fault.lock().unwrap().is_none();
         Box::pin(async move { is_well })
@@ -171,7 +181,7 @@ impl Cupboard {
             let time = match (*number, label[0]) {
                 (SESSION, _) => 5..13,
                 // What is on its way to the broker.
-                (_, 2) => 2..10,
+                (_, 3) => 2..10,
                 _ => 8..16,
             };
             let then = u64::from_be_bytes(label[time.clone()].try_into().unwrap());
