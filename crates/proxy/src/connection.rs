@@ -29,7 +29,7 @@ use crate::sealing::{Draft, Sealed, seal_all};
 use crate::sent::Sent;
 use crate::told::Told;
 use crate::up::{GROWTH_MAX, Up};
-use crate::upstream::Upstream;
+use crate::upstream::{Fault, Upstream};
 use crate::wire::{Incoming, Packet, PacketReader, Wire};
 
 /// How long who is sent the last words has to take them, and the other direction to come to its end.
@@ -121,7 +121,8 @@ impl Shared {
             Ok(broker) => broker,
             Err(error) => {
                 let (connection, kind) = (caller.number, error.kind());
-                tracing::warn!(connection, ?kind, "the broker cannot be reached");
+                let Fault(why) = Fault::of(&error);
+                tracing::warn!(connection, ?kind, why, "the broker cannot be reached");
                 let words = turned_away(introduction.version, reason::UNAVAILABLE);
                 farewell((caller.reading, caller.writing), &words, |_| {}).await;
                 return "broker away";
@@ -281,6 +282,9 @@ impl Shared {
             }
         };
         let (why, can_be_told) = run(&mut up, &mut down, stopped).await;
+        if why == Why::BrokerGone {
+            self.upstream.was_lost();
+        }
         down.take.end().await;
         let words = match why.reason() {
             Some(reason) if can_be_told => last_words(version, down.take.is_welcome(), reason),

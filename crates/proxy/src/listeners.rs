@@ -198,7 +198,7 @@ impl Hall {
             }
             Ok(Err(error)) => {
                 // Browsers and scanners come by; what they say is not of us.
-                tracing::debug!(connection = number, kind = ?error.kind(), "not taken in");
+                tracing::debug!(connection = number, cause = %error, "not taken in");
             }
             Err(_) => tracing::debug!(connection = number, "too slow to be taken in"),
         }

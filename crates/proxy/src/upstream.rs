@@ -21,7 +21,7 @@ use crate::wire::Wire;
 /// How long one attempt to connect may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it is believed to be there, or not, and how long it takes to find out.
-const SEEN_FOR: Duration = Duration::from_secs(10);
+const SEEN_FOR: Duration = Duration::from_secs(1);
 const LOOK_FOR: Duration = Duration::from_secs(3);
 const PORT: u16 = 1883;
 const TLS_PORT: u16 = 8883;
@@ -121,8 +121,8 @@ pub(crate) struct Upstream {
     /// Between the proxy and the broker.
     pub(crate) traffic: Arc<Traffic>,
     faults: AtomicU64,
-    /// When it was last tried to connect, and whether that went well.
-    seen: Mutex<Option<(Instant, bool)>>,
+    /// When it was last tried to connect, and what came of it.
+    seen: Mutex<Option<(Instant, Result<(), Fault>)>>,
     /// Whoever looks, so that others wait for what is found.
     looks: tokio::sync::Mutex<()>,
 }
@@ -162,7 +162,8 @@ impl Upstream {
         let late = |_| io::ErrorKind::TimedOut.into();
         let dialled = timeout(DIAL_TIMEOUT, dialling).await;
         let dialled: io::Result<Box<dyn Wire>> = dialled.map_err(late).flatten();
-        let seen = (Instant::now(), dialled.is_ok());
+        let fault = dialled.as_ref().err().map(Fault::of);
+        let seen = (Instant::now(), fault.map_or(Ok(()), Err));
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
         let faults = u64::from(dialled.is_err());
         self.faults.fetch_add(faults, Ordering::Relaxed);
@@ -178,14 +179,73 @@ impl Upstream {
         self.faults.load(Ordering::Relaxed)
     }
 
-    /// Whether it can be connected to: found out anew, where nobody has tried for a while.
-    pub(crate) async fn is_there(&self) -> bool {
+    /// A connection to it was lost: it may not be there any more.
+    pub(crate) fn was_lost(&self) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Whether it can be connected to: found out anew, where nobody has just tried.
+    pub(crate) async fn look(&self) -> Result<(), Fault> {
         let _alone = self.looks.lock().await;
         match *self.seen.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some((since, was_there)) if since.elapsed() < SEEN_FOR => return was_there,
+            Some((since, seen)) if since.elapsed() < SEEN_FOR => return seen,
             Some(_) | None => {}
         }
-        matches!(timeout(LOOK_FOR, self.dial()).await, Ok(Ok(_)))
+        match timeout(LOOK_FOR, self.dial()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(Fault::of(&error)),
+            Err(_) => Err(Fault::SILENT),
+        }
+    }
+}
+
+/// Why it cannot be connected to, in words that say nothing of where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fault(pub(crate) &'static str);
+
+impl Fault {
+    const SILENT: Self = Self("it does not answer");
+
+    pub(crate) fn of(error: &io::Error) -> Self {
+        let cause = error.get_ref();
+        if let Some(error) = cause.and_then(|of| of.downcast_ref::<rustls::Error>()) {
+            return Self(of_tls(error));
+        }
+        Self(match error.kind() {
+            io::ErrorKind::TimedOut => return Self::SILENT,
+            io::ErrorKind::ConnectionRefused => "nobody listens there",
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+                "no network leads there"
+            }
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe => "it hangs up",
+            _ => "its name is not known, or the system lets nobody connect",
+        })
+    }
+}
+
+fn of_tls(error: &rustls::Error) -> &'static str {
+    use rustls::{CertificateError as Wrong, Error};
+    match error {
+        Error::InvalidCertificate(wrong) => match wrong {
+            Wrong::Expired | Wrong::ExpiredContext { .. } => "its certificate has expired",
+            Wrong::NotValidYet | Wrong::NotValidYetContext { .. } => {
+                "its certificate is not valid yet, or the clock is wrong"
+            }
+            Wrong::NotValidForName | Wrong::NotValidForNameContext { .. } => {
+                "its certificate is for another name"
+            }
+            Wrong::UnknownIssuer => {
+                "its certificate does not chain to those of `upstream_ca`, or of the system"
+            }
+            Wrong::Revoked => "its certificate was revoked",
+            _ => "its certificate cannot be used",
+        },
+        Error::AlertReceived(_) => "it refuses TLS as it is spoken here",
+        Error::InvalidMessage(_) => "it does not speak TLS",
+        _ => "TLS fails",
     }
 }
 

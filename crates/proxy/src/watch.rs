@@ -13,6 +13,7 @@ use sealcast_serving::{Metric, head, health, is_address, line, metrics, one};
 
 use crate::counts::{Counts, Exception};
 use crate::listeners::Hall;
+use crate::upstream::Fault;
 
 const INFO: Metric = Metric::gauge("sealcast_proxy_info", "1, with the proxy's version.");
 const STARTED: Metric = Metric::gauge(
@@ -102,20 +103,20 @@ async fn by_address(request: Request, next: Next) -> Response {
 }
 
 async fn healthz(State(hall): State<Arc<Hall>>) -> Response {
-    let is_broker_there = hall.shared.upstream.is_there().await;
-    health(&problems(&hall, is_broker_there))
+    let broker = hall.shared.upstream.look().await;
+    health(&problems(&hall, broker))
 }
 
 async fn measured(State(hall): State<Arc<Hall>>) -> Response {
-    let is_broker_there = hall.shared.upstream.is_there().await;
-    metrics(text(&hall, is_broker_there))
+    let broker = hall.shared.upstream.look().await;
+    metrics(text(&hall, broker))
 }
 
 /// What is not well.
-fn problems(hall: &Hall, is_broker_there: bool) -> Vec<String> {
+fn problems(hall: &Hall, broker: Result<(), Fault>) -> Vec<String> {
     let mut problems = Vec::new();
-    if !is_broker_there {
-        problems.push("the broker cannot be reached".to_owned());
+    if let Err(Fault(why)) = broker {
+        problems.push(format!("the broker cannot be reached: {why}"));
     }
     for of in hall.standing.all() {
         if let Some(code) = of.fault() {
@@ -126,7 +127,7 @@ fn problems(hall: &Hall, is_broker_there: bool) -> Vec<String> {
 }
 
 /// All that is measured now.
-fn text(hall: &Hall, is_broker_there: bool) -> String {
+fn text(hall: &Hall, broker: Result<(), Fault>) -> String {
     let mut text = String::new();
     let (shared, counts) = (&hall.shared, &hall.shared.counts);
     one(
@@ -136,7 +137,7 @@ fn text(hall: &Hall, is_broker_there: bool) -> String {
         1,
     );
     one(&mut text, STARTED, &[], hall.started);
-    let is_healthy = problems(hall, is_broker_there).is_empty();
+    let is_healthy = problems(hall, broker).is_empty();
     one(&mut text, HEALTHY, &[], is_healthy.into());
     one(&mut text, CONNECTIONS, &[], hall.places.taken_now() as u64);
     one(&mut text, CONNECTED, &[], hall.connected());
@@ -159,7 +160,7 @@ fn text(hall: &Hall, is_broker_there: bool) -> String {
             );
         }
     }
-    one(&mut text, BROKER, &[], is_broker_there.into());
+    one(&mut text, BROKER, &[], broker.is_ok().into());
     one(&mut text, BROKER_FAULTS, &[], shared.upstream.faults());
     asked_for(&mut text, &shared.ruling.now().sealing.asked());
     let streams = hall.standing.all();

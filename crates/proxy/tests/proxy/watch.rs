@@ -7,7 +7,7 @@ use sealcast_brokers::free_port;
 
 use crate::rig::{Broker, Peer, RULES, Rig, Version, WITHIN, connect, packet, publish};
 
-const METRICS: &str = "metrics = \"127.0.0.1:0\"";
+pub(crate) const METRICS: &str = "metrics = \"127.0.0.1:0\"";
 
 /// The status of an answer, and what is in it.
 fn get(rig: &Rig, path: &str, host: &str) -> (u16, String) {
@@ -22,7 +22,13 @@ fn get(rig: &Rig, path: &str, host: &str) -> (u16, String) {
     (status, body.to_owned())
 }
 
-fn healthz(rig: &Rig) -> (u16, String) {
+/// How it is while nobody listens where the broker is.
+fn away() -> (u16, String) {
+    let says = "the broker cannot be reached: nobody listens there\n";
+    (503, says.to_owned())
+}
+
+pub(crate) fn healthz(rig: &Rig) -> (u16, String) {
     get(rig, "/healthz", "127.0.0.1")
 }
 
@@ -74,8 +80,7 @@ fn messages_connections_and_bytes_are_counted_and_nothing_is_named() {
 #[test]
 fn what_is_not_well_is_told() {
     let rig = Rig::with(RULES, METRICS, &format!("mqtt://127.0.0.1:{}", free_port()));
-    let away = (503, "the broker cannot be reached\n".to_owned());
-    assert_eq!(healthz(&rig), away);
+    assert_eq!(healthz(&rig), away());
     let broker = Broker::new();
     let upstream = format!("mqtt://127.0.0.1:{}", broker.port());
     let rig = Rig::with(RULES, METRICS, &upstream);
@@ -98,6 +103,19 @@ fn what_is_not_well_is_told() {
     client.send(&message(b"y"));
     server.packet();
     assert_eq!(healthz(&rig).0, 200);
+}
+
+/// Somebody was let in just now, so that it was there.
+#[test]
+fn a_broker_that_has_gone_is_not_said_to_be_there() {
+    let broker = Broker::new();
+    let upstream = format!("mqtt://127.0.0.1:{}", broker.port());
+    let rig = Rig::with(RULES, METRICS, &upstream);
+    let (mut client, server) = rig.join(&broker, Version::Five);
+    assert_eq!(healthz(&rig), (200, "ok\n".to_owned()));
+    drop((server, broker));
+    client.closed();
+    assert_eq!(healthz(&rig), away());
 }
 
 /// Whoever is slow there keeps no client waiting, and no end.
