@@ -76,7 +76,7 @@ impl Down {
 
     /// Whether the client has a message already, and not for another of its subscriptions.
     pub(crate) fn was_had(&self, publish: &Publish<'_>, topic: &str) -> bool {
-        let session = self.told.session();
+        let session = self.told.session().map(|of| &**of);
         self.numbers.was_had(session, publish, topic) && !self.is_copy(publish, topic)
     }
 

@@ -293,7 +293,8 @@ impl Shared {
         // A broker that is gone does not hear what its client has by now, and sends it again.
         let hears = |packet: &Packet| {
             let (kind, body) = (packet.head.kind(), packet.body());
-            let _is_whole = numbers.acknowledged(kind, body, told.session()).is_ok();
+            let session = told.session().map(|of| &**of);
+            let _is_whole = numbers.acknowledged(kind, body, session).is_ok();
         };
         // Whoever comes next is to know that, and the broker to have read all that the client said.
         presence.has_left().send_replace(true);
@@ -303,7 +304,7 @@ impl Shared {
         );
         drop(presence);
         if let Some(session) = told.session() {
-            session.left();
+            self.recall.left(session);
         }
         why.as_str()
     }

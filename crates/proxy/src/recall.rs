@@ -69,6 +69,7 @@ type Sessions = BTreeMap<ShelfOwner, Arc<Recalled>>;
 #[derive(Debug)]
 pub(crate) struct Recalled {
     hashing: RandomState,
+    owner: ShelfOwner,
     origin: Origin,
     inner: Mutex<Inner>,
     all_bytes: Arc<AtomicUsize>,
@@ -141,12 +142,27 @@ impl Recall {
         if known.is_some_and(|known| !goes_on || known.origin != origin) {
             sessions.remove(&owner);
         }
-        let new = || Recalled::new(self.hashing.clone(), origin, Arc::clone(&self.bytes));
+        let new = || {
+            let whose = (owner, origin);
+            Recalled::new(self.hashing.clone(), whose, Arc::clone(&self.bytes))
+        };
         let session = sessions.entry(owner).or_insert_with(|| Arc::new(new()));
         let session = Arc::clone(session);
         session.inner().used = Instant::now();
         make_room(&mut sessions);
         session
+    }
+
+    /// A connection of a session is at its end. Where there is no other, and nothing to remember of the session, it goes.
+    pub(crate) fn left(&self, session: &Arc<Recalled>) {
+        session.inner().used = Instant::now();
+        let mut sessions = self.sessions();
+        let known = sessions.get(&session.owner);
+        let is_known = known.is_some_and(|known| Arc::ptr_eq(known, session));
+        // Whoever says so has it, too.
+        if is_known && Arc::strong_count(session) <= 2 && !session.worth().0 {
+            sessions.remove(&session.owner);
+        }
     }
 
     /// Throws away what is too old, now and then. Never ends.
@@ -185,9 +201,14 @@ fn make_room(sessions: &mut Sessions) {
 }
 
 impl Recalled {
-    fn new(hashing: RandomState, origin: Origin, all_bytes: Arc<AtomicUsize>) -> Self {
+    fn new(
+        hashing: RandomState,
+        (owner, origin): (ShelfOwner, Origin),
+        all_bytes: Arc<AtomicUsize>,
+    ) -> Self {
         Self {
             hashing,
+            owner,
             origin,
             inner: Mutex::new(Inner {
                 had: VecDeque::new(),
@@ -215,11 +236,6 @@ impl Recalled {
         let inner = self.inner();
         let is_it = |of: &(u64, u16)| of.0 == mark && id.is_none_or(|id| id == of.1);
         inner.had.iter().any(is_it)
-    }
-
-    /// The client's connection is at its end.
-    pub(crate) fn left(&self) {
-        self.inner().used = Instant::now();
     }
 
     /// What was sealed of a message that comes again, and that its broker has not acknowledged.
@@ -429,7 +445,7 @@ mod tests {
         let (left, there) = (ShelfOwner([2; 16]), ShelfOwner([3; 16]));
         let known = recall.session(left, HERE, true);
         known.has(7, 1);
-        known.left();
+        recall.left(&known);
         let left_at = known.inner().used;
         let later = |time| Moment {
             instant: left_at + time,
@@ -443,6 +459,28 @@ mod tests {
         recall.throw_away(later(AGE_MAX + Duration::from_millis(1)));
         assert!(!recall.sessions().contains_key(&left));
         assert!(recall.session(there, HERE, true).had(7, None));
+    }
+
+    #[test]
+    fn nothing_is_kept_of_a_session_of_which_nothing_is_known() {
+        let recall = Recall::default();
+        let [first, second] = [(); 2].map(|()| recall.session(OWNER, HERE, true));
+        recall.left(&first);
+        drop(first);
+        assert_eq!(recall.sessions().len(), 1, "another connection has it");
+        recall.left(&second);
+        assert!(recall.sessions().is_empty());
+        drop(second);
+        let known = recall.session(OWNER, HERE, true);
+        known.has(7, 1);
+        recall.left(&known);
+        assert_eq!(recall.sessions().len(), 1);
+        // One that took its place stays.
+        let other = recall.session(OWNER, HERE, false);
+        recall.left(&known);
+        assert_eq!(recall.sessions().len(), 1);
+        recall.left(&other);
+        assert!(recall.sessions().is_empty());
     }
 
     #[test]

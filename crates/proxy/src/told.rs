@@ -132,8 +132,8 @@ impl Told {
     }
 
     /// What is remembered of its session, if anything is, once the client was let in.
-    pub(crate) fn session(&self) -> Option<&Recalled> {
-        self.session.get().map(|of| &**of)
+    pub(crate) fn session(&self) -> Option<&Arc<Recalled>> {
+        self.session.get()
     }
 
     /// The broker lets the client in, or does not.

@@ -328,7 +328,7 @@ impl Up {
         let subscriptions = &self.told.subscriptions;
         // What is odd about it is for the broker to say.
         let _is_whole = subscriptions.note(self.flow.version, kind, packet.body());
-        let session = self.told.session();
+        let session = self.told.session().map(|of| &**of);
         if self.numbers.acknowledged(kind, packet.body(), session)? {
             return Ok(());
         }
