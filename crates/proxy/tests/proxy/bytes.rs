@@ -119,6 +119,33 @@ fn a_sealed_message_keeps_its_flags_number_and_properties() {
     }
 }
 
+/// All that a publisher can say of a message, and what a broker adds for who receives it.
+#[test]
+fn each_property_of_a_message_is_kept_but_what_is_said_of_its_format() {
+    let format: &[u8] = &[1, 1];
+    let publishers: [&[u8]; 6] = [
+        &[2, 0, 0, 14, 16],
+        &[3, 0, 1, b't'],
+        &[8, 0, 6, b'p', b'l', b'a', b'n', b't', b'/'],
+        &[9, 0, 2, 0, 0xff],
+        &[0x26, 0, 1, b'z', 0, 1, b'1'],
+        &[0x26, 0, 1, b'z', 0, 0],
+    ];
+    let subscription: &[u8] = &[0x0b, 0x80, 0x02];
+    let (_rig, mut client, mut server) = Rig::joined(Version::Five);
+    let sealed = envelope("boiler", "plant/7", b"61.4 C");
+    let message = |with: &[u8], bytes: &[u8]| publish(Version::Five, 2, "plant/7", 7, with, bytes);
+    let all = publishers.concat();
+    for with in publishers.into_iter().chain([&all[..]]) {
+        client.send(&message(&[format, with].concat(), b"61.4 C"));
+        assert_eq!(server.packet(), message(with, &sealed));
+        for theirs in [with, &[with, subscription].concat()] {
+            server.send(&message(theirs, &sealed));
+            assert_eq!(client.packet(), message(theirs, b"61.4 C"));
+        }
+    }
+}
+
 #[test]
 fn an_empty_retained_message_clears_in_clear_and_another_empty_one_is_sealed() {
     for version in BOTH {

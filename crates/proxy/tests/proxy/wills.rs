@@ -34,6 +34,32 @@ fn a_will_is_sealed_at_each_connect_and_keeps_the_rest() {
 }
 
 #[test]
+fn each_property_of_a_will_is_kept_but_what_is_said_of_its_format() {
+    let broker = Broker::new();
+    let rig = Rig::new(RULES, broker.port());
+    let own: &[u8] = &[0x27, 0, 0x11, 0, 0];
+    let properties: [&[u8]; 6] = [
+        &[0x18, 0, 0, 0, 30],
+        &[2, 0, 0, 14, 16],
+        &[3, 0, 1, b't'],
+        &[8, 0, 1, b'a'],
+        &[9, 0, 2, 0, 0xff],
+        &[0x26, 0, 1, b'z', 0, 1, b'1'],
+    ];
+    let all = properties.concat();
+    let sealed = envelope("boiler", "plant/7/will", b"went away");
+    for kept in properties.into_iter().chain([&all[..]]) {
+        let said = [kept, &[1, 1]].concat();
+        let mut client = rig.dial();
+        let will = (0x28, &said[..], "plant/7/will", &b"went away"[..]);
+        client.send(&connect(Version::Five, "client", &[], Some(will)));
+        let will = (0x28, kept, "plant/7/will", &sealed[..]);
+        let heard = connect(Version::Five, "client", own, Some(will));
+        assert_eq!(broker.accept().packet(), heard);
+    }
+}
+
+#[test]
 fn fault_19_a_client_whose_will_cannot_be_sealed_is_not_let_in() {
     let broker = Broker::new();
     let rig = Rig::new(RULES, broker.port());
