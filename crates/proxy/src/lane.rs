@@ -405,4 +405,73 @@ mod tests {
         receiver.read_exact(&mut told).await.unwrap();
         assert_eq!(told, [2]);
     }
+
+    /// Passes on what comes, as it is.
+    struct AsItIs(watch::Sender<bool>);
+
+    impl Take for AsItIs {
+        async fn take(
+            &mut self,
+            burst: Vec<Incoming>,
+            out: &mut Vec<u8>,
+            _: &mut Vec<u8>,
+        ) -> Result<(), End> {
+            for incoming in &burst {
+                if let Incoming::Packet(packet) = incoming {
+                    out.extend_from_slice(&packet.bytes);
+                }
+            }
+            Ok(())
+        }
+
+        fn sender_gone(&self) -> watch::Sender<bool> {
+            self.0.clone()
+        }
+
+        fn may_answer(&self) -> bool {
+            true
+        }
+
+        fn is_stalled(&self) -> bool {
+            false
+        }
+
+        async fn due(&mut self) {
+            std::future::pending().await
+        }
+
+        async fn act(&mut self, _: &mut Vec<u8>, _: &mut Vec<u8>) -> Result<(), End> {
+            Ok(())
+        }
+
+        fn patience(&self) -> Option<Duration> {
+            None
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_told_to_end_sends_to_its_end_what_it_has_begun_and_nothing_more() {
+        let ((client, mut sender), (broker, mut receiver)) = (wire(64), wire(4));
+        let takes = || AsItIs(watch::Sender::default());
+        let (mut up, down) = lanes(client, broker, (takes(), takes()));
+        let (halting, halted) = watch::channel(false);
+        let message = [&[0x30, 18, 0, 1, b't'][..], &[b'x'; 15]].concat();
+        sender.write_all(&message).await.unwrap();
+        let reads = async move {
+            let mut some = vec![0; 4];
+            receiver.read_exact(&mut some).await.unwrap();
+            halting.send_replace(true);
+            sender.write_all(&message).await.unwrap();
+            let mut rest = vec![0; message.len() - 4];
+            receiver.read_exact(&mut rest).await.unwrap();
+            assert_eq!([some, rest].concat(), message);
+            (sender, receiver)
+        };
+        let (ended, (_sender, mut receiver)) = tokio::join!(up.run(halted), reads);
+        assert_eq!(ended, End::Halted);
+        drop((up, down));
+        let mut more = Vec::new();
+        receiver.read_to_end(&mut more).await.unwrap();
+        assert!(more.is_empty(), "{more:x?}");
+    }
 }

@@ -116,6 +116,27 @@ fn a_client_that_ends_its_session_as_it_leaves_has_nothing_waiting() {
     in_the_end(|| stage.toy.kept.is_empty());
 }
 
+/// For how long a session outlives its connection is for the broker to say.
+#[test]
+fn a_client_whose_broker_keeps_no_session_has_nothing_waiting() {
+    for (said, is_kept) in [(0, false), (9, true)] {
+        let stage = Stage::new(Version::Five);
+        let mut client = stage.rig.dial();
+        let mut hello = connect(Version::Five, "desk", &[0x11, 0, 0, 0, 60], None);
+        hello[9] &= !2;
+        client.send(&hello);
+        let mut server = stage.broker.accept();
+        server.packet();
+        server.send(&welcome(Version::Five, &[0x11, 0, 0, 0, said]));
+        client.packet();
+        server.send(&stage.lacks_key(2, 9, "one"));
+        is_acknowledged(&mut server, 1, 9);
+        drop((client, server));
+        in_the_end(|| stage.toy.kept.is_left() || stage.toy.kept.is_empty());
+        assert_eq!(stage.toy.kept.len(), usize::from(is_kept));
+    }
+}
+
 fn in_the_end(is_so: impl Fn() -> bool) {
     let begun = Instant::now();
     while !is_so() {
