@@ -75,8 +75,7 @@ pub(super) struct Scene {
 impl Scene {
     pub(super) fn new() -> Self {
         let runtime = Runtime::new().unwrap();
-        let config = format!("allow_anonymous true\nmax_inflight_messages {WINDOW}");
-        let (rig, server) = (Rig::small(), Server::start_with(&config));
+        let (rig, server) = (Rig::small(), Server::start_with(&config()));
         let (tap, tapped) = Tap::before(server.port());
         let ways = [tapped, tapped, server.port(), server.port()];
         let ways = ways.map(|port| runtime.block_on(Way::before(port)));
@@ -162,6 +161,45 @@ impl Scene {
         }
         faults
     }
+}
+
+/// Those who publish and receive at the broker itself, where what is received takes a while to arrive.
+pub(super) struct Far {
+    pub(super) company: Company,
+    _way: Way,
+    _server: Server,
+    _runtime: Runtime,
+}
+
+impl Far {
+    pub(super) fn new(away: Duration) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let server = Server::start_with(&config());
+        let way = runtime.block_on(Way::before(server.port()));
+        way.slow(64 << 10, away);
+        Self {
+            company: Company::new("direct", server.port(), way.port()),
+            _way: way,
+            _server: server,
+            _runtime: runtime,
+        }
+    }
+
+    /// Has them publish until something is late, for as long as anything may take.
+    pub(super) fn until_late(&mut self) {
+        self.company.go();
+        let since = Instant::now();
+        let is_late = |of: &Company| of.ledger().count(1).late > 0;
+        while !is_late(&self.company) && since.elapsed() < PATIENCE {
+            thread::sleep(LOOK);
+        }
+        self.company.rest();
+    }
+}
+
+/// What the broker is told: it has as many messages on their way to a client as a client takes.
+fn config() -> String {
+    format!("allow_anonymous true\nmax_inflight_messages {WINDOW}")
 }
 
 /// A proxy that is started again whenever it ends, as by systemd.
