@@ -46,6 +46,7 @@ mod ruling;
 mod sealing;
 mod seats;
 mod sent;
+mod sockets;
 mod standing;
 mod streams;
 mod subscriptions;

@@ -18,6 +18,7 @@ use crate::connection::Shared;
 use crate::places::Places;
 use crate::proxy::StartError;
 use crate::recall::Origin;
+use crate::sockets::listen;
 use crate::standing::Standing;
 use crate::traffic::{Counted, Traffic};
 use crate::upgrade::upgrade;
@@ -108,10 +109,10 @@ impl Ways {
 
 impl Door {
     /// Listens.
-    pub(crate) async fn open(of: &Listener) -> Result<Self, StartError> {
+    pub(crate) fn open(of: &Listener) -> Result<Self, StartError> {
         let way = Way::of(of).map_err(StartError::Certificates)?;
         let address = of.address;
-        let listener = TcpListener::bind(address).await;
+        let listener = listen(address);
         Ok(Self {
             listener: listener.map_err(|source| StartError::Listen { address, source })?,
             ways: Arc::new(Ways {

@@ -78,7 +78,7 @@ impl Proxy {
         let upstream = upstream.map_err(StartError::Upstream)?;
         let mut doors = Vec::new();
         for listener in &config.listeners {
-            doors.push(Door::open(listener).await?);
+            doors.push(Door::open(listener)?);
         }
         let watch = match config.metrics {
             None => None,

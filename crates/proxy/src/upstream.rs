@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
+use rustls::{CertificateError as Wrong, ClientConfig, RootCertStore};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::certificates::roots;
+use crate::sockets::connect;
 use crate::traffic::{Counted, Traffic};
 use crate::wire::Wire;
 
@@ -151,7 +151,7 @@ impl Upstream {
     /// Makes a connection.
     pub(crate) async fn dial(&self) -> io::Result<Box<dyn Wire>> {
         let dialling = async {
-            let stream = TcpStream::connect((self.url.host.as_str(), self.url.port)).await?;
+            let stream = connect(&self.url.host, self.url.port).await?;
             stream.set_nodelay(true)?;
             let wire: Box<dyn Wire> = match &self.tls {
                 None => Box::new(stream),
@@ -211,41 +211,45 @@ impl Fault {
         if let Some(error) = cause.and_then(|of| of.downcast_ref::<rustls::Error>()) {
             return Self(of_tls(error));
         }
-        Self(match error.kind() {
-            io::ErrorKind::TimedOut => return Self::SILENT,
-            io::ErrorKind::ConnectionRefused => "nobody listens there",
-            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-                "no network leads there"
-            }
-            io::ErrorKind::UnexpectedEof
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::BrokenPipe => "it hangs up",
-            _ => "its name is not known, or the system lets nobody connect",
-        })
+        let known = BY_KIND.iter().find(|(kind, _)| *kind == error.kind());
+        Self(known.map_or(
+            "its name is not known, or the system lets nobody connect",
+            |(_, says)| says,
+        ))
     }
 }
 
+const BY_KIND: [(io::ErrorKind, &str); 8] = [
+    (io::ErrorKind::TimedOut, Fault::SILENT.0),
+    (io::ErrorKind::ConnectionRefused, "nobody listens there"),
+    (io::ErrorKind::HostUnreachable, "no network leads there"),
+    (io::ErrorKind::NetworkUnreachable, "no network leads there"),
+    (io::ErrorKind::UnexpectedEof, "it hangs up"),
+    (io::ErrorKind::ConnectionReset, "it hangs up"),
+    (io::ErrorKind::ConnectionAborted, "it hangs up"),
+    (io::ErrorKind::BrokenPipe, "it hangs up"),
+];
+
 fn of_tls(error: &rustls::Error) -> &'static str {
-    use rustls::{CertificateError as Wrong, Error};
-    match error {
-        Error::InvalidCertificate(wrong) => match wrong {
-            Wrong::Expired | Wrong::ExpiredContext { .. } => "its certificate has expired",
-            Wrong::NotValidYet | Wrong::NotValidYetContext { .. } => {
-                "its certificate is not valid yet, or the clock is wrong"
-            }
-            Wrong::NotValidForName | Wrong::NotValidForNameContext { .. } => {
-                "its certificate is for another name"
-            }
-            Wrong::UnknownIssuer => {
-                "its certificate does not chain to those of `upstream_ca`, or of the system"
-            }
-            Wrong::Revoked => "its certificate was revoked",
-            _ => "its certificate cannot be used",
-        },
-        Error::AlertReceived(_) => "it refuses TLS as it is spoken here",
-        Error::InvalidMessage(_) => "it does not speak TLS",
-        _ => "TLS fails",
+    let rustls::Error::InvalidCertificate(wrong) = error else {
+        return match matches!(error, rustls::Error::InvalidMessage(_)) {
+            true => "it does not speak TLS",
+            false => "it does not speak TLS as it is spoken here",
+        };
+    };
+    if matches!(wrong, Wrong::Expired | Wrong::ExpiredContext { .. }) {
+        "its certificate has expired"
+    } else if matches!(wrong, Wrong::NotValidYet | Wrong::NotValidYetContext { .. }) {
+        "its certificate is not valid yet, or the clock is wrong"
+    } else if matches!(
+        wrong,
+        Wrong::NotValidForName | Wrong::NotValidForNameContext { .. }
+    ) {
+        "its certificate is for another name"
+    } else if *wrong == Wrong::UnknownIssuer {
+        "its certificate does not chain to those of `upstream_ca`, or of the system"
+    } else {
+        "its certificate cannot be used"
     }
 }
 

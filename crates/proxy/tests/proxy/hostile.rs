@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sealcast_brokers::free_port;
 use sealcast_proxy::Exception::Dropped;
 
 use crate::rig::{
-    BOTH, Broker, Peer, RULES, Rig, Version, connect, field, packet, publish, welcome,
+    BOTH, Broker, Peer, RULES, Rig, Version, WITHIN, connect, field, packet, publish, welcome,
 };
+use crate::toy::envelope;
 
 /// A client that is served all the time.
 struct Witness(Peer, Peer, u8);
@@ -367,6 +368,36 @@ fn a_client_that_is_silent_for_too_long_is_disconnected() {
     server.closed();
 }
 
+/// What the system waits for on the connection from one port of this machine to another: `02` is to look whether the other
+/// end is there.
+#[cfg(target_os = "linux")]
+fn timer((from, to): (u16, u16)) -> Option<String> {
+    let all = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let [from, to] = [from, to].map(|port| format!(":{port:04X}"));
+    let mut lines = all
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let line = lines.find(|of| of[1].ends_with(&from) && of[2].ends_with(&to))?;
+    line[5].split(':').next().map(str::to_owned)
+}
+
+/// One that has lost its network, and need not be heard of by any time, would take its place for ever.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_system_looks_whether_who_says_nothing_is_there() {
+    let broker = Broker::new();
+    let rig = Rig::new(RULES, broker.port());
+    let (client, server) = rig.join(&broker, Version::Five);
+    for peer in [&client, &server] {
+        let begun = Instant::now();
+        // Before, what was said last is to be acknowledged.
+        while timer(peer.ports()).as_deref() != Some("02") {
+            assert!(begun.elapsed() < WITHIN, "{:?}", timer(peer.ports()));
+            sleep(Duration::from_millis(10));
+        }
+    }
+}
+
 #[test]
 fn a_client_that_reads_slowly_holds_up_its_broker_and_nobody_else() {
     const MESSAGES: usize = 1_000;
@@ -403,4 +434,44 @@ fn a_client_that_reads_slowly_holds_up_its_broker_and_nobody_else() {
     }
     drop(sends.join().unwrap());
     client.closed();
+}
+
+/// The same the other way round.
+#[test]
+fn a_broker_that_reads_slowly_holds_up_its_client_and_nobody_else() {
+    const MESSAGES: usize = 1_000;
+    let broker = Broker::new();
+    let rig = Rig::new(RULES, broker.port());
+    let mut witness = Witness::new(&rig, &broker);
+    let (mut client, mut server) = rig.join(&broker, Version::Three);
+    let message = |number: usize| {
+        let payload = [&number.to_be_bytes()[..], &[7; 64 << 10]].concat();
+        (
+            payload.clone(),
+            publish(Version::Three, 0, "gateway/1", 0, &[], &payload),
+        )
+    };
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&sent);
+    let sends = std::thread::spawn(move || {
+        for number in 0..MESSAGES {
+            client.send(&message(number).1);
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+        client
+    });
+    let mut before = usize::MAX;
+    while sent.load(Ordering::Relaxed) != before {
+        before = sent.load(Ordering::Relaxed);
+        sleep(Duration::from_millis(500));
+    }
+    assert!(before < MESSAGES / 2, "{before} were taken");
+    witness.is_served();
+    for number in 0..MESSAGES {
+        let sealed = envelope("boiler", "gateway/1", &message(number).0);
+        let expected = publish(Version::Three, 0, "gateway/1", 0, &[], &sealed);
+        assert!(server.packet() == expected, "message {number} is the next");
+    }
+    drop(sends.join().unwrap());
+    server.closed();
 }

@@ -312,6 +312,14 @@ impl Peer {
         self.0.flush().expect("the other side takes it");
     }
 
+    /// The port of the other end, and of this one.
+    pub(crate) fn ports(&self) -> (u16, u16) {
+        let socket = self.0.socket();
+        let ends = [socket.peer_addr(), socket.local_addr()];
+        let [there, here] = ends.map(|end| end.unwrap().port());
+        (there, here)
+    }
+
     /// Sends as much as is taken.
     pub(crate) fn try_send(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).and_then(|()| self.0.flush()).ok();
