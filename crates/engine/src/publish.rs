@@ -343,13 +343,14 @@ impl Publisher {
         let lacks_removal = removals.any(|removal| !reaches(&removal));
         let knows_nodes = view.state().key_nodes().is_some()
             || view.state().newest_key_nodes().iter().all(reaches);
+        let is_bound = view.state().bounds_keys_of(reaches);
         let later = view.records().filter(|of| {
             of.device == self.device && of.kind == SessionKind::Live && of.start > record.start
         });
         let checked = Checked {
             session,
             revision,
-            is_sound: !lacks_removal && knows_nodes && !view.is_with_revoked(&session),
+            is_sound: !lacks_removal && knows_nodes && is_bound && !view.is_with_revoked(&session),
             ends: later.map(|of| of.start).min().unwrap_or(Position::END),
         };
         self.checked = Some(checked);

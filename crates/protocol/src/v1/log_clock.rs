@@ -65,6 +65,17 @@ impl Clock {
         self.height = height;
     }
 
+    /// Whether all of another set is in it.
+    pub(super) fn holds(&self, other: &Self) -> bool {
+        let height = self.height.max(other.height);
+        let own = self.lifted(height);
+        let both = join(own.as_ref(), other.lifted(height).as_ref());
+        match (own, both) {
+            (Some(own), Some(both)) => Arc::ptr_eq(&own, &both),
+            (own, both) => own.is_none() && both.is_none(),
+        }
+    }
+
     fn len(&self, branch: u32) -> u32 {
         if column(branch, self.height + 1) != 0 {
             return 0;

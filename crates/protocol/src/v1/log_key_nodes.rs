@@ -47,6 +47,9 @@ pub(super) struct KeyNodeSets {
     pub(super) newest: Vec<LogHash>,
     /// Whether that one counts, or there is none.
     is_settled: bool,
+    /// Those that follow all under which keys were given that reach on, and are none of these. None where nothing
+    /// that was given reaches further than it would now.
+    bounding: Option<Vec<LogHash>>,
     /// Those that anybody named who might.
     generations: BTreeSet<u32>,
 }
@@ -151,6 +154,13 @@ impl Condition {
         Some(Self(both)).filter(Self::is_in_range)
     }
 
+    /// Whether it may hold for somebody and not hold any more later, while it stands as it is. Whoever is given
+    /// keys under such a one is given none of what is yet to be published.
+    pub fn can_end(&self) -> bool {
+        let mut demands = self.0.iter().flatten();
+        demands.any(|of| matches!(of, Demand::Before(_) | Demand::Approved(_)))
+    }
+
     /// Whose approvals it asks for.
     pub fn approvers(&self) -> impl Iterator<Item = UserId> + '_ {
         let approvers = self.0.iter().flatten().flat_map(Demand::approvers);
@@ -234,7 +244,8 @@ impl AccessLog {
             }
         }
         let newest = meant
-            .into_iter()
+            .iter()
+            .copied()
             .filter(|&k| !older.contains(self.node(k).place));
         let newest: Vec<_> = newest.collect();
         let in_force = match newest.as_slice() {
@@ -255,13 +266,47 @@ impl AccessLog {
         let generations = self.rights.key_node_sets.iter().filter_map(generation);
         let is_settled = in_force.is_some() || newest.is_empty();
         let in_force = in_force.filter(|k| named.get(k).is_some_and(|set| set.threshold > 0));
+        let bounding = in_force
+            .and_then(|k| named.get(&k))
+            .and_then(|set| self.bounding_sets(&meant, &named, &set.condition));
         KeyNodeSets {
+            bounding,
             generations: generations.collect(),
             is_settled,
             in_force,
             named,
             newest,
         }
+    }
+
+    /// Those of some sets that follow all under which key nodes gave keys that reach on, by another condition than
+    /// the present one. None where there was no such one, or nothing is asked for now.
+    fn bounding_sets(
+        &self,
+        meant: &[usize],
+        named: &BTreeMap<LogHash, KeyNodes>,
+        now: &Condition,
+    ) -> Option<Vec<LogHash>> {
+        let reaches_on = |k: &usize| {
+            let set = named.get(&self.node(*k).hash);
+            set.is_some_and(|of| {
+                of.threshold > 0 && !of.condition.can_end() && of.condition != *now
+            })
+        };
+        let mut given = Clock::default();
+        for k in meant.iter().filter(|k| reaches_on(k)) {
+            let node = self.node(*k);
+            given.merge(&node.past);
+            given.include(node.place);
+        }
+        if now.0.is_empty() || !meant.iter().any(|k| reaches_on(k)) {
+            return None;
+        }
+        let bounding = meant.iter().map(|k| self.node(*k));
+        let bounding = bounding.filter(|node| node.past.holds(&given));
+        let mut bounding: Vec<_> = bounding.map(|node| node.hash).collect();
+        bounding.sort_unstable();
+        Some(bounding)
     }
 }
 
@@ -278,6 +323,14 @@ impl LogState {
             true => &[],
             false => &self.key_nodes.newest,
         }
+    }
+
+    /// Whether a session whose record names these entries may be sealed with, as far as conditions go. Under one
+    /// that could not end, key nodes gave keys that reach weeks on: where another one is in force since, what they
+    /// open must be over.
+    pub fn bounds_keys_of(&self, mut knows: impl FnMut(&LogHash) -> bool) -> bool {
+        let bounding = self.key_nodes.bounding.as_ref();
+        bounding.is_none_or(|of| of.iter().any(&mut knows))
     }
 
     /// A generation that nobody named who might name key nodes then, whether that counts or not: one more than
