@@ -251,7 +251,11 @@ impl Vault {
                 }
             }
             for put in &news.puts {
-                txn.put(&key(put.space, &[&put.id]), put.value.expose())?;
+                let place = key(put.space, &[&put.id]);
+                match put.value.is_empty() {
+                    true => txn.delete(&place)?,
+                    false => txn.put(&place, put.value.expose())?,
+                }
                 drop_before_checkpoint(txn, put)?;
             }
             places::put_lost(txn, &stream, &news.lost)?;

@@ -11,7 +11,7 @@ pub struct Put {
     pub space: Space,
     /// The place in it; public identifiers only.
     pub id: Vec<u8>,
-    /// The record.
+    /// The record; empty where it is needed no more, and may go.
     pub value: SecretBytes,
 }
 

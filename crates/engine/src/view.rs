@@ -32,7 +32,7 @@ pub use alarm::Alarm;
 pub use answers::Answer;
 pub use keys::imported;
 pub(crate) use keys::{Held, root_of};
-pub(crate) use segments::OfSecret;
+pub(crate) use segments::{CLOCKS_MS, OfSecret};
 pub use segments::{FalseRecords, KnownDeal, Released};
 
 use cuts::Cut;
@@ -237,8 +237,8 @@ impl StreamView {
 
     /// Whether the keys topic must be read again from its start, told once: a device came into a
     /// list that may have signed what was passed over before, someone whose keys were not
-    /// believed may hand them out again, or the log gives this device other parts of a lane, and that did
-    /// not happen too often; see [`owes_reread`](Self::owes_reread).
+    /// believed may hand them out again, or the log gives this device other parts of a lane or has key nodes release on
+    /// other conditions, and that did not happen too often; see [`owes_reread`](Self::owes_reread).
     pub fn needs_reread(&mut self, now: Position) -> bool {
         let is_needed = core::mem::take(&mut self.needs_reread);
         self.takes_regrants(now, is_needed) || is_needed
@@ -285,6 +285,7 @@ impl StreamView {
         let publishing = publishing.map(|of| of.grant.user);
         self.announcers = publishing.chain([self.state.owner()]).collect();
         self.note_regained();
+        self.note_condition();
         self.note_readable();
         self.missing = self.count_missing();
         if core::mem::take(&mut self.are_cuts_stale) || !self.added.is_empty() {

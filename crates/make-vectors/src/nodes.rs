@@ -395,6 +395,7 @@ impl World {
             ("condition", "the condition does not hold for another minute", NodeRefusalReason::Condition, 60_000),
             ("throttled", "too much was asked for", NodeRefusalReason::Throttled, 5_000),
             ("log-behind", "the node has not read so far", NodeRefusalReason::LogBehind, 1_000),
+            ("not-ended", "a segment ends in a minute", NodeRefusalReason::NotEnded, 60_000),
         ];
         let read = rows.map(|(name, about, reason, wait_ms)| {
             let refusal = NodeRefusal {

@@ -163,7 +163,11 @@ impl Home {
                 }
             }
             for put in &news.puts {
-                txn.put(&key(put.space, &[&put.id]), put.value.expose())?;
+                let place = key(put.space, &[&put.id]);
+                match put.value.is_empty() {
+                    true => txn.delete(&place)?,
+                    false => txn.put(&place, put.value.expose())?,
+                }
             }
             for (topic, place) in &news.places {
                 txn.put(

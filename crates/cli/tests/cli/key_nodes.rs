@@ -86,6 +86,15 @@ fn reader(rig: &Rig, owner: &Person, ticket: &str, name: &str, until: &str) -> P
     reader
 }
 
+/// Publishes something that was made an hour ago: where their condition can end, key nodes release what has ended.
+fn publish_earlier(publisher: &Person, text: &str) {
+    let earlier = std::time::SystemTime::now() - Duration::from_secs(3_600);
+    let since = earlier.duration_since(std::time::UNIX_EPOCH).unwrap();
+    let seconds = i64::try_from(since.as_secs()).unwrap();
+    let line = format!("{}\t{text}\n", year::rfc3339(seconds));
+    publisher.done_with(&["pub", "plant", "-l", "--backfill"], line.as_bytes());
+}
+
 #[test]
 fn a_reader_opens_history_with_two_of_three_nodes_and_nobody_else() {
     opens_with_some_of(2, 3);

@@ -101,6 +101,7 @@ fn word(reason: NodeRefusalReason) -> &'static str {
         NodeRefusalReason::Condition => "condition",
         NodeRefusalReason::Throttled => "throttled",
         NodeRefusalReason::LogBehind => "log-behind",
+        NodeRefusalReason::NotEnded => "not-ended",
     }
 }
 
@@ -116,7 +117,7 @@ impl NodesAsked {
                 Unreleased::TooFew { .. } => self.too_few += 1,
                 Unreleased::FalseRecord => self.false_records += 1,
             },
-            _ => (),
+            CombinerEvent::Awaited(_) | _ => (),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sealcast_engine::{CombinerEvent, Unreleased};
-use sealcast_protocol::{KeyNode, NodeRefusalReason};
+use sealcast_protocol::{KeyNode, NodeRefusalReason, Position};
 
 /// What kept key nodes from releasing what they were asked for, so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct NodesSaid {
     pub refused: BTreeMap<KeyNode, NodeRefusalReason>,
     /// Where too few answered: how many did last, and how many are needed.
     pub too_few: Option<(usize, usize)>,
+    /// From when on they release what was published last, where their condition can end.
+    pub released_from: Option<Position>,
     /// Whether what a publisher published for them is false.
     pub is_record_false: bool,
 }
@@ -23,6 +25,7 @@ impl NodesSaid {
             CombinerEvent::Refused(node, reason) => {
                 self.refused.insert(node, reason);
             }
+            CombinerEvent::Awaited(at) => self.released_from = self.released_from.max(Some(at)),
             CombinerEvent::Failed { why, .. } => match why {
                 Unreleased::TooFew {
                     answered, needed, ..

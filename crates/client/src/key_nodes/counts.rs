@@ -34,6 +34,8 @@ pub struct RefusalCounts {
     pub throttled: u64,
     /// Not all of the access log and the device lists is shown here.
     pub log_behind: u64,
+    /// The condition can end, and what was asked for has not ended.
+    pub not_ended: u64,
 }
 
 impl RefusalCounts {
@@ -48,7 +50,7 @@ impl RefusalCounts {
     }
 
     /// Each reason with its count.
-    pub fn by_reason(&self) -> [(NodeRefusalReason, u64); 5] {
+    pub fn by_reason(&self) -> [(NodeRefusalReason, u64); REASONS.len()] {
         REASONS.map(|reason| {
             let mut all = *self;
             (reason, *all.of_mut(reason))
@@ -62,6 +64,7 @@ impl RefusalCounts {
             NodeRefusalReason::Condition => &mut self.condition,
             NodeRefusalReason::Throttled => &mut self.throttled,
             NodeRefusalReason::LogBehind => &mut self.log_behind,
+            NodeRefusalReason::NotEnded => &mut self.not_ended,
         }
     }
 }
@@ -77,12 +80,13 @@ impl std::ops::Add for RefusalCounts {
     }
 }
 
-const REASONS: [NodeRefusalReason; 5] = [
+const REASONS: [NodeRefusalReason; 6] = [
     NodeRefusalReason::NotEntitled,
     NodeRefusalReason::UnknownDeal,
     NodeRefusalReason::Condition,
     NodeRefusalReason::Throttled,
     NodeRefusalReason::LogBehind,
+    NodeRefusalReason::NotEnded,
 ];
 
 #[derive(Debug, Default)]

@@ -428,10 +428,13 @@ impl Core {
         Ok(said)
     }
 
-    /// A deal of which most nodes are in force, with a segment of its dealer's that this device may read.
+    /// A deal of which most nodes are in force, with a segment of its dealer's that this device may read. Where the
+    /// condition can end, it is one that has ended.
     fn segment_to_probe(&self, set: &KeyNodes) -> Option<(DealId, SessionId, Segment)> {
+        let now = self.now();
         let view = self.view();
         let (me, device) = view.me();
+        let over = view.released_until(now);
         let mut deals: Vec<_> = view.deals().collect();
         deals.sort_by_key(|(_, deal)| {
             let is_refused = !deal.is_enough_for(set);
@@ -444,16 +447,22 @@ impl Core {
                 (of.lane, of.device) == (dealer.lane, dealer.device)
             };
             view.records().filter(is_its).find_map(|record| {
-                let mut segments = SEGMENT_HEIGHTS.iter().flat_map(|height| {
-                    let at = readable.iter().map(|of| of.from.0.max(record.start.0));
-                    at.map(move |at| Segment {
+                let segments = SEGMENT_HEIGHTS.iter().flat_map(|height| {
+                    let first = readable.iter().map(|of| of.from.0.max(record.start.0));
+                    let first = first.map(move |at| at.div_ceil(1 << height));
+                    let last = readable
+                        .iter()
+                        .map(move |of| of.until.0.min(over.0) >> height);
+                    let last = last.filter_map(|behind| behind.checked_sub(1));
+                    first.chain(last).map(move |index| Segment {
                         depth: LEAF_DEPTH - height,
-                        index: at.div_ceil(1 << height),
+                        index,
                     })
                 });
                 let is_readable =
                     |of: &Segment| readable.iter().any(|within| within.covers(&of.interval()));
-                let segment = segments.find(is_readable)?;
+                let mut ended = segments.filter(|of| of.interval().until <= over);
+                let segment = ended.find(is_readable)?;
                 Some((*id, record.session, segment))
             })
         })

@@ -13,6 +13,7 @@ mod crashes;
 mod damage;
 mod devices;
 mod devices_killed;
+mod ended;
 mod gaps;
 mod grants;
 mod homes;

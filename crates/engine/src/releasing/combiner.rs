@@ -3,10 +3,11 @@
 //! ```text
 //!   Missing ──► planned ── Drawn, Signed ──► asked: k nodes ──► Take, once k answers open the records
 //!      │                                       │   ▲
-//!      │ no record, no deal,                   ▼   │ silence, refusal, lie
+//!      │ no record, no deal, not ended,        ▼   │ silence, refusal, lie
 //!      │ or it failed lately                 others, until there are none
 //!      ▼                                       │
 //!    Leave: to be asked of other devices ◄─────┘
+//!      └─ once the segment has ended: Missing
 //! ```
 
 use alloc::boxed::Box;
@@ -26,6 +27,7 @@ use crate::asking::pace::Pace;
 use crate::asking::steady::Steady;
 use crate::view::{FalseRecords, Released, StreamView};
 
+mod awaiting;
 mod replies;
 
 /// Sessions whose failure is remembered, and nodes and records whose failures are, at most.
@@ -57,6 +59,12 @@ pub struct Combiner {
     /// What is missing until records are read again.
     rereading: BTreeSet<Want>,
     rereads: Pace,
+    /// What key nodes do not give (now).
+    left: Vec<Want>,
+    /// Segments that are released once they have ended, and when that is.
+    awaited: BTreeSet<(Position, Want)>,
+    /// How far the clocks of key nodes are behind, by what they say of segments that have ended by this one.
+    lag_ms: u64,
     /// Flights that need another request, in order.
     due: VecDeque<u64>,
     is_drawing: bool,
@@ -173,6 +181,8 @@ pub enum CombinerEvent {
     Refused(KeyNode, NodeRefusalReason),
     /// A node that was asked said nothing in time.
     Silent(KeyNode),
+    /// Key nodes release what was published last from this time on, by this device's clock.
+    Awaited(Position),
     /// Enough nodes released.
     Released {
         /// The session.
@@ -218,6 +228,9 @@ impl Combiner {
             queued: BTreeSet::new(),
             rereading: BTreeSet::new(),
             rereads: Pace::new(1, REREADS_AT_ONCE),
+            left: Vec::new(),
+            awaited: BTreeSet::new(),
+            lag_ms: 0,
             due: VecDeque::new(),
             is_drawing: false,
             signing: None,
@@ -257,7 +270,9 @@ impl Combiner {
             CombinerInput::Tick => (),
         }
         self.go_on(now);
+        self.take_awaited(now, view);
         self.take_up(now, view);
+        self.leave_all(view);
         if !self.is_drawing && !self.due.is_empty() && self.pace.take(now) {
             self.is_drawing = true;
             self.outputs.push_back(CombinerOutput::Draw);
@@ -279,7 +294,8 @@ impl Combiner {
             },
         );
         let draw = (!self.is_drawing && !self.due.is_empty()).then(|| self.pace.ready_at());
-        let next = ends.chain(draw).min();
+        let awaited = self.awaited.first().map(|(at, _)| *at);
+        let next = ends.chain(draw).chain(awaited).min();
         next.map(|at| self.steady.clock_at(at))
     }
 
@@ -293,16 +309,7 @@ impl Combiner {
     }
 
     fn leave(&mut self, missing: Want) {
-        let Want {
-            lane,
-            session,
-            interval,
-        } = missing;
-        self.outputs.push_back(CombinerOutput::Leave {
-            lane,
-            session,
-            interval,
-        });
+        self.left.push(missing);
     }
 }
 
@@ -335,7 +342,7 @@ impl Combiner {
             |secret: &[u8; 32], of: &Segment| asked_for.contains(of) || is_spoiled(secret, of);
         let plan = match is_left || view.lane_of(&session) != Some(lane) {
             true => None,
-            false => plan(view, &missing, is_passed_over),
+            false => plan(view, self.clock_of_nodes(), &missing, is_passed_over),
         };
         let Some((deal, set, records)) = plan else {
             return self.leave(missing);
@@ -503,7 +510,7 @@ impl Combiner {
                 self.failed.remove(&session);
             }
             (false, true) => rereads = self.note_spoiled(now, &flight),
-            (false, false) => self.note_failed(now, session, u64::from(flight.wait_ms)),
+            (false, false) => self.note_too_few(now, &flight),
         }
         if !flight.is_whole() {
             self.tell(CombinerEvent::Failed { session, why });
@@ -543,7 +550,7 @@ impl Combiner {
                 self.spoiled.insert((session, secret, *of), until);
             } else {
                 // Others are asked for all of it rather than nodes for the same again.
-                self.note_failed(now, session, 0);
+                self.note_failed(now, session, self.limits.key_request_timeout_ms, 0);
             }
         }
         let minutes = Position(now.0 / (REREAD_EVERY_MS / 1_000));
@@ -559,17 +566,23 @@ impl Combiner {
         rereads
     }
 
-    fn note_failed(&mut self, now: Position, session: SessionId, wait_ms: u64) {
+    fn note_failed(
+        &mut self,
+        now: Position,
+        session: SessionId,
+        first_ms: u64,
+        wait_ms: u64,
+    ) -> Position {
         if self.failed.len() >= FAILED_MAX {
             self.failed.retain(|_, (_, until)| now < *until);
         }
         let times = self.failed.get(&session).map_or(0, |(times, _)| *times);
-        let first = self.limits.key_request_timeout_ms;
-        let pause = first.saturating_mul(1 << times.min(16)).max(wait_ms);
+        let pause = first_ms.saturating_mul(1 << times.min(16)).max(wait_ms);
         let until = now.after(pause.min(self.limits.backoff_ms_max));
         if self.failed.len() < FAILED_MAX {
             self.failed
                 .insert(session, (times.saturating_add(1), until));
         }
+        until
     }
 }

@@ -49,6 +49,8 @@ pub(super) struct Flight {
     pub(super) until: Position,
     pub(super) more_at: Position,
     pub(super) wait_ms: u32,
+    /// How far a node's clock is behind that said that something of it has not ended.
+    pub(super) lag_ms: u64,
 }
 
 impl Flight {
@@ -77,6 +79,7 @@ impl Flight {
             until,
             more_at: Position::START,
             wait_ms: 0,
+            lag_ms: 0,
         }
     }
 
@@ -158,6 +161,29 @@ impl Flight {
         let opened = merged(self.opened.iter().map(|of| of.interval()).collect());
         let is_left = |of: &Want| !opened.iter().any(|open| open.covers(&of.interval));
         self.missing.iter().copied().partition(is_left)
+    }
+
+    /// Takes a node's refusal, which came when the clock said this.
+    pub(super) fn refuse(
+        &mut self,
+        clock: Position,
+        node: NodeIndex,
+        reason: NodeRefusalReason,
+        wait_ms: u32,
+    ) {
+        self.said.insert(node, Said::Refusal(reason));
+        self.wait_ms = self.wait_ms.max(wait_ms);
+        let end = self.segments.iter().map(|of| of.interval().until.0).max();
+        if let Some(end) = end.filter(|_| reason == NodeRefusalReason::NotEnded) {
+            let of_node = end.saturating_sub(u64::from(wait_ms));
+            self.lag_ms = self.lag_ms.max(clock.0.saturating_sub(of_node));
+        }
+    }
+
+    /// Whether a node said that something of it has not ended.
+    pub(super) fn is_unended(&self) -> bool {
+        let unended = Said::Refusal(NodeRefusalReason::NotEnded);
+        self.said.values().any(|said| *said == unended)
     }
 
     /// Why nothing came of it.

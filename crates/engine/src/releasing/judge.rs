@@ -65,13 +65,27 @@ pub(super) fn judge(
     let approves = |by: &UserId| approves(view, clock, by, &asked.user);
     let is_known = |by: &UserId| approves(by) && !is_in_doubt(view, withheld, by);
     if set.condition.holds(clock, is_known) {
-        return Verdict::Entitled;
+        return match set.condition.can_end() {
+            true => all_ended(clock, asked),
+            false => Verdict::Entitled,
+        };
     }
     if set.condition.holds(clock, approves) {
         return Verdict::Refuse(NodeRefusalReason::LogBehind, BEHIND_WAIT_MS);
     }
     let wait = set.condition.wait_ms(clock).unwrap_or_default();
     Verdict::Refuse(NodeRefusalReason::Condition, wait)
+}
+
+/// What may be released under a condition that can end: what is yet to be published is not, since nothing could
+/// take it back.
+fn all_ended(clock: Position, asked: &NodeRequest) -> Verdict {
+    let ends = asked.segments.iter().map(|of| of.interval().until);
+    let wait = ends.max().map_or(0, |end| end.0.saturating_sub(clock.0));
+    match wait {
+        0 => Verdict::Entitled,
+        wait => Verdict::Refuse(NodeRefusalReason::NotEnded, wait),
+    }
 }
 
 /// Whether a user approves of another, with devices whose cards are not revoked: what others said may be

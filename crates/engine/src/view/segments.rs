@@ -19,12 +19,17 @@ mod regrants;
 
 pub(crate) use held::OfSecret;
 
-use held::{HeldRecords, Sealed, Taken, Whose};
+use held::{HeldRecords, Record, Sealed, Taken, Whose};
 use regrants::Regrants;
 
 /// Deals of one device that are known, at most. One to the nodes that are in force takes the place of one to
 /// others.
 const DEALS_OF_DEVICE_MAX: usize = 1_024;
+/// How far the clocks of key nodes may be behind this device's, in milliseconds: it takes no segment for one that has
+/// ended before.
+pub(crate) const CLOCKS_MS: u64 = 5_000;
+/// A clock that is set back by more has what was taken for ended looked at again.
+const SET_BACK_MS: u64 = 60_000;
 /// Records that are remembered as false, at most.
 const FALSE_MAX: usize = 4_096;
 
@@ -44,6 +49,12 @@ pub(super) struct Segments {
     /// Lanes of which records were passed over, as those that this device might not read.
     passed_over: BTreeSet<UserId>,
     regrants: Regrants,
+    /// Whether the condition on which key nodes release can end, by the last that were in force.
+    can_end: bool,
+    /// What the clock said when the keys were last about to be read.
+    clock: Option<Position>,
+    /// Up to where segments have ended, by the clock and while the condition can end.
+    over: Option<Position>,
 }
 
 type SealedRecord = (Segment, Sealed);
@@ -198,17 +209,29 @@ impl StreamView {
             return None;
         }
         let key = persisted(&[&self.stream.0, &body.session.0, records.digest().as_bytes()]);
-        if self.learn_segments(body) {
+        let source = *records.digest().as_bytes();
+        let is_news = self.learn_segments(body, source);
+        self.forget_gone();
+        if is_news {
             let wire = SecretBytes::from(records.wire().to_vec());
             self.persist(Space::SegmentRecords, key, wire);
         }
         None
     }
 
+    /// Keeps no object any more of which nothing is held.
+    fn forget_gone(&mut self) {
+        let gone: Vec<_> = self.segments.records.take_gone().collect();
+        for (session, source) in gone {
+            let key = persisted(&[&self.stream.0, &session.0, &source]);
+            self.persist(Space::SegmentRecords, key, SecretBytes::from(Vec::new()));
+        }
+    }
+
     /// Holds what may have to be opened: what this device may read, and of segments that lie in each other
-    /// the largest. False where nothing of it is new, there is no room, or the root is here, so that none of
-    /// it is needed.
-    fn learn_segments(&mut self, body: &SegmentRecords) -> bool {
+    /// the largest that has ended and those that have not. False where nothing of it is new, there is no room, or the
+    /// root is here, so that none of it is needed.
+    fn learn_segments(&mut self, body: &SegmentRecords, source: [u8; 32]) -> bool {
         if self.roots.contains_key(&body.session) {
             return false;
         }
@@ -232,7 +255,9 @@ impl StreamView {
             if of.disproved.contains(&(body.session, body.secret, sealed)) {
                 continue;
             }
-            let taken = of.records.take(&whose, record.segment, record.sealed);
+            let sealed = record.sealed;
+            let record_of = Record { sealed, source };
+            let taken = of.records.take(&whose, record.segment, record_of);
             is_news |= matches!(taken, Taken::Held | Taken::Displaced);
             is_full |= matches!(taken, Taken::NoRoom | Taken::Displaced);
         }
@@ -270,7 +295,39 @@ impl StreamView {
 
     /// Whether the keys are to be read again for what the log gives now.
     pub(super) fn takes_regrants(&mut self, now: Position, is_read_anyway: bool) -> bool {
+        self.segments.clock = Some(now);
+        self.note_ended();
         self.segments.regrants.take(now, is_read_anyway)
+    }
+
+    /// Notes whether the condition of the key nodes in force can end: then what has not ended is not released.
+    pub(super) fn note_condition(&mut self) {
+        let can_end = self
+            .state
+            .key_nodes()
+            .map(|(_, set)| set.condition.can_end());
+        self.segments.can_end = can_end.unwrap_or(self.segments.can_end);
+        self.note_ended();
+    }
+
+    /// Holds of segments that lie in each other what may be asked for now, and has the keys read again where
+    /// smaller ones may be lacking.
+    fn note_ended(&mut self) {
+        let of = &mut self.segments;
+        let clock = of.clock.map_or(0, |clock| clock.0);
+        let over = clock.saturating_sub(CLOCKS_MS);
+        let before = of.over.map_or(0, |before| before.0);
+        let is_set_back = over.saturating_add(SET_BACK_MS) < before;
+        let over = match is_set_back {
+            true => over,
+            false => over.max(before),
+        };
+        of.over = of.can_end.then_some(Position(over));
+        let lacking = of.records.set_over(of.over.unwrap_or(Position::END));
+        for lane in lacking {
+            of.regrants.owe(lane);
+        }
+        self.forget_gone();
     }
 
     /// Whether the keys topic is to be read again from its start, and not yet, since the log changes too
@@ -314,6 +371,7 @@ impl StreamView {
                 self.needs_reread = true;
             }
         }
+        self.forget_gone();
     }
 
     /// Keeps keys of segments that key nodes released, in the name of who sealed their records:
@@ -392,6 +450,16 @@ impl StreamView {
         self.records_by_secret(session)
             .map(|(_, of)| of.len())
             .sum()
+    }
+
+    /// Up to where key nodes may release when a clock says this: segments that reach further are refused while the
+    /// condition can end.
+    pub fn released_until(&self, clock: Position) -> Position {
+        let set = self.state.key_nodes().map(|(_, set)| set);
+        match set.is_some_and(|set| set.condition.can_end()) {
+            true => Position(clock.0.saturating_sub(CLOCKS_MS)),
+            false => Position::END,
+        }
     }
 
     /// The records of a session, by the lane secret that they are sealed with.

@@ -1,7 +1,9 @@
 //! Key nodes release what the access log allows, and nothing else; fewer than are needed release nothing.
 
 mod approved;
+mod asker;
 mod bounds;
+mod ended;
 mod entitled;
 mod hostile;
 mod many;

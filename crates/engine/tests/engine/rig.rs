@@ -185,7 +185,10 @@ impl World {
             match output {
                 Output::Persist(put) => {
                     let value = put.value.expose().to_vec();
-                    peer.store.insert((put.space, put.id), value);
+                    match value.is_empty() {
+                        true => peer.store.remove(&(put.space, put.id)),
+                        false => peer.store.insert((put.space, put.id), value),
+                    };
                 }
                 Output::Tell(alarm) => peer.alarms.push(alarm),
             }

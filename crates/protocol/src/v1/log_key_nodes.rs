@@ -299,7 +299,7 @@ impl AccessLog {
             given.merge(&node.past);
             given.include(node.place);
         }
-        if now.0.is_empty() || !meant.iter().any(|k| reaches_on(k)) {
+        if now.0.is_empty() || !meant.iter().any(reaches_on) {
             return None;
         }
         let bounding = meant.iter().map(|k| self.node(*k));

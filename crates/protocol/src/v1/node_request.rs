@@ -338,6 +338,9 @@ pub enum NodeRefusalReason {
     /// The node cannot read the access log as far as the request names it.
     #[n(4)]
     LogBehind,
+    /// The stream's condition can end, and a segment has not ended by the node's clock.
+    #[n(5)]
+    NotEnded,
 }
 
 impl Signable for NodeRefusal {

@@ -160,7 +160,7 @@ impl Acting<'_> {
                 let _nobody = self.run.asking.nodes.close(*session, 0);
                 "session that nodes did not open"
             }
-            CombinerEvent::Silent(_) | _ => return,
+            CombinerEvent::Awaited(_) | CombinerEvent::Silent(_) | _ => return,
         };
         self.around.count_asking(kind);
     }

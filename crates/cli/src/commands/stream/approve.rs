@@ -15,8 +15,8 @@ use crate::ui::Ui;
 /// Without a USER it shows which readers wait for your approval. `sealcast stream condition` shows whose approvals are asked
 /// for, how many, and who gave them. An approval gives nobody a right to read: that is what `sealcast grant` is for. It is
 /// for all that the user may read, then and later, until you withdraw it, a grant of the user is revoked, or a condition
-/// is set that does not name you. Who was given keys by then reads what is published up to seven weeks later: to end that,
-/// the owner revokes the user. When you are revoked yourself, a condition has to name you anew first.
+/// is set that does not name you. What is published after that opens by no key node; what was published before may have been
+/// read. When you are revoked yourself, a condition has to name you anew first.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 A TIME is `now`, `start`, `-10m`, `+30d` (s m h d w), `2026-03-01` (midnight UTC), or RFC 3339.

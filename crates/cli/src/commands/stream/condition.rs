@@ -17,9 +17,10 @@ use crate::ui::Ui;
 /// place of the one before. With `--after` nothing is released before that time, with `--before` nothing from that time
 /// on, by the clocks of the key nodes. With `--approved-by` so many of those people must approve of the reader, with
 /// `sealcast stream approve`; what was approved by others is over. With `--when` there may be several such conditions: they
-/// release where any of them holds, and all that stands in one must hold. Who was given keys before reads what is published
-/// up to seven weeks later; `stream keynodes set --new-secret` ends that. It concerns key nodes alone: keyholders go
-/// on handing out keys, and an owner or admin may set another one.
+/// release where any of them holds, and all that stands in one must hold. With `--before` and `--approved-by` nothing that is
+/// published later opens by key nodes when it ended: they release a minute or so after something was published, and who follows
+/// a stream is behind by as much unless a keyholder is there. Publishers seal with another session once they know of a new condition. It concerns
+/// key nodes alone: keyholders go on handing out keys, and an owner or admin may set another one.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 A TIME is `now`, `start`, `-10m`, `+30d` (s m h d w), `2026-03-01` (midnight UTC), or RFC 3339.
@@ -53,6 +54,10 @@ pub(super) struct ConditionArgs {
     none: bool,
 }
 
+/// What a condition that can end costs those who follow.
+const LATER: &str = "It can end, so they release what is published when about a minute has passed: who follows the stream \
+                     is behind by as much, unless a keyholder is there.";
+
 #[derive(Serialize)]
 struct Line {
     entry: String,
@@ -73,9 +78,13 @@ pub(super) async fn run(
         return show(ui, &stream, &names).await;
     }
     let says = text(&condition, call);
+    let can_end = condition.can_end();
     let id = stream.set_condition(condition).await?;
     show_entry(ui, id)?;
     ui.talk(format!("From now on {says}."));
+    if can_end {
+        ui.talk(LATER);
+    }
     Ok(())
 }
 
@@ -95,6 +104,9 @@ async fn show(ui: &Ui, stream: &Stream, names: &Names) -> Result<(), CommandErro
         });
     }
     ui.data(text(&condition, |user| names.call(user)))?;
+    if condition.can_end() {
+        ui.talk(LATER);
+    }
     if !condition.0.is_empty() && !readers.is_empty() {
         approvals::show(ui, names, &readers)?;
     }

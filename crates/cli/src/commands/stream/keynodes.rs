@@ -13,6 +13,7 @@ use super::approvals::missing_text;
 use super::condition::text as condition_text;
 use crate::context::{Context, Names, user_of};
 use crate::error::CommandError;
+use crate::time::rfc3339;
 use crate::ui::Ui;
 
 /// How long nodes have to answer.
@@ -322,6 +323,7 @@ pub(crate) fn refusal_text(reason: NodeRefusalReason) -> &'static str {
         NodeRefusalReason::Condition => "the condition does not hold",
         NodeRefusalReason::Throttled => "too much at once",
         NodeRefusalReason::LogBehind => "the access log is not whole here",
+        NodeRefusalReason::NotEnded => "what was asked for has not ended",
     }
 }
 
@@ -334,6 +336,12 @@ pub(crate) fn tell_nodes_said(ui: &Ui, stream: &Stream, names: &Names, said: &No
     if let Some((answered, needed)) = said.too_few {
         ui.talk(format!(
             "Of the {needed} key nodes that are needed {answered} released."
+        ));
+    }
+    if let Some(at) = said.released_from {
+        ui.talk(format!(
+            "Their condition can end, so they release what was published last from {} on.",
+            rfc3339(at)
         ));
     }
     if said.is_record_false {

@@ -1,6 +1,6 @@
 //! Key nodes that release to those of whom some people approve.
 
-use super::{Running, reader, stream_with_nodes};
+use super::{Running, publish_earlier, reader, stream_with_nodes};
 use crate::devices;
 use crate::rig::{Person, Rig};
 
@@ -8,7 +8,7 @@ use crate::rig::{Person, Rig};
 fn nodes_release_to_those_of_whom_enough_people_approve() {
     let rig = Rig::small();
     let (owner, ticket, nodes) = stream_with_nodes(&rig, "2", 3);
-    owner.done(&["pub", "plant", "-m", "one"]);
+    publish_earlier(&owner, "one");
     let [ann, ben] = ["ann", "ben"].map(|name| {
         let person = rig.person(name);
         person.done(&["join", &ticket]);
@@ -132,7 +132,7 @@ fn shows_who_waits(owner: &Person, [ann, ben, bob]: [&Person; 3]) {
 fn who_loses_a_grant_or_is_not_asked_meanwhile_needs_approval_anew() {
     let rig = Rig::small();
     let (owner, ticket, nodes) = stream_with_nodes(&rig, "1", 1);
-    owner.done(&["pub", "plant", "-m", "one"]);
+    publish_earlier(&owner, "one");
     let ann = rig.person("ann");
     ann.done(&["join", &ticket]);
     let of_ann = format!("1 of {}", ann.id());

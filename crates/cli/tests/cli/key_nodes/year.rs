@@ -26,7 +26,7 @@ fn year() -> (String, Vec<String>) {
     (lines, said)
 }
 
-fn rfc3339(seconds: i64) -> String {
+pub(super) fn rfc3339(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).unwrap().to_string()
 }
 

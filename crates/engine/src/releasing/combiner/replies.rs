@@ -87,8 +87,7 @@ impl Combiner {
         let (reason, wait_ms) = (refusal.body().reason, refusal.body().wait_ms);
         let index = NodeIndex::new(to.index);
         if let Some((flight, index)) = self.flights.get_mut(&id).zip(index) {
-            flight.said.insert(index, Said::Refusal(reason));
-            flight.wait_ms = flight.wait_ms.max(wait_ms);
+            flight.refuse(self.steady.clock(), index, reason, wait_ms);
         }
         self.tell(CombinerEvent::Refused(to.node, reason));
     }

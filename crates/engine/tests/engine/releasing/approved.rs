@@ -7,6 +7,9 @@ use sealcast_protocol::{
 use super::rig::Net;
 use crate::rig::{OWNER, since};
 
+/// After so long a segment has ended in which something was just published.
+const ENDED: u64 = 2 << 16;
+
 /// Nodes that ask for the approval of so many of these.
 fn asking_for(net: &mut Net, needed: u8, of: &[usize]) {
     let mut of: Vec<_> = of.iter().map(|peer| net.world.id(*peer)).collect();
@@ -39,6 +42,7 @@ fn begin() -> (Net, usize, usize) {
     asking_for(&mut net, 1, &[ann]);
     let reader = net.reader_of_all();
     approve(&mut net, ann, reader, Position::END);
+    net.world.tick(ENDED);
     (net, ann, reader)
 }
 
@@ -107,6 +111,7 @@ fn approvals_are_counted_until_they_end_or_one_is_removed() {
     let [ann, ben] = [net.world.user(), net.world.user()];
     asking_for(&mut net, 2, &[ann, ben]);
     let reader = net.reader_of_all();
+    net.world.tick(ENDED);
     let opens = |net: &mut Net| {
         let told = told(net, reader);
         let is_refused = told.contains("refuses: Condition");

@@ -1,18 +1,20 @@
-//! Key nodes, and somebody who asks them.
+//! Key nodes, and what a publisher does for them.
 
 use std::collections::BTreeMap;
 
 use rand_core::Rng as _;
 use sealcast_crypto::{NodeShare, UnwrapKey};
 use sealcast_engine::{
-    Combiner, CombinerEvent, CombinerInput, CombinerLimits, CombinerOutput, Covered, DealtLane,
-    Event, OneUse, Releaser, ReleaserInput, ReleaserLimits, ReleaserOutput, Space, answer_request,
+    Covered, DealtLane, OneUse, Releaser, ReleaserInput, ReleaserLimits, ReleaserOutput, Space,
+    answer_request,
 };
 use sealcast_protocol::{
     AuditChain, AuditEntry, Condition, Interval, KeyNode, KeyNodes, LogBody, LogHash, NodeAnswer,
-    NodeRequest, Position, RequestId, Roles, SessionId, Sharing, Verified, sign,
+    NodeRefusal, NodeRefusalReason, NodeReplyTo, NodeRequest, Position, RequestId, Roles,
+    SessionId, Sharing, Verified, sign,
 };
 
+pub(super) use super::asker::Asking;
 use crate::rig::{OWNER, World, since};
 
 /// What a publisher does for key nodes.
@@ -122,6 +124,10 @@ pub(super) struct Node {
     pub(super) trusts_clock: bool,
     /// Whether it answers for other segments than it was asked for.
     pub(super) lies: bool,
+    /// Whether it says of all that it would release that it has not ended.
+    pub(super) stalls: bool,
+    /// How far its clock is behind.
+    pub(super) behind_ms: u64,
 }
 
 impl Net {
@@ -154,6 +160,8 @@ impl Net {
             machine: None,
             trusts_clock: false,
             lies: false,
+            stalls: false,
+            behind_ms: 0,
         });
         self.nodes.sort_by_key(|node| self.world.id(node.peer));
         peer
@@ -229,7 +237,7 @@ impl Net {
         self.world.put(&inbox, wire);
     }
 
-    fn news_of(&mut self, peer: usize) -> Vec<Vec<u8>> {
+    pub(super) fn news_of(&mut self, peer: usize) -> Vec<Vec<u8>> {
         let inbox = self.inbox_of(peer);
         let items = self.world.bus.get(&inbox).cloned().unwrap_or_default();
         let from = self.read.insert(inbox, items.len()).unwrap_or(0);
@@ -298,14 +306,19 @@ impl Net {
         let items = self.news_of(peer);
         let mut machine = self.nodes[at].machine.take();
         let mut machine = machine.take().unwrap_or_else(|| self.begin(at));
+        let now = self.clock_of(at);
         for item in &items {
             let view = &self.world.peers[peer].view;
-            machine.handle(self.world.now, view, ReleaserInput::Item(item));
+            machine.handle(now, view, ReleaserInput::Item(item));
         }
         while let Some(output) = machine.poll_output() {
             self.perform(at, &mut machine, output);
         }
         self.nodes[at].machine = Some(machine);
+    }
+
+    fn clock_of(&self, at: usize) -> Position {
+        Position(self.world.now.0 - self.nodes[at].behind_ms)
     }
 
     fn begin(&self, at: usize) -> Releaser {
@@ -317,7 +330,7 @@ impl Net {
             let signed = sign(identity.signing(), entry.clone()).unwrap();
             chain.take(signed.wire(), &key).unwrap();
         }
-        let mut machine = Releaser::new(self.limits, self.world.now, chain, node.audit.clone());
+        let mut machine = Releaser::new(self.limits, self.clock_of(at), chain, node.audit.clone());
         if node.trusts_clock {
             machine.trust_clock();
         }
@@ -346,7 +359,7 @@ impl Net {
     }
 
     fn perform(&mut self, at: usize, machine: &mut Releaser, output: ReleaserOutput) {
-        let (peer, now) = (self.nodes[at].peer, self.world.now);
+        let (peer, now) = (self.nodes[at].peer, self.clock_of(at));
         match output {
             ReleaserOutput::ReadLog => {
                 self.nodes[at].logs_read += 1;
@@ -365,6 +378,17 @@ impl Net {
                 machine.handle(now, view, ReleaserInput::Learned);
             }
             ReleaserOutput::Keep(entry) => self.nodes[at].audit.push(entry),
+            ReleaserOutput::Release(asked) if self.nodes[at].stalls => {
+                let (node, deal) = (self.key_node(at), asked.body().deal);
+                let index = self.world.peers[peer].view.deal(&deal).unwrap();
+                let refusal = NodeRefusal {
+                    version: 1,
+                    to: NodeReplyTo::new(&asked, index.index_of(&node).unwrap(), node),
+                    reason: NodeRefusalReason::NotEnded,
+                    wait_ms: 1,
+                };
+                self.perform(at, machine, ReleaserOutput::Refuse(refusal, now));
+            }
             ReleaserOutput::Release(asked) => {
                 let of = &self.world.peers[peer];
                 let answer = match self.nodes[at].lies {
@@ -449,137 +473,5 @@ impl Net {
             asking.step(self);
         }
         asking.told
-    }
-}
-
-/// A device that asks key nodes.
-pub(super) struct Asking {
-    peer: usize,
-    pub(super) combiner: Combiner,
-    pub(super) told: String,
-    pub(super) sent: Vec<Verified<NodeRequest>>,
-    /// How much of what was missing key nodes are done with.
-    pub(super) done: usize,
-    pub(super) left: usize,
-}
-
-impl Asking {
-    /// Begins with all that does not open.
-    pub(super) fn new(net: &mut Net, peer: usize) -> Self {
-        let mut asking = Self {
-            peer,
-            combiner: Combiner::new(CombinerLimits::default()),
-            told: String::new(),
-            sent: Vec::new(),
-            done: 0,
-            left: 0,
-        };
-        for event in net.world.events(peer, Interval::ALL) {
-            if let Event::Sealed { header, user, .. } = event {
-                let missing = CombinerInput::Missing {
-                    lane: user,
-                    session: header.session,
-                    interval: Interval {
-                        from: header.position,
-                        until: header.position.after(1),
-                    },
-                };
-                let view = &net.world.peers[peer].view;
-                asking.combiner.handle(net.world.now, view, missing);
-            }
-        }
-        asking.drain(net);
-        asking
-    }
-
-    /// Lets the nodes do what there is to do, and takes in what they say; or waits.
-    pub(super) fn step(&mut self, net: &mut Net) {
-        net.run_nodes();
-        let items = net.news_of(self.peer);
-        if items.is_empty() {
-            let at = self.combiner.next_timeout().unwrap();
-            net.world.now = net.world.now.max(at);
-        }
-        let now = net.world.now;
-        for item in &items {
-            let view = &net.world.peers[self.peer].view;
-            self.combiner
-                .handle(now, view, CombinerInput::InboxItem(item));
-        }
-        let view = &net.world.peers[self.peer].view;
-        self.combiner.handle(now, view, CombinerInput::Tick);
-        self.drain(net);
-    }
-
-    pub(super) fn drain(&mut self, net: &mut Net) {
-        let mut rereads = false;
-        loop {
-            let now = net.world.now;
-            let Some(output) = self.combiner.poll_output() else {
-                if !std::mem::take(&mut rereads) {
-                    break;
-                }
-                net.world.sync(self.peer);
-                let view = &net.world.peers[self.peer].view;
-                self.combiner.handle(now, view, CombinerInput::Reread);
-                continue;
-            };
-            match output {
-                CombinerOutput::Draw => {
-                    let drawn = CombinerInput::Drawn(net.draw());
-                    let view = &net.world.peers[self.peer].view;
-                    self.combiner.handle(now, view, drawn);
-                }
-                CombinerOutput::Sign(body) => {
-                    let of = &net.world.peers[self.peer];
-                    let asked = sign(of.identity.signing(), *body).unwrap();
-                    let signed = CombinerInput::Signed(Box::new(asked));
-                    self.combiner.handle(now, &of.view, signed);
-                }
-                CombinerOutput::Send(asked, devices) => {
-                    for device in devices {
-                        net.world.put(&device.inbox_topic(), asked.wire());
-                    }
-                    self.sent.push(*asked);
-                }
-                CombinerOutput::Take(released) => {
-                    net.world.peers[self.peer].view.take_released(released);
-                }
-                CombinerOutput::Reread(records) => {
-                    net.world.peers[self.peer].view.forget_false(&records);
-                    rereads = true;
-                }
-                CombinerOutput::Leave { .. } => {
-                    self.told.push_str("left to others\n");
-                    self.left += 1;
-                }
-                CombinerOutput::Done(_) => self.done += 1,
-                CombinerOutput::Tell(event) => {
-                    let line = self.line(net, event);
-                    self.told.push_str(&line);
-                }
-            }
-        }
-    }
-
-    fn line(&self, net: &Net, event: CombinerEvent) -> String {
-        let number = |node: &KeyNode| {
-            let mut nodes = 0..net.nodes.len();
-            nodes.find(|at| net.key_node(*at) == *node).unwrap() + 1
-        };
-        match event {
-            CombinerEvent::Asked { nodes, segments } => {
-                format!("asked {nodes} nodes for {segments} segments\n")
-            }
-            CombinerEvent::Liar(node) => format!("node {} lies\n", number(&node)),
-            CombinerEvent::Refused(node, reason) => {
-                format!("node {} refuses: {reason:?}\n", number(&node))
-            }
-            CombinerEvent::Released { segments, .. } => format!("{segments} segments\n"),
-            // Tests are about what comes of it.
-            CombinerEvent::Silent(_) => String::new(),
-            CombinerEvent::Failed { why, .. } => format!("failed: {why:?}\n"),
-            _ => unreachable!(),
-        }
     }
 }
