@@ -36,6 +36,8 @@ struct Keys {
     /// The one that opened last comes first.
     candidates: Vec<Candidate>,
     covers_taken: usize,
+    /// How many of them went by then.
+    covers_gone: usize,
     used: u64,
 }
 
@@ -81,6 +83,11 @@ impl Keys {
             return;
         }
         let held = view.covers(session);
+        let (_, gone) = view.covers_moved(session);
+        if gone != self.covers_gone {
+            (self.covers_taken, self.covers_gone) = (0, gone);
+            self.candidates.clear();
+        }
         for cover in held.get(self.covers_taken..).unwrap_or_default() {
             self.candidates.push(Candidate {
                 giver: cover.giver,

@@ -31,12 +31,13 @@ mod waiting;
 pub use alarm::Alarm;
 pub use answers::Answer;
 pub use keys::imported;
-pub(crate) use keys::{Held, root_of};
+pub(crate) use keys::root_of;
 pub(crate) use segments::{CLOCKS_MS, OfSecret};
 pub use segments::{FalseRecords, KnownDeal, Released};
 
 use cuts::Cut;
 use delivered::{Deliveries, KeyNow};
+use keys::Covers;
 use lists::Ahead;
 use segments::Segments;
 use waiting::WaitingRoom;
@@ -78,7 +79,7 @@ pub struct StreamView {
     /// Without their wraps, which are many and needed once.
     records: BTreeMap<(SessionId, DeviceId), SessionRecord>,
     roots: BTreeMap<SessionId, SessionRoot>,
-    covers: BTreeMap<SessionId, Vec<Held>>,
+    covers: BTreeMap<SessionId, Covers>,
     held_names: BTreeSet<(SessionId, Digest)>,
     opened: BTreeMap<Digest, usize>,
     deliveries: Deliveries,

@@ -131,7 +131,7 @@ impl Seen {
         Self {
             is_announced: view.record(session, device).is_some(),
             has_root: view.root(session).is_some(),
-            covers: view.covers(session).len(),
+            covers: view.covers_moved(session).0,
             rights: view.revision(),
         }
     }

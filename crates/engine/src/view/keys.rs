@@ -25,6 +25,16 @@ pub(crate) struct Held {
     name: Digest,
 }
 
+/// Covers of one session that were received.
+#[derive(Debug, Default)]
+pub(crate) struct Covers {
+    pub(crate) held: Vec<Held>,
+    /// How many came.
+    pub(crate) came: usize,
+    /// How many went, since others hold what they held.
+    pub(crate) gone: usize,
+}
+
 impl Held {
     fn new(giver: (UserId, DeviceId), cover: Cover) -> Self {
         let (from, until) = (cover.from().to_be_bytes(), cover.until().to_be_bytes());
@@ -305,7 +315,8 @@ impl StreamView {
     /// Hands on no more what somebody gave of a session, after
     /// [`Event::BadCover`](crate::Event::BadCover). It is for opening still.
     pub fn doubt(&mut self, session: &SessionId, giver: &(UserId, DeviceId)) {
-        let held = self.covers.get_mut(session).into_iter().flatten();
+        let held = self.covers.get_mut(session);
+        let held = held.into_iter().flat_map(|of| &mut of.held);
         for held in held.filter(|held| held.giver == *giver) {
             held.is_doubted = true;
         }
@@ -315,9 +326,45 @@ impl StreamView {
     fn hold(&mut self, session: SessionId, held: Held) -> bool {
         let is_new = self.held_names.insert((session, held.name));
         if is_new {
-            self.covers.entry(session).or_default().push(held);
+            let of = self.covers.entry(session).or_default();
+            of.held.push(held);
+            of.came += 1;
         }
         is_new
+    }
+
+    /// Holds no more what somebody gave of a session that follows from another cover that the same gave: whoever is given
+    /// small segments for as long as it follows would hold more and more of them.
+    pub(super) fn drop_within(
+        &mut self,
+        giver: (UserId, DeviceId),
+        session: &SessionId,
+        of: &Cover,
+    ) {
+        let whole = Held::new(giver, of.duplicate());
+        let Some(covers) = self.covers.get_mut(session) else {
+            return;
+        };
+        if !covers.held.iter().any(|held| held.name == whole.name) {
+            return;
+        }
+        let mut gone = Vec::new();
+        covers.held.retain(|held| {
+            let (from, until) = (held.cover.from(), held.cover.until());
+            let is_same = held.giver == giver && held.name != whole.name && !held.is_doubted;
+            let follows = is_same
+                && of
+                    .narrow(from, until)
+                    .is_some_and(|of| Held::new(giver, of).name == held.name);
+            gone.extend(follows.then_some(held.name));
+            !follows
+        });
+        covers.gone += gone.len();
+        for name in gone {
+            self.held_names.remove(&(*session, name));
+            let id = persisted(&[&self.stream.0, &session.0, name.as_bytes()]);
+            self.persist(Space::Cover, id, SecretBytes::from(Vec::new()));
+        }
     }
 }
 
@@ -459,7 +506,13 @@ impl StreamView {
     }
 
     pub(crate) fn covers(&self, session: &SessionId) -> &[Held] {
-        self.covers.get(session).map_or(&[], Vec::as_slice)
+        self.covers.get(session).map_or(&[], |of| &of.held)
+    }
+
+    /// How many covers of a session came, and how many of them went.
+    pub(crate) fn covers_moved(&self, session: &SessionId) -> (usize, usize) {
+        let of = self.covers.get(session);
+        of.map_or((0, 0), |of| (of.came, of.gone))
     }
 
     /// The intervals of a session that a device was given, by those whom it believes, to the key

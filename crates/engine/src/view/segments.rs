@@ -384,9 +384,14 @@ impl StreamView {
             keys,
         } = released;
         let covers = keys.into_iter();
-        let covers = covers.map(|(of, key)| (session, Cover::from_node(of.node(), &key)));
+        let covers = covers.map(|(of, key)| Cover::from_node(of.node(), &key));
+        let covers: Vec<_> = covers.collect();
         let giver = (dealer.lane, dealer.device);
-        self.keep_covers(giver, &dealer.lane, covers.collect::<Vec<_>>());
+        let kept = covers.iter().map(|of| (session, of.duplicate()));
+        self.keep_covers(giver, &dealer.lane, kept);
+        for of in &covers {
+            self.drop_within(giver, &session, of);
+        }
     }
 }
 

@@ -317,6 +317,28 @@ fn of_a_session_that_goes_on_the_open_ones_are_held_and_the_largest_that_ended()
     assert_eq!(net.world.opened(reader), ["first"]);
 }
 
+/// What is given for a minute goes when what is given for four opens the same.
+#[test]
+fn who_follows_for_long_holds_no_more_keys_than_who_reads_it_all_at_once() {
+    let (mut net, _, reader) = begin();
+    let mut all = Vec::new();
+    let stored = |net: &Net| {
+        let store = net.world.peers[reader].store.keys();
+        let of = store.filter(|(space, _)| *space == sealcast_engine::Space::Cover);
+        of.count()
+    };
+    for minute in 0..100 {
+        all.push(minute.to_string());
+        say(&mut net, all.last().unwrap());
+        pass(&mut net);
+        net.unlock(reader);
+        assert_eq!(net.world.opened(reader).len(), all.len());
+        assert!(stored(&net) <= 4 * 3 + 1, "{} after {minute}", stored(&net));
+    }
+    net.world.restart(reader);
+    assert_eq!(net.world.opened(reader), all);
+}
+
 /// The smaller ones were passed over while nothing could end.
 #[test]
 fn the_keys_are_read_again_when_a_condition_that_can_end_comes_into_force() {
