@@ -143,6 +143,11 @@ impl Stream {
             let alarm = Alarm::KeyNodesBeside(beside);
             bad(format!("stream `{name}`: {alarm}"), alarm.hint());
         }
+        let void = view.state().void_key_nodes().len();
+        if void > 0 {
+            let alarm = Alarm::KeyNodesVoid(void);
+            bad(format!("stream `{name}`: {alarm}"), alarm.hint());
+        }
         let lane = core.vault().lane(&core.id())?;
         let ahead = lane.mark.max(view.mark()).0.saturating_sub(core.now().0);
         if ahead > 1_000 {

@@ -68,8 +68,9 @@ pub struct StreamView {
     /// Users who may have sealed something at some time.
     announcers: BTreeSet<UserId>,
     forked: BTreeSet<(UserId, DeviceId)>,
-    /// Entries about key nodes that stand side by side and were told of.
+    /// Entries about key nodes that stand side by side and were told of, and those that are void.
     beside: Vec<LogHash>,
+    void: Vec<LogHash>,
     missing: usize,
     /// The newest time at which this device started a session or wrote an entry, as the bus shows.
     own_mark: Position,
@@ -161,6 +162,7 @@ impl StreamView {
             announcers: BTreeSet::new(),
             forked: BTreeSet::new(),
             beside: Vec::new(),
+            void: Vec::new(),
             missing: 0,
             own_mark: Position::START,
             cuts: BTreeMap::new(),

@@ -127,6 +127,25 @@ impl Stream {
             .await
     }
 
+    /// As [`set_key_nodes`](Self::set_key_nodes), with the condition on which they release, in place of those that
+    /// there were.
+    ///
+    /// # Errors
+    ///
+    /// As [`set_key_nodes`](Self::set_key_nodes); conditions that stand side by side are no reason.
+    pub async fn set_key_nodes_on(
+        &self,
+        threshold: u8,
+        nodes: &[(UserId, Option<DeviceId>)],
+        condition: Condition,
+        options: NamingOptions,
+    ) -> Result<LogHash, Error> {
+        self.core.sync().await?;
+        let read = self.core.newest_key_nodes();
+        self.name_key_nodes(&read, (threshold, nodes, condition), options)
+            .await
+    }
+
     /// Names what follows from the newest entries about key nodes that were read, and only that.
     async fn name_key_nodes(
         &self,
@@ -255,6 +274,12 @@ impl Stream {
         let sets = sets.filter_map(|entry| Some((*entry, state.key_nodes_of(entry)?.clone())));
         sets.collect()
     }
+
+    /// The entries about key nodes that do not count since whoever wrote them was removed, where nobody who named key
+    /// nodes since knew of them: what was in force before them is in force, or nothing.
+    pub fn key_nodes_void(&self) -> Vec<LogHash> {
+        self.core.view().state().void_key_nodes().to_vec()
+    }
 }
 
 fn lanes_dealt(view: &StreamView, set: &KeyNodes) -> BTreeMap<UserId, LaneDealt> {
@@ -311,8 +336,8 @@ impl Core {
         let mut named = named.filter_map(|entry| state.key_nodes_of(entry));
         let all = named.try_fold(Condition::default(), |all, set| all.and(&set.condition));
         all.ok_or(Error::KeyNodes(
-            "the conditions of the sets that stand side by side do not fit into one: say that there are no key \
-             nodes, name them anew, and set the condition",
+            "the conditions of the sets that stand side by side do not fit into one: name key nodes together with \
+             the condition that is to hold",
         ))
     }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use sealcast::{
     Alarm, AnswerOptions, AskingOptions, Bound, ControlTopic, Error, GrantOptions, Home, Interval,
-    NamingOptions, OthersAsked, Position, Releasing, RequestOptions, Roles, Sharing, Stream,
-    StreamOptions, UserId,
+    NamingOptions, OthersAsked, Position, Releasing, RequestEnd, RequestOptions, Roles, Sharing,
+    Stream, StreamOptions, UserId,
 };
 use sealcast_protocol::{
     Condition, Deal, Demand, LogHash, SegmentRecords, StreamTopics, Unverified,
@@ -200,6 +200,85 @@ async fn sets_that_stand_side_by_side_are_told_of_until_somebody_names_one() {
     say(&net.stream, "one").await;
     let _running = net.run(&[0]).await;
     assert_eq!(net.read_by("carol").await, ["one"]);
+}
+
+/// What was said by one who was removed is void where the removal did not know of it, and that is told.
+#[tokio::test]
+async fn what_a_removed_admin_said_of_key_nodes_is_void_and_it_is_told() {
+    let net = Net::new(2).await;
+    let bob = net.rig.home("bob").await;
+    let joined = join(&bob, &net.stream).await;
+    let admin = GrantOptions {
+        user: bob.user(),
+        roles: Roles::ADMIN,
+        from: Bound::At(Position::START),
+        until: Bound::At(Position::END),
+        reshare: false,
+    };
+    net.stream.grant(admin).await.unwrap();
+    joined.sync().await.unwrap();
+    net.set(1, &[0]).await.unwrap();
+    joined.sync().await.unwrap();
+    net.stream.revoke_user(bob.user()).await.unwrap();
+    // Bob's bus does not show it to him yet.
+    let mut named = None;
+    hide_chain_while(&net, async {
+        let ids = net.ids(&[0, 1]);
+        named = joined.set_key_nodes(2, &ids, PLAIN).await.ok();
+    })
+    .await;
+    net.stream.sync().await.unwrap();
+    let told = net.stream.alarms();
+    assert!(told.contains(&Alarm::KeyNodesVoid(1)), "{told:?}");
+    assert_eq!(net.stream.key_nodes_void(), Vec::from_iter(named));
+    let now = net.stream.key_nodes(Duration::ZERO).await.unwrap();
+    assert_eq!(now.unwrap().threshold, 1);
+    net.set(1, &[1]).await.unwrap();
+    assert_eq!(net.stream.key_nodes_void(), []);
+}
+
+/// From its first moment on, so nothing is released without it.
+#[tokio::test]
+async fn key_nodes_are_named_together_with_their_condition() {
+    let net = Net::new(1).await;
+    let ids = net.ids(&[0]);
+    let entry = net.stream.set_key_nodes_on(1, &ids, never(), PLAIN);
+    let entry = entry.await.unwrap();
+    assert_eq!(net.stream.release_condition(), Some((entry, never())));
+    // It stays where none is given.
+    net.set(1, &[0]).await.unwrap();
+    assert_eq!(net.stream.release_condition().unwrap().1, never());
+}
+
+/// Where nobody else answers, it is over when they have spoken.
+#[tokio::test]
+async fn who_asks_in_a_stream_that_is_shared_by_hand_asks_key_nodes() {
+    let net = Net::new(1).await;
+    net.set(1, &[0]).await.unwrap();
+    say(&net.stream, "one").await;
+    let _running = net.run(&[0]).await;
+    let bob = net.rig.home("bob").await;
+    let joined = join(&bob, &net.stream).await;
+    net.stream.grant(all_to(bob.user())).await.unwrap();
+    let options = RequestOptions {
+        interval: Interval::ALL,
+        wait: Duration::MAX,
+    };
+    let requested = joined.request(options).await.unwrap();
+    assert_eq!(requested.end, RequestEnd::Opened);
+    net.stream.set_condition(never()).await.unwrap();
+    say(&net.stream, "two").await;
+    let carol = net.rig.home("carol").await;
+    let joined = join(&carol, &net.stream).await;
+    net.stream.grant(all_to(carol.user())).await.unwrap();
+    let requested = joined.request(options).await.unwrap();
+    assert_eq!(requested.end, RequestEnd::TimedOut);
+    assert_eq!(requested.nodes.refused.len(), 1);
+}
+
+fn never() -> Condition {
+    let later = Position(Position::END.0 - 1);
+    Condition(vec![vec![Demand::After(later)]])
 }
 
 /// Takes the owner's last entry off the bus while something is done.

@@ -30,6 +30,8 @@ pub enum Alarm {
     /// So many sets of key nodes are named in the access log by entries of which none follows the others, or by
     /// one that a fork took, and none of them is in force.
     KeyNodesBeside(usize),
+    /// So many entries about key nodes do not count since whoever wrote them was removed, and nobody named key nodes since.
+    KeyNodesVoid(usize),
     /// There is no room for more records of what key nodes release. What lies behind them opens by asking
     /// others.
     RecordsFull,
@@ -68,6 +70,10 @@ impl Alarm {
             Self::KeyNodesBeside(_) => {
                 "name the key nodes again, with `stream keynodes set`: until then they release nothing, and what \
                  is published opens by asking keyholders alone"
+            }
+            Self::KeyNodesVoid(_) => {
+                "look at `stream keynodes status` and `stream condition`, and say anew what is to hold: what was before \
+                 holds again, or there are no key nodes"
             }
             Self::RecordsFull => {
                 "what key nodes would open opens by asking others; begin a new stream where sessions are \
@@ -163,6 +169,10 @@ impl fmt::Display for Alarm {
             Self::KeyNodesBeside(count) => write!(
                 f,
                 "{count} sets of key nodes were named at the same time or taken by a fork: none is in force"
+            ),
+            Self::KeyNodesVoid(count) => write!(
+                f,
+                "what was said of key nodes is void, in so many entries: {count}; whoever said it was removed"
             ),
             Self::RecordsFull => f.write_str("there is no room for more records of key nodes"),
             Self::BadKeys(user, device) => {

@@ -111,8 +111,14 @@ impl KnownDeal {
 
 /// Taking in.
 impl StreamView {
-    /// Tells of sets of key nodes of which none is in force, once.
+    /// Tells of sets of key nodes of which none is in force, and of those that are void, once.
     pub(super) fn tell_beside(&mut self) {
+        let void = self.state.void_key_nodes();
+        if self.void != void {
+            self.void = void.to_vec();
+            let alarm = (!void.is_empty()).then_some(Alarm::KeyNodesVoid(void.len()));
+            self.outputs.extend(alarm.map(Output::Tell));
+        }
         let beside = self.state.unsettled_key_nodes();
         if self.beside != beside {
             self.beside = beside.to_vec();

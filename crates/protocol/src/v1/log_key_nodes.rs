@@ -50,6 +50,8 @@ pub(super) struct KeyNodeSets {
     /// Those that follow all under which keys were given that reach on, and are none of these. None where nothing
     /// that was given reaches further than it would now.
     bounding: Option<Vec<LogHash>>,
+    /// Those that do not count since their authors were removed, and that none that counts follows.
+    void: Vec<LogHash>,
     /// Those that anybody named who might.
     generations: BTreeSet<u32>,
 }
@@ -269,8 +271,14 @@ impl AccessLog {
         let bounding = in_force
             .and_then(|k| named.get(&k))
             .and_then(|set| self.bounding_sets(&meant, &named, &set.condition));
+        let is_meant = |k: &usize| meant.binary_search(k).is_ok();
+        let void = self.rights.key_node_sets.iter().copied();
+        let void = void.filter(|k| !is_meant(k) && !older.contains(self.node(*k).place));
+        let mut void: Vec<_> = void.map(|k| self.node(k).hash).collect();
+        void.sort_unstable();
         KeyNodeSets {
             bounding,
+            void,
             generations: generations.collect(),
             is_settled,
             in_force,
@@ -323,6 +331,12 @@ impl LogState {
             true => &[],
             false => &self.key_nodes.newest,
         }
+    }
+
+    /// Entries about key nodes that do not count since whoever wrote them was removed, and that nobody who named key
+    /// nodes since knew of: what was in force before them is in force, or nothing.
+    pub fn void_key_nodes(&self) -> &[LogHash] {
+        &self.key_nodes.void
     }
 
     /// Whether a session whose record names these entries may be sealed with, as far as conditions go. Under one

@@ -5,7 +5,7 @@ use sealcast::{Approvers, Condition, Demand, Home, Name, Stream, UserId};
 use serde::Serialize;
 
 use super::approvals::{self, ReaderLine};
-use super::keynodes::show_entry;
+use super::keynodes::{show_entry, tell_void};
 use crate::context::{Context, Names, user_of};
 use crate::error::CommandError;
 use crate::time::{TimeArg, now, rfc3339};
@@ -17,10 +17,11 @@ use crate::ui::Ui;
 /// place of the one before. With `--after` nothing is released before that time, with `--before` nothing from that time
 /// on, by the clocks of the key nodes. With `--approved-by` so many of those people must approve of the reader, with
 /// `sealcast stream approve`; what was approved by others is over. With `--when` there may be several such conditions: they
-/// release where any of them holds, and all that stands in one must hold. With `--before` and `--approved-by` nothing that is
-/// published later opens by key nodes when it ended: they release a minute or so after something was published, and who follows
-/// a stream is behind by as much unless a keyholder is there. Publishers seal with another session once they know of a new condition. It concerns
-/// key nodes alone: keyholders go on handing out keys, and an owner or admin may set another one.
+/// release where any of them holds, and all that stands in one must hold. What is published after a `--before`,
+/// or after an approval ended, opens by no key node. For that, under such a condition, they release nothing before a minute or so
+/// has passed since it was published, and who follows the stream is behind by as much, unless a keyholder is there. Publishers begin
+/// another session when they know of a new condition. It concerns key nodes alone: keyholders go on handing out keys, and an
+/// owner or admin may set another one.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 A TIME is `now`, `start`, `-10m`, `+30d` (s m h d w), `2026-03-01` (midnight UTC), or RFC 3339.
@@ -37,6 +38,16 @@ Examples:
 pub(super) struct ConditionArgs {
     /// The stream
     stream: Name,
+    #[command(flatten)]
+    spans: SpanArgs,
+    /// Have no condition any more
+    #[arg(long, conflicts_with_all = ["after", "before", "approved_by", "when"])]
+    none: bool,
+}
+
+// What is said above it would be said of the command.
+#[derive(Args, Debug)]
+pub(super) struct SpanArgs {
     /// Nothing is released before this time
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     after: Option<TimeArg>,
@@ -49,14 +60,17 @@ pub(super) struct ConditionArgs {
     /// They release where this holds, or another `--when` that is given
     #[arg(long, value_name = "SPAN", conflicts_with_all = ["after", "before", "approved_by"])]
     when: Vec<String>,
-    /// Have no condition any more
-    #[arg(long, conflicts_with_all = ["after", "before", "approved_by", "when"])]
-    none: bool,
 }
 
-/// What a condition that can end costs those who follow.
-const LATER: &str = "It can end, so they release what is published when about a minute has passed: who follows the stream \
-                     is behind by as much, unless a keyholder is there.";
+/// Says what a condition that can end costs those who follow.
+pub(super) fn tell_later(ui: &Ui, can_end: bool) {
+    if can_end {
+        ui.talk(
+            "It can end, so they release what is published when about a minute has passed: who follows the stream is \
+             behind by as much, unless a keyholder is there.",
+        );
+    }
+}
 
 #[derive(Serialize)]
 struct Line {
@@ -73,7 +87,7 @@ pub(super) async fn run(
     let (home, stream) = context.stream(ui, &args.stream).await?;
     let names = Names::of(&home)?;
     let call = |user: &UserId| names.call(user);
-    let condition = condition_of(args, &home, call)?;
+    let condition = condition_of(&args.spans, &home, call)?;
     if condition.0.is_empty() && !args.none {
         return show(ui, &stream, &names).await;
     }
@@ -82,9 +96,7 @@ pub(super) async fn run(
     let id = stream.set_condition(condition).await?;
     show_entry(ui, id)?;
     ui.talk(format!("From now on {says}."));
-    if can_end {
-        ui.talk(LATER);
-    }
+    tell_later(ui, can_end);
     Ok(())
 }
 
@@ -92,6 +104,7 @@ pub(super) async fn run(
 async fn show(ui: &Ui, stream: &Stream, names: &Names) -> Result<(), CommandError> {
     stream.sync().await?;
     ui.alarms(stream);
+    tell_void(ui, stream);
     let Some((entry, condition)) = stream.release_condition() else {
         return Err(sealcast::Error::KeyNodes("the stream has no key nodes").into());
     };
@@ -104,17 +117,16 @@ async fn show(ui: &Ui, stream: &Stream, names: &Names) -> Result<(), CommandErro
         });
     }
     ui.data(text(&condition, |user| names.call(user)))?;
-    if condition.can_end() {
-        ui.talk(LATER);
-    }
+    tell_later(ui, condition.can_end());
     if !condition.0.is_empty() && !readers.is_empty() {
         approvals::show(ui, names, &readers)?;
     }
     Ok(())
 }
 
-fn condition_of(
-    args: &ConditionArgs,
+/// The condition that was given; an empty one where none was.
+pub(super) fn condition_of(
+    args: &SpanArgs,
     home: &Home,
     call: impl Fn(&UserId) -> String,
 ) -> Result<Condition, CommandError> {

@@ -10,7 +10,7 @@ use sealcast::{
 use serde::Serialize;
 
 use super::approvals::missing_text;
-use super::condition::text as condition_text;
+use super::condition::{SpanArgs, condition_of, tell_later, text as condition_text};
 use crate::context::{Context, Names, user_of};
 use crate::error::CommandError;
 use crate::time::rfc3339;
@@ -46,12 +46,13 @@ enum KeynodesCommand {
 /// Name all key nodes of a stream, and how many of them are needed
 ///
 /// Each must have joined the stream. Without a NODE, and with a threshold of 0, there are none any more. The condition stays
-/// as it is. Where one goes, or more are needed, publishers seal with a new secret from then on, as soon as they know of it:
+/// as it is, unless one is given: those of `sealcast stream condition` may be, and hold from the same moment on. Where one goes, or more are needed, publishers seal with a new secret from then on, as soon as they know of it:
 /// nodes that were named before open what was sealed with the old ones, as many of them as were needed then, and nothing else.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   sealcast stream keynodes set boiler --threshold 2 ada bob cy
+  sealcast stream keynodes set boiler --threshold 2 ada bob cy --approved-by '1 of dan eve'
   sealcast stream keynodes set boiler --threshold 2 ada bob cy --new-secret
   sealcast stream keynodes set boiler --threshold 0")]
 struct SetArgs {
@@ -63,6 +64,8 @@ struct SetArgs {
     /// The nodes: ids or names of contacts, `USER/DEVICE` where one has several devices
     #[arg(value_name = "NODE")]
     nodes: Vec<String>,
+    #[command(flatten)]
+    spans: SpanArgs,
     #[command(flatten)]
     naming: NamingArgs,
 }
@@ -139,6 +142,7 @@ struct StatusLine {
     lanes_dealt: Vec<String>,
     lanes_dealt_in_part: Vec<String>,
     lanes_not_dealt: Vec<String>,
+    void: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -169,10 +173,28 @@ async fn set(ui: &Ui, context: &Context, args: &SetArgs) -> Result<(), CommandEr
     let (home, stream) = context.stream(ui, &args.stream).await?;
     let nodes = args.nodes.iter().map(|text| node_of(&home, text));
     let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
-    let options = args.naming.options();
-    let id = stream
-        .set_key_nodes(args.threshold, &nodes, options)
-        .await?;
+    let names = Names::of(&home)?;
+    let call = |user: &UserId| names.call(user);
+    let condition = condition_of(&args.spans, &home, call)?;
+    let (options, is_given) = (args.naming.options(), !condition.0.is_empty());
+    if is_given && nodes.is_empty() {
+        return Err(CommandError::usage(
+            "nobody would release on this condition",
+        ));
+    }
+    let id = match is_given {
+        true => {
+            let condition = condition.clone();
+            stream
+                .set_key_nodes_on(args.threshold, &nodes, condition, options)
+                .await?
+        }
+        false => {
+            stream
+                .set_key_nodes(args.threshold, &nodes, options)
+                .await?
+        }
+    };
     show_entry(ui, id)?;
     ui.talk(match nodes.len() {
         0 => "The stream has no key nodes any more.".to_owned(),
@@ -181,6 +203,10 @@ async fn set(ui: &Ui, context: &Context, args: &SetArgs) -> Result<(), CommandEr
             args.threshold
         ),
     });
+    if is_given {
+        ui.talk(format!("From now on {}.", condition_text(&condition, call)));
+        tell_later(ui, condition.can_end());
+    }
     Ok(())
 }
 
@@ -223,11 +249,12 @@ async fn status(ui: &Ui, context: &Context, args: &StatusArgs) -> Result<(), Com
     let (home, stream) = context.stream(ui, &args.stream).await?;
     let info = stream.key_nodes(PROBE_FOR).await?;
     ui.alarms(&stream);
+    tell_void(ui, &stream);
     let Some(info) = info else {
         return show_beside(ui, &home, &stream);
     };
     if ui.is_json() {
-        return ui.json(&line(&info));
+        return ui.json(&line(&info, &stream));
     }
     let names = Names::of(&home)?;
     let mut rows = vec![["NODE", "DEVICE", "ANSWERS"].map(str::to_owned)];
@@ -258,6 +285,20 @@ async fn status(ui: &Ui, context: &Context, args: &StatusArgs) -> Result<(), Com
     Ok(())
 }
 
+/// Says that entries about key nodes are void, where nobody named any since.
+pub(super) fn tell_void(ui: &Ui, stream: &Stream) {
+    let void = stream.key_nodes_void();
+    if !void.is_empty() {
+        let entries: Vec<_> = void.iter().map(ToString::to_string).collect();
+        ui.talk(format!(
+            "Void, since whoever wrote it was removed: what was said of key nodes in {}. What was before holds, or there \
+             are none.",
+            entries.join(", ")
+        ));
+        ui.hint("to say anew what is to hold: `sealcast stream keynodes set STREAM`");
+    }
+}
+
 /// Shows sets of key nodes of which none is in force; where there are none, there are no key nodes.
 fn show_beside(ui: &Ui, home: &sealcast::Home, stream: &Stream) -> Result<(), CommandError> {
     let sets = stream.key_nodes_beside();
@@ -283,7 +324,8 @@ fn show_beside(ui: &Ui, home: &sealcast::Home, stream: &Stream) -> Result<(), Co
     Ok(())
 }
 
-fn line(info: &KeyNodesInfo) -> StatusLine {
+fn line(info: &KeyNodesInfo, stream: &Stream) -> StatusLine {
+    let void = stream.key_nodes_void();
     let lanes = |wanted: fn(&LaneDealt) -> bool| {
         let of = info.dealt.iter().filter(move |(_, dealt)| wanted(dealt));
         of.map(|(lane, _)| lane.to_string()).collect()
@@ -301,6 +343,7 @@ fn line(info: &KeyNodesInfo) -> StatusLine {
         lanes_dealt: lanes(|of| of.open > 0 && of.open == of.secrets),
         lanes_dealt_in_part: lanes(|of| of.open > 0 && of.open < of.secrets),
         lanes_not_dealt: lanes(|of| of.open == 0),
+        void: void.iter().map(ToString::to_string).collect(),
     }
 }
 

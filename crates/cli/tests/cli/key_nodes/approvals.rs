@@ -218,3 +218,19 @@ fn approvals_that_cannot_be_are_refused() {
         owner.refused(2, &["stream", "condition", "plant", "--when", &span]);
     }
 }
+
+/// In one entry, so that they never release without it.
+#[test]
+fn nodes_are_named_together_with_what_they_ask_for() {
+    let rig = Rig::small();
+    let (owner, _, nodes) = stream_with_nodes(&rig, "1", 1);
+    let (id, of_ada) = (nodes[0].id(), format!("1 of {}", owner.id()));
+    let set = ["stream", "keynodes", "set", "plant", "--threshold"];
+    let asks = ["1", &id, "--approved-by", &of_ada];
+    let said = owner.run(&[&set[..], &asks].concat());
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(said.stderr.contains("It can end"), "{}", said.stderr);
+    let shown = owner.done(&["stream", "condition", "plant"]);
+    assert!(shown.contains("approved by "), "{shown}");
+    owner.refused(2, &[&set[..], &["0", "--after", "+1d"]].concat());
+}
