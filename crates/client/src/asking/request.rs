@@ -68,8 +68,8 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// Fails when the bus cannot be reached, and in a stream with manual sharing, in which only
-    /// keyholders ask.
+    /// Fails when the bus cannot be reached, and in a stream with manual sharing and without key nodes, in
+    /// which only keyholders ask.
     pub async fn request(&self, options: RequestOptions) -> Result<Requested, Error> {
         let deadline = Instant::now().checked_add(options.wait);
         self.core.sync().await?;
@@ -77,8 +77,9 @@ impl Stream {
         if missing.wants.is_empty() {
             return Ok(missing.ended());
         }
+        let has_nodes = self.core.view().state().key_nodes().is_some();
         let mut lanes = missing.wants.keys().map(|want| want.lane);
-        if !lanes.any(|lane| lane_is_asked_for(&self.core, &lane)) {
+        if !has_nodes && !lanes.any(|lane| lane_is_asked_for(&self.core, &lane)) {
             return Err(Error::NotAllowed(
                 "the stream shares keys by hand, so that only keyholders ask for them",
             ));
@@ -166,6 +167,10 @@ async fn wait_for(
             }
         }
     }
+    if missing.wants.values().any(|of| of.state == Standing::Left) {
+        // What key nodes gave may have been told behind it.
+        missing.try_again(&core, &asking).await?;
+    }
     let ended = missing.ended();
     if ended.opened > 0 {
         // It costs the others an answer where the receipt is lost, and this one nothing.
@@ -206,6 +211,8 @@ enum Standing {
     Open(Option<RefusalReason>),
     Opened,
     Refused(RefusalReason),
+    /// Key nodes did not give it, and nobody else answers this device.
+    Left,
 }
 
 /// What a message says of itself that did not open.
@@ -311,6 +318,11 @@ impl Missing {
                 };
             }
             (Outcome::Opened, _) => lacking.state = Standing::Opened,
+            (Outcome::TimedOut, Standing::Open(_))
+                if self.nodes.released_from.is_none() && !lane_is_asked_for(core, &want.lane) =>
+            {
+                lacking.state = Standing::Left;
+            }
             (Outcome::TimedOut | Outcome::Refused(_), _) => (),
         }
     }
@@ -321,7 +333,7 @@ impl Missing {
         let refusal = self.wants.values().find_map(|of| match of.state {
             Standing::Refused(reason) => Some(reason),
             Standing::Open(said) => said,
-            Standing::Opened => None,
+            Standing::Opened | Standing::Left => None,
         });
         let end = match (opened, refusal) {
             (opened, _) if opened == self.wants.len() => End::Opened,
