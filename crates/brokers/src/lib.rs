@@ -22,7 +22,7 @@ pub mod postgres;
 pub mod rabbitmq;
 
 pub use process::{Process, free_port};
-pub use proxy::Proxy;
+pub use proxy::{Proxy, Trouble};
 pub use tap::Tap;
 
 /// A Python with the clients of brokers that `vectors/requirements.txt` names, made by `cargo xtask tools`.

@@ -8,6 +8,11 @@ use tokio::time::sleep;
 
 /// What passes at once.
 const PIECE: usize = 64 << 10;
+/// By how much something is late that is delayed.
+const DELAY: Duration = Duration::from_millis(40);
+/// What passes at once where little does, and how long nothing does after it.
+const THROTTLED: usize = 4_000;
+const BETWEEN: Duration = Duration::from_millis(2);
 
 /// What becomes of what passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,12 +26,43 @@ enum Mode {
     Slow(usize, Duration),
 }
 
+/// What may be the matter with a way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Connections are closed.
+    Cut,
+    /// Connections are reset: what was on its way is gone.
+    Reset,
+    /// What passes comes later.
+    Delay,
+    /// Little passes at a time.
+    Throttle,
+    /// The server hears, and nothing that it says is heard, until connections are closed.
+    Unanswered,
+    /// Connections look as if they were open, and nothing passes.
+    HalfOpen,
+}
+
+impl Trouble {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Cut,
+        Self::Reset,
+        Self::Delay,
+        Self::Throttle,
+        Self::Unanswered,
+        Self::HalfOpen,
+    ];
+}
+
 /// What the way is like now.
 #[derive(Clone, Copy, Debug)]
 struct Way {
     mode: Mode,
     /// How often all connections were closed.
     cuts: u64,
+    /// How often they were closed without a word.
+    resets: u64,
     /// How often all connections fell silent.
     hushes: u64,
     /// How often answers began to be thrown away.
@@ -52,6 +88,7 @@ impl Proxy {
         let way = Arc::new(watch::Sender::new(Way {
             mode: Mode::Open,
             cuts: 0,
+            resets: 0,
             hushes: 0,
             mutes: 0,
         }));
@@ -96,6 +133,33 @@ impl Proxy {
         });
     }
 
+    /// Resets all connections, and lets new ones through.
+    pub fn reset(&self) {
+        self.way.send_modify(|way| {
+            way.mode = Mode::Open;
+            way.cuts += 1;
+            way.resets += 1;
+        });
+    }
+
+    /// Ends the trouble there was and begins another. Where nothing is answered, that lasts until something has come
+    /// to be.
+    pub async fn suffer(&self, trouble: Trouble, unanswered: impl Future<Output = ()>) {
+        self.open();
+        match trouble {
+            Trouble::Cut => self.renew().await,
+            Trouble::Reset => self.reset(),
+            Trouble::Delay => self.slow(PIECE, DELAY),
+            Trouble::Throttle => self.slow(THROTTLED, BETWEEN),
+            Trouble::Unanswered => {
+                self.mute();
+                unanswered.await;
+                self.renew().await;
+            }
+            Trouble::HalfOpen => self.hush(),
+        }
+    }
+
     /// Closes all connections, and lets new ones through.
     pub async fn renew(&self) {
         self.cut();
@@ -121,35 +185,40 @@ async fn pass(client: TcpStream, server: u16, mut ways: watch::Receiver<Way>) {
     let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else {
         return;
     };
-    let (from_client, to_client) = client.into_split();
-    let (from_server, to_server) = server.into_split();
-    let there = carry(from_client, to_server, ways.clone(), false);
-    let back = carry(from_server, to_client, ways.clone(), true);
-    tokio::select! {
-        () = there => {}
-        () = back => {}
-        () = ended(ways, way) => {}
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let there = carry(&mut from_client, &mut to_server, ways.clone(), false);
+    let back = carry(&mut from_server, &mut to_client, ways.clone(), true);
+    let is_reset = tokio::select! {
+        () = there => false,
+        () = back => false,
+        ending = ended(ways, way) => ending.resets != way.resets,
+    };
+    if is_reset {
+        for end in [from_client.as_ref(), from_server.as_ref()] {
+            end.set_zero_linger().expect("an open connection");
+        }
     }
 }
 
-/// Returns when a connection is to be closed that began on some way. Once it was muted, whatever follows closes it,
-/// however soon that comes.
-async fn ended(mut ways: watch::Receiver<Way>, begun: Way) {
+/// Returns when a connection is to be closed that began on some way, with what that is by then. Once it was muted, whatever
+/// follows closes it, however soon that comes.
+async fn ended(mut ways: watch::Receiver<Way>, begun: Way) -> Way {
     loop {
         let way = *ways.borrow_and_update();
         let was_muted = begun.mode == Mode::Mute || way.mutes != begun.mutes;
         if way.cuts != begun.cuts || (was_muted && way.mode != Mode::Mute) {
-            return;
+            return way;
         }
         if ways.changed().await.is_err() {
-            return;
+            return way;
         }
     }
 }
 
 async fn carry(
-    mut from: impl tokio::io::AsyncRead + Unpin,
-    mut to: impl tokio::io::AsyncWrite + Unpin,
+    from: &mut (impl tokio::io::AsyncRead + Unpin),
+    to: &mut (impl tokio::io::AsyncWrite + Unpin),
     ways: watch::Receiver<Way>,
     is_answer: bool,
 ) {

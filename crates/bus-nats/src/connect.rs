@@ -22,8 +22,9 @@ const SUBSCRIPTION_CAPACITY: usize = 4_096;
 /// Between two attempts to connect anew, at first and at last.
 const RECONNECT: Duration = Duration::from_millis(100);
 const RECONNECT_MAX: Duration = Duration::from_secs(8);
-/// How often the connection is tried when nothing comes over it.
-const PING: Duration = Duration::from_secs(15);
+/// How often the connection is tried when nothing comes over it. When the third is due and none was answered, another
+/// is made: before a call gives up that began when nothing came any more.
+const PING: Duration = Duration::from_secs(8);
 /// Servers that take less in a message cannot carry what is sent on ephemeral topics.
 pub(crate) const MESSAGE_MIN: usize = 128 << 10;
 

@@ -27,7 +27,7 @@ use tokio::time::timeout;
 
 use crate::{Bus, BusError, Item, Offset, Topic};
 
-pub use in_turn::in_turn_amid_faults;
+pub use in_turn::{Writing, appended_amid_faults, in_turn_amid_faults};
 
 /// How long one case may take before it counts as hung.
 const CASE_TIMEOUT: Duration = Duration::from_secs(300);

@@ -32,6 +32,7 @@ fn each_broken_bus_is_caught_by_the_case_meant_for_it() {
         (Fault::NeverStored, "appends in turn"),
         (Fault::Overtakes, "appends in turn"),
         (Fault::IgnoresFailures, "behind one that fails"),
+        (Fault::DropsThoseAhead, "behind one that fails"),
         (Fault::LosesOneOfTwo, "writers in turn"),
         (Fault::DoublesAmidTurns, "append amid turns"),
         (Fault::TailRepeats, "tail before append"),
@@ -66,7 +67,9 @@ fn what_is_lost_amid_faults_is_noticed() {
         let bus = Arc::new(Broken::open(&folder, Fault::LosesWhenDisturbed).await);
         let other = FileBus::open(folder.path()).await.unwrap();
         let broken = Arc::clone(&bus);
-        let disturb = async || broken.is_disturbed.store(true, SeqCst);
+        let disturb = async |_, _: &conformance::Writing<'_>| {
+            broken.is_disturbed.store(true, SeqCst);
+        };
         conformance::in_turn_amid_faults(bus, &other, 2, disturb).await;
     });
     assert!(says.starts_with("in turn: "), "{says}");
@@ -120,6 +123,7 @@ enum Fault {
     NeverStored,
     Overtakes,
     IgnoresFailures,
+    DropsThoseAhead,
     LosesOneOfTwo,
     DoublesAmidTurns,
     LosesWhenDisturbed,
@@ -152,6 +156,8 @@ struct Broken {
     fault: Fault,
     /// Appends in turn that are under way.
     in_turn: AtomicUsize,
+    /// Appends in turn that were too large.
+    refused: AtomicUsize,
     is_disturbed: AtomicBool,
 }
 
@@ -161,6 +167,7 @@ impl Broken {
             bus: FileBus::open(folder.path()).await.unwrap(),
             fault,
             in_turn: AtomicUsize::new(0),
+            refused: AtomicUsize::new(0),
             is_disturbed: AtomicBool::new(false),
         }
     }
@@ -238,7 +245,20 @@ impl Bus for Broken {
     ) -> BusFuture<'_, ()> {
         let topic = topic.clone();
         Box::pin(async move {
-            if self.is(Fault::Overtakes) {
+            if self.is(Fault::DropsThoseAhead) {
+                if let Err(error) = self.limits().check(&payloads) {
+                    self.refused.fetch_add(1, SeqCst);
+                    return Err(error);
+                }
+                let refused = self.refused.load(SeqCst);
+                turn.pass();
+                tokio::time::sleep(MOMENT).await;
+                turn.come().await?;
+                if self.refused.load(SeqCst) != refused {
+                    turn.stored();
+                    return Ok(());
+                }
+            } else if self.is(Fault::Overtakes) {
                 turn.pass();
                 if payloads.len() == 1 {
                     tokio::time::sleep(MOMENT).await;

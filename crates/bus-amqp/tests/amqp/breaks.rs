@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealcast_brokers::Proxy;
 use sealcast_brokers::rabbitmq::Server;
-use sealcast_bus::conformance::in_turn_amid_faults;
+use sealcast_brokers::{Proxy, Trouble};
+use sealcast_bus::conformance::{Writing, in_turn_amid_faults};
 use sealcast_bus::{Bus, BusError, Offset, ServerOptions, Tail, Topic};
 use sealcast_bus_amqp::AmqpBus;
 use tokio::sync::Mutex;
@@ -395,22 +395,34 @@ async fn appends_in_turn_are_there_in_order_and_once_over_connections_that_break
     let server = shared();
     let pair = Pair::start(&server, "turns").await;
     let bus = Arc::new(pair.behind.clone());
-    in_turn_amid_faults(bus, &pair.direct, 5, async || pair.proxy.renew().await).await;
+    let trouble = async |round: usize, writing: &Writing<'_>| {
+        let trouble = Trouble::ALL[round];
+        pair.proxy.suffer(trouble, writing.is_ahead()).await;
+    };
+    in_turn_amid_faults(bus, &pair.direct, Trouble::ALL.len(), trouble).await;
 }
 
+/// Whenever it ends it has appends that it has not said anything of.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn appends_in_turn_are_there_in_order_and_once_after_a_server_was_killed() {
     let server = Server::start();
-    let (bus, other) = (open(&server, "x").await, open(&server, "x").await);
-    let server = Mutex::new((server, false));
-    let end = async || {
-        let (server, is_old) = &mut *server.lock().await;
-        // What it knows of streams is on its disk only some moments after the first was made.
-        match std::mem::replace(is_old, true) {
-            false => server.stop(),
-            true => server.kill(),
+    let Pair {
+        proxy,
+        behind,
+        direct,
+    } = Pair::start(&server, "x").await;
+    let server = Mutex::new(server);
+    let end = async |round, writing: &Writing<'_>| {
+        proxy.mute();
+        writing.is_ahead().await;
+        let mut server = server.lock().await;
+        match round {
+            // What it knows of streams is on its disk only some moments after the first was made.
+            0 => server.stop(),
+            _ => server.kill(),
         }
         server.restart();
+        proxy.renew().await;
     };
-    in_turn_amid_faults(Arc::new(bus), &other, 2, end).await;
+    in_turn_amid_faults(Arc::new(behind), &direct, 3, end).await;
 }

@@ -1,13 +1,16 @@
 //! What an MQTT bus does when its broker, or the way to it, breaks.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use sealcast_brokers::Proxy;
 use sealcast_brokers::mosquitto::Server;
+use sealcast_brokers::{Proxy, Trouble};
+use sealcast_bus::conformance::{Writing, appended_amid_faults, in_turn_amid_faults};
 use sealcast_bus::{Bus, BusError, Offset, ServerOptions, Topic};
 use sealcast_bus_mqtt::MqttBus;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 use crate::rig::{Home, address, all, end_surely, numbered, open_at, put, sorted, topic, wait_for};
@@ -98,6 +101,57 @@ async fn connections_that_break_lose_and_double_nothing() {
     }
     assert_eq!(wait_for(&reader, &log, 60).await, all_texts);
     assert_eq!(reader.end(&log).await.unwrap(), Offset(60));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appends_in_turn_are_there_in_order_and_once_over_connections_that_break() {
+    let server = Server::start();
+    let proxy = Proxy::before(server.port()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let writer = open_at(&url(&proxy), folder.path()).await;
+    let reader = Home::on(&server, "x").await;
+    let trouble = async |round: usize, writing: &Writing<'_>| {
+        let trouble = Trouble::ALL[round];
+        proxy.suffer(trouble, writing.is_ahead()).await;
+    };
+    let rounds = Trouble::ALL.len();
+    in_turn_amid_faults(Arc::new(writer), &reader.bus, rounds, trouble).await;
+}
+
+/// The first time it has appends that it has not said anything of, and each time it loses others that it has acknowledged.
+/// What is sent again comes when it comes, and once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appends_in_turn_are_there_once_after_a_broker_was_killed() {
+    let server = Server::start();
+    let proxy = Proxy::before(server.port()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let writer = open_at(&url(&proxy), folder.path()).await;
+    let reader = Home::on(&server, "x").await;
+    let server = Mutex::new(server);
+    let kill = async |round, writing: &Writing<'_>| {
+        // Later the reader may lack what was lost, and nobody can tell what else there is.
+        if round == 0 {
+            proxy.mute();
+            writing.is_ahead().await;
+        }
+        let mut server = server.lock().await;
+        if round == 1 {
+            server.save();
+        }
+        server.kill();
+        server.restart();
+        proxy.renew().await;
+    };
+    let bus = Arc::new(writer.clone());
+    let log = topic("s/1f/data");
+    let appended = appended_amid_faults(bus, &reader.bus, &log, 3, kill).await;
+    let appended: Vec<_> = appended.into_iter().map(String::from_utf8).collect();
+    let expected: Vec<_> = appended.into_iter().map(Result::unwrap).collect();
+    assert_eq!(all(&writer, &log).await, expected);
+    let found = wait_for(&reader.bus, &log, expected.len()).await;
+    assert_eq!(sorted(found), sorted(expected.clone()));
+    let end = Offset(expected.len() as u64);
+    assert_eq!(reader.bus.end(&log).await.unwrap(), end);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealcast_brokers::Proxy;
 use sealcast_brokers::nats::Server;
-use sealcast_bus::conformance::in_turn_amid_faults;
+use sealcast_brokers::{Proxy, Trouble};
+use sealcast_bus::conformance::{Writing, in_turn_amid_faults};
 use sealcast_bus::{Bus, BusError, Item, Offset, ServerOptions, Tail, Topic};
 use sealcast_bus_nats::NatsBus;
 use tokio::sync::Mutex;
@@ -93,7 +93,7 @@ async fn a_server_that_is_killed_again_and_again_loses_and_doubles_nothing() {
 
 /// A handle behind a proxy, and one that sees the server as it is.
 struct Pair {
-    _server: Server,
+    server: Server,
     proxy: Proxy,
     behind: NatsBus,
     direct: NatsBus,
@@ -109,7 +109,7 @@ impl Pair {
             behind: NatsBus::open(&address(&url), &options).await.unwrap(),
             direct: open(&server, "x").await,
             proxy,
-            _server: server,
+            server,
         }
     }
 
@@ -263,18 +263,30 @@ async fn a_server_that_is_not_there_is_named() {
 async fn appends_in_turn_are_there_in_order_and_once_over_connections_that_break() {
     let pair = Pair::start().await;
     let bus = Arc::new(pair.behind.clone());
-    in_turn_amid_faults(bus, &pair.direct, 5, async || pair.proxy.renew().await).await;
+    let trouble = async |round: usize, writing: &Writing<'_>| {
+        let trouble = Trouble::ALL[round];
+        pair.proxy.suffer(trouble, writing.is_ahead()).await;
+    };
+    in_turn_amid_faults(bus, &pair.direct, Trouble::ALL.len(), trouble).await;
 }
 
+/// Whenever it is killed it has appends that it has not said anything of.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn appends_in_turn_are_there_in_order_and_once_after_a_server_was_killed() {
-    let server = Server::start();
-    let (bus, other) = (open(&server, "x").await, open(&server, "x").await);
+    let Pair {
+        server,
+        proxy,
+        behind,
+        direct,
+    } = Pair::start().await;
     let server = Mutex::new(server);
-    let kill = async || {
+    let kill = async |_, writing: &Writing<'_>| {
+        proxy.mute();
+        writing.is_ahead().await;
         let mut server = server.lock().await;
         server.kill();
         server.restart();
+        proxy.renew().await;
     };
-    in_turn_amid_faults(Arc::new(bus), &other, 3, kill).await;
+    in_turn_amid_faults(Arc::new(behind), &direct, 3, kill).await;
 }

@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use sealcast_brokers::Proxy;
 use sealcast_brokers::postgres::Server;
-use sealcast_bus::conformance::in_turn_amid_faults;
 use sealcast_bus::{Aspect, Bus, BusError, Item, Offset, ServerOptions, Tail, Topic};
 use sealcast_bus_postgres::PostgresBus;
-use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -576,24 +574,4 @@ async fn a_standby_that_takes_over_has_what_was_acknowledged() {
     assert_eq!(read_all(&bus, &log).await, expected);
     let followed = within("all items, to who follows", following).await;
     assert_eq!(followed.unwrap(), expected);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn appends_in_turn_are_there_in_order_and_once_over_connections_that_break() {
-    let pair = Pair::start("turns").await;
-    let bus = Arc::new(pair.behind.clone());
-    in_turn_amid_faults(bus, &pair.direct, 5, async || pair.proxy.renew().await).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn appends_in_turn_are_there_in_order_and_once_after_a_server_was_killed() {
-    let server = Server::start_with(QUICK);
-    let (bus, other) = (open(&server, "x").await, open(&server, "x").await);
-    let server = Mutex::new(server);
-    let kill = async || {
-        let mut server = server.lock().await;
-        server.kill();
-        server.restart();
-    };
-    in_turn_amid_faults(Arc::new(bus), &other, 3, kill).await;
 }

@@ -10,3 +10,4 @@ mod pooled;
 mod rig;
 mod secrecy;
 mod strangers;
+mod turns;
