@@ -86,15 +86,31 @@ impl Target {
             let Some(uri) = self.uris.get(index) else {
                 continue;
             };
-            let mut uri = uri.clone();
-            uri.query.frame_max = Some(frame_max);
-            match timeout(CONNECT_TIMEOUT, self.connect_to(uri)).await {
-                Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(error)) => fault = error.into(),
-                Err(late) => fault = Fault::late(late),
+            match self.connect_in_time(uri, frame_max).await {
+                Ok(connection) => return Ok(connection),
+                Err(not_there) => fault = not_there,
             }
         }
         Err(fault)
+    }
+
+    /// Connects to the one at a place among those that are named, and to no other. None where none is.
+    pub(crate) async fn connect_at(
+        &self,
+        index: usize,
+        frame_max: u32,
+    ) -> Option<Result<Connection, Fault>> {
+        let uri = self.uris.get(index)?;
+        Some(self.connect_in_time(uri, frame_max).await)
+    }
+
+    async fn connect_in_time(&self, uri: &AMQPUri, frame_max: u32) -> Result<Connection, Fault> {
+        let mut uri = uri.clone();
+        uri.query.frame_max = Some(frame_max);
+        match timeout(CONNECT_TIMEOUT, self.connect_to(uri)).await {
+            Ok(connected) => Ok(connected?),
+            Err(late) => Err(Fault::late(late)),
+        }
     }
 
     async fn connect_to(&self, uri: AMQPUri) -> lapin::Result<Connection> {

@@ -3,6 +3,8 @@
 //! A handle has two connections: a server that lacks memory or room takes nothing more from one that
 //! publishes, and what lies there is to be readable all the same. A third is for what may end it.
 
+mod exchange;
+
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -13,16 +15,15 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use lapin::options::{
     BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
-    ExchangeDeclareOptions, QueueDeclareOptions,
+    QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, Consumer, ExchangeKind, PublisherConfirm,
-};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, Consumer, PublisherConfirm};
 use sealcast_bus::{Attempts, BusError, ServerAddress, ServerOptions, Topic};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use self::exchange::declare_exchange;
 use crate::connect::Target;
 use crate::fault::Fault;
 use crate::message::{Record, encode_sent};
@@ -161,31 +162,6 @@ impl Server {
 
     pub(crate) fn fault(&self, fault: Fault) -> BusError {
         fault.at(&self.place)
-    }
-
-    /// Makes the exchange where it is not there; says whether it did.
-    pub(crate) async fn find_or_make(&self) -> Result<bool, Fault> {
-        if self.is_there().await? {
-            return Ok(false);
-        }
-        let hearing = self.hearing().await?;
-        hearing.ear(&self.names.exchange()).await?;
-        Ok(true)
-    }
-
-    /// Whether the exchange is there.
-    pub(crate) async fn is_there(&self) -> Result<bool, Fault> {
-        let hearing = self.hearing().await?;
-        let options = ExchangeDeclareOptions {
-            passive: true,
-            ..ExchangeDeclareOptions::default()
-        };
-        let (exchange, kind) = (self.names.exchange(), ExchangeKind::Direct);
-        let mut slot = hearing.asking.lock().await;
-        let channel = hearing.asking_on(&mut slot).await?;
-        let asked = channel.exchange_declare(exchange.into(), kind, options, FieldTable::default());
-        let found = hearing.judge(hearing.desk.waited(asked).await)?;
-        Ok(found.is_some())
     }
 
     async fn connect(&self, frame_max: u32) -> Result<Connection, Fault> {
@@ -485,16 +461,6 @@ impl Hearing {
         *slot = Some(channel.clone());
         Ok(channel)
     }
-}
-
-async fn declare_exchange(channel: &Channel, exchange: &str) -> Result<(), Fault> {
-    let options = ExchangeDeclareOptions {
-        durable: true,
-        ..ExchangeDeclareOptions::default()
-    };
-    let arguments = FieldTable::default();
-    answered(channel.exchange_declare(exchange.into(), ExchangeKind::Direct, options, arguments))
-        .await
 }
 
 impl Speaking {

@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod breaks;
+mod check;
 mod conformance;
 mod early;
 mod forged;
