@@ -1,6 +1,6 @@
 //! Buses that are looked at, set up, and carried from one to another.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::Child;
 use std::thread::sleep;
@@ -279,6 +279,45 @@ fn a_copy_that_is_killed_goes_on_where_it_stood_and_doubles_nothing() {
     assert_eq!(nobody.done(&copy), "s  0 items  0 bytes");
 }
 
+/// On a terminal.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_copy_shows_how_far_it_is_to_who_looks_and_the_rest_when_it_is_run_again() {
+    let rig = Rig::small();
+    let (alice, _) = laden(&rig, 24);
+    alice.done(&["bus", "setup", "file:to"]);
+    let program = alice.command(&[]).get_program().to_owned();
+    let look = || {
+        let mut terminal = std::process::Command::new("script");
+        terminal
+            .args(["-qec", "$PROGRAM bus copy file:bus file:to", "/dev/null"])
+            .current_dir(rig.path())
+            .env("PROGRAM", &program)
+            .env("SHELL", "/bin/sh")
+            .env("TERM", "xterm")
+            .env("SEALCAST_HOME", alice.home())
+            .env_remove("SEALCAST_PASSPHRASE_FILE");
+        let ran = Ran::of(terminal.output().unwrap());
+        let shown = String::from_utf8(ran.stdout).unwrap();
+        let words: Vec<_> = shown.split_whitespace().collect();
+        // `3 of 29`
+        let step = |words: &[&str]| match words {
+            [done, "of", all] => Some((done.parse().ok()?, all.parse().ok()?)),
+            _ => None,
+        };
+        let steps: Vec<(u64, u64)> = words.windows(3).filter_map(step).collect();
+        assert!(steps.is_sorted(), "{shown:?}");
+        steps
+    };
+    let steps = look();
+    let all = steps.last().unwrap().1;
+    assert!(all > 24 && steps.iter().any(|of| of.0 > 0), "{steps:?}");
+    alice.done(&["pub", "s", "-m", "more"]);
+    let again = look();
+    assert!(again.iter().any(|of| of.1 == 1), "{again:?}");
+    assert!(again.iter().all(|of| of.1 <= 1), "{again:?}");
+}
+
 #[test]
 fn a_server_that_goes_away_and_comes_back_does_not_end_a_copy() {
     let (rig, mut server) = (Rig::small(), Server::start());
@@ -392,4 +431,30 @@ fn who_follows_hears_that_the_server_is_away_and_goes_on_when_it_is_back() {
     assert_eq!(lines.next().unwrap().unwrap(), "two");
     sub.kill().unwrap();
     sub.wait().unwrap();
+}
+
+/// Whoever writes to it is held up, and learns in the end that nothing more is taken.
+#[test]
+fn a_publisher_whose_server_is_away_takes_in_no_more_than_it_has_room_for() {
+    const OFFERED: usize = 128 << 20;
+    const TAKEN_MAX: usize = 24 << 20;
+    let (rig, mut server) = (Rig::small(), Server::start());
+    let kim = rig.person("kim");
+    kim.done(&["stream", "create", "s", "--bus", &server.url("plant")]);
+    let publish = ["pub", "s", "-l", "--acks"];
+    let mut publisher = kim.start(&publish);
+    let mut stdin = publisher.stdin.take().unwrap();
+    let mut acks = BufReader::new(publisher.stdout.take().unwrap()).lines();
+    stdin.write_all(b"one\n").unwrap();
+    assert_eq!(acks.next().unwrap().unwrap(), "1");
+    server.kill();
+    let line = [&[b'x'; 4 << 10][..], b"\n"].concat();
+    let mut taken = 0;
+    while taken < OFFERED && stdin.write_all(&line).is_ok() {
+        taken += line.len();
+    }
+    assert!(taken < TAKEN_MAX, "{taken} bytes");
+    drop(stdin);
+    let ran = Ran::of(publisher.wait_with_output().unwrap());
+    ran.expect(5, &publish);
 }

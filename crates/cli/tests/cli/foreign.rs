@@ -70,6 +70,12 @@ fn learns_nothing_and_breaks_nothing(rig: &Rig, stranger: &dyn Stranger) {
     let [bob, carol] = ["bob", "carol"].map(|name| rig.person(name));
     bob.done(&["join", &ticket]);
     alice.done(&["grant", stream, &bob.id(), "--from", "start"]);
+    // Who answers whoever asks hears all that is sent meanwhile.
+    let asked = alice.done(&["stream", "create", "t", "--share", "on-request"]);
+    rig.have_kept(&asked);
+    alice.done(&["pub", "t", "-m", SECRETS[0]]);
+    let answering = Told::by(alice.start(&["sub", "t", "--from", "start", "--json"]));
+    assert_eq!(answering.next()["state"], "opened");
     let told = Told::by(bob.start(&["sub", stream, "--from", "start", "--json"]));
     let (mut states, mut expected) = (BTreeSet::new(), Vec::new());
     for round in 0..2 {
@@ -97,6 +103,12 @@ fn learns_nothing_and_breaks_nothing(rig: &Rig, stranger: &dyn Stranger) {
             assert!(person.count(state, &["read", stream]) > 0, "{state}");
         }
     }
+    let dan = rig.person("dan");
+    dan.done(&["join", &asked]);
+    alice.done(&["grant", "t", &dan.id(), "--from", "start"]);
+    dan.done(&["request", "t", "--wait", "3m"]);
+    assert_eq!(dan.opened(&["read", "t"]), [SECRETS[0]]);
+    drop(answering);
     let all = stranger.all();
     assert!(all.len() > 20, "{}", all.len());
     for (place, bytes) in all {

@@ -37,6 +37,8 @@ mod proxy;
 #[cfg(target_os = "linux")]
 mod relays;
 mod rig;
+#[cfg(target_os = "linux")]
+mod servers;
 mod times;
 #[cfg(target_os = "linux")]
 mod unrest;

@@ -59,8 +59,8 @@ async def attack(client, js, name):
         topic = subject.split(".", 2)[2]
         for garbage in GARBAGE:
             await js.publish(subject, garbage)
-            for kind in ("new", "now"):
-                await client.publish(f"{name}.{kind}.{topic}", garbage)
+            for other in (f"new.{topic}", f"now.{topic}", f"now.{topic}".replace(".data", ".ask")):
+                await client.publish(f"{name}.{other}", garbage)
     await client.flush()
 
 

@@ -65,6 +65,12 @@ def appended(held, topic, items):
     return b"SCA\x01\x01" + fields + named + lengths + b"".join(items)
 
 
+def sent(topic, payload):
+    """What everybody who may write there sends on an ephemeral topic."""
+    name = topic.encode()
+    return b"SCA\x01\x04" + struct.pack(">H", len(name)) + name + payload
+
+
 def attack(connection, prefix, queue):
     """Garbage, what is too large, what was there before, and that in another order."""
     held = everything(connection, queue)
@@ -78,7 +84,9 @@ def attack(connection, prefix, queue):
         publish(channel, queue, body)
     for garbage in GARBAGE:
         publish(channel, queue, garbage)
-        channel.basic_publish(f"{prefix}.now", topic, garbage)
+        for key in (topic, topic.replace("/data", "/ask")):
+            for body in (garbage, sent(key, garbage[:50_000])):
+                channel.basic_publish(f"{prefix}.now", key, body)
     channel.close()
 
 
