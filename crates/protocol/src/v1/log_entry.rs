@@ -73,6 +73,21 @@ pub enum LogBody {
     Approve(#[n(0)] Approval),
 }
 
+impl LogBody {
+    /// The key nodes that it names, if it is about them.
+    pub fn key_nodes(&self) -> Option<&KeyNodes> {
+        match self {
+            Self::KeyNodes(nodes) => Some(nodes),
+            Self::Genesis(_)
+            | Self::Grant(_)
+            | Self::Revoke(_)
+            | Self::Settings(_)
+            | Self::Close
+            | Self::Approve(_) => None,
+        }
+    }
+}
+
 /// The fixed properties of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
 #[cbor(array)]

@@ -8,7 +8,6 @@ use sealcast_crypto::NODES_MAX;
 
 use crate::ids::{DeviceId, LogHash, Position, UserId};
 use crate::v1::log_clock::Clock;
-use crate::v1::log_entry::LogBody;
 use crate::v1::log_graph::AccessLog;
 use crate::v1::log_rules::View;
 use crate::v1::log_state::LogState;
@@ -240,7 +239,7 @@ impl AccessLog {
         let mut named = BTreeMap::new();
         for &k in &meant {
             let node = self.node(k);
-            if let LogBody::KeyNodes(nodes) = &node.entry.body().body {
+            if let Some(nodes) = node.entry.body().body.key_nodes() {
                 older.merge(&node.past);
                 named.insert(node.hash, nodes.clone());
             }
@@ -256,14 +255,9 @@ impl AccessLog {
         };
         let mut newest: Vec<_> = newest.into_iter().map(|k| self.node(k).hash).collect();
         newest.sort_unstable();
-        let generation = |&k: &usize| match &self.node(k).entry.body().body {
-            LogBody::KeyNodes(nodes) => Some(nodes.generation),
-            LogBody::Genesis(_)
-            | LogBody::Grant(_)
-            | LogBody::Revoke(_)
-            | LogBody::Settings(_)
-            | LogBody::Close
-            | LogBody::Approve(_) => None,
+        let generation = |&k: &usize| {
+            let nodes = self.node(k).entry.body().body.key_nodes();
+            nodes.map(|nodes| nodes.generation)
         };
         let generations = self.rights.key_node_sets.iter().filter_map(generation);
         let is_settled = in_force.is_some() || newest.is_empty();
