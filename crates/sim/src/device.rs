@@ -6,6 +6,7 @@ mod asker;
 mod combiner;
 mod dealing;
 mod devices;
+mod due;
 mod live;
 mod lost;
 mod parked;

@@ -32,6 +32,14 @@ impl Entries {
         let word = self.0.get(at / 64).copied().unwrap_or_default();
         word >> (at % 64) & 1 == 1
     }
+
+    /// Whether all of them are among others.
+    fn are_among(&self, others: &Self) -> bool {
+        let words = self.0.iter().enumerate();
+        words
+            .map(|(at, word)| word & !others.0.get(at).copied().unwrap_or_default())
+            .all(|left| left == 0)
+    }
 }
 
 /// An entry of the access log that a device wrote by the rules.
@@ -121,6 +129,24 @@ impl Ground {
             }
         }
         known
+    }
+
+    /// All entries that anybody wrote.
+    pub(crate) fn all(&self) -> Entries {
+        let mut all = Entries::default();
+        (0..self.entries.len()).for_each(|number| all.insert(number));
+        all
+    }
+
+    /// Of some entries, those of which the whole past is among them, too.
+    pub(crate) fn linked(&self, some: &Entries) -> Entries {
+        let mut linked = Entries::default();
+        for (number, entry) in self.entries.iter().enumerate() {
+            if some.contains(number) && entry.past.are_among(some) {
+                linked.insert(number);
+            }
+        }
+        linked
     }
 
     pub(crate) fn number_of(&self, hash: &LogHash) -> Option<usize> {

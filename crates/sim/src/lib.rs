@@ -13,6 +13,7 @@
 //! ```
 
 mod air;
+mod approvals;
 mod around;
 mod bus;
 mod clock;

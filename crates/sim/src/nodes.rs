@@ -9,20 +9,23 @@
 //!   readers ──ask──► k of them: at rest each reader has what it may read, and with k - 1 nothing
 //! ```
 
+mod approving;
 mod mischief;
 mod rest;
 mod shares;
 
 use sealcast_crash::Chance;
-use sealcast_protocol::{Condition, Demand, KeyNode, KeyNodes, Position, Roles, Sharing, UserId};
+use sealcast_protocol::{
+    Condition, KeyNode, KeyNodes, LogBody, LogHash, Position, Roles, Sharing, UserId,
+};
 
+use crate::approvals::Reading;
 use crate::around::Stop;
 use crate::device::{Acting, Bound, Nature, Terms};
 use crate::ground::Entries;
 use crate::outcome::Tally;
 use crate::plan::Plan;
 use crate::plant::Plant;
-use crate::released::in_force;
 use crate::violation::Violation;
 use crate::world::World;
 
@@ -55,6 +58,10 @@ pub struct NodePlan {
     pub restores: bool,
     /// Whether an admin writes two logs, of which each of the others is shown one.
     pub forks: bool,
+    /// Whether nodes ask for approvals from the beginning.
+    pub approvals: bool,
+    /// Whether an admin names nodes, too, also when it does not know what the owner said last.
+    pub sides: bool,
 }
 
 impl NodePlan {
@@ -76,6 +83,8 @@ impl NodePlan {
             faults: if calm { 0 } else { 10 + below(30) },
             restores: below(2) == 0 && !calm,
             forks: below(3) == 0 && !calm,
+            approvals: below(5) < 3,
+            sides: below(2) == 0 && !calm,
         }
     }
 }
@@ -87,13 +96,16 @@ pub(crate) struct Field {
     plan: NodePlan,
     /// All nodes that there will be, by their numbers.
     nodes: Vec<usize>,
+    /// Since when no condition waits for a time any more.
+    rested_at: u64,
 }
 
 impl Field {
     /// The owner has named nodes, the publisher may publish, and nobody has done anything more.
     pub(crate) fn new(plan: NodePlan, plant: Option<Plant>) -> Result<Self, Stop> {
         let first_node = READERS + plan.readers;
-        let users = first_node + plan.nodes + plan.spare;
+        let nodes = first_node..first_node + plan.nodes + plan.spare;
+        let users = nodes.end + approving::APPROVERS;
         let of_world = Plan {
             seed: plan.seed,
             users: users - 1,
@@ -115,7 +127,8 @@ impl Field {
         let mut field = Self {
             world,
             plan,
-            nodes: (first_node..users).collect(),
+            nodes: nodes.collect(),
+            rested_at: 0,
         };
         field.choose_liars();
         for at in 0..users {
@@ -146,17 +159,21 @@ impl Field {
     fn begin(&mut self) -> Result<(), Stop> {
         let (publisher, admin) = (self.user(PUBLISHER), self.user(ADMIN));
         self.grant_to(publisher, Roles::PUBLISHER, Bound::At(Position::END))?;
-        if self.plan.forks {
+        if self.plan.forks || self.plan.sides {
             self.grant_to(admin, Roles::ADMIN, Bound::At(Position::END))?;
         }
+        let condition = match self.plan.approvals {
+            true => Condition(vec![vec![self.approved()]]),
+            false => Condition::default(),
+        };
         let first = self.nodes.iter().take(self.plan.nodes);
         let set = KeyNodes {
             threshold: self.plan.threshold,
             nodes: sorted(first.filter_map(|at| self.key_node(*at))),
-            condition: Condition::default(),
+            condition,
             generation: 0,
         };
-        self.name(set)?;
+        self.name(OWNER, set)?;
         for at in self.nodes.clone() {
             self.world.copy_home(at)?;
         }
@@ -189,8 +206,8 @@ impl Field {
             .map(|_| ())
     }
 
-    fn name(&mut self, set: KeyNodes) -> Result<(), Stop> {
-        self.act(OWNER, |acting| acting.name_key_nodes(set))
+    fn name(&mut self, who: usize, set: KeyNodes) -> Result<(), Stop> {
+        self.act(who, |acting| acting.name_key_nodes(set))
             .map(|_| ())
     }
 
@@ -206,12 +223,20 @@ impl Field {
         }
     }
 
-    /// The key nodes that were named last.
+    /// The access log as whoever knows some entries reads it.
+    fn reading<'a>(&'a self, known: &'a Entries) -> Reading<'a> {
+        let around = &self.world.around;
+        Reading {
+            ground: &around.ground,
+            owner: &around.owner,
+            known,
+        }
+    }
+
+    /// The key nodes in force for whoever knows all.
     fn named(&self) -> Option<KeyNodes> {
-        let ground = &self.world.around.ground;
-        let mut all = Entries::default();
-        (0..ground.entries.len()).for_each(|number| all.insert(number));
-        in_force(ground, &all).map(|(_, set)| set.clone())
+        let all = self.world.around.ground.all();
+        self.reading(&all).in_force().map(|(_, set)| set.clone())
     }
 
     /// A run to its end.
@@ -249,7 +274,7 @@ impl Field {
 
     fn some_reader(&mut self) -> usize {
         let readers = READERS..READERS + self.plan.readers;
-        let more = READERS + self.plan.readers + self.nodes.len()..self.world.devices.len();
+        let more = self.first_added()..self.world.devices.len();
         let all: Vec<_> = readers.chain(more).collect();
         let pick = self.world.below(all.len());
         all.get(pick).copied().unwrap_or(READERS)
@@ -260,15 +285,22 @@ impl Field {
         let running = self.world.running();
         let pick = self.world.below(running.len());
         let some = running.get(pick).copied().unwrap_or(OWNER);
+        let approver = self.some_approver();
+        let ruler = match self.plan.sides && self.world.around.chance.hits(1, 4) {
+            true => ADMIN,
+            false => OWNER,
+        };
         match self.world.around.chance.below(100) {
-            0..=24 => (PUBLISHER, self.world.publish(PUBLISHER)),
-            25..=42 => (reader, self.world.follow(reader)),
-            43..=57 => (reader, self.request(reader)),
-            58..=66 => (OWNER, self.grant_a_reader()),
-            67..=70 => (OWNER, self.revoke_a_reader(reader)),
-            71..=77 => (OWNER, self.change_nodes()),
-            78..=89 => (some, self.world.catch_up(some)),
-            90..=95 => (some, self.world.copy_home(some)),
+            0..=19 => (PUBLISHER, self.world.publish(PUBLISHER)),
+            20..=34 => (reader, self.world.follow(reader)),
+            35..=49 => (reader, self.request(reader)),
+            50..=57 => (OWNER, self.grant_a_reader()),
+            58..=62 => (OWNER, self.revoke_a_reader(reader)),
+            63..=69 => (ruler, self.change_nodes(ruler)),
+            70..=80 if self.plan.approvals => (approver, self.approve(approver)),
+            81 | 82 if self.plan.approvals => (ruler, self.revoke_approver(ruler, approver)),
+            70..=91 => (some, self.world.catch_up(some)),
+            92..=96 => (some, self.world.copy_home(some)),
             _ => (reader, self.add_device()),
         }
     }
@@ -309,17 +341,39 @@ impl Field {
         self.grant_on(to, terms)
     }
 
+    /// The owner takes back all that a reader was granted, or one grant.
     fn revoke_a_reader(&mut self, reader: usize) -> Result<(), Stop> {
         let user = self.user(reader);
-        self.act(OWNER, |acting| acting.revoke_user(user))
-            .map(|_| ())
+        let ids: Vec<LogHash> = self.grants_to(&user);
+        let pick = self.world.below(ids.len());
+        let one = ids.get(pick).copied();
+        let one = one.filter(|_| self.world.around.chance.hits(1, 2));
+        let revoked = self.act(OWNER, |acting| match one {
+            Some(id) => acting.revoke_grant(id),
+            None => acting.revoke_user(user),
+        });
+        revoked.map(|_| ())
     }
 
-    /// The owner replaces a node, takes one in or out, has more or fewer needed, or says when.
-    fn change_nodes(&mut self) -> Result<(), Stop> {
-        let Some(mut set) = self.named() else {
-            return Ok(());
-        };
+    fn grants_to(&self, user: &UserId) -> Vec<LogHash> {
+        let entries = self.world.around.ground.entries.iter();
+        let grants =
+            entries.filter(|of| matches!(&of.body, LogBody::Grant(of) if of.user == *user));
+        grants.map(|of| of.hash).collect()
+    }
+
+    /// Somebody replaces a node, takes one in or out, has more or fewer needed, or says when.
+    fn change_nodes(&mut self, who: usize) -> Result<(), Stop> {
+        match self.varied_set(who) {
+            Some(set) => self.name(who, set),
+            None => Ok(()),
+        }
+    }
+
+    /// What somebody knows of key nodes, and something else of them: where sets stand side by side mostly with
+    /// what all of them ask for.
+    fn varied_set(&mut self, who: usize) -> Option<KeyNodes> {
+        let mut set = self.known_set(who)?;
         let all: Vec<_> = self
             .nodes
             .iter()
@@ -332,34 +386,44 @@ impl Field {
         let new = out.get(self.world.below(out.len())).copied();
         let old = self.world.below(set.nodes.len());
         let needed = usize::from(set.threshold);
-        let later = self.world.around.chance.below(600_000);
-        match self.world.around.chance.below(8) {
-            0..=2 => {
+        match self.world.around.chance.below(9) {
+            0 | 1 => {
                 if let Some(new) = new {
                     set.nodes.remove(old);
                     set.nodes.push(new);
                 }
             }
-            3 => set.nodes.extend(new),
-            4 if set.nodes.len() > needed => {
+            2 => set.nodes.extend(new),
+            3 if set.nodes.len() > needed => {
                 set.nodes.remove(old);
             }
-            5 if set.nodes.len() > needed => set.threshold += 1,
-            6 if set.threshold > self.plan.threshold => set.threshold -= 1,
-            7 if set.condition.0.is_empty() => {
-                let time = Position(self.world.around.now).after(later);
-                set.condition = Condition(vec![vec![Demand::After(time)]]);
-            }
-            7 => set.condition = Condition::default(),
+            4 if set.nodes.len() > needed => set.threshold += 1,
+            5 if set.threshold > self.plan.threshold => set.threshold -= 1,
+            6 | 7 => set.condition = self.some_condition(),
             _ => set.generation += 1,
         }
         set.nodes = sorted(set.nodes.into_iter());
-        self.name(set)
+        Some(set)
+    }
+
+    /// The set of key nodes that a device that runs knows to be the newest.
+    fn known_set(&mut self, who: usize) -> Option<KeyNodes> {
+        let run = self.world.devices.get(who)?.run.as_ref()?;
+        let known = self.world.around.ground.known_to(&run.view);
+        let newest = self.reading(&known).newest_sets();
+        let newest: Vec<KeyNodes> = newest.into_iter().map(|(_, set)| set.clone()).collect();
+        let mut set = newest.get(self.world.below(newest.len()))?.clone();
+        if self.world.around.chance.hits(3, 4) {
+            let conditions = newest.iter().map(|of| of.condition.clone());
+            let all = conditions.reduce(|one, two| one.and(&two).unwrap_or(one));
+            set.condition = all.unwrap_or_default();
+        }
+        Some(set)
     }
 
     /// A reader has another device.
     fn add_device(&mut self) -> Result<(), Stop> {
-        let first = READERS + self.plan.readers + self.nodes.len();
+        let first = self.first_added();
         let more = self.world.devices.len().saturating_sub(first);
         if more >= self.plan.readers {
             return Ok(());

@@ -63,6 +63,8 @@ pub(crate) enum Cause {
     NotEntitled,
     /// What was granted was taken back.
     Revoked,
+    /// The condition of the key nodes does not hold.
+    NotApproved,
     /// No device that runs holds its keys and may hand them out.
     NoHolderReachable,
     /// The bus lost what belongs to it, and nobody has it.
@@ -78,6 +80,7 @@ impl Cause {
         match self {
             Self::NotEntitled => "not entitled",
             Self::Revoked => "revoked",
+            Self::NotApproved => "not approved",
             Self::NoHolderReachable => "no holder reachable",
             Self::Withheld => "withheld",
             Self::SenderRevoked => "sender revoked",

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sealcast_protocol::{
-    DeviceId, Interval, KeyNode, KeyNodes, LogBody, NodeRequest, Position, RequestId, UserId,
+    DeviceId, Interval, KeyNode, LogBody, NodeRequest, Position, RequestId, UserId,
 };
 
 use crate::ground::{Entries, Ground};
@@ -44,22 +44,6 @@ impl Said {
     pub(crate) fn forgets(&mut self, node: &KeyNode) {
         self.released.retain(|(of, ..)| of != node);
     }
-}
-
-/// The key nodes in force for whoever knows some entries, which one device writes, and the number of
-/// the entry.
-pub(crate) fn in_force<'a>(ground: &'a Ground, known: &Entries) -> Option<(usize, &'a KeyNodes)> {
-    let numbered = ground.entries.iter().enumerate();
-    let mut sets = numbered.filter_map(|(number, of)| match &of.body {
-        LogBody::KeyNodes(set) => Some((number, set)),
-        LogBody::Genesis(_)
-        | LogBody::Grant(_)
-        | LogBody::Revoke(_)
-        | LogBody::Settings(_)
-        | LogBody::Close
-        | LogBody::Approve(_) => None,
-    });
-    sets.rfind(|(number, _)| known.contains(*number))
 }
 
 /// Whether anything that was known entitles a device to every position of an interval of a lane: to

@@ -107,6 +107,14 @@ pub enum Violation {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// A key node refused what it should have released.
+    #[error("key node {node} refused {asker} for its condition, which holds")]
+    Refused {
+        /// Which device.
+        node: usize,
+        /// Whom.
+        asker: DeviceId,
+    },
     /// A key node lied so that it shows, and was not named.
     #[error("device {device} was lied to by key node {node} and did not name it")]
     LiarUnnamed {

@@ -40,6 +40,10 @@ fn what_must_hold_holds_in_the_second_half_of_the_seeds_and_every_lie_is_told() 
         "lie that was named",
         "session that nodes opened",
         "session that nodes did not open",
+        "approval",
+        "approval taken back",
+        "approver removed",
+        "released by approvals",
     ] {
         assert!(asking.contains(&kind), "{kind}");
     }
@@ -56,6 +60,7 @@ fn what_must_hold_holds_in_the_second_half_of_the_seeds_and_every_lie_is_told() 
         "stale log",
         "other log",
         "fork",
+        "sets apart",
         "stop",
         "old home",
         "inbox replay",

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sealcast_engine::{Allowed, AuthorError, ControlTopic, Lineage, SharedWith, Tips, author};
 use sealcast_protocol::{
-    DeviceId, DeviceTips, EnvelopeHash, Grant, GrantState, Interval, LogBody, LogEntry, LogHash,
-    Position, Revoke, Roles, Standing, StreamTopics, Targets, Unverified, UserId, Verified,
+    Condition, Demand, DeviceId, DeviceTips, EnvelopeHash, Grant, GrantState, Interval, LogBody,
+    LogEntry, LogHash, Position, Revoke, Roles, Standing, StreamTopics, Targets, Unverified,
+    UserId, Verified,
 };
 
 use super::Acting;
@@ -166,22 +167,14 @@ impl Acting<'_> {
         Ok(lineage.resolve())
     }
 
-    /// Writes two entries in one place, which nobody may: each lets one of two users read all.
-    pub(crate) fn fork_log(&mut self, users: [UserId; 2]) -> Result<(), Stop> {
+    /// Writes two entries in one place, which nobody may.
+    pub(crate) fn fork_log(&mut self, bodies: [LogBody; 2]) -> Result<(), Stop> {
         self.sync()?;
         let now = self.now();
         let past = self.around.ground.known_to(&self.run.view);
         let mut wires = Vec::new();
-        for user in users {
-            let grant = LogBody::Grant(Grant {
-                user,
-                devices: Vec::new(),
-                roles: Roles::READER,
-                lanes: Vec::new(),
-                interval: Interval::ALL,
-                reshare: false,
-            });
-            let entry = author(&self.run.view, &self.device.identity, now, grant);
+        for body in bodies {
+            let entry = author(&self.run.view, &self.device.identity, now, body);
             let entry = entry.map_err(|_| Stop::Refused("the access log does not let it"))?;
             self.around.ground.wrote(&entry, past.clone());
             wires.push(entry.wire().to_vec());
@@ -375,10 +368,32 @@ fn told(body: &LogBody) -> String {
             Targets::Devices(devices) => format!("revoke {} devices", devices.len()),
         },
         LogBody::Settings(of) => format!("rekey every {} ms", of.rekey_every_ms),
-        LogBody::KeyNodes(of) => format!("{} of {} key nodes", of.threshold, of.nodes.len()),
+        LogBody::KeyNodes(of) => format!(
+            "{} of {} key nodes, on {}",
+            of.threshold,
+            of.nodes.len(),
+            told_of(&of.condition)
+        ),
         LogBody::Genesis(_) => "genesis".into(),
         LogBody::Close => "close".into(),
-        LogBody::Approve(of) => format!("approve {}", brief(&of.user)),
+        LogBody::Approve(of) => format!("approve {} to {}", brief(&of.user), of.until.0),
+    }
+}
+
+fn told_of(condition: &Condition) -> String {
+    let demand = |of: &Demand| match of {
+        Demand::After(time) => format!("after {}", time.0),
+        Demand::Before(time) => format!("before {}", time.0),
+        Demand::Approved(of) => {
+            let users: Vec<_> = of.of.iter().map(brief).collect();
+            format!("{} of {}", of.needed, users.join(", "))
+        }
+    };
+    let all = |all: &Vec<Demand>| all.iter().map(demand).collect::<Vec<_>>().join(" and ");
+    let alternatives: Vec<_> = condition.0.iter().map(all).collect();
+    match alternatives.is_empty() {
+        true => "no condition".into(),
+        false => alternatives.join(", or "),
     }
 }
 

@@ -1,7 +1,9 @@
 //! What a publisher does for key nodes before it seals.
 
 use sealcast_engine::{Covered, DealtLane};
-use sealcast_protocol::{DealId, KeyNodes, LogBody, LogHash, Position, SessionId};
+use sealcast_protocol::{
+    Approval, DealId, KeyNodes, LogBody, LogHash, Position, Revoke, SessionId, Targets, UserId,
+};
 
 use super::Acting;
 use crate::around::Stop;
@@ -23,6 +25,28 @@ impl Acting<'_> {
     pub(crate) fn name_key_nodes(&mut self, set: KeyNodes) -> Result<LogHash, Stop> {
         self.sync()?;
         self.write(self.now(), LogBody::KeyNodes(set))
+    }
+
+    /// Approves that key nodes release to a user up to a time, or takes it back.
+    pub(crate) fn approve(&mut self, user: UserId, until: Position) -> Result<(), Stop> {
+        self.sync()?;
+        let approval = Approval { user, until };
+        self.write(self.now(), LogBody::Approve(approval))?;
+        self.around.count_asking(match until {
+            Position::START => "approval taken back",
+            _ => "approval",
+        });
+        Ok(())
+    }
+
+    /// Removes a user who has no grants.
+    pub(crate) fn revoke_without_grants(&mut self, user: UserId) -> Result<(), Stop> {
+        self.sync()?;
+        let targets = Targets::Users(vec![user]);
+        let last = Vec::new();
+        self.write(self.now(), LogBody::Revoke(Revoke { targets, last }))?;
+        self.around.count_asking("approver removed");
+        Ok(())
     }
 
     /// Puts the records of the segments on the bus that a position of a session lies in.

@@ -6,15 +6,13 @@ use sealcast_engine::{
     ControlTopic, Releaser, ReleaserInput, ReleaserLimits, ReleaserOutput, answer_request,
 };
 use sealcast_protocol::{
-    AuditChain, AuditEntry, KeyNode, NodeRefusal, NodeRequest, Unverified, UserId, Verified, sign,
+    AuditChain, AuditEntry, KeyNode, NodeRefusal, NodeRequest, UserId, Verified, sign,
 };
 
 use super::Acting;
 use crate::around::Stop;
-use crate::ground::Entries;
 use crate::lies::{Liar, Lie, Told};
 use crate::plant::Plant;
-use crate::released::{in_force, may_read_all};
 use crate::violation::Violation;
 
 /// How long after it looked into its inbox a node looks again, where something is there, and how long it
@@ -65,7 +63,7 @@ impl Releasing {
 }
 
 impl Acting<'_> {
-    fn as_node(&self) -> KeyNode {
+    pub(super) fn as_node(&self) -> KeyNode {
         let (user, device) = self.device.who();
         KeyNode { user, device }
     }
@@ -206,6 +204,7 @@ impl Acting<'_> {
             of.late.push(entry.clone());
             return Ok(());
         }
+        self.invariant_refused_for_a_reason(entry)?;
         self.put_audit(entry)
     }
 
@@ -284,62 +283,5 @@ impl Acting<'_> {
         self.around.count_asking("refused by a node");
         self.note(format_args!("refuses: {:?}", refusal.reason));
         Ok(())
-    }
-
-    fn wrongly(&self, what: &'static str) -> Stop {
-        let node = self.device.at;
-        Violation::Released { node, what }.into()
-    }
-
-    /// What a node releases is due to whoever asks by all that the bus shows the node, now, and by the
-    /// node's own clock; and the node has noted it for good.
-    fn invariant_released_by_right(&mut self, asked: &NodeRequest) -> Result<(), Stop> {
-        let known = self.shown_entries()?;
-        let (ground, owner) = (&self.around.ground, &self.around.owner);
-        let of = in_force(ground, &known).map(|(_, set)| set);
-        let Some(set) = of.filter(|set| set.nodes.contains(&self.as_node())) else {
-            return Err(self.wrongly("though it is no key node any more"));
-        };
-        // Nobody is asked to approve of anybody here.
-        if !set.condition.holds(self.now(), |_| false) {
-            return Err(self.wrongly("before its time"));
-        }
-        let deal = self.run.view.deal(&asked.deal);
-        if deal.is_none_or(|of| of.dealing.threshold() < usize::from(set.threshold)) {
-            return Err(self.wrongly("by a deal for which fewer are needed"));
-        }
-        let who = (asked.user, asked.device);
-        let mut all = asked.segments.iter().map(|of| of.interval());
-        if !all.all(|of| may_read_all(ground, owner, who, &asked.lane, &of, &known)) {
-            return Err(self.wrongly("what nothing entitles the asker to"));
-        }
-        let audit = self.device.home.audit()?;
-        let is_kept = audit.iter().any(|wire| {
-            let entry = Unverified::<AuditEntry>::decode(wire).ok();
-            let of = entry.and_then(|of| of.claims().event.request().cloned());
-            of.is_some_and(|of| (of.device, of.request) == (asked.device, asked.request))
-        });
-        match is_kept {
-            true => Ok(()),
-            false => Err(self.wrongly("before it was noted")),
-        }
-    }
-
-    /// The entries that the bus shows this device, or showed it.
-    fn shown_entries(&mut self) -> Result<Entries, Stop> {
-        let mut known = self.around.ground.known_to(&self.run.view);
-        for of in self.run.view.wanted() {
-            if !matches!(of, ControlTopic::Access(..)) {
-                continue;
-            }
-            let name = of.name(self.around.stream);
-            let items = self.around.read(self.device.at, &name, 0, usize::MAX)?;
-            for (number, written) in self.around.ground.entries.iter().enumerate() {
-                if items.iter().any(|item| *item.bytes == *written.wire) {
-                    known.insert(number);
-                }
-            }
-        }
-        Ok(known)
     }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use sealcast_crypto::UnwrapKey;
 use sealcast_protocol::{
-    CardList, NodeRequest, Position, RequestId, Segment, StreamTopics, Unverified, sign,
+    CardList, Grant, Interval, LogBody, NodeRequest, Position, RequestId, Roles, Segment,
+    StreamTopics, Unverified, sign,
 };
 
 use super::{ADMIN, Field, OWNER, PUBLISHER, READERS};
@@ -24,7 +25,8 @@ impl Field {
             53..=58 => self.stop(who),
             59..=68 => self.put_back(node),
             69..=71 => self.put_back(who),
-            72..=77 if self.plan.forks => self.fork(),
+            72..=74 if self.plan.forks => self.fork(),
+            72..=77 if self.plan.sides => self.name_apart(),
             72..=77 => self.set_clock(node),
             78..=88 => self.send_again(),
             _ => self.ask_as_another(),
@@ -36,13 +38,23 @@ impl Field {
         self.nodes.get(pick).copied().unwrap_or(OWNER)
     }
 
-    fn log(&self) -> String {
-        StreamTopics(self.world.around.stream).access(&self.world.first_device())
+    /// The chain of the owner, or of somebody who approves.
+    fn some_log(&mut self) -> String {
+        let approver = self.some_approver();
+        let is_approver = self.plan.approvals && self.world.around.chance.hits(1, 2);
+        let who = if is_approver { approver } else { OWNER };
+        self.log_of(who)
+    }
+
+    fn log_of(&self, who: usize) -> String {
+        let device = self.world.devices.get(who);
+        let device = device.map_or_else(|| self.world.first_device(), |of| of.identity.device());
+        StreamTopics(self.world.around.stream).access(&device)
     }
 
     /// Shows a node the log as it was some time ago.
     fn delay_log(&mut self, node: usize) {
-        let (log, now) = (self.log(), self.world.around.now);
+        let (log, now) = (self.some_log(), self.world.around.now);
         let ms = self.world.around.chance.below(2_000_000);
         self.world.around.bus.delay(node, &log, ms, now);
         self.world
@@ -52,7 +64,7 @@ impl Field {
 
     /// Shows a node a log without some of its last entries.
     fn withhold_log(&mut self, node: usize) {
-        let (log, now) = (self.log(), self.world.around.now);
+        let (log, now) = (self.some_log(), self.world.around.now);
         let len = self.world.around.bus.len(&log);
         let from = len.saturating_sub(1 + self.world.below(3));
         let items: Vec<_> = (from..len).take(1 + self.world.below(2)).collect();
@@ -94,14 +106,44 @@ impl Field {
         }
     }
 
-    /// An admin writes two entries with one number; some are shown the one, the others the other.
+    /// The owner and an admin name key nodes, and neither knows of the other.
+    fn name_apart(&mut self) {
+        let caught_up = self.world.catch_up(ADMIN);
+        self.world.ended(ADMIN, caught_up);
+        let (log, now) = (self.log_of(OWNER), self.world.around.now);
+        self.world.around.bus.delay(ADMIN, &log, 60_000, now);
+        for who in [OWNER, ADMIN] {
+            let named = self.change_nodes(who);
+            self.world.ended(who, named);
+        }
+        let what = format_args!("by d{OWNER} and d{ADMIN}");
+        self.world.around.fault("sets apart", what);
+    }
+
+    /// An admin writes two entries with one number, grants or sets of key nodes; some are shown the one, the
+    /// others the other.
     fn fork(&mut self) {
-        let users = [READERS, ADMIN].map(|at| self.user(at));
+        let sets = (self.varied_set(ADMIN), self.varied_set(ADMIN));
+        let bodies = match sets {
+            (Some(one), Some(two)) if one != two && self.world.around.chance.hits(1, 2) => {
+                [one, two].map(LogBody::KeyNodes)
+            }
+            _ => [READERS, ADMIN].map(|at| {
+                LogBody::Grant(Grant {
+                    user: self.user(at),
+                    devices: Vec::new(),
+                    roles: Roles::READER,
+                    lanes: Vec::new(),
+                    interval: Interval::ALL,
+                    reshare: false,
+                })
+            }),
+        };
         let Some((device, around)) = self.world.at(ADMIN) else {
             return;
         };
         let chain = StreamTopics(around.stream).access(&device.identity.device());
-        let forked = device.act(around, |acting| acting.fork_log(users));
+        let forked = device.act(around, |acting| acting.fork_log(bodies));
         device.run = None;
         device.is_gone = true;
         if forked.is_err() {

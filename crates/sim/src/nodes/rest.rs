@@ -3,19 +3,23 @@
 use std::collections::BTreeSet;
 
 use sealcast_crypto::POSITION_BITS;
-use sealcast_protocol::{Deal, Interval, KeyNode, KeyNodes, Segment, SegmentRecords, Unverified};
+use sealcast_protocol::{
+    Deal, Interval, KeyNode, KeyNodes, Position, Segment, SegmentRecords, Unverified, UserId,
+};
 
 use super::{Field, READERS};
+use crate::approvals::holds;
 use crate::device::{Nature, Outcome};
 use crate::ground::{Entries, Message, Written};
 use crate::model::{must_open, must_read_all};
 use crate::outcome::{Cause, Tally};
-use crate::released::in_force;
 use crate::settle::failed;
 use crate::violation::Violation;
 
 /// Longer than any condition waits.
 const CONDITIONS_MS: u64 = 700_000;
+/// How far the clocks of nodes are off at rest, at most.
+const SKEW_MS: u64 = 60_000;
 /// Longer than anything is asked of nodes.
 const ASKS_MS: u64 = 90_000;
 
@@ -23,7 +27,11 @@ impl Field {
     /// Everybody who is left works until nothing is left to do. Then what must hold is looked at.
     pub(super) fn rest(&mut self) -> Result<Tally, Violation> {
         self.world.settle()?;
+        if self.say_last_words()? {
+            self.world.settle()?;
+        }
         self.world.pass(CONDITIONS_MS);
+        self.rested_at = self.world.around.now;
         // What failed lately is left alone for a time.
         for at in self.readers() {
             if let Some(device) = self.world.devices.get_mut(at) {
@@ -43,7 +51,7 @@ impl Field {
     /// Devices of readers, those that are gone among them.
     fn readers(&self) -> Vec<usize> {
         let of_users = READERS..READERS + self.plan.readers;
-        let first = READERS + self.plan.readers + self.nodes.len();
+        let first = self.first_added();
         of_users.chain(first..self.world.devices.len()).collect()
     }
 
@@ -99,16 +107,40 @@ impl Field {
             return Cause::NotEntitled;
         }
         match self.nodes_in_force(entries) {
+            Some(set) if !self.is_met(&set, &who.0, entries) => Cause::NotApproved,
             Some(set) if self.has_enough(message, &set) => Cause::Unknown(String::new()),
             Some(_) | None => Cause::NoHolderReachable,
         }
     }
 
+    /// The entries of which the bus has the whole past.
+    fn linked(&self, entries: &BTreeSet<usize>) -> Entries {
+        let mut there = Entries::default();
+        entries.iter().for_each(|number| there.insert(*number));
+        self.world.around.ground.linked(&there)
+    }
+
     /// The key nodes that whoever reads all of the bus finds in force.
-    fn nodes_in_force(&self, entries: &BTreeSet<usize>) -> Option<KeyNodes> {
-        let mut known = Entries::default();
-        entries.iter().for_each(|number| known.insert(*number));
-        in_force(&self.world.around.ground, &known).map(|(_, set)| set.clone())
+    pub(super) fn nodes_in_force(&self, entries: &BTreeSet<usize>) -> Option<KeyNodes> {
+        let known = self.linked(entries);
+        self.reading(&known).in_force().map(|(_, set)| set.clone())
+    }
+
+    /// Whether the condition of a set holds for a reader, and held since all came to rest, by the clock of
+    /// whichever node.
+    fn is_met(&self, set: &KeyNodes, reader: &UserId, entries: &BTreeSet<usize>) -> bool {
+        let known = self.linked(entries);
+        let from = Position(self.rested_at.saturating_sub(SKEW_MS));
+        let to = Position(self.world.around.now + SKEW_MS);
+        let approves = |by: &UserId| {
+            let ground = &self.world.around.ground;
+            let is_whole = |number: &usize| known.contains(*number);
+            let is_of =
+                |number: &usize| ground.entries.get(*number).is_some_and(|of| of.user == *by);
+            entries.iter().filter(|of| is_of(of)).all(is_whole)
+                && self.reading(&known).approves(by, reader, to)
+        };
+        holds(&set.condition, (from, to), approves)
     }
 
     /// Nodes of a set that run and do not lie.
@@ -128,20 +160,13 @@ impl Field {
         let mut devices = self.world.devices.iter();
         let publisher = devices.find(|of| of.identity.device() == message.header.device);
         let deals_on = publisher.is_some_and(|of| of.run.is_some() && !of.was_restored);
-        if deals_on {
+        let secrets = self.secrets_of(message);
+        // While sets stand side by side nothing is sealed for nodes.
+        let is_for_nodes = self.reading(&message.known).in_force().is_some();
+        if deals_on && (is_for_nodes || !secrets.is_empty()) {
             return honest.len() >= usize::from(set.threshold);
         }
         let keys = self.world.around.keys();
-        let minute = segment_of(message);
-        let items = self.world.around.bus.items(&keys);
-        let secrets: BTreeSet<_> = items
-            .filter_map(|item| {
-                let records = Unverified::<SegmentRecords>::decode(item).ok()?;
-                let of = records.claims();
-                let has = of.records.iter().any(|record| record.segment == minute);
-                (has && of.session == message.header.session).then_some(of.secret)
-            })
-            .collect();
         let items = self.world.around.bus.items(&keys);
         let mut deals = items.filter_map(|item| Unverified::<Deal>::decode(item).ok());
         deals.any(|deal| {
@@ -161,6 +186,20 @@ impl Field {
                 .count();
             is_its && needed >= usize::from(set.threshold) && held >= needed
         })
+    }
+
+    /// The secrets with which there are records on the bus of the smallest segment that a message lies in.
+    fn secrets_of(&self, message: &Message) -> BTreeSet<[u8; 32]> {
+        let keys = self.world.around.keys();
+        let minute = segment_of(message);
+        let items = self.world.around.bus.items(&keys);
+        let secrets = items.filter_map(|item| {
+            let records = Unverified::<SegmentRecords>::decode(item).ok()?;
+            let of = records.claims();
+            let has = of.records.iter().any(|record| record.segment == minute);
+            (has && of.session == message.header.session).then_some(of.secret)
+        });
+        secrets.collect()
     }
 
     /// With one node less than are needed, a new device of each reader opens nothing.

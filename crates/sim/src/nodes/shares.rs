@@ -4,14 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sealcast_crypto::{NodeShare, Quorum};
 use sealcast_engine::KnownDeal;
-use sealcast_protocol::{
-    DealId, KeyNode, KeyNodes, LogBody, SegmentRecords, SessionId, Unverified,
-};
+use sealcast_protocol::{DealId, KeyNode, KeyNodes, SegmentRecords, SessionId, Unverified};
 
 use super::Field;
 use super::rest::segment_of;
-use crate::ground::Message;
-use crate::released::in_force;
+use crate::ground::{Entries, Message};
 use crate::settle::failed;
 use crate::violation::Violation;
 
@@ -25,6 +22,9 @@ impl Field {
     /// Nodes open what was sealed while enough of them were key nodes, or became ones since, and nothing
     /// else: not those that were replaced, with all but one of those that are needed.
     pub(super) fn invariant_no_few_open_what_they_must_not(&mut self) -> Result<(), Violation> {
+        let messages = self.world.around.ground.messages.iter();
+        let since = messages.map(|of| Some(self.reading(&of.known).in_force()?.0));
+        let since: Vec<_> = since.collect();
         for turn in 0..=GROUPS {
             let group = match turn {
                 0 => self.those_replaced(),
@@ -33,11 +33,10 @@ impl Field {
             let pool = self.pool(&group)?;
             let members: BTreeSet<_> = group.iter().filter_map(|at| self.key_node(*at)).collect();
             let mut seen = BTreeSet::new();
-            for message in &self.world.around.ground.messages {
-                let since = in_force(&self.world.around.ground, &message.known);
-                let since = since.map_or(0, |(number, _)| number);
+            for (message, since) in self.world.around.ground.messages.iter().zip(&since) {
                 let is_new = seen.insert((message.header.session, since));
-                if is_new && !self.may_open(&members, since) && self.opens(&pool, message) {
+                let may_open = || self.may_open(&members, &message.known, *since);
+                if is_new && !may_open() && self.opens(&pool, message) {
                     return Err(Violation::TooFewOpen {
                         what: format!("what nodes {group:?} hold together"),
                         session: message.header.session,
@@ -48,18 +47,11 @@ impl Field {
         Ok(())
     }
 
-    /// Whether enough of some nodes were key nodes at once, from an entry on.
-    fn may_open(&self, group: &BTreeSet<KeyNode>, since: usize) -> bool {
-        let later = self.world.around.ground.entries.iter().skip(since);
-        let mut sets = later.filter_map(|of| match &of.body {
-            LogBody::KeyNodes(set) => Some(set),
-            LogBody::Genesis(_)
-            | LogBody::Grant(_)
-            | LogBody::Revoke(_)
-            | LogBody::Settings(_)
-            | LogBody::Close
-            | LogBody::Approve(_) => None,
-        });
+    /// Whether enough of some nodes were key nodes at once: those of a set, or of one that was not known then.
+    fn may_open(&self, group: &BTreeSet<KeyNode>, known: &Entries, of: Option<usize>) -> bool {
+        let entries = self.world.around.ground.entries.iter().enumerate();
+        let later = entries.filter(|(number, _)| Some(*number) == of || !known.contains(*number));
+        let mut sets = later.filter_map(|(_, of)| of.body.key_nodes());
         sets.any(|set| {
             let in_it = set.nodes.iter().filter(|of| group.contains(of));
             in_it.count() >= usize::from(set.threshold)
