@@ -28,17 +28,23 @@ const GIVEN: &[(&str, &str, &str, &[u8])] = &[
     ("id", "text", "ids", &[]),
     ("key-file", "file", "key_file", &[]),
     ("log-state", "entry", "log_entry", &[]),
+    ("audit-entry", "audited", "audit", &[]),
     ("audit-entry", "wire", "node_item", &[]),
     ("deal", "wire", "node_item", &[]),
     ("node-refusal", "wire", "node_item", &[]),
+    ("node-refusal", "wire", "node_inbox", &[]),
+    ("node-request", "wire", "node_inbox", &[]),
     ("node-request", "wire", "node_item", &[]),
+    ("sealed-answer", "wire", "node_inbox", &[]),
     ("sealed-answer", "wire", "node_item", &[]),
     ("segment-records", "wire", "node_item", &[]),
     ("pairing-code", "text", "ids", &[]),
+    ("quorum", "answer", "node_answer", &[1]),
     ("receipt", "wire", "ask_item", &[]),
     ("refusal", "wire", "ask_item", &[]),
     ("revocation-proof", "proof", "list_entry", &[]),
     ("session", "wire", "session_record", &[]),
+    ("share", "share", "node_answer", &[0]),
     ("signature", "signature", "keys", &[2]),
     ("solicitation", "wire", "ask_item", &[]),
     ("ticket", "text", "ticket", &[]),
@@ -102,10 +108,16 @@ fn value(given: &str, key: &str) -> Option<Vec<u8>> {
         lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(": "))
     };
     let number = |key: &str| of(key)?.parse::<u64>().ok().map(u64::to_be_bytes);
-    let text = of(key)?;
+    let text = of(if key == "audited" { "wire" } else { key })?;
     Some(match key {
+        // Behind where a chain ends, and what is done to one; twice.
+        "audited" => {
+            let wire = unhex(text)?;
+            let entry = [&(wire.len() as u16).to_be_bytes()[..], &wire].concat();
+            [&[0; 50][..], &entry, &entry].concat()
+        }
         "text" => text.as_bytes().to_vec(),
-        "entry" => unhex(text.split(' ').next_back()?)?,
+        "answer" | "entry" => unhex(text.split(' ').next_back()?)?,
         "plaintext" if of("position").is_some() => {
             [&number("position")?[2..], &unhex(text)?].concat()
         }

@@ -334,6 +334,7 @@ fn by_the_rules(written: &Written, log: &AccessLog, state: &LogState) {
     for of in state.grants() {
         grant_by_the_rules(log, state, of);
     }
+    approvals_by_the_rules(state);
     let newest = written.entries.iter().map(|of| of.body().time).max();
     assert!(Some(state.mark()) <= newest);
     assert!(!state.is_closed() || !state.may_publish(&owner, &device(1), Position(5)));
@@ -348,6 +349,23 @@ fn by_the_rules(written: &Written, log: &AccessLog, state: &LogState) {
     for tips in state.revoked_tips().values() {
         assert!(!tips.is_empty() && tips.is_sorted());
     }
+}
+
+/// Nobody approves whom the newest sets of key nodes do not all ask, nor of itself, nor without an end that is to come.
+fn approvals_by_the_rules(state: &LogState) {
+    let newest = state.newest_key_nodes().iter();
+    let sets: Vec<_> = newest.filter_map(|of| state.key_nodes_of(of)).collect();
+    for of in PEOPLE.map(user) {
+        for (by, until) in state.approvals(&of) {
+            assert!(by != of && until > Position::START);
+            let is_asked = |set: &&KeyNodes| set.condition.approvers().any(|one| one == by);
+            assert!(!sets.is_empty() && sets.iter().all(is_asked));
+            assert!(state.approves(&by, &of, Position::START));
+            assert!(!state.approves(&by, &of, until));
+            assert!(state.approving_devices(&by, &of).next().is_some());
+        }
+    }
+    assert!(state.key_nodes().is_none() || state.unsettled_key_nodes().is_empty());
 }
 
 /// Only its own word, with the root's proof, takes a device of the owner out.

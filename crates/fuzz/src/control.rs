@@ -2,10 +2,10 @@
 
 use sealcast_crypto::UnwrapKey;
 use sealcast_protocol::{
-    AskItem, AuditEntry, Bundle, CardList, CardRevocation, Claim, Deal, FallbackKey, ListBody,
-    ListEntry, LogBody, LogEntry, NodeAnswer, NodeRefusal, NodeRequest, Position, Receipt, Refusal,
-    SegmentRecords, SessionRecord, Signable, Solicitation, Targets, Unverified, open_bundle,
-    unwrap_root, wrap_key_hash,
+    AskItem, AuditEntry, Bundle, CardList, CardRevocation, Claim, Condition, Deal, Demand,
+    FallbackKey, ListBody, ListEntry, LogBody, LogEntry, NodeAnswer, NodeRefusal, NodeRequest,
+    Position, Receipt, Refusal, SegmentRecords, SessionRecord, Signable, Solicitation, Targets,
+    Unverified, UserId, open_bundle, unwrap_root, wrap_key_hash,
 };
 
 use crate::signed::{decoded, own_key, refused};
@@ -15,6 +15,18 @@ pub(crate) fn log_entry(bytes: &[u8]) {
     let Some(entry) = decoded::<LogEntry>(bytes) else {
         return;
     };
+    match &entry.claims().body {
+        LogBody::KeyNodes(set) => condition(&set.condition),
+        LogBody::Approve(approval) => {
+            assert_ne!(approval.user, entry.claims().user);
+            assert!(approval.until <= Position::END);
+        }
+        LogBody::Genesis(_)
+        | LogBody::Grant(_)
+        | LogBody::Revoke(_)
+        | LogBody::Settings(_)
+        | LogBody::Close => {}
+    }
     if let LogBody::Revoke(revoke) = &entry.claims().body
         && let Targets::Devices(devices) = &revoke.targets
     {
@@ -24,6 +36,43 @@ pub(crate) fn log_entry(bytes: &[u8]) {
             assert_eq!(of.is_proven(), proven);
         }
     }
+}
+
+/// What a condition lacks is what it holds with, at each time that it names and around it.
+fn condition(of: &Condition) {
+    assert_eq!(of.and(&Condition::default()), Some(of.clone()));
+    let demands = of.0.iter().flatten();
+    let times = demands.filter_map(|demand| match demand {
+        Demand::After(time) | Demand::Before(time) => Some(*time),
+        Demand::Approved(_) => None,
+    });
+    for time in times.chain([Position::START, Position::END]) {
+        for now in [Position(time.0.saturating_sub(1)), time] {
+            for parity in 0..3 {
+                let approves = |by: &UserId| by.0[31] % 2 == parity;
+                at_a_time(of, now, approves);
+            }
+        }
+    }
+}
+
+fn at_a_time(of: &Condition, now: Position, approves: impl Fn(&UserId) -> bool + Copy) {
+    let (holds, lacks) = (of.holds(now, approves), of.lacks(now, approves));
+    let twice = of.and(of);
+    assert!(twice.is_none_or(|twice| twice.holds(now, approves) == holds));
+    let is_over = |all: &Vec<Demand>| {
+        let mut ends = all.iter();
+        ends.any(|demand| matches!(demand, Demand::Before(end) if now >= *end))
+    };
+    assert_eq!(lacks.is_empty(), holds || of.0.iter().all(is_over));
+    assert!(lacks.iter().all(|all| !all.is_empty()));
+    let waits = of.wait_ms(now);
+    assert!(waits.is_none_or(|wait| wait > 0 && now.0 + wait < Position::END.0));
+    let without_approvals = lacks.iter().find(|all| {
+        let mut all = all.iter();
+        all.all(|demand| matches!(demand, Demand::After(_)))
+    });
+    assert!(without_approvals.is_none() || waits.is_some());
 }
 
 /// An entry of a device list.

@@ -170,6 +170,8 @@ pub fn examples() -> Vec<(&'static str, String, Vec<u8>)> {
     let kept = kept.map(|(number, bytes)| ("kept", format!("record-{number}"), bytes));
     let paired = pairing().into_iter().enumerate();
     let paired = paired.map(|(number, bytes)| ("pairing_item", format!("item-{number}"), bytes));
+    let answered = crate::nodes::examples().into_iter().enumerate();
+    let answered = answered.map(|(number, of)| ("node_answer", format!("answer-{number}"), of));
     let stories = [
         ("more-than-granted", MORE_THAN_GRANTED),
         ("missing", MISSING),
@@ -189,6 +191,7 @@ pub fn examples() -> Vec<(&'static str, String, Vec<u8>)> {
         .chain(drawn)
         .chain(kept)
         .chain(paired)
+        .chain(answered)
         .chain(stories)
         .chain(packets)
         .chain(proxied)

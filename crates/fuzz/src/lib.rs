@@ -12,6 +12,7 @@
 
 mod access_log;
 mod ask;
+mod audit;
 mod bus_file;
 mod control;
 mod envelopes;
@@ -21,6 +22,7 @@ mod heap;
 mod kept;
 mod keys;
 mod lists;
+mod nodes;
 mod pairing;
 mod seeded;
 mod signed;
@@ -59,6 +61,7 @@ pub const TARGETS: &[Target] = &[
     target("agent_line", "a line of the agent's answer", files::agent_line, heap::OF_TEXT),
     target("ask_item", "an item of an `ask` topic", control::ask_item, heap::OF_BYTES),
     target("asking", "a requester's and a responder's day", ask::asking, heap::OF_A_STAGE),
+    target("audit", "the audit of a key node, and what somebody does to one", audit::audit, heap::OF_A_STAGE),
     target("bundle", "a signed bundle", control::bundle, heap::OF_BYTES),
     target("bus_file", "the database of a `file:` bus with changed rows", bus_file::bus_file, heap::OF_A_STAGE),
     target("bus_url", "the address of a bus, or a topic", texts::bus_url, heap::OF_BYTES),
@@ -76,6 +79,8 @@ pub const TARGETS: &[Target] = &[
     target("list_entry", "a signed entry of a device list", control::list_entry, heap::OF_BYTES),
     target("log_entry", "a signed entry of an access log", control::log_entry, heap::OF_BYTES),
     target("mqtt_packet", "a packet of an MQTT broker", sealcast_bus_mqtt::fuzz::packet, heap::OF_BYTES),
+    target("node_answer", "a key node's answer, a share, and what a publisher keeps of its lane", nodes::node_answer, heap::OF_A_STAGE),
+    target("node_inbox", "an item of the inbox of a key node, and of whoever asks one", nodes::node_inbox, heap::OF_A_STAGE),
     target("node_item", "what travels to and from key nodes", control::node_item, heap::OF_BYTES),
     target("pairing_item", "an item of a pairing", pairing::pairing_item, heap::OF_BYTES),
     target("proxy_frames", "frames of a WebSocket client", sealcast_proxy::fuzz::frames, heap::OF_BYTES),
