@@ -51,6 +51,8 @@ pub(super) struct Flight {
     pub(super) wait_ms: u32,
     /// How far a node's clock is behind that said that something of it has not ended.
     pub(super) lag_ms: u64,
+    /// Whether the condition of those in force can end.
+    pub(super) can_end: bool,
 }
 
 impl Flight {
@@ -80,6 +82,7 @@ impl Flight {
             more_at: Position::START,
             wait_ms: 0,
             lag_ms: 0,
+            can_end: set.condition.can_end(),
         }
     }
 
@@ -184,6 +187,20 @@ impl Flight {
     pub(super) fn is_unended(&self) -> bool {
         let unended = Said::Refusal(NodeRefusalReason::NotEnded);
         self.said.values().any(|said| *said == unended)
+    }
+
+    /// Whether some node may say something else later, with rights and condition as they are: it said nothing, had
+    /// not read the log, or was asked for too much.
+    pub(super) fn may_pass(&self) -> bool {
+        let mut said = self.said.values();
+        said.any(|said| match said {
+            Said::Nothing => true,
+            Said::Refusal(reason) => matches!(
+                reason,
+                NodeRefusalReason::Throttled | NodeRefusalReason::LogBehind
+            ),
+            Said::Answer | Said::Lie => false,
+        })
     }
 
     /// Why nothing came of it.

@@ -47,6 +47,7 @@ pub(super) fn judge(
     if !is_whole
         || is_withheld
         || !knows_all
+        || !knows_session(view, asked)
         || !view.state().has_begun()
         || view.missing_entries() > 0
     {
@@ -59,7 +60,8 @@ pub(super) fn judge(
     if view.share(&asked.deal).is_none() || !deal.is_enough_for(set) {
         return refuse(NodeRefusalReason::UnknownDeal);
     }
-    if deal.dealer.lane != asked.lane || !is_entitled(view, clock, asked) {
+    let lanes = [Some(deal.dealer.lane), view.lane_of(&asked.session)];
+    if lanes != [Some(asked.lane); 2] || !is_entitled(view, clock, asked) {
         return refuse(NodeRefusalReason::NotEntitled);
     }
     let approves = |by: &UserId| approves(view, clock, by, &asked.user);
@@ -75,6 +77,12 @@ pub(super) fn judge(
     }
     let wait = set.condition.wait_ms(clock).unwrap_or_default();
     Verdict::Refuse(NodeRefusalReason::Condition, wait)
+}
+
+/// Whether all is known here of the log that was known when the session was drawn. Who asks names what it likes; the
+/// publisher of what is asked for began the session for what it knew: a removal, or another condition.
+fn knows_session(view: &StreamView, asked: &NodeRequest) -> bool {
+    view.lane_of(&asked.session).is_some() && view.knows_past_of(&asked.session)
 }
 
 /// What may be released under a condition that can end: what is yet to be published is not, since nothing could

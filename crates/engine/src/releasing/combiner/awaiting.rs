@@ -63,23 +63,24 @@ impl Combiner {
         }
     }
 
-    /// Leaves a session alone for a while. Where nodes said that something has not ended, that is no longer than it
-    /// takes, as long as it does not happen again.
+    /// Leaves a session alone for a while, and asks again then where nodes may have changed their minds: what is
+    /// published later lies elsewhere, so that nobody else would. Where they said that something has not ended, that is no
+    /// longer than clocks are apart, as long as it does not happen again.
     pub(super) fn note_too_few(&mut self, now: Position, flight: &Flight) {
         let session = flight.session;
-        let (first, wait) = (
-            self.limits.key_request_timeout_ms,
-            u64::from(flight.wait_ms),
-        );
-        if !flight.is_unended() {
-            self.note_failed(now, session, first, wait);
-            return;
-        }
-        // Those whose clocks are further behind answer nobody.
-        self.lag_ms = self.lag_ms.max(flight.lag_ms.min(SKEW_MS));
-        let until = self.note_failed(now, session, CLOCKS_MS, wait + CLOCKS_MS);
-        for missing in &flight.missing {
-            self.await_until(until, *missing);
+        let wait = u64::from(flight.wait_ms);
+        let until = match flight.is_unended() {
+            false => self.note_failed(now, session, self.limits.key_request_timeout_ms, wait),
+            true => {
+                // Those whose clocks are further behind answer nobody.
+                self.lag_ms = self.lag_ms.max(flight.lag_ms.min(SKEW_MS));
+                self.note_failed(now, session, CLOCKS_MS, wait.min(SKEW_MS) + CLOCKS_MS)
+            }
+        };
+        if flight.is_unended() || (flight.can_end && flight.may_pass()) {
+            for missing in &flight.missing {
+                self.await_until(until, *missing);
+            }
         }
     }
 }

@@ -159,6 +159,52 @@ fn a_node_refuses_what_ends_later_than_now_and_says_when_to_ask() {
     assert!(waits.is_empty());
 }
 
+/// Whoever asks names old heads, and the bus hides from the node what the session was begun for: a condition that was set, or
+/// a removal. With the session's record, or without it.
+#[test]
+fn a_node_takes_the_word_of_the_publisher_for_what_there_is_to_know() {
+    for (removes, shows_record) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut net = Net::new(1, 1);
+        let (ann, reader) = (net.world.user(), net.reader_of_all());
+        say(&mut net, "one");
+        let mut asking = Asking::new(&mut net, reader);
+        while asking.combiner.open_requests() > 0 {
+            asking.step(&mut net);
+        }
+        let (asked, before) = (asking.sent[0].clone(), session(&net));
+        net.nodes[0].sees = Some(net.past());
+        let node = net.nodes[0].peer;
+        match removes {
+            true => drop(net.world.revoke_user(OWNER, reader).unwrap()),
+            false => {
+                let approved = approved_by(&net, ann);
+                net.name(1, approved);
+            }
+        }
+        say(&mut net, "two");
+        let now = session(&net);
+        assert_ne!(now, before);
+        if shows_record {
+            let keys = sealcast_engine::ControlTopic::Keys;
+            let topic = keys.name(net.world.stream);
+            for item in net.world.bus[&topic].clone() {
+                net.world.peers[node].view.handle(&keys, &item);
+            }
+            net.world.peers[node].view.settle();
+        }
+        for (number, of, says) in [(1, before, "Released"), (2, now, "Refused")] {
+            let again = net.renewed(reader, &asked, number, |body| {
+                (body.heads, body.session) = (asked.body().heads.clone(), of);
+            });
+            net.put_in_inbox(node, again.wire());
+            net.run_nodes();
+            let last = net.last(0);
+            assert!(last.starts_with(says), "{last}");
+            assert!(of == before || last.contains("LogBehind"), "{last}");
+        }
+    }
+}
+
 /// Who follows asks others at once, and key nodes when the segment has ended; not before.
 #[test]
 fn what_has_not_ended_is_asked_for_when_it_has() {
@@ -231,6 +277,48 @@ fn who_is_told_that_it_has_not_ended_asks_again_when_it_has() {
         asking.step(&mut net);
     }
     assert_eq!(asking.sent.len(), 4, "{}", asking.told);
+}
+
+/// Nothing else is published meanwhile that would have anybody ask.
+#[test]
+fn nodes_that_were_away_when_it_ended_are_asked_when_they_are_back() {
+    let (mut net, _, reader) = begin();
+    say(&mut net, "one");
+    for node in &mut net.nodes {
+        node.is_up = false;
+    }
+    let mut asking = Asking::new(&mut net, reader);
+    let start = net.world.now;
+    while net.world.now < start.after(17 * MINUTE) {
+        asking.step(&mut net);
+    }
+    let sent = asking.sent.len();
+    assert!((2..30).contains(&sent), "{sent}");
+    for node in &mut net.nodes {
+        node.is_up = true;
+    }
+    while net.world.opened(reader).is_empty() {
+        asking.step(&mut net);
+    }
+    // The next larger segment around it ends after 64.
+    assert!(net.world.now < start.after(40 * MINUTE));
+}
+
+/// Then it is no use to ask again, but when more has ended.
+#[test]
+fn nodes_that_refuse_for_the_condition_are_not_asked_on() {
+    let (mut net, ann, reader) = begin();
+    say(&mut net, "one");
+    approve(&mut net, ann, reader, Position::START);
+    pass(&mut net);
+    let mut asking = Asking::new(&mut net, reader);
+    let start = net.world.now;
+    while net.world.now < start.after(DAY / 24) {
+        asking.step(&mut net);
+    }
+    let told = &asking.told;
+    assert!(told.contains("refuses: Condition"), "{told}");
+    assert!(asking.sent.len() <= 8, "{} requests", asking.sent.len());
 }
 
 #[test]
