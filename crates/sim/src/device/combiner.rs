@@ -138,6 +138,11 @@ impl Acting<'_> {
     /// What key nodes do not give is asked of others.
     fn leave(&mut self, want: Want) {
         let (lane, session, interval) = (want.lane, want.session, want.interval);
+        let view = &self.run.view;
+        let (records, deals) = (view.segment_records(&session), view.deals().count());
+        self.note(format_args!(
+            "leaves {session} to others: of it {records} records are held, and {deals} deals are known"
+        ));
         let input = match self.run.asking.nodes.explicit.remove(&want) {
             true => AskerInput::Want(want),
             false => AskerInput::Missing {
