@@ -277,7 +277,8 @@ impl StreamView {
     /// Has the keys read again where the log gives this device other parts of a lane than it did, and
     /// records of it may have been passed over.
     pub(super) fn note_readable(&mut self) {
-        if self.state.key_nodes().is_none() {
+        // Where there are none now, what was passed over before is to be missed when there are some again.
+        if self.state.key_nodes().is_none() && self.segments.readable.is_some() {
             return;
         }
         let of_lane = |lane: &UserId| self.state.readable(&self.user, &self.device, lane);
