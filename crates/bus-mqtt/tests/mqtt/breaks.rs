@@ -118,7 +118,7 @@ async fn appends_in_turn_are_there_in_order_and_once_over_connections_that_break
     in_turn_amid_faults(Arc::new(writer), &reader.bus, rounds, trouble).await;
 }
 
-/// Whenever it is killed it has appends that it has not said anything of, and it loses others that it has acknowledged.
+/// The first time it has appends that it has not said anything of, and each time it loses others that it has acknowledged.
 /// What is sent again comes when it comes, and once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn appends_in_turn_are_there_once_after_a_broker_was_killed() {
@@ -129,8 +129,11 @@ async fn appends_in_turn_are_there_once_after_a_broker_was_killed() {
     let reader = Home::on(&server, "x").await;
     let server = Mutex::new(server);
     let kill = async |round, writing: &Writing<'_>| {
-        proxy.mute();
-        writing.is_ahead().await;
+        // Later the reader may lack what was lost, and nobody can tell what else there is.
+        if round == 0 {
+            proxy.mute();
+            writing.is_ahead().await;
+        }
         let mut server = server.lock().await;
         if round == 1 {
             server.save();
