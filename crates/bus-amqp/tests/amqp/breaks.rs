@@ -421,8 +421,9 @@ async fn appends_in_turn_are_there_in_order_and_once_after_a_server_was_killed()
             0 => server.stop(),
             _ => server.kill(),
         }
-        server.restart();
+        // Whoever connects while it starts is answered as soon as it is there.
         proxy.renew().await;
+        server.restart();
     };
     in_turn_amid_faults(Arc::new(behind), &direct, 3, end).await;
 }

@@ -139,8 +139,8 @@ async fn appends_in_turn_are_there_once_after_a_broker_was_killed() {
             server.save();
         }
         server.kill();
-        server.restart();
         proxy.renew().await;
+        server.restart();
     };
     let bus = Arc::new(writer.clone());
     let log = topic("s/1f/data");

@@ -285,8 +285,8 @@ async fn appends_in_turn_are_there_in_order_and_once_after_a_server_was_killed()
         writing.is_ahead().await;
         let mut server = server.lock().await;
         server.kill();
-        server.restart();
         proxy.renew().await;
+        server.restart();
     };
     in_turn_amid_faults(Arc::new(behind), &direct, 3, kill).await;
 }
