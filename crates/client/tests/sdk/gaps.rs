@@ -37,6 +37,29 @@ async fn what_comes_behind_what_follows_it_is_not_missing_from_a_history() {
     }
 }
 
+/// A bus that was trimmed begins in the middle of a run: what is older than that fills no gap.
+#[tokio::test]
+async fn what_lies_before_a_history_begins_fills_no_gap() {
+    let rig = Rig::small();
+    let alice = rig.home("alice").await;
+    let stream = kitchen(&alice).await;
+    let mut brought = Vec::new();
+    for text in ["old", "trimmed", "first", "lost", "lost too", "last"] {
+        brought.push(sealed(&stream, text).await);
+    }
+    rig.inject(&stream, &brought[1]).await;
+    let topic = Topic::new(&StreamTopics(stream.id()).data()).unwrap();
+    rig.bus().await.trim(&topic, Offset(1)).await.unwrap();
+    for at in [2, 5, 0] {
+        rig.inject(&stream, &brought[at]).await;
+    }
+    let told = history(&stream).await;
+    assert_eq!(told, ["first", "last", "Replayed", "Gap(2)"]);
+    rig.inject(&stream, &brought[4]).await;
+    let told = history(&stream).await;
+    assert_eq!(told, ["first", "last", "Replayed", "lost too", "Gap(1)"]);
+}
+
 /// Its records are told one by one, and fill one place.
 #[tokio::test]
 async fn a_frame_that_comes_late_is_one_envelope() {
