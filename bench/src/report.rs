@@ -94,11 +94,20 @@ pub(crate) fn provenance(page: &mut Page, command: &str) {
     ]);
     page.row(&[&"compiler", &output("rustc", &["--version"])]);
     page.row(&[&"date", &output("date", &["-u", "+%Y-%m-%d"])]);
-    page.row(&[
-        &"commit",
-        &output("git", &["describe", "--always", "--dirty", "--exclude=*"]),
-    ]);
+    page.row(&[&"commit", &commit()]);
     page.row(&[&"command", &format_args!("`{command}`")]);
+}
+
+/// The commit, and whether anything but what is written here was changed since.
+fn commit() -> String {
+    let commit = output("git", &["describe", "--always", "--exclude=*"]);
+    let status = ["status", "--porcelain", "--", ":/"];
+    let results = [":!/bench/*.md", ":!/bench/*.svg"];
+    let changed = output("git", &[&status[..], &results].concat());
+    match changed.is_empty() {
+        true => commit,
+        false => commit + "-dirty",
+    }
 }
 
 fn output(program: &str, arguments: &[&str]) -> String {

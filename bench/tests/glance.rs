@@ -22,6 +22,7 @@ fn every_section_runs_and_is_on_the_page() {
         "Bytes on the bus",
         "A grant: one session",
         "A grant of two years",
+        "Key nodes",
         "The program: ",
         "The program on NATS: ",
         "The program on NATS that syncs always: ",
