@@ -138,14 +138,29 @@ impl Ask for Read<'_> {
                 payload: column(row, 3)?,
             });
         }
-        match items.is_empty() {
-            true => Err(Fault::Missing { expected: from }),
-            false => Ok(items),
+        if items.is_empty() {
+            return Err(Fault::Missing { expected: from });
         }
+        if column::<bool>(first, 4)? {
+            wait_for_standbys(session).await?;
+        }
+        Ok(items)
     }
 
     fn size(&self) -> usize {
         self.bytes_max.min(READ_BYTES_MAX)
+    }
+}
+
+/// Waits until a standby has what was read. A server that ends, or is told to wait no longer, shows what it has alone, and
+/// whoever takes over may put something else in its place.
+async fn wait_for_standbys(session: &Session) -> Result<(), Fault> {
+    let (client, statements) = session.parts();
+    let warnings = session.line.warnings();
+    client.execute(&statements.replicated, &[]).await?;
+    match session.line.warnings() == warnings {
+        true => Ok(()),
+        false => Err(Fault::Warned),
     }
 }
 

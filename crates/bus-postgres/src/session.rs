@@ -50,6 +50,7 @@ pub(crate) struct Statements {
     pub(crate) written: Statement,
     pub(crate) clear: Statement,
     pub(crate) read: Statement,
+    pub(crate) replicated: Statement,
     pub(crate) ends: Statement,
     pub(crate) trim: Statement,
     pub(crate) grown: Statement,
@@ -147,11 +148,12 @@ impl Session {
 impl Statements {
     async fn prepare(client: &Client, schema: &str) -> Result<Self, Fault> {
         let prepare = async |statement| client.prepare(&sql::of(schema, statement)).await;
-        let (append, written, clear, read, ends, trim, grown, tell, send, store) = tokio::try_join!(
+        let (append, written, clear, read, replicated, ends, trim, grown, tell, send, store) = tokio::try_join!(
             prepare(sql::APPEND),
             prepare(sql::WRITTEN),
             prepare(sql::CLEAR),
             prepare(sql::READ),
+            prepare(sql::REPLICATED),
             prepare(sql::ENDS),
             prepare(sql::TRIM),
             prepare(sql::GROWN),
@@ -164,6 +166,7 @@ impl Statements {
             written,
             clear,
             read,
+            replicated,
             ends,
             trim,
             grown,

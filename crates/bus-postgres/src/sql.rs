@@ -48,9 +48,11 @@ DELETE FROM BUS.items USING BUS.topics
 WHERE topics.name = $1 AND items.topic = topics.id AND items.at >= topics.ends";
 
 /// How a topic stands, and its items from `$2` on with at most `$3` bytes. Looked at are about as many as there
-/// is room for if all are as large as the first: where others are smaller, fewer bytes come than might.
+/// is room for if all are as large as the first: where others are smaller, fewer bytes come than might. And whether
+/// the server has standbys that it waits for.
 pub(crate) const READ: &str = "
-SELECT topics.trimmed, topics.ends, item.at, item.payload
+SELECT topics.trimmed, topics.ends, item.at, item.payload,
+    current_setting('synchronous_standby_names') <> ''
 FROM BUS.topics LEFT JOIN LATERAL (
     SELECT at, payload FROM (
         SELECT at, payload,
@@ -69,6 +71,9 @@ FROM BUS.topics LEFT JOIN LATERAL (
 ) AS item ON true
 WHERE topics.name = $1
 ORDER BY item.at";
+
+/// Changes nothing, and is answered when all that was there before is on the standbys that the server waits for.
+pub(crate) const REPLICATED: &str = "SELECT pg_logical_emit_message(true, 'sealcast', ''::text)";
 
 /// Where topics end.
 pub(crate) const ENDS: &str = "SELECT name, ends FROM BUS.topics WHERE name = ANY($1)";

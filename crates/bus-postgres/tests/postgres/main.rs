@@ -10,4 +10,5 @@ mod pooled;
 mod rig;
 mod secrecy;
 mod strangers;
+mod takeover;
 mod turns;
