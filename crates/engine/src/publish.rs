@@ -67,8 +67,16 @@ struct Checked {
     revision: u64,
     /// Whether no removal is known that it does not know of.
     is_sound: bool,
+    /// From when on it is not, since a card was revoked.
+    until: Position,
     /// When this device started another.
     ends: Position,
+}
+
+impl Checked {
+    fn is_sound_at(&self, now: Position) -> bool {
+        self.is_sound && now < self.until
+    }
 }
 
 /// A sealed batch.
@@ -220,7 +228,7 @@ impl Publisher {
         if !is_inside || !records.is_sorted_by_key(|(at, _)| *at) {
             return Err(NotSealed::OutOfRange);
         }
-        if !self.check(view, record).is_sound {
+        if !self.check(view, record).is_sound_at(Position::START) {
             return Err(NotSealed::NeedsSession);
         }
         let is_covered = |set: LogHash| {
@@ -317,7 +325,7 @@ impl Publisher {
         let is_old = every > 0 && now.0.saturating_sub(record.start.0) >= every;
         let is_live = record.kind == SessionKind::Live && record.start <= position;
         let checked = self.check(view, record);
-        if is_old || !is_live || !checked.is_sound || checked.ends <= position {
+        if is_old || !is_live || !checked.is_sound_at(now) || checked.ends <= position {
             return Err(NotSealed::NeedsSession);
         }
         if !lane.is_announced {
@@ -350,7 +358,8 @@ impl Publisher {
         let checked = Checked {
             session,
             revision,
-            is_sound: !lacks_removal && knows_nodes && is_bound && !view.is_with_revoked(&session),
+            is_sound: !lacks_removal && knows_nodes && is_bound,
+            until: view.sound_until(record),
             ends: later.map(|of| of.start).min().unwrap_or(Position::END),
         };
         self.checked = Some(checked);

@@ -23,6 +23,7 @@ mod alarm;
 mod answers;
 mod cuts;
 mod delivered;
+mod held_back;
 mod keys;
 mod lists;
 mod segments;
@@ -37,13 +38,11 @@ pub use segments::{FalseRecords, KnownDeal, Released};
 
 use cuts::Cut;
 use delivered::{Deliveries, KeyNow};
+use held_back::Pending;
 use keys::Covers;
 use lists::Ahead;
 use segments::Segments;
 use waiting::WaitingRoom;
-
-/// Entries of devices with revoked cards that are held back, at most.
-const HELD_BACK_MAX: usize = 4096;
 
 /// What one device knows of one stream.
 #[derive(Debug)]
@@ -97,14 +96,6 @@ pub struct StreamView {
     judged_at: u64,
     settled_at: u64,
     outputs: VecDeque<Output>,
-}
-
-/// Who wrote an entry that waits, and what it names.
-#[derive(Debug)]
-struct Pending {
-    user: UserId,
-    device: DeviceId,
-    named: Vec<LogHash>,
 }
 
 /// A topic that carries control objects.
@@ -350,79 +341,12 @@ impl StreamView {
         }
     }
 
-    /// Whether an entry says that it was written when its author's card was revoked.
-    fn is_after_card(&self, entry: &LogEntry) -> bool {
-        let list = self.lists.get(&entry.user);
-        let of = list.and_then(|list| list.device(&entry.device));
-        of.and_then(|of| of.revoked)
-            .is_some_and(|out| out <= entry.time)
-    }
-
-    /// Holds an entry back until the log itself judges its author's device.
-    fn hold_back(&mut self, entry: Verified<LogEntry>) -> bool {
-        let hash = LogHash::from(entry.digest());
-        let is_known = self.log.contains(&hash) || self.held_back.contains_key(&hash);
-        if is_known || self.held_back.len() >= HELD_BACK_MAX {
-            return false;
-        }
-        self.held_back.insert(hash, entry);
-        self.is_stale = true;
-        true
-    }
-
-    /// Lets entries in whose author's device the log has judged, or that rulers rest on.
-    fn release(&mut self) {
-        self.pending.retain(|hash, _| !self.log.contains(hash));
-        let pending = self.pending.values();
-        let rested_on = pending.filter(|of| self.may_rule(&of.user, &of.device));
-        let mut wanted: Vec<_> = rested_on.flat_map(|of| &of.named).copied().collect();
-        let is_judged = |entry: &Verified<LogEntry>| {
-            self.is_out_by_log(&entry.body().user, &entry.body().device)
-        };
-        let judged = self.held_back.iter().filter(|(_, of)| is_judged(of));
-        let judged: Vec<_> = judged.map(|(hash, _)| *hash).collect();
-        let mut seen = BTreeSet::new();
-        while let Some(hash) = wanted.pop() {
-            if !seen.insert(hash) {
-                continue;
-            }
-            match (self.held_back.get(&hash), self.pending.get(&hash)) {
-                (Some(entry), _) => wanted.extend(named(entry.body())),
-                (None, Some(of)) => wanted.extend(&of.named),
-                (None, None) => (),
-            }
-        }
-        for hash in judged.into_iter().chain(seen) {
-            if let Some(entry) = self.held_back.remove(&hash) {
-                self.insert_entry(entry);
-            }
-        }
-    }
-
-    fn is_out_by_log(&self, user: &UserId, device: &DeviceId) -> bool {
-        let of_user = self
-            .state
-            .grants()
-            .iter()
-            .filter(|of| of.grant.user == *user);
-        let mut counted = of_user
-            .filter(|of| of.standing != Standing::Void)
-            .peekable();
-        let is_taken =
-            |of: &GrantState| of.standing != Standing::Counts || of.devices_lost.contains(device);
-        self.state.is_out(user, device) || (counted.peek().is_some() && counted.all(is_taken))
-    }
-
     fn insert_entry(&mut self, entry: Verified<LogEntry>) -> bool {
         let (hash, body) = (LogHash::from(entry.digest()), entry.body());
         if (body.user, body.device) == (self.user, self.device) {
             self.own_mark = self.own_mark.max(body.time);
         }
-        let pending = Pending {
-            user: body.user,
-            device: body.device,
-            named: named(body).collect(),
-        };
+        let pending = Pending::of(body);
         match self.log.insert(entry) {
             Inserted::Linked => (),
             Inserted::Waiting => {
@@ -433,11 +357,6 @@ impl StreamView {
         self.is_stale = true;
         true
     }
-}
-
-fn named(entry: &LogEntry) -> impl Iterator<Item = LogHash> {
-    let prev = (entry.seq > 0).then_some(entry.prev);
-    prev.into_iter().chain(entry.heads.iter().copied())
 }
 
 /// What was kept comes back: feed it before anything of the bus.

@@ -15,8 +15,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 use sealcast_protocol::{
-    AskItem, DeviceId, ListFault, LogHash, Position, RefusalReason, RequestId, Solicitation,
-    UserId, Want,
+    AskItem, DeviceId, ListFault, Position, RefusalReason, RequestId, Solicitation, UserId, Want,
 };
 
 use super::intake::{Incoming, Intake};
@@ -327,7 +326,7 @@ impl Responder {
             self.intake.push(asked.device, incoming);
         } else if may_be_read {
             self.intake.push(STRANGERS, incoming);
-        } else if !knows_all(view, &asked.heads) {
+        } else if !view.knows(&asked.heads) {
             // Its user may be named by what has not come yet.
             self.wait(now, incoming);
         }
@@ -442,9 +441,4 @@ impl Responder {
             self.wake_in_turn(key, now);
         }
     }
-}
-
-/// Whether all entries that a request names are known here.
-fn knows_all(view: &StreamView, heads: &[LogHash]) -> bool {
-    heads.iter().all(|head| view.log().contains(head))
 }

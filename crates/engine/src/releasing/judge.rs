@@ -3,7 +3,7 @@
 
 use alloc::collections::BTreeSet;
 
-use sealcast_protocol::{KeyNode, NodeRefusalReason, NodeRequest, Position, UserId};
+use sealcast_protocol::{DeviceId, KeyNode, NodeRefusalReason, NodeRequest, Position, UserId};
 
 use crate::view::StreamView;
 
@@ -42,12 +42,11 @@ pub(super) fn judge(
         return Verdict::Silent;
     }
     let refuse = |reason| Verdict::Refuse(reason, 0);
-    let knows_all = asked.heads.iter().all(|head| view.log().contains(head));
     let is_withheld = is_withheld(view, withheld, &asked.user);
     if !is_whole
         || is_withheld
-        || !knows_all
-        || !knows_session(view, asked)
+        || !view.knows(&asked.heads)
+        || !knows_session(view, asked, &deal.dealer.device)
         || !view.state().has_begun()
         || view.missing_entries() > 0
     {
@@ -80,9 +79,11 @@ pub(super) fn judge(
 }
 
 /// Whether all is known here of the log that was known when the session was drawn. Who asks names what it likes; the
-/// publisher of what is asked for began the session for what it knew: a removal, or another condition.
-fn knows_session(view: &StreamView, asked: &NodeRequest) -> bool {
-    view.lane_of(&asked.session).is_some() && view.knows_past_of(&asked.session)
+/// publisher of what is asked for began the session for what it knew: a removal, or another condition. What another
+/// device says of the session, and copies, is not heard.
+fn knows_session(view: &StreamView, asked: &NodeRequest, dealer: &DeviceId) -> bool {
+    let record = view.record(&asked.session, dealer);
+    record.is_some_and(|record| view.knows(&record.heads))
 }
 
 /// What may be released under a condition that can end: what is yet to be published is not, since nothing could

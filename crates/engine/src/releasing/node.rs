@@ -256,7 +256,7 @@ impl Releaser {
         let user = asked.user;
         if !view.names(&user) {
             // It may be named by what has not come yet. Of anybody else nothing is read, kept or checked.
-            if !knows_all(view, &asked.heads) {
+            if !view.knows(&asked.heads) {
                 self.waiting.push(view, since, incoming);
                 self.is_log_owed |= since == now;
             }
@@ -445,9 +445,4 @@ pub fn answer_request(
     let (user, device) = view.me();
     let answer = NodeAnswer::seal(rng, asked, share, KeyNode { user, device });
     sign(identity.signing(), answer.ok()?).ok()
-}
-
-/// Whether all entries that a request names are known here.
-fn knows_all(view: &StreamView, heads: &[LogHash]) -> bool {
-    heads.iter().all(|head| view.log().contains(head))
 }

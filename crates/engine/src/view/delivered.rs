@@ -4,7 +4,11 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use minicbor::{CborLen, Decode, Encode};
-use sealcast_protocol::{DeviceId, Interval, Position, SessionId, UserId, merged};
+use sealcast_protocol::{
+    DeviceId, Interval, Position, SessionId, SessionKind, SessionRecord, UserId, merged,
+};
+
+use super::StreamView;
 
 /// Longest stored form of what one device was given of one session.
 const STORED_LEN_MAX: usize = 1 << 20;
@@ -119,5 +123,27 @@ impl Deliveries {
                 .flat_map(|of| of.intervals.iter().copied())
                 .collect(),
         )
+    }
+}
+
+impl StreamView {
+    /// From when on a session is none to seal with any more: a device whose card is revoked was given something of it, or
+    /// may have asked key nodes for what is yet to be published. What says that it is revoked from later on is heard then.
+    pub(crate) fn sound_until(&self, record: &SessionRecord) -> Position {
+        let lists = self.lists.iter();
+        let devices = lists.flat_map(|(user, list)| {
+            let devices = list.devices();
+            devices.map(move |(device, of)| (user, device, of.revoked))
+        });
+        let revoked = devices.filter_map(|(user, device, out)| Some((user, device, out?)));
+        let has_nodes = record.kind == SessionKind::Live && self.state.key_nodes().is_some();
+        let since = revoked.filter_map(|(user, device, out)| {
+            if self.deliveries.has_any(record.session, *device) {
+                return Some(Position::START);
+            }
+            let may_ask = || !self.state.readable(user, device, &record.lane).is_empty();
+            (has_nodes && out > record.start && may_ask()).then_some(out)
+        });
+        since.min().unwrap_or(Position::END)
     }
 }

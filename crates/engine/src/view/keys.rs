@@ -536,22 +536,29 @@ impl StreamView {
         self.deliveries.given(*session, *device, key, is_believed)
     }
 
-    /// Whether a device whose card is revoked was given anything of a session.
-    pub(crate) fn is_with_revoked(&self, session: &SessionId) -> bool {
-        let devices = self.lists.values().flat_map(|list| list.devices());
-        let mut revoked = devices.filter(|(_, of)| of.revoked.is_some());
-        revoked.any(|(device, _)| self.deliveries.has_any(*session, *device))
-    }
-
     /// The lane of a session.
     pub(crate) fn lane_of(&self, session: &SessionId) -> Option<UserId> {
         self.records_of(*session).next().map(|record| record.lane)
     }
 
-    /// Whether all that was known of the log when a session was drawn is known here.
+    /// Whether all that was known of the log when a session was drawn is known here. Of two devices that say so of one session
+    /// the one copied its id: those that are out are heard where none is left that is not, for they name what they like.
     pub(crate) fn knows_past_of(&self, session: &SessionId) -> bool {
-        let mut heads = self.records_of(*session).flat_map(|record| &record.heads);
-        heads.all(|head| self.log.contains(head))
+        let mut records: Vec<_> = self.records_of(*session).collect();
+        if records.len() > 1 {
+            let is_used = |of: &&SessionRecord| !self.is_gone(&of.lane, &of.device);
+            if records.iter().any(is_used) {
+                records.retain(is_used);
+            }
+        }
+        records.iter().all(|record| self.knows(&record.heads))
+    }
+
+    /// Whether a device draws no sessions of its user's any more.
+    fn is_gone(&self, user: &UserId, device: &DeviceId) -> bool {
+        self.state.is_out(user, device)
+            || self.is_card_revoked(user, device)
+            || self.lost_publishing(user, device).is_some()
     }
 
     fn key_since(&self, device: &DeviceId) -> Position {

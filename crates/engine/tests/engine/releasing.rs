@@ -3,6 +3,7 @@
 mod approved;
 mod asker;
 mod bounds;
+mod closed;
 mod ended;
 mod entitled;
 mod hostile;

@@ -9,7 +9,7 @@ use sealcast_protocol::{
 
 use super::memory::SKEW_MS;
 use super::open::{Open, Stage};
-use super::{AskBody, Decision, Key, Question, Responder, ResponderOutput, knows_all};
+use super::{AskBody, Decision, Key, Question, Responder, ResponderOutput};
 use crate::share::{HandoutKey, Verdict, handouts, verdicts};
 use crate::view::StreamView;
 
@@ -102,7 +102,7 @@ impl Responder {
             open.is_followed = true;
             return self.follow(now, key);
         }
-        let knows_all = knows_all(view, &open.asked.heads);
+        let knows_all = view.knows(&open.asked.heads);
         let mut said = verdicts(
             view,
             &self.ground.sessions,

@@ -43,8 +43,13 @@ impl Combiner {
         Position(clock.0.saturating_sub(self.lag_ms))
     }
 
+    /// Notes what is to be asked for later. Of too much that what comes last is left out: a publisher can seal for far ahead.
     fn await_until(&mut self, at: Position, missing: Want) {
-        if self.awaited.len() < QUEUE_MAX && self.awaited.insert((at, missing)) {
+        let is_new = self.awaited.insert((at, missing));
+        if self.awaited.len() > QUEUE_MAX && self.awaited.pop_last() == Some((at, missing)) {
+            return;
+        }
+        if is_new {
             self.tell(CombinerEvent::Awaited(self.steady.clock_at(at)));
         }
     }

@@ -1,7 +1,10 @@
 //! Replays, lies, and logs that are not whole.
 
 use sealcast_crypto::digest;
-use sealcast_protocol::{LogHash, Position, Signable as _};
+use sealcast_protocol::{
+    Condition, Interval, KeyNodes, LogBody, LogEntry, LogHash, Position, Roles, Signable as _,
+    StreamTopics, Unverified, sign,
+};
 
 use super::rig::{Asking, Net};
 use crate::rig::OWNER;
@@ -225,4 +228,53 @@ fn the_audit_is_a_chain_that_shows_what_was_altered() {
     assert_eq!(audit[0].prev, [0; 32]);
     assert_eq!(audit[1].prev, hash(0));
     assert_eq!((audit[0].seq, audit[1].seq), (0, 1));
+}
+
+/// Who named the nodes says two things at once: neither counts, whichever a node saw first.
+#[test]
+fn a_node_whose_log_is_forked_releases_nothing_until_nodes_are_named_again() {
+    let mut net = Net::new(2, 3);
+    let admin = net.world.user();
+    net.world
+        .write_grant(OWNER, admin, Roles::ADMIN, Interval::ALL)
+        .unwrap();
+    let nodes = (0..3).map(|at| net.key_node(at)).collect();
+    let set = KeyNodes {
+        threshold: 2,
+        nodes,
+        condition: Condition::default(),
+        generation: 0,
+    };
+    net.world.write(admin, LogBody::KeyNodes(set)).unwrap();
+    net.publish(&["one"]);
+    let reader = net.reader_of_all();
+    let asking = Asking::new(&mut net, reader);
+    assert_eq!(asking.sent.len(), 1);
+    // What is asked for was still released a moment before.
+    let topic = StreamTopics(net.world.stream).access(&net.world.device(admin));
+    let named = net.world.bus[&topic].last().unwrap().clone();
+    let mut twin = Unverified::<LogEntry>::decode(&named)
+        .unwrap()
+        .claims()
+        .clone();
+    twin.time = twin.time.after(1);
+    let twin = sign(net.world.peers[admin].identity.signing(), twin).unwrap();
+    net.world.put(&topic, twin.wire());
+    for restarts in [false, true] {
+        if restarts {
+            (0..3).for_each(|at| net.restart(at));
+            net.unlock(reader);
+        } else {
+            net.run_nodes();
+        }
+        assert!(net.world.opened(reader).is_empty());
+    }
+    let audits = net.nodes.iter().flat_map(|node| &node.audit);
+    let events: Vec<_> = audits.map(|of| format!("{:?}", of.event)).collect();
+    let refused = events.iter().filter(|of| of.contains("UnknownDeal"));
+    assert_eq!(refused.count(), 2);
+    assert!(!events.iter().any(|of| of.contains("Released")));
+    net.name(2, Condition::default());
+    net.unlock(reader);
+    assert_eq!(net.world.opened(reader), ["one"]);
 }
