@@ -23,6 +23,10 @@ pub(crate) enum Fault {
     /// It is done, and what the answer was to wait for may not have come.
     #[error("the server warned that something did not go as it should")]
     Warned,
+    #[error(
+        "the server waits for standbys, none of which answers: connect one, or change its `synchronous_standby_names`"
+    )]
+    NoStandby,
     #[error("a schema of that name is there, and it is not that of a bus")]
     ForeignSchema,
     #[error("the schema is there, and this user may not use it")]
@@ -146,7 +150,7 @@ impl Fault {
     }
 
     fn is_unanswered(&self) -> bool {
-        matches!(self, Self::NoAnswer(_) | Self::Warned)
+        matches!(self, Self::NoAnswer(_) | Self::Warned | Self::NoStandby)
             || matches!(self, Self::Refused(said) if said.is_of(BROKEN))
     }
 
@@ -181,6 +185,7 @@ impl Fault {
             Self::Refused(said) => said.at(place),
             Self::Interrupted
             | Self::Warned
+            | Self::NoStandby
             | Self::ForeignSchema
             | Self::Forbidden
             | Self::Pooled

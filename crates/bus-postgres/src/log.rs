@@ -1,10 +1,14 @@
 //! What is asked about logs: spec/bus-postgres.md, sections 3 to 5.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use sealcast_bus::{Item, Offset, Topic};
+use tokio::time::timeout;
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql};
 
-use crate::desks::{Ask, Call};
+use crate::desks::{Ask, Call, in_time};
 use crate::fault::Fault;
 use crate::hidden::Hidden;
 use crate::session::Session;
@@ -12,6 +16,9 @@ use crate::sql;
 
 /// Bytes that one read returns, at most, unless one item alone has more.
 const READ_BYTES_MAX: usize = 8 << 20;
+
+/// How long a read waits for standbys, so that its caller hears what it waits for.
+const STANDBY_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Appends payloads, where the topic ends at `at` if that is given; the first offset, or nothing where
 /// it ends elsewhere.
@@ -157,7 +164,14 @@ impl Ask for Read<'_> {
 async fn wait_for_standbys(session: &Session) -> Result<(), Fault> {
     let (client, statements) = session.parts();
     let warnings = session.line.warnings();
-    client.execute(&statements.replicated, &[]).await?;
+    let mut waiting = pin!(client.execute(&statements.replicated, &[]));
+    let Ok(waited) = timeout(STANDBY_TIMEOUT, waiting.as_mut()).await else {
+        session.line.cancel().await?;
+        // It takes a connection of the server as long as it waits.
+        in_time(STANDBY_TIMEOUT, async { Ok(waiting.await?) }).await?;
+        return Err(Fault::NoStandby);
+    };
+    waited?;
     match session.line.warnings() == warnings {
         true => Ok(()),
         false => Err(Fault::Warned),

@@ -19,7 +19,7 @@ use crate::fault::Fault;
 use crate::pooler;
 use crate::settings::{Between, Settings};
 use crate::sql;
-use crate::tls::Secured;
+use crate::tls::{Secured, Tls};
 
 /// How long a connection that is given up may take to say so.
 const GRACE: Duration = Duration::from_secs(1);
@@ -33,6 +33,8 @@ pub(crate) struct Session {
 /// A connection, which ends with this.
 pub(crate) struct Line {
     pub(crate) client: Client,
+    /// How another connection is made secure, over which the server is told to leave something.
+    tls: Tls,
     /// Counts what the server warned of.
     warnings: Arc<AtomicU64>,
     _ends: oneshot::Sender<()>,
@@ -86,9 +88,17 @@ impl Line {
         tokio::spawn(drive(connection, ended, hear, Arc::clone(&warnings)));
         Ok(Self {
             client,
+            tls: settings.tls(),
             warnings,
             _ends: ends,
         })
+    }
+
+    /// Has the server leave what it does for this connection.
+    pub(crate) async fn cancel(&self) -> Result<(), Fault> {
+        let token = self.client.cancel_token();
+        let cancelling = token.cancel_query(self.tls.clone());
+        in_time(ANSWER_TIMEOUT, async { Ok(cancelling.await?) }).await
     }
 
     /// How often the server warned of something. What it warns of comes before the answer.

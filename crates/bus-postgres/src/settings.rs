@@ -131,6 +131,11 @@ impl Settings {
         &self.schema
     }
 
+    /// How connections are made secure.
+    pub(crate) fn tls(&self) -> Tls {
+        self.tls.clone()
+    }
+
     /// The first of the servers that answers and can be written to, beginning with the one that did last.
     pub(crate) async fn connect(&self) -> Result<(Client, Connection<Socket, Secured>), Fault> {
         let (count, last) = (self.servers.len(), self.last.load(Ordering::Relaxed));

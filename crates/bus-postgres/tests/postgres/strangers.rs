@@ -237,11 +237,11 @@ async fn what_a_row_holds_is_in_no_error() {
 async fn what_was_asked_for_behind_an_append_that_is_refused_is_not_made() {
     let server = shared();
     let log = topic("a");
-    let bus = with_items(&server, "behind", &log, 1).await;
+    let bus = with_items(&server, "refused_ahead", &log, 1).await;
     server.sql(
-        "CREATE FUNCTION behind.no() RETURNS trigger LANGUAGE plpgsql AS
+        "CREATE FUNCTION refused_ahead.no() RETURNS trigger LANGUAGE plpgsql AS
             'BEGIN IF NEW.payload = ''no'' THEN PERFORM pg_sleep(0.5); RAISE EXCEPTION ''no''; END IF; RETURN NEW; END';
-         CREATE TRIGGER no BEFORE INSERT ON behind.items FOR EACH ROW EXECUTE FUNCTION behind.no()",
+         CREATE TRIGGER no BEFORE INSERT ON refused_ahead.items FOR EACH ROW EXECUTE FUNCTION refused_ahead.no()",
     );
     let mut turns = Turns::default();
     let mut appending = Vec::new();

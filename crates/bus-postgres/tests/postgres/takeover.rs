@@ -167,3 +167,32 @@ async fn what_no_standby_has_is_not_read() {
     assert_eq!(followed.unwrap(), ["one", "two", "three"]);
     assert_eq!(read_all(&bus, &log).await, ["one", "two", "three"]);
 }
+
+/// While no standby answers, one connection waits, and not one more for each attempt.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_read_waits_for_a_standby_and_keeps_no_connections() {
+    let pair = Pair::start().await;
+    let (address, options) = (pair.address(), ServerOptions::default());
+    let bus = PostgresBus::open(&address, &options).await.unwrap();
+    let log = topic("a/log");
+    bus.append(&log, vec![b"one".to_vec()]).await.unwrap();
+    let sender = pair.of_sender("pid");
+    signal("-STOP", &sender);
+    let reading = tokio::spawn(async move { read_all(&bus, &log).await });
+    let first = pair.who_waits("emit_message").await;
+    let another = async {
+        loop {
+            let waits = pair.who_waits("emit_message").await;
+            if waits != first {
+                return waits;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    // There is but one of them, or these were two lines.
+    let second = within("another attempt", another).await;
+    assert!(second.parse::<u32>().is_ok(), "{second}");
+    signal("-CONT", &sender);
+    let read = within("what is read", reading).await;
+    assert_eq!(read.unwrap(), ["one"]);
+}
