@@ -1,6 +1,6 @@
 //! A publisher seals batches of records, inside the store transaction that holds its lane.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use rand_core::CryptoRng;
@@ -41,6 +41,7 @@ pub struct Publisher {
     prev: Option<EnvelopeHash>,
     walker: Option<(SessionId, Walker)>,
     checked: Option<Checked>,
+    revoked: Revoked,
     /// How far there are records for key nodes of the session that is sealed with.
     covered: Covered,
     /// Of a backfill session, of which segments.
@@ -67,15 +68,33 @@ struct Checked {
     revision: u64,
     /// Whether no removal is known that it does not know of.
     is_sound: bool,
-    /// From when on it is not, since a card was revoked.
-    until: Position,
     /// When this device started another.
     ends: Position,
 }
 
-impl Checked {
-    fn is_sound_at(&self, now: Position) -> bool {
-        self.is_sound && now < self.until
+/// Revoked cards of devices that may have asked key nodes, as they were noticed in this run.
+#[derive(Debug, Default)]
+struct Revoked {
+    session: Option<SessionId>,
+    devices: BTreeSet<DeviceId>,
+    /// Whether one was noticed while the session was sealed with.
+    is_over: bool,
+}
+
+impl Revoked {
+    /// Notices what there is, and says whether another session is needed. One that is new here may have been drawn for what
+    /// was revoked before its start; whatever its time, a card is revoked from when that is read.
+    fn notice(&mut self, record: &SessionRecord, now: BTreeMap<DeviceId, Position>) -> bool {
+        if record.kind != SessionKind::Live {
+            return false;
+        }
+        let is_new_here = self.session != Some(record.session);
+        let mut unknown = now.iter().filter(|(of, _)| !self.devices.contains(of));
+        let is_noticed = unknown.any(|(_, out)| !is_new_here || *out > record.start);
+        self.is_over = is_noticed || (self.is_over && !is_new_here);
+        self.session = Some(record.session);
+        self.devices.extend(now.into_keys());
+        self.is_over
     }
 }
 
@@ -153,6 +172,7 @@ impl Publisher {
             prev: None,
             walker: None,
             checked: None,
+            revoked: Revoked::default(),
             covered: Covered::NONE,
             covered_past: None,
         }
@@ -228,7 +248,7 @@ impl Publisher {
         if !is_inside || !records.is_sorted_by_key(|(at, _)| *at) {
             return Err(NotSealed::OutOfRange);
         }
-        if !self.check(view, record).is_sound_at(Position::START) {
+        if !self.check(view, record).is_sound {
             return Err(NotSealed::NeedsSession);
         }
         let is_covered = |set: LogHash| {
@@ -325,7 +345,7 @@ impl Publisher {
         let is_old = every > 0 && now.0.saturating_sub(record.start.0) >= every;
         let is_live = record.kind == SessionKind::Live && record.start <= position;
         let checked = self.check(view, record);
-        if is_old || !is_live || !checked.is_sound_at(now) || checked.ends <= position {
+        if is_old || !is_live || !checked.is_sound || checked.ends <= position {
             return Err(NotSealed::NeedsSession);
         }
         if !lane.is_announced {
@@ -355,11 +375,12 @@ impl Publisher {
         let later = view.records().filter(|of| {
             of.device == self.device && of.kind == SessionKind::Live && of.start > record.start
         });
+        let askers = view.revoked_askers(record);
+        let is_with_revoked = self.revoked.notice(record, askers) || view.is_with_revoked(&session);
         let checked = Checked {
             session,
             revision,
-            is_sound: !lacks_removal && knows_nodes && is_bound,
-            until: view.sound_until(record),
+            is_sound: !lacks_removal && knows_nodes && is_bound && !is_with_revoked,
             ends: later.map(|of| of.start).min().unwrap_or(Position::END),
         };
         self.checked = Some(checked);

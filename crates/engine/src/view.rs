@@ -38,7 +38,7 @@ pub use segments::{FalseRecords, KnownDeal, Released};
 
 use cuts::Cut;
 use delivered::{Deliveries, KeyNow};
-use held_back::Pending;
+use held_back::{Outside, Pending};
 use keys::Covers;
 use lists::Ahead;
 use segments::Segments;
@@ -58,9 +58,10 @@ pub struct StreamView {
     users: BTreeMap<DeviceId, UserId>,
     keys_now: BTreeMap<DeviceId, KeyNow>,
     log: AccessLog,
-    held_back: BTreeMap<LogHash, Verified<LogEntry>>,
+    held_back: BTreeMap<LogHash, (Verified<LogEntry>, Pending)>,
     /// Entries that wait inside the log for those that they name.
     pending: BTreeMap<LogHash, Pending>,
+    outside: Outside,
     state: LogState,
     is_stale: bool,
     named: BTreeSet<UserId>,
@@ -147,6 +148,7 @@ impl StreamView {
             state: log.state(),
             log,
             held_back: BTreeMap::new(),
+            outside: Outside::default(),
             pending: BTreeMap::new(),
             is_stale: true,
             named: BTreeSet::new(),
@@ -270,6 +272,7 @@ impl StreamView {
             return;
         }
         self.release();
+        self.note_outside();
         self.judged_at = self.revision;
         self.named = self.log.named_users();
         let publishing = self.state.grants().iter().filter(|of| {
@@ -456,10 +459,9 @@ impl StreamView {
         user: &UserId,
         now: Position,
     ) -> impl Iterator<Item = (&DeviceId, &DeviceState)> {
-        self.lists
-            .get(user)
-            .into_iter()
-            .flat_map(move |list| list.live(now))
+        let (user, list) = (*user, self.lists.get(user));
+        let live = list.into_iter().flat_map(move |list| list.live(now));
+        live.filter(move |(device, _)| !self.outside.takes_out(&user, device))
     }
 
     /// Whose device it is.
@@ -499,10 +501,10 @@ impl StreamView {
         self.lists.get(user)?.sign_key(device)
     }
 
-    /// Whether a device's card is revoked.
+    /// Whether a device's card is revoked, by its user's list or with proof by an entry that is not linked.
     pub(crate) fn is_card_revoked(&self, user: &UserId, device: &DeviceId) -> bool {
         let of = self.lists.get(user).and_then(|list| list.device(device));
-        of.is_some_and(|of| of.revoked.is_some())
+        of.is_some_and(|of| of.revoked.is_some()) || self.outside.takes_out(user, device)
     }
 
     /// Whether the newest card of a device that is known here is valid no more.

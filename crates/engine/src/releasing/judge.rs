@@ -122,7 +122,8 @@ fn is_withheld(view: &StreamView, withheld: &BTreeSet<UserId>, user: &UserId) ->
 fn is_entitled(view: &StreamView, clock: Position, asked: &NodeRequest) -> bool {
     let list = view.list(&asked.user);
     let card = list.and_then(|list| list.device(&asked.device));
-    if !card.is_some_and(|card| card.is_live(clock)) {
+    let is_revoked = view.is_card_revoked(&asked.user, &asked.device);
+    if is_revoked || !card.is_some_and(|card| card.is_live(clock)) {
         return false;
     }
     let (user, device): (&UserId, _) = (&asked.user, &asked.device);

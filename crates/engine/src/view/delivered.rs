@@ -127,23 +127,31 @@ impl Deliveries {
 }
 
 impl StreamView {
-    /// From when on a session is none to seal with any more: a device whose card is revoked was given something of it, or
-    /// may have asked key nodes for what is yet to be published. What says that it is revoked from later on is heard then.
-    pub(crate) fn sound_until(&self, record: &SessionRecord) -> Position {
+    /// Whether a device whose card is revoked was given anything of a session.
+    pub(crate) fn is_with_revoked(&self, session: &SessionId) -> bool {
+        let mut revoked = self.revoked();
+        revoked.any(|(_, device, _)| self.deliveries.has_any(*session, *device))
+    }
+
+    /// Devices whose cards are revoked, and from when on, that may have asked key nodes for what is yet to be published in a
+    /// live session.
+    pub(crate) fn revoked_askers(&self, record: &SessionRecord) -> BTreeMap<DeviceId, Position> {
+        if record.kind != SessionKind::Live || self.state.key_nodes().is_none() {
+            return BTreeMap::new();
+        }
+        let askers = self.revoked().filter(|(user, device, _)| {
+            let readable = self.state.readable(user, device, &record.lane);
+            readable.iter().any(|of| of.until > record.start)
+        });
+        askers.map(|(_, device, out)| (*device, out)).collect()
+    }
+
+    fn revoked(&self) -> impl Iterator<Item = (&UserId, &DeviceId, Position)> {
         let lists = self.lists.iter();
         let devices = lists.flat_map(|(user, list)| {
             let devices = list.devices();
             devices.map(move |(device, of)| (user, device, of.revoked))
         });
-        let revoked = devices.filter_map(|(user, device, out)| Some((user, device, out?)));
-        let has_nodes = record.kind == SessionKind::Live && self.state.key_nodes().is_some();
-        let since = revoked.filter_map(|(user, device, out)| {
-            if self.deliveries.has_any(record.session, *device) {
-                return Some(Position::START);
-            }
-            let may_ask = || !self.state.readable(user, device, &record.lane).is_empty();
-            (has_nodes && out > record.start && may_ask()).then_some(out)
-        });
-        since.min().unwrap_or(Position::END)
+        devices.filter_map(|(user, device, out)| Some((user, device, out?)))
     }
 }

@@ -1,11 +1,12 @@
 //! Entries that are held back: those that say that they were written when their author's card was revoked,
 //! `spec/reading.md`, section "Control objects".
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use sealcast_protocol::{
-    DeviceId, GrantState, LogBody, LogEntry, LogHash, Standing, Targets, UserId, Verified,
+    DeviceId, DeviceTarget, GrantState, LogBody, LogEntry, LogHash, Standing, Targets, UserId,
+    Verified,
 };
 
 use super::StreamView;
@@ -19,7 +20,23 @@ pub(super) struct Pending {
     pub(super) user: UserId,
     pub(super) device: DeviceId,
     named: Vec<LogHash>,
-    frees_nobody: bool,
+    /// The author's own devices that it takes out, with proofs, if it does nothing else.
+    takes_out: Vec<DeviceId>,
+}
+
+/// What is known of entries that are not linked.
+#[derive(Debug, Default)]
+pub(super) struct Outside {
+    /// Those that change nothing for anybody but the devices that they take out.
+    known: BTreeSet<LogHash>,
+    /// These devices.
+    taken_out: BTreeSet<(UserId, DeviceId)>,
+}
+
+impl Outside {
+    pub(super) fn takes_out(&self, user: &UserId, device: &DeviceId) -> bool {
+        self.taken_out.contains(&(*user, *device))
+    }
 }
 
 impl Pending {
@@ -28,7 +45,7 @@ impl Pending {
             user: entry.user,
             device: entry.device,
             named: named(entry).collect(),
-            frees_nobody: frees_nobody(entry),
+            takes_out: own_targets(entry),
         }
     }
 }
@@ -49,7 +66,8 @@ impl StreamView {
         if is_known || self.held_back.len() >= HELD_BACK_MAX {
             return false;
         }
-        self.held_back.insert(hash, entry);
+        let pending = Pending::of(entry.body());
+        self.held_back.insert(hash, (entry, pending));
         self.is_stale = true;
         true
     }
@@ -60,10 +78,8 @@ impl StreamView {
         let pending = self.pending.values();
         let rested_on = pending.filter(|of| self.may_rule(&of.user, &of.device));
         let mut wanted: Vec<_> = rested_on.flat_map(|of| &of.named).copied().collect();
-        let is_judged = |entry: &Verified<LogEntry>| {
-            self.is_out_by_log(&entry.body().user, &entry.body().device)
-        };
-        let judged = self.held_back.iter().filter(|(_, of)| is_judged(of));
+        let is_judged = |of: &Pending| self.is_out_by_log(&of.user, &of.device);
+        let judged = self.held_back.iter().filter(|(_, (_, of))| is_judged(of));
         let judged: Vec<_> = judged.map(|(hash, _)| *hash).collect();
         let mut seen = BTreeSet::new();
         while let Some(hash) = wanted.pop() {
@@ -71,13 +87,13 @@ impl StreamView {
                 continue;
             }
             match (self.held_back.get(&hash), self.pending.get(&hash)) {
-                (Some(entry), _) => wanted.extend(named(entry.body())),
+                (Some((_, of)), _) => wanted.extend(&of.named),
                 (None, Some(of)) => wanted.extend(&of.named),
                 (None, None) => (),
             }
         }
         for hash in judged.into_iter().chain(seen) {
-            if let Some(entry) = self.held_back.remove(&hash) {
+            if let Some((entry, _)) = self.held_back.remove(&hash) {
                 self.insert_entry(entry);
             }
         }
@@ -97,36 +113,66 @@ impl StreamView {
         self.state.is_out(user, device) || (counted.peek().is_some() && counted.all(is_taken))
     }
 
-    /// Whether entries are known here with their whole past, so that judging as they were judged elsewhere takes no more
-    /// from anybody. One that is held back counts as known where nobody else may read more without it: or else whoever may
-    /// write such a one has everybody wait for what is never linked here, by revoking its own card.
-    pub(crate) fn knows(&self, entries: &[LogHash]) -> bool {
-        let (mut wanted, mut seen) = (entries.to_vec(), BTreeSet::new());
-        while let Some(hash) = wanted.pop() {
-            if self.log.contains(&hash) || !seen.insert(hash) {
-                continue;
-            }
-            match (self.held_back.get(&hash), self.pending.get(&hash)) {
-                (Some(entry), _) if frees_nobody(entry.body()) => {
-                    wanted.extend(named(entry.body()));
-                }
-                (None, Some(of)) if of.frees_nobody => wanted.extend(&of.named),
-                (Some(_), _) | (None, Some(_) | None) => return false,
+    /// Finds out which entries that are not linked change nothing for anybody but devices that they take out, and these
+    /// are out: who may read and no more takes out devices of its own.
+    pub(super) fn note_outside(&mut self) {
+        let held_back = self.held_back.iter().map(|(hash, (_, of))| (hash, of));
+        let outside = held_back.chain(&self.pending);
+        let outside = outside.filter(|(hash, of)| {
+            let is_own = !of.takes_out.is_empty() && self.log.is_reader_alone(&of.user);
+            is_own && !self.log.contains(hash)
+        });
+        let outside: BTreeMap<_, _> = outside.collect();
+        let (mut lacking, mut followers) = (BTreeMap::new(), BTreeMap::<_, Vec<_>>::new());
+        let mut ready = Vec::new();
+        for (hash, of) in &outside {
+            let lacks = of.named.iter().filter(|named| !self.log.contains(named));
+            let lacks = lacks.map(|named| followers.entry(*named).or_default().push(**hash));
+            match lacks.count() {
+                0 => ready.push(**hash),
+                count => drop(lacking.insert(**hash, count)),
             }
         }
-        true
+        let mut found = Outside::default();
+        while let Some(hash) = ready.pop() {
+            if let Some(of) = outside.get(&hash) {
+                let out = of.takes_out.iter().map(|device| (of.user, *device));
+                found.taken_out.extend(out);
+            }
+            found.known.insert(hash);
+            for follower in followers.remove(&hash).unwrap_or_default() {
+                if let Some(count) = lacking.get_mut(&follower) {
+                    *count -= 1;
+                    if *count == 0 {
+                        ready.push(follower);
+                    }
+                }
+            }
+        }
+        self.outside = found;
+    }
+
+    /// Whether entries are known here with their whole past, so that judging as they were judged elsewhere takes no more
+    /// from anybody. If those that change nothing for others were waited for, whoever may read could have everybody wait
+    /// for what is never linked here, by revoking the card that it wrote one with.
+    pub(crate) fn knows(&self, entries: &[LogHash]) -> bool {
+        let mut entries = entries.iter();
+        entries.all(|entry| self.log.contains(entry) || self.outside.known.contains(entry))
     }
 }
 
-/// Whether nobody may read more where an entry is void, but who wrote it.
-fn frees_nobody(entry: &LogEntry) -> bool {
-    match &entry.body {
-        LogBody::Grant(_) | LogBody::Approve(_) => true,
-        LogBody::Revoke(revoke) => match &revoke.targets {
-            Targets::Devices(devices) => devices.iter().all(|of| of.user == entry.user),
-            Targets::Grants(_) | Targets::Users(_) => false,
-        },
-        LogBody::Genesis(_) | LogBody::Settings(_) | LogBody::KeyNodes(_) | LogBody::Close => false,
+/// The devices of its author that an entry takes out, where it does nothing else and shows that they are out.
+fn own_targets(entry: &LogEntry) -> Vec<DeviceId> {
+    let LogBody::Revoke(revoke) = &entry.body else {
+        return Vec::new();
+    };
+    let Targets::Devices(targets) = &revoke.targets else {
+        return Vec::new();
+    };
+    let is_own = |of: &DeviceTarget| of.user == entry.user && of.is_proven();
+    match targets.iter().all(is_own) {
+        true => targets.iter().map(|of| of.device).collect(),
+        false => Vec::new(),
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) struct World {
     pub(crate) stream: StreamId,
     pub(crate) bus: BTreeMap<String, Vec<Vec<u8>>>,
     pub(crate) peers: Vec<Peer>,
-    lists: BTreeMap<UserId, (CardList, usize)>,
+    pub(crate) lists: BTreeMap<UserId, (CardList, usize)>,
     sessions: Vec<(SessionId, usize)>,
 }
 

@@ -172,6 +172,16 @@ impl AccessLog {
         named.chain(nodes).chain([self.owner]).collect()
     }
 
+    /// Whether nothing that others may do can rest on what a user writes: it was never named for more than to read.
+    pub fn is_reader_alone(&self, user: &UserId) -> bool {
+        let Rights {
+            ranks_of,
+            key_nodes,
+            ..
+        } = &self.rights;
+        *user != self.owner && !ranks_of.contains_key(user) && !key_nodes.contains_key(user)
+    }
+
     /// Where a device's next entry goes: its `seq` and `prev`. After a fork, behind the longest
     /// branch.
     pub fn next_seat(&self, user: &UserId, device: &DeviceId) -> (u32, LogHash) {

@@ -2,8 +2,8 @@
 
 use sealcast_engine::{CombinerInput, SharedWith, plan_handouts};
 use sealcast_protocol::{
-    CardRevocation, Condition, Demand, Interval, ListBody, LogHash, Position, Roles, SessionId,
-    Sharing, Targets, sign,
+    CardRevocation, Condition, Demand, Grant, Interval, ListBody, LogBody, LogHash, Position,
+    Roles, SessionId, Sharing, StreamTopics, Targets, sign,
 };
 
 use super::rig::{Asking, Net};
@@ -90,6 +90,83 @@ fn what_takes_from_others_is_waited_for() {
     assert_eq!(net.world.opened(reader), ["one"]);
 }
 
+/// A removal that rests on one that is held back voids what a thief grants: who lacks it releases nothing for it.
+#[test]
+fn a_removal_by_who_may_grant_is_waited_for() {
+    let mut net = Net::new(2, 3);
+    let (publisher, accomplice) = (net.world.user(), net.world.user());
+    for (user, roles) in [(publisher, Roles::PUBLISHER), (accomplice, Roles::READER)] {
+        net.world.tick(1);
+        let interval = match user == accomplice {
+            true => Interval {
+                from: Position::START,
+                until: Position(1),
+            },
+            false => Interval::ALL,
+        };
+        net.world.write_grant(OWNER, user, roles, interval).unwrap();
+    }
+    let thief = net.world.device_of(publisher);
+    net.world.publish(publisher, "one").unwrap();
+    net.world.tick(1);
+    // What the thief grants is kept from everybody for now.
+    let chain = StreamTopics(net.world.stream).access(&net.world.device(thief));
+    let grant = Grant {
+        user: net.world.id(accomplice),
+        devices: Vec::new(),
+        roles: Roles::READER,
+        lanes: vec![net.world.id(publisher)],
+        interval: Interval::ALL,
+        reshare: false,
+    };
+    net.world.write(thief, LogBody::Grant(grant)).unwrap();
+    let granted = net.world.bus.get_mut(&chain).unwrap().pop().unwrap();
+    net.world.tick(1);
+    let (lost, said_so) = (
+        net.world.device_of(accomplice),
+        net.world.device_of(accomplice),
+    );
+    let out = net.world.out(lost);
+    net.world
+        .revoke(said_so, Targets::Devices(vec![out]))
+        .unwrap();
+    let out = net.world.out(thief);
+    net.world
+        .revoke(publisher, Targets::Devices(vec![out]))
+        .unwrap();
+    net.world.publish(publisher, "two").unwrap();
+    take_card_of(&mut net.world, said_so);
+    net.world.put(&chain, &granted);
+    restart_all(&mut net, accomplice);
+    let told = net.unlock(accomplice);
+    assert!(told.contains("refuses: LogBehind"), "{told}");
+    assert!(!net.world.opened(accomplice).contains(&"two".to_owned()));
+}
+
+/// By the proof in what is held back, though the list that says so too is hidden.
+#[test]
+fn what_was_taken_out_so_is_given_nothing() {
+    let mut net = Net::new(2, 3);
+    let many = net.reader_of_all();
+    net.publish(&["one"]);
+    let (lost, said_so) = (net.world.device_of(many), net.world.device_of(many));
+    // What its user signs reaches nobody but in the entry, and its list goes on without.
+    let list = net.world.id(many).devices_topic();
+    let (lists, shown) = (net.world.lists.clone(), net.world.bus[&list].clone());
+    let out = net.world.out(lost);
+    net.world.lists = lists;
+    net.world.bus.insert(list, shown);
+    net.world
+        .revoke(said_so, Targets::Devices(vec![out]))
+        .unwrap();
+    net.world.publish(OWNER, "two").unwrap();
+    take_card_of(&mut net.world, said_so);
+    restart_all(&mut net, lost);
+    let told = net.unlock(lost);
+    assert!(told.contains("refuses: NotEntitled"), "{told}");
+    assert!(net.world.opened(lost).is_empty());
+}
+
 /// Has a device say of each session that it drew it, in knowledge of what is not there.
 fn copy_records(world: &mut World, thief: usize) {
     world.sync(thief);
@@ -138,28 +215,49 @@ fn who_copies_the_records_of_sessions_closes_none() {
 fn a_session_ends_when_a_card_is_revoked_whose_device_may_have_asked() {
     let mut net = Net::new(2, 3);
     let reader = net.reader_of_all();
-    let (lost, later) = (net.world.device_of(reader), net.world.device_of(reader));
+    let lost = net.world.device_of(reader);
+    let later = [net.world.device_of(reader), net.world.device_of(reader)];
     net.publish(&["one"]);
     let first = session(&net.world);
     net.world.tick(DAY);
     take_card_of(&mut net.world, lost);
     net.publish(&["two"]);
-    let second = session(&net.world);
-    assert_ne!(second, first);
-    // Nobody has a publisher begin one after the other by a time that is yet to come.
-    let out = CardRevocation {
-        device: net.world.device(later),
-        time: net.world.now.after(DAY),
-    };
-    net.world.list(reader, ListBody::Revoke(out));
-    net.publish(&["three", "four"]);
-    assert_eq!(session(&net.world), second);
-    net.world.tick(DAY);
-    net.publish(&["five"]);
-    let third = session(&net.world);
-    assert_ne!(third, second);
-    net.publish(&["six"]);
-    assert_eq!(session(&net.world), third);
+    assert_ne!(session(&net.world), first);
+    // Whatever its time, a card is revoked from when that is read, and once.
+    let day = DAY;
+    for (at, device) in later.into_iter().enumerate() {
+        let time = match at {
+            0 => net.world.now.after(day),
+            _ => Position(net.world.now.0 - 3 * day),
+        };
+        let device = net.world.device(device);
+        let out = ListBody::Revoke(CardRevocation { device, time });
+        let before = session(&net.world);
+        net.world.list(reader, out);
+        net.publish(&["three"]);
+        let since = session(&net.world);
+        assert_ne!(since, before);
+        net.world.tick(day);
+        net.publish(&["four", "five"]);
+        assert_eq!(session(&net.world), since);
+    }
+}
+
+/// Where a grant is over nodes gave nothing of what is to come.
+#[test]
+fn who_may_read_no_more_ends_no_session() {
+    let mut net = Net::new(2, 3);
+    net.world.tick(1);
+    let until = net.world.now.after(DAY);
+    let from = Position::START;
+    let reader = net.reader(Interval { from, until });
+    let lost = net.world.device_of(reader);
+    net.world.tick(2 * DAY);
+    net.publish(&["one"]);
+    let first = session(&net.world);
+    take_card_of(&mut net.world, lost);
+    net.publish(&["two"]);
+    assert_eq!(session(&net.world), first);
 }
 
 #[test]
