@@ -1,8 +1,6 @@
 //! MQTT 3.1.1 with QoS 1 over a plain socket: as little as a client can do.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anyhow::{bail, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader, BufWriter};
@@ -10,7 +8,6 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
 
 use super::Place;
 
@@ -64,15 +61,11 @@ impl Publisher {
 
     pub(crate) async fn send(&mut self, batch: Vec<Vec<u8>>) -> anyhow::Result<()> {
         for message in super::packed(&batch, 0) {
-            self.put(&message).await?;
+            self.take_room().await?.forget();
+            self.number = self.number.checked_add(1).unwrap_or(1);
+            publish(&mut self.writing, &self.topic, self.number, &message).await?;
         }
         Ok(self.writing.flush().await?)
-    }
-
-    async fn put(&mut self, message: &[u8]) -> anyhow::Result<()> {
-        self.take_room().await?.forget();
-        self.number = self.number.checked_add(1).unwrap_or(1);
-        publish(&mut self.writing, &self.topic, self.number, message).await
     }
 
     pub(crate) async fn finish(mut self) -> anyhow::Result<()> {
@@ -126,11 +119,6 @@ impl Reader {
     }
 
     pub(crate) async fn next(&mut self) -> anyhow::Result<Vec<u8>> {
-        Ok(self.next_on().await?.1)
-    }
-
-    /// The next message, and its topic.
-    async fn next_on(&mut self) -> anyhow::Result<(String, Vec<u8>)> {
         let (kind, mut bytes) = packet(&mut self.reading).await?;
         ensure!(kind & 0xf0 == PUBLISH & 0xf0, "packet {kind} came");
         let length = bytes.first_chunk().map_or(0, |of| u16::from_be_bytes(*of));
@@ -141,45 +129,8 @@ impl Reader {
         if self.reading.buffer().is_empty() {
             self.writing.flush().await?;
         }
-        let message = bytes.split_off(number + 2);
-        Ok((str::from_utf8(&bytes[2..number])?.to_owned(), message))
+        Ok(bytes.split_off(number + 2))
     }
-}
-
-/// Messages, each with its topic.
-pub(super) type Messages = Vec<(String, Vec<u8>)>;
-
-/// What passes the broker on some topics until it was told that no more is published, and nothing has come for a second.
-pub(super) async fn recorded(
-    address: &str,
-    is_wanted: impl Fn(&str) -> bool,
-    is_over: &AtomicBool,
-) -> anyhow::Result<Messages> {
-    let mut reader = Reader::subscribe(address, "#").await?;
-    let mut messages = Vec::new();
-    loop {
-        match timeout(Duration::from_secs(1), reader.next_on()).await {
-            Ok(message) => messages.push(message?),
-            Err(_) if is_over.load(Ordering::Relaxed) => break,
-            Err(_) => {}
-        }
-    }
-    messages.retain(|(topic, _)| is_wanted(topic));
-    Ok(messages)
-}
-
-/// Publishes messages again, so many on their way at once.
-pub(super) async fn publish_again(
-    place: &Place,
-    messages: Messages,
-    waiting_max: usize,
-) -> anyhow::Result<()> {
-    let mut publisher = Publisher::open(place, waiting_max).await?;
-    for (topic, message) in messages {
-        publisher.topic = topic;
-        publisher.put(&message).await?;
-    }
-    publisher.finish().await
 }
 
 /// Connects, with so much room for what comes and for what goes.

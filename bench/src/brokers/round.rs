@@ -1,15 +1,12 @@
 //! One contestant in one round: publishing, reading and following.
 
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use tokio::runtime::Builder;
 
 use super::clear::{CLIENT, EACH};
-use super::mqtt::{self, Messages};
 use super::{Broker, LINE, Place, Way};
 use crate::scene::{Scene, Took, watch};
 
@@ -38,52 +35,15 @@ impl Contestant {
     /// Publishes while another process follows: from the first line on its way in to the last one
     /// out.
     pub(super) fn follow(&self) -> anyhow::Result<Took> {
-        self.while_followed(|| self.publish().map(drop))
-    }
-
-    fn while_followed(&self, publish: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Took> {
         let following = self.subscribing();
         let following = thread::spawn(move || watch(following, Stdio::null()));
         thread::sleep(SETTLE);
         let begun = Instant::now();
-        publish()?;
+        self.publish()?;
         let followed = following.join();
         let mut took = followed.map_err(|_| anyhow::anyhow!("following failed"))??;
         took.wall = begun.elapsed();
         self.all(took)
-    }
-
-    /// Follows what was published before anybody did, and is published again by a client that has nothing else to do.
-    pub(super) fn follow_again(&self) -> anyhow::Result<Took> {
-        let messages = self.recorded()?;
-        self.while_followed(|| {
-            let publishing = mqtt::publish_again(&self.place, messages, self.way.waiting_max());
-            Builder::new_current_thread()
-                .enable_all()
-                .build()?
-                .block_on(publishing)
-        })
-    }
-
-    /// What a publisher has the server pass on.
-    fn recorded(&self) -> anyhow::Result<Messages> {
-        let is_over = AtomicBool::new(false);
-        let is_wanted = |topic: &str| topic == self.place.name || topic.contains("/data/");
-        thread::scope(|scope| {
-            let recording = scope.spawn(|| {
-                let recording = mqtt::recorded(&self.place.url, is_wanted, &is_over);
-                Builder::new_current_thread()
-                    .enable_all()
-                    .build()?
-                    .block_on(recording)
-            });
-            thread::sleep(SETTLE);
-            let published = self.publish();
-            is_over.store(true, Ordering::Relaxed);
-            let messages = recording.join();
-            published?;
-            messages.map_err(|_| anyhow::anyhow!("recording failed"))?
-        })
     }
 
     fn all(&self, took: Took) -> anyhow::Result<Took> {
