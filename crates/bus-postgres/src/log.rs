@@ -17,8 +17,10 @@ use crate::sql;
 /// Bytes that one read returns, at most, unless one item alone has more.
 const READ_BYTES_MAX: usize = 8 << 20;
 
-/// How long a read waits for standbys, so that its caller hears what it waits for.
-const STANDBY_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a read waits for standbys, and then for the server to leave that: less than for an answer, so that its caller hears
+/// what it waits for.
+const STANDBY_TIMEOUT: Duration = Duration::from_secs(5);
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// Appends payloads, where the topic ends at `at` if that is given; the first offset, or nothing where
 /// it ends elsewhere.
@@ -166,9 +168,9 @@ async fn wait_for_standbys(session: &Session) -> Result<(), Fault> {
     let warnings = session.line.warnings();
     let mut waiting = pin!(client.execute(&statements.replicated, &[]));
     let Ok(waited) = timeout(STANDBY_TIMEOUT, waiting.as_mut()).await else {
-        session.line.cancel().await?;
         // It takes a connection of the server as long as it waits.
-        in_time(STANDBY_TIMEOUT, async { Ok(waiting.await?) }).await?;
+        in_time(LEAVE_TIMEOUT, session.line.cancel()).await?;
+        in_time(LEAVE_TIMEOUT, async { Ok(waiting.await?) }).await?;
         return Err(Fault::NoStandby);
     };
     waited?;
