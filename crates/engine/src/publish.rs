@@ -83,14 +83,21 @@ struct Revoked {
 
 impl Revoked {
     /// Notices what there is, and says whether another session is needed. One that is new here may have been drawn for what
-    /// was revoked before its start; whatever its time, a card is revoked from when that is read.
-    fn notice(&mut self, record: &SessionRecord, now: BTreeMap<DeviceId, Position>) -> bool {
+    /// was revoked before its start, and what is to be revoked would have each run begin another; whatever its time, what is
+    /// read from then on counts.
+    fn notice(
+        &mut self,
+        record: &SessionRecord,
+        clock: Position,
+        now: BTreeMap<DeviceId, Position>,
+    ) -> bool {
         if record.kind != SessionKind::Live {
             return false;
         }
         let is_new_here = self.session != Some(record.session);
         let mut unknown = now.iter().filter(|(of, _)| !self.devices.contains(of));
-        let is_noticed = unknown.any(|(_, out)| !is_new_here || *out > record.start);
+        let is_since = |out: Position| record.start < out && out <= clock;
+        let is_noticed = unknown.any(|(_, out)| !is_new_here || is_since(*out));
         self.is_over = is_noticed || (self.is_over && !is_new_here);
         self.session = Some(record.session);
         self.devices.extend(now.into_keys());
@@ -248,7 +255,7 @@ impl Publisher {
         if !is_inside || !records.is_sorted_by_key(|(at, _)| *at) {
             return Err(NotSealed::OutOfRange);
         }
-        if !self.check(view, record).is_sound {
+        if !self.check(record.start, view, record).is_sound {
             return Err(NotSealed::NeedsSession);
         }
         let is_covered = |set: LogHash| {
@@ -344,7 +351,7 @@ impl Publisher {
         let every = view.state().settings().rekey_every_ms;
         let is_old = every > 0 && now.0.saturating_sub(record.start.0) >= every;
         let is_live = record.kind == SessionKind::Live && record.start <= position;
-        let checked = self.check(view, record);
+        let checked = self.check(now, view, record);
         if is_old || !is_live || !checked.is_sound || checked.ends <= position {
             return Err(NotSealed::NeedsSession);
         }
@@ -359,7 +366,7 @@ impl Publisher {
     }
 
     /// Finds out whether a session may still be sealed with.
-    fn check(&mut self, view: &StreamView, record: &SessionRecord) -> Checked {
+    fn check(&mut self, now: Position, view: &StreamView, record: &SessionRecord) -> Checked {
         let (session, revision) = (record.session, view.revision());
         if let Some(known) = self.checked
             && (known.session, known.revision) == (session, revision)
@@ -376,7 +383,8 @@ impl Publisher {
             of.device == self.device && of.kind == SessionKind::Live && of.start > record.start
         });
         let askers = view.revoked_askers(record);
-        let is_with_revoked = self.revoked.notice(record, askers) || view.is_with_revoked(&session);
+        let is_with_revoked =
+            self.revoked.notice(record, now, askers) || view.is_with_revoked(&session);
         let checked = Checked {
             session,
             revision,

@@ -34,6 +34,10 @@ pub(super) struct Outside {
 }
 
 impl Outside {
+    pub(super) fn taken_out(&self) -> impl Iterator<Item = &(UserId, DeviceId)> {
+        self.taken_out.iter()
+    }
+
     pub(super) fn takes_out(&self, user: &UserId, device: &DeviceId) -> bool {
         self.taken_out.contains(&(*user, *device))
     }
@@ -114,14 +118,12 @@ impl StreamView {
     }
 
     /// Finds out which entries that are not linked change nothing for anybody but devices that they take out, and these
-    /// are out: who may read and no more takes out devices of its own.
+    /// are out: who may read and no more takes out devices of its own, and writes nothing else that counts.
     pub(super) fn note_outside(&mut self) {
         let held_back = self.held_back.iter().map(|(hash, (_, of))| (hash, of));
         let outside = held_back.chain(&self.pending);
-        let outside = outside.filter(|(hash, of)| {
-            let is_own = !of.takes_out.is_empty() && self.log.is_reader_alone(&of.user);
-            is_own && !self.log.contains(hash)
-        });
+        let outside = outside
+            .filter(|(hash, of)| self.log.is_reader_alone(&of.user) && !self.log.contains(hash));
         let outside: BTreeMap<_, _> = outside.collect();
         let (mut lacking, mut followers) = (BTreeMap::new(), BTreeMap::<_, Vec<_>>::new());
         let mut ready = Vec::new();

@@ -2,8 +2,8 @@
 
 use sealcast_engine::{CombinerInput, SharedWith, plan_handouts};
 use sealcast_protocol::{
-    CardRevocation, Condition, Demand, Grant, Interval, ListBody, LogBody, LogHash, Position,
-    Roles, SessionId, Sharing, StreamTopics, Targets, sign,
+    CardRevocation, Condition, Demand, Grant, Interval, ListBody, LogBody, LogEntry, LogHash,
+    Position, Roles, SessionId, Sharing, StreamTopics, Targets, sign,
 };
 
 use super::rig::{Asking, Net};
@@ -27,10 +27,26 @@ fn restart_all(net: &mut Net, reader: usize) {
     net.world.restart(reader);
 }
 
-/// A user takes a device out, and then the card of the one that it said so with.
+/// A user takes a device out, and then the card of the one that it said so with, behind something that it may not say.
 fn takes_out_two(world: &mut World, user: usize) {
     let (lost, said_so) = (world.device_of(user), world.device_of(user));
     let out = world.out(lost);
+    world.sync(said_so);
+    let of = &world.peers[said_so];
+    let closes = LogEntry {
+        version: 1,
+        stream: world.stream,
+        user: of.identity.user(),
+        device: of.identity.device(),
+        seq: 0,
+        prev: LogHash([0; 32]),
+        heads: of.view.log().heads(&LogHash([0; 32])),
+        time: world.now,
+        body: LogBody::Close,
+    };
+    let closes = sign(of.identity.signing(), closes).unwrap();
+    let chain = StreamTopics(world.stream).access(&of.identity.device());
+    world.put(&chain, closes.wire());
     world.revoke(said_so, Targets::Devices(vec![out])).unwrap();
     world.sync(OWNER);
     world.publish(OWNER, "two").unwrap();
@@ -237,8 +253,11 @@ fn a_session_ends_when_a_card_is_revoked_whose_device_may_have_asked() {
         net.publish(&["three"]);
         let since = session(&net.world);
         assert_ne!(since, before);
-        net.world.tick(day);
-        net.publish(&["four", "five"]);
+        // Nor has each run begin another.
+        net.world.restart(OWNER);
+        net.publish(&["four"]);
+        net.world.tick(day / 2);
+        net.publish(&["five"]);
         assert_eq!(session(&net.world), since);
     }
 }
