@@ -146,15 +146,13 @@ impl StreamView {
         askers.map(|(_, device, out)| (*device, out)).collect()
     }
 
-    /// Those that an entry which is not linked takes out, too, of which it is not known since when.
+    /// By their users' lists alone: an entry that is not linked may name a device that is somebody else's.
     fn revoked(&self) -> impl Iterator<Item = (&UserId, &DeviceId, Position)> {
         let lists = self.lists.iter();
         let devices = lists.flat_map(|(user, list)| {
             let devices = list.devices();
             devices.map(move |(device, of)| (user, device, of.revoked))
         });
-        let revoked = devices.filter_map(|(user, device, out)| Some((user, device, out?)));
-        let taken_out = self.outside.taken_out();
-        revoked.chain(taken_out.map(|(user, device)| (user, device, Position::START)))
+        devices.filter_map(|(user, device, out)| Some((user, device, out?)))
     }
 }

@@ -34,10 +34,6 @@ pub(super) struct Outside {
 }
 
 impl Outside {
-    pub(super) fn taken_out(&self) -> impl Iterator<Item = &(UserId, DeviceId)> {
-        self.taken_out.iter()
-    }
-
     pub(super) fn takes_out(&self, user: &UserId, device: &DeviceId) -> bool {
         self.taken_out.contains(&(*user, *device))
     }

@@ -2,8 +2,8 @@
 
 use sealcast_engine::{CombinerInput, SharedWith, plan_handouts};
 use sealcast_protocol::{
-    CardRevocation, Condition, Demand, Grant, Interval, ListBody, LogBody, LogEntry, LogHash,
-    Position, Roles, SessionId, Sharing, StreamTopics, Targets, sign,
+    CardRevocation, Condition, Demand, DeviceTarget, Grant, Interval, ListBody, ListEntry, LogBody,
+    LogEntry, LogHash, Position, Revoke, Roles, SessionId, Sharing, StreamTopics, Targets, sign,
 };
 
 use super::rig::{Asking, Net};
@@ -27,13 +27,11 @@ fn restart_all(net: &mut Net, reader: usize) {
     net.world.restart(reader);
 }
 
-/// A user takes a device out, and then the card of the one that it said so with, behind something that it may not say.
-fn takes_out_two(world: &mut World, user: usize) {
-    let (lost, said_so) = (world.device_of(user), world.device_of(user));
-    let out = world.out(lost);
-    world.sync(said_so);
-    let of = &world.peers[said_so];
-    let closes = LogEntry {
+/// Has a device begin to write with what it may not say.
+fn say(world: &mut World, peer: usize, body: LogBody) {
+    world.sync(peer);
+    let of = &world.peers[peer];
+    let entry = LogEntry {
         version: 1,
         stream: world.stream,
         user: of.identity.user(),
@@ -42,11 +40,18 @@ fn takes_out_two(world: &mut World, user: usize) {
         prev: LogHash([0; 32]),
         heads: of.view.log().heads(&LogHash([0; 32])),
         time: world.now,
-        body: LogBody::Close,
+        body,
     };
-    let closes = sign(of.identity.signing(), closes).unwrap();
+    let entry = sign(of.identity.signing(), entry).unwrap();
     let chain = StreamTopics(world.stream).access(&of.identity.device());
-    world.put(&chain, closes.wire());
+    world.put(&chain, entry.wire());
+}
+
+/// A user takes a device out, and then the card of the one that it said so with, behind something that it may not say.
+fn takes_out_two(world: &mut World, user: usize) {
+    let (lost, said_so) = (world.device_of(user), world.device_of(user));
+    let out = world.out(lost);
+    say(world, said_so, LogBody::Close);
     world.revoke(said_so, Targets::Devices(vec![out])).unwrap();
     world.sync(OWNER);
     world.publish(OWNER, "two").unwrap();
@@ -181,6 +186,49 @@ fn what_was_taken_out_so_is_given_nothing() {
     let told = net.unlock(lost);
     assert!(told.contains("refuses: NotEntitled"), "{told}");
     assert!(net.world.opened(lost).is_empty());
+}
+
+/// A user can sign that any device is out, whosever it is.
+#[test]
+fn who_takes_out_what_is_anothers_keeps_nobody_from_sealing() {
+    let mut net = Net::new(2, 3);
+    let many = net.reader_of_all();
+    let said_so = net.world.device_of(many);
+    net.publish(&["one"]);
+    let first = session(&net.world);
+    let (user, device) = (net.world.id(many), net.world.device(OWNER));
+    let revocation = ListEntry {
+        version: 1,
+        user,
+        seq: 9,
+        prev: LogHash([9; 32]),
+        time: net.world.now,
+        body: ListBody::Revoke(CardRevocation {
+            device,
+            time: net.world.now,
+        }),
+    };
+    let root = net.world.peers[many].identity.root().unwrap();
+    let proof = sign(root, revocation).unwrap().wire().to_vec();
+    let target = DeviceTarget {
+        user,
+        device,
+        proof,
+    };
+    assert!(target.is_proven());
+    let revoke = LogBody::Revoke(Revoke {
+        targets: Targets::Devices(vec![target]),
+        last: Vec::new(),
+    });
+    take_card_of(&mut net.world, said_so);
+    say(&mut net.world, said_so, revoke);
+    net.world.tick(1);
+    net.publish(&["two", "three"]);
+    // The card of the one that said so may have been one to ask with.
+    let second = session(&net.world);
+    assert_ne!(second, first);
+    net.publish(&["four"]);
+    assert_eq!(session(&net.world), second);
 }
 
 /// Has a device say of each session that it drew it, in knowledge of what is not there.
