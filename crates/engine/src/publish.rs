@@ -88,19 +88,19 @@ impl Revoked {
     fn notice(
         &mut self,
         record: &SessionRecord,
-        clock: Position,
-        now: BTreeMap<DeviceId, Position>,
+        now: Position,
+        revoked: BTreeMap<DeviceId, Position>,
     ) -> bool {
         if record.kind != SessionKind::Live {
             return false;
         }
         let is_new_here = self.session != Some(record.session);
-        let mut unknown = now.iter().filter(|(of, _)| !self.devices.contains(of));
-        let is_since = |out: Position| record.start < out && out <= clock;
+        let mut unknown = revoked.iter().filter(|(of, _)| !self.devices.contains(of));
+        let is_since = |out: Position| record.start < out && out <= now;
         let is_noticed = unknown.any(|(_, out)| !is_new_here || is_since(*out));
         self.is_over = is_noticed || (self.is_over && !is_new_here);
         self.session = Some(record.session);
-        self.devices.extend(now.into_keys());
+        self.devices.extend(revoked.into_keys());
         self.is_over
     }
 }

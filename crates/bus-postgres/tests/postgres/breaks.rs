@@ -60,6 +60,18 @@ pub(crate) async fn append(
     acknowledged
 }
 
+/// Waits until all writers have ended; what they were told of their items, in the order of these.
+pub(crate) async fn all_of(writers: Vec<JoinHandle<Vec<(u64, String)>>>) -> Vec<(u64, String)> {
+    let mut acknowledged = Vec::new();
+    for writer in writers {
+        let written = within("the end of a writer", writer).await.unwrap();
+        assert!(written.is_sorted_by_key(|(offset, _)| *offset));
+        acknowledged.extend(written);
+    }
+    acknowledged.sort();
+    acknowledged
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_killed_again_and_again_loses_and_doubles_nothing() {
     const WRITERS: u64 = 4;
@@ -95,13 +107,7 @@ async fn a_server_that_is_killed_again_and_again_loses_and_doubles_nothing() {
         }
         server.restart();
     }
-    let mut acknowledged = Vec::new();
-    for writer in writers {
-        let written = within("the end of a writer", writer).await.unwrap();
-        assert!(written.is_sorted_by_key(|(offset, _)| *offset));
-        acknowledged.extend(written);
-    }
-    acknowledged.sort();
+    let acknowledged = all_of(writers).await;
     let expected: Vec<String> = acknowledged.iter().map(|(_, text)| text.clone()).collect();
     let offsets = acknowledged.iter().map(|(offset, _)| *offset);
     assert!(offsets.eq(0..WRITERS * EACH));

@@ -8,7 +8,7 @@ use sealcast_bus::{Aspect, Bus as _, Offset, ServerAddress, ServerOptions};
 use sealcast_bus_postgres::PostgresBus;
 use tokio::time::sleep;
 
-use crate::breaks::{append, follow, read_all};
+use crate::breaks::{all_of, append, follow, read_all};
 use crate::rig::{QUICK, address, topic, within};
 
 struct Pair {
@@ -105,13 +105,7 @@ async fn a_standby_that_takes_over_has_what_was_acknowledged() {
     };
     within("a third of the items", third).await;
     pair.fail_over();
-    let mut acknowledged = Vec::new();
-    for writer in writers {
-        let written = within("the end of a writer", writer).await.unwrap();
-        assert!(written.is_sorted_by_key(|(offset, _)| *offset));
-        acknowledged.extend(written);
-    }
-    acknowledged.sort();
+    let acknowledged = all_of(writers).await;
     let offsets = acknowledged.iter().map(|(offset, _)| *offset);
     assert!(offsets.eq(0..WRITERS * EACH), "{acknowledged:?}");
     let expected: Vec<String> = acknowledged.into_iter().map(|(_, text)| text).collect();

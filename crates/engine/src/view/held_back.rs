@@ -87,8 +87,7 @@ impl StreamView {
                 continue;
             }
             match (self.held_back.get(&hash), self.pending.get(&hash)) {
-                (Some((_, of)), _) => wanted.extend(&of.named),
-                (None, Some(of)) => wanted.extend(&of.named),
+                (Some((_, of)), _) | (None, Some(of)) => wanted.extend(&of.named),
                 (None, None) => (),
             }
         }
