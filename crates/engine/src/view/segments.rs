@@ -44,8 +44,11 @@ pub(super) struct Segments {
     disproved: BTreeSet<(SessionId, [u8; 32], SealedRecord)>,
     /// Whether there was no room, which is told once.
     is_full: bool,
-    /// What the log let this device read of each lane when it was last looked at.
-    readable: Option<BTreeMap<UserId, Vec<Interval>>>,
+    /// What the log let this device read of each lane when it was last looked at, and whether it ever was.
+    readable: BTreeMap<UserId, Vec<Interval>>,
+    knows_readable: bool,
+    /// Lanes of which it gave other parts since, while there were no key nodes.
+    changed: BTreeSet<UserId>,
     /// Lanes of which records were passed over, as those that this device might not read.
     passed_over: BTreeSet<UserId>,
     regrants: Regrants,
@@ -275,23 +278,29 @@ impl StreamView {
     }
 
     /// Has the keys read again where the log gives this device other parts of a lane than it did, and
-    /// records of it may have been passed over.
+    /// records of it may have been passed over; where there are no key nodes now, once there are some again.
     pub(super) fn note_readable(&mut self) {
-        // Where there are none now, what was passed over before is to be missed when there are some again.
-        if self.state.key_nodes().is_none() && self.segments.readable.is_some() {
+        let is_first = !core::mem::replace(&mut self.segments.knows_readable, true);
+        let were_named = !self.state.newest_key_nodes().is_empty();
+        if !were_named && self.segments.readable.is_empty() {
             return;
         }
         let of_lane = |lane: &UserId| self.state.readable(&self.user, &self.device, lane);
         let lanes = self.announcers.iter();
         let now: BTreeMap<_, _> = lanes.map(|lane| (*lane, of_lane(lane))).collect();
-        let Some(before) = self.segments.readable.replace(now) else {
+        let before = core::mem::replace(&mut self.segments.readable, now);
+        let is_in_force = self.state.key_nodes().is_some();
+        // An earlier run noted what changed while nodes were in force, and only then.
+        if !(is_first && self.is_restored && is_in_force) {
+            let now = self.segments.readable.iter();
+            let changed =
+                now.filter(|(lane, readable)| before.get(*lane).unwrap_or(&NOTHING) != *readable);
+            self.segments.changed.extend(changed.map(|(lane, _)| *lane));
+        }
+        if !is_in_force {
             return;
-        };
-        let now = self.segments.readable.iter().flatten();
-        let changed =
-            now.filter(|(lane, readable)| before.get(*lane).unwrap_or(&NOTHING) != *readable);
-        let changed: Vec<_> = changed.map(|(lane, _)| *lane).collect();
-        for lane in changed {
+        }
+        for lane in core::mem::take(&mut self.segments.changed) {
             // What earlier runs passed over is not known.
             let is_missed = self.segments.passed_over.remove(&lane) || self.is_restored;
             if self.forget_unreadable(&lane) || is_missed {

@@ -2,8 +2,7 @@
 
 use sealcast_crypto::digest;
 use sealcast_protocol::{
-    Condition, Interval, KeyNodes, LogBody, LogEntry, LogHash, Position, Roles, Signable as _,
-    StreamTopics, Unverified, sign,
+    Condition, Interval, KeyNodes, LogBody, LogHash, Position, Roles, Signable as _,
 };
 
 use super::rig::{Asking, Net};
@@ -251,15 +250,7 @@ fn a_node_whose_log_is_forked_releases_nothing_until_nodes_are_named_again() {
     let asking = Asking::new(&mut net, reader);
     assert_eq!(asking.sent.len(), 1);
     // What is asked for was still released a moment before.
-    let topic = StreamTopics(net.world.stream).access(&net.world.device(admin));
-    let named = net.world.bus[&topic].last().unwrap().clone();
-    let mut twin = Unverified::<LogEntry>::decode(&named)
-        .unwrap()
-        .claims()
-        .clone();
-    twin.time = twin.time.after(1);
-    let twin = sign(net.world.peers[admin].identity.signing(), twin).unwrap();
-    net.world.put(&topic, twin.wire());
+    net.fork(admin);
     for restarts in [false, true] {
         if restarts {
             (0..3).for_each(|at| net.restart(at));

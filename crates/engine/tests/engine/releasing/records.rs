@@ -3,8 +3,8 @@
 use sealcast_crypto::SEALED_SEGMENT_LEN;
 use sealcast_engine::Alarm;
 use sealcast_protocol::{
-    Grant, Interval, LogBody, Position, Roles, Segment, SegmentRecord, SegmentRecords, SessionId,
-    Unverified, sign,
+    Condition, Grant, Interval, KeyNodes, LogBody, Position, Roles, Segment, SegmentRecord,
+    SegmentRecords, SessionId, Unverified, sign,
 };
 
 use super::rig::Net;
@@ -66,6 +66,47 @@ fn what_was_passed_over_is_read_again_when_the_log_gives_more() {
                 .unwrap();
             net.world.sync(reader);
         }
+        net.unlock(reader);
+        assert_eq!(net.world.opened(reader), ["one"]);
+    }
+}
+
+/// While a fork has taken the key nodes there is nothing to be asked for, and what is passed over then is missed later,
+/// whatever the log gave before that.
+#[test]
+fn what_was_passed_over_while_no_nodes_were_in_force_is_read_again_when_some_are() {
+    for (restarts_before, restarts_behind) in [(false, false), (false, true), (true, true)] {
+        let mut net = Net::new(1, 1);
+        let admin = net.world.user();
+        net.world
+            .write_grant(OWNER, admin, Roles::ADMIN, Interval::ALL)
+            .unwrap();
+        let reader = net.reader_of_all();
+        net.world.sync(reader);
+        net.world.revoke_user(OWNER, reader).unwrap();
+        net.publish(&["one"]);
+        let set = KeyNodes {
+            threshold: 1,
+            nodes: vec![net.key_node(0)],
+            condition: Condition::default(),
+            generation: 0,
+        };
+        net.world.write(admin, LogBody::KeyNodes(set)).unwrap();
+        net.fork(admin);
+        net.world.sync(reader);
+        assert!(net.world.peers[reader].view.state().key_nodes().is_none());
+        if restarts_before {
+            net.world.restart(reader);
+        }
+        net.world.tick(1);
+        net.world
+            .write_grant(OWNER, reader, Roles::READER, Interval::ALL)
+            .unwrap();
+        net.world.sync(reader);
+        if restarts_behind {
+            net.world.restart(reader);
+        }
+        net.name(1, Condition::default());
         net.unlock(reader);
         assert_eq!(net.world.opened(reader), ["one"]);
     }

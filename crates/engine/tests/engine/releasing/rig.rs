@@ -9,9 +9,9 @@ use sealcast_engine::{
     answer_request,
 };
 use sealcast_protocol::{
-    AuditChain, AuditEntry, Condition, Interval, KeyNode, KeyNodes, LogBody, LogHash, NodeAnswer,
-    NodeRefusal, NodeRefusalReason, NodeReplyTo, NodeRequest, Position, RequestId, Roles,
-    SessionId, Sharing, Verified, sign,
+    AuditChain, AuditEntry, Condition, Interval, KeyNode, KeyNodes, LogBody, LogEntry, LogHash,
+    NodeAnswer, NodeRefusal, NodeRefusalReason, NodeReplyTo, NodeRequest, Position, RequestId,
+    Roles, SessionId, Sharing, StreamTopics, Unverified, Verified, sign,
 };
 
 pub(super) use super::asker::Asking;
@@ -218,6 +218,17 @@ impl Net {
 
     pub(super) fn reader_of_all(&mut self) -> usize {
         self.reader(since(Position::START))
+    }
+
+    /// Has a device say another thing as well in the place of its last entry.
+    pub(super) fn fork(&mut self, peer: usize) {
+        let topic = StreamTopics(self.world.stream).access(&self.world.device(peer));
+        let last = self.world.bus[&topic].last().unwrap();
+        let twin = Unverified::<LogEntry>::decode(last).unwrap();
+        let mut twin = twin.claims().clone();
+        twin.time = twin.time.after(1);
+        let twin = sign(self.world.peers[peer].identity.signing(), twin).unwrap();
+        self.world.put(&topic, twin.wire());
     }
 
     /// Publishes texts, a minute apart.
