@@ -12,6 +12,8 @@ use crate::clear::{Framing, Printing, lines_of_stdin};
 
 /// The arguments that make this program a client that seals nothing.
 pub(crate) const CLIENT: &str = "clear-client";
+/// Has the client begin a session and leave.
+pub(super) const SUBSCRIBE: &str = "subscribe";
 /// And one that seals each line by itself.
 pub(crate) const EACH: &str = "sealing-each";
 
@@ -139,6 +141,9 @@ pub(crate) async fn client(arguments: &[String]) -> anyhow::Result<()> {
         return publisher.finish().await;
     }
     let mut reader = Reader::open(broker, &place, way).await?;
+    if what == SUBSCRIBE {
+        return Ok(());
+    }
     let (mut left, mut out) = (lines.parse::<u64>()?, Printing::new()?);
     while left > 0 {
         for frame in reader.next().await?.frames() {

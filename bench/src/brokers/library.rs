@@ -11,6 +11,9 @@ use tokio::task::JoinHandle;
 
 use super::Place;
 
+/// How long the broker keeps the session of who has gone, in seconds.
+const KEPT_S: u32 = 3_600;
+
 /// Publishes messages, with several on their way.
 pub(crate) struct Publisher {
     client: AsyncClient,
@@ -25,7 +28,7 @@ pub(crate) struct Publisher {
 impl Publisher {
     /// With so many messages on their way at once.
     pub(super) fn open(place: &Place, waiting_max: usize) -> anyhow::Result<Self> {
-        let (client, mut events) = connect(place, "library-publisher", waiting_max)?;
+        let (client, mut events) = start(options(place, "library-publisher")?, waiting_max)?;
         let acknowledged = Arc::new(Semaphore::new(0));
         let heard = acknowledged.clone();
         let working = tokio::spawn(async move {
@@ -75,10 +78,21 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
+    /// Follows a place in a session that the broker keeps, with what comes while nobody is connected.
     pub(super) async fn open(place: &Place) -> anyhow::Result<Self> {
-        let (client, mut events) = connect(place, "library-reader", 64)?;
-        client.subscribe(&place.name, QoS::AtLeastOnce).await?;
-        while !matches!(events.poll().await?, Event::Incoming(Packet::SubAck(_))) {}
+        let mut options = options(place, &place.name)?;
+        options.set_clean_start(false);
+        options.set_session_expiry_interval(Some(KEPT_S));
+        let (client, mut events) = start(options, 64)?;
+        let is_kept = loop {
+            if let Event::Incoming(Packet::ConnAck(welcome)) = events.poll().await? {
+                break welcome.session_present;
+            }
+        };
+        if !is_kept {
+            client.subscribe(&place.name, QoS::AtLeastOnce).await?;
+            while !matches!(events.poll().await?, Event::Incoming(Packet::SubAck(_))) {}
+        }
         Ok(Self {
             events,
             _client: client,
@@ -94,13 +108,12 @@ impl Reader {
     }
 }
 
-fn connect(
-    place: &Place,
-    client: &str,
-    waiting_max: usize,
-) -> anyhow::Result<(AsyncClient, EventLoop)> {
+fn options(place: &Place, client: &str) -> anyhow::Result<MqttOptions> {
     let (host, port) = place.url.split_once(':').context("no port")?;
-    let mut options = MqttOptions::new(client, (host, port.parse::<u16>()?));
+    Ok(MqttOptions::new(client, (host, port.parse::<u16>()?)))
+}
+
+fn start(mut options: MqttOptions, waiting_max: usize) -> anyhow::Result<(AsyncClient, EventLoop)> {
     options.set_outgoing_inflight_upper_limit(u16::try_from(waiting_max)?);
     Ok(AsyncClient::builder(options).capacity(waiting_max).build())
 }

@@ -19,6 +19,9 @@ pub(crate) const PUBLISHED: u8 = 0x40;
 const SUBSCRIBE: u8 = 0x82;
 const SUBSCRIBED: u8 = 0x90;
 const GONE: u8 = 0xe0;
+/// A session that ends with its connection, and one that the broker keeps.
+const FRESH: u8 = 2;
+const KEPT: u8 = 0;
 /// Bytes that are gathered before they are written.
 const ROOM: usize = 64 << 10;
 
@@ -100,13 +103,26 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
+    /// Follows a place in a session that the broker keeps, with what comes while nobody is connected.
     pub(super) async fn open(place: &Place) -> anyhow::Result<Self> {
-        Self::subscribe(&place.url, &place.name).await
+        let (reading, writing, is_kept) = dial(&place.url, &place.name, KEPT, ROOM).await?;
+        match is_kept {
+            true => Ok(Self { reading, writing }),
+            false => Self::subscribed(reading, writing, &place.name).await,
+        }
     }
 
     /// Follows a topic filter at an address.
     pub(crate) async fn subscribe(address: &str, filter: &str) -> anyhow::Result<Self> {
-        let (mut reading, mut writing) = connect(address, "clear-reader", ROOM).await?;
+        let (reading, writing) = connect(address, "clear-reader", ROOM).await?;
+        Self::subscribed(reading, writing, filter).await
+    }
+
+    async fn subscribed(
+        mut reading: Reading,
+        mut writing: Writing,
+        filter: &str,
+    ) -> anyhow::Result<Self> {
         let filter = filter.as_bytes();
         start(&mut writing, SUBSCRIBE, 2 + 2 + filter.len() + 1).await?;
         writing.write_all(&[0, 1]).await?;
@@ -133,12 +149,23 @@ impl Reader {
     }
 }
 
-/// Connects, with so much room for what comes and for what goes.
+/// Connects, with so much room for what comes and for what goes, for a session that ends with the connection.
 pub(crate) async fn connect(
     address: &str,
     client: &str,
     room: usize,
 ) -> anyhow::Result<(Reading, Writing)> {
+    let (reading, writing, _) = dial(address, client, FRESH, room).await?;
+    Ok((reading, writing))
+}
+
+/// Connects for a session of a kind, and says whether the broker has kept it.
+async fn dial(
+    address: &str,
+    client: &str,
+    session: u8,
+    room: usize,
+) -> anyhow::Result<(Reading, Writing, bool)> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let (reading, writing) = stream.into_split();
@@ -148,13 +175,17 @@ pub(crate) async fn connect(
     );
     start(&mut writing, CONNECT, 10 + 2 + client.len()).await?;
     text(&mut writing, b"MQTT").await?;
-    // Version 4, a session that ends with the connection, no keep-alive.
-    writing.write_all(&[4, 2, 0, 0]).await?;
+    // Version 4, no keep-alive.
+    writing.write_all(&[4, session, 0, 0]).await?;
     text(&mut writing, client.as_bytes()).await?;
     writing.flush().await?;
     let (kind, welcome) = packet(&mut reading).await?;
-    ensure!(kind == WELCOME && welcome == [0, 0], "not let in");
-    Ok((reading, writing))
+    let is_kept = welcome == [1, 0];
+    ensure!(
+        kind == WELCOME && (is_kept || welcome == [0, 0]),
+        "not let in"
+    );
+    Ok((reading, writing, is_kept))
 }
 
 /// Writes a message, without flushing.

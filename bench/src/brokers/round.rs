@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 
-use super::clear::{CLIENT, EACH};
+use super::clear::{CLIENT, EACH, SUBSCRIBE};
 use super::{Broker, LINE, Place, Way};
 use crate::scene::{Scene, Took, watch};
 
@@ -23,11 +23,20 @@ pub(super) struct Contestant {
 }
 
 impl Contestant {
+    /// Has a server that stores nothing keep what is published for the reader, as it does for the home of Bob since
+    /// he joined.
+    pub(super) fn subscribe(&self) -> anyhow::Result<()> {
+        if !self.way.is_sealed() && !self.broker.has_past() {
+            watch(self.client(SUBSCRIBE), Stdio::null())?;
+        }
+        Ok(())
+    }
+
     pub(super) fn publish(&self) -> anyhow::Result<Took> {
         watch(self.publishing(), self.scene.lines()?)
     }
 
-    /// Subscribes to what is stored, while nobody publishes.
+    /// Subscribes to what is stored or kept for it, while nobody publishes.
     pub(super) fn read(&self) -> anyhow::Result<Took> {
         self.all(watch(self.subscribing(), Stdio::null())?)
     }
