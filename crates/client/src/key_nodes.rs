@@ -6,6 +6,7 @@ mod audit;
 mod counts;
 mod dealing;
 mod naming;
+mod records;
 mod releasing;
 mod replies;
 
@@ -13,4 +14,5 @@ pub use approving::ReaderApprovals;
 pub use audit::{AskedOfNode, Audit, AuditLine, AuditedEvent, OwnKeyNode};
 pub use counts::{RefusalCounts, ReleaseCounts};
 pub use naming::{KeyNodeInfo, KeyNodesInfo, LaneDealt, NamingOptions, NodeStanding};
+pub use records::LaneRecords;
 pub use releasing::{ReleaseOptions, Releasing};

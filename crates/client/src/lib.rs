@@ -148,7 +148,7 @@ pub use ground::Ground;
 pub use home::{Home, StreamInfo};
 pub use inspect::{EnvelopeFacts, EnvelopeJudgement, Sight, inspect};
 pub use key_nodes::{
-    AskedOfNode, Audit, AuditLine, AuditedEvent, KeyNodeInfo, KeyNodesInfo, LaneDealt,
+    AskedOfNode, Audit, AuditLine, AuditedEvent, KeyNodeInfo, KeyNodesInfo, LaneDealt, LaneRecords,
     NamingOptions, NodeStanding, OwnKeyNode, ReaderApprovals, RefusalCounts, ReleaseCounts,
     ReleaseOptions, Releasing,
 };

@@ -9,6 +9,7 @@ use sealcast::{
     NamingOptions, OthersAsked, Position, Releasing, RequestEnd, RequestOptions, Roles, Sharing,
     Stream, StreamOptions, UserId,
 };
+use sealcast_bus::{Bus as _, Topic};
 use sealcast_protocol::{
     Condition, Deal, Demand, LogHash, SegmentRecords, StreamTopics, Unverified,
 };
@@ -138,6 +139,39 @@ async fn deals_and_records_that_a_bus_lost_are_put_back_as_they_were() {
     assert_eq!(after, before);
     let _running = net.run(&[0]).await;
     assert_eq!(net.read_by("bob").await, ["one"]);
+}
+
+#[tokio::test]
+async fn what_there_are_records_of_is_told_alike_by_who_holds_keys_and_by_a_node() {
+    let net = Net::new(1).await;
+    say(&net.stream, "before").await;
+    net.stream.rekey().await.unwrap();
+    net.set(1, &[0]).await.unwrap();
+    let at = say(&net.stream, "one").await;
+    let items = net.keys().await;
+    let decoded = items
+        .iter()
+        .map(|item| Unverified::<SegmentRecords>::decode(item));
+    let sealed: Vec<_> = decoded.flatten().map(|of| of.claims().clone()).collect();
+    let records: usize = sealed.iter().map(|of| of.records.len()).sum();
+    // What comes twice counts once, and what nobody of the stream signed not at all.
+    let is_sealed = |item: &&Vec<u8>| Unverified::<SegmentRecords>::decode(item).is_ok();
+    let twice = items.iter().find(is_sealed).unwrap().clone();
+    let mut altered = twice.clone();
+    *altered.last_mut().unwrap() ^= 1;
+    let keys = Topic::new(&StreamTopics(net.stream.id()).keys()).unwrap();
+    let bus = net.rig.bus().await;
+    bus.append(&keys, vec![twice, altered]).await.unwrap();
+    for stream in [&net.stream, &net.nodes[0].1] {
+        let found = stream.segment_records().await.unwrap();
+        let [(lane, found)] = found.into_iter().collect::<Vec<_>>().try_into().unwrap();
+        assert_eq!(lane, sealed[0].dealer.lane);
+        assert_eq!((found.sessions, found.covered), (2, 1));
+        assert_eq!(found.records, records as u64);
+        let span = found.span.unwrap();
+        // Publishers write them a quarter of an hour ahead.
+        assert!(span.contains(at) && span.until.0 - span.from.0 <= 1 << 21);
+    }
 }
 
 #[tokio::test]

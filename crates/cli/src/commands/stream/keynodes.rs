@@ -1,11 +1,12 @@
 //! Which key nodes a stream has.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use sealcast::{
-    Demand, DeviceId, GrantId, KeyNodesInfo, LaneDealt, Name, NamingOptions, NodeRefusalReason,
-    NodeStanding, NodesSaid, Stream, UserId,
+    Demand, DeviceId, GrantId, KeyNodesInfo, LaneDealt, LaneRecords, Name, NamingOptions,
+    NodeRefusalReason, NodeStanding, NodesSaid, Stream, UserId,
 };
 use serde::Serialize;
 
@@ -99,10 +100,14 @@ impl NamingArgs {
 #[command(after_help = "\
 Examples:
   sealcast stream keynodes status boiler
+  sealcast stream keynodes status boiler --records
   sealcast stream keynodes status boiler --json")]
 struct StatusArgs {
     /// The stream
     stream: Name,
+    /// Read all segment records as well, and show of which sessions and times there are some
+    #[arg(long)]
+    records: bool,
 }
 
 /// Put one key node in the place of another
@@ -126,6 +131,8 @@ struct ReplaceArgs {
     naming: NamingArgs,
 }
 
+type Records = BTreeMap<UserId, LaneRecords>;
+
 #[derive(Serialize)]
 struct NodeLine {
     user: String,
@@ -143,6 +150,18 @@ struct StatusLine {
     lanes_dealt_in_part: Vec<String>,
     lanes_not_dealt: Vec<String>,
     void: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    records: Option<Vec<RecordsLine>>,
+}
+
+#[derive(Serialize)]
+struct RecordsLine {
+    lane: String,
+    sessions: usize,
+    covered: usize,
+    records: u64,
+    from: Option<String>,
+    until: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -248,15 +267,25 @@ fn node_of(home: &sealcast::Home, text: &str) -> Result<(UserId, Option<DeviceId
 async fn status(ui: &Ui, context: &Context, args: &StatusArgs) -> Result<(), CommandError> {
     let (home, stream) = context.stream(ui, &args.stream).await?;
     let info = stream.key_nodes(PROBE_FOR).await?;
+    let records = match args.records {
+        true => Some(stream.segment_records().await?),
+        false => None,
+    };
     ui.alarms(&stream);
     tell_void(ui, &stream);
-    let Some(info) = info else {
-        return show_beside(ui, &home, &stream);
-    };
-    if ui.is_json() {
-        return ui.json(&line(&info, &stream));
-    }
     let names = Names::of(&home)?;
+    match info {
+        None => show_beside(ui, &names, &stream)?,
+        Some(info) if ui.is_json() => return ui.json(&line(&info, &stream, records.as_ref())),
+        Some(info) => show_info(ui, &names, &info)?,
+    }
+    match records {
+        Some(records) if !ui.is_json() => show_records(ui, &names, &records),
+        _ => Ok(()),
+    }
+}
+
+fn show_info(ui: &Ui, names: &Names, info: &KeyNodesInfo) -> Result<(), CommandError> {
     let mut rows = vec![["NODE", "DEVICE", "ANSWERS"].map(str::to_owned)];
     rows.extend(info.nodes.iter().map(|node| {
         [
@@ -285,6 +314,23 @@ async fn status(ui: &Ui, context: &Context, args: &StatusArgs) -> Result<(), Com
     Ok(())
 }
 
+fn show_records(ui: &Ui, names: &Names, records: &Records) -> Result<(), CommandError> {
+    for (lane, of) in records {
+        let span = of.span.map(|of| [of.from, of.until].map(rfc3339));
+        let span = span.map_or(String::new(), |[from, until]| {
+            format!(", from {from} to {until}")
+        });
+        ui.data(format!(
+            "lane of {}: {} records, of {} of {} sessions{span}",
+            names.call(lane),
+            of.records,
+            of.covered,
+            of.sessions
+        ))?;
+    }
+    Ok(())
+}
+
 /// Says that entries about key nodes are void, where nobody named any since.
 pub(super) fn tell_void(ui: &Ui, stream: &Stream) {
     let void = stream.key_nodes_void();
@@ -300,13 +346,12 @@ pub(super) fn tell_void(ui: &Ui, stream: &Stream) {
 }
 
 /// Shows sets of key nodes of which none is in force; where there are none, there are no key nodes.
-fn show_beside(ui: &Ui, home: &sealcast::Home, stream: &Stream) -> Result<(), CommandError> {
+fn show_beside(ui: &Ui, names: &Names, stream: &Stream) -> Result<(), CommandError> {
     let sets = stream.key_nodes_beside();
     if sets.is_empty() {
         ui.talk("The stream has no key nodes.");
         return Ok(());
     }
-    let names = Names::of(home)?;
     for (entry, set) in sets {
         let needed = set.threshold;
         if ui.is_json() {
@@ -324,7 +369,7 @@ fn show_beside(ui: &Ui, home: &sealcast::Home, stream: &Stream) -> Result<(), Co
     Ok(())
 }
 
-fn line(info: &KeyNodesInfo, stream: &Stream) -> StatusLine {
+fn line(info: &KeyNodesInfo, stream: &Stream, records: Option<&Records>) -> StatusLine {
     let void = stream.key_nodes_void();
     let lanes = |wanted: fn(&LaneDealt) -> bool| {
         let of = info.dealt.iter().filter(move |(_, dealt)| wanted(dealt));
@@ -344,6 +389,20 @@ fn line(info: &KeyNodesInfo, stream: &Stream) -> StatusLine {
         lanes_dealt_in_part: lanes(|of| of.open > 0 && of.open < of.secrets),
         lanes_not_dealt: lanes(|of| of.open == 0),
         void: void.iter().map(ToString::to_string).collect(),
+        records: records.map(|of| of.iter().map(records_line).collect()),
+    }
+}
+
+fn records_line((lane, of): (&UserId, &LaneRecords)) -> RecordsLine {
+    let span = of.span.map(|of| [of.from, of.until].map(rfc3339));
+    let [from, until] = span.map_or([None, None], |of| of.map(Some));
+    RecordsLine {
+        lane: lane.to_string(),
+        sessions: of.sessions,
+        covered: of.covered,
+        records: of.records,
+        from,
+        until,
     }
 }
 
