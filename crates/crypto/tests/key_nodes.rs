@@ -1,6 +1,9 @@
 //! Enough key nodes open a segment, fewer open nothing, and whoever lies is named.
 #![cfg(test)]
 
+#[path = "key_nodes/by_hand.rs"]
+mod by_hand;
+
 use std::convert::Infallible;
 
 use curve25519_dalek::scalar::Scalar;

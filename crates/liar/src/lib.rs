@@ -1,7 +1,11 @@
-//! A key node that lies, in the home of one that does not.
+//! A key node that lies, in the home of one that does not, and whoever has a home and does with it what its program
+//! would not: asks key nodes for what it may not read, and looks at what lies in its store.
 //!
-//! It has the home's device key, so that what it says is signed as a key node's answer is, and it is in
+//! The node has the home's device key, so that what it says is signed as a key node's answer is, and it is in
 //! the set and was dealt to. It answers whoever asks, at once and without asking the log. For tests only.
+
+mod asking;
+mod home;
 
 use std::error::Error;
 use std::path::Path;
@@ -10,12 +14,15 @@ use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use sealcast_bus::{Bus, FileBus, Offset, Topic};
 use sealcast_crypto::NodeShare;
-use sealcast_engine::{Identity, Space, persisted};
+use sealcast_engine::Identity;
 use sealcast_protocol::{
     CardList, Deal, DealId, KeyNode, NodeAnswer, NodeRequest, StreamTopics, Unverified, Verified,
     sign,
 };
-use sealcast_store::{Key, KeyFile, SqliteStore, Store as _};
+
+pub use asking::ask_again;
+pub use home::kept;
+pub use sealcast_engine::Space;
 
 /// Bytes that are read of a topic at once.
 const READ_BYTES: usize = 1 << 20;
@@ -29,7 +36,7 @@ pub enum Lie {
     Pepper,
 }
 
-/// Why it does not go on lying.
+/// Why it does not go on lying, or cannot be done.
 pub type Failure = Box<dyn Error + Send + Sync>;
 
 /// A key node on a bus of files.
@@ -47,15 +54,7 @@ impl Liar {
     ///
     /// Fails where there is none, or no bus.
     pub async fn open(home: &Path, bus: &Path, lie: Lie) -> Result<Self, Failure> {
-        let key = KeyFile::open(home.join("store.key"), None)?;
-        let rng = UnwrapErr(SysRng);
-        let store = SqliteStore::open(home.join("store.db"), key, Box::new(rng))?;
-        let place = Key {
-            space: sealcast_store::Space(Space::Home as u8),
-            id: persisted(&[b"identity"]),
-        };
-        let kept = store.get(&place)?.ok_or("the home has no identity")?;
-        let identity = Identity::from_bytes(kept.expose()).ok_or("the identity is odd")?;
+        let identity = home::identity(home)?;
         let bus = FileBus::open(bus).await?;
         Ok(Self { identity, bus, lie })
     }

@@ -199,7 +199,13 @@ impl Rig {
         .unwrap();
     }
 
-    /// The items of a topic of the shared bus, from an offset on.
+    /// How many items there ever were in a topic of the shared bus.
+    pub(crate) fn count(&self, topic: &str) -> i64 {
+        let count = "SELECT coalesce(max(next_offset), 0) FROM topic WHERE name = ?1";
+        let count = self.bus().query_row(count, [topic], |row| row.get(0));
+        count.unwrap()
+    }
+
     /// Takes out an item from among others.
     pub(crate) fn make_hole(&self, topic: &str, offset: i64) {
         let bus = self.bus();
@@ -208,6 +214,7 @@ impl Rig {
         assert_eq!(bus.execute(sql, [(id << 40) + offset]).unwrap(), 1);
     }
 
+    /// The items of a topic of the shared bus, from an offset on.
     pub(crate) fn items(&self, topic: &str, from: usize) -> Vec<Vec<u8>> {
         let bus = self.bus();
         let (id, next) = topic_of(&bus, topic);

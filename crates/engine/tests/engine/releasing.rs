@@ -6,6 +6,8 @@ mod bounds;
 mod closed;
 mod ended;
 mod entitled;
+mod forged;
+mod garbage;
 mod hostile;
 mod many;
 mod records;

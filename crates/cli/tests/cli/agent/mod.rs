@@ -170,7 +170,10 @@ pub(crate) fn until(person: &Person, is_so: impl Fn(&Value) -> bool) -> Value {
 }
 
 /// What a look shows, once it is as it must become.
-fn looked_for<T: std::fmt::Debug>(look: impl Fn() -> T, is_so: impl Fn(&T) -> bool) -> T {
+pub(crate) fn looked_for<T: std::fmt::Debug>(
+    look: impl Fn() -> T,
+    is_so: impl Fn(&T) -> bool,
+) -> T {
     let start = Instant::now();
     loop {
         let shown = look();

@@ -1,6 +1,10 @@
 //! A key node whose store was put back to an older state.
 
+use std::slice;
+
+use super::asked::{ask_again, inbox, said, said_times};
 use super::{Running, reader, stream_with_nodes};
+use crate::devices;
 use crate::rig::{Person, Rig};
 
 #[test]
@@ -14,34 +18,35 @@ fn a_node_that_was_put_back_to_an_older_state_decides_by_the_log_of_today() {
     copy(node, "old");
     let running = Running::start(node);
     assert_eq!(eve.done(&["read", "plant"]), "one");
+    let caught = rig.last(&inbox(node));
+    assert_eq!(said(node, &eve), ["released"]);
     drop(running);
     owner.done(&["revoke", "plant", &eve.id()]);
     let bob = reader(&rig, &owner, &ticket, "bob", "+400d");
 
-    std::fs::remove_dir_all(node.home()).unwrap();
-    std::fs::rename(rig.path().join("old"), node.home()).unwrap();
+    put_back(&rig, node, "old");
     let running = Running::start(node);
-    let tablet = crate::devices::add(&rig, &eve, "tablet");
+    // It has forgotten whom it released what, and finds the old request once more.
+    assert_eq!(said_times(node, &eve, 1), ["not entitled"]);
+    let tablet = devices::add(&rig, &eve, "tablet");
+    for device in [&eve, &tablet] {
+        ask_again(&rig, device, &caught, slice::from_ref(node));
+    }
+    assert_eq!(said_times(node, &eve, 3), ["not entitled"; 3]);
     assert_eq!(tablet.run(&["read", "plant"]).code, 3);
     assert_eq!(bob.done(&["read", "plant"]), "one");
+    assert_eq!(said(node, &bob), ["released"]);
     drop(running);
 
     // Nor does it release when it was replaced meanwhile.
     copy(node, "named");
-    let ids = [nodes[1].id()];
-    owner.done(&[
-        "stream",
-        "keynodes",
-        "set",
-        "plant",
-        "--threshold",
-        "1",
-        &ids[0],
-    ]);
-    std::fs::remove_dir_all(node.home()).unwrap();
-    std::fs::rename(rig.path().join("named"), node.home()).unwrap();
+    let set = ["stream", "keynodes", "set", "plant", "--threshold", "1"];
+    owner.done(&[&set[..], &[&nodes[1].id()]].concat());
+    put_back(&rig, node, "named");
     let kim = reader(&rig, &owner, &ticket, "kim", "+400d");
     let _running = Running::start(node);
+    ask_again(&rig, &kim, &caught, slice::from_ref(node));
+    assert_eq!(said_times(node, &kim, 1), ["no share"]);
     assert_eq!(kim.run(&["read", "plant"]).code, 3);
 }
 
@@ -54,4 +59,9 @@ fn copy(node: &Person, to: &str) {
             std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
         }
     }
+}
+
+fn put_back(rig: &Rig, node: &Person, from: &str) {
+    std::fs::remove_dir_all(node.home()).unwrap();
+    std::fs::rename(rig.path().join(from), node.home()).unwrap();
 }

@@ -1,7 +1,7 @@
 //! Who is given what.
 
 use sealcast_engine::{CombinerInput, ReleaserLimits};
-use sealcast_protocol::{Interval, Position, Roles};
+use sealcast_protocol::{Interval, NodeRefusalReason, Position, Roles, Segment};
 
 use super::rig::{Asking, Net};
 use crate::rig::{NOON, OWNER, between};
@@ -67,6 +67,46 @@ fn what_lies_after_an_expiry_is_refused_and_what_lies_before_is_given() {
     assert_eq!(net.world.opened(reader), ["one", "two"]);
 }
 
+/// It signs for itself what no honest program asks for.
+#[test]
+fn what_a_device_forges_a_request_for_past_its_expiry_is_refused_by_each_node() {
+    let mut net = Net::new(2, 3);
+    let from = Position(NOON.0.next_multiple_of(4 * MINUTE));
+    net.world.now = from;
+    let reader = net.reader(between(Position::START, from.after(2 * MINUTE)));
+    for text in ["one", "two", "too late", "much too late"] {
+        net.world.publish(OWNER, text).unwrap();
+        net.world.tick(MINUTE);
+    }
+    net.world.tick(30 * 86_400_000);
+    let other = net.reader_of_all();
+    let caught = Asking::new(&mut net, other).sent[0].clone();
+    net.run_nodes();
+
+    let of = |height: u8, later: u64| Segment {
+        depth: 48 - height,
+        index: (from.0 >> height) + later,
+    };
+    let beyond = [
+        // From the very expiry on, and later.
+        vec![of(16, 2)],
+        vec![of(16, 3)],
+        // With one that it may read, and around its end.
+        vec![of(16, 1), of(16, 2)],
+        vec![of(18, 0)],
+        vec![of(32, 0)],
+    ];
+    for segments in beyond {
+        let forged = net.forge(reader, &caught, |of| of.segments = segments);
+        forged.assert_refused(&net, NodeRefusalReason::NotEntitled);
+    }
+    // What lies before is given by each, to the last of it.
+    let inside = vec![of(16, 0), of(16, 1)];
+    let honest = net.forge(reader, &caught, |of| of.segments = inside);
+    assert_eq!(honest.answers().len(), 3);
+    assert_eq!(honest.opened(&net), 2);
+}
+
 #[test]
 fn who_was_revoked_is_refused_by_each_node_and_keeps_what_was_given() {
     let mut net = Net::new(2, 3);
@@ -120,6 +160,36 @@ fn who_was_never_granted_anything_hears_nothing() {
     assert_eq!(net.inbox(stranger).len(), 0);
     let after: Vec<_> = (0..3).map(|at| net.nodes[at].audit.len()).collect();
     assert_eq!(after, before);
+}
+
+/// The log names them for something else, so that they are heard: a key node, and who may publish in another lane.
+#[test]
+fn who_is_named_and_was_never_granted_to_read_is_refused_by_each_node_whatever_it_forges() {
+    let mut net = Net::new(2, 3);
+    net.publish(&["one"]);
+    let reader = net.reader_of_all();
+    let caught = Asking::new(&mut net, reader).sent[0].clone();
+    net.run_nodes();
+    let (publisher, stranger) = (net.world.user(), net.world.user());
+    net.world
+        .write_grant(OWNER, publisher, Roles::PUBLISHER, Interval::ALL)
+        .unwrap();
+    for named in [net.nodes[0].peer, publisher] {
+        let forged = net.forge(named, &caught, |_| ());
+        forged.assert_refused(&net, NodeRefusalReason::NotEntitled);
+        let old = net.forge(named, &caught, |of| of.heads.clear());
+        old.assert_refused(&net, NodeRefusalReason::NotEntitled);
+    }
+    // Whom it names for nothing hears nothing, and nothing is kept of it.
+    let kept: Vec<_> = net.nodes.iter().map(|node| node.audit.len()).collect();
+    let unheard = net.forge(stranger, &caught, |_| ());
+    assert!(unheard.items.is_empty());
+    let after = net.nodes.iter().map(|node| node.audit.len());
+    assert!(after.eq(kept));
+    // The same is given by each to whom it is granted.
+    let granted = net.forge(reader, &caught, |_| ());
+    assert_eq!(granted.answers().len(), 3);
+    assert_eq!(granted.opened(&net), caught.body().segments.len());
 }
 
 /// A deal of one lane says nothing of what may be read in another.

@@ -2,11 +2,12 @@
 
 use sealcast_crypto::digest;
 use sealcast_protocol::{
-    Condition, Interval, KeyNodes, LogBody, LogHash, Position, Roles, Signable as _,
+    Condition, Interval, KeyNodes, LogBody, LogHash, NodeAnswer, NodeRefusalReason, NodeRequest,
+    OpenAnswerError, Position, Roles, Segment, Signable as _, Unverified, Verified, encode,
 };
 
 use super::rig::{Asking, Net};
-use crate::rig::OWNER;
+use crate::rig::{NOON, OWNER, between};
 
 /// What a net with one message and one reader comes to after one step, and what was asked.
 fn asked(net: &mut Net) -> (usize, Asking) {
@@ -56,23 +57,104 @@ fn a_request_is_for_the_nodes_that_it_names_alone() {
     assert_eq!(replies(&mut net, reader), 0);
 }
 
+/// A request with a change, and the signature that it had.
+fn altered(good: &Verified<NodeRequest>, change: impl FnOnce(&mut NodeRequest)) -> Vec<u8> {
+    let mut body = good.body().clone();
+    change(&mut body);
+    let body = encode(&body);
+    let len = u16::try_from(body.len()).unwrap().to_be_bytes();
+    let signature = good.wire().last_chunk::<64>().unwrap();
+    // An array of two byte strings.
+    let parts: [&[u8]; 5] = [&[0x82, 0x59], &len, &body, &[0x58, 64], signature];
+    parts.concat()
+}
+
+/// What a reader asked for, which has come to no node.
+fn caught(net: &mut Net) -> (usize, Verified<NodeRequest>) {
+    net.publish(&["one"]);
+    let reader = net.reader_of_all();
+    let asking = Asking::new(net, reader);
+    for at in 0..net.nodes.len() {
+        net.inbox(net.nodes[at].peer);
+    }
+    net.inbox(reader);
+    (reader, asking.sent[0].clone())
+}
+
+/// What it says is covered by its signature, the one-use key too.
 #[test]
 fn a_request_with_another_key_or_change_is_nothing() {
     let mut net = Net::new(2, 3);
-    net.publish(&["one"]);
-    let reader = net.reader_of_all();
-    let asking = Asking::new(&mut net, reader);
-    let good = asking.sent[0].clone();
-    net.inbox(reader);
+    let (reader, good) = caught(&mut net);
+    assert_eq!(altered(&good, |_| ()), good.wire());
+    let key = net.draw().key.wrap_key().as_bytes().to_vec();
+    let changes: [&dyn Fn(&mut NodeRequest); 6] = [
+        &|of| of.key = key.clone(),
+        &|of| of.request.0[0] ^= 1,
+        &|of| of.nodes = vec![1, 2, 3],
+        &|of| of.segments[0].index += 1,
+        &|of| of.heads.clear(),
+        &|of| of.expires = of.expires.after(1),
+    ];
+    let mut forged = Vec::from(changes.map(|change| altered(&good, change)));
     // Whoever caught it cannot sign for the reader.
     let stranger = net.world.user();
-    let forged = net.resigned(stranger, &good, |of| of.request.0[0] ^= 1);
-    for at in 0..3 {
-        let peer = net.nodes[at].peer;
-        net.inbox(peer);
-        net.put_in_inbox(peer, forged.wire());
+    let signed = net.resigned(stranger, &good, |of| of.key = key.clone());
+    forged.push(signed.wire().to_vec());
+    for wire in &forged {
+        assert_ne!(wire, good.wire());
+        for at in 0..3 {
+            net.put_in_inbox(net.nodes[at].peer, wire);
+        }
+        assert_eq!(replies(&mut net, reader), 0);
     }
+    // That they began to run is all that the nodes kept.
+    assert!(net.nodes.iter().all(|node| node.audit.len() == 1));
+    // Nor is it used up by what others made of it.
+    for at in 0..3 {
+        net.put_in_inbox(net.nodes[at].peer, good.wire());
+    }
+    assert_eq!(replies(&mut net, reader), 2);
+}
+
+/// Whoever caught it may ask for the same, as itself and with a key of its own.
+#[test]
+fn who_signs_what_another_asked_for_is_given_what_is_its_own_by_its_own_key() {
+    let mut net = Net::new(2, 3);
+    let (reader, good) = caught(&mut net);
+    let hour = between(NOON, NOON.after(3_600_000));
+    let (equal, less) = (net.reader_of_all(), net.reader(hour));
+    let of_equal = net.forge(equal, &good, |_| ());
+    assert_eq!(of_equal.answers().len(), 3);
+    assert_eq!(of_equal.opened(&net), good.body().segments.len());
+    let of_less = net.forge(less, &good, |_| ());
+    of_less.assert_refused(&net, NodeRefusalReason::NotEntitled);
+    // What is its own it may have.
+    let own = NOON.0.next_multiple_of(1 << 16) >> 16;
+    let own = net.forge(less, &good, |of| {
+        of.segments = vec![Segment {
+            depth: 32,
+            index: own,
+        }];
+    });
+    assert_eq!(own.answers().len(), 3);
+    assert_eq!(own.items.len(), 3);
+
+    // Nothing of that came to the reader, whose own answers are of use to nobody else.
     assert_eq!(replies(&mut net, reader), 0);
+    for at in 0..3 {
+        net.put_in_inbox(net.nodes[at].peer, good.wire());
+    }
+    net.run_nodes();
+    let answers = net.inbox(reader);
+    assert_eq!(answers.len(), 2);
+    for item in &answers {
+        let answer = Unverified::<NodeAnswer>::decode(item).unwrap();
+        for of in [&of_equal, &of_less, &own] {
+            let opened = answer.claims().open(&good, &of.key).map(|_| ());
+            assert_eq!(opened, Err(OpenAnswerError::NotAuthentic));
+        }
+    }
 }
 
 #[test]
@@ -221,7 +303,7 @@ fn the_audit_is_a_chain_that_shows_what_was_altered() {
     let audit = &net.nodes[0].audit;
     assert_eq!(audit.len(), 2);
     let hash = |at: usize| {
-        let entry = sealcast_protocol::encode(&audit[at]);
+        let entry = encode(&audit[at]);
         *digest(sealcast_protocol::AuditEntry::LABEL, &[&entry]).as_bytes()
     };
     assert_eq!(audit[0].prev, [0; 32]);

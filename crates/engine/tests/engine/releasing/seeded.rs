@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 
 use rand_core::Rng as _;
+use sealcast_crypto::NodeIndex;
+use sealcast_protocol::{NodeRequest, SessionId, Verified};
 
 use super::rig::{Asking, Net};
 use crate::rig::OWNER;
@@ -44,7 +46,11 @@ struct Scene {
     revoked: Vec<usize>,
     texts: Vec<String>,
     asked: Vec<Vec<u8>>,
+    /// What readers last asked for of each session.
+    caught: BTreeMap<SessionId, Verified<NodeRequest>>,
     met: BTreeMap<&'static str, usize>,
+    /// Requests that those forged who are out.
+    forged: usize,
 }
 
 impl Scene {
@@ -60,7 +66,9 @@ impl Scene {
             revoked: Vec::new(),
             texts: vec!["first".to_owned()],
             asked: Vec::new(),
+            caught: BTreeMap::new(),
             met: BTreeMap::new(),
+            forged: 0,
         }
     }
 
@@ -137,12 +145,44 @@ impl Scene {
             return;
         }
         let reader = all[self.below(all.len())];
+        self.ask(reader);
+        if self.revoked.contains(&reader) {
+            self.force(reader);
+        }
+    }
+
+    /// As an honest program does.
+    fn ask(&mut self, reader: usize) {
         let mut asking = Asking::new(&mut self.net, reader);
         while asking.combiner.open_requests() > 0 {
             asking.step(&mut self.net);
         }
-        let sent = asking.sent.iter().map(|of| of.wire().to_vec());
-        self.asked.extend(sent);
+        for asked in asking.sent {
+            self.asked.push(asked.wire().to_vec());
+            self.caught.insert(asked.body().session, asked);
+        }
+    }
+
+    /// One who is out asks all nodes for whatever others asked for, past its own log: those that are honest give it
+    /// nothing, and so it has too little of everything.
+    fn force(&mut self, out: usize) {
+        let is_honest = |index: NodeIndex| usize::from(index.get()) >= THRESHOLD;
+        for caught in self.caught.clone().values() {
+            let forged = self.net.forge(out, caught, |of| of.heads.clear());
+            let gave: Vec<_> = forged.answers().iter().map(|(of, _)| *of).collect();
+            assert!(!gave.iter().any(|of| is_honest(*of)), "{gave:?} gave {out}");
+            assert_eq!(forged.opened(&self.net), 0);
+            self.forged += 1;
+        }
+    }
+
+    /// One who is in gets by the same requests all that there is.
+    fn force_as(&mut self, reader: usize) {
+        for caught in self.caught.clone().values() {
+            let forged = self.net.forge(reader, caught, |of| of.heads.clear());
+            let whole = caught.body().segments.len();
+            assert_eq!(forged.opened(&self.net), whole, "reader {reader}");
+        }
     }
 
     fn nobody_opens_what_came_after(&mut self) {
@@ -162,7 +202,7 @@ impl Scene {
     }
 
     /// The faults are over: every reader opens all, and nobody else more than before.
-    fn end(mut self) -> BTreeMap<&'static str, usize> {
+    fn end(mut self) -> (BTreeMap<&'static str, usize>, usize) {
         for at in 0..NODES {
             let node = &mut self.net.nodes[at];
             (node.is_up, node.lies, node.sees) = (true, false, None);
@@ -170,12 +210,18 @@ impl Scene {
         }
         self.net.world.tick(3_600_000);
         for reader in self.readers.clone() {
-            self.net.unlock(reader);
+            self.ask(reader);
             let opened = self.net.world.opened(reader);
             assert_eq!(opened, self.texts, "reader {reader}");
         }
+        for out in self.revoked.clone() {
+            self.force(out);
+        }
         self.nobody_opens_what_came_after();
-        self.met
+        if let Some(reader) = self.readers.first().copied() {
+            self.force_as(reader);
+        }
+        (self.met, self.forged)
     }
 }
 
@@ -192,15 +238,18 @@ fn name(fault: Fault) -> &'static str {
 
 #[test]
 fn whatever_befalls_too_few_nodes_gives_nothing_away_and_keeps_nobody_out() {
-    let mut met = BTreeMap::<_, usize>::new();
+    let (mut met, mut forged) = (BTreeMap::<_, usize>::new(), 0);
     for seed in 0..16 {
         let mut scene = Scene::new(seed);
         for number in 0..STEPS {
             scene.step(number);
         }
-        for (fault, count) in scene.end() {
+        let (faults, tried) = scene.end();
+        for (fault, count) in faults {
             *met.entry(fault).or_default() += count;
         }
+        forged += tried;
     }
     assert_eq!(met.len(), FAULTS.len(), "{met:?}");
+    assert!(forged > 0);
 }
