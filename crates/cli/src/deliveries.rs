@@ -163,8 +163,8 @@ impl<'a> Printer<'a> {
         }
         if has("key-not-here") {
             hints.push(format!(
-                "the keys come with the next command of any keyholder; or ask for them: \
-                 `sealcast request {}`",
+                "where keyholders hand keys out by themselves they come with the next command of one; \
+                 or ask for them: `sealcast request {}`",
                 quoted(&self.stream)
             ));
         }

@@ -62,6 +62,16 @@ pub(crate) async fn run_as(
     if Home::exists(&path) {
         return Err(sealcast::Error::HomeExists(path).into());
     }
+    let is_asked_for = !args.no_passphrase && !context.has_passphrase_file();
+    if purpose == Purpose::KeyNode && is_asked_for {
+        return Err(CommandError::usage(
+            "a key node starts when nobody is there to type a passphrase",
+        )
+        .with_hint(
+            "name a file that holds one with `--passphrase-file F`, or do without: \
+             `--no-passphrase`",
+        ));
+    }
     let bus = args.bus.as_deref().map(BusUrl::parse).transpose();
     let bus = bus_here(bus.map_err(sealcast::Error::BusUrl)?.as_ref())?;
     let options = InitOptions {

@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use sealcast::{
-    AskedOfNode, AuditLine, AuditedEvent, Home, Name, RefusalCounts, ReleaseOptions, Releasing,
-    Stream, StreamId,
+    AskedOfNode, AuditLine, AuditedEvent, Home, Name, NodeRefusalReason, RefusalCounts,
+    ReleaseOptions, Releasing, Stream, StreamId,
 };
 use serde::Serialize;
 
@@ -291,13 +291,10 @@ async fn status(ui: &Ui, context: &Context) -> Result<(), CommandError> {
         let tally = tally(&stream).await?;
         let refused: BTreeMap<_, _> = tally.refused.by_reason().into_iter().collect();
         let refused = refused.into_iter().filter(|(_, count)| *count > 0);
-        let refused: BTreeMap<_, _> = refused
-            .map(|(reason, count)| (refusal_text(reason), count))
-            .collect();
-        let mut texts: Vec<_> = refused
-            .iter()
-            .map(|(reason, count)| format!("{} {reason}", thousands(*count)))
-            .collect();
+        let refused: Vec<_> = refused.collect();
+        let says =
+            |(reason, count): &(_, u64)| format!("{} {}", thousands(*count), refusal_text(*reason));
+        let mut texts: Vec<_> = refused.iter().map(says).collect();
         if tally.turned_away > 0 {
             texts.push(format!("{} turned away", thousands(tally.turned_away)));
         }
@@ -309,7 +306,10 @@ async fn status(ui: &Ui, context: &Context) -> Result<(), CommandError> {
                 shares: own.shares,
                 audit_entries: own.audit_entries,
                 released: tally.released,
-                refused,
+                refused: refused
+                    .into_iter()
+                    .map(|(of, count)| (of.name(), count))
+                    .collect(),
                 turned_away: tally.turned_away,
                 bus_shows_all: own.is_shown_all,
             })?;
@@ -418,7 +418,7 @@ fn entry(line: &AuditLine) -> Entry {
             AuditedEvent::TurnedAway(count) => Some(count),
             AuditedEvent::Began | AuditedEvent::Asked(_) | AuditedEvent::ClockSet | _ => None,
         },
-        reason: reason.map(refusal_text),
+        reason: reason.map(NodeRefusalReason::name),
         user: asked.map(|of| of.user.to_string()),
         device: asked.map(|of| of.device.to_string()),
         lane: asked.map(|of| of.lane.to_string()),

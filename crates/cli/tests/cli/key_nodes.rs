@@ -17,6 +17,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use rusqlite::Connection;
+use serde_json::json;
 
 use crate::agent::lines_of;
 use crate::rig::{Person, Ran, Rig};
@@ -133,7 +134,7 @@ fn opens_with_some_of(threshold: usize, count: usize) {
         .take(threshold - 1)
         .map(Running::start)
         .collect();
-    says_that_too_few_released(&bob.run(&["read", "plant"]), threshold);
+    says_that_too_few_released(&bob.run(&["read", "plant"]), threshold, count);
     running.push(Running::start(&nodes[threshold]));
     assert_eq!(bob.done(&["read", "plant"]), "one\ntwo");
     drop(running);
@@ -144,7 +145,7 @@ fn opens_with_some_of(threshold: usize, count: usize) {
 }
 
 /// To who reads two messages with one node less than are needed, and all others down.
-fn says_that_too_few_released(read: &Ran, threshold: usize) {
+fn says_that_too_few_released(read: &Ran, threshold: usize, count: usize) {
     assert_eq!((read.code, read.stdout.as_slice()), (3, &b""[..]));
     let released = threshold - 1;
     let too_few = format!("Of the {threshold} key nodes that are needed {released} released.");
@@ -155,6 +156,9 @@ fn says_that_too_few_released(read: &Ran, threshold: usize) {
     ] {
         assert!(read.stderr.contains(says), "{says}: {}", read.stderr);
     }
+    let is_silent = |line: &&str| line.ends_with(" did not answer.");
+    let silent = read.stderr.lines().filter(is_silent).count();
+    assert_eq!(silent, count - released, "{}", read.stderr);
     for never in ["refused", "something false"] {
         assert!(!read.stderr.contains(never), "{}", read.stderr);
     }
@@ -179,6 +183,20 @@ fn nodes_are_shown_replaced_and_bound_to_a_condition() {
     let status = owner.json(&["stream", "keynodes", "status", "plant"]).1;
     assert_eq!(answers(&status[0]), ["yes"; 3]);
     drop(running);
+    assert!(status[0].get("records").is_none());
+    let with_records = ["stream", "keynodes", "status", "plant", "--records"];
+    let records = owner.json(&with_records).1[0]["records"].take();
+    assert_eq!(
+        (&records[0]["sessions"], &records[0]["covered"]),
+        (&json!(1), &json!(1))
+    );
+    assert!(records[0]["from"].as_str() < records[0]["until"].as_str());
+    let says = format!(
+        ": {} records, of 1 of 1 sessions, from ",
+        records[0]["records"]
+    );
+    let shown = owner.done(&with_records);
+    assert!(shown.contains(&says), "{says}: {shown}");
 
     // One goes for good, another comes.
     let new = joined(&rig, "node9", &ticket);

@@ -5,7 +5,7 @@ use std::ops::Add;
 use std::sync::Mutex;
 
 use sealcast_engine::{AskerEvent, CombinerEvent, End, Unreleased};
-use sealcast_protocol::{NodeRefusalReason, StreamId};
+use sealcast_protocol::StreamId;
 
 use super::AskingEvent;
 use crate::core::lock;
@@ -71,7 +71,7 @@ impl AskingCounts {
     pub fn failures(&self) -> Vec<(&'static str, &'static str, u64)> {
         let Self { nodes, others } = self;
         let refused = nodes.refused.by_reason().into_iter();
-        let refused = refused.map(|(reason, count)| (NODES, word(reason), count));
+        let refused = refused.map(|(reason, count)| (NODES, reason.name(), count));
         let rest = [
             (NODES, "silent", nodes.silent),
             (NODES, "false", nodes.lies),
@@ -90,18 +90,6 @@ impl AskingCounts {
             AskingEvent::Asker(event) => self.others.note(event),
             AskingEvent::Left(_) => (),
         }
-    }
-}
-
-/// The stable name of a reason.
-fn word(reason: NodeRefusalReason) -> &'static str {
-    match reason {
-        NodeRefusalReason::NotEntitled => "not-entitled",
-        NodeRefusalReason::UnknownDeal => "unknown-deal",
-        NodeRefusalReason::Condition => "condition",
-        NodeRefusalReason::Throttled => "throttled",
-        NodeRefusalReason::LogBehind => "log-behind",
-        NodeRefusalReason::NotEnded => "not-ended",
     }
 }
 

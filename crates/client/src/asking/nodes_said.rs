@@ -1,6 +1,6 @@
 //! Why key nodes released less than was asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sealcast_engine::{CombinerEvent, Unreleased};
 use sealcast_protocol::{KeyNode, NodeRefusalReason, Position};
@@ -11,6 +11,8 @@ use sealcast_protocol::{KeyNode, NodeRefusalReason, Position};
 pub struct NodesSaid {
     /// Those that refused, and why they did last.
     pub refused: BTreeMap<KeyNode, NodeRefusalReason>,
+    /// Those that were asked and said nothing in time, last.
+    pub silent: BTreeSet<KeyNode>,
     /// Where too few answered: how many did last, and how many are needed.
     pub too_few: Option<(usize, usize)>,
     /// From when on they release what was published last, where their condition can end.
@@ -23,7 +25,11 @@ impl NodesSaid {
     pub(super) fn note(&mut self, event: CombinerEvent) {
         match event {
             CombinerEvent::Refused(node, reason) => {
+                self.silent.remove(&node);
                 self.refused.insert(node, reason);
+            }
+            CombinerEvent::Silent(node) => {
+                self.silent.insert(node);
             }
             CombinerEvent::Awaited(at) => self.released_from = self.released_from.max(Some(at)),
             CombinerEvent::Failed { why, .. } => match why {
@@ -34,7 +40,6 @@ impl NodesSaid {
             },
             CombinerEvent::Asked { .. }
             | CombinerEvent::Liar(_)
-            | CombinerEvent::Silent(_)
             | CombinerEvent::Released { .. }
             | _ => (),
         }

@@ -343,6 +343,20 @@ pub enum NodeRefusalReason {
     NotEnded,
 }
 
+impl NodeRefusalReason {
+    /// Its stable name, for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotEntitled => "not-entitled",
+            Self::UnknownDeal => "unknown-deal",
+            Self::Condition => "condition",
+            Self::Throttled => "throttled",
+            Self::LogBehind => "log-behind",
+            Self::NotEnded => "not-ended",
+        }
+    }
+}
+
 impl Signable for NodeRefusal {
     const LABEL: &'static str = "sealcast.v1 key node refusal";
     const LEN_MAX: usize = 512;

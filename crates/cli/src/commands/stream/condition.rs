@@ -1,7 +1,7 @@
 //! On which condition key nodes release.
 
 use clap::Args;
-use sealcast::{Approvers, Condition, Demand, Home, Name, Stream, UserId};
+use sealcast::{Approvers, Condition, Demand, Home, Name, Position, Stream, UserId};
 use serde::Serialize;
 
 use super::approvals::{self, ReaderLine};
@@ -62,14 +62,23 @@ pub(super) struct SpanArgs {
     when: Vec<String>,
 }
 
-/// Says what a condition that can end costs those who follow.
-pub(super) fn tell_later(ui: &Ui, can_end: bool) {
-    if can_end {
+/// Says what a condition that can end costs those who follow, and whether it has ended.
+pub(super) fn tell_end(ui: &Ui, condition: &Condition) {
+    if is_over(condition, now()) {
+        ui.warn("the time for it is over, so key nodes release nothing any more");
+    } else if condition.can_end() {
         ui.talk(
             "It can end, so they release what is published when about a minute has passed: who follows the stream is \
              behind by as much, unless a keyholder is there.",
         );
     }
+}
+
+/// Whether no alternative can hold any more.
+fn is_over(condition: &Condition, now: Position) -> bool {
+    let has_ended = |of: &Demand| matches!(of, Demand::Before(at) if *at <= now);
+    let mut alternatives = condition.0.iter();
+    !condition.0.is_empty() && alternatives.all(|of| of.iter().any(has_ended))
 }
 
 #[derive(Serialize)]
@@ -92,11 +101,10 @@ pub(super) async fn run(
         return show(ui, &stream, &names).await;
     }
     let says = text(&condition, call);
-    let can_end = condition.can_end();
-    let id = stream.set_condition(condition).await?;
+    let id = stream.set_condition(condition.clone()).await?;
     show_entry(ui, id)?;
     ui.talk(format!("From now on {says}."));
-    tell_later(ui, can_end);
+    tell_end(ui, &condition);
     Ok(())
 }
 
@@ -117,7 +125,7 @@ async fn show(ui: &Ui, stream: &Stream, names: &Names) -> Result<(), CommandErro
         });
     }
     ui.data(text(&condition, |user| names.call(user)))?;
-    tell_later(ui, condition.can_end());
+    tell_end(ui, &condition);
     if !condition.0.is_empty() && !readers.is_empty() {
         approvals::show(ui, names, &readers)?;
     }

@@ -11,7 +11,7 @@ use sealcast::{
 use serde::Serialize;
 
 use super::approvals::missing_text;
-use super::condition::{SpanArgs, condition_of, tell_later, text as condition_text};
+use super::condition::{SpanArgs, condition_of, tell_end, text as condition_text};
 use crate::context::{Context, Names, user_of};
 use crate::error::CommandError;
 use crate::time::rfc3339;
@@ -224,7 +224,7 @@ async fn set(ui: &Ui, context: &Context, args: &SetArgs) -> Result<(), CommandEr
     });
     if is_given {
         ui.talk(format!("From now on {}.", condition_text(&condition, call)));
-        tell_later(ui, condition.can_end());
+        tell_end(ui, &condition);
     }
     Ok(())
 }
@@ -434,6 +434,10 @@ pub(crate) fn tell_nodes_said(ui: &Ui, stream: &Stream, names: &Names, said: &No
     for (node, reason) in &said.refused {
         let (node, reason) = (names.call(&node.user), refusal_text(*reason));
         ui.talk(format!("Key node {node} refused: {reason}."));
+    }
+    for node in &said.silent {
+        let node = names.call(&node.user);
+        ui.talk(format!("Key node {node} did not answer."));
     }
     if let Some((answered, needed)) = said.too_few {
         ui.talk(format!(

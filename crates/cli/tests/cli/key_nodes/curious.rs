@@ -61,7 +61,7 @@ fn who_runs_a_node_reads_nothing_is_given_nothing_and_finds_neither_text_nor_key
     assert!(ran.stderr.contains(why), "{}", ran.stderr);
     ask_again(&rig, curious, &caught, others);
     for other in others {
-        assert_eq!(said_times(other, curious, 1), ["not entitled"]);
+        assert_eq!(said_times(other, curious, 1), ["not-entitled"]);
     }
     drop(running);
 

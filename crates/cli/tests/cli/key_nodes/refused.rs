@@ -33,7 +33,7 @@ fn who_expired_was_revoked_or_never_granted_is_refused_by_each_node_and_opens_no
         // Asked last, so that they have looked at all of it.
         assert_eq!(said_times(node, &kim, 1), ["released"]);
         for refused in [&expired, &revoked] {
-            assert_eq!(said_times(node, refused, 1), ["not entitled"]);
+            assert_eq!(said_times(node, refused, 1), ["not-entitled"]);
         }
         let to_stranger = said(node, &stranger);
         assert!(to_stranger.is_empty(), "{to_stranger:?}");

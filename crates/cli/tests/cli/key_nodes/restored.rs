@@ -27,12 +27,12 @@ fn a_node_that_was_put_back_to_an_older_state_decides_by_the_log_of_today() {
     put_back(&rig, node, "old");
     let running = Running::start(node);
     // It has forgotten whom it released what, and finds the old request once more.
-    assert_eq!(said_times(node, &eve, 1), ["not entitled"]);
+    assert_eq!(said_times(node, &eve, 1), ["not-entitled"]);
     let tablet = devices::add(&rig, &eve, "tablet");
     for device in [&eve, &tablet] {
         ask_again(&rig, device, &caught, slice::from_ref(node));
     }
-    assert_eq!(said_times(node, &eve, 3), ["not entitled"; 3]);
+    assert_eq!(said_times(node, &eve, 3), ["not-entitled"; 3]);
     assert_eq!(tablet.run(&["read", "plant"]).code, 3);
     assert_eq!(bob.done(&["read", "plant"]), "one");
     assert_eq!(said(node, &bob), ["released"]);
@@ -46,7 +46,7 @@ fn a_node_that_was_put_back_to_an_older_state_decides_by_the_log_of_today() {
     let kim = reader(&rig, &owner, &ticket, "kim", "+400d");
     let _running = Running::start(node);
     ask_again(&rig, &kim, &caught, slice::from_ref(node));
-    assert_eq!(said_times(node, &kim, 1), ["no share"]);
+    assert_eq!(said_times(node, &kim, 1), ["unknown-deal"]);
     assert_eq!(kim.run(&["read", "plant"]).code, 3);
 }
 

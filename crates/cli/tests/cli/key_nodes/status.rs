@@ -67,7 +67,7 @@ fn a_node_shows_whether_it_is_named_what_it_holds_and_what_came_of_it_while_it_r
     owner.done(&["stream", "condition", "plant", "--after", "+400d"]);
     let kim = reader(&rig, &owner, &ticket, "kim", "+400d");
     assert_eq!(kim.run(&["read", "plant"]).code, 3);
-    let refused = json!({ "the condition does not hold": 1 });
+    let refused = json!({ "condition": 1 });
     assert_eq!(shown(&node), standing(true, 1, 3, 1, refused));
     let refused = "1 the condition does not hold";
     assert_eq!(
