@@ -5,7 +5,9 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v5::Packet;
-use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, PublishOptions};
+use rumqttc::{
+    AsyncClient, BrokerSessionResumePolicy, Event, EventLoop, MqttOptions, PublishOptions,
+};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
@@ -82,6 +84,7 @@ impl Reader {
     pub(super) async fn open(place: &Place) -> anyhow::Result<Self> {
         let mut options = options(place, &place.name)?;
         options.set_clean_start(false);
+        options.set_broker_session_resume_policy(BrokerSessionResumePolicy::AllowBrokerOnly);
         options.set_session_expiry_interval(Some(KEPT_S));
         let (client, mut events) = start(options, 64)?;
         let is_kept = loop {

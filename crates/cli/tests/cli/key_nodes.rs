@@ -5,6 +5,7 @@ mod asked;
 mod captured;
 mod conditions;
 mod curious;
+mod killed;
 mod liar;
 mod metrics;
 mod refused;
