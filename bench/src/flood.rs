@@ -4,13 +4,13 @@
 mod chain;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
+use std::io::{BufRead, BufReader, BufWriter, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use sealcast_brokers::nats::Server;
 
@@ -134,32 +134,49 @@ fn feed(stdin: ChildStdin, messages: u64) -> anyhow::Result<BufWriter<ChildStdin
     while chain.count() < messages {
         writeln!(lines, "{}", chain.next())?;
     }
+    writeln!(lines, "{}", Chain::end())?;
     lines.flush()?;
     Ok(lines)
 }
 
-/// Checks every line; `look` is called at a tenth of them, and just before the last.
+/// Checks every line, and that the one that ends them is next: a second last one would come before that.
+/// `look` is called at a tenth of them, and just before the last.
 fn check(
-    mut lines: BufReader<impl std::io::Read>,
+    mut lines: impl BufRead,
     messages: u64,
     mut look: impl FnMut(usize) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut chain = Chain::new();
     let mut line = Vec::new();
-    while chain.count() < messages {
-        line.clear();
-        let count = lines.read_until(b'\n', &mut line)?;
-        ensure!(count > 0, "only {} lines came", chain.count());
-        chain.check(line.strip_suffix(b"\n").unwrap_or(&line))?;
+    while take(&mut lines, &mut line)? {
+        if chain.count() == messages && line == Chain::end().as_bytes() {
+            return Ok(());
+        }
+        ensure!(
+            chain.count() < messages,
+            "a line came behind the last one: {}",
+            String::from_utf8_lossy(&line)
+        );
+        chain.check(&line)?;
         if chain.count() == messages / 10 {
             look(0)?;
         }
-        // A reader ends with the last line, and with it what is known of its memory.
-        if chain.count() == messages - messages / 100 {
+        // A reader ends with the last line, and with it what is known of its memory; a pipe holds more than a thousand.
+        if chain.count() == messages - messages / 20 {
             look(1)?;
         }
     }
-    Ok(())
+    bail!("the end never came, and {} lines did", chain.count())
+}
+
+/// Takes the next line, without its newline, if there is one.
+fn take(lines: &mut impl BufRead, line: &mut Vec<u8>) -> anyhow::Result<bool> {
+    line.clear();
+    let is_there = lines.read_until(b'\n', line)? > 0;
+    if line.ends_with(b"\n") {
+        line.pop();
+    }
+    Ok(is_there)
 }
 
 impl Flood {
@@ -184,13 +201,43 @@ impl Flood {
             "{} messages of {LINE} bytes, each with its number and a sum over all numbers before it, \
              went in by `sealcast pub -l` and came out of `sealcast sub` in another process and home, \
              in {:.0} s; afterwards `sealcast read` read them again, in {:.0} s. A checker that knows \
-             only how the lines are made saw each of them once and in order. Memory is what is \
-             resident, at a tenth of the messages and at the last hundredth; the command fails where \
-             it grows by more than {GROWTH_MAX_MIB:.0} MiB or to more than {MEMORY_MAX_MIB:.0} MiB.",
+             only how the lines are made saw each of them once and in order, and then one more that \
+             ends them, with nothing between. Memory is what is resident, at a tenth of the messages \
+             and at the last twentieth; the command fails where it grows by more than \
+             {GROWTH_MAX_MIB:.0} MiB or to more than {MEMORY_MAX_MIB:.0} MiB.",
             self.messages,
             self.through.as_secs_f64(),
             self.reading.as_secs_f64(),
         ));
         page.text().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the checker says to these lines of three, behind all of which their end is.
+    fn judged(order: &[usize]) -> anyhow::Result<()> {
+        let mut chain = Chain::new();
+        let lines = [chain.next(), chain.next(), chain.next()];
+        let lines = order.iter().map(|at| format!("{}\n", lines[*at]));
+        let text = format!("{}{}\n", lines.collect::<String>(), Chain::end());
+        check(text.as_bytes(), 3, |_| Ok(()))
+    }
+
+    #[test]
+    fn a_line_that_comes_behind_the_last_one_is_noticed() {
+        assert!(judged(&[0, 1, 2]).is_ok());
+        for order in [&[0, 1, 2, 2][..], &[0, 1, 2, 0], &[0, 1], &[0, 1, 2, 1, 2]] {
+            assert!(judged(order).is_err(), "{order:?}");
+        }
+    }
+
+    #[test]
+    fn lines_without_an_end_are_not_all_of_them() {
+        let mut chain = Chain::new();
+        let text = format!("{}\n{}\n", chain.next(), chain.next());
+        assert!(check(text.as_bytes(), 2, |_| Ok(())).is_err());
     }
 }

@@ -37,6 +37,11 @@ impl Chain {
         format!("{line:.<LINE$}")
     }
 
+    /// A line that is none of the others, and comes behind the last of them.
+    pub(super) fn end() -> String {
+        format!("{:.<LINE$}", "end")
+    }
+
     /// Checks that a line is the next one: none is missing, none came twice, none is altered.
     pub(super) fn check(&mut self, line: &[u8]) -> anyhow::Result<()> {
         let number = self.number;
@@ -69,6 +74,7 @@ mod tests {
         assert!(check(&[one, three]).is_err());
         assert!(check(&[one, one]).is_err());
         assert!(check(&[two]).is_err());
+        assert!(check(&[&Chain::end()]).is_err());
         let altered = three.replace('.', ":");
         assert!(check(&[one, two, &altered]).is_err());
     }

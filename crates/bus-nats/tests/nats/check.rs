@@ -29,6 +29,13 @@ async fn make(server: &Server, name: &str, change: impl FnOnce(&mut Config)) {
     jetstream::new(client).create_stream(config).await.unwrap();
 }
 
+/// How a stream stands on the server.
+async fn config_of(server: &Server, name: &str) -> Config {
+    let client = async_nats::connect(server.url("")).await.unwrap();
+    let stream = jetstream::new(client).get_stream(name).await.unwrap();
+    stream.cached_info().config.clone()
+}
+
 fn warnings(report: &BusReport) -> String {
     let all = report.warnings().iter();
     all.map(|of| format!("{}: {}\n", of.says, of.remedy.join("; ")))
@@ -98,8 +105,11 @@ async fn what_a_stream_removes_or_cannot_do_is_warned_of_and_stays() {
     assert!(!all.contains("takes that for damage"), "{all}");
     assert!(all.contains("gone when the server ends"), "{all}");
     for name in ["old", "new"] {
+        let before = config_of(&server, name).await;
         let setup = NatsBus::setup(&address(&server.url(name)), &ServerOptions::default()).await;
-        assert_eq!(setup.unwrap().left.len(), 1);
+        let setup = setup.unwrap();
+        assert_eq!((setup.made.len(), setup.left.len()), (0, 1));
+        assert_eq!(config_of(&server, name).await, before);
     }
 }
 
@@ -110,11 +120,13 @@ async fn what_is_not_a_bus_is_said_to_be_none() {
         config.subjects = vec!["orders.>".into()]
     })
     .await;
+    let before = config_of(&server, "x").await;
     let foreign = report(&server.url("x")).await.standing;
     assert!(matches!(&foreign, Standing::Unusable(why) if why.contains("not that of a bus")));
     let options = ServerOptions::default();
     let refused = NatsBus::setup(&address(&server.url("x")), &options).await;
     assert!(matches!(refused, Err(BusError::Unreachable { .. })));
+    assert_eq!(config_of(&server, "x").await, before);
 
     let port = free_port();
     let mut command = Command::new("nats-server");

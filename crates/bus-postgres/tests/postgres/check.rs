@@ -62,6 +62,52 @@ async fn a_bus_is_made_once_and_a_check_makes_none() {
     );
 }
 
+/// What is in a schema, how it is made, and who may do what with it.
+fn seen(server: &Server, schema: &str) -> String {
+    server.sql(&format!(
+        "SELECT concat_ws(' ', relname, relkind, relowner, relacl, reloptions) FROM pg_class
+            WHERE relnamespace = '{schema}'::regnamespace
+         UNION ALL SELECT concat_ws(' ', nspowner, nspacl) FROM pg_namespace WHERE nspname = '{schema}'
+         UNION ALL SELECT concat_ws(' ', relname, attname, atttypid::regtype) FROM pg_class
+            JOIN pg_attribute ON attrelid = pg_class.oid
+            WHERE relnamespace = '{schema}'::regnamespace AND attnum > 0
+         UNION ALL SELECT schema_to_xml('{schema}', true, false, '')::text
+         ORDER BY 1"
+    ))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_there_stays_as_it_is_whosever_it_is() {
+    let (server, options) = (shared(), ServerOptions::default());
+    server.sql(
+        "CREATE SCHEMA inn; CREATE TABLE inn.topics (name text, beds integer);
+         CREATE TABLE inn.bus (what text, stops integer);
+         INSERT INTO inn.topics VALUES ('blue', 2); INSERT INTO inn.bus VALUES ('number 7', 12)",
+    );
+    let before = seen(&server, "inn");
+    assert!(before.contains("number 7"), "{before}");
+    let refused = PostgresBus::setup(&address(&server.url("inn")), &options).await;
+    let is_refused = matches!(refused, Err(BusError::Unreachable { .. }));
+    assert!(is_refused, "{refused:?}");
+    assert_eq!(seen(&server, "inn"), before);
+
+    // One of ours, with what an administrator has done to it.
+    let url = address(&server.url("altered"));
+    PostgresBus::setup(&url, &options).await.unwrap();
+    server.sql(
+        "ALTER TABLE altered.items ADD COLUMN noted text; GRANT USAGE ON SCHEMA altered TO PUBLIC;
+         ALTER TABLE altered.topics SET (fillfactor = 70); CREATE TABLE altered.notes (said text);
+         INSERT INTO altered.notes VALUES ('moved in May'); GRANT SELECT ON altered.items TO PUBLIC",
+    );
+    let before = seen(&server, "altered");
+    for sign in ["moved in May", "fillfactor=70", "noted"] {
+        assert!(before.contains(sign), "{sign}: {before}");
+    }
+    let setup = PostgresBus::setup(&url, &options).await.unwrap();
+    assert_eq!((setup.made.len(), setup.left.len()), (0, 1));
+    assert_eq!(seen(&server, "altered"), before);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_server_may_lose_is_warned_of() {
     let server = Server::start_with(&format!("{QUICK}\nfull_page_writes = off"));

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 use sealcast_brokers::nats::Server;
 use serde_json::Value;
 
-use crate::kinds::on_every_bus;
+use crate::kinds::{EmptyBus, Kind, on_every_bus};
 use crate::rig::{Person, Ran, Rig};
 
 /// How often is looked for what must come before it counts as not coming.
@@ -199,6 +199,51 @@ fn streams_are_carried_there_and_back_and_readers_go_on(rig: &Rig) {
             .all(|of| of["bus"].as_str().unwrap().ends_with("/back"))
     );
     assert_eq!(alice.problems().len(), 1, "its keys are here alone");
+}
+
+/// Neither is a folder, and what was sealed on the first is opened on the second without another grant.
+#[test]
+fn a_stream_goes_from_nats_to_postgresql_and_a_reader_goes_on_with_the_same_keys() {
+    let (rig, there) = (Rig::on(Kind::Nats), EmptyBus::of(Kind::Postgres).url);
+    let (alice, ticket) = rig.owner("alice", "s");
+    let bob = rig.person("bob");
+    bob.done(&["join", &ticket]);
+    alice.done(&["grant", "s", &bob.id(), "--from", "start"]);
+    alice.done_with(&["pub", "s", "-l"], b"one\ntwo\n");
+    assert_eq!(bob.opened(&["read", "s"]), ["one", "two"]);
+
+    alice.done(&["bus", "setup", &there]);
+    let copy = ["bus", "copy", rig.bus_url(), &there, "--switch"];
+    let said = alice.done(&copy);
+    assert!(said.starts_with("s  "), "{said}");
+    alice.done(&["pub", "s", "-m", "three"]);
+    let later = alice.done(&["ticket", "s"]);
+    bob.done(&["join", &later]);
+    let (_, streams) = bob.json(&["stream", "list"]);
+    assert_eq!(streams.len(), 1, "{streams:?}");
+    assert!(streams[0]["bus"].as_str().unwrap().ends_with(&there[5..]));
+    assert_eq!(bob.opened(&["read", "s"]), ["one", "two", "three"]);
+    for state in ["gap", "sealed", "rejected", "replay"] {
+        assert_eq!(bob.count(state, &["read", "s"]), 0, "{state}");
+    }
+    assert_eq!(bob.problems(), [""; 0]);
+
+    // It lies there as it lay on the first, and what came later is behind it.
+    let lies = |from: &str, ticket: &str, folder: &str| {
+        let to = format!("file:{folder}");
+        alice.done(&["bus", "setup", &to]);
+        alice.done(&["bus", "copy", from, &to, ticket]);
+        let mut items = carried_of(&rig.path().join(folder));
+        items.retain(|(topic, ..)| topic.starts_with("s/"));
+        items
+    };
+    let (first, last) = (
+        lies(rig.bus_url(), &ticket, "first"),
+        lies(&there, &later, "last"),
+    );
+    assert!(first.iter().any(|(topic, ..)| topic.ends_with("/data")));
+    assert!(first.iter().all(|item| last.contains(item)));
+    assert!(last.len() > first.len(), "the third message is there alone");
 }
 
 /// Somebody with a home on a bus in a folder, whatever the rig's is.

@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, sleep};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde_json::Value;
 
 use crate::kinds::{Kind, MOSQUITTO, NATS, POSTGRES, RABBITMQ};
@@ -26,6 +28,12 @@ const LOOK: Duration = Duration::from_millis(20);
 /// What lies on a server, and where.
 type Seen = Vec<(String, Vec<u8>)>;
 
+/// How many items of garbage, and of those that were there before. They are told as these states.
+type Put = [usize; 2];
+const STATES: [&str; 2] = ["rejected", "replay"];
+/// Every kind of log that there is, as part of its place.
+const LOGS: [&str; 5] = ["/data", "/access/", "/keys", "/devices", "/inbox"];
+
 /// Who knows the server, and how others lay out their messages there.
 trait Stranger {
     /// Everything that the server holds of the bus, and where.
@@ -33,7 +41,13 @@ trait Stranger {
 
     /// Publishes garbage, what is too large, what was there before, and that in another order: as messages,
     /// and as items of every topic.
-    fn attack(&self);
+    ///
+    /// Says how many items are behind the last one of the log `data` now that are garbage, and that were there
+    /// before; nothing where some may come twice under one name, or not at all.
+    fn attack(&self, data: &str) -> Option<Put>;
+
+    /// Makes garbage the first items of a log that nobody has written to.
+    fn sow(&self, topic: &str);
 }
 
 #[test]
@@ -67,7 +81,7 @@ fn mosquittos_own_clients_learn_nothing_and_break_nothing() {
 fn learns_nothing_and_breaks_nothing(rig: &Rig, stranger: &dyn Stranger) {
     let stream = SECRETS[1];
     let (alice, ticket) = rig.owner("alice", stream);
-    let [bob, carol] = ["bob", "carol"].map(|name| rig.person(name));
+    let (bob, data) = (rig.person("bob"), alice.data_topic());
     bob.done(&["join", &ticket]);
     alice.done(&["grant", stream, &bob.id(), "--from", "start"]);
     // Who answers whoever asks hears all that is sent meanwhile.
@@ -77,45 +91,106 @@ fn learns_nothing_and_breaks_nothing(rig: &Rig, stranger: &dyn Stranger) {
     let answering = Told::by(alice.start(&["sub", "t", "--from", "start", "--json"]));
     assert_eq!(answering.next()["state"], "opened");
     let told = Told::by(bob.start(&["sub", stream, "--from", "start", "--json"]));
-    let (mut states, mut expected) = (BTreeSet::new(), Vec::new());
+    let (mut states, mut expected, mut put) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..2 {
         expected.push(format!("{} {round}", SECRETS[0]));
         alice.done(&["pub", stream, "-m", &expected[round]]);
         loop {
             let line = told.next();
-            states.insert(line["state"].as_str().unwrap().to_owned());
+            states.push(line["state"].as_str().unwrap().to_owned());
             if line["state"] == "opened" {
                 assert_eq!(line["text"], expected[round].as_str());
                 break;
             }
         }
-        stranger.attack();
+        put.push(stranger.attack(&data));
     }
     drop(told);
-    let is_told = |state: &&str| states.contains(*state);
-    assert!(["rejected", "replay"].iter().all(is_told), "{states:?}");
-    // Whoever comes later reads the same, by keys that are given later.
+    // The second attack came behind the last message.
+    let count = |state: &str| states.iter().filter(|of| *of == state).count();
+    are_told(STATES.map(count), put[0]);
+    let all = put[0].zip(put[1]);
+    let all = all.map(|(first, second)| [first[0] + second[0], first[1] + second[1]]);
+    // Whoever has a home only now reads the same, by keys that are given later.
+    let [carol, dan] = ["carol", "dan"].map(|name| rig.person(name));
     carol.done(&["join", &ticket]);
     alice.done(&["grant", stream, &carol.id(), "--from", "start"]);
     for person in [bob, carol] {
         assert_eq!(person.opened(&["read", stream]), expected);
-        for state in ["rejected", "replay"] {
-            assert!(person.count(state, &["read", stream]) > 0, "{state}");
-        }
+        are_told(
+            STATES.map(|state| person.count(state, &["read", stream])),
+            all,
+        );
     }
-    let dan = rig.person("dan");
+    let (_, id) = dan.json(&["id"]);
+    let device = id[0]["device"].as_str().unwrap();
+    stranger.sow(&format!("d/{device}/inbox"));
+    let mut seen = stranger.all();
     dan.done(&["join", &asked]);
     alice.done(&["grant", "t", &dan.id(), "--from", "start"]);
     dan.done(&["request", "t", "--wait", "3m"]);
     assert_eq!(dan.opened(&["read", "t"]), [SECRETS[0]]);
     drop(answering);
-    let all = stranger.all();
-    assert!(all.len() > 20, "{}", all.len());
-    for (place, bytes) in all {
-        for secret in SECRETS {
-            let has = |text: &[u8]| text.windows(secret.len()).any(|of| of == secret.as_bytes());
-            assert!(!has(&bytes) && !place.contains(secret), "{secret}: {place}");
+    seen.extend(stranger.all());
+    assert!(seen.len() > 20, "{}", seen.len());
+    for log in LOGS {
+        let mut there = seen
+            .iter()
+            .filter(|of| of.0.replace('.', "/").contains(log));
+        assert!(there.any(|of| has(&of.1, b"garbage")), "{log}");
+    }
+    hold_no_secret(&seen);
+}
+
+/// Checks that all that was put there was told; where it was not counted, that some was.
+fn are_told(told: [usize; 2], put: Option<Put>) {
+    match put {
+        Some(put) => assert_eq!(told, put),
+        None => assert!(told.iter().all(|count| *count > 0), "{told:?}"),
+    }
+}
+
+fn hold_no_secret(seen: &[(String, Vec<u8>)]) {
+    // Much of it is the same garbage.
+    let bytes: BTreeSet<&[u8]> = seen.iter().map(|(_, bytes)| &bytes[..]).collect();
+    for secret in SECRETS {
+        let place = seen.iter().find(|(place, _)| place.contains(secret));
+        assert!(place.is_none(), "{secret}: {place:?}");
+        for form in forms_of(secret) {
+            let is_there = bytes.iter().any(|bytes| has(bytes, form.as_bytes()));
+            assert!(!is_there, "{secret} as {form}");
         }
+    }
+}
+
+fn has(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|of| of == part)
+}
+
+/// A text as it is, in hexadecimal digits, and in base64 wherever it begins in what is encoded.
+fn forms_of(text: &str) -> Vec<String> {
+    let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let mut forms = vec![text.to_owned(), hex.to_uppercase(), hex];
+    for before in 0..3 {
+        let all = [&[0; 3][..before], text.as_bytes()].concat();
+        // A digit has six bits; those that it shares with what is around the text are left out.
+        let digits = (before * 8).div_ceil(6)..all.len() * 8 / 6;
+        for encoded in [STANDARD.encode(&all), URL_SAFE.encode(&all)] {
+            forms.push(encoded[digits.clone()].to_owned());
+        }
+    }
+    forms
+}
+
+#[test]
+fn a_secret_is_found_in_every_form() {
+    let forms = forms_of("alice");
+    let texts = ["616c696365", "616C696365", "it's alice"];
+    let encoded = ["alice was here", "my alice", "it's alice!", "a alice"];
+    let encoded = encoded.map(|text| STANDARD.encode(text));
+    for text in texts.into_iter().chain(encoded.iter().map(String::as_str)) {
+        let is_there = forms.iter().any(|of| text.contains(of.as_str()));
+        assert!(is_there, "{text}: {forms:?}");
     }
 }
 
@@ -176,6 +251,14 @@ fn unhex(hex: &str) -> Vec<u8> {
     bytes.collect()
 }
 
+/// What was put into a log, as two numbers.
+fn put(text: &str) -> Put {
+    let numbers = text
+        .split_whitespace()
+        .map(|number| number.parse().unwrap());
+    numbers.collect::<Vec<_>>().try_into().unwrap()
+}
+
 /// A script with a library from PyPI, and what it is told of the server and the bus.
 struct Python(&'static str, Vec<String>);
 
@@ -193,8 +276,19 @@ impl Stranger for Python {
         placed(&self.run("look"))
     }
 
-    fn attack(&self) {
-        self.run("attack");
+    fn attack(&self, data: &str) -> Option<Put> {
+        let printed = self.run("attack");
+        let place = |line: &&str| {
+            let place = line.split(' ').next().unwrap();
+            place.replace('.', "/").ends_with(data)
+        };
+        let line = printed.lines().find(place).unwrap();
+        Some(put(line.split_once(' ').unwrap().1))
+    }
+
+    fn sow(&self, topic: &str) {
+        let args = [&self.1[..], &[topic.to_owned()]].concat();
+        Self(self.0, args).run("sow");
     }
 }
 
@@ -217,8 +311,14 @@ impl Stranger for Pika {
         self.python().all()
     }
 
-    fn attack(&self) {
-        self.python().attack();
+    fn attack(&self, data: &str) -> Option<Put> {
+        self.python().attack(data)
+    }
+
+    fn sow(&self, topic: &str) {
+        let queue = format!("{}.log.{topic}", self.0);
+        let args = vec![RABBITMQ.port().to_string(), self.0.clone(), queue];
+        Python("with_pika.py", args).run("sow");
     }
 }
 
@@ -235,8 +335,16 @@ impl Stranger for Psql {
         )))
     }
 
-    fn attack(&self) {
+    fn attack(&self, data: &str) -> Option<Put> {
         let schema = &self.0;
+        // What is put behind the last item below: the last items once more, and garbage.
+        let counted = POSTGRES.sql(&format!(
+            "SELECT count(*) FILTER (WHERE is_garbage) + 3, count(*) FILTER (WHERE NOT is_garbage)
+                FROM (SELECT payload IN ('garbage'::bytea, '', 'of nobody',
+                        decode(repeat('53', 300000), 'hex')) AS is_garbage
+                    FROM {schema}.items JOIN {schema}.topics ON id = topic
+                    WHERE name = '{data}' ORDER BY at DESC LIMIT 8) AS last"
+        ));
         POSTGRES.sql(&format!(
             "WITH fresh AS (
                 SELECT id, ends, of.payload,
@@ -257,6 +365,18 @@ impl Stranger for Psql {
              SELECT pg_notify('{schema}', said || ' ' || replace(name, '/data', '/ask') || rest)
                 FROM {schema}.topics, (VALUES ('grown', ' 99999'), ('grown', ''), ('sent', ' !!'),
                     ('sent', ' aGVsbG8/'), ('stored', ' 1'), ('mark', ''), ('hello?', '')) AS of (said, rest)"
+        ));
+        Some(put(&counted.replace('|', " ")))
+    }
+
+    fn sow(&self, topic: &str) {
+        let schema = &self.0;
+        POSTGRES.sql(&format!(
+            "INSERT INTO {schema}.topics (name, trimmed, ends) VALUES ('{topic}', 0, 3);
+             INSERT INTO {schema}.items SELECT id, number, of.payload
+                FROM {schema}.topics, (VALUES (0, 'garbage'::bytea), (1, ''),
+                    (2, decode(repeat('53', 300000), 'hex'))) AS of (number, payload)
+                WHERE name = '{topic}'"
         ));
     }
 }
@@ -289,12 +409,20 @@ impl Mosquitto {
             sub,
             count: AtomicU64::new(0),
         };
-        let place = format!("{}/here", stranger.prefix);
+        stranger.hear_itself();
+        stranger
+    }
+
+    /// Says something until it hears it. It has heard then what came before.
+    fn hear_itself(&self) {
+        let place = format!("{}/here", self.prefix);
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        let said = (place, number.to_be_bytes().to_vec());
         for _ in 0..WITHIN.as_millis() / LOOK.as_millis() {
-            stranger.publish(&place, b"here", false);
+            self.publish(&said.0, &said.1, false);
             sleep(LOOK);
-            if !stranger.all().is_empty() {
-                return stranger;
+            if self.seen.lock().unwrap().contains(&said) {
+                return;
             }
         }
         panic!("it never hears itself");
@@ -312,6 +440,14 @@ impl Mosquitto {
         printed(&mut publish);
     }
 
+    fn append_garbage(&self, log: &str, is_retained: bool) {
+        for item in [&b"garbage"[..], b"", &[b'S'; 300_000]] {
+            let length = u32::try_from(item.len()).unwrap().to_be_bytes();
+            let append = [&b"SCM\x01\0\0\0\0\0\0\0\0"[..], &length, item].concat();
+            self.publish(&self.fresh(log), &append, is_retained);
+        }
+    }
+
     /// A name that no message had.
     fn fresh(&self, log: &str) -> String {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
@@ -321,10 +457,11 @@ impl Mosquitto {
 
 impl Stranger for Mosquitto {
     fn all(&self) -> Seen {
+        self.hear_itself();
         self.seen.lock().unwrap().clone()
     }
 
-    fn attack(&self) {
+    fn attack(&self, _data: &str) -> Option<Put> {
         let all = self.all();
         let logs: BTreeSet<&str> = all
             .iter()
@@ -340,11 +477,7 @@ impl Stranger for Mosquitto {
                 self.publish(&self.fresh(log), bytes, is_retained);
                 self.publish(place, bytes, is_retained);
             }
-            for item in [&b"garbage"[..], b"", &[b'S'; 300_000]] {
-                let length = u32::try_from(item.len()).unwrap().to_be_bytes();
-                let append = [&b"SCM\x01\0\0\0\0\0\0\0\0"[..], &length, item].concat();
-                self.publish(&self.fresh(log), &append, is_retained);
-            }
+            self.append_garbage(log, is_retained);
             let ephemeral = log.replace("/log/", "/now/").replace("/data", "/ask");
             for garbage in [&b"hello?"[..], &[0xff; 900_000]] {
                 for place in [&self.fresh(log), log, &ephemeral] {
@@ -352,6 +485,11 @@ impl Stranger for Mosquitto {
                 }
             }
         }
+        None
+    }
+
+    fn sow(&self, topic: &str) {
+        self.append_garbage(&format!("{}/log/{topic}", self.prefix), true);
     }
 }
 

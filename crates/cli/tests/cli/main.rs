@@ -31,6 +31,8 @@ mod messages;
 mod mqtt;
 #[cfg(unix)]
 mod nats;
+#[cfg(target_os = "linux")]
+mod outages;
 mod processes;
 #[cfg(target_os = "linux")]
 mod proxy;

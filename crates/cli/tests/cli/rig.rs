@@ -284,6 +284,13 @@ impl Person {
         }
     }
 
+    /// The same person, whose environment says more of servers.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn with_environment(mut self, more: &[(&'static str, String)]) -> Self {
+        self.environment.extend_from_slice(more);
+        self
+    }
+
     /// A command in this home, without a terminal and without anybody's environment.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sealcast"));

@@ -1,4 +1,4 @@
-"""A client of a NATS server that is no bus: `with_nats.py look|attack PORT STREAM`."""
+"""A client of a NATS server that is no bus: `with_nats.py look|attack|sow PORT STREAM [TOPIC]`."""
 
 import asyncio
 import struct
@@ -8,6 +8,7 @@ import nats
 from nats.js.errors import NotFoundError
 
 GARBAGE = [b"hello?", b"", b"\xff" * 900_000]
+ITEMS = [b"garbage", b"", b"S" * 300_000]
 
 
 async def everything(js, name):
@@ -37,23 +38,27 @@ def payloads(message):
 
 def appended(messages, items):
     """An append like those of everybody who may write there, behind the last one."""
-    last = messages[-1][1]
-    ours = [bytes for _, _, bytes in messages if bytes.startswith(b"SCN\x01")][-1]
-    first, count, left = struct.unpack_from(">QIQ", ours, 13)
+    last = messages[-1][1] if messages else 0
+    ours = [bytes for _, _, bytes in messages if bytes.startswith(b"SCN\x01")]
+    first, count, left = struct.unpack_from(">QIQ", ours[-1], 13) if ours else (0, 0, 0)
     header = struct.pack(">QQIQ", last, first + count, len(items), left)
     lengths = struct.pack(f">{len(items)}I", *map(len, items))
     return b"SCN\x01\x00" + header + b"\x07" * 16 + lengths + b"".join(items)
 
 
 async def attack(client, js, name):
-    """Garbage, what is too large, what was there before, and that in another order."""
+    """Garbage, what is too large, what was there before, and that in another order.
+
+    Prints of each log how many items of garbage and of what was there are behind its last item now."""
     held = await everything(js, name)
     for subject in sorted({subject for subject, _, _ in held}):
         messages = [of for of in held if of[0] == subject]
         if subject.startswith(f"{name}.log."):
             items = [item for _, _, bytes in messages for item in payloads(bytes)]
-            items = items[::-1][:8] + [b"garbage", b"", b"S" * 300_000]
+            items = items[::-1][:8] + ITEMS
             await js.publish(subject, appended(messages, items))
+            garbage = sum(item in ITEMS for item in items)
+            print(subject, garbage, len(items) - garbage)
         for _, _, bytes in messages[:-5:-1]:
             await js.publish(subject, bytes)
         topic = subject.split(".", 2)[2]
@@ -64,11 +69,18 @@ async def attack(client, js, name):
     await client.flush()
 
 
-async def main(what, port, name):
+async def sow(js, name, topic):
+    """Garbage as the first items of a log that nobody has written to."""
+    await js.publish(f"{name}.log.{topic.replace('/', '.')}", appended([], ITEMS))
+
+
+async def main(what, port, name, topic=""):
     client = await nats.connect(f"nats://127.0.0.1:{port}")
     js = client.jetstream()
     if what == "attack":
         await attack(client, js, name)
+    elif what == "sow":
+        await sow(js, name, topic)
     else:
         for subject, _, bytes in await everything(js, name):
             print(subject, bytes.hex())

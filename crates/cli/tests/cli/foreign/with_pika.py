@@ -1,4 +1,4 @@
-"""A client of RabbitMQ that is no bus: `with_pika.py look|attack PORT PREFIX QUEUE...`."""
+"""A client of RabbitMQ that is no bus: `with_pika.py look|attack|sow PORT PREFIX QUEUE...`."""
 
 import os
 import struct
@@ -8,6 +8,7 @@ import pika
 
 NONE, NOBODY = 2**64 - 1, bytes(16)
 GARBAGE = [b"hello?", b"", b"\xff" * 900_000]
+ITEMS = [b"garbage", b"", b"S" * 300_000]
 
 
 def publish(channel, queue, body):
@@ -72,11 +73,15 @@ def sent(topic, payload):
 
 
 def attack(connection, prefix, queue):
-    """Garbage, what is too large, what was there before, and that in another order."""
+    """Garbage, what is too large, what was there before, and that in another order.
+
+    Prints how many items of garbage and of what was there are behind the last item of the log now."""
     held = everything(connection, queue)
     topic = queue.removeprefix(f"{prefix}.log.")
     items = [item for _, body in held for item in payloads(body)]
-    items = items[::-1][:8] + [b"garbage", b"", b"S" * 300_000]
+    items = items[::-1][:8] + ITEMS
+    garbage = sum(item in ITEMS for item in items)
+    print(queue, garbage, len(items) - garbage)
     channel = connection.channel()
     channel.confirm_delivery()
     publish(channel, queue, appended(held, topic, items))
@@ -90,12 +95,23 @@ def attack(connection, prefix, queue):
     channel.close()
 
 
+def sow(connection, prefix, queue):
+    """Garbage as the first items of a log that nobody has written to."""
+    channel = connection.channel()
+    channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "stream"})
+    channel.confirm_delivery()
+    publish(channel, queue, appended([], queue.removeprefix(f"{prefix}.log."), ITEMS))
+    channel.close()
+
+
 def main(what, port, prefix, *queues):
     parameters = pika.ConnectionParameters("127.0.0.1", int(port))
     connection = pika.BlockingConnection(parameters)
     for queue in queues:
         if what == "attack":
             attack(connection, prefix, queue)
+        elif what == "sow":
+            sow(connection, prefix, queue)
         else:
             for _, body in everything(connection, queue):
                 print(queue, body.hex())

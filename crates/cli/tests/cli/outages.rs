@@ -1,0 +1,461 @@
+//! Servers that end while people publish and follow, and one that loses what it acknowledged.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdin, ChildStdout};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use sealcast_brokers::{mosquitto, nats, postgres, rabbitmq};
+
+use crate::rig::{Person, Ran, Rig};
+
+/// Lines that are written at once, and how many may wait to be acknowledged.
+const BURST: u64 = 10;
+const AHEAD_MAX: u64 = 200;
+/// Lines of each publisher that are acknowledged before the server ends, and after it is back.
+const MORE: u64 = 1_000;
+/// Between two looks, and how many there are until what must come counts as not coming.
+const LOOK: Duration = Duration::from_millis(2);
+const LOOKS: u32 = 90_000;
+/// How long somebody rests whose program gave up.
+const GIVEN_UP: Duration = Duration::from_millis(500);
+/// How long is waited for a line that must come, however busy the machine is.
+const WITHIN: Duration = Duration::from_secs(180);
+
+/// How a server ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Killed,
+    Stopped,
+}
+
+enum Server {
+    Amqp(rabbitmq::Server),
+    Mqtt(mosquitto::Server),
+    Postgres(postgres::Server),
+}
+
+impl Server {
+    fn url(&self) -> String {
+        match self {
+            Self::Amqp(server) => server.url("x"),
+            Self::Mqtt(server) => server.url("x"),
+            Self::Postgres(server) => server.url("x"),
+        }
+    }
+
+    /// Whether who comes late finds what was there before.
+    fn keeps_past(&self) -> bool {
+        match self {
+            Self::Amqp(_) | Self::Postgres(_) => true,
+            Self::Mqtt(_) => false,
+        }
+    }
+
+    fn end(&mut self, end: End) {
+        match (self, end) {
+            (Self::Amqp(server), End::Killed) => server.kill(),
+            (Self::Amqp(server), End::Stopped) => server.stop(),
+            (Self::Mqtt(server), End::Killed) => server.kill(),
+            (Self::Mqtt(server), End::Stopped) => server.stop(),
+            (Self::Postgres(server), End::Killed) => server.kill(),
+            (Self::Postgres(server), End::Stopped) => server.stop(),
+        }
+    }
+
+    /// On the same port and data.
+    fn restart(&mut self) {
+        match self {
+            Self::Amqp(server) => server.restart(),
+            Self::Mqtt(server) => server.restart(),
+            Self::Postgres(server) => server.restart(),
+        }
+    }
+}
+
+/// Alice owns the stream `s`, Pat publishes there, too, and Bob and Carol may read it from its start.
+struct Cast {
+    _rig: Rig,
+    alice: Person,
+    pat: Person,
+    bob: Person,
+    carol: Person,
+}
+
+impl Cast {
+    fn on(url: &str) -> Self {
+        let rig = Rig::small();
+        let [alice, pat, bob, carol] = ["alice", "pat", "bob", "carol"].map(|name| {
+            let person = rig.stranger(name);
+            person.done(&["init", "--name", name, "--bus", url, "--no-passphrase"]);
+            person
+        });
+        let ticket = alice.done(&["stream", "create", "s"]);
+        for person in [&pat, &bob, &carol] {
+            person.done(&["join", &ticket]);
+        }
+        alice.done(&["grant", "s", &pat.id(), "--role", "publisher"]);
+        for reader in [&bob, &carol] {
+            alice.done(&["grant", "s", &reader.id(), "--from", "start"]);
+        }
+        Self {
+            _rig: rig,
+            alice,
+            pat,
+            bob,
+            carol,
+        }
+    }
+}
+
+/// What one program was given, and what it acknowledged.
+#[derive(Clone, Copy, Debug, Default)]
+struct Part {
+    written: u64,
+    stored: u64,
+}
+
+type Parts = Mutex<Vec<Part>>;
+
+/// Somebody who publishes numbered lines, by one program after another where one gives up.
+struct Feeding {
+    name: &'static str,
+    parts: Arc<Parts>,
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Feeding {
+    fn start(name: &'static str, person: &Person) -> Self {
+        let (parts, is_over) = (Arc::<Parts>::default(), Arc::<AtomicBool>::default());
+        let (person, of, ends) = (person.clone(), Arc::clone(&parts), Arc::clone(&is_over));
+        let thread = thread::spawn(move || {
+            while !ends.load(Ordering::Relaxed) {
+                publish(&person, name, &of, &ends);
+            }
+        });
+        Self {
+            name,
+            parts,
+            is_over,
+            thread: Some(thread),
+        }
+    }
+
+    fn stored(&self) -> u64 {
+        let parts = self.parts.lock().unwrap();
+        parts.iter().map(|part| part.stored).sum()
+    }
+
+    /// Waits until so many more lines are acknowledged.
+    fn wait_for(&self, more: u64) {
+        let enough = self.stored() + more;
+        let mut looks = 0..LOOKS;
+        while self.stored() < enough {
+            let has_failed = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
+            assert!(!has_failed, "{} does not publish any more", self.name);
+            assert!(looks.next().is_some(), "{} stores nothing", self.name);
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// Has it end; what each of its programs did.
+    fn end(mut self) -> Vec<Part> {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap();
+        self.parts.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Feeding {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Runs one program until it is to end, or gives up because its server is away for too long.
+fn publish(person: &Person, name: &str, parts: &Parts, is_over: &AtomicBool) {
+    let index = {
+        let mut parts = parts.lock().unwrap();
+        parts.push(Part::default());
+        parts.len() - 1
+    };
+    let args = ["pub", "s", "-l", "--acks", "--quiet"];
+    let mut child = person.start(&args);
+    let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    thread::scope(|scope| {
+        let hearing = scope.spawn(|| hear(stdout, parts, index));
+        let goes_on = || !is_over.load(Ordering::Relaxed) && !hearing.is_finished();
+        feed(stdin, &format!("{name} {index}"), parts, index, goes_on);
+    });
+    let ran = Ran::of(child.wait_with_output().unwrap());
+    let part = parts.lock().unwrap()[index];
+    match ran.code {
+        0 => assert_eq!(part.stored, part.written, "{name}: it ended well"),
+        code => assert_eq!(code, 5, "{name}: {}", ran.stderr),
+    }
+    if ran.code == 5 {
+        thread::sleep(GIVEN_UP);
+    }
+}
+
+/// Takes in what is acknowledged, which only grows.
+fn hear(stdout: ChildStdout, parts: &Parts, index: usize) {
+    for ack in BufReader::new(stdout).lines() {
+        let stored: u64 = ack.unwrap().parse().unwrap();
+        let mut parts = parts.lock().unwrap();
+        let part = &mut parts[index];
+        assert!((part.stored..=part.written).contains(&stored), "{part:?}");
+        part.stored = stored;
+    }
+}
+
+/// Keeps lines on their way as long as it is to go on.
+fn feed(mut stdin: ChildStdin, tag: &str, parts: &Parts, index: usize, goes_on: impl Fn() -> bool) {
+    let mut written = 0;
+    while goes_on() {
+        let stored = parts.lock().unwrap()[index].stored;
+        if written - stored >= AHEAD_MAX {
+            thread::sleep(LOOK);
+            continue;
+        }
+        let until = written + BURST;
+        let lines = (written..until).map(|number| format!("{tag} {number}\n"));
+        let lines: String = lines.collect();
+        // Some may be taken of what is not taken whole.
+        parts.lock().unwrap()[index].written = until;
+        if stdin.write_all(lines.as_bytes()).is_err() {
+            return;
+        }
+        written = until;
+    }
+}
+
+/// Lines as somebody who follows prints them.
+struct Followed {
+    child: Child,
+    from: Receiver<String>,
+    lines: Vec<String>,
+}
+
+impl Followed {
+    fn by(person: &Person) -> Self {
+        let mut child = person.start(&["sub", "s", "--from", "start"]);
+        let stdout = child.stdout.take().unwrap();
+        let (sender, from) = channel();
+        thread::spawn(move || {
+            let lines = BufReader::new(stdout).lines();
+            // Nobody may want them any more.
+            lines
+                .map_while(Result::ok)
+                .all(|line| sender.send(line).is_ok())
+        });
+        Self {
+            child,
+            from,
+            lines: Vec::new(),
+        }
+    }
+
+    /// Takes lines until all of these have come.
+    fn until(&mut self, wanted: &[&str]) {
+        let mut wanted: BTreeSet<&str> = wanted.iter().copied().collect();
+        while !wanted.is_empty() {
+            let line = self.from.recv_timeout(WITHIN);
+            let line = line.unwrap_or_else(|_| panic!("{wanted:?} does not come"));
+            wanted.remove(line.as_str());
+            self.lines.push(line);
+        }
+    }
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _is_killed = self.child.kill().is_ok() && self.child.wait().is_ok();
+    }
+}
+
+/// The lines of a publisher, without its name.
+fn of<'a>(name: &str, lines: &'a [String]) -> Vec<&'a str> {
+    let own = |line: &'a String| line.strip_prefix(name)?.strip_prefix(' ');
+    lines.iter().filter_map(own).collect()
+}
+
+/// Of each program the first lines, each once and in order, and none missing that was acknowledged.
+fn check(name: &str, parts: &[Part], lines: &[String]) {
+    let mut lines = of(name, lines).into_iter().peekable();
+    assert_eq!(lines.next(), Some("begins"), "{name}");
+    for (index, part) in parts.iter().enumerate() {
+        let mut count: u64 = 0;
+        while lines
+            .next_if_eq(&format!("{index} {count}").as_str())
+            .is_some()
+        {
+            count += 1;
+        }
+        let is_whole = (part.stored..=part.written).contains(&count);
+        let next = lines.peek();
+        assert!(is_whole, "{name}, {index}: {count} of {part:?}, {next:?}");
+    }
+    assert_eq!(lines.next(), Some("ends"), "{name}");
+    assert_eq!(lines.next(), None, "{name}");
+}
+
+/// Two publish and one follows while a server ends in one way after the other, and is started again.
+fn nothing_acknowledged_is_lost_or_doubled(mut server: Server, ends: &[End]) {
+    let cast = Cast::on(&server.url());
+    let publishers = [("alice", &cast.alice), ("pat", &cast.pat)];
+    let say = |word: &str| {
+        for (name, person) in publishers {
+            person.done(&["pub", "s", "-m", &format!("{name} {word}")]);
+        }
+    };
+    let mut followed = Followed::by(&cast.bob);
+    // With these he has the keys.
+    say("begins");
+    followed.until(&["alice begins", "pat begins"]);
+    let feedings = publishers.map(|(name, person)| Feeding::start(name, person));
+    for end in ends {
+        for feeding in &feedings {
+            feeding.wait_for(MORE);
+        }
+        server.end(*end);
+        server.restart();
+    }
+    for feeding in &feedings {
+        feeding.wait_for(MORE);
+    }
+    let parts = feedings.map(Feeding::end);
+    say("ends");
+    followed.until(&["alice ends", "pat ends"]);
+    for ((name, _), parts) in publishers.iter().zip(&parts) {
+        check(name, parts, &followed.lines);
+    }
+    if !server.keeps_past() {
+        return;
+    }
+    let (code, lines) = cast.carol.json(&["read", "s"]);
+    assert_eq!(code, 0);
+    let text = |line: &serde_json::Value| line["text"].as_str().map(str::to_owned);
+    let texts: Vec<String> = lines.iter().filter_map(text).collect();
+    for (name, _) in publishers {
+        assert_eq!(of(name, &texts), of(name, &followed.lines));
+    }
+    // One who gave up may have left something on its way twice.
+    if parts.iter().all(|parts| parts.len() == 1) {
+        let other = lines.iter().find(|line| line["state"] != "opened");
+        assert_eq!(other, None);
+    }
+}
+
+/// First it is stopped: spec/bus-amqp.md, section 10, says what a kill soon after the first stream may do.
+#[test]
+fn rabbitmq_that_is_killed_while_people_publish_loses_and_doubles_nothing() {
+    let server = Server::Amqp(rabbitmq::Server::start());
+    nothing_acknowledged_is_lost_or_doubled(server, &[End::Stopped, End::Killed]);
+}
+
+#[test]
+fn postgres_that_is_killed_while_people_publish_loses_and_doubles_nothing() {
+    let server = Server::Postgres(postgres::Server::start());
+    nothing_acknowledged_is_lost_or_doubled(server, &[End::Killed, End::Killed]);
+}
+
+#[test]
+fn postgres_that_is_stopped_while_people_publish_loses_and_doubles_nothing() {
+    let server = Server::Postgres(postgres::Server::start());
+    nothing_acknowledged_is_lost_or_doubled(server, &[End::Stopped, End::Stopped]);
+}
+
+/// It keeps what it has in a file, which it writes when it is asked to end.
+#[test]
+fn mosquitto_that_is_stopped_while_people_publish_loses_and_doubles_nothing() {
+    let server = Server::Mqtt(mosquitto::Server::start());
+    nothing_acknowledged_is_lost_or_doubled(server, &[End::Stopped, End::Stopped]);
+}
+
+/// Alice publishes, the server loses the newest of it, and she publishes more.
+fn what_is_lost_is_told_as_a_gap(cast: &Cast, lose: impl FnOnce(&str)) {
+    for text in ["one", "lost"] {
+        cast.alice.done(&["pub", "s", "-m", text]);
+    }
+    lose(&cast.alice.data_topic());
+    cast.alice.done(&["pub", "s", "-m", "three"]);
+    let ran = cast.bob.run(&["read", "s"]);
+    assert_eq!(ran.expect(0, &["read"]), "one\nthree", "{}", ran.stderr);
+    assert!(ran.stderr.contains("gap: from "), "{}", ran.stderr);
+    for reader in [&cast.alice, &cast.bob, &cast.carol] {
+        let (_, lines) = reader.json(&["read", "s"]);
+        let gaps = lines.iter().filter(|line| line["state"] == "gap");
+        let gaps: Vec<_> = gaps.collect();
+        assert_eq!(gaps.len(), 1, "{lines:?}");
+        assert_eq!(gaps[0]["reason"], "missing");
+        assert_eq!(gaps[0]["publisher"], cast.alice.id().as_str());
+    }
+}
+
+/// As one does that was put back to where it stood before.
+#[test]
+fn what_postgres_acknowledged_and_lost_is_told_as_a_gap() {
+    let server = postgres::Server::start_with("fsync = off");
+    what_is_lost_is_told_as_a_gap(&Cast::on(&server.url("x")), |topic| {
+        let lost = server.sql(&format!(
+            "WITH log AS (
+                UPDATE x.topics SET ends = ends - 1 WHERE name = '{topic}' RETURNING id, ends
+             )
+             DELETE FROM x.items USING log
+                WHERE items.topic = log.id AND items.at = log.ends RETURNING 'lost'"
+        ));
+        assert_eq!(lost.trim(), "lost");
+    });
+}
+
+#[test]
+fn what_nats_acknowledged_and_lost_is_told_as_a_gap() {
+    // Debian's finds no last message on a subject any more whose last one was deleted.
+    let server = nats::Server::start_newer();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    what_is_lost_is_told_as_a_gap(&Cast::on(&server.url("x")), |topic| {
+        let subject = format!("x.log.{}", topic.replace('/', "."));
+        runtime.block_on(async {
+            let url = format!("127.0.0.1:{}", server.port());
+            let client = async_nats::connect(url).await.unwrap();
+            let stream = async_nats::jetstream::new(client).get_stream("x").await;
+            let stream = stream.unwrap();
+            let last = stream.get_last_raw_message_by_subject(&subject).await;
+            let is_lost = stream.delete_message(last.unwrap().sequence).await;
+            assert!(is_lost.unwrap());
+        });
+    });
+}
+
+/// Somebody deleted a row, which the server itself does not notice.
+#[test]
+fn what_postgres_lost_from_among_others_is_told_as_damage_and_the_rest_is_read() {
+    let server = postgres::Server::start_with("fsync = off");
+    let cast = Cast::on(&server.url("x"));
+    for text in ["one", "lost", "three"] {
+        cast.alice.done(&["pub", "s", "-m", text]);
+    }
+    let lost = server.sql(&format!(
+        "DELETE FROM x.items USING x.topics
+            WHERE items.topic = topics.id AND topics.name = '{}' AND items.at = topics.ends - 2
+            RETURNING 'lost'",
+        cast.alice.data_topic()
+    ));
+    assert_eq!(lost.trim(), "lost");
+    for command in [
+        &["read", "s"][..],
+        &["sub", "s", "--from", "start", "--count", "2"],
+    ] {
+        let ran = cast.bob.run(command);
+        assert_eq!(ran.expect(5, command), "one\nthree");
+        let says = ran.stderr.contains("bus is damaged");
+        assert!(says, "{command:?}: {}", ran.stderr);
+    }
+}
