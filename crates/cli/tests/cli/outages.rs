@@ -17,14 +17,14 @@ use crate::rig::{Person, Ran, Rig};
 const BURST: u64 = 10;
 const AHEAD_MAX: u64 = 200;
 /// Lines of each publisher that are acknowledged before the server ends, and after it is back.
-const MORE: u64 = 1_000;
+const MORE: u64 = 200;
 /// Between two looks, and how many there are until what must come counts as not coming.
 const LOOK: Duration = Duration::from_millis(2);
-const LOOKS: u32 = 90_000;
+const LOOKS: u32 = 150_000;
 /// How long somebody rests whose program gave up.
 const GIVEN_UP: Duration = Duration::from_millis(500);
 /// How long is waited for a line that must come, however busy the machine is.
-const WITHIN: Duration = Duration::from_secs(180);
+const WITHIN: Duration = Duration::from_secs(300);
 
 /// How a server ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

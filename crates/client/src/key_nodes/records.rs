@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sealcast_bus::{Item, Offset};
 use sealcast_crypto::{POSITION_BITS, SEGMENT_HEIGHTS};
 use sealcast_protocol::{
-    Interval, Position, SegmentRecords, SessionId, StreamTopics, Unverified, UserId,
+    DeviceId, Interval, Position, SegmentRecords, SessionId, StreamTopics, Unverified, UserId,
 };
 
 use crate::blocking::off_thread;
@@ -32,7 +32,7 @@ pub struct LaneRecords {
 
 #[derive(Default)]
 struct Found {
-    sessions: BTreeMap<(UserId, SessionId), bool>,
+    sessions: BTreeMap<(UserId, SessionId, DeviceId), bool>,
     seen: BTreeSet<[u8; 32]>,
     lanes: BTreeMap<UserId, LaneRecords>,
 }
@@ -59,7 +59,7 @@ impl Stream {
             let of = Arc::clone(core);
             found = off_thread(move || of.count_records(found, &items)).await?;
         }
-        for ((lane, _), is_covered) in &found.sessions {
+        for ((lane, ..), is_covered) in &found.sessions {
             let of_lane = found.lanes.entry(*lane).or_default();
             of_lane.sessions += 1;
             of_lane.covered += usize::from(*is_covered);
@@ -71,7 +71,8 @@ impl Stream {
 impl Core {
     fn sessions_known(&self) -> Found {
         let view = self.view();
-        let of = view.records().map(|of| ((of.lane, of.session), false));
+        let of = view.records();
+        let of = of.map(|of| ((of.lane, of.session, of.device), false));
         Found {
             sessions: of.collect(),
             ..Found::default()
@@ -102,8 +103,8 @@ impl Core {
 
 impl Found {
     fn add(&mut self, body: &SegmentRecords) {
-        let lane = body.dealer.lane;
-        let Some(is_covered) = self.sessions.get_mut(&(lane, body.session)) else {
+        let (lane, device) = (body.dealer.lane, body.dealer.device);
+        let Some(is_covered) = self.sessions.get_mut(&(lane, body.session, device)) else {
             return;
         };
         *is_covered |= !body.records.is_empty();

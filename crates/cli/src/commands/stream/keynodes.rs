@@ -113,7 +113,7 @@ struct StatusArgs {
 /// Put one key node in the place of another
 ///
 /// The others go on releasing what was published so far. Publishers seal with a new secret from then on, and deal it and
-/// the old ones to the new node, as they come by. The old one keeps what it holds: with others that were replaced, as
+/// the old ones to the new node, as they come by. The old one keeps what it holds: with others that were nodes then, as
 /// many as the threshold says, it opens what was sealed while it was one, and nothing else. Two that are replaced
 /// before publishers come by may close their lanes until then; that is refused unless you say `--anyway`.
 #[derive(Args, Debug)]
@@ -152,6 +152,11 @@ struct StatusLine {
     void: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     records: Option<Vec<RecordsLine>>,
+}
+
+#[derive(Serialize)]
+struct RecordLines {
+    records: Vec<RecordsLine>,
 }
 
 #[derive(Serialize)]
@@ -275,7 +280,13 @@ async fn status(ui: &Ui, context: &Context, args: &StatusArgs) -> Result<(), Com
     tell_void(ui, &stream);
     let names = Names::of(&home)?;
     match info {
-        None => show_beside(ui, &names, &stream)?,
+        None => {
+            show_beside(ui, &names, &stream)?;
+            if let Some(records) = records.as_ref().filter(|_| ui.is_json()) {
+                let records = records.iter().map(records_line).collect();
+                ui.json(&RecordLines { records })?;
+            }
+        }
         Some(info) if ui.is_json() => return ui.json(&line(&info, &stream, records.as_ref())),
         Some(info) => show_info(ui, &names, &info)?,
     }

@@ -7,11 +7,11 @@ mod life;
 mod requests;
 mod secrets;
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command};
+use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -113,7 +113,7 @@ impl Serving {
 }
 
 /// Reads lines as they come, so that whoever waits for one need not wait for ever.
-pub(crate) fn lines_of(log: ChildStderr) -> Receiver<String> {
+pub(crate) fn lines_of(log: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, lines) = channel();
     thread::spawn(move || {
         let mut log = BufReader::new(log);
@@ -143,7 +143,7 @@ pub(crate) fn get_loopback(address: &str, path: &str) -> (u16, String) {
     ask(TcpStream::connect(address).unwrap(), path)
 }
 
-fn ask(mut stream: impl std::io::Read + std::io::Write, path: &str) -> (u16, String) {
+fn ask(mut stream: impl Read + std::io::Write, path: &str) -> (u16, String) {
     write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();

@@ -1,9 +1,7 @@
 //! What an agent counts of keys that its home lacked.
 
-use std::io::{BufRead as _, BufReader};
-
-use super::{Running, reader, stream_sharing, stream_with_nodes};
-use crate::agent::{Serving, get, looked_for};
+use super::{LINE_WITHIN, Running, reader, stream_sharing, stream_with_nodes};
+use crate::agent::{Serving, get, lines_of, looked_for};
 use crate::rig::{Person, Rig};
 
 /// What one metric says, of those that a label tells apart.
@@ -21,8 +19,8 @@ fn metrics(of: &Person) -> String {
 /// Follows a stream through the agent until it printed what was published.
 fn follow(reader: &Person) -> Running {
     let mut follows = Running(reader.start(&["sub", "plant", "--from", "start"]));
-    let mut printed = BufReader::new(follows.0.stdout.take().unwrap()).lines();
-    assert!(printed.any(|line| line.unwrap() == "one"));
+    let printed = lines_of(follows.0.stdout.take().unwrap());
+    while printed.recv_timeout(LINE_WITHIN).unwrap().trim() != "one" {}
     follows
 }
 
