@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use sealcast_brokers::{mosquitto, nats, postgres, rabbitmq};
+use sealcast_brokers::{mosquitto, nats, postgres};
 
 use crate::rig::{Person, Ran, Rig};
 
@@ -34,7 +34,6 @@ enum End {
 }
 
 enum Server {
-    Amqp(rabbitmq::Server),
     Mqtt(mosquitto::Server),
     Postgres(postgres::Server),
 }
@@ -42,7 +41,6 @@ enum Server {
 impl Server {
     fn url(&self) -> String {
         match self {
-            Self::Amqp(server) => server.url("x"),
             Self::Mqtt(server) => server.url("x"),
             Self::Postgres(server) => server.url("x"),
         }
@@ -51,15 +49,13 @@ impl Server {
     /// Whether who comes late finds what was there before.
     fn keeps_past(&self) -> bool {
         match self {
-            Self::Amqp(_) | Self::Postgres(_) => true,
+            Self::Postgres(_) => true,
             Self::Mqtt(_) => false,
         }
     }
 
     fn end(&mut self, end: End) {
         match (self, end) {
-            (Self::Amqp(server), End::Killed) => server.kill(),
-            (Self::Amqp(server), End::Stopped) => server.stop(),
             (Self::Mqtt(server), End::Killed) => server.kill(),
             (Self::Mqtt(server), End::Stopped) => server.stop(),
             (Self::Postgres(server), End::Killed) => server.kill(),
@@ -70,7 +66,6 @@ impl Server {
     /// On the same port and data.
     fn restart(&mut self) {
         match self {
-            Self::Amqp(server) => server.restart(),
             Self::Mqtt(server) => server.restart(),
             Self::Postgres(server) => server.restart(),
         }
@@ -351,13 +346,6 @@ fn nothing_acknowledged_is_lost_or_doubled(mut server: Server, ends: &[End]) {
         let other = lines.iter().find(|line| line["state"] != "opened");
         assert_eq!(other, None);
     }
-}
-
-/// First it is stopped: spec/bus-amqp.md, section 10, says what a kill soon after the first stream may do.
-#[test]
-fn rabbitmq_that_is_killed_while_people_publish_loses_and_doubles_nothing() {
-    let server = Server::Amqp(rabbitmq::Server::start());
-    nothing_acknowledged_is_lost_or_doubled(server, &[End::Stopped, End::Killed]);
 }
 
 #[test]
