@@ -47,6 +47,10 @@ pub(crate) enum Purpose {
     KeyNode,
 }
 
+/// What is to be done where nobody types a passphrase.
+const WITHOUT_TYPING: &str =
+    "name a file that holds one with `--passphrase-file F`, or do without: `--no-passphrase`";
+
 pub(crate) async fn run(ui: &Ui, context: &Context, args: InitArgs) -> Result<(), CommandError> {
     run_as(ui, context, args, Purpose::Anything).await
 }
@@ -67,10 +71,7 @@ pub(crate) async fn run_as(
         return Err(CommandError::usage(
             "a key node starts when nobody is there to type a passphrase",
         )
-        .with_hint(
-            "name a file that holds one with `--passphrase-file F`, or do without: \
-             `--no-passphrase`",
-        ));
+        .with_hint(WITHOUT_TYPING));
     }
     let bus = args.bus.as_deref().map(BusUrl::parse).transpose();
     let bus = bus_here(bus.map_err(sealcast::Error::BusUrl)?.as_ref())?;
@@ -124,10 +125,8 @@ pub(crate) fn passphrase(context: &Context, without: bool) -> Result<Passphrase,
     match context.new_passphrase()? {
         Some(passphrase) => Ok(Passphrase::Given(passphrase)),
         None => Err(
-            CommandError::usage("there is no terminal to ask for a passphrase on").with_hint(
-                "name a file that holds one with `--passphrase-file F`, or do without: \
-                 `--no-passphrase`",
-            ),
+            CommandError::usage("there is no terminal to ask for a passphrase on")
+                .with_hint(WITHOUT_TYPING),
         ),
     }
 }

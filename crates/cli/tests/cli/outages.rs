@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use sealcast_brokers::{mosquitto, nats, postgres};
 
+use crate::agent::lines_of;
 use crate::rig::{Person, Ran, Rig};
 
 /// Lines that are written at once, and how many may wait to be acknowledged.
@@ -240,15 +241,7 @@ struct Followed {
 impl Followed {
     fn by(person: &Person) -> Self {
         let mut child = person.start(&["sub", "s", "--from", "start"]);
-        let stdout = child.stdout.take().unwrap();
-        let (sender, from) = channel();
-        thread::spawn(move || {
-            let lines = BufReader::new(stdout).lines();
-            // Nobody may want them any more.
-            lines
-                .map_while(Result::ok)
-                .all(|line| sender.send(line).is_ok())
-        });
+        let from = lines_of(child.stdout.take().unwrap());
         Self {
             child,
             from,
@@ -262,8 +255,9 @@ impl Followed {
         while !wanted.is_empty() {
             let line = self.from.recv_timeout(WITHIN);
             let line = line.unwrap_or_else(|_| panic!("{wanted:?} does not come"));
-            wanted.remove(line.as_str());
-            self.lines.push(line);
+            let line = line.trim_end();
+            wanted.remove(line);
+            self.lines.push(line.to_owned());
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::stream::Stream;
 /// How long a probe may be answered, in milliseconds.
 const PROBE_LIFETIME_MS: u64 = 60_000;
 /// Depth of the leaves of a key tree.
-const LEAF_DEPTH: u8 = 48;
+pub(super) const LEAF_DEPTH: u8 = 48;
 
 /// The key nodes of a stream, as [`Stream::key_nodes`] shows them.
 #[derive(Clone, Debug, PartialEq, Eq)]

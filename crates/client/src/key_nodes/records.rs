@@ -4,16 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sealcast_bus::{Item, Offset};
-use sealcast_crypto::{POSITION_BITS, SEGMENT_HEIGHTS};
+use sealcast_crypto::SEGMENT_HEIGHTS;
 use sealcast_protocol::{
     DeviceId, Interval, Position, SegmentRecords, SessionId, StreamTopics, Unverified, UserId,
 };
 
+use super::naming::LEAF_DEPTH;
 use crate::blocking::off_thread;
 use crate::core::{Core, READ_BYTES};
 use crate::error::Error;
 use crate::home::topic;
 use crate::stream::Stream;
+
+/// Depth of the smallest segments.
+const SMALLEST_DEPTH: u8 = LEAF_DEPTH - SEGMENT_HEIGHTS[0];
 
 /// Segment records of one lane, as [`Stream::segment_records`] finds them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -110,10 +114,8 @@ impl Found {
         *is_covered |= !body.records.is_empty();
         let of_lane = self.lanes.entry(lane).or_default();
         of_lane.records += body.records.len() as u64;
-        let smallest = SEGMENT_HEIGHTS.iter().min();
-        let depth = smallest.map(|height| POSITION_BITS as u8 - height);
         let segments = body.records.iter().map(|of| of.segment);
-        for segment in segments.filter(|of| Some(of.depth) == depth) {
+        for segment in segments.filter(|of| of.depth == SMALLEST_DEPTH) {
             let Interval { from, until } = segment.interval();
             let span = of_lane.span.get_or_insert(Interval { from, until });
             *span = Interval {
