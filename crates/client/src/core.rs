@@ -1,28 +1,25 @@
 //! One opened stream: its view, kept in step with the bus and the store.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sealcast_bus::{Bus, BusUrl, FileBus, Offset, ServerAddress, Standing, Topic, UsersTopics};
 use sealcast_crypto::leaving_no_trace;
-use sealcast_engine::{Alarm, ControlTopic, Identity, Output, Put, Space, StreamView};
-use sealcast_protocol::{
-    DataTopic, DeviceId, LogBody, LogEntry, Name, Position, StreamId, StreamTopics, Ticket,
-    Unverified, UserId,
-};
+use sealcast_engine::{Alarm, ControlTopic, Identity, Put, StreamView};
+use sealcast_protocol::{DataTopic, Name, Position, StreamId, StreamTopics, Ticket, UserId};
 
 use crate::asking::AskingSlot;
 use crate::blocking::off_thread;
 use crate::error::Error;
 use crate::home::{Inner, topic};
 use crate::lookout::LookoutSlot;
-use crate::place::{Keeping, Place, Places};
+use crate::place::{Place, Places};
 use crate::share::Shared;
-use crate::vault::{News, Vault, topic_id};
+use crate::vault::{Vault, topic_id};
 
+mod keep;
 mod look;
 mod lost;
 mod restored;
@@ -74,6 +71,8 @@ pub(crate) struct Core {
 #[derive(Debug)]
 pub(crate) struct Reading {
     pub(crate) places: Places,
+    /// Whether the keys topic is being read again from its start, and was not read to its end yet.
+    rereads_keys: bool,
     /// Topics that went back and that this device has not put in order again.
     pub(crate) gone_back: BTreeSet<ControlTopic>,
     /// Topics of which the bus shows less than is known here, whoever is to put them in order.
@@ -130,6 +129,7 @@ impl Core {
             view: Mutex::new(view),
             reading: tokio::sync::Mutex::new(Reading {
                 places,
+                rereads_keys: false,
                 gone_back: BTreeSet::new(),
                 lost: Lost::new(restored.lost),
             }),
@@ -343,21 +343,19 @@ impl Core {
             for some in wanted.chunks(look::AT_ONCE) {
                 is_news |= self.read_on(some, reading).await?;
             }
+            // Also what was taken in before a reading that failed.
+            leaving_no_trace(|| self.view().settle());
             if !is_news {
                 break;
             }
-            leaving_no_trace(|| self.view().settle());
         }
-        let keys = topic_id(&ControlTopic::Keys.name(self.id()));
         if self.view().needs_reread(self.now()) {
+            let keys = topic_id(&ControlTopic::Keys.name(self.id()));
             reading.places.read_again(keys);
-            self.unkept().moved.insert(keys, Place::default());
-        }
-        if self.view().owes_reread() {
-            let place = reading.places.of(&keys);
-            self.unkept().moved.entry(keys).or_insert(place);
+            reading.rereads_keys = true;
         }
         self.read_on(&[ControlTopic::Keys], reading).await?;
+        reading.rereads_keys = false;
         leaving_no_trace(|| self.view().settle());
         self.lookout.tell_news();
         Ok(())
@@ -459,140 +457,4 @@ impl Core {
         }
         Ok(false)
     }
-
-    fn move_to(&self, reading: &mut Reading, topic: [u8; 32], place: Place) {
-        let is_owed = reading.places.shown(&topic).is_some();
-        if reading.places.of(&topic) != place || is_owed {
-            self.unkept().moved.insert(topic, place);
-        }
-        reading.places.set(topic, place, self.now());
-    }
-
-    /// Makes durable what was learned. How far a topic was read is kept with it, or later; how far it
-    /// was shown, with it, unless the bus went back since.
-    async fn keep(&self, reading: &mut Reading) -> Result<(), Error> {
-        let id = |of: &ControlTopic| topic_id(&of.name(self.id()));
-        let gone_back: BTreeSet<_> = reading.gone_back.iter().map(id).collect();
-        let owed = self.view().owes_reread().then(|| id(&ControlTopic::Keys));
-        let mut held_back: BTreeSet<_> = gone_back.iter().copied().chain(owed).collect();
-        {
-            let view = self.view();
-            held_back.extend(view.has_waiting().then(|| id(&ControlTopic::Keys)));
-            let hidden = view.hidden_lists().into_iter();
-            held_back.extend(hidden.map(|user| id(&ControlTopic::Devices(user))));
-        }
-        let alarms = self.drain();
-        self.tell(alarms);
-        let (vault, ticket, unkept) = (
-            self.vault().clone(),
-            self.ticket.clone(),
-            self.unkept.clone(),
-        );
-        let (stream, me) = (self.id(), self.identity().device());
-        let places: Vec<_> = {
-            let unkept = self.unkept();
-            let moved = unkept.moved.iter();
-            let moved = moved.filter(|(topic, _)| !gone_back.contains(*topic));
-            let due = moved.filter_map(|(topic, place)| {
-                let keeping = match held_back.contains(topic) {
-                    _ if owed == Some(*topic) => Keeping::Start,
-                    true => Keeping::AsItWas,
-                    false => Keeping::Read,
-                };
-                let reached = reading.places.due(*topic, *place, keeping)?;
-                Some((*topic, reached))
-            });
-            due.collect()
-        };
-        let lost = reading.lost.due();
-        let kept = off_thread(move || {
-            let mut unkept = lock(&unkept);
-            let is_clone = has_unknown(&vault, &stream, me, &unkept.puts)?;
-            let mut news = News {
-                puts: std::mem::take(&mut unkept.puts),
-                places,
-                forgets_given: unkept.forgets_given,
-                lost,
-            };
-            // Whatever comes of it: what is not kept is learned still, and kept the next time.
-            let kept = catch_unwind(AssertUnwindSafe(|| vault.keep(&ticket, &news)));
-            if !matches!(kept, Ok(Ok(()))) {
-                unkept.puts.append(&mut news.puts);
-            }
-            kept.unwrap_or_else(|panicked| resume_unwind(panicked))?;
-            unkept.forgets_given = false;
-            unkept.moved.retain(|topic, _| held_back.contains(topic));
-            Ok::<_, Error>((is_clone, news))
-        });
-        let (is_clone, kept) = kept.await??;
-        reading.lost.keep(&kept.lost);
-        for (topic, reached) in kept.places {
-            reading.places.keep(topic, reached);
-        }
-        self.tell(is_clone.then_some(Alarm::HomeWentBack));
-        Ok(())
-    }
-
-    /// Takes out what the view wants kept or told.
-    pub(crate) fn drain(&self) -> Vec<Alarm> {
-        let mut alarms = Vec::new();
-        let (mut view, mut unkept) = (self.view(), lock(&self.unkept));
-        while let Some(output) = view.poll_output() {
-            match output {
-                Output::Persist(put) => unkept.puts.push(put),
-                Output::Tell(alarm) => alarms.push(alarm),
-            }
-        }
-        alarms
-    }
-}
-
-/// Whether the bus showed something of this device that no process of the home wrote: whatever they
-/// write is in the store before it is on the bus.
-fn has_unknown(
-    vault: &Vault,
-    stream: &StreamId,
-    me: DeviceId,
-    puts: &[Put],
-) -> Result<bool, Error> {
-    let is_own = |put: &&Put| match put.space {
-        Space::Record => put.id.ends_with(&me.0),
-        Space::LogEntry => Unverified::<LogEntry>::decode(put.value.expose()).is_ok_and(|entry| {
-            let is_first = matches!(entry.claims().body, LogBody::Genesis(_));
-            entry.claims().device == me && !is_first
-        }),
-        Space::Home
-        | Space::Contact
-        | Space::Stream
-        | Space::ListEntry
-        | Space::Root
-        | Space::Cover
-        | Space::Delivered
-        | Space::Cursor
-        | Space::Lane
-        | Space::Track
-        | Space::OwnEntry
-        | Space::Drawn
-        | Space::OwnListEntry
-        | Space::DeviceName
-        | Space::Parked
-        | Space::ParkedEnvelope
-        | Space::Shelf
-        | Space::ShelfContent
-        | Space::Deal
-        | Space::SegmentRecords
-        | Space::LaneSecret
-        | Space::OwnSegments
-        | Space::Audit
-        | Space::AuditEnd
-        | Space::Lost => false,
-    };
-    for put in puts.iter().filter(is_own) {
-        let newest = vault.newest_entry(stream)?;
-        let is_newest = newest.is_some_and(|own| own.wire == put.value.expose());
-        if !is_newest && !vault.holds(put)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

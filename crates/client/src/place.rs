@@ -130,6 +130,8 @@ pub(crate) enum Keeping {
     AsItWas,
     /// That it is to be read again from its start.
     Start,
+    /// The same, while the bus shows less than it did: that is noticed again.
+    StartAsShown,
 }
 
 /// The places in the control topics of a stream, by the digests of the topics' names.
@@ -183,9 +185,12 @@ impl Places {
         let place = match keeping {
             Keeping::Read => read,
             Keeping::AsItWas => kept.place,
-            Keeping::Start => Place::default(),
+            Keeping::Start | Keeping::StartAsShown => Place::default(),
         };
-        let shown = self.shown(&topic).unwrap_or(read);
+        let shown = match keeping {
+            Keeping::StartAsShown => kept.shown.unwrap_or(kept.place),
+            Keeping::Read | Keeping::AsItWas | Keeping::Start => self.shown(&topic).unwrap_or(read),
+        };
         let shown = Some(shown).filter(|shown| *shown != place);
         let reached = Reached { place, shown };
         (reached != kept).then_some(reached)
@@ -280,6 +285,8 @@ mod tests {
             shown: Some(nine),
         };
         assert_eq!(places.due(topic, nine, Keeping::Start), Some(all));
+        // What the bus shows no more must be there all the same.
+        assert_eq!(places.due(topic, six, Keeping::StartAsShown), Some(all));
         for reached in [read, shown] {
             assert_eq!(Reached::from_bytes(&reached.to_bytes()), Some(reached));
             assert_eq!(Reached::from_bytes(&reached.to_bytes()[1..]), None);

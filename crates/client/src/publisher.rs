@@ -103,6 +103,13 @@ impl Publisher {
         Acks(self.stored.clone())
     }
 
+    /// Returns once no more is published, since something could not be: [`finish`](Self::finish) says why. For
+    /// whoever waits for more to publish, and would not learn of it before. Dropping the future loses nothing.
+    pub async fn ended(&self) {
+        let mut stored = self.stored.clone();
+        while stored.changed().await.is_ok() {}
+    }
+
     /// Publishes what is left, and ends.
     ///
     /// # Errors

@@ -283,7 +283,9 @@ impl StreamView {
         self.announcers = publishing.chain([self.state.owner()]).collect();
         self.note_regained();
         self.note_condition();
-        self.note_readable();
+        if self.are_cuts_stale {
+            self.note_readable();
+        }
         self.missing = self.count_missing();
         if core::mem::take(&mut self.are_cuts_stale) || !self.added.is_empty() {
             self.cuts = self.find_cuts();

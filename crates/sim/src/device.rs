@@ -83,6 +83,8 @@ pub(crate) struct Run {
     pub(crate) view: StreamView,
     pub(crate) alarms: Vec<Alarm>,
     places: Places,
+    /// Whether the keys topic is being read again from its start, and was not read to its end yet.
+    rereads_keys: bool,
     gone_back: BTreeSet<ControlTopic>,
     lost: Lost,
     puts: Vec<Put>,
@@ -150,6 +152,7 @@ impl Device {
             view,
             alarms,
             places: Places::new(self.home.places()?),
+            rereads_keys: false,
             gone_back: BTreeSet::new(),
             lost: Lost::new(self.home.lost()?),
             puts: Vec::new(),

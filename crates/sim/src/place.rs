@@ -86,6 +86,8 @@ pub(crate) enum Keeping {
     AsItWas,
     /// That it is to be read again from its start.
     Start,
+    /// The same, while the bus shows less than it did: that is noticed again.
+    StartAsShown,
 }
 
 /// The places of the control topics, by the digests of their names.
@@ -130,9 +132,12 @@ impl Places {
         let place = match keeping {
             Keeping::Read => read,
             Keeping::AsItWas => kept.place,
-            Keeping::Start => Place::default(),
+            Keeping::Start | Keeping::StartAsShown => Place::default(),
         };
-        let shown = self.shown(&topic).unwrap_or(read);
+        let shown = match keeping {
+            Keeping::StartAsShown => kept.shown.unwrap_or(kept.place),
+            Keeping::Read | Keeping::AsItWas | Keeping::Start => self.shown(&topic).unwrap_or(read),
+        };
         let shown = Some(shown).filter(|shown| *shown != place);
         let reached = Reached { place, shown };
         (reached != kept).then_some(reached)

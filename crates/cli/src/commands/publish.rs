@@ -171,6 +171,8 @@ async fn feed(
             next = lines.next() => next,
             ended = &mut end => break ended,
             () = has_no_reader.notified() => break Ok(()),
+            // Whoever waits for what is stored before it writes more would wait for ever.
+            () = publisher.ended() => break Ok(()),
         };
         let sent = match next {
             Ok(Some(batch)) => send_all(&mut publisher, &batch).await,

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use memchr::memmem;
 use serde_json::Value;
 
 use crate::kinds::{Kind, MOSQUITTO, NATS, POSTGRES, RABBITMQ};
@@ -164,7 +165,7 @@ fn hold_no_secret(seen: &[(String, Vec<u8>)]) {
 }
 
 fn has(bytes: &[u8], part: &[u8]) -> bool {
-    bytes.windows(part.len()).any(|of| of == part)
+    memmem::find(bytes, part).is_some()
 }
 
 /// A text as it is, in hexadecimal digits, and in base64 wherever it begins in what is encoded.
@@ -241,14 +242,8 @@ fn printed(command: &mut Command) -> String {
 /// Lines that name a place and have what lies there in hexadecimal digits.
 fn placed(text: &str) -> Seen {
     let lines = text.lines().map(|line| line.split_once(' ').unwrap());
-    lines.map(|(of, hex)| (of.to_owned(), unhex(hex))).collect()
-}
-
-fn unhex(hex: &str) -> Vec<u8> {
-    let pairs = hex.as_bytes().chunks(2);
-    let pairs = pairs.map(|pair| std::str::from_utf8(pair).unwrap());
-    let bytes = pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap());
-    bytes.collect()
+    let lines = lines.map(|(of, digits)| (of.to_owned(), hex::decode(digits).unwrap()));
+    lines.collect()
 }
 
 /// What was put into a log, as two numbers.
@@ -359,7 +354,7 @@ impl Stranger for Psql {
              )
              UPDATE {schema}.topics AS of
                 SET ends = ends + (SELECT count(*) FROM fresh WHERE fresh.id = of.id);
-             INSERT INTO {schema}.sent (payload) VALUES ('garbage'), (decode(repeat('ff', 900000), 'hex'));
+             INSERT INTO {schema}.sent (payload) VALUES ('garbage'), (decode(repeat('ff', 200000), 'hex'));
              INSERT INTO {schema}.items SELECT id, -1, 'of nobody' FROM {schema}.topics
                 ON CONFLICT DO NOTHING;
              SELECT pg_notify('{schema}', said || ' ' || replace(name, '/data', '/ask') || rest)
@@ -479,7 +474,7 @@ impl Stranger for Mosquitto {
             }
             self.append_garbage(log, is_retained);
             let ephemeral = log.replace("/log/", "/now/").replace("/data", "/ask");
-            for garbage in [&b"hello?"[..], &[0xff; 900_000]] {
+            for garbage in [&b"hello?"[..], &[0xff; 200_000]] {
                 for place in [&self.fresh(log), log, &ephemeral] {
                     self.publish(place, garbage, false);
                 }

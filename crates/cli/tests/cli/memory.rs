@@ -333,7 +333,7 @@ pub(crate) fn needles_of(secrets: &[impl AsRef<[u8]>]) -> Needles {
 }
 
 fn has(line: &[u8], part: &[u8]) -> bool {
-    line.windows(part.len()).any(|window| window == part)
+    memchr::memmem::find(line, part).is_some()
 }
 
 /// Looks until nothing is found: what was printed or stored is wiped a moment later.

@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::thread;
+use std::time::Duration;
 
 use crate::kinds::on_every_bus;
-use crate::rig::{Person, Rig};
+use crate::rig::{Person, Ran, Rig};
 
 on_every_bus![
     many_lines_come_back_in_order,
@@ -325,6 +327,33 @@ fn the_last_ack_comes_before_the_end_and_says_all() {
     let (summary, acks) = acks.split_last().unwrap();
     assert!(summary.contains(r#""records":500"#), "{summary}");
     assert_eq!(acks.last(), Some(&r#"{"stored":500}"#));
+}
+
+/// Whoever writes more only once that is stored would wait for it for ever.
+#[test]
+fn publishing_ends_when_something_cannot_be_published_also_while_nothing_more_comes() {
+    let rig = Rig::new();
+    let (kim, _) = rig.owner("kim", "s");
+    let args = ["pub", "s", "-l", "--acks"];
+    let mut publisher = kim.start(&args);
+    let mut stdin = publisher.stdin.take().unwrap();
+    let mut acks = BufReader::new(publisher.stdout.take().unwrap()).lines();
+    stdin.write_all(b"one\n").unwrap();
+    assert_eq!(acks.next().unwrap().unwrap(), "1");
+    let bus = rusqlite::Connection::open(rig.path().join("bus/bus.db")).unwrap();
+    bus.execute_batch("BEGIN IMMEDIATE").unwrap();
+    stdin.write_all(b"two\n").unwrap();
+    let mut looks = 0..600;
+    while publisher.try_wait().unwrap().is_none() {
+        assert!(looks.next().is_some(), "it waits for more");
+        thread::sleep(Duration::from_millis(100));
+    }
+    let ran = Ran::of(publisher.wait_with_output().unwrap());
+    ran.expect(5, &args);
+    assert!(ran.stderr.contains("1 record"), "{}", ran.stderr);
+    drop(stdin);
+    drop(bus);
+    assert_eq!(kim.done(&["read", "s"]), "one");
 }
 
 #[cfg(unix)]

@@ -16,6 +16,8 @@ use sealcast_protocol::{
 
 use crate::rig::*;
 
+mod rereading;
+
 const WAIT: Duration = Duration::from_secs(60);
 const PLAIN: NamingOptions = NamingOptions {
     new_secrets: false,
@@ -95,6 +97,15 @@ impl Net {
         lines.retain(|line| !line.starts_with("Sealed") && !line.starts_with("Gap"));
         lines
     }
+}
+
+async fn until(is_so: impl AsyncFn() -> bool) {
+    let looking = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(WAIT, looking).await.unwrap();
 }
 
 fn are<T: sealcast_protocol::Signable>(items: &[Vec<u8>]) -> usize {
@@ -427,6 +438,8 @@ async fn key_nodes_are_asked_first_and_others_for_what_they_do_not_give() {
     let mut following = joined.subscribe(Some(Position::START)).await.unwrap();
     say(&net.stream, "two").await;
     while next(&mut following, 1).await != ["two"] {}
+    // What it came to is counted a moment after it opened.
+    until(async || bob.asked_in(&joined.id()).others.opened > 0).await;
     let asked = bob.asked_in(&joined.id());
     assert_eq!((asked.nodes.segments, asked.others.opened), (1, 1));
     assert_eq!((asked.nodes.silent, asked.nodes.too_few), (2, 1));

@@ -223,8 +223,11 @@ async fn a_publisher_whose_bus_fails_says_so_at_its_end() {
     let mut publisher = stream.publisher().await.unwrap();
     publisher.send(b"one").await.unwrap();
     publisher.flush().await.unwrap();
+    let soon = timeout(Duration::from_millis(50), publisher.ended());
+    assert!(soon.await.is_err());
     is_down.store(true, Ordering::SeqCst);
     publisher.send(b"two").await.unwrap();
+    publisher.ended().await;
     assert!(matches!(
         publisher.flush().await,
         Err(Error::PublisherEnded)

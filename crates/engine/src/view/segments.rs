@@ -346,10 +346,12 @@ impl StreamView {
         self.forget_gone();
     }
 
-    /// Whether the keys topic is to be read again from its start, and not yet, since the log changes too
-    /// often: it is, if the program ends before. What looks at the stream from time to time comes to it.
+    /// Whether the keys topic is to be read again from its start, and not yet: since [`needs_reread`](Self::needs_reread)
+    /// was not asked yet, or since the log changes too often. A program that ends before has to know it when it starts
+    /// again, and so has one that ends before it has read all of that topic. What looks at the stream from time to time
+    /// comes to it.
     pub fn owes_reread(&self) -> bool {
-        self.segments.regrants.is_owed()
+        self.needs_reread || self.segments.regrants.is_owed()
     }
 
     /// Forgets the records of a lane that are too large now, and says whether there were any.

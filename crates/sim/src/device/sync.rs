@@ -53,22 +53,19 @@ impl Acting<'_> {
             for of in self.run.view.wanted() {
                 is_news |= of != ControlTopic::Keys && self.read_on(&of)?;
             }
+            self.run.view.settle();
             if !is_news {
                 break;
             }
-            self.run.view.settle();
         }
-        let keys = topic_id(&self.around.keys());
         let now = self.now();
         if self.run.view.needs_reread(now) {
+            let keys = topic_id(&self.around.keys());
             self.run.places.read_again(keys);
-            self.run.moved.insert(keys, Place::default());
-        }
-        if self.run.view.owes_reread() {
-            let place = self.run.places.of(&keys);
-            self.run.moved.entry(keys).or_insert(place);
+            self.run.rereads_keys = true;
         }
         self.read_on(&ControlTopic::Keys)?;
+        self.run.rereads_keys = false;
         self.run.view.settle();
         Ok(())
     }
@@ -149,23 +146,29 @@ impl Acting<'_> {
     /// Makes durable what was learned. How far a topic was read is kept with it, or later; how far it
     /// was shown, with it, unless the bus went back since.
     pub(crate) fn keep(&mut self) -> Result<(), Stop> {
+        self.run.view.settle();
         let stream = self.around.stream;
         let id = |of: &ControlTopic| topic_id(&of.name(stream));
         let gone_back: BTreeSet<_> = self.run.gone_back.iter().map(id).collect();
-        let owed = self.run.view.owes_reread().then(|| id(&ControlTopic::Keys));
+        let keys = id(&ControlTopic::Keys);
+        let is_owed = self.run.rereads_keys || self.run.view.owes_reread();
         let mut held_back = gone_back.clone();
-        held_back.extend(owed);
-        held_back.extend(self.run.view.has_waiting().then(|| id(&ControlTopic::Keys)));
+        if is_owed {
+            held_back.insert(keys);
+            let place = self.run.places.of(&keys);
+            self.run.moved.entry(keys).or_insert(place);
+        }
+        held_back.extend(self.run.view.has_waiting().then_some(keys));
         let hidden = self.run.view.hidden_lists().into_iter();
         held_back.extend(hidden.map(|user| id(&ControlTopic::Devices(user))));
         self.drain();
-        let moved = self.run.moved.iter();
-        let moved = moved.filter(|(topic, _)| !gone_back.contains(*topic));
-        let due = moved.filter_map(|(topic, place)| {
-            let keeping = match held_back.contains(topic) {
-                _ if owed == Some(*topic) => Keeping::Start,
-                true => Keeping::AsItWas,
-                false => Keeping::Read,
+        let due = self.run.moved.iter().filter_map(|(topic, place)| {
+            let keeping = match (gone_back.contains(topic), held_back.contains(topic)) {
+                (true, _) if is_owed && *topic == keys => Keeping::StartAsShown,
+                (true, _) => return None,
+                (false, true) if is_owed && *topic == keys => Keeping::Start,
+                (false, true) => Keeping::AsItWas,
+                (false, false) => Keeping::Read,
             };
             let reached = self.run.places.due(*topic, *place, keeping)?;
             Some((*topic, reached))

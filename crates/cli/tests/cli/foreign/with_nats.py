@@ -7,7 +7,7 @@ import sys
 import nats
 from nats.js.errors import NotFoundError
 
-GARBAGE = [b"hello?", b"", b"\xff" * 900_000]
+GARBAGE = [b"hello?", b"", b"\xff" * 200_000]
 ITEMS = [b"garbage", b"", b"S" * 300_000]
 
 

@@ -7,7 +7,7 @@ import sys
 import pika
 
 NONE, NOBODY = 2**64 - 1, bytes(16)
-GARBAGE = [b"hello?", b"", b"\xff" * 900_000]
+GARBAGE = [b"hello?", b"", b"\xff" * 200_000]
 ITEMS = [b"garbage", b"", b"S" * 300_000]
 
 

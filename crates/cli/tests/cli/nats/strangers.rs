@@ -149,9 +149,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn has(bytes: &[u8], text: &str) -> bool {
-    bytes
-        .windows(text.len())
-        .any(|window| window == text.as_bytes())
+    memchr::memmem::find(bytes, text.as_bytes()).is_some()
 }
 
 #[test]
