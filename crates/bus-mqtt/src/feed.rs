@@ -1,6 +1,7 @@
 //! Taking into the mirror what the broker brings: one process of a home does it for all.
 
 mod asking;
+mod control;
 mod survey;
 mod unwhole;
 mod users;
@@ -10,7 +11,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealcast_bus::{Arrival, ArrivalId, ArrivalPart, BusError, Topic, jittered};
+use sealcast_bus::{Arrival, ArrivalId, ArrivalPart, BusError, Item, Topic, jittered};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -21,13 +22,15 @@ use crate::home::{Home, text};
 use crate::line::Line;
 use crate::link::{Client, Event, Link, Receipt, draw};
 use crate::message::{
-    Append, MessageId, Names, PACKED_MAX, PartOf, is_inbox, is_live, put_sent, take_sent, uncut,
+    Append, CONTROL, MessageId, Names, PACKED_MAX, PartOf, is_inbox, is_live, put_sent, take_sent,
+    uncut,
 };
 use crate::packet::Publish;
 use crate::past::Desk;
 use crate::sending;
 use crate::users::data_logs;
 use asking::{Asking, Step};
+use control::Control;
 use survey::{Refused, Survey, Trace};
 use unwhole::{HELD_MAX, Piece, Unwhole};
 use users::Unasked;
@@ -100,14 +103,16 @@ async fn feed(
     let unasked = Unasked::default();
     let admitting = unasked.clone();
     let on_event = move |event| drop(admitting.admits(&event).then(|| events_tx.send(event)));
-    let link = Arc::new(Link::open(dial, client, on_event).await?);
+    let link = Arc::new(Link::open(dial.clone(), client, on_event).await?);
     home.sending.set_way(&link);
+    let (control, mut control_events) = Control::open(dial, &home.name);
     let (writer, question) = (draw()?, draw()?);
     let mut feeder = Feeder {
         home: Arc::clone(home),
         line: Arc::clone(line),
         names: line.names.clone(),
         link,
+        control,
         writer,
         followed,
         ready: home.ready().await?,
@@ -139,16 +144,15 @@ async fn feed(
                 feeder.handle(event.ok_or(Fault::Closed)?).await?;
                 feeder.handle_waiting(&mut events).await?;
             }
+            event = control_events.recv() => {
+                let event = event.ok_or(Fault::Closed)?;
+                feeder.handle_control(event, &mut control_events).await?;
+            }
             () = home.own_back.settled() => feeder.settle_own(false).await?,
             () = sleep_until(wakes_at.unwrap_or_else(Instant::now)), if wakes_at.is_some() => {
                 feeder.wake(&mut events).await?;
             }
-            items = wanted.next() => {
-                let scopes = items?.1.into_iter().filter_map(text);
-                let new: BTreeSet<_> = scopes.filter(|of| !feeder.followed.contains(of)).collect();
-                feeder.followed.extend(new.iter().cloned());
-                feeder.survey(&new).await?;
-            }
+            items = wanted.next() => feeder.follow(items?.1).await?,
         }
         while let Ok(step) = steps.try_recv() {
             feeder.step(step).await?;
@@ -164,6 +168,8 @@ struct Feeder {
     line: Arc<Line>,
     names: Names,
     link: Arc<Link>,
+    /// What comes on control logs also comes over a connection of their own.
+    control: Control,
     writer: u64,
     followed: BTreeSet<String>,
     /// As the home's folder has them.
@@ -197,6 +203,15 @@ struct Feeder {
 }
 
 impl Feeder {
+    /// Follows scopes from now on.
+    async fn follow(&mut self, wanted: Vec<Item>) -> Result<(), FeedFault> {
+        let scopes = wanted.into_iter().filter_map(text);
+        let new: BTreeSet<_> = scopes.filter(|of| !self.followed.contains(of)).collect();
+        self.followed.extend(new.iter().cloned());
+        self.ask_control();
+        self.survey(&new).await
+    }
+
     /// When something is to be done by itself.
     fn wakes_at(&self) -> Option<Instant> {
         let all = [
@@ -263,7 +278,10 @@ impl Feeder {
             return Ok(());
         }
         if publish.topic == self.names.fence() {
-            if let Some((id, _)) = take_sent(&publish.payload) {
+            let asked = take_sent(&publish.payload);
+            // What it asks itself of control logs is not for this connection.
+            let asked = asked.filter(|(id, of)| (id.writer, *of) != (self.writer, CONTROL));
+            if let Some((id, _)) = asked {
                 self.settle_own(true).await?;
                 self.wait_no_longer().await?;
                 self.take_in().await?;

@@ -57,7 +57,7 @@ use tokio::task::JoinHandle;
 use dial::Dial;
 use home::Home;
 use line::{Line, MqttListener};
-use message::{Names, scope};
+use message::{Names, is_control, scope};
 use tail::MqttTail;
 
 /// The most bytes of one payload, and of one append.
@@ -170,7 +170,16 @@ impl MqttBus {
             return Ok(items);
         }
         // Only who has all that was there may say that nothing follows.
-        self.inner.line.fence().await?;
+        if is_control(topic) {
+            self.inner.line.fence(true).await?;
+            return mirror.read(topic, from, bytes_max).await;
+        }
+        let mut tail = mirror.tail(Vec::from([(topic.clone(), from)]));
+        tokio::select! {
+            fenced = self.inner.line.fence(false) => fenced?,
+            // What the broker has kept may take long to come, and is read meanwhile.
+            came = tail.next() => drop(came?),
+        }
         mirror.read(topic, from, bytes_max).await
     }
 }
@@ -237,7 +246,7 @@ impl Bus for MqttBus {
         let topic = topic.clone();
         Box::pin(async move {
             self.follow(&topic).await?;
-            self.inner.line.fence().await?;
+            self.inner.line.fence(is_control(&topic)).await?;
             self.inner.home.mirror.bus().end(&topic).await
         })
     }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use crate::dial::Dial;
 use crate::fault::Fault;
 use crate::link::{Client, Event, Link, PATIENCE, draw};
-use crate::message::{MessageId, Names, put_sent, take_sent};
+use crate::message::{CONTROL, MessageId, Names, put_sent, take_sent};
 use crate::packet::Publish;
 
 /// Payloads that wait for a listener that is late; of more, the oldest are dropped.
@@ -125,18 +125,23 @@ impl Line {
         MessageId { writer, number }
     }
 
-    /// Returns when the mirror has all that the broker had taken when this was called.
-    pub(crate) async fn fence(&self) -> Result<(), BusError> {
-        let fencing = async { self.ask(self.names.fence(), draw()?).await };
+    /// Returns when the mirror has all that the broker had taken when this was called; all of control logs, where it is
+    /// about these.
+    pub(crate) async fn fence(&self, is_control: bool) -> Result<(), BusError> {
+        let says = match is_control {
+            true => CONTROL,
+            false => &[],
+        };
+        let fencing = async { self.ask(self.names.fence(), draw()?, says).await };
         fencing.await.map_err(|fault| self.fault(fault))
     }
 
     /// Publishes a question until its number, which nobody guesses, has come back.
-    async fn ask(&self, topic: String, number: u64) -> Result<(), Fault> {
+    async fn ask(&self, topic: String, number: u64, says: &[u8]) -> Result<(), Fault> {
         let mut asked = self.heard.ask(number);
         let question = Publish {
             topic,
-            payload: put_sent(self.numbered(number), b""),
+            payload: put_sent(self.numbered(number), says),
             is_retained: false,
         };
         let until = Instant::now() + PATIENCE;
@@ -287,7 +292,7 @@ impl MqttListener {
         // What was on its way before is behind us when a message to ourselves has come back.
         let begun = async {
             line.link.subscribe_to_all(filters).await?;
-            line.ask(line.names.echo(line.writer), since).await
+            line.ask(line.names.echo(line.writer), since, b"").await
         };
         begun.await.map_err(|fault| line.fault(fault))?;
         Ok(listener)

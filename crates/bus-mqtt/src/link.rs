@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::dial::{Dial, Incoming, PacketReader, Pulse};
+use crate::dial::{Connection, Dial, Incoming, PacketReader, Pulse};
 use crate::fault::Fault;
 use crate::packet::{Filter, Packet, Publish, overhead};
 use runner::{Ends, Runner};
@@ -150,6 +150,24 @@ impl Link {
         on_event: impl FnMut(Event) + Send + 'static,
     ) -> Result<Self, Fault> {
         let connection = dial.connect(&client.id, client.kept_for).await?;
+        Ok(Self::with(Some(connection), dial, client, on_event))
+    }
+
+    /// As [`open`](Self::open), also where the broker does not let it in yet.
+    pub(crate) fn begin(
+        dial: Dial,
+        client: Client,
+        on_event: impl FnMut(Event) + Send + 'static,
+    ) -> Self {
+        Self::with(None, dial, client, on_event)
+    }
+
+    fn with(
+        first: Option<Connection>,
+        dial: Dial,
+        client: Client,
+        on_event: impl FnMut(Event) + Send + 'static,
+    ) -> Self {
         let (commands, waiting) = mpsc::channel(COMMANDS_WAITING_MAX);
         let (receipts, dealt_with) = mpsc::unbounded_channel();
         let (taken_tx, taken) = watch::channel(None);
@@ -159,14 +177,14 @@ impl Link {
             taken: taken_tx,
         };
         let runner = Runner::new(dial, client, ends, Box::new(on_event));
-        let task = tokio::spawn(runner.run(connection));
-        Ok(Self {
+        let task = tokio::spawn(runner.run(first));
+        Self {
             commands,
             room: Arc::new(Semaphore::new(OUT_BYTES_MAX)),
             receipts,
             taken,
             task,
-        })
+        }
     }
 
     /// Publishes, and returns the broker's code when it has taken the message.

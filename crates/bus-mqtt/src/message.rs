@@ -13,6 +13,8 @@ pub(crate) const PACKED_MAX: usize = 32 << 20;
 pub(crate) const PART_MAX: usize = 512 << 10;
 /// The most parts of a message.
 pub(crate) const PARTS_MAX: u32 = 4_096;
+/// What a question how far the mirror is says of control logs alone.
+pub(crate) const CONTROL: &[u8] = b"C";
 /// Bytes before those of a part.
 const PART_HEAD: usize = 4;
 
@@ -250,6 +252,16 @@ impl Names {
         format!("{}/log/{scope}", self.prefix)
     }
 
+    /// The filters for the control logs of a scope.
+    pub(crate) fn control(&self, scope: &str) -> Vec<String> {
+        match has_live(scope) {
+            true => CONTROL_OF_STREAMS
+                .map(|kind| format!("{}/{kind}/#", self.scope(stem(scope))))
+                .into(),
+            false => Vec::from([self.scope(scope)]),
+        }
+    }
+
     /// Where archives are asked for what has passed in a scope.
     pub(crate) fn ask(&self, scope: &str) -> String {
         format!("{}/past/ask/{}", self.prefix, stem(scope))
@@ -350,6 +362,15 @@ pub(crate) fn is_live(topic: &Topic) -> bool {
     (segments.next(), segments.nth(1)) == (Some("s"), Some("data"))
 }
 
+/// What says who may read, and with which keys, below the name of a stream.
+const CONTROL_OF_STREAMS: [&str; 2] = ["access", "keys"];
+
+/// Whether a log has nothing to do with data: of streams these are the ones with a name that a bus knows.
+pub(crate) fn is_control(topic: &Topic) -> bool {
+    let kind = topic.as_ref().split('/').nth(2);
+    !has_live(&scope(topic)) || kind.is_some_and(|kind| CONTROL_OF_STREAMS.contains(&kind))
+}
+
 /// Whether a log is for a device alone, which trims what it has taken.
 pub(crate) fn is_inbox(topic: &Topic) -> bool {
     topic.as_ref().starts_with("d/")
@@ -389,6 +410,26 @@ mod tests {
         writer: 0xabcd,
         number: 26,
     };
+
+    #[test]
+    fn of_a_stream_the_logs_with_a_name_are_control_logs_and_of_others_all() {
+        let names = Names::new("p", "h");
+        for (name, filter) in [
+            ("s/1f/keys", "p/log/s/1f/keys/#"),
+            ("s/1f/access/7", "p/log/s/1f/access/#"),
+            ("u/2e/devices", "p/log/u/2e/#"),
+            ("d/3d/inbox", "p/log/d/3d/#"),
+            ("a/data", "p/log/a/data/+"),
+            ("a", "p/log/a/+"),
+        ] {
+            assert!(is_control(&topic(name)), "{name}");
+            let filters = names.control(&scope(&topic(name)));
+            assert!(filters.iter().any(|of| of == filter), "{filters:?}");
+        }
+        for name in ["s/1f/data", "s/1f/data/keys", "s/1f/other", "s/1f/keyring"] {
+            assert!(!is_control(&topic(name)), "{name}");
+        }
+    }
 
     /// The worked example of the specification.
     #[test]

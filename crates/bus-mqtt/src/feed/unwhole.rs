@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use sealcast_bus::Topic;
+use sealcast_bus::{Arrival, Topic};
 use tokio::time::Instant;
 
 use super::{FeedFault, Feeder};
@@ -43,7 +43,7 @@ pub(super) struct Piece {
 
 /// What becomes of a part.
 #[derive(Debug)]
-enum Put {
+pub(super) enum Put {
     Waits,
     /// It was the last one; all of them, in order.
     Whole(Vec<Piece>),
@@ -70,7 +70,12 @@ impl Unwhole {
         self.parts.iter().any(is_before)
     }
 
-    fn put(&mut self, piece: Piece, now: Instant) -> Put {
+    /// How many bytes the parts have that wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.parts.iter().map(|of| of.publish.payload.len()).sum()
+    }
+
+    pub(super) fn put(&mut self, piece: Piece, now: Instant) -> Put {
         let number = piece.part.number;
         let mut others = self.parts.iter_mut().filter(|of| of.is_of(&piece));
         if let Some(known) = others.find(|of| of.part.number == number) {
@@ -97,6 +102,20 @@ impl Unwhole {
     }
 }
 
+/// What all parts of a message hold, and how many bytes they have; nothing where that is no append.
+pub(super) fn joined(pieces: Vec<Piece>) -> Option<(Arrival, usize)> {
+    let bytes = pieces.iter().map(|of| of.publish.payload.len()).sum();
+    let mut whole = BytesMut::with_capacity(bytes);
+    let mut at = None;
+    for piece in pieces {
+        whole.extend_from_slice(uncut(&piece.publish.payload).unwrap_or_default());
+        at = Some((piece.topic, piece.id, piece.part.count));
+    }
+    let (topic, id, count) = at?;
+    let append = Append::decode(&whole.freeze()).ok()?;
+    Some((append.arrival(topic, id, count), bytes))
+}
+
 impl Feeder {
     /// Takes a part of a message of no more than [`HELD_MAX`].
     pub(super) async fn piece(&mut self, piece: Piece) -> Result<(), FeedFault> {
@@ -112,20 +131,12 @@ impl Feeder {
     }
 
     async fn whole(&mut self, pieces: Vec<Piece>) -> Result<(), FeedFault> {
-        let bytes = pieces.iter().map(|of| of.publish.payload.len()).sum();
-        let mut whole = BytesMut::with_capacity(bytes);
-        let (mut at, mut receipts) = (None, Vec::new());
-        for piece in pieces {
-            whole.extend_from_slice(uncut(&piece.publish.payload).unwrap_or_default());
-            receipts.extend(piece.receipts);
-            at = Some((piece.topic, piece.id, piece.part, piece.is_past));
-        }
-        match (at, Append::decode(&whole.freeze())) {
-            (Some((topic, id, part, is_past)), Ok(append)) => {
-                let arrival = append.arrival(topic, id, part.count);
-                self.arrive(arrival, (bytes, is_past), receipts).await
-            }
-            (_, Ok(_) | Err(_)) => {
+        let is_past = pieces.iter().any(|of| of.is_past);
+        let receipts = pieces.iter().flat_map(|of| of.receipts.iter().copied());
+        let receipts = receipts.collect();
+        match joined(pieces) {
+            Some((arrival, bytes)) => self.arrive(arrival, (bytes, is_past), receipts).await,
+            None => {
                 self.acknowledge(receipts);
                 Ok(())
             }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use sealcast_bus::jittered;
@@ -89,9 +90,14 @@ impl Runner {
         }
     }
 
-    pub(super) async fn run(mut self, mut connection: Connection) {
+    /// `first`: where there is a connection already.
+    pub(super) async fn run(mut self, mut first: Option<Connection>) {
         let mut pause = RECONNECT;
         loop {
+            let connection = match first.take() {
+                Some(connection) => connection,
+                None => self.connect(&mut pause).await,
+            };
             let begun = Instant::now();
             let _fault = self.serve(connection).await;
             // One that was closed at once may be closed again: another has the same client id.
@@ -101,14 +107,19 @@ impl Runner {
             };
             self.asked.clear();
             self.forget_unawaited();
-            connection = loop {
-                sleep(jittered(pause)).await;
-                let dialled = self.dial.connect(&self.client.id, self.client.kept_for);
-                if let Ok(connection) = dialled.await {
-                    break connection;
-                }
-                pause = RECONNECT_MAX.min(pause * 2);
-            };
+            sleep(jittered(pause)).await;
+        }
+    }
+
+    /// Makes a connection, as often as it takes.
+    async fn connect(&mut self, pause: &mut Duration) -> Connection {
+        loop {
+            let dialled = self.dial.connect(&self.client.id, self.client.kept_for);
+            if let Ok(connection) = dialled.await {
+                return connection;
+            }
+            *pause = RECONNECT_MAX.min(*pause * 2);
+            sleep(jittered(*pause)).await;
         }
     }
 

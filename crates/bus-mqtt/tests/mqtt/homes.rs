@@ -41,20 +41,25 @@ async fn a_late_home_has_all_entries_in_the_order_of_their_home() {
     let server = Server::start();
     let folder = tempfile::tempdir().unwrap();
     let (list, data) = (topic("u/2e/devices"), topic("s/1f/data"));
+    // Of which nobody has to know the end before all else is there.
+    let other = topic("s/1f/list");
     let entries = numbered("entry", 24);
     for some in entries.chunks(3) {
         // Each command is a process of its own, and another writer to the broker.
         let bus = open(&server, "x", folder.path()).await;
         for text in some {
-            put(&bus, &list, text).await;
-            put(&bus, &data, text).await;
+            for log in [&list, &other, &data] {
+                put(&bus, log, text).await;
+            }
         }
     }
     let gone = Home::on(&server, "x").await;
     put(&gone.bus, &topic("s/2f/data"), "gone").await;
     drop(gone);
     let late = Home::on(&server, "x").await;
-    assert_eq!(all(&late.bus, &list).await, entries);
+    for log in [&list, &other] {
+        assert_eq!(all(&late.bus, log).await, entries);
+    }
     // What passed before it came, nobody hands out.
     assert_eq!(all(&late.bus, &topic("s/2f/data")).await, [""; 0]);
     let early = open(&server, "x", folder.path()).await;
@@ -104,6 +109,10 @@ async fn a_broker_that_forgot_what_a_home_follows_is_told_again() {
     let bus = open(&server, "x", folder.path()).await;
     put(&writer.bus, &two, "new").await;
     assert_eq!(wait_for(&bus, &two, 1).await, ["new"]);
+    let data = topic("s/2f/data");
+    assert_eq!(bus.end(&data).await.unwrap(), Offset(0));
+    put(&writer.bus, &data, "new").await;
+    assert_eq!(bus.end(&data).await.unwrap(), Offset(1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

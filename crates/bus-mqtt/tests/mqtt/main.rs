@@ -4,6 +4,7 @@
 mod breaks;
 mod check;
 mod conformance;
+mod control;
 mod homes;
 mod own;
 mod past;

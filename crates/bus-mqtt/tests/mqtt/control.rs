@@ -1,0 +1,175 @@
+//! What waits for a home at the broker is much data, and who may read it is known all the same before all of that has come.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use sealcast_brokers::Proxy;
+use sealcast_brokers::mosquitto::Server;
+use sealcast_bus::{Bus, FileBus, Mirror, Offset, Topic};
+
+use crate::rig::{
+    Home, all, end_surely, numbered, open, open_archive, open_at, put, topic, wait_for,
+    wait_until_marked,
+};
+
+/// How many messages of data wait, and the bytes of each.
+const COUNT: usize = 400;
+const BYTES: usize = 64 << 10;
+
+/// What is in a mirror by now.
+async fn mirrored(folder: &Path, topic: &Topic) -> Offset {
+    let mirror = Mirror::open(folder.join("logs")).await.unwrap();
+    mirror.bus().end(topic).await.unwrap()
+}
+
+/// Has the broker forget one of the sessions of a home that is away.
+async fn forget_session(server: &Server, folder: &Path, suffix: &str) {
+    let own = FileBus::open(folder.join("own")).await.unwrap();
+    let name = all(&own, &topic("home")).await.remove(0);
+    let port = server.port().to_string();
+    let client = format!("sc{name}{suffix}");
+    let begun = Command::new("mosquitto_sub")
+        .args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port,
+            "-i",
+            &client,
+            "-t",
+            "none",
+            "-E",
+        ])
+        .status();
+    assert!(begun.unwrap().success());
+}
+
+/// What waits for a home that is away: data, and behind it who may read.
+async fn keep_waiting(writer: &Home, data: &Topic, logs: &[Topic]) {
+    for number in 0..COUNT / 8 {
+        let payloads = (0..8).map(|of| vec![(number + of) as u8; BYTES]);
+        writer.bus.append(data, payloads.collect()).await.unwrap();
+    }
+    for log in logs {
+        put(&writer.bus, log, "meanwhile").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logs_end_and_data_is_read_while_what_waited_is_on_its_way() {
+    let server = Server::start();
+    let proxy = Proxy::before(server.port()).await;
+    let (reader, writer) = (Home::on(&server, "x").await, Home::on(&server, "x").await);
+    let data = topic("s/1f/data");
+    let logs = ["s/1f/keys", "s/1f/access/7", "u/2e/devices"].map(topic);
+    reader.bus.end(&data).await.unwrap();
+    for log in &logs {
+        put(&writer.bus, log, "before").await;
+        assert_eq!(all(&reader.bus, log).await, ["before"]);
+    }
+    let Home { folder, bus } = reader;
+    drop(bus);
+    keep_waiting(&writer, &data, &logs).await;
+    // Of somebody whom the home has not heard of yet.
+    let new = topic("u/3d/devices");
+    put(&writer.bus, &new, "new").await;
+    proxy.slow(BYTES, Duration::from_millis(50));
+    let bus = open_at(
+        &format!("mqtt://127.0.0.1:{}/x", proxy.port()),
+        folder.path(),
+    )
+    .await;
+    for log in &logs {
+        assert_eq!(all(&bus, log).await, ["before", "meanwhile"]);
+    }
+    assert_eq!(all(&bus, &new).await, ["new"]);
+    let mut at = Offset(0);
+    for _ in 0..3 {
+        let items = bus.read(&data, at, 1).await.unwrap();
+        assert_eq!(items[0].offset, at);
+        at = mirrored(folder.path(), &data).await;
+    }
+    let all_of_it = Offset(COUNT as u64);
+    assert!(at < all_of_it, "{at:?} are in the mirror");
+    proxy.open();
+    assert_eq!(end_surely(&bus, &data).await, all_of_it);
+    for log in &logs {
+        assert_eq!(bus.end(log).await.unwrap(), Offset(2));
+    }
+    assert_eq!(bus.read(&data, all_of_it, 1).await.unwrap(), []);
+}
+
+/// As a home is that was made by a program that knew no such session.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_home_with_one_session_has_all_that_waited_there_once() {
+    let server = Server::start();
+    let (reader, writer) = (Home::on(&server, "x").await, Home::on(&server, "x").await);
+    let logs = [
+        topic("s/1f/data"),
+        topic("s/1f/keys"),
+        topic("u/2e/devices"),
+    ];
+    for log in &logs {
+        reader.bus.end(log).await.unwrap();
+    }
+    let Home { folder, bus } = reader;
+    drop(bus);
+    forget_session(&server, folder.path(), "l").await;
+    let texts = numbered("text", 40);
+    for text in &texts {
+        for log in &logs {
+            put(&writer.bus, log, text).await;
+        }
+    }
+    let large = vec![b'x'; (1 << 20) + 5];
+    writer.bus.append(&logs[1], vec![large]).await.unwrap();
+    for _ in 0..2 {
+        let bus = open(&server, "x", folder.path()).await;
+        assert_eq!(bus.end(&logs[1]).await.unwrap(), Offset(41));
+        for log in &logs {
+            assert_eq!(all(&bus, log).await[..40], texts);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_lost_the_session_of_data_alone_asks_others() {
+    let server = Server::start();
+    let (data, keys) = (topic("s/1f/data"), topic("s/1f/keys"));
+    let folder = tempfile::tempdir().unwrap();
+    let archive = open_archive(&server, "x", folder.path()).await;
+    archive.end(&data).await.unwrap();
+    let (writer, away) = (Home::on(&server, "x").await, Home::on(&server, "x").await);
+    put(&writer.bus, &data, "before").await;
+    wait_for(&away.bus, &data, 1).await;
+    wait_until_marked(away.folder.path(), Offset(0)).await;
+    let Home { folder, bus } = away;
+    drop(bus);
+    forget_session(&server, folder.path(), "").await;
+    put(&writer.bus, &data, "after").await;
+    put(&writer.bus, &keys, "after").await;
+    wait_for(&archive, &data, 2).await;
+    drop(writer);
+    let away = open(&server, "x", folder.path()).await;
+    assert_eq!(all(&away, &keys).await, ["after"]);
+    assert_eq!(wait_for(&away, &data, 2).await, ["before", "after"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_lacks_a_log_says_nothing_of_its_end() {
+    let mut server = Server::start();
+    let (reader, writer) = (Home::on(&server, "x").await, Home::on(&server, "x").await);
+    let (one, two) = (topic("s/1f/keys"), topic("s/2f/keys"));
+    reader.bus.end(&one).await.unwrap();
+    server.save();
+    reader.bus.end(&two).await.unwrap();
+    let Home { folder, bus } = reader;
+    drop(bus);
+    // The broker does not know any more that the home follows the other.
+    server.kill();
+    server.restart();
+    put(&writer.bus, &two, "new").await;
+    let bus = open(&server, "x", folder.path()).await;
+    assert_eq!(bus.end(&two).await.unwrap(), Offset(1));
+}
