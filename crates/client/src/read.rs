@@ -104,7 +104,8 @@ impl Drop for Ahead {
 
 impl Reader {
     pub(crate) async fn history(core: Arc<Core>, interval: Interval) -> Result<Self, Error> {
-        let mut scan = Scan::start(core, Mode::History(interval)).await?;
+        let end = core.bus.end(&core.data_topic()?).await?;
+        let mut scan = Scan::start(core, Mode::History(interval), end).await?;
         scan.gaps = Some(Gaps::default());
         Ok(Self {
             scan,
@@ -158,9 +159,9 @@ impl Reader {
 }
 
 impl Scan {
-    pub(crate) async fn start(core: Arc<Core>, mode: Mode) -> Result<Self, Error> {
+    /// Reads up to `end`, or for as long as there is something.
+    pub(crate) async fn start(core: Arc<Core>, mode: Mode, end: Offset) -> Result<Self, Error> {
         let topic = core.data_topic()?;
-        let end = core.bus.end(&topic).await?;
         let mut scan = Self {
             core,
             topic,
@@ -185,7 +186,7 @@ impl Scan {
         Ok(())
     }
 
-    /// What was on the bus at the start.
+    /// What was on the bus at the start, where that was asked for.
     pub(crate) fn end(&self) -> Offset {
         self.end
     }

@@ -112,7 +112,12 @@ impl Subscription {
     pub(crate) async fn start(core: Arc<Core>, options: SubscribeOptions) -> Result<Self, Error> {
         let (from, until) = (options.from, Position::END);
         let mode = from.map_or(Mode::Live, |from| Mode::History(Interval { from, until }));
-        let mut scan = Scan::start(core.clone(), mode).await?;
+        let end = match from {
+            // It is read as far as there is something. Where it ends a bus may not know before it has all of it.
+            Some(_) => Offset(u64::MAX),
+            None => core.bus.end(&core.data_topic()?).await?,
+        };
+        let mut scan = Scan::start(core.clone(), mode, end).await?;
         let since = from.unwrap_or(Position::START);
         let lot = Lot::open(core.clone(), options.parking, since).await?;
         scan.park_in(lot.clone()).await?;
