@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use sealcast_bus::{Item, Offset};
 use sealcast_crypto::digest;
+use sealcast_engine::ReadBy;
 use sealcast_protocol::Position;
 
 const ITEM_LABEL: &str = "sealcast.v1 read item";
@@ -91,6 +92,8 @@ pub(crate) struct Reached {
     /// How far the bus showed it, where that is further: what lies between is read again, and must
     /// still be there. Of a topic that was read on another bus it says what must be there, and not where.
     pub(crate) shown: Option<Place>,
+    /// By what it was read, where that matters.
+    pub(crate) by: Option<ReadBy>,
 }
 
 impl Reached {
@@ -99,24 +102,37 @@ impl Reached {
         Self {
             place: Place::default(),
             shown: self.shown.unwrap_or(self.place).anywhere(),
+            by: None,
         }
     }
 
     /// The form in which a store keeps it.
     pub(crate) fn to_bytes(self) -> Vec<u8> {
-        let shown = self.shown.map(Place::to_bytes).unwrap_or_default();
-        [self.place.to_bytes(), shown].concat()
+        let shown = match self.by {
+            Some(_) => Some(self.shown.unwrap_or_default()),
+            None => self.shown,
+        };
+        let shown = shown.map(Place::to_bytes).unwrap_or_default();
+        let by = self.by.iter().flat_map(ReadBy::to_bytes);
+        [self.place.to_bytes(), shown, by.collect()].concat()
     }
 
     /// Reads what [`to_bytes`](Self::to_bytes) made.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (place, shown) = bytes.split_at_checked(LEN)?;
+        let (place, rest) = bytes.split_at_checked(LEN)?;
+        let (shown, by) = rest.split_at(LEN.min(rest.len()));
+        let shown = match shown.is_empty() {
+            true => None,
+            false => Some(Place::from_bytes(shown)?),
+        };
+        let by = match by.is_empty() {
+            true => None,
+            false => Some(ReadBy::from_bytes(by)?),
+        };
         Some(Self {
             place: Place::from_bytes(place)?,
-            shown: match shown.is_empty() {
-                true => None,
-                false => Some(Place::from_bytes(shown)?),
-            },
+            shown: shown.filter(|shown| by.is_none() || *shown != Place::default()),
+            by,
         })
     }
 }
@@ -161,6 +177,11 @@ impl Places {
         self.all.get(topic).copied().unwrap_or_default()
     }
 
+    /// By what a topic was read, as the store has it.
+    pub(crate) fn by(&self, topic: &[u8; 32]) -> Option<&ReadBy> {
+        self.kept.get(topic).and_then(|of| of.by.as_ref())
+    }
+
     /// How far a topic was shown beyond the place, until it is read that far again.
     pub(crate) fn shown(&self, topic: &[u8; 32]) -> Option<Place> {
         self.shown.get(topic).copied()
@@ -178,9 +199,15 @@ impl Places {
         self.shown.remove(topic);
     }
 
-    /// What to keep of how far a topic was read; nothing where the store has it. What is not kept as
+    /// What to keep of how far a topic was read, and by what; nothing where the store has it. What is not kept as
     /// read is kept as shown, behind where it is to be read from.
-    pub(crate) fn due(&self, topic: [u8; 32], read: Place, keeping: Keeping) -> Option<Reached> {
+    pub(crate) fn due(
+        &self,
+        topic: [u8; 32],
+        read: Place,
+        by: Option<ReadBy>,
+        keeping: Keeping,
+    ) -> Option<Reached> {
         let kept = self.kept.get(&topic).copied().unwrap_or_default();
         let place = match keeping {
             Keeping::Read => read,
@@ -192,8 +219,10 @@ impl Places {
             Keeping::Read | Keeping::AsItWas | Keeping::Start => self.shown(&topic).unwrap_or(read),
         };
         let shown = Some(shown).filter(|shown| *shown != place);
-        let reached = Reached { place, shown };
-        (reached != kept).then_some(reached)
+        let reached = Reached { place, shown, by };
+        // What is here may not be what another process has kept since.
+        let is_to_be_read = matches!(keeping, Keeping::Start | Keeping::StartAsShown);
+        (is_to_be_read || reached != kept).then_some(reached)
     }
 
     /// Notes what the store has of a place.
@@ -249,7 +278,12 @@ mod tests {
         let (six, nine) = (Place::behind(&item(6, b"six")), item(9, b"nine"));
         let shown = Some(Place::behind(&nine));
         for (place, shown) in [(Place::behind(&nine), None), (six, shown)] {
-            let moved = Reached { place, shown }.elsewhere();
+            let moved = Reached {
+                place,
+                shown,
+                by: None,
+            }
+            .elsewhere();
             assert_eq!(moved.place, Place::default());
             let shown = moved.shown.unwrap();
             assert!(shown.is_anywhere() && shown.is_behind(&item(2, b"nine")));
@@ -269,24 +303,30 @@ mod tests {
         let read = Reached {
             place: six,
             shown: None,
+            by: None,
         };
         let shown = Reached {
             place: six,
             shown: Some(nine),
+            by: None,
         };
         let mut places = Places::default();
-        assert_eq!(places.due(topic, six, Keeping::Read), Some(read));
+        assert_eq!(places.due(topic, six, None, Keeping::Read), Some(read));
         places.keep(topic, read);
-        assert_eq!(places.due(topic, nine, Keeping::AsItWas), Some(shown));
+        assert_eq!(places.due(topic, nine, None, Keeping::AsItWas), Some(shown));
         places.keep(topic, shown);
-        assert_eq!(places.due(topic, nine, Keeping::AsItWas), None);
+        assert_eq!(places.due(topic, nine, None, Keeping::AsItWas), None);
         let all = Reached {
             place: Place::default(),
             shown: Some(nine),
+            by: None,
         };
-        assert_eq!(places.due(topic, nine, Keeping::Start), Some(all));
+        assert_eq!(places.due(topic, nine, None, Keeping::Start), Some(all));
         // What the bus shows no more must be there all the same.
-        assert_eq!(places.due(topic, six, Keeping::StartAsShown), Some(all));
+        assert_eq!(
+            places.due(topic, six, None, Keeping::StartAsShown),
+            Some(all)
+        );
         for reached in [read, shown] {
             assert_eq!(Reached::from_bytes(&reached.to_bytes()), Some(reached));
             assert_eq!(Reached::from_bytes(&reached.to_bytes()[1..]), None);
@@ -299,21 +339,23 @@ mod tests {
         let read = Reached {
             place: nine,
             shown: None,
+            by: None,
         };
-        assert_eq!(places.due(topic, nine, Keeping::Read), Some(read));
+        assert_eq!(places.due(topic, nine, None, Keeping::Read), Some(read));
         places.keep(topic, read);
         places.set(topic, nine, Position(1));
         places.read_again(topic);
         let from_start = Reached {
             place: Place::default(),
             shown: Some(nine),
+            by: None,
         };
         assert_eq!(
             (places.of(&topic), places.shown(&topic)),
             (Place::default(), Some(nine))
         );
         assert_eq!(
-            places.due(topic, Place::default(), Keeping::Read),
+            places.due(topic, Place::default(), None, Keeping::Read),
             Some(from_start)
         );
     }

@@ -164,7 +164,7 @@ impl Subscription {
         let end = self.scan.end();
         let recent = Offset(end.0.saturating_sub(NOTED));
         let mut from = None;
-        if let Some(Reached { place, shown }) = reached {
+        if let Some(Reached { place, shown, .. }) = reached {
             let missed = Offset(end.0.saturating_sub(MISSED_MAX));
             match self.scan.shows(&place).await? {
                 // It was on another bus, and lies wherever this one has it.

@@ -26,6 +26,7 @@ mod delivered;
 mod held_back;
 mod keys;
 mod lists;
+mod read_by;
 mod segments;
 mod waiting;
 
@@ -33,6 +34,7 @@ pub use alarm::Alarm;
 pub use answers::Answer;
 pub use keys::imported;
 pub(crate) use keys::root_of;
+pub use read_by::ReadBy;
 pub(crate) use segments::{CLOCKS_MS, OfSecret};
 pub use segments::{FalseRecords, KnownDeal, Released};
 
@@ -67,6 +69,7 @@ pub struct StreamView {
     named: BTreeSet<UserId>,
     /// Users who may have sealed something at some time.
     announcers: BTreeSet<UserId>,
+    giving: BTreeSet<UserId>,
     forked: BTreeSet<(UserId, DeviceId)>,
     /// Entries about key nodes that stand side by side and were told of, and those that are void.
     beside: Vec<LogHash>,
@@ -153,6 +156,7 @@ impl StreamView {
             is_stale: true,
             named: BTreeSet::new(),
             announcers: BTreeSet::new(),
+            giving: BTreeSet::new(),
             forked: BTreeSet::new(),
             beside: Vec::new(),
             void: Vec::new(),
@@ -244,14 +248,10 @@ impl StreamView {
         if self.added.is_empty() {
             return;
         }
-        let grants = self.state.grants().iter();
-        let reshares = grants.filter(|of| of.grant.reshare);
-        let resharing: BTreeSet<_> = reshares.map(|of| of.grant.user).collect();
         let added = core::mem::take(&mut self.added);
         let is_missed = |device: DeviceId| {
             let user = self.user_of(&device);
-            let gives =
-                user.is_some_and(|of| self.announcers.contains(&of) || resharing.contains(&of));
+            let gives = user.is_some_and(|of| self.giving.contains(&of));
             self.waiting.has_missed(&device) || (self.is_restored && gives)
         };
         let is_missed = added.into_iter().any(is_missed);
@@ -260,19 +260,25 @@ impl StreamView {
 
     /// Computes anew what follows from the log.
     fn refresh(&mut self) {
-        while self.is_stale {
-            self.revision += 1;
-            self.state = self.log.state();
-            self.are_cuts_stale = true;
-            // Not before the state is there: what panics above leaves it to be computed anew.
-            self.is_stale = false;
+        loop {
+            while self.is_stale {
+                self.revision += 1;
+                self.state = self.log.state();
+                self.are_cuts_stale = true;
+                // Not before the state is there: what panics above leaves it to be computed anew.
+                self.is_stale = false;
+                self.release();
+            }
+            if self.judged_at == self.revision {
+                return;
+            }
             self.release();
+            self.note_outside();
+            if !self.is_stale {
+                break;
+            }
         }
-        if self.judged_at == self.revision {
-            return;
-        }
-        self.release();
-        self.note_outside();
+        let is_first = self.is_restored && self.judged_at == 0;
         self.judged_at = self.revision;
         self.named = self.log.named_users();
         let publishing = self.state.grants().iter().filter(|of| {
@@ -281,10 +287,11 @@ impl StreamView {
         });
         let publishing = publishing.map(|of| of.grant.user);
         self.announcers = publishing.chain([self.state.owner()]).collect();
-        self.note_regained();
-        self.note_condition();
         if self.are_cuts_stale {
-            self.note_readable();
+            self.note_regained(is_first);
+            self.note_condition();
+            self.note_readable(is_first);
+            self.note_givers(is_first);
         }
         self.missing = self.count_missing();
         if core::mem::take(&mut self.are_cuts_stale) || !self.added.is_empty() {

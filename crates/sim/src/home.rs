@@ -18,7 +18,7 @@ use sealcast_protocol::{
 use sealcast_store::{Key, MemoryStore, Store as _, StoreError, Txn, transact_with};
 
 use crate::around::Stop;
-use crate::place::{Place, Reached};
+use crate::place::{Place, Reached, topic_id};
 
 const LANE_LEN_MAX: usize = 4096;
 
@@ -408,6 +408,11 @@ impl Home {
             }
         }
         view.settle();
+        let keys = topic_id(&ControlTopic::Keys.name(self.stream));
+        let reached = self.places()?.remove(&keys).unwrap_or_default();
+        if reached.place != Place::default() {
+            view.restore_read_by(reached.by.as_ref());
+        }
         Ok(view)
     }
 }

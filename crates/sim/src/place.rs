@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use sealcast_crypto::digest;
+use sealcast_engine::ReadBy;
 
 use crate::bus::Item;
 
@@ -55,24 +56,38 @@ pub(crate) struct Reached {
     /// How far the bus showed it, where that is further: what lies between is read again, and must
     /// still be there.
     pub(crate) shown: Option<Place>,
+    /// By what it was read, where that matters.
+    pub(crate) by: Option<ReadBy>,
 }
 
 impl Reached {
     /// The form in which a store keeps it.
     pub(crate) fn to_bytes(self) -> Vec<u8> {
-        let shown = self.shown.map(Place::to_bytes).unwrap_or_default();
-        [self.place.to_bytes(), shown].concat()
+        let shown = match self.by {
+            Some(_) => Some(self.shown.unwrap_or_default()),
+            None => self.shown,
+        };
+        let shown = shown.map(Place::to_bytes).unwrap_or_default();
+        let by = self.by.iter().flat_map(ReadBy::to_bytes);
+        [self.place.to_bytes(), shown, by.collect()].concat()
     }
 
     /// Reads what [`to_bytes`](Self::to_bytes) made.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (place, shown) = bytes.split_at_checked(LEN)?;
+        let (place, rest) = bytes.split_at_checked(LEN)?;
+        let (shown, by) = rest.split_at(LEN.min(rest.len()));
+        let shown = match shown.is_empty() {
+            true => None,
+            false => Some(Place::from_bytes(shown)?),
+        };
+        let by = match by.is_empty() {
+            true => None,
+            false => Some(ReadBy::from_bytes(by)?),
+        };
         Some(Self {
             place: Place::from_bytes(place)?,
-            shown: match shown.is_empty() {
-                true => None,
-                false => Some(Place::from_bytes(shown)?),
-            },
+            shown: shown.filter(|shown| by.is_none() || *shown != Place::default()),
+            by,
         })
     }
 }
@@ -127,7 +142,13 @@ impl Places {
         self.shown.remove(topic);
     }
 
-    pub(crate) fn due(&self, topic: [u8; 32], read: Place, keeping: Keeping) -> Option<Reached> {
+    pub(crate) fn due(
+        &self,
+        topic: [u8; 32],
+        read: Place,
+        by: Option<ReadBy>,
+        keeping: Keeping,
+    ) -> Option<Reached> {
         let kept = self.kept.get(&topic).copied().unwrap_or_default();
         let place = match keeping {
             Keeping::Read => read,
@@ -139,8 +160,10 @@ impl Places {
             Keeping::Read | Keeping::AsItWas | Keeping::Start => self.shown(&topic).unwrap_or(read),
         };
         let shown = Some(shown).filter(|shown| *shown != place);
-        let reached = Reached { place, shown };
-        (reached != kept).then_some(reached)
+        let reached = Reached { place, shown, by };
+        // What is here may not be what another process has kept since.
+        let is_to_be_read = matches!(keeping, Keeping::Start | Keeping::StartAsShown);
+        (is_to_be_read || reached != kept).then_some(reached)
     }
 
     pub(crate) fn keep(&mut self, topic: [u8; 32], reached: Reached) {

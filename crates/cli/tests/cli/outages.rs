@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::iter;
 use std::process::{Child, ChildStdin, ChildStdout};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -377,6 +378,60 @@ fn postgres_that_is_stopped_while_people_publish_loses_and_doubles_nothing() {
 fn mosquitto_that_is_stopped_while_people_publish_loses_and_doubles_nothing() {
     let server = Server::Mqtt(mosquitto::Server::start());
     nothing_acknowledged_is_lost_or_doubled(server, &[End::Stopped, End::Stopped]);
+}
+
+/// A broker may drop what is too much for who is away, as mosquitto does by itself beyond a thousand.
+#[test]
+fn what_mosquitto_drops_for_who_is_away_is_told_as_a_gap() {
+    const SENT: u64 = 100;
+    let server = mosquitto::Server::start_with("allow_anonymous true\nmax_queued_messages 30");
+    let cast = Cast::on(&server.url("x"));
+    let mut followed = Followed::by(&cast.bob);
+    cast.alice.done(&["pub", "s", "-m", "begins"]);
+    followed.until(&["begins"]);
+    drop(followed);
+    let mut publisher = cast.alice.start(&["pub", "s", "-l", "--acks", "--quiet"]);
+    let mut stdin = publisher.stdin.take().unwrap();
+    let mut acks = BufReader::new(publisher.stdout.take().unwrap()).lines();
+    for number in 1..=SENT {
+        stdin.write_all(format!("{number}\n").as_bytes()).unwrap();
+        // Each is an envelope of its own.
+        assert_eq!(acks.next().unwrap().unwrap(), number.to_string());
+    }
+    drop(stdin);
+    assert!(publisher.wait().unwrap().success());
+    let args = ["sub", "s", "--from", "start", "--json"];
+    let mut sub = cast.bob.start(&args);
+    cast.alice.done(&["pub", "s", "-m", "after"]);
+    let (mut opened, mut missing) = (Vec::new(), 0);
+    let lines = BufReader::new(sub.stdout.take().unwrap()).lines();
+    for line in lines.map(Result::unwrap) {
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        match line["state"].as_str() {
+            Some("gap") => missing += number_in(line["reason"].as_str().unwrap()),
+            _ => opened.push(line["text"].as_str().unwrap().to_owned()),
+        }
+        if opened.last().is_some_and(|of| of == "after") {
+            break;
+        }
+    }
+    sub.kill().unwrap();
+    sub.wait().unwrap();
+    let came = opened.len() as u64;
+    let first = (1..came - 1).map(|number| number.to_string());
+    let expected = iter::once("begins".to_owned()).chain(first);
+    let expected: Vec<_> = expected.chain(iter::once("after".to_owned())).collect();
+    assert_eq!(opened, expected);
+    assert!(
+        missing > 0 && came + missing == SENT + 2,
+        "{came}, {missing}"
+    );
+}
+
+/// As in `missing: 7`.
+fn number_in(reason: &str) -> u64 {
+    let (_, number) = reason.rsplit_once(' ').unwrap();
+    number.parse().unwrap()
 }
 
 /// Alice publishes, the server loses the newest of it, and she publishes more.

@@ -27,9 +27,10 @@ impl Core {
     pub(super) async fn keep(&self, reading: &mut Reading) -> Result<(), Error> {
         // What follows from it says how far the topics count as read.
         leaving_no_trace(|| self.view().settle());
-        let (places, held_back) = self.due(reading);
         let alarms = self.drain();
         self.tell(alarms);
+        // Behind that, so that what has the keys read again is kept without that by nobody.
+        let (places, held_back) = self.due(reading);
         let (vault, ticket, unkept) = (
             self.vault().clone(),
             self.ticket.clone(),
@@ -71,19 +72,21 @@ impl Core {
         let keys = id(&ControlTopic::Keys);
         let gone_back: BTreeSet<_> = reading.gone_back.iter().map(id).collect();
         let mut held_back = gone_back.clone();
-        let is_owed = {
+        let (is_owed, by) = {
             let view = self.view();
             let hidden = view.hidden_lists().into_iter();
             held_back.extend(hidden.map(|user| id(&ControlTopic::Devices(user))));
             held_back.extend(view.has_waiting().then_some(keys));
-            reading.rereads_keys || view.owes_reread()
+            let is_owed = reading.rereads_keys || view.owes_reread();
+            (is_owed, view.read_by())
         };
         let mut unkept = self.unkept();
         if is_owed {
             held_back.insert(keys);
-            let place = reading.places.of(&keys);
-            unkept.moved.entry(keys).or_insert(place);
         }
+        // By what they were read may have changed alone.
+        let place = reading.places.of(&keys);
+        unkept.moved.entry(keys).or_insert(place);
         let due = unkept.moved.iter().filter_map(|(topic, place)| {
             let keeping = match (gone_back.contains(topic), held_back.contains(topic)) {
                 (true, _) if is_owed && *topic == keys => Keeping::StartAsShown,
@@ -92,7 +95,8 @@ impl Core {
                 (false, true) => Keeping::AsItWas,
                 (false, false) => Keeping::Read,
             };
-            let reached = reading.places.due(*topic, *place, keeping)?;
+            let by = (*topic == keys).then_some(by);
+            let reached = reading.places.due(*topic, *place, by, keeping)?;
             Some((*topic, reached))
         });
         let due = due.collect();

@@ -7,8 +7,8 @@ use sealcast_protocol::{DeviceId, SessionId, StreamId, Ticket};
 
 use crate::error::Error;
 use crate::home::Inner;
-use crate::place::Places;
-use crate::vault::Vault;
+use crate::place::{Place, Places};
+use crate::vault::{Vault, topic_id};
 
 pub(super) struct Restored {
     pub(super) view: StreamView,
@@ -32,6 +32,10 @@ pub(super) fn restored(home: &Inner, ticket: &Ticket) -> Result<Restored, Error>
     }
     view.settle();
     restore_keys(&mut view, vault, stream)?;
+    let keys = topic_id(&ControlTopic::Keys.name(stream));
+    if places.of(&keys) != Place::default() {
+        view.restore_read_by(places.by(&keys));
+    }
     let outputs = std::iter::from_fn(|| view.poll_output());
     let alarms = outputs.filter_map(|output| match output {
         Output::Tell(alarm) => Some(alarm),

@@ -51,7 +51,10 @@ impl Vault {
             for (device, bytes) in trackers {
                 txn.put(&key(Space::Track, &[&stream.0, &device.0]), bytes)?;
             }
-            let reached = Reached { place, shown: None };
+            let reached = Reached {
+                place,
+                ..Reached::default()
+            };
             put(txn, ticket, &[(topic, reached)])
         })
     }

@@ -53,7 +53,7 @@ const HELD_LABEL: &str = "sealcast.v1 held cover";
 /// Taking in.
 impl StreamView {
     /// Others count what such users gave before as given, so it must not stay passed over.
-    pub(super) fn note_regained(&mut self) {
+    pub(super) fn note_regained(&mut self, is_first: bool) {
         let (mut lost, mut has) = (BTreeSet::new(), BTreeSet::new());
         for of in self.state.grants() {
             let (user, roles) = (of.grant.user, of.grant.roles);
@@ -64,7 +64,8 @@ impl StreamView {
             }
         }
         let regained: BTreeSet<_> = lost.intersection(&has).copied().collect();
-        self.needs_reread |= !regained.is_subset(&self.regained);
+        // What earlier runs had read is noted with how far they did.
+        self.needs_reread |= !is_first && !regained.is_subset(&self.regained);
         self.regained = regained;
     }
 
@@ -114,7 +115,6 @@ impl StreamView {
                 }
                 match self.sign_key(&lane, &device) {
                     Some(key) => self.take_deal(deal.verify(&key).ok()?),
-                    None if self.is_hopeless(&lane, &[claims.set]) => None,
                     None => Some(KeyItem::Deal(deal)),
                 }
             }

@@ -44,12 +44,12 @@ pub(super) struct Segments {
     disproved: BTreeSet<(SessionId, [u8; 32], SealedRecord)>,
     /// Whether there was no room, which is told once.
     is_full: bool,
-    /// What the log let this device read of each lane when it was last looked at, and whether it ever was.
+    /// What the log let this device read of each lane when it was last looked at.
     readable: BTreeMap<UserId, Vec<Interval>>,
-    knows_readable: bool,
     /// Lanes of which it gave other parts since, while there were no key nodes.
     changed: BTreeSet<UserId>,
-    /// Lanes of which records were passed over, as those that this device might not read.
+    /// Lanes of which records were passed over, as those that this device might not read, or deals, as those of
+    /// somebody who might not publish.
     passed_over: BTreeSet<UserId>,
     regrants: Regrants,
     /// Whether the condition on which key nodes release can end, by the last that were in force.
@@ -61,6 +61,37 @@ pub(super) struct Segments {
 }
 
 type SealedRecord = (Segment, Sealed);
+
+impl Segments {
+    /// What the log lets this device read of a lane.
+    pub(super) fn readable(&self, lane: &UserId) -> &[Interval] {
+        self.readable.get(lane).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn can_end(&self) -> bool {
+        self.can_end
+    }
+
+    /// Up to where segments have ended, while that matters.
+    pub(super) fn over(&self) -> Position {
+        self.over.unwrap_or(Position::START)
+    }
+
+    /// Takes back up to where they had ended for an earlier run: what lay in those it did not keep.
+    pub(super) fn restore_over(&mut self, over: Position) {
+        if self.can_end {
+            self.over = Some(over);
+            let _none_is_lacking = self.records.set_over(over);
+        }
+    }
+
+    /// Has the keys read again for somebody of whom something may have been passed over.
+    pub(super) fn owe_if_missed(&mut self, lane: UserId, may_be_missed: bool) {
+        if self.passed_over.remove(&lane) || may_be_missed {
+            self.regrants.owe(lane);
+        }
+    }
+}
 
 /// What everybody may know of a deal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,6 +172,9 @@ impl StreamView {
         let named = self.state.key_nodes_of(&body.set).filter(|_| is_publisher);
         let Some(named) = named else {
             let is_final = self.log.contains(&body.set);
+            if is_final && !is_publisher {
+                self.segments.passed_over.insert(body.dealer.lane);
+            }
             return (!is_final).then_some(KeyItem::SignedDeal(deal));
         };
         let Ok(dealing) = body.dealing() else {
@@ -229,7 +263,7 @@ impl StreamView {
     }
 
     /// Keeps no object any more of which nothing is held.
-    fn forget_gone(&mut self) {
+    pub(super) fn forget_gone(&mut self) {
         let gone: Vec<_> = self.segments.records.take_gone().collect();
         for (session, source) in gone {
             let key = persisted(&[&self.stream.0, &session.0, &source]);
@@ -279,8 +313,7 @@ impl StreamView {
 
     /// Has the keys read again where the log gives this device other parts of a lane than it did, and
     /// records of it may have been passed over; where there are no key nodes now, once there are some again.
-    pub(super) fn note_readable(&mut self) {
-        let is_first = !core::mem::replace(&mut self.segments.knows_readable, true);
+    pub(super) fn note_readable(&mut self, is_first: bool) {
         let were_named = !self.state.newest_key_nodes().is_empty();
         if !were_named && self.segments.readable.is_empty() {
             return;
@@ -290,8 +323,8 @@ impl StreamView {
         let now: BTreeMap<_, _> = lanes.map(|lane| (*lane, of_lane(lane))).collect();
         let before = core::mem::replace(&mut self.segments.readable, now);
         let is_in_force = self.state.key_nodes().is_some();
-        // An earlier run noted what changed while nodes were in force, and only then.
-        if !(is_first && self.is_restored && is_in_force) {
+        // By what earlier runs read while nodes were in force is noted with how far they did.
+        if !(is_first && is_in_force) {
             let now = self.segments.readable.iter();
             let changed =
                 now.filter(|(lane, readable)| before.get(*lane).unwrap_or(&NOTHING) != *readable);

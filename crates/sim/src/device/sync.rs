@@ -151,17 +151,18 @@ impl Acting<'_> {
         let id = |of: &ControlTopic| topic_id(&of.name(stream));
         let gone_back: BTreeSet<_> = self.run.gone_back.iter().map(id).collect();
         let keys = id(&ControlTopic::Keys);
+        self.drain();
         let is_owed = self.run.rereads_keys || self.run.view.owes_reread();
+        let by = self.run.view.read_by();
         let mut held_back = gone_back.clone();
         if is_owed {
             held_back.insert(keys);
-            let place = self.run.places.of(&keys);
-            self.run.moved.entry(keys).or_insert(place);
         }
+        let place = self.run.places.of(&keys);
+        self.run.moved.entry(keys).or_insert(place);
         held_back.extend(self.run.view.has_waiting().then_some(keys));
         let hidden = self.run.view.hidden_lists().into_iter();
         held_back.extend(hidden.map(|user| id(&ControlTopic::Devices(user))));
-        self.drain();
         let due = self.run.moved.iter().filter_map(|(topic, place)| {
             let keeping = match (gone_back.contains(topic), held_back.contains(topic)) {
                 (true, _) if is_owed && *topic == keys => Keeping::StartAsShown,
@@ -170,7 +171,8 @@ impl Acting<'_> {
                 (false, true) => Keeping::AsItWas,
                 (false, false) => Keeping::Read,
             };
-            let reached = self.run.places.due(*topic, *place, keeping)?;
+            let by = (*topic == keys).then_some(by);
+            let reached = self.run.places.due(*topic, *place, by, keeping)?;
             Some((*topic, reached))
         });
         let news = News {
