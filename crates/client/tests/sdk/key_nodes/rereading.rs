@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use sealcast::{Interval, Position, RequestOptions, Roles, Stream};
+use sealcast_bus::Offset;
 use sealcast_protocol::StreamTopics;
 
 use super::{Net, WAIT, until};
@@ -16,6 +17,7 @@ const AT_ONCE: usize = 8;
 struct Bus {
     asked: Arc<Mutex<Vec<String>>>,
     failing: Arc<Mutex<Option<String>>>,
+    hidden: Arc<Mutex<Option<(String, Offset)>>>,
 }
 
 impl Bus {
@@ -25,9 +27,11 @@ impl Bus {
             if ask == Ask::End && (topic.contains("/access/") || topic.ends_with("/devices")) {
                 bus.asked.lock().unwrap().push(topic.to_owned());
             }
-            match bus.failing.lock().unwrap().as_deref() == Some(topic) {
-                true => Manner::Fail,
-                false => Manner::Honest,
+            let is_failing = bus.failing.lock().unwrap().as_deref() == Some(topic);
+            match &*bus.hidden.lock().unwrap() {
+                _ if is_failing => Manner::Fail,
+                Some((hidden, from)) if hidden == topic => Manner::Hide(*from),
+                Some(_) | None => Manner::Honest,
             }
         })
     }
@@ -138,4 +142,45 @@ async fn keys_that_could_not_be_read_again_are_when_the_program_begins_anew() {
     let mut lines = history(&joined).await;
     lines.sort();
     assert_eq!(lines, ["now", "then"]);
+}
+
+/// Of two processes of a home one knows of a grant, and the other reads the keys without.
+#[tokio::test]
+async fn keys_that_another_process_read_by_less_are_read_again() {
+    let net = Net::new(1).await;
+    net.set(1, &[0]).await.unwrap();
+    let bus = Bus::default();
+    drop(net.rig.home("bob").await);
+    let (knowing, late) = (
+        net.rig.again("bob").await,
+        net.rig.on("bob", bus.ground()).await,
+    );
+    let joined = join(&knowing, &net.stream).await;
+    let at = say(&net.stream, "one").await;
+    let tomorrow = between(at.after(86_400_000), Position::END);
+    let reads = to(knowing.user(), Roles::READER, tomorrow);
+    net.stream.grant(reads).await.unwrap();
+    joined.sync().await.unwrap();
+    let joined_late = open(&late).await;
+    let owner = net.rig.again("alice").await;
+    let chain = StreamTopics(net.stream.id()).access(&owner.device());
+    let end = net.rig.items(&chain).await.len() as u64;
+    *bus.hidden.lock().unwrap() = Some((chain, Offset(end)));
+    net.stream.grant(all_to(knowing.user())).await.unwrap();
+    joined.sync().await.unwrap();
+    // Its records are passed over where the grant is not known.
+    net.stream.rekey().await.unwrap();
+    say(&net.stream, "two").await;
+    joined_late.sync().await.unwrap();
+    drop((joined, joined_late, knowing, late));
+
+    let bob = net.rig.again("bob").await;
+    let joined = open(&bob).await;
+    let _running = net.run(&[0]).await;
+    let options = RequestOptions {
+        interval: Interval::ALL,
+        wait: WAIT,
+    };
+    joined.unlock(options).await.unwrap();
+    assert_eq!(history(&joined).await, ["one", "two"]);
 }

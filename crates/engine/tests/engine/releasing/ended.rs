@@ -490,3 +490,24 @@ fn what_lies_in_no_segment_that_may_be_read_is_not_waited_for() {
     assert_eq!(asking.told, "left to others\n");
     assert_eq!(asking.combiner.next_timeout(), None);
 }
+
+/// What lay in segments that had ended by a clock that was ahead was given up, and is lacking when that is set right.
+#[test]
+fn what_went_while_a_clock_was_ahead_is_read_again_in_a_later_run() {
+    let (mut net, _, reader) = begin();
+    say(&mut net, "one");
+    // Of this time there are smaller ones by themselves.
+    net.world.tick(DAY);
+    say(&mut net, "two");
+    pass(&mut net);
+    net.world.sync(reader);
+    let now = net.world.now;
+    net.world.now = now.after(60 * DAY);
+    net.world.sync(reader);
+    let by = net.world.peers[reader].view.read_by();
+    net.world.now = now;
+    net.world.restart(reader);
+    net.world.peers[reader].view.restore_read_by(Some(&by));
+    net.unlock(reader);
+    assert_eq!(net.world.opened(reader), ["one", "two"]);
+}
