@@ -2,6 +2,7 @@
 
 mod asking;
 mod control;
+mod holding;
 mod survey;
 mod unwhole;
 mod users;
@@ -22,7 +23,7 @@ use crate::home::{Home, text};
 use crate::line::Line;
 use crate::link::{Client, Event, Link, Receipt, draw};
 use crate::message::{
-    Append, CONTROL, MessageId, Names, PACKED_MAX, PartOf, is_inbox, is_live, put_sent, take_sent,
+    Append, CONTROL, MessageId, Names, PartOf, WHOLE_MAX, is_inbox, is_live, put_sent, take_sent,
     uncut,
 };
 use crate::packet::Publish;
@@ -403,7 +404,7 @@ impl Feeder {
         let Some(whole) = self.home.mirror.keep_part(part).await? else {
             return Ok(None);
         };
-        let append = match whole.len() <= PACKED_MAX + 16 {
+        let append = match whole.len() <= WHOLE_MAX {
             true => Append::decode(&whole.into()).ok(),
             false => None,
         };
@@ -417,6 +418,11 @@ impl Feeder {
         (bytes, is_past): (usize, bool),
         receipts: Vec<Receipt>,
     ) -> Result<(), FeedFault> {
+        // It would come again for ever, with all that is taken in at once with it.
+        if !self.home.admits(&arrival) {
+            self.acknowledge(receipts);
+            return Ok(());
+        }
         let is_live = is_live(&arrival.topic);
         if let Some(survey) = &mut self.survey
             && !is_live

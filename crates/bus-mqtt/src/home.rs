@@ -228,6 +228,12 @@ impl Home {
         }
     }
 
+    /// Whether the mirror takes what arrived, however much room it has.
+    pub(crate) fn admits(&self, arrival: &Arrival) -> bool {
+        let limits = self.mirror.bus().limits();
+        limits.check(&arrival.payloads).is_ok()
+    }
+
     /// The offset behind all that was trimmed of a topic.
     pub(crate) async fn first_of(&self, topic: &Topic) -> Result<Offset, BusError> {
         let mirror = self.mirror.bus();

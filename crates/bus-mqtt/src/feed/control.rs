@@ -3,21 +3,16 @@
 
 use std::sync::Arc;
 
-use sealcast_bus::{Arrival, Topic};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
+use super::holding::Holding;
 use super::survey::Trace;
-use super::unwhole::{Piece, Put, Unwhole, joined};
-use super::{
-    ASK_AGAIN, BATCH, FENCES_MAX, FeedFault, Feeder, HELD_BYTES_MAX, KEPT_FOR, MIRROR_PAUSE,
-};
+use super::{ASK_AGAIN, BATCH, FENCES_MAX, FeedFault, Feeder, KEPT_FOR, MIRROR_PAUSE};
 use crate::dial::Dial;
 use crate::link::{Client, Event, Link};
-use crate::message::{
-    Append, CONTROL, MessageId, PartOf, has_live, is_control, put_sent, take_sent,
-};
+use crate::message::{CONTROL, MessageId, has_live, is_control, put_sent, take_sent};
 use crate::packet::{Filter, Publish};
 
 /// What comes on control logs, once more: the connection that feeds brings it behind all else. So nothing is lost
@@ -28,11 +23,7 @@ pub(super) struct Control {
     number: u64,
     /// Whether that has come back, so that the mirror has what the broker had before, once it has what is held.
     is_level: bool,
-    held: Vec<Arrival>,
-    held_bytes: usize,
-    /// Parts that wait for others, and whether some were dropped, being too many.
-    parts: Unwhole,
-    is_flooded: bool,
+    holding: Holding,
     /// Who waits to be told that the mirror has all.
     fences: Vec<MessageId>,
     /// Subscribes, and puts the question.
@@ -59,48 +50,11 @@ impl Control {
             link: Arc::new(Link::begin(dial, client, on_event)),
             number: 0,
             is_level: false,
-            held: Vec::new(),
-            held_bytes: 0,
-            parts: Unwhole::default(),
-            is_flooded: false,
+            holding: Holding::default(),
             fences: Vec::new(),
             asking: JoinSet::new(),
         };
         (control, events)
-    }
-
-    /// Holds what a message has, where that is whole.
-    fn hold(&mut self, publish: Publish, (topic, id, part): (Topic, MessageId, Option<PartOf>)) {
-        let bytes = publish.payload.len();
-        let whole = match part {
-            None => Append::decode(&publish.payload)
-                .ok()
-                .map(|append| (append.arrival(topic, id, 0), bytes)),
-            Some(part) => self.joined(Piece {
-                topic,
-                id,
-                part,
-                publish,
-                receipts: Vec::new(),
-                is_past: false,
-            }),
-        };
-        if let Some((arrival, bytes)) = whole {
-            self.held.push(arrival);
-            self.held_bytes += bytes;
-        }
-    }
-
-    fn joined(&mut self, piece: Piece) -> Option<(Arrival, usize)> {
-        match self.parts.put(piece, Instant::now()) {
-            Put::Whole(pieces) => return joined(pieces),
-            Put::Waits | Put::Instead(_) => {}
-        }
-        if self.parts.bytes() >= HELD_BYTES_MAX {
-            self.parts = Unwhole::default();
-            (self.is_flooded, self.is_level) = (true, false);
-        }
-        None
     }
 }
 
@@ -125,7 +79,7 @@ impl Feeder {
     async fn control_event(&mut self, event: Event) -> Result<(), FeedFault> {
         match event {
             Event::Up { .. } => {
-                self.control.is_flooded = false;
+                self.control.holding.is_lacking = false;
                 self.ask_control();
                 Ok(())
             }
@@ -154,8 +108,11 @@ impl Feeder {
         if let Some(found) = found.filter(|(topic, ..)| is_control(topic))
             && !publish.payload.is_empty()
         {
-            self.control.hold(publish, found);
-            if self.control.held_bytes >= HELD_BYTES_MAX {
+            let control = &mut self.control;
+            control.holding.hold(publish, found);
+            // The connection that feeds brings it, too.
+            control.is_level &= !control.holding.is_lacking;
+            if control.holding.is_full() {
                 return self.release_control().await;
             }
         }
@@ -208,7 +165,7 @@ impl Feeder {
             }
         } else if id.number == control.number && !control.is_level {
             control.asking.abort_all();
-            control.is_level = !control.is_flooded;
+            control.is_level = !control.holding.is_lacking;
             if control.is_level {
                 let whole = self.followed.iter().filter(|scope| !has_live(scope));
                 self.answered.extend(whole.cloned());
@@ -223,9 +180,9 @@ impl Feeder {
     /// Takes in what is held, in the order in which its writers placed it, and says so to whoever waits for that.
     async fn release_control(&mut self) -> Result<(), FeedFault> {
         let control = &mut self.control;
-        control.held_bytes = 0;
-        let mut held = std::mem::take(&mut control.held);
-        held.sort_by(|a, b| (&a.topic, a.stamp, a.id).cmp(&(&b.topic, b.stamp, b.id)));
+        control.holding.sort();
+        let mut held = control.holding.take();
+        held.retain(|arrival| self.home.admits(arrival));
         if !held.is_empty() {
             let traces = held.iter().map(Trace::of).collect();
             let offsets = self.home.take_in(held, MIRROR_PAUSE).await?;
