@@ -15,7 +15,9 @@ const PARTS_WAITING_MAX: usize = 4_096;
 /// What is whole, and the parts of what is not.
 #[derive(Debug, Default)]
 pub(super) struct Holding {
-    pub(super) whole: Vec<Arrival>,
+    whole: Vec<Arrival>,
+    /// Whether some of it did not come as what the broker has retained.
+    has_unretained: bool,
     /// How much memory that takes, about.
     cost: usize,
     parts: Unwhole,
@@ -30,7 +32,7 @@ impl Holding {
         publish: Publish,
         (topic, id, part): (Topic, MessageId, Option<PartOf>),
     ) {
-        let bytes = publish.payload.len();
+        let (bytes, is_retained) = (publish.payload.len(), publish.is_retained);
         let whole = match part {
             None => Append::decode(&publish.payload)
                 .ok()
@@ -47,6 +49,8 @@ impl Holding {
         if let Some((arrival, bytes)) = whole {
             self.whole.push(arrival);
             self.cost += bytes + MESSAGE_COST;
+            // Those of its parts that came before may not have been retained.
+            self.has_unretained |= !is_retained || part.is_some();
         }
     }
 
@@ -72,6 +76,11 @@ impl Holding {
         None
     }
 
+    /// Whether it has what came over a session that will not bring it again.
+    pub(super) fn has_unretained(&self) -> bool {
+        self.has_unretained || self.parts.has_unretained()
+    }
+
     /// Whether it takes no more.
     pub(super) fn is_full(&self) -> bool {
         self.cost >= HELD_BYTES_MAX
@@ -86,6 +95,7 @@ impl Holding {
     /// All that is whole, which it holds no more.
     pub(super) fn take(&mut self) -> Vec<Arrival> {
         self.cost = 0;
+        self.has_unretained = false;
         std::mem::take(&mut self.whole)
     }
 }
@@ -143,6 +153,33 @@ mod tests {
         put(&mut holding, 1, Some((0, 2)), b"SCM\x01 of somebody else");
         put(&mut holding, 1, Some((1, 2)), &all[1]);
         assert!(holding.is_lacking && texts(&mut holding).is_empty());
+    }
+
+    #[test]
+    fn what_a_session_brings_once_is_known_until_it_is_taken() {
+        let mut holding = Holding::default();
+        let all = parts(b"who may read");
+        let put_live = |holding: &mut Holding, number: u32| {
+            let publish = Publish {
+                topic: "x".into(),
+                payload: all[number as usize].clone(),
+                is_retained: false,
+            };
+            let id = MessageId {
+                writer: 7,
+                number: 9,
+            };
+            let part = Some(PartOf { number, count: 2 });
+            holding.hold(publish, (Topic::new("s/1f/keys").unwrap(), id, part));
+        };
+        put(&mut holding, 1, Some((0, 2)), &all[0]);
+        assert!(!holding.has_unretained());
+        put_live(&mut holding, 0);
+        assert!(holding.has_unretained());
+        put_live(&mut holding, 1);
+        assert!(holding.has_unretained());
+        assert_eq!(holding.take().len(), 1);
+        assert!(!holding.has_unretained());
     }
 
     #[test]

@@ -82,6 +82,11 @@ impl Unwhole {
         (self.parts.len(), self.cost)
     }
 
+    /// Whether one waits that the broker may not hand out again.
+    pub(super) fn has_unretained(&self) -> bool {
+        self.parts.iter().any(|of| !of.publish.is_retained)
+    }
+
     pub(super) fn put(&mut self, piece: Piece, now: Instant) -> Put {
         let number = piece.part.number;
         let mut others = self.parts.iter_mut().filter(|of| of.is_of(&piece));
