@@ -7,7 +7,7 @@ use std::time::Duration;
 use sealcast_brokers::Proxy;
 use sealcast_brokers::mosquitto::Server;
 use sealcast_bus::{Bus, FileBus, Mirror, Offset, Topic};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::rig::{
     HUNG_AFTER, Home, all, end_surely, numbered, open, open_archive, open_at, put, topic, wait_for,
@@ -222,4 +222,60 @@ async fn what_a_process_acknowledged_and_had_not_in_the_mirror_is_waited_for() {
         put(&own, &topic("level"), "").await;
     };
     assert_eq!(data_at_end(ended_before).await, Offset(COUNT as u64));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_home_notes_that_it_acknowledges_what_is_not_in_the_mirror() {
+    let server = Server::start();
+    let proxy = Proxy::before(server.port()).await;
+    let (reader, writer) = (Home::on(&server, "x").await, Home::on(&server, "x").await);
+    let keys = topic("s/1f/keys");
+    assert_eq!(reader.bus.end(&keys).await.unwrap(), Offset(0));
+    wait_until_level(reader.folder.path()).await;
+    let Home { folder, bus } = reader;
+    drop(bus);
+    put(&writer.bus, &keys, "meanwhile").await;
+    // It comes before it is known whether there is more.
+    proxy.slow(BYTES, Duration::from_millis(50));
+    let url = format!("mqtt://127.0.0.1:{}/x", proxy.port());
+    let bus = open_at(&url, folder.path()).await;
+    assert_eq!(end_surely(&bus, &keys).await, Offset(1));
+    let own = FileBus::open(folder.path().join("own")).await.unwrap();
+    let mut tail = own.tail(vec![(topic("level"), Offset(2))]);
+    let noted = timeout(HUNG_AFTER, tail.next()).await;
+    let (_, items) = noted.expect("it notes that, and that it has all").unwrap();
+    assert_eq!(
+        (items[0].offset, &items[0].payload[..]),
+        (Offset(2), &b"L"[..])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_retained_of_a_scope_does_not_come_again_with_each_other_one() {
+    let server = Server::start_with("allow_anonymous true\nlog_type all");
+    let (reader, writer) = (Home::on(&server, "x").await, Home::on(&server, "x").await);
+    let logs: Vec<_> = (1..9).map(|of| topic(&format!("s/{of}f/keys"))).collect();
+    for log in &logs {
+        put(&writer.bus, log, "before").await;
+    }
+    let own = FileBus::open(reader.folder.path().join("own")).await;
+    let name = all(&own.unwrap(), &topic("home")).await.remove(0);
+    let brought = |log: &Topic| {
+        let said = std::fs::read_to_string(server.folder().join("log")).unwrap();
+        let (to, on) = (format!("PUBLISH to sc{name}l "), format!("'x/log/{log}/"));
+        let is_of = |line: &&str| line.contains(&to) && line.contains(&on);
+        said.lines().filter(is_of).count()
+    };
+    for log in &logs {
+        assert_eq!(all(&reader.bus, log).await, ["before"]);
+        let bringing = async {
+            while brought(log) == 0 {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(HUNG_AFTER, bringing).await.expect("it comes");
+    }
+    let again = brought(&logs[0]);
+    // One may be new while it is not known yet whether all of another has come.
+    assert!(again < logs.len() / 2, "it came {again} times");
 }
