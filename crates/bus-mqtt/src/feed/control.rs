@@ -242,7 +242,10 @@ impl Feeder {
     pub(super) async fn level_control(&mut self) -> Result<(), FeedFault> {
         let control = &mut self.control;
         if !control.is_holding() {
-            control.asking.abort_all();
+            // It is not to be known before there is another connection.
+            if control.is_back {
+                control.asking.abort_all();
+            }
             return Ok(());
         }
         // A survey holds what came before the question.
