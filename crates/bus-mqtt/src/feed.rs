@@ -2,6 +2,7 @@
 
 mod asking;
 mod control;
+mod holding;
 mod survey;
 mod unwhole;
 mod users;
@@ -22,7 +23,7 @@ use crate::home::{Home, text};
 use crate::line::Line;
 use crate::link::{Client, Event, Link, Receipt, draw};
 use crate::message::{
-    Append, CONTROL, MessageId, Names, PACKED_MAX, PartOf, is_inbox, is_live, put_sent, take_sent,
+    Append, CONTROL, MessageId, Names, PartOf, WHOLE_MAX, is_inbox, is_live, put_sent, take_sent,
     uncut,
 };
 use crate::packet::Publish;
@@ -105,7 +106,7 @@ async fn feed(
     let on_event = move |event| drop(admitting.admits(&event).then(|| events_tx.send(event)));
     let link = Arc::new(Link::open(dial.clone(), client, on_event).await?);
     home.sending.set_way(&link);
-    let (control, mut control_events) = Control::open(dial, &home.name);
+    let (control, mut control_events) = Control::open(dial, home).await?;
     let (writer, question) = (draw()?, draw()?);
     let mut feeder = Feeder {
         home: Arc::clone(home),
@@ -207,8 +208,11 @@ impl Feeder {
     async fn follow(&mut self, wanted: Vec<Item>) -> Result<(), FeedFault> {
         let scopes = wanted.into_iter().filter_map(text);
         let new: BTreeSet<_> = scopes.filter(|of| !self.followed.contains(of)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
         self.followed.extend(new.iter().cloned());
-        self.ask_control();
+        self.ask_control(new.clone());
         self.survey(&new).await
     }
 
@@ -278,14 +282,14 @@ impl Feeder {
             return Ok(());
         }
         if publish.topic == self.names.fence() {
-            let asked = take_sent(&publish.payload);
-            // What it asks itself of control logs is not for this connection.
-            let asked = asked.filter(|(id, of)| (id.writer, *of) != (self.writer, CONTROL));
-            if let Some((id, _)) = asked {
-                self.settle_own(true).await?;
-                self.wait_no_longer().await?;
-                self.take_in().await?;
-                self.fence(id).await?;
+            match take_sent(&publish.payload) {
+                // What it asks itself of control logs is for the other connection.
+                Some((id, CONTROL)) if id.writer == self.writer => self.first_has(id).await?,
+                Some((id, _)) => {
+                    self.catch_up().await?;
+                    self.fence(id).await?;
+                }
+                None => {}
             }
             self.link.acknowledge(receipt);
             return Ok(());
@@ -403,7 +407,7 @@ impl Feeder {
         let Some(whole) = self.home.mirror.keep_part(part).await? else {
             return Ok(None);
         };
-        let append = match whole.len() <= PACKED_MAX + 16 {
+        let append = match whole.len() <= WHOLE_MAX {
             true => Append::decode(&whole.into()).ok(),
             false => None,
         };
@@ -417,6 +421,11 @@ impl Feeder {
         (bytes, is_past): (usize, bool),
         receipts: Vec<Receipt>,
     ) -> Result<(), FeedFault> {
+        // It would come again for ever, with all that is taken in at once with it.
+        if !self.home.admits(&arrival) {
+            self.acknowledge(receipts);
+            return Ok(());
+        }
         let is_live = is_live(&arrival.topic);
         if let Some(survey) = &mut self.survey
             && !is_live
@@ -460,6 +469,13 @@ impl Feeder {
         }
         self.acknowledge(receipts.into_iter().flatten().collect());
         Ok(())
+    }
+
+    /// Has the mirror take in what waits for others, too.
+    async fn catch_up(&mut self) -> Result<(), FeedFault> {
+        self.settle_own(true).await?;
+        self.wait_no_longer().await?;
+        self.take_in().await
     }
 
     /// Says that the mirror has all that came before a question.

@@ -15,6 +15,8 @@ use crate::message::{MessageId, put_sent, take_sent};
 use crate::own::Own;
 use crate::sending::Sending;
 
+/// What a home says of the session of control logs once the mirror has all that it brought.
+const LEVEL: &[u8] = b"L";
 /// Bytes that are read of what the home keeps of itself at once.
 const READ_BYTES: usize = 1 << 20;
 
@@ -152,6 +154,17 @@ impl Home {
         self.replace_own("mark", mark.encode()).await
     }
 
+    /// Whether the mirror has all that the session of control logs has acknowledged, but what is retained.
+    pub(crate) async fn is_control_level(&self) -> Result<bool, BusError> {
+        let said = self.last_own("level").await?;
+        Ok(said.is_some_and(|item| item.payload == LEVEL))
+    }
+
+    pub(crate) async fn set_control_level(&self, is_level: bool) -> Result<(), BusError> {
+        let said = if is_level { LEVEL } else { b"" };
+        self.replace_own("level", said.to_vec()).await
+    }
+
     async fn last_own(&self, name: &str) -> Result<Option<Item>, BusError> {
         let topic = own_topic(name)?;
         let Some(last) = self.own.end(&topic).await?.0.checked_sub(1) else {
@@ -226,6 +239,12 @@ impl Home {
                 taken_in => return taken_in,
             }
         }
+    }
+
+    /// Whether the mirror takes what arrived, however much room it has.
+    pub(crate) fn admits(&self, arrival: &Arrival) -> bool {
+        let limits = self.mirror.bus().limits();
+        limits.check(&arrival.payloads).is_ok()
     }
 
     /// The offset behind all that was trimmed of a topic.

@@ -42,7 +42,7 @@ const PACKETS_WAITING_MAX: usize = 256;
 const OUT_BYTES_MAX: usize = 8 << 20;
 const IN_BYTES_MAX: usize = 16 << 20;
 /// What a message takes besides its payload, about.
-const MESSAGE_COST: usize = 512;
+pub(crate) const MESSAGE_COST: usize = 512;
 /// Commands and packets that are dealt with before what they led to is written.
 const BURST: usize = 128;
 /// Filters in one packet.

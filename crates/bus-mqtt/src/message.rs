@@ -9,6 +9,8 @@ const MAGIC: [u8; 3] = *b"SCM";
 pub(crate) const VERSION: u8 = 1;
 /// The most bytes of an append with the table of its lengths.
 pub(crate) const PACKED_MAX: usize = 32 << 20;
+/// The most bytes of a message, in one piece or in parts.
+pub(crate) const WHOLE_MAX: usize = PACKED_MAX + 16;
 /// The most bytes of a part, whatever the broker takes.
 pub(crate) const PART_MAX: usize = 512 << 10;
 /// The most parts of a message.

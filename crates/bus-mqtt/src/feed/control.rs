@@ -1,38 +1,45 @@
 //! Control logs come over a session of their own, too, so that whoever has to know how one of them ends need not
 //! wait for the data that the broker has kept for the home: spec/bus-mqtt.md, section 5.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use sealcast_bus::{Arrival, Topic};
+use sealcast_bus::{BusError, Topic};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
+use super::holding::Holding;
 use super::survey::Trace;
-use super::unwhole::{Piece, Put, Unwhole, joined};
-use super::{
-    ASK_AGAIN, BATCH, FENCES_MAX, FeedFault, Feeder, HELD_BYTES_MAX, KEPT_FOR, MIRROR_PAUSE,
-};
+use super::{ASK_AGAIN, BATCH, FENCES_MAX, FeedFault, Feeder, KEPT_FOR, MIRROR_PAUSE};
 use crate::dial::Dial;
-use crate::link::{Client, Event, Link};
-use crate::message::{
-    Append, CONTROL, MessageId, PartOf, has_live, is_control, put_sent, take_sent,
-};
+use crate::home::Home;
+use crate::link::{Client, Event, Link, Receipt};
+use crate::message::{CONTROL, MessageId, PartOf, has_live, is_control, put_sent, take_sent};
 use crate::packet::{Filter, Publish};
 
-/// What comes on control logs, once more: the connection that feeds brings it behind all else. So nothing is lost
-/// with this one, and what comes over it is acknowledged at once.
+/// What comes on control logs, once more: the connection that feeds brings it behind all else.
 pub(super) struct Control {
     link: Arc<Link>,
+    /// Whether the broker has let it in.
+    is_up: bool,
+    /// Scopes that this connection was not seen to have all of.
+    new: BTreeSet<String>,
     /// Of its last question to itself.
     number: u64,
-    /// Whether that has come back, so that the mirror has what the broker had before, once it has what is held.
+    /// Whether that has come back over this connection.
+    is_back: bool,
+    /// The last one that has come back over the connection that feeds.
+    first: Option<u64>,
+    /// Whether that is waited for, too: this session may not bring again what it has brought.
+    needs_first: bool,
+    /// Whether the mirror has what the broker had when that was asked, once it has what is held.
     is_level: bool,
-    held: Vec<Arrival>,
-    held_bytes: usize,
-    /// Parts that wait for others, and whether some were dropped, being too many.
-    parts: Unwhole,
-    is_flooded: bool,
+    /// What the home has noted of that.
+    is_noted: bool,
+    holding: Holding,
+    /// Of what is in the mirror, or held, but not acknowledged.
+    receipts: Vec<Receipt>,
     /// Who waits to be told that the mirror has all.
     fences: Vec<MessageId>,
     /// Subscribes, and puts the question.
@@ -41,10 +48,13 @@ pub(super) struct Control {
 
 impl Control {
     /// Begins to connect. As long as the broker does not let it in, all is as without it.
-    pub(super) fn open(dial: Dial, home: &str) -> (Self, mpsc::UnboundedReceiver<Event>) {
+    pub(super) async fn open(
+        dial: Dial,
+        home: &Home,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Event>), BusError> {
         let (events_tx, events) = mpsc::unbounded_channel();
         let client = Client {
-            id: format!("sc{home}l"),
+            id: format!("sc{}l", home.name),
             kept_for: KEPT_FOR,
         };
         // What waits here is bounded by the room that each message holds.
@@ -55,52 +65,52 @@ impl Control {
             };
             drop(is_of_a_bus.then(|| events_tx.send(event)));
         };
+        let is_noted = home.is_control_level().await?;
         let control = Self {
             link: Arc::new(Link::begin(dial, client, on_event)),
+            is_up: false,
+            new: BTreeSet::new(),
             number: 0,
+            is_back: false,
+            first: None,
+            needs_first: !is_noted,
             is_level: false,
-            held: Vec::new(),
-            held_bytes: 0,
-            parts: Unwhole::default(),
-            is_flooded: false,
+            is_noted,
+            holding: Holding::default(),
+            receipts: Vec::new(),
             fences: Vec::new(),
             asking: JoinSet::new(),
         };
-        (control, events)
+        Ok((control, events))
     }
 
-    /// Holds what a message has, where that is whole.
-    fn hold(&mut self, publish: Publish, (topic, id, part): (Topic, MessageId, Option<PartOf>)) {
-        let bytes = publish.payload.len();
-        let whole = match part {
-            None => Append::decode(&publish.payload)
-                .ok()
-                .map(|append| (append.arrival(topic, id, 0), bytes)),
-            Some(part) => self.joined(Piece {
-                topic,
-                id,
-                part,
-                publish,
-                receipts: Vec::new(),
-                is_past: false,
-            }),
-        };
-        if let Some((arrival, bytes)) = whole {
-            self.held.push(arrival);
-            self.held_bytes += bytes;
+    /// Whether it waits for a question of its own to come over the connection that feeds.
+    fn awaits_first(&self, id: MessageId) -> bool {
+        let is_it = id.number == self.number && self.first != Some(id.number);
+        is_it && self.needs_first && !self.is_level
+    }
+
+    /// Whether what comes is held until all of it is there.
+    fn is_holding(&self) -> bool {
+        !self.is_level && !self.holding.is_lacking
+    }
+
+    fn hold(&mut self, publish: Publish, found: (Topic, MessageId, Option<PartOf>)) {
+        let was_holding = self.is_holding();
+        self.holding.hold(publish, found);
+        if self.holding.is_lacking {
+            // The other connection brings it, too.
+            self.is_level = false;
+            self.needs_first = true;
+        }
+        if was_holding && (self.holding.is_full() || !self.is_holding()) {
+            self.holding.sort();
         }
     }
 
-    fn joined(&mut self, piece: Piece) -> Option<(Arrival, usize)> {
-        match self.parts.put(piece, Instant::now()) {
-            Put::Whole(pieces) => return joined(pieces),
-            Put::Waits | Put::Instead(_) => {}
-        }
-        if self.parts.bytes() >= HELD_BYTES_MAX {
-            self.parts = Unwhole::default();
-            (self.is_flooded, self.is_level) = (true, false);
-        }
-        None
+    /// What the home is to note: whether the next process has all that this session will not bring again.
+    fn is_whole(&self) -> bool {
+        !self.needs_first && !self.holding.has_unretained()
     }
 }
 
@@ -116,17 +126,18 @@ impl Feeder {
             let Ok(event) = events.try_recv() else { break };
             self.control_event(event).await?;
         }
-        match self.control.is_level {
-            true => self.release_control().await,
-            false => Ok(()),
-        }
+        self.settle_control().await
     }
 
     async fn control_event(&mut self, event: Event) -> Result<(), FeedFault> {
         match event {
-            Event::Up { .. } => {
-                self.control.is_flooded = false;
-                self.ask_control();
+            Event::Up { has_session } => {
+                let control = &mut self.control;
+                control.is_up = true;
+                control.holding.is_lacking = false;
+                control.needs_first |= !has_session;
+                control.new.clear();
+                self.ask_control(self.followed.clone());
                 Ok(())
             }
             Event::Message {
@@ -135,9 +146,8 @@ impl Feeder {
                 held,
             } => {
                 drop(held);
-                self.control_message(publish).await?;
-                self.control.link.acknowledge(receipt);
-                Ok(())
+                self.control.receipts.push(receipt);
+                self.control_message(publish).await
             }
         }
     }
@@ -155,21 +165,27 @@ impl Feeder {
             && !publish.payload.is_empty()
         {
             self.control.hold(publish, found);
-            if self.control.held_bytes >= HELD_BYTES_MAX {
+            if self.control.holding.is_full() {
                 return self.release_control().await;
             }
         }
         Ok(())
     }
 
-    /// Subscribes to the control logs of all that is followed, and says so when the mirror has all of them. What is
-    /// retained comes, too: the broker may have dropped what was to wait, and the mirror been put back.
-    pub(super) fn ask_control(&mut self) {
+    /// Subscribes to the control logs of scopes, and says so when the mirror has all of them. What is retained comes,
+    /// too: the broker may have dropped what was to wait, and the mirror been put back.
+    pub(super) fn ask_control(&mut self, scopes: BTreeSet<String>) {
         let control = &mut self.control;
+        // The first connection begins with all of them.
+        if !control.is_up {
+            return;
+        }
+        control.new.extend(scopes);
         control.is_level = false;
+        control.is_back = false;
         control.number += 1;
         let names = &self.names;
-        let logs = self.followed.iter().flat_map(|of| names.control(of));
+        let logs = control.new.iter().flat_map(|of| names.control(of));
         let filters = logs.chain([names.fence()]).map(Filter::from);
         let filters: Vec<_> = filters.collect();
         let id = MessageId {
@@ -202,49 +218,91 @@ impl Feeder {
 
     async fn control_fence(&mut self, id: MessageId) -> Result<(), FeedFault> {
         let control = &mut self.control;
-        if id.writer != self.writer {
-            if control.fences.len() < FENCES_MAX {
-                control.fences.push(id);
-            }
-        } else if id.number == control.number && !control.is_level {
-            control.asking.abort_all();
-            control.is_level = !control.is_flooded;
-            if control.is_level {
-                let whole = self.followed.iter().filter(|scope| !has_live(scope));
-                self.answered.extend(whole.cloned());
-            }
+        if id.writer == self.writer {
+            control.is_back |= id.number == control.number;
+            return self.level_control().await;
         }
-        match control.is_level {
-            true => self.release_control().await,
-            false => Ok(()),
+        if control.fences.len() < FENCES_MAX {
+            control.fences.push(id);
         }
+        Ok(())
     }
 
-    /// Takes in what is held, in the order in which its writers placed it, and says so to whoever waits for that.
-    async fn release_control(&mut self) -> Result<(), FeedFault> {
-        let control = &mut self.control;
-        control.held_bytes = 0;
-        let mut held = std::mem::take(&mut control.held);
-        held.sort_by(|a, b| (&a.topic, a.stamp, a.id).cmp(&(&b.topic, b.stamp, b.id)));
-        if !held.is_empty() {
-            let traces = held.iter().map(Trace::of).collect();
-            let offsets = self.home.take_in(held, MIRROR_PAUSE).await?;
-            self.clear_trimmed(traces, offsets).await?;
-        }
-        if !self.control.is_level {
+    /// The question of the other connection has come over the one that feeds, behind what that had before.
+    pub(super) async fn first_has(&mut self, id: MessageId) -> Result<(), FeedFault> {
+        if !self.control.awaits_first(id) {
             return Ok(());
         }
-        for id in std::mem::take(&mut self.control.fences) {
+        self.catch_up().await?;
+        self.control.first = Some(id.number);
+        self.level_control().await
+    }
+
+    /// Looks whether all that was asked for has come back.
+    pub(super) async fn level_control(&mut self) -> Result<(), FeedFault> {
+        let control = &mut self.control;
+        if !control.is_holding() {
+            // It is not to be known before there is another connection.
+            if control.is_back {
+                control.asking.abort_all();
+            }
+            return Ok(());
+        }
+        // A survey holds what came before the question.
+        let has_first = control.first == Some(control.number) && self.survey.is_none();
+        let has_all = control.is_back && (has_first || !control.needs_first);
+        if !has_all {
+            return Ok(());
+        }
+        control.asking.abort_all();
+        control.new.clear();
+        control.holding.sort();
+        control.is_level = true;
+        control.needs_first = false;
+        let whole = self.followed.iter().filter(|scope| !has_live(scope));
+        self.answered.extend(whole.cloned());
+        self.settle_control().await
+    }
+
+    /// Takes in what is held no longer, acknowledges what came, and says to whoever waits that it is in the mirror.
+    async fn settle_control(&mut self) -> Result<(), FeedFault> {
+        if !self.control.is_holding() {
+            self.release_control().await?;
+        }
+        let control = &mut self.control;
+        if control.is_noted != control.is_whole() {
+            control.is_noted = control.is_whole();
+            self.home.set_control_level(control.is_noted).await?;
+        }
+        for receipt in control.receipts.drain(..) {
+            control.link.acknowledge(receipt);
+        }
+        if !control.is_level {
+            return Ok(());
+        }
+        for id in std::mem::take(&mut control.fences) {
             let answer = Publish {
                 topic: self.names.fenced(id.writer),
                 payload: put_sent(id, b""),
                 is_retained: false,
             };
-            let link = Arc::clone(&self.control.link);
+            let link = Arc::clone(&control.link);
             // Whoever gets no answer asks again.
             self.tasks
                 .spawn(async move { drop(link.publish(answer).await) });
         }
         Ok(())
+    }
+
+    /// Takes in what is whole.
+    async fn release_control(&mut self) -> Result<(), FeedFault> {
+        let mut whole = self.control.holding.take();
+        whole.retain(|arrival| self.home.admits(arrival));
+        if whole.is_empty() {
+            return Ok(());
+        }
+        let traces = whole.iter().map(Trace::of).collect();
+        let offsets = self.home.take_in(whole, MIRROR_PAUSE).await?;
+        self.clear_trimmed(traces, offsets).await
     }
 }

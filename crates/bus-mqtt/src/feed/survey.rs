@@ -286,7 +286,7 @@ impl Feeder {
         for id in std::mem::take(&mut self.fences) {
             self.answer(id);
         }
-        Ok(())
+        self.level_control().await
     }
 
     /// Notes which of some scopes the broker lets this home not subscribe to.

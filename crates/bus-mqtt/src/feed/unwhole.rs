@@ -8,8 +8,8 @@ use sealcast_bus::{Arrival, Topic};
 use tokio::time::Instant;
 
 use super::{FeedFault, Feeder};
-use crate::link::Receipt;
-use crate::message::{Append, MessageId, PartOf, uncut};
+use crate::link::{MESSAGE_COST, Receipt};
+use crate::message::{Append, MessageId, PartOf, WHOLE_MAX, uncut};
 use crate::own::Fate;
 use crate::packet::Publish;
 
@@ -23,6 +23,8 @@ const HELD_FOR: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub(super) struct Unwhole {
     parts: Vec<Piece>,
+    /// How much memory they take.
+    cost: usize,
     /// When the last of them came.
     since: Option<Instant>,
     /// Messages of this process, which puts them in the mirror itself.
@@ -52,6 +54,11 @@ pub(super) enum Put {
 }
 
 impl Piece {
+    /// How much memory it takes, about.
+    fn cost(&self) -> usize {
+        self.publish.payload.len() + self.publish.topic.len() + MESSAGE_COST
+    }
+
     fn is_of(&self, other: &Self) -> bool {
         (self.id, self.part.count, &self.topic) == (other.id, other.part.count, &other.topic)
     }
@@ -70,9 +77,14 @@ impl Unwhole {
         self.parts.iter().any(is_before)
     }
 
-    /// How many bytes the parts have that wait.
-    pub(super) fn bytes(&self) -> usize {
-        self.parts.iter().map(|of| of.publish.payload.len()).sum()
+    /// How many parts wait, and how much memory they take.
+    pub(super) fn held(&self) -> (usize, usize) {
+        (self.parts.len(), self.cost)
+    }
+
+    /// Whether one waits that the broker may not hand out again.
+    pub(super) fn has_unretained(&self) -> bool {
+        self.parts.iter().any(|of| !of.publish.is_retained)
     }
 
     pub(super) fn put(&mut self, piece: Piece, now: Instant) -> Put {
@@ -83,16 +95,20 @@ impl Unwhole {
                 known.receipts.extend(piece.receipts);
                 return Put::Waits;
             }
+            self.cost += piece.cost();
+            self.cost -= known.cost();
             // Whoever guesses the name of a part does not keep it out.
             return Put::Instead(std::mem::replace(known, piece).receipts);
         }
         self.since = Some(now);
         let there = self.parts.iter().filter(|of| of.is_of(&piece)).count();
         if u32::try_from(there + 1) != Ok(piece.part.count) {
+            self.cost += piece.cost();
             self.parts.push(piece);
             return Put::Waits;
         }
         let mut whole: Vec<_> = self.parts.extract_if(.., |of| of.is_of(&piece)).collect();
+        self.cost -= whole.iter().map(Piece::cost).sum::<usize>();
         whole.push(piece);
         whole.sort_by_key(|of| of.part.number);
         if self.parts.is_empty() {
@@ -102,18 +118,24 @@ impl Unwhole {
     }
 }
 
-/// What all parts of a message hold, and how many bytes they have; nothing where that is no append.
+/// What all parts of a message hold, and how many bytes they have; nothing where that is no append, or too large.
 pub(super) fn joined(pieces: Vec<Piece>) -> Option<(Arrival, usize)> {
     let bytes = pieces.iter().map(|of| of.publish.payload.len()).sum();
-    let mut whole = BytesMut::with_capacity(bytes);
-    let mut at = None;
-    for piece in pieces {
-        whole.extend_from_slice(uncut(&piece.publish.payload).unwrap_or_default());
-        at = Some((piece.topic, piece.id, piece.part.count));
+    let contents = pieces.iter().map(|of| uncut(&of.publish.payload));
+    let contents: Vec<_> = contents.map(Result::unwrap_or_default).collect();
+    let len = contents.iter().map(|of| of.len()).sum();
+    if len > WHOLE_MAX {
+        return None;
     }
-    let (topic, id, count) = at?;
+    let mut whole = BytesMut::with_capacity(len);
+    for content in contents {
+        whole.extend_from_slice(content);
+    }
+    let Piece {
+        topic, id, part, ..
+    } = pieces.into_iter().next_back()?;
     let append = Append::decode(&whole.freeze()).ok()?;
-    Some((append.arrival(topic, id, count), bytes))
+    Some((append.arrival(topic, id, part.count), bytes))
 }
 
 impl Feeder {
@@ -146,6 +168,7 @@ impl Feeder {
     /// Puts all parts in the mirror that wait for others.
     pub(super) async fn wait_no_longer(&mut self) -> Result<(), FeedFault> {
         self.unwhole.since = None;
+        self.unwhole.cost = 0;
         for piece in std::mem::take(&mut self.unwhole.parts) {
             let Piece {
                 topic, id, part, ..
@@ -203,6 +226,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::message::PART_MAX;
 
     fn piece(id: u64, (number, count): (u32, u32), payload: &'static [u8]) -> Piece {
         Piece {
@@ -248,6 +272,44 @@ mod tests {
         assert!(!unwhole.has_before(&topic, of(8, 3)));
         assert!(!unwhole.has_before(&Topic::new("s/2f/data").unwrap(), of(7, 3)));
         assert_eq!(unwhole.until(), Some(now + HELD_FOR));
+    }
+
+    #[test]
+    fn what_is_too_large_for_a_mirror_is_not_joined() {
+        let piece = |(number, count), content: &Bytes| {
+            let mut piece = piece(1, (number, count), b"");
+            piece.publish.payload = content.clone();
+            piece
+        };
+        let of = |count: u32| {
+            let len = (count - 1) * u32::try_from(PART_MAX - 4).unwrap();
+            let head = b"SCM\x01SCM\x01\0\0\0\0\0\0\0\0";
+            let first = Bytes::from([&head[..], &len.to_be_bytes()].concat());
+            let mut part = BytesMut::from(&b"SCM\x01"[..]);
+            part.resize(PART_MAX, 0);
+            let part = part.freeze();
+            let pieces = (0..count).map(|number| match number {
+                0 => piece((0, count), &first),
+                _ => piece((number, count), &part),
+            });
+            joined(pieces.collect())
+        };
+        assert!(of(60).is_some());
+        // Each part alone is one that a broker hands out.
+        assert!(of(80).is_none());
+    }
+
+    #[test]
+    fn what_waits_is_counted_with_what_it_takes_besides_its_bytes() {
+        let (mut unwhole, now) = (Unwhole::default(), Instant::now());
+        unwhole.put(piece(1, (0, 3), b"a"), now);
+        unwhole.put(piece(2, (0, 3), b"x"), now);
+        unwhole.put(piece(1, (1, 3), b"b"), now);
+        assert_eq!(unwhole.held(), (3, 3 * (MESSAGE_COST + 2)));
+        unwhole.put(piece(1, (1, 3), b"longer"), now);
+        assert_eq!(unwhole.held(), (3, 3 * (MESSAGE_COST + 2) + 5));
+        unwhole.put(piece(1, (2, 3), b"c"), now);
+        assert_eq!(unwhole.held(), (1, MESSAGE_COST + 2));
     }
 
     #[test]

@@ -18,6 +18,22 @@ async fn in_time<T>(what: &str, waiting: impl Future<Output = T>) -> T {
     waited.unwrap_or_else(|_| panic!("waited for {what}"))
 }
 
+/// Where a broker is to be, and how it is called there.
+async fn listening() -> (TcpListener, Dial) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let url = BusUrl::parse(&format!("mqtt://127.0.0.1:{port}/x")).unwrap();
+    let dial = Dial::new(url.server().unwrap(), &ServerOptions::default()).unwrap();
+    (listener, dial)
+}
+
+fn client() -> Client {
+    Client {
+        id: "sc".into(),
+        kept_for: 60,
+    }
+}
+
 /// A broker that lets a client in and does nothing else by itself.
 struct Broker {
     stream: TcpStream,
@@ -27,27 +43,21 @@ struct Broker {
 impl Broker {
     /// One with a client whose session lasts, and what happens to that.
     async fn with_client() -> (Self, Link, mpsc::UnboundedReceiver<Event>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let url = BusUrl::parse(&format!("mqtt://127.0.0.1:{port}/x")).unwrap();
-        let dial = Dial::new(url.server().unwrap(), &ServerOptions::default()).unwrap();
+        let (listener, dial) = listening().await;
         let (events_tx, events) = mpsc::unbounded_channel();
-        let client = Client {
-            id: "sc".into(),
-            kept_for: 60,
-        };
-        let letting_in = async {
-            let (stream, _) = listener.accept().await.unwrap();
-            let bytes = BytesMut::new();
-            let mut broker = Self { stream, bytes };
-            broker.packet().await;
-            broker.say(b"\x20\x03\x00\x00\x00").await;
-            broker
-        };
-        let opening = Link::open(dial, client, move |event| drop(events_tx.send(event)));
-        let both = async { tokio::join!(letting_in, opening) };
+        let opening = Link::open(dial, client(), move |event| drop(events_tx.send(event)));
+        let both = async { tokio::join!(Self::let_in(&listener), opening) };
         let (broker, link) = in_time("a connection", both).await;
         (broker, link.unwrap(), events)
+    }
+
+    async fn let_in(listener: &TcpListener) -> Self {
+        let (stream, _) = listener.accept().await.unwrap();
+        let bytes = BytesMut::new();
+        let mut broker = Self { stream, bytes };
+        broker.packet().await;
+        broker.say(b"\x20\x03\x00\x00\x00").await;
+        broker
     }
 
     async fn say(&mut self, bytes: &[u8]) {
@@ -146,4 +156,27 @@ async fn no_more_is_read_than_there_is_room_for() {
         message(&mut events).await;
     }
     in_time("the rest", sending).await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_subscribed_to_for_who_waits_no_more() {
+    const SUBSCRIBE: u8 = 8;
+    let (listener, dial) = listening().await;
+    let link = Link::begin(dial, client(), |_| ());
+    for number in 0..3 {
+        let filters = [Filter::from(format!("early/{number}"))];
+        let waited = timeout(Duration::from_millis(10), link.subscribe(&filters)).await;
+        assert!(waited.is_err(), "nobody lets it in");
+    }
+    let mut broker = in_time("a connection", Broker::let_in(&listener)).await;
+    let filters = [Filter::from("late".to_owned())];
+    let subscribing = link.subscribe(&filters);
+    let asked = async {
+        let asked = broker.next_of(SUBSCRIBE).await;
+        asked.windows(4).any(|bytes| bytes == b"late")
+    };
+    tokio::select! {
+        _ = subscribing => panic!("nobody answers"),
+        is_late = asked => assert!(is_late, "it subscribes to what nobody waits for"),
+    }
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use sealcast_brokers::Proxy;
 use sealcast_brokers::mosquitto::Server;
 use sealcast_bus::{Bus, FileBus, Mirror, Offset, Topic};
+use tokio::time::{sleep, timeout};
 
 use crate::rig::{
-    Home, all, end_surely, numbered, open, open_archive, open_at, put, topic, wait_for,
+    HUNG_AFTER, Home, all, end_surely, numbered, open, open_archive, open_at, put, topic, wait_for,
     wait_until_marked,
 };
 
@@ -172,4 +173,109 @@ async fn a_session_that_lacks_a_log_says_nothing_of_its_end() {
     put(&writer.bus, &two, "new").await;
     let bus = open(&server, "x", folder.path()).await;
     assert_eq!(bus.end(&two).await.unwrap(), Offset(1));
+}
+
+/// What a home has of data when it is told how a control log ends, all of it having waited, once something was
+/// done to the home.
+async fn data_at_end(doing: impl AsyncFnOnce(&Server, &Path)) -> Offset {
+    let server = Server::start();
+    let proxy = Proxy::before(server.port()).await;
+    let (reader, writer) = (Home::on(&server, "x").await, Home::on(&server, "x").await);
+    let (data, keys) = (topic("s/1f/data"), topic("s/1f/keys"));
+    reader.bus.end(&data).await.unwrap();
+    wait_until_level(reader.folder.path()).await;
+    let Home { folder, bus } = reader;
+    drop(bus);
+    doing(&server, folder.path()).await;
+    keep_waiting(&writer, &data, std::slice::from_ref(&keys)).await;
+    proxy.slow(BYTES * 4, Duration::from_millis(50));
+    let url = format!("mqtt://127.0.0.1:{}/x", proxy.port());
+    let bus = open_at(&url, folder.path()).await;
+    assert_eq!(end_surely(&bus, &keys).await, Offset(1));
+    mirrored(folder.path(), &data).await
+}
+
+/// Waits until the mirror of a home has all that came over its session of control logs.
+async fn wait_until_level(folder: &Path) {
+    let own = FileBus::open(folder.join("own")).await.unwrap();
+    let mut tail = own.tail(vec![(topic("level"), Offset(0))]);
+    let leveling = async { while tail.next().await.unwrap().1.last().unwrap().payload != b"L" {} };
+    let leveled = timeout(HUNG_AFTER, leveling).await;
+    leveled.expect("it comes to have all");
+}
+
+/// A broker may hand out what it has retained behind the question.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_is_new_ends_no_log_before_the_other_has_it() {
+    let all_of_it = Offset(COUNT as u64);
+    let nothing = async |_: &Server, _: &Path| ();
+    assert!(data_at_end(nothing).await < all_of_it);
+    let forgotten =
+        async |server: &Server, folder: &Path| forget_session(server, folder, "l").await;
+    assert_eq!(data_at_end(forgotten).await, all_of_it);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_process_acknowledged_and_had_not_in_the_mirror_is_waited_for() {
+    let ended_before = async |_: &Server, folder: &Path| {
+        let own = FileBus::open(folder.join("own")).await.unwrap();
+        put(&own, &topic("level"), "").await;
+    };
+    assert_eq!(data_at_end(ended_before).await, Offset(COUNT as u64));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_home_notes_that_it_acknowledges_what_is_not_in_the_mirror() {
+    let server = Server::start();
+    let proxy = Proxy::before(server.port()).await;
+    let (reader, writer) = (Home::on(&server, "x").await, Home::on(&server, "x").await);
+    let keys = topic("s/1f/keys");
+    assert_eq!(reader.bus.end(&keys).await.unwrap(), Offset(0));
+    wait_until_level(reader.folder.path()).await;
+    let Home { folder, bus } = reader;
+    drop(bus);
+    put(&writer.bus, &keys, "meanwhile").await;
+    // It comes before it is known whether there is more.
+    proxy.slow(BYTES, Duration::from_millis(50));
+    let url = format!("mqtt://127.0.0.1:{}/x", proxy.port());
+    let bus = open_at(&url, folder.path()).await;
+    assert_eq!(end_surely(&bus, &keys).await, Offset(1));
+    let own = FileBus::open(folder.path().join("own")).await.unwrap();
+    let mut tail = own.tail(vec![(topic("level"), Offset(2))]);
+    let noted = timeout(HUNG_AFTER, tail.next()).await;
+    let (_, items) = noted.expect("it notes that, and that it has all").unwrap();
+    assert_eq!(
+        (items[0].offset, &items[0].payload[..]),
+        (Offset(2), &b"L"[..])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_retained_of_a_scope_does_not_come_again_with_each_other_one() {
+    let server = Server::start_with("allow_anonymous true\nlog_type all");
+    let (reader, writer) = (Home::on(&server, "x").await, Home::on(&server, "x").await);
+    let logs: Vec<_> = (1..9).map(|of| topic(&format!("s/{of}f/keys"))).collect();
+    for log in &logs {
+        put(&writer.bus, log, "before").await;
+    }
+    let own = FileBus::open(reader.folder.path().join("own")).await;
+    let name = all(&own.unwrap(), &topic("home")).await.remove(0);
+    let brought = |log: &Topic| {
+        let said = std::fs::read_to_string(server.folder().join("log")).unwrap();
+        let (to, on) = (format!("PUBLISH to sc{name}l "), format!("'x/log/{log}/"));
+        let is_of = |line: &&str| line.contains(&to) && line.contains(&on);
+        said.lines().filter(is_of).count()
+    };
+    for log in &logs {
+        assert_eq!(all(&reader.bus, log).await, ["before"]);
+        let bringing = async {
+            while brought(log) == 0 {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(HUNG_AFTER, bringing).await.expect("it comes");
+    }
+    let again = brought(&logs[0]);
+    // One may be new while it is not known yet whether all of another has come.
+    assert!(again < logs.len() / 2, "it came {again} times");
 }

@@ -284,6 +284,32 @@ async fn what_came_in_parts_is_trimmed_as_a_whole_and_stays_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_larger_than_a_mirror_takes_keeps_nothing_else_out() {
+    const PARTS: usize = 80;
+    const BYTES: usize = 512 << 10;
+    let server = Server::start();
+    let stranger = Stranger(server.port());
+    let whole = append(&vec![b'x'; PARTS * (BYTES - 4) - 16]);
+    let parts: Vec<_> = whole.chunks(BYTES - 4).collect();
+    assert_eq!(parts.len(), PARTS);
+    for (number, part) in parts.into_iter().enumerate() {
+        let on = format!("x/log/s/1f/keys/@00000000000000ff.1.{number:x}.{PARTS:x}");
+        stranger.say(&on, &[b"SCM\x01", part].concat(), true);
+    }
+    let (home, writer) = (Home::on(&server, "x").await, Home::on(&server, "x").await);
+    let log = topic("s/1f/keys");
+    put(&writer.bus, &log, "fine").await;
+    assert_eq!(all(&home.bus, &log).await, ["fine"]);
+    put(&writer.bus, &log, "still").await;
+    assert_eq!(all(&home.bus, &log).await, ["fine", "still"]);
+    // Nor does it have the home begin anew.
+    let own = FileBus::open(home.folder.path().join("own")).await.unwrap();
+    let name = all(&own, &topic("home")).await.remove(0);
+    let said = std::fs::read_to_string(server.folder().join("log")).unwrap();
+    assert_eq!(said.matches(&format!(" as sc{name} (")).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parts_that_somebody_guessed_do_not_keep_the_whole_out() {
     let server = Server::start();
     let (home, reader) = (Home::on(&server, "x").await, Home::on(&server, "x").await);
