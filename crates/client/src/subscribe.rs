@@ -28,6 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How often to look whether the bus still shows what it showed. One that was put back to an older
 /// state hands out nothing until it has grown to where it was.
 const COMPARE_AGAIN: Duration = Duration::from_secs(30);
+/// How often to look what is new in the control topics while it catches up, and nothing tells of that.
+const LEARN_AGAIN: Duration = Duration::from_secs(5);
 /// Items before the start of live reading that are noted where no place was kept.
 const NOTED: u64 = 1024;
 /// Items that may have come since the place was kept; with more, what was kept is of no use.
@@ -76,6 +78,7 @@ pub struct Subscription {
     is_turn_of_parked: bool,
     /// Changes when keys that were asked for have come.
     answers: Option<watch::Receiver<u64>>,
+    learned_at: Instant,
     compared_at: Instant,
     /// Behind which item the newest that came begin, and whether something is missing before one of them.
     before: Place,
@@ -138,6 +141,7 @@ impl Subscription {
             is_turn_of_parked: false,
             answers,
             compared_at: Instant::now(),
+            learned_at: Instant::now(),
             before: Place::default(),
             has_gap: false,
             looked_at: None,
@@ -369,8 +373,11 @@ impl Subscription {
             }
             Lack::Known | Lack::Nothing => (),
         }
+        let is_untold = matches!(self.phase, Phase::CatchingUp);
+        self.has_news |= is_untold && self.learned_at.elapsed() >= LEARN_AGAIN;
         if self.has_news {
             self.learn().await?;
+            self.learned_at = Instant::now();
             self.is_to_look = true;
             self.has_news = false;
         }

@@ -1,9 +1,10 @@
 //! Taking access away.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use sealcast::{Error, Interval, Roles};
+use sealcast::{Error, Interval, Position, Roles};
 use sealcast_bus::Offset;
 
 use crate::rig::*;
@@ -51,6 +52,58 @@ async fn another_process_of_the_home_seals_nothing_for_the_removed() {
     let revoked = stream.revoke_user(bob.user()).await.unwrap();
     assert!(say(&other, "after").await >= revoked.position);
     assert_eq!(history(&joined).await, ["before", "Sealed(NotGranted)"]);
+}
+
+/// Catching up may take long, and people are removed meanwhile.
+#[tokio::test]
+async fn who_catches_up_learns_of_a_revocation_meanwhile() {
+    let rig = Rig::new();
+    let alice = rig.home("alice").await;
+    for name in ["bob", "dave"] {
+        drop(rig.home(name).await);
+    }
+    let stream = kitchen(&alice).await;
+    // Dave's bus does not show him what is written there later.
+    let dave = Meddler::ground(|_, topic| match topic.contains("/access/") {
+        true => Manner::Hide(Offset(3)),
+        false => Manner::Honest,
+    });
+    let dave = rig.on("dave", dave).await;
+    let (reads, is_open) = (AtomicUsize::new(0), Arc::new(AtomicBool::new(false)));
+    let opened = is_open.clone();
+    let bob = rig
+        .on(
+            "bob",
+            Meddler::ground(move |ask, topic| {
+                let is_data = ask == Ask::Read && topic.ends_with("/data");
+                // The first batch comes at once.
+                let is_held = is_data && reads.fetch_add(1, Ordering::SeqCst) > 0;
+                match is_held && !opened.load(Ordering::SeqCst) {
+                    true => Manner::Mute,
+                    false => Manner::Honest,
+                }
+            }),
+        )
+        .await;
+    let (at_bob, at_dave) = (join(&bob, &stream).await, join(&dave, &stream).await);
+    stream.grant(all_to(bob.user())).await.unwrap();
+    let publishes = from_now(dave.user(), Roles::PUBLISHER);
+    stream.grant(publishes).await.unwrap();
+    say(&at_dave, "before").await;
+    // Several batches.
+    for _ in 0..6 {
+        let long = vec![b'x'; 700 << 10];
+        stream.publish(&long).await.unwrap();
+    }
+    let mut following = at_bob.subscribe(Some(Position::START)).await.unwrap();
+    assert_eq!(next(&mut following, 1).await, ["before"]);
+    stream.revoke_user(dave.user()).await.unwrap();
+    say(&at_dave, "after").await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    is_open.store(true, Ordering::SeqCst);
+    let mut lines = next(&mut following, 7).await;
+    lines.retain(|line| line.len() < 700);
+    assert_eq!(lines, ["Rejected(AfterRevocation)"]);
 }
 
 #[tokio::test]
@@ -117,7 +170,7 @@ async fn a_backfill_goes_on_in_a_new_session_when_someone_is_removed_meanwhile()
     for user in [bob.user(), carol.user()] {
         stream.grant(all_to(user)).await.unwrap();
     }
-    let start = sealcast::Position(1_600_000_000_000);
+    let start = Position(1_600_000_000_000);
     let mut backfill = stream.backfill().await.unwrap();
     for i in 0..2048 {
         backfill.send(start.after(i), b"early").await.unwrap();
