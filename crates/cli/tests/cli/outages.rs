@@ -403,15 +403,16 @@ fn what_mosquitto_drops_for_who_is_away_is_told_as_a_gap() {
     let args = ["sub", "s", "--from", "start", "--json"];
     let mut sub = cast.bob.start(&args);
     cast.alice.done(&["pub", "s", "-m", "after"]);
-    let (mut opened, mut missing) = (Vec::new(), 0);
+    let (mut opened, mut gaps) = (Vec::new(), 0);
     let lines = BufReader::new(sub.stdout.take().unwrap()).lines();
     for line in lines.map(Result::unwrap) {
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         match line["state"].as_str() {
-            Some("gap") => missing += number_in(line["reason"].as_str().unwrap()),
+            Some("gap") => gaps += 1,
             _ => opened.push(line["text"].as_str().unwrap().to_owned()),
         }
-        if opened.last().is_some_and(|of| of == "after") {
+        // What is missing may come yet, so that it is told a moment later.
+        if gaps > 0 && opened.last().is_some_and(|of| of == "after") {
             break;
         }
     }
@@ -422,16 +423,7 @@ fn what_mosquitto_drops_for_who_is_away_is_told_as_a_gap() {
     let expected = iter::once("begins".to_owned()).chain(first);
     let expected: Vec<_> = expected.chain(iter::once("after".to_owned())).collect();
     assert_eq!(opened, expected);
-    assert!(
-        missing > 0 && came + missing == SENT + 2,
-        "{came}, {missing}"
-    );
-}
-
-/// As in `missing: 7`.
-fn number_in(reason: &str) -> u64 {
-    let (_, number) = reason.rsplit_once(' ').unwrap();
-    number.parse().unwrap()
+    assert!(gaps == 1 && came < SENT + 2, "{gaps}, {came}");
 }
 
 /// Alice publishes, the server loses the newest of it, and she publishes more.
