@@ -49,8 +49,11 @@ impl StreamView {
     /// By what the keys topic counts as read, where nothing is [owed](Self::owes_reread).
     pub fn read_by(&self) -> ReadBy {
         let mut bytes = Vec::new();
-        bytes.push(u8::from(self.state.key_nodes().is_some()));
-        bytes.push(u8::from(self.segments.can_end()));
+        let in_force = self.state.key_nodes().map(|(_, set)| set);
+        bytes.push(u8::from(in_force.is_some()));
+        bytes.push(u8::from(
+            in_force.is_some_and(|set| set.condition.can_end()),
+        ));
         for user in &self.givers() {
             bytes.extend(user.0);
             bytes.push(u8::from(self.regained.contains(user)));

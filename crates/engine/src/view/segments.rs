@@ -68,10 +68,6 @@ impl Segments {
         self.readable.get(lane).map_or(&[], Vec::as_slice)
     }
 
-    pub(super) fn can_end(&self) -> bool {
-        self.can_end
-    }
-
     /// Up to where segments have ended, while that matters.
     pub(super) fn over(&self) -> Position {
         self.over.unwrap_or(Position::START)
