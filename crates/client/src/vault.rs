@@ -19,6 +19,8 @@ mod parked;
 mod places;
 mod shelf;
 
+pub(crate) use places::Placed;
+
 /// A home's store, as the engine's records.
 #[derive(Clone, Debug)]
 pub(crate) struct Vault(pub(crate) Arc<dyn Store>);
@@ -52,7 +54,7 @@ pub(crate) struct Membership {
 pub(crate) struct News {
     pub(crate) puts: Vec<Put>,
     /// How far topics were read.
-    pub(crate) places: Vec<places::Placed>,
+    pub(crate) places: Vec<Placed>,
     /// Whether what was noted before of keys given to others holds no more.
     pub(crate) forgets_given: bool,
     /// Topics of which the bus shows less than is known here, and those of which it no more does.

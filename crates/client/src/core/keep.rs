@@ -10,8 +10,8 @@ use sealcast_protocol::{DeviceId, LogBody, LogEntry, StreamId, Unverified};
 use super::{Core, Reading, lock};
 use crate::blocking::off_thread;
 use crate::error::Error;
-use crate::place::{Keeping, Place, Reached};
-use crate::vault::{News, Vault, topic_id};
+use crate::place::{Keeping, Place};
+use crate::vault::{News, Placed, Vault, topic_id};
 
 impl Core {
     pub(super) fn move_to(&self, reading: &mut Reading, topic: [u8; 32], place: Place) {
@@ -67,7 +67,7 @@ impl Core {
     }
 
     /// What to keep of how far topics were read, and of which not all that was read counts as that.
-    fn due(&self, reading: &Reading) -> (Vec<([u8; 32], Reached)>, BTreeSet<[u8; 32]>) {
+    fn due(&self, reading: &Reading) -> (Vec<Placed>, BTreeSet<[u8; 32]>) {
         let id = |of: &ControlTopic| topic_id(&of.name(self.id()));
         let keys = id(&ControlTopic::Keys);
         let gone_back: BTreeSet<_> = reading.gone_back.iter().map(id).collect();

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::place::{Place, Reached};
 
 /// A place, and the digest of its topic's name.
-pub(super) type Placed = ([u8; 32], Reached);
+pub(crate) type Placed = ([u8; 32], Reached);
 
 impl Vault {
     /// How far each topic of a stream was read on the bus of its ticket, by the digest of its name.
