@@ -69,7 +69,6 @@ pub struct StreamView {
     named: BTreeSet<UserId>,
     /// Users who may have sealed something at some time.
     announcers: BTreeSet<UserId>,
-    giving: BTreeSet<UserId>,
     forked: BTreeSet<(UserId, DeviceId)>,
     /// Entries about key nodes that stand side by side and were told of, and those that are void.
     beside: Vec<LogHash>,
@@ -156,7 +155,6 @@ impl StreamView {
             is_stale: true,
             named: BTreeSet::new(),
             announcers: BTreeSet::new(),
-            giving: BTreeSet::new(),
             forked: BTreeSet::new(),
             beside: Vec::new(),
             void: Vec::new(),
@@ -251,7 +249,7 @@ impl StreamView {
         let added = core::mem::take(&mut self.added);
         let is_missed = |device: DeviceId| {
             let user = self.user_of(&device);
-            let gives = user.is_some_and(|of| self.giving.contains(&of));
+            let gives = user.is_some_and(|of| of == self.user || self.announcers.contains(&of));
             self.waiting.has_missed(&device) || (self.is_restored && gives)
         };
         let is_missed = added.into_iter().any(is_missed);
@@ -280,18 +278,8 @@ impl StreamView {
         }
         let is_first = self.is_restored && self.judged_at == 0;
         self.judged_at = self.revision;
-        self.named = self.log.named_users();
-        let publishing = self.state.grants().iter().filter(|of| {
-            let roles = of.grant.roles;
-            roles.contains(Roles::PUBLISHER) || roles.contains(Roles::ADMIN)
-        });
-        let publishing = publishing.map(|of| of.grant.user);
-        self.announcers = publishing.chain([self.state.owner()]).collect();
         if self.are_cuts_stale {
-            self.note_regained(is_first);
-            self.note_condition();
-            self.note_readable(is_first);
-            self.note_givers(is_first);
+            self.note_state(is_first);
         }
         self.missing = self.count_missing();
         if core::mem::take(&mut self.are_cuts_stale) || !self.added.is_empty() {
@@ -305,6 +293,25 @@ impl StreamView {
             }
         }
         self.tell_beside();
+    }
+
+    /// Draws the conclusions of another state of the log.
+    fn note_state(&mut self, is_first: bool) {
+        self.named = self.log.named_users();
+        let publishing = self.state.grants().iter().filter(|of| {
+            let roles = of.grant.roles;
+            roles.contains(Roles::PUBLISHER) || roles.contains(Roles::ADMIN)
+        });
+        let publishing = publishing.map(|of| of.grant.user);
+        let announcers = publishing.chain([self.state.owner()]).collect();
+        let before = core::mem::replace(&mut self.announcers, announcers);
+        self.note_regained(is_first);
+        self.note_condition();
+        self.note_readable(is_first);
+        // By what earlier runs read is noted with how far they did.
+        if !is_first {
+            self.note_announcers(&before);
+        }
     }
 
     /// Only a device that may rule can hide a removal behind an entry that does not come.

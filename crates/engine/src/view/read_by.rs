@@ -49,19 +49,22 @@ impl StreamView {
     /// By what the keys topic counts as read, where nothing is [owed](Self::owes_reread).
     pub fn read_by(&self) -> ReadBy {
         let mut bytes = Vec::new();
-        let in_force = self.state.key_nodes().map(|(_, set)| set);
-        bytes.push(u8::from(in_force.is_some()));
-        bytes.push(u8::from(
-            in_force.is_some_and(|set| set.condition.can_end()),
-        ));
-        for user in &self.givers() {
+        let in_force = self.state.key_nodes().map(|(entry, _)| entry.0);
+        bytes.extend(in_force.unwrap_or_default());
+        let were_named = !self.state.newest_key_nodes().is_empty();
+        let own = (!self.announcers.contains(&self.user)).then_some(&self.user);
+        for user in self.announcers.iter().chain(own) {
             bytes.extend(user.0);
+            bytes.push(u8::from(self.announcers.contains(user)));
             bytes.push(u8::from(self.regained.contains(user)));
             let devices = self.lists.get(user).into_iter();
             let devices: Vec<_> = devices.flat_map(CardList::devices).collect();
             bytes.extend((devices.len() as u64).to_be_bytes());
             devices.iter().for_each(|(id, _)| bytes.extend(id.0));
-            let readable = self.segments.readable(user);
+            let readable = match were_named {
+                true => self.segments.readable(user),
+                false => &[],
+            };
             bytes.extend((readable.len() as u64).to_be_bytes());
             for Interval { from, until } in readable {
                 bytes.extend(from.0.to_be_bytes());
@@ -81,28 +84,12 @@ impl StreamView {
         self.needs_reread |= by.is_none_or(|by| by.digest != digest);
         if let Some(by) = by {
             self.segments.restore_over(by.over);
-            self.forget_gone();
         }
     }
 
-    /// Users whose devices may hand out keys, or something that leads to some.
-    pub(super) fn givers(&self) -> BTreeSet<UserId> {
-        let grants = self.state.grants().iter();
-        let resharing = grants.filter(|of| of.grant.reshare);
-        let resharing = resharing.map(|of| of.grant.user);
-        let all = self.announcers.iter().copied().chain(resharing);
-        all.chain([self.user]).collect()
-    }
-
-    /// Has the keys read again where somebody may give some now of whom they may have been passed over.
-    pub(super) fn note_givers(&mut self, is_first: bool) {
-        let givers = self.givers();
-        let before = core::mem::replace(&mut self.giving, givers);
-        // By what earlier runs read is noted with how far they did.
-        if is_first {
-            return;
-        }
-        for user in self.giving.difference(&before) {
+    /// Has the keys read again where somebody may publish now of whom they may have been passed over.
+    pub(super) fn note_announcers(&mut self, before: &BTreeSet<UserId>) {
+        for user in self.announcers.difference(before) {
             self.segments.owe_if_missed(*user, self.is_restored);
         }
     }

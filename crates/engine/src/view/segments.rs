@@ -259,7 +259,7 @@ impl StreamView {
     }
 
     /// Keeps no object any more of which nothing is held.
-    pub(super) fn forget_gone(&mut self) {
+    fn forget_gone(&mut self) {
         let gone: Vec<_> = self.segments.records.take_gone().collect();
         for (session, source) in gone {
             let key = persisted(&[&self.stream.0, &session.0, &source]);
@@ -362,7 +362,7 @@ impl StreamView {
         let clock = of.clock.map_or(0, |clock| clock.0);
         let over = clock.saturating_sub(CLOCKS_MS);
         let before = of.over.map_or(0, |before| before.0);
-        let is_set_back = over.saturating_add(SET_BACK_MS) < before;
+        let is_set_back = of.clock.is_some() && over.saturating_add(SET_BACK_MS) < before;
         let over = match is_set_back {
             true => over,
             false => over.max(before),

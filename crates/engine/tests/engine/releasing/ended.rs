@@ -511,3 +511,25 @@ fn what_went_while_a_clock_was_ahead_is_read_again_in_a_later_run() {
     net.unlock(reader);
     assert_eq!(net.world.opened(reader), ["one", "two"]);
 }
+
+/// What others write in their chains is no reason to read the keys again.
+#[test]
+fn who_begins_again_does_not_take_a_clock_that_is_not_read_yet_for_one_set_back() {
+    let (mut net, _, reader) = begin();
+    say(&mut net, "one");
+    net.world.tick(DAY);
+    say(&mut net, "two");
+    pass(&mut net);
+    net.world.sync(reader);
+    let by = net.world.peers[reader].view.read_by();
+    net.world.restart(reader);
+    let peer = &mut net.world.peers[reader];
+    peer.view.restore_read_by(Some(&by));
+    let before = peer.rereads;
+    let other = net.world.user();
+    net.world
+        .write_grant(OWNER, other, Roles::READER, Interval::ALL)
+        .unwrap();
+    net.world.sync(reader);
+    assert_eq!(net.world.peers[reader].rereads, before);
+}

@@ -1,7 +1,7 @@
 //! Another run, or another process of the home, may have read the keys by other knowledge.
 
 use sealcast_engine::{ControlTopic, ReadBy};
-use sealcast_protocol::{Interval, Roles};
+use sealcast_protocol::{Grant, Interval, LogBody, Roles};
 
 use super::rig::Net;
 use crate::rig::{OWNER, World, read_on, since};
@@ -61,9 +61,15 @@ fn a_deal_that_came_before_its_dealers_grant_is_read_again() {
         let mut net = Net::new(1, 1);
         let (reader, pam) = (net.reader_of_all(), net.world.user());
         if is_named {
-            net.world
-                .write_grant(OWNER, pam, Roles::READER, Interval::ALL)
-                .unwrap();
+            let reads = Grant {
+                user: net.world.id(pam),
+                devices: Vec::new(),
+                roles: Roles::READER,
+                lanes: Vec::new(),
+                interval: Interval::ALL,
+                reshare: true,
+            };
+            net.world.write(OWNER, LogBody::Grant(reads)).unwrap();
         }
         let node = net.nodes[0].peer;
         for peer in [reader, node] {
