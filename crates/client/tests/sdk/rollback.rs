@@ -126,30 +126,37 @@ async fn a_bus_that_grew_past_where_it_was_read_is_noticed_all_the_same() {
     assert_eq!(joined.alarms(), [], "it is told once");
 }
 
-/// A device that may publish once more makes every run read the keys from their start. What an
+/// Whoever learns that somebody may publish once more reads the keys from their start. What an
 /// earlier run was shown of them must still be there.
 #[tokio::test]
 async fn lost_keys_are_noticed_where_the_topic_is_read_from_its_start() {
     let rig = Rig::small();
-    let [alice, bob, carol] = rig.homes(["alice", "bob", "carol"]).await;
+    let [alice, bob, carol, dave] = rig.homes(["alice", "bob", "carol", "dave"]).await;
     let (stream, _) = kitchen_with(&alice, &carol).await;
     let publish = GrantOptions {
         roles: Roles::PUBLISHER,
         ..all_to(carol.user())
     };
+    let admin = GrantOptions {
+        roles: Roles::ADMIN,
+        ..all_to(dave.user())
+    };
+    stream.grant(admin).await.unwrap();
     stream.grant(publish.clone()).await.unwrap();
     stream.revoke_user(carol.user()).await.unwrap();
-    stream.grant(publish).await.unwrap();
     say(&stream, "kept").await;
-    let joined = join(&bob, &stream).await;
+    let joined = [join(&bob, &stream).await, join(&dave, &stream).await];
     let bob_id = bob.user();
-    drop((stream, joined, alice, bob, carol));
+    drop((stream, joined, alice, bob, carol, dave));
     copy_bus(&rig);
     let stream = open(&rig.again("alice").await).await;
     stream.grant(all_to(bob_id)).await.unwrap();
     drop(stream);
     restore_bus(&rig);
 
+    let admins = open(&rig.again("dave").await).await;
+    admins.grant(publish).await.unwrap();
+    drop(admins);
     let stream = open(&rig.again("alice").await).await;
     let lost = Alarm::WentBack(ControlTopic::Keys);
     assert!(stream.alarms().contains(&lost));
