@@ -274,6 +274,24 @@ mod tests {
     }
 
     #[test]
+    fn by_what_a_topic_was_read_goes_with_its_place() {
+        let (six, nine) = (item(6, b"six"), item(9, b"nine"));
+        let by = ReadBy::from_bytes(&[7; ReadBy::LEN]);
+        for shown in [None, Some(Place::behind(&nine))] {
+            let reached = Reached {
+                place: Place::behind(&six),
+                shown,
+                by,
+            };
+            let bytes = reached.to_bytes();
+            assert_eq!(bytes.len(), 3 * LEN);
+            assert_eq!(Reached::from_bytes(&bytes), Some(reached));
+            assert_eq!(Reached::from_bytes(&bytes[..100]), None);
+            assert_eq!(reached.elsewhere().by, None);
+        }
+    }
+
+    #[test]
     fn on_another_bus_what_was_shown_is_known_and_where_it_lies_is_not() {
         let (six, nine) = (Place::behind(&item(6, b"six")), item(9, b"nine"));
         let shown = Some(Place::behind(&nine));
