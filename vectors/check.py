@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tries the cases of digests, signatures, the key tree, messages, frames, envelopes, items and exports.
+"""Tries the cases of digests, signatures, the key tree, messages, frames, envelopes, items, exports and homes.
 
     pip install -r requirements.txt && python3 check.py
 
@@ -308,6 +308,20 @@ def exported_home(body):
     return [("content", "home"), ("time", time)] + [("record", line.strip()) for line in lines]
 
 
+# spec/home.md, section "How far a topic was read"
+
+
+def big(number):
+    return number.to_bytes(8, "big")
+
+
+def known_user(user, gives, regained, devices, readable):
+    """A user's part of `known`."""
+    flags = bytes([gives, regained])
+    spans = b"".join(big(start) + big(end) for start, end in sorted(readable))
+    return user + flags + big(len(devices)) + b"".join(sorted(devices)) + big(len(readable)) + spans
+
+
 # The areas of README.md: what is given goes in, the lines below `expect` come out.
 
 
@@ -413,6 +427,20 @@ def try_export(given):
     return (exported_keys, exported_home)[kind](body)
 
 
+def try_keys_read_by(given):
+    words = {name: [line.split() for line in given.texts(name)] for name in ("user", "device", "readable")}
+    users = []
+    for user, gives, regained in words["user"]:
+        devices = [bytes.fromhex(device) for of, device in words["device"] if of == user]
+        readable = [(int(start), int(end)) for of, start, end in words["readable"] if of == user]
+        users.append((bytes.fromhex(user), int(gives), int(regained), devices, readable))
+    users.sort(key=lambda known: (not known[1], known[0]))
+    in_force = given.bytes("key-nodes") if "key-nodes" in given else bytes(32)
+    known = in_force + b"".join(known_user(*user) for user in users)
+    over = given.number("segments-over") >> 22 << 22
+    return [("read-by", digest("sealcast.v1 keys read by", known) + big(over))]
+
+
 # Files
 
 
@@ -435,11 +463,14 @@ class Given:
     def bytes(self, name):
         return bytes.fromhex(self.text(name))
 
-    def each(self, name):
+    def texts(self, name):
         found = []
         while name in self:
-            found.append(self.bytes(name))
+            found.append(self.text(name))
         return found
+
+    def each(self, name):
+        return [bytes.fromhex(text) for text in self.texts(name)]
 
 
 def check(area, text):
@@ -457,7 +488,7 @@ def check(area, text):
     must((came, made) == (expect, wanted), "not %s, there came %s %s" % (expect, came, made))
 
 
-AREAS = "bulk-digest cover digest envelope export frame item message signature tree".split()
+AREAS = "bulk-digest cover digest envelope export frame item keys-read-by message signature tree".split()
 
 
 def main():

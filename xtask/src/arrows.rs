@@ -76,9 +76,8 @@ const TABLE: &[Row] = &[
         "axum", "base64", "bytes", "httparse", "rustls", "rustls-native-certs", "serde", "serde_json", "sha1", "thiserror",
         "tokio", "tokio-rustls", "toml", "tracing",
     ]),
-    row("sealcast-keynode", &["sealcast"], &["thiserror", "tracing"]),
     row("sealcast-cli", &[
-        "sealcast", "sealcast-agent", "sealcast-heap", "sealcast-proxy", "sealcast-keynode", "sealcast-store",
+        "sealcast", "sealcast-agent", "sealcast-heap", "sealcast-proxy", "sealcast-store",
         "sealcast-bus", "sealcast-bus-mqtt", "sealcast-bus-amqp", "sealcast-bus-nats",
         "sealcast-bus-postgres",
     ], &[
@@ -91,7 +90,7 @@ const TABLE: &[Row] = &[
         // It is a tool of tests itself.
         "sealcast-crash",
     ], &["rand_core", "thiserror", "zeroize"]),
-    row("sealcast-vectors", &["sealcast-store", "sealcast-protocol", "sealcast-crypto"], &[
+    row("sealcast-vectors", &["sealcast-store", "sealcast-engine", "sealcast-protocol", "sealcast-crypto"], &[
         "rand_core", "tempfile",
     ]),
     row("sealcast-make-vectors", &["sealcast-protocol", "sealcast-crypto"], &[
@@ -122,7 +121,7 @@ const TABLE: &[Row] = &[
 const EVERY: &[&str] = &[
     "sealcast", "sealcast-crypto", "sealcast-protocol", "sealcast-engine", "sealcast-store",
     "sealcast-bus", "sealcast-bus-mqtt", "sealcast-bus-amqp", "sealcast-bus-nats",
-    "sealcast-bus-postgres", "sealcast-agent", "sealcast-proxy", "sealcast-keynode", "sealcast-sim",
+    "sealcast-bus-postgres", "sealcast-agent", "sealcast-proxy", "sealcast-sim",
     "sealcast-brokers",
 ];
 

@@ -15,6 +15,7 @@ mod cast;
 mod devices;
 mod envelopes;
 mod exports;
+mod homes;
 mod items;
 mod key_nodes;
 mod keys;
@@ -116,6 +117,7 @@ fn made() -> anyhow::Result<BTreeMap<PathBuf, String>> {
         asking::cases(),
         nodes::cases()?,
         exports::cases()?,
+        homes::cases(),
         stores::cases(),
     ]
     .concat();

@@ -9,6 +9,7 @@ mod case;
 mod control;
 mod folder;
 mod formats;
+mod homes;
 mod key_nodes;
 mod keys;
 #[cfg(not(target_family = "wasm"))]
@@ -43,6 +44,7 @@ const READERS: &[(&str, Read)] = &[
     ("item", formats::items),
     #[cfg(not(target_family = "wasm"))]
     ("key-file", locked::key_file),
+    ("keys-read-by", homes::read_by),
     ("log-state", logs::state),
     ("message", keys::messages),
     ("node-answer", key_nodes::answers),

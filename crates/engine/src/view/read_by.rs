@@ -4,7 +4,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use sealcast_crypto::digest;
-use sealcast_protocol::{CardList, Interval, Position, UserId};
+use sealcast_protocol::{CardList, DeviceId, Interval, LogHash, Position, UserId};
 
 use super::StreamView;
 
@@ -24,6 +24,21 @@ pub struct ReadBy {
 impl ReadBy {
     /// Bytes of its form in a store.
     pub const LEN: usize = DIGEST_LEN + 8;
+
+    /// By what a reading goes for which these users count, in any order, while these key nodes are in force.
+    pub fn of(key_nodes: Option<LogHash>, mut users: Vec<KnownUser<'_>>, over: Position) -> Self {
+        let mut bytes = Vec::new();
+        bytes.extend(key_nodes.map(|entry| entry.0).unwrap_or_default());
+        users.sort_unstable_by_key(|known| (!known.gives, known.user));
+        for known in &mut users {
+            known.devices.sort_unstable();
+            known.write(&mut bytes);
+        }
+        Self {
+            digest: *digest(LABEL, &[&bytes]).as_bytes(),
+            over: Position(over.0 & !(COARSE_MS - 1)),
+        }
+    }
 
     /// The form in which a store keeps it.
     pub fn to_bytes(&self) -> [u8; Self::LEN] {
@@ -45,36 +60,59 @@ impl ReadBy {
     }
 }
 
+/// One of those by whom the keys topic is read: the owner, each who has or had a grant to publish or administer, and
+/// this device's user.
+#[derive(Clone, Debug)]
+pub struct KnownUser<'a> {
+    /// Its id.
+    pub user: UserId,
+    /// Whether its keys may count; not of one who only reads.
+    pub gives: bool,
+    /// Whether it lost such a grant, or a device, and may give again.
+    pub regained: bool,
+    /// All in its list, revoked and expired ones too.
+    pub devices: Vec<DeviceId>,
+    /// What the log lets this device read of its lane, ascending; nothing where key nodes were never named, or where it
+    /// gives nothing.
+    pub readable: &'a [Interval],
+}
+
+impl KnownUser<'_> {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.extend(self.user.0);
+        bytes.push(u8::from(self.gives));
+        bytes.push(u8::from(self.regained));
+        bytes.extend((self.devices.len() as u64).to_be_bytes());
+        self.devices.iter().for_each(|id| bytes.extend(id.0));
+        bytes.extend((self.readable.len() as u64).to_be_bytes());
+        for Interval { from, until } in self.readable {
+            bytes.extend(from.0.to_be_bytes());
+            bytes.extend(until.0.to_be_bytes());
+        }
+    }
+}
+
 impl StreamView {
     /// By what the keys topic counts as read, where nothing is [owed](Self::owes_reread).
     pub fn read_by(&self) -> ReadBy {
-        let mut bytes = Vec::new();
-        let in_force = self.state.key_nodes().map(|(entry, _)| entry.0);
-        bytes.extend(in_force.unwrap_or_default());
         let were_named = !self.state.newest_key_nodes().is_empty();
         let own = (!self.announcers.contains(&self.user)).then_some(&self.user);
-        for user in self.announcers.iter().chain(own) {
-            bytes.extend(user.0);
-            bytes.push(u8::from(self.announcers.contains(user)));
-            bytes.push(u8::from(self.regained.contains(user)));
+        let users = self.announcers.iter().chain(own).map(|user| {
             let devices = self.lists.get(user).into_iter();
-            let devices: Vec<_> = devices.flat_map(CardList::devices).collect();
-            bytes.extend((devices.len() as u64).to_be_bytes());
-            devices.iter().for_each(|(id, _)| bytes.extend(id.0));
-            let readable = match were_named {
-                true => self.segments.readable(user),
-                false => &[],
-            };
-            bytes.extend((readable.len() as u64).to_be_bytes());
-            for Interval { from, until } in readable {
-                bytes.extend(from.0.to_be_bytes());
-                bytes.extend(until.0.to_be_bytes());
+            let devices = devices.flat_map(CardList::devices);
+            KnownUser {
+                user: *user,
+                gives: self.announcers.contains(user),
+                regained: self.regained.contains(user),
+                devices: devices.map(|(id, _)| *id).collect(),
+                readable: match were_named {
+                    true => self.segments.readable(user),
+                    false => &[],
+                },
             }
-        }
-        ReadBy {
-            digest: *digest(LABEL, &[&bytes]).as_bytes(),
-            over: Position(self.segments.over().0 & !(COARSE_MS - 1)),
-        }
+        });
+        let in_force = self.state.key_nodes().map(|(entry, _)| entry);
+        ReadBy::of(in_force, users.collect(), self.segments.over())
     }
 
     /// Tells a view that took back all that was kept by what the keys topic was read: it is read again where that was
