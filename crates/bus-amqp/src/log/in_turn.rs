@@ -1,8 +1,10 @@
 //! Appending in turn: an append sets out while those before it are on their way, and names the one that it is behind.
 //!
 //! Appends that follow each other at once go over one connection, and are a row. As long as nobody else writes, each lies as
-//! far behind the last that was seen as messages were sent, and need not be read: spec/bus-amqp.md, section 6.
+//! far behind the last that was seen as messages were sent, and need not be read: spec/bus-amqp.md, section 6. The server reads
+//! much to show one of them, so that the last that has arrived is looked at for all before it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as SyncMutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -58,6 +60,16 @@ struct Row {
     known: SyncMutex<Place>,
     /// One of them did not come to lie where it was to.
     is_broken: AtomicBool,
+    arrivals: SyncMutex<Arrivals>,
+}
+
+/// What has arrived of a row.
+#[derive(Debug, Default)]
+struct Arrivals {
+    /// By where its first message will lie if nobody else writes: where its last will, and what that is.
+    waiting: BTreeMap<u64, (u64, Header)>,
+    /// All lie where they were to, up to there.
+    seen: Option<u64>,
 }
 
 /// An append that is on its way.
@@ -113,6 +125,26 @@ impl Open {
 impl Row {
     fn known(&self) -> MutexGuard<'_, Place> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Arrivals {
+    /// The last append behind this one of which, and of all between them, it is known that they have arrived.
+    fn last_behind(&self, mut at: u64, mut header: Header) -> (u64, Header) {
+        while let Some(next) = at.checked_add(1).and_then(|next| self.waiting.get(&next)) {
+            (at, header) = *next;
+        }
+        (at, header)
+    }
+
+    /// All lie where they were to, up to there.
+    fn note_seen(&mut self, at: u64) {
+        self.seen = self.seen.max(Some(at));
+        self.waiting.retain(|_, (last, _)| *last > at);
     }
 }
 
@@ -223,6 +255,7 @@ impl Logs {
             speaking: self.server.speaking().await?,
             known: SyncMutex::new(place),
             is_broken: AtomicBool::new(false),
+            arrivals: SyncMutex::default(),
         };
         open.in_turn().leave(place);
         Ok((Arc::new(row), place, next))
@@ -278,6 +311,9 @@ impl Logs {
             Ok(on_the_way) => self.server.arrived(&row.speaking, on_the_way).await,
             Err(fault) => Err(fault),
         };
+        if arrived.is_ok() {
+            row.arrivals().waiting.insert(next, (at, header));
+        }
         turn.come().await?;
         if arrived.is_ok() {
             addition.content.came_since(next);
@@ -286,7 +322,7 @@ impl Logs {
         // One that is not behind what it names is lost, whatever became of it.
         let is_behind = known.id == header.behind;
         let is_in_row = is_behind && (!is_ahead || known.last == next.checked_sub(1));
-        if is_in_row && arrived.is_ok() && self.lies_at(open, at, &header).await.unwrap_or(false) {
+        if is_in_row && arrived.is_ok() && self.lies_in(open, &row, at, &header).await {
             let place = Place::behind(at, &header);
             *row.known() = place;
             let mut in_turn = open.in_turn();
@@ -315,6 +351,34 @@ impl Logs {
             *row.known() = place;
         }
         Ok(())
+    }
+
+    /// Whether an append of a row lies there, where it was to. Others that arrived meanwhile are where they were to only if
+    /// it is.
+    async fn lies_in(&self, open: &Open, row: &Row, at: u64, header: &Header) -> bool {
+        let (last, of) = {
+            let arrivals = row.arrivals();
+            if arrivals.seen.is_some_and(|seen| at <= seen) {
+                return true;
+            }
+            arrivals.last_behind(at, *header)
+        };
+        let mut seen = self
+            .lies_at(open, last, &of)
+            .await
+            .unwrap_or(false)
+            .then_some(last);
+        if seen.is_none() && last != at {
+            seen = self
+                .lies_at(open, at, header)
+                .await
+                .unwrap_or(false)
+                .then_some(at);
+        }
+        if let Some(seen) = seen {
+            row.arrivals().note_seen(seen);
+        }
+        seen.is_some()
     }
 
     /// Whether a message lies there, and the log has no other there.
