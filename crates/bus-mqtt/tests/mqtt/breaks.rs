@@ -118,6 +118,44 @@ async fn appends_in_turn_are_there_in_order_and_once_over_connections_that_break
     in_turn_amid_faults(Arc::new(writer), &reader.bus, rounds, trouble).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_follows_over_connections_that_break_has_all_in_order_and_once() {
+    const EACH: usize = 20;
+    let server = Server::start();
+    let proxy = Proxy::before(server.port()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let reader = open_at(&url(&proxy), folder.path()).await;
+    let writer = Home::on(&server, "x").await;
+    let log = topic("s/1f/data");
+    reader.end(&log).await.unwrap();
+    let texts = numbered("text", EACH * Trouble::ALL.len());
+    let following = tokio::spawn({
+        let (bus, log, count) = (reader.clone(), log.clone(), texts.len());
+        async move { wait_for(&bus, &log, count).await }
+    });
+    for (trouble, texts) in Trouble::ALL.into_iter().zip(texts.chunks(EACH)) {
+        let (early, late) = texts.split_at(EACH / 2);
+        for text in early {
+            put(&writer.bus, &log, text).await;
+        }
+        let rest = async {
+            for text in late {
+                put(&writer.bus, &log, text).await;
+            }
+        };
+        // The broker hears nothing of what the reader has got meanwhile.
+        let (written, is_written) = tokio::sync::oneshot::channel();
+        let suffering = proxy.suffer(trouble, async { is_written.await.unwrap() });
+        tokio::join!(suffering, async {
+            rest.await;
+            // Most troubles do not wait for it.
+            written.send(()).ok();
+        });
+    }
+    assert_eq!(following.await.unwrap(), texts);
+    assert_eq!(reader.end(&log).await.unwrap(), Offset(texts.len() as u64));
+}
+
 /// The first time it has appends that it has not said anything of, and each time it loses others that it has acknowledged.
 /// What is sent again comes when it comes, and once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -102,6 +102,48 @@ async fn what_a_killed_broker_lost_is_sent_again_by_who_wrote_it_and_nothing_com
     assert_eq!(all(&writer.bus, &data).await, texts);
 }
 
+/// So that what is sent again is bounded: no more than a page, and nothing that was written long ago.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_what_a_killed_broker_lost_the_newest_is_sent_again_and_nothing_old() {
+    const AGAIN: usize = 256;
+    let mut server = Server::start();
+    let writer = Home::on(&server, "x").await;
+    let (data, other) = (topic("s/1f/data"), topic("s/2f/data"));
+    let texts = numbered("text", AGAIN + 20);
+    for text in &texts {
+        put(&writer.bus, &data, text).await;
+    }
+    put(&writer.bus, &other, "old").await;
+    let Home { folder, bus } = writer;
+    drop(bus);
+    // As if all of the other topic had been written eleven minutes ago.
+    let mirror = rusqlite::Connection::open(folder.path().join("logs/bus.db")).unwrap();
+    let aged: usize = ["arrival", "batch"]
+        .map(|table| {
+            let of = "SELECT id FROM topic WHERE name = 's/2f/data'";
+            let age = format!("UPDATE {table} SET time = time - 660000 WHERE key >> 40 = ({of})");
+            mirror.execute(&age, []).unwrap()
+        })
+        .iter()
+        .sum();
+    assert_eq!(aged, 1);
+    drop(mirror);
+    server.kill();
+    server.restart();
+    let late = Home::on(&server, "x").await;
+    for topic in [&data, &other] {
+        assert_eq!(late.bus.end(topic).await.unwrap(), Offset(0));
+    }
+    let writer = open(&server, "x", folder.path()).await;
+    let found = wait_for(&late.bus, &data, AGAIN).await;
+    assert_eq!(sorted(found), texts[20..]);
+    for topic in [&other, &data] {
+        put(&writer, topic, "new").await;
+    }
+    assert_eq!(wait_for(&late.bus, &data, AGAIN + 1).await[AGAIN], "new");
+    assert_eq!(all(&late.bus, &other).await, ["new"]);
+}
+
 /// Of each log that is kept and each that is not, what was written before and after the broker saved.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_killed_broker_lost_is_put_back_by_who_stayed_and_by_who_starts_anew() {

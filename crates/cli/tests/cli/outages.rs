@@ -307,51 +307,68 @@ fn check(name: &str, parts: &[Part], lines: &[String]) {
     assert_eq!(lines.next(), None, "{name}");
 }
 
-/// Two publish and one follows while a server ends in one way after the other, and is started again.
-fn nothing_acknowledged_is_lost_or_doubled(mut server: Server, ends: &[End]) {
-    let cast = Cast::on(&server.url());
-    let publishers = [("alice", &cast.alice), ("pat", &cast.pat)];
-    let say = |word: &str| {
-        for (name, person) in publishers {
+impl Cast {
+    /// Who publish, by name.
+    fn publishers(&self) -> [(&'static str, &Person); 2] {
+        [("alice", &self.alice), ("pat", &self.pat)]
+    }
+
+    fn say(&self, word: &str) {
+        for (name, person) in self.publishers() {
             person.done(&["pub", "s", "-m", &format!("{name} {word}")]);
         }
-    };
-    let mut followed = Followed::by(&cast.bob);
-    // With these he has the keys.
-    say("begins");
-    followed.until(&["alice begins", "pat begins"]);
-    let feedings = publishers.map(|(name, person)| Feeding::start(name, person));
-    for end in ends {
-        for feeding in &feedings {
-            feeding.wait_for(MORE);
+    }
+
+    /// Two publish and Bob follows while a server ends in one way after the other, and is started again. What each
+    /// was given, and what he saw.
+    fn publish_amid(&self, server: &mut Server, ends: &[End]) -> ([Vec<Part>; 2], Vec<String>) {
+        let mut followed = Followed::by(&self.bob);
+        // With these he has the keys.
+        self.say("begins");
+        followed.until(&["alice begins", "pat begins"]);
+        let publishers = self.publishers();
+        let feedings = publishers.map(|(name, person)| Feeding::start(name, person));
+        let wait = |feedings: &[Feeding]| feedings.iter().for_each(|of| of.wait_for(MORE));
+        for end in ends {
+            wait(&feedings);
+            server.end(*end);
+            server.restart();
         }
-        server.end(*end);
-        server.restart();
+        wait(&feedings);
+        let parts = feedings.map(Feeding::end);
+        self.say("ends");
+        followed.until(&["alice ends", "pat ends"]);
+        (parts, std::mem::take(&mut followed.lines))
     }
-    for feeding in &feedings {
-        feeding.wait_for(MORE);
-    }
-    let parts = feedings.map(Feeding::end);
-    say("ends");
-    followed.until(&["alice ends", "pat ends"]);
+}
+
+fn nothing_acknowledged_is_lost_or_doubled(mut server: Server, ends: &[End]) {
+    let cast = Cast::on(&server.url());
+    let (parts, followed) = cast.publish_amid(&mut server, ends);
+    let publishers = cast.publishers();
     for ((name, _), parts) in publishers.iter().zip(&parts) {
-        check(name, parts, &followed.lines);
+        check(name, parts, &followed);
     }
     if !server.keeps_past() {
         return;
     }
     let (code, lines) = cast.carol.json(&["read", "s"]);
     assert_eq!(code, 0);
-    let text = |line: &serde_json::Value| line["text"].as_str().map(str::to_owned);
-    let texts: Vec<String> = lines.iter().filter_map(text).collect();
+    let texts = texts_of(&lines);
     for (name, _) in publishers {
-        assert_eq!(of(name, &texts), of(name, &followed.lines));
+        assert_eq!(of(name, &texts), of(name, &followed));
     }
     // One who gave up may have left something on its way twice.
     if parts.iter().all(|parts| parts.len() == 1) {
         let other = lines.iter().find(|line| line["state"] != "opened");
         assert_eq!(other, None);
     }
+}
+
+/// What opened, of what a program told as JSON.
+fn texts_of(lines: &[serde_json::Value]) -> Vec<String> {
+    let text = |line: &serde_json::Value| line["text"].as_str().map(str::to_owned);
+    lines.iter().filter_map(text).collect()
 }
 
 /// First it is stopped: spec/bus-amqp.md, section 10, says what a kill soon after the first stream may do.
@@ -378,6 +395,33 @@ fn postgres_that_is_stopped_while_people_publish_loses_and_doubles_nothing() {
 fn mosquitto_that_is_stopped_while_people_publish_loses_and_doubles_nothing() {
     let server = Server::Mqtt(mosquitto::Server::start());
     nothing_acknowledged_is_lost_or_doubled(server, &[End::Stopped, End::Stopped]);
+}
+
+/// Of what it loses who wrote it sends the newest again, in whatever order, and the rest is told.
+#[test]
+fn mosquitto_that_is_killed_while_people_publish_doubles_nothing_and_what_it_loses_is_told() {
+    let mut server = Server::Mqtt(mosquitto::Server::start());
+    let cast = Cast::on(&server.url());
+    let (parts, _) = cast.publish_amid(&mut server, &[End::Killed, End::Killed]);
+    let (_, lines) = cast.bob.json(&["read", "s"]);
+    let texts = texts_of(&lines);
+    for ((name, person), parts) in cast.publishers().into_iter().zip(parts) {
+        let opened = of(name, &texts);
+        let there: BTreeSet<&str> = opened.iter().copied().collect();
+        assert_eq!(there.len(), opened.len(), "{name}: something came twice");
+        let stored = parts.iter().enumerate().flat_map(|(index, part)| {
+            (0..part.stored).map(move |number| format!("{index} {number}"))
+        });
+        let lost = stored.filter(|of| !there.contains(of.as_str())).count();
+        let is_gap = |line: &&serde_json::Value| {
+            line["state"] == "gap" && line["publisher"] == person.id().as_str()
+        };
+        let gaps = lines.iter().filter(is_gap).count();
+        assert!(
+            lost == 0 || gaps > 0,
+            "{name}: {lost} are lost, and nobody says so"
+        );
+    }
 }
 
 /// A broker may drop what is too much for who is away, as mosquitto does by itself beyond a thousand.
@@ -426,15 +470,15 @@ fn what_mosquitto_drops_for_who_is_away_is_told_as_a_gap() {
     assert!(gaps == 1 && came < SENT + 2, "{gaps}, {came}");
 }
 
-/// Alice publishes, the server loses the newest of it, and she publishes more.
-fn what_is_lost_is_told_as_a_gap(cast: &Cast, lose: impl FnOnce(&str)) {
+/// Alice publishes, the server loses some of it, and she publishes more.
+fn what_is_lost_is_told_as_a_gap(cast: &Cast, left: &str, lose: impl FnOnce(&str)) {
     for text in ["one", "lost"] {
         cast.alice.done(&["pub", "s", "-m", text]);
     }
     lose(&cast.alice.data_topic());
     cast.alice.done(&["pub", "s", "-m", "three"]);
     let ran = cast.bob.run(&["read", "s"]);
-    assert_eq!(ran.expect(0, &["read"]), "one\nthree", "{}", ran.stderr);
+    assert_eq!(ran.expect(0, &["read"]), left, "{}", ran.stderr);
     assert!(ran.stderr.contains("gap: from "), "{}", ran.stderr);
     for reader in [&cast.alice, &cast.bob, &cast.carol] {
         let (_, lines) = reader.json(&["read", "s"]);
@@ -450,7 +494,7 @@ fn what_is_lost_is_told_as_a_gap(cast: &Cast, lose: impl FnOnce(&str)) {
 #[test]
 fn what_postgres_acknowledged_and_lost_is_told_as_a_gap() {
     let server = postgres::Server::start_with("fsync = off");
-    what_is_lost_is_told_as_a_gap(&Cast::on(&server.url("x")), |topic| {
+    what_is_lost_is_told_as_a_gap(&Cast::on(&server.url("x")), "one\nthree", |topic| {
         let lost = server.sql(&format!(
             "WITH log AS (
                 UPDATE x.topics SET ends = ends - 1 WHERE name = '{topic}' RETURNING id, ends
@@ -462,12 +506,21 @@ fn what_postgres_acknowledged_and_lost_is_told_as_a_gap() {
     });
 }
 
+/// Somebody deleted the queue, of which nothing is left.
+#[test]
+fn what_rabbitmq_acknowledged_and_lost_is_told_as_a_gap() {
+    let server = rabbitmq::Server::start();
+    what_is_lost_is_told_as_a_gap(&Cast::on(&server.url("x")), "three", |topic| {
+        server.control(&["delete_queue", "-q", &format!("x.log.{topic}")]);
+    });
+}
+
 #[test]
 fn what_nats_acknowledged_and_lost_is_told_as_a_gap() {
     // Debian's finds no last message on a subject any more whose last one was deleted.
     let server = nats::Server::start_newer();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    what_is_lost_is_told_as_a_gap(&Cast::on(&server.url("x")), |topic| {
+    what_is_lost_is_told_as_a_gap(&Cast::on(&server.url("x")), "one\nthree", |topic| {
         let subject = format!("x.log.{}", topic.replace('/', "."));
         runtime.block_on(async {
             let url = format!("127.0.0.1:{}", server.port());
