@@ -238,8 +238,12 @@ impl Hub {
             for alarm in alarms {
                 of.counts.alarms += 1;
                 of.alarms.push_back(alarm);
-                of.alarms
-                    .drain(..of.alarms.len().saturating_sub(ALARMS_KEPT));
+                if of.alarms.len() > ALARMS_KEPT {
+                    // Anybody can have these told.
+                    let is_forged = |of: &Alarm| matches!(of, Alarm::Forged(_));
+                    let first = of.alarms.iter().position(is_forged);
+                    of.alarms.remove(first.unwrap_or_default());
+                }
                 // There may be nobody to tell.
                 let _is_told = of.told.send(alarm).is_ok();
             }

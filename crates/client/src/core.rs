@@ -38,6 +38,8 @@ const SEAL_WITHIN: Duration = Duration::from_secs(5);
 const PASSES_MAX: usize = 8;
 /// Alarms that wait to be taken, at most.
 const ALARMS_MAX: usize = 256;
+/// Of these, topics that anybody may have written to.
+const FORGED_MAX: usize = 16;
 
 /// Locks are taken in this order: the sealer's publisher or what is parked, the view, what is
 /// unkept, the store. The
@@ -204,11 +206,16 @@ impl Core {
         std::mem::take(&mut *lock(&self.alarms))
     }
 
-    /// Keeps alarms to be taken, each once. Whoever floods the bus gets no more room here.
+    /// Keeps alarms to be taken, each once. Whoever floods the bus gets no more room here, and leaves some for others.
     pub(crate) fn tell(&self, new: impl IntoIterator<Item = Alarm>) {
         let mut alarms = lock(&self.alarms);
+        let is_forged = |alarm: &Alarm| matches!(alarm, Alarm::Forged(_));
         for alarm in new {
-            if alarms.len() < ALARMS_MAX && !alarms.contains(&alarm) {
+            let has_room = match is_forged(&alarm) {
+                true => alarms.iter().filter(|of| is_forged(of)).count() < FORGED_MAX,
+                false => alarms.len() < ALARMS_MAX,
+            };
+            if has_room && !alarms.contains(&alarm) {
                 alarms.push(alarm);
             }
         }

@@ -54,6 +54,6 @@ pub use share::{Handout, HandoutKey, SharedWith, is_delivered, plan_handouts, wr
 pub use sightings::{Sighting, Sightings};
 pub use track::{Notice, Tracker};
 pub use view::{
-    Alarm, Answer, ControlTopic, FalseRecords, KnownDeal, Output, ReadBy, Released, StreamView,
-    imported,
+    Alarm, Answer, ControlTopic, FalseRecords, KnownDeal, KnownUser, Output, ReadBy, Released,
+    StreamView, imported,
 };

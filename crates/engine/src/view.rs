@@ -23,6 +23,7 @@ mod alarm;
 mod answers;
 mod cuts;
 mod delivered;
+mod forged;
 mod held_back;
 mod keys;
 mod lists;
@@ -34,7 +35,7 @@ pub use alarm::Alarm;
 pub use answers::Answer;
 pub use keys::imported;
 pub(crate) use keys::root_of;
-pub use read_by::ReadBy;
+pub use read_by::{KnownUser, ReadBy};
 pub(crate) use segments::{CLOCKS_MS, OfSecret};
 pub use segments::{FalseRecords, KnownDeal, Released};
 
@@ -74,6 +75,8 @@ pub struct StreamView {
     beside: Vec<LogHash>,
     void: Vec<LogHash>,
     missing: usize,
+    /// Topics of which it was told that others wrote there.
+    forged: BTreeSet<ControlTopic>,
     /// The newest time at which this device started a session or wrote an entry, as the bus shows.
     own_mark: Position,
     /// What removals of publishers say of each device.
@@ -159,6 +162,7 @@ impl StreamView {
             beside: Vec::new(),
             void: Vec::new(),
             missing: 0,
+            forged: BTreeSet::new(),
             own_mark: Position::START,
             cuts: BTreeMap::new(),
             are_cuts_stale: true,
@@ -341,13 +345,14 @@ impl StreamView {
         let Some(key) = self.sign_key(user, device) else {
             return;
         };
+        let topic = ControlTopic::Access(*user, *device);
         let Ok(entry) = Unverified::<LogEntry>::decode(bytes) else {
-            return;
+            return self.tell_unreadable(topic, bytes);
         };
         if (entry.claims().user, entry.claims().device) != (*user, *device) {
-            return;
+            return self.tell_forged(topic);
         }
-        let Ok(entry) = entry.verify(&key) else {
+        let Some(entry) = self.signed(topic, entry.verify(&key)) else {
             return;
         };
         let id = persisted(&[&self.stream.0, entry.digest().as_bytes()]);
@@ -365,13 +370,18 @@ impl StreamView {
         if (body.user, body.device) == (self.user, self.device) {
             self.own_mark = self.own_mark.max(body.time);
         }
+        let topic = ControlTopic::Access(body.user, body.device);
         let pending = Pending::of(body);
         match self.log.insert(entry) {
             Inserted::Linked => (),
             Inserted::Waiting => {
                 self.pending.insert(hash, pending);
             }
-            Inserted::Known | Inserted::Foreign => return false,
+            Inserted::Known => return false,
+            Inserted::Foreign => {
+                self.tell_forged(topic);
+                return false;
+            }
         }
         self.is_stale = true;
         true

@@ -20,7 +20,7 @@ pub use ids::{
     DealId, DeviceId, EnvelopeHash, InstanceId, LogHash, RequestId, SessionId, StreamId,
 };
 pub use ids::{IdError, Interval, Position, StreamTopics, UserId};
-pub use signed::{Signable, Unverified, Verified, VerifyError, sign};
+pub use signed::{Signable, Unverified, Verified, VerifyError, claims_newer_version, sign};
 pub use v1::asking::{
     AskItem, Claim, REQUEST_LIFETIME_MS_MAX, Receipt, Refusal, RefusalReason, Solicitation,
     WANTS_MAX, Want,

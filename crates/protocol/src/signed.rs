@@ -7,7 +7,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use minicbor::{CborLen, Decode, Encode};
+use minicbor::{CborLen, Decode, Decoder, Encode};
 use sealcast_crypto::{Digest, Signature, SigningKey, VerifyingKey, digest};
 
 use crate::encoding::{DecodeError, decode, encode};
@@ -39,6 +39,19 @@ struct Wire {
     #[n(1)]
     #[cbor(with = "minicbor::bytes")]
     signature: [u8; 64],
+}
+
+/// Whether bytes claim to be an object of a newer version than this program knows, whatever its shape. Nobody has signed
+/// that.
+pub fn claims_newer_version(bytes: &[u8]) -> bool {
+    let version = |bytes: &[u8]| {
+        let mut wire = Decoder::new(bytes);
+        wire.array()?;
+        let mut body = Decoder::new(wire.bytes()?);
+        body.array()?;
+        body.u8()
+    };
+    version(bytes).is_ok_and(|version| version > 1)
 }
 
 /// A decoded object whose signature nobody has checked yet.

@@ -137,7 +137,7 @@ impl World {
         {
             let now = self.around.now;
             self.around.bus.put(&to, now, &item);
-            self.is_calm &= !is_list(&to);
+            self.littered.insert(to.clone());
             let what = format_args!("{} {pick} in {}", short(&from), short(&to));
             self.around.fault("misplace", what);
         }
@@ -175,8 +175,8 @@ impl World {
         };
         let now = self.around.now;
         self.around.bus.put(&topic, now, &bytes);
-        self.is_calm &= !is_list(&topic);
         self.around.fault(kind, format_args!("{}", short(&topic)));
+        self.littered.insert(topic);
     }
 
     fn set_clock(&mut self, who: usize) {
@@ -230,11 +230,6 @@ impl World {
         device.was_restored = true;
         self.is_calm = false;
     }
-}
-
-/// Whether a topic is a device list, of which whoever reads it tells what the user did not sign.
-fn is_list(topic: &str) -> bool {
-    topic.ends_with("/devices")
 }
 
 pub(crate) fn garbage(chance: &mut Chance) -> Vec<u8> {

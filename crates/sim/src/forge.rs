@@ -73,6 +73,7 @@ impl World {
         };
         if let Some((kind, topic, bytes)) = forged {
             self.around.bus.put(&topic, self.around.now, &bytes);
+            self.littered.insert(topic);
             self.around.fault(kind, format_args!("on the bus"));
         }
     }

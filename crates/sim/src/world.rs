@@ -32,6 +32,8 @@ pub(crate) struct World {
     pub(crate) forger: Forger,
     /// Whether something was done that devices may be alarmed by.
     pub(crate) is_calm: bool,
+    /// Topics that have something in them which none of those wrote whose topics they are.
+    pub(crate) littered: BTreeSet<String>,
     /// What was still going on in the last round.
     pub(crate) restless: String,
     /// Devices that the bus deceived so that they cannot tell.
@@ -91,6 +93,7 @@ impl World {
             plan,
             forger: Forger::new(&mut around),
             is_calm: true,
+            littered: BTreeSet::new(),
             restless: String::new(),
             deceived: BTreeSet::new(),
             removed: Vec::new(),

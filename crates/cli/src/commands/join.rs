@@ -35,6 +35,7 @@ struct Line {
 pub(crate) async fn run(ui: &Ui, context: &Context, args: &JoinArgs) -> Result<(), CommandError> {
     let home = context.open().await?;
     let stream = home.join(&args.ticket, args.name.as_ref()).await?;
+    ui.alarms(&stream);
     if ui.is_json() {
         return ui.json(&Line {
             name: stream.name().to_string(),

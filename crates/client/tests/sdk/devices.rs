@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sealcast::{
-    Alarm, Error, Home, InitOptions, Joined, Joining, Name, Passphrase, Roles, StreamOutcome,
-    UserId,
+    Alarm, ControlTopic, Error, Home, InitOptions, Joined, Joining, Name, Passphrase, Roles,
+    StreamOutcome, UserId,
 };
 use sealcast_bus::{Bus as _, Topic};
 use sealcast_protocol::{
@@ -491,7 +491,8 @@ async fn an_injected_list_entry_is_told_and_changes_nothing() {
     let topic = Topic::new(&alice.user().devices_topic()).unwrap();
     rig.bus().await.append(&topic, theirs).await.unwrap();
     stream.sync().await.unwrap();
-    assert_eq!(stream.alarms(), [Alarm::ListForged(alice.user())]);
+    let forged = Alarm::Forged(ControlTopic::Devices(alice.user()));
+    assert_eq!(stream.alarms(), [forged]);
     assert_eq!(alice.devices().await.unwrap().len(), 1);
     let phone = add(&rig, &alice, "phone").await;
     drop(phone.stream(stream.name()).await.unwrap());

@@ -16,6 +16,7 @@ use sealcast_protocol::{
 
 use crate::rig::*;
 
+mod pacing;
 mod rereading;
 
 const WAIT: Duration = Duration::from_secs(60);

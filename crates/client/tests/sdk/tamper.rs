@@ -227,6 +227,12 @@ async fn a_message_that_a_bus_shows_altered_is_refused_and_the_others_open() {
     }
 }
 
+/// Without what is told of somebody who writes to a topic and is none of its own.
+fn but_forged(mut told: Told) -> Told {
+    told.alarms.retain(|of| !matches!(of, Alarm::Forged(_)));
+    told
+}
+
 #[tokio::test]
 async fn a_control_object_that_a_bus_shows_altered_is_as_if_it_were_not_there() {
     let history = History::new().await;
@@ -238,13 +244,11 @@ async fn a_control_object_that_a_bus_shows_altered_is_as_if_it_were_not_there() 
         .filter(|(topic, _)| !topic.ends_with("/data"));
     for (topic, items) in control {
         for (at, item) in items.iter().enumerate() {
-            let without = history.read(topic, at, b"").await;
+            let without = but_forged(history.read(topic, at, b"").await);
             for byte in [cases * 7 % item.len(), item.len() - 1] {
                 let mut altered = item.clone();
                 altered[byte] ^= 0x01;
-                let mut told = history.read(topic, at, &altered).await;
-                // That somebody writes into a device list who is not its user is told besides.
-                told.alarms.retain(|of| !matches!(of, Alarm::ListForged(_)));
+                let told = but_forged(history.read(topic, at, &altered).await);
                 assert_eq!(told, without, "{topic} {at}, byte {byte}");
                 cases += 1;
             }

@@ -12,8 +12,8 @@ use super::ControlTopic;
 pub enum Alarm {
     /// Two entries of a user's device list have one place.
     ListForked(UserId),
-    /// The bus carries entries of a user's device list that the user did not sign.
-    ListForged(UserId),
+    /// The topic has something in it that none of those wrote whose topic it is. It changed nothing.
+    Forged(ControlTopic),
     /// The user signed an entry that does not fit what the list says, and what follows it counts no
     /// more than the entry.
     ListUnsound(UserId),
@@ -59,7 +59,7 @@ impl Alarm {
             Self::ListForked(_) => {
                 "ask the user: a copy of their first device is in use, or someone has its root key"
             }
-            Self::ListForged(_) | Self::BadKeys(..) => "find out who writes to this bus",
+            Self::Forged(_) | Self::BadKeys(..) => "find out who writes to this bus",
             Self::BadShare(..) => {
                 "ask the publisher; this node releases nothing that it was dealt so"
             }
@@ -111,9 +111,16 @@ impl fmt::Display for Alarm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ListForked(user) => write!(f, "two device lists are shown for {user}"),
-            Self::ListForged(user) => write!(
+            Self::Forged(ControlTopic::Devices(user)) => write!(
                 f,
-                "the bus carries entries of the device list of {user} that the user did not sign"
+                "the device list of {user} has something in it on the bus that the user did not write"
+            ),
+            Self::Forged(ControlTopic::Access(user, device)) => write!(
+                f,
+                "the access log of device {device} of {user} has something in it on the bus that the device did not write"
+            ),
+            Self::Forged(ControlTopic::Keys) => f.write_str(
+                "among the session records and keys on the bus is something that no device of the stream wrote",
             ),
             Self::ListUnsound(user) => write!(
                 f,

@@ -11,7 +11,7 @@ use sealcast_protocol::{
 };
 
 use super::waiting::KeyItem;
-use super::{Alarm, Output, StreamView};
+use super::{Alarm, ControlTopic, Output, StreamView};
 use crate::fallback::Fallbacks;
 use crate::persist::{Put, Space, persisted};
 
@@ -70,10 +70,13 @@ impl StreamView {
     }
 
     pub(super) fn take_key_bytes(&mut self, bytes: &[u8]) {
-        if let Some(item) = KeyItem::decode(bytes)
-            && let Some(item) = self.take_key_item(item)
-        {
-            self.waiting.push(item, bytes.len());
+        match KeyItem::decode(bytes) {
+            Some(item) => {
+                if let Some(item) = self.take_key_item(item) {
+                    self.waiting.push(item, bytes.len());
+                }
+            }
+            None => self.tell_unreadable(ControlTopic::Keys, bytes),
         }
     }
 
@@ -83,11 +86,18 @@ impl StreamView {
             KeyItem::Record(record) => {
                 let claims = record.claims();
                 let id = (claims.session, claims.device);
-                if claims.stream != self.stream || self.records.contains_key(&id) {
+                if claims.stream != self.stream {
+                    self.tell_forged(ControlTopic::Keys);
+                    return None;
+                }
+                if self.records.contains_key(&id) {
                     return None;
                 }
                 match self.sign_key(&claims.lane, &claims.device) {
-                    Some(key) => self.take_record(record.verify(&key).ok()?),
+                    Some(key) => {
+                        let record = self.signed(ControlTopic::Keys, record.verify(&key))?;
+                        self.take_record(record)
+                    }
                     None if self.is_hopeless(&claims.lane, &claims.heads) => None,
                     None => Some(KeyItem::Record(record)),
                 }
@@ -95,10 +105,14 @@ impl StreamView {
             KeyItem::Bundle(bundle) => {
                 let context = &bundle.claims().context;
                 if context.stream != self.stream {
+                    self.tell_forged(ControlTopic::Keys);
                     return None;
                 }
                 match self.sign_key(&context.giver_user, &context.giver_device) {
-                    Some(key) => self.take_bundle(bundle.verify(&key).ok()?),
+                    Some(key) => {
+                        let bundle = self.signed(ControlTopic::Keys, bundle.verify(&key))?;
+                        self.take_bundle(bundle)
+                    }
                     None if self.is_hopeless(&context.giver_user, &context.heads) => None,
                     None => Some(KeyItem::Bundle(bundle)),
                 }
@@ -111,10 +125,14 @@ impl StreamView {
                     device,
                 } = claims.dealer;
                 if stream != self.stream {
+                    self.tell_forged(ControlTopic::Keys);
                     return None;
                 }
                 match self.sign_key(&lane, &device) {
-                    Some(key) => self.take_deal(deal.verify(&key).ok()?),
+                    Some(key) => {
+                        let deal = self.signed(ControlTopic::Keys, deal.verify(&key))?;
+                        self.take_deal(deal)
+                    }
                     None => Some(KeyItem::Deal(deal)),
                 }
             }
@@ -125,10 +143,14 @@ impl StreamView {
                     device,
                 } = records.claims().dealer;
                 if stream != self.stream {
+                    self.tell_forged(ControlTopic::Keys);
                     return None;
                 }
                 match self.sign_key(&lane, &device) {
-                    Some(key) => self.take_segments(records.verify(&key).ok()?),
+                    Some(key) => {
+                        let records = self.signed(ControlTopic::Keys, records.verify(&key))?;
+                        self.take_segments(records)
+                    }
                     None => Some(KeyItem::Segments(records)),
                 }
             }

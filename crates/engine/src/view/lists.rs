@@ -9,7 +9,7 @@ use sealcast_protocol::{
 };
 
 use super::delivered::KeyNow;
-use super::{Alarm, Output, StreamView};
+use super::{Alarm, ControlTopic, Output, StreamView};
 use crate::persist::{Space, persisted};
 
 /// Entries of one list that wait for others, at most. The root key signed them.
@@ -28,7 +28,7 @@ pub(super) struct Ahead {
 impl StreamView {
     pub(super) fn take_list_entry(&mut self, user: &UserId, bytes: &[u8]) {
         let Ok(entry) = Unverified::<ListEntry>::decode(bytes) else {
-            return;
+            return self.tell_unreadable(ControlTopic::Devices(*user), bytes);
         };
         let (seq, time) = (entry.claims().seq, entry.claims().time);
         if !self.apply_list_entry(user, seq, time, bytes) {
@@ -62,15 +62,15 @@ impl StreamView {
                 return false;
             }
             Err(fault) => {
-                let is_forked = matches!(
-                    fault,
-                    ListFault::Forked { .. } | ListFault::Contradicted { .. }
-                );
-                let is_forged = matches!(fault, ListFault::OtherUser | ListFault::BadSignature);
-                let alarm = match (is_forked, is_forged) {
-                    (true, _) => Alarm::ListForked(*user),
-                    (_, true) => Alarm::ListForged(*user),
-                    (false, false) => Alarm::ListUnsound(*user),
+                let alarm = match fault {
+                    ListFault::OtherUser | ListFault::BadSignature => {
+                        self.tell_forged(ControlTopic::Devices(*user));
+                        return false;
+                    }
+                    ListFault::Forked { .. } | ListFault::Contradicted { .. } => {
+                        Alarm::ListForked(*user)
+                    }
+                    _ => Alarm::ListUnsound(*user),
                 };
                 self.outputs.push_back(Output::Tell(alarm));
                 return false;

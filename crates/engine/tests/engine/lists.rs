@@ -182,7 +182,7 @@ fn entries_that_the_user_did_not_sign_are_told_and_change_nothing() {
     world.put(&topic, &foreign);
     let before = world.peers[OWNER].view.list(&user).unwrap().pin();
     world.sync(OWNER);
-    let told = [Alarm::ListForged(user), Alarm::ListForged(user)];
+    let told = [Alarm::Forged(ControlTopic::Devices(user))];
     assert_eq!(world.peers[OWNER].alarms, told);
     assert_eq!(world.peers[OWNER].view.list(&user).unwrap().pin(), before);
 }
@@ -227,7 +227,7 @@ fn a_checkpoint_alone_says_all_that_is_to_be_known_of_a_list() {
     world.list(reader, checkpoint);
     world.sync(OWNER);
     assert_eq!(world.peers[OWNER].alarms, []);
-    // What it replaces is not shown any more.
+    // What it replaces is not shown any more. Empty items stand for it here, which are told.
     let items = world.bus.get_mut(&topic).unwrap();
     items[..before].fill(Vec::new());
     let late = world.user();
@@ -256,6 +256,7 @@ fn a_checkpoint_alone_says_all_that_is_to_be_known_of_a_list() {
     world.restart(late);
     world.sync(late);
     assert_eq!(live(&world), (2, true));
-    assert_eq!(world.peers[late].alarms, []);
+    let told = [Alarm::Forged(ControlTopic::Devices(user))];
+    assert_eq!(world.peers[late].alarms, told);
     assert_eq!(world.opened(phone), ["one"]);
 }

@@ -7,6 +7,7 @@ mod carried;
 mod devices;
 mod fallback;
 mod faults;
+mod forged;
 mod handouts;
 mod intervals;
 mod lists;

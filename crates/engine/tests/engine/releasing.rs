@@ -10,6 +10,7 @@ mod forged;
 mod garbage;
 mod hostile;
 mod many;
+mod paced;
 mod read_by;
 mod records;
 mod renewed;

@@ -21,9 +21,13 @@ pub(super) struct Asking {
 impl Asking {
     /// Begins with all that does not open.
     pub(super) fn new(net: &mut Net, peer: usize) -> Self {
+        Self::with(CombinerLimits::default(), net, peer)
+    }
+
+    pub(super) fn with(limits: CombinerLimits, net: &mut Net, peer: usize) -> Self {
         let mut asking = Self {
             peer,
-            combiner: Combiner::new(CombinerLimits::default()),
+            combiner: Combiner::new(limits),
             told: String::new(),
             sent: Vec::new(),
             done: 0,

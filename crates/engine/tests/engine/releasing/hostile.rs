@@ -1,9 +1,9 @@
 //! Replays, lies, and logs that are not whole.
 
-use sealcast_crypto::digest;
 use sealcast_protocol::{
-    Condition, Interval, KeyNodes, LogBody, LogHash, NodeAnswer, NodeRefusalReason, NodeRequest,
-    OpenAnswerError, Position, Roles, Segment, Signable as _, Unverified, Verified, encode,
+    AuditChain, AuditEntry, AuditFault, Condition, Interval, KeyNodes, LogBody, LogHash,
+    NodeAnswer, NodeRefusalReason, NodeRequest, OpenAnswerError, Position, Roles, Segment,
+    Unverified, Verified, encode, sign,
 };
 
 use super::rig::{Asking, Net};
@@ -295,20 +295,57 @@ fn an_answer_that_is_copied_to_another_request_is_passed_over() {
     assert_eq!(net.world.opened(reader), ["one"]);
 }
 
-/// Nobody learns from the audit what it does not say: it names each entry by the one before.
+/// Each entry names the one before, and is signed. An end that is kept elsewhere tells where entries are missing there.
 #[test]
 fn the_audit_is_a_chain_that_shows_what_was_altered() {
     let mut net = Net::new(1, 1);
-    let (_, _) = asked(&mut net);
-    let audit = &net.nodes[0].audit;
-    assert_eq!(audit.len(), 2);
-    let hash = |at: usize| {
-        let entry = encode(&audit[at]);
-        *digest(sealcast_protocol::AuditEntry::LABEL, &[&entry]).as_bytes()
+    let (reader, _) = asked(&mut net);
+    for text in ["two", "three"] {
+        net.world.rekey(OWNER);
+        net.publish(&[text]);
+        net.unlock(reader);
+    }
+    let identity = &net.world.peers[net.nodes[0].peer].identity;
+    let key = identity.signing().verifying_key();
+    let signed = |entry: &AuditEntry| {
+        sign(identity.signing(), entry.clone())
+            .unwrap()
+            .wire()
+            .to_vec()
     };
-    assert_eq!(audit[0].prev, [0; 32]);
-    assert_eq!(audit[1].prev, hash(0));
-    assert_eq!((audit[0].seq, audit[1].seq), (0, 1));
+    let audit: Vec<_> = net.nodes[0].audit.iter().map(signed).collect();
+    let read = |entries: &[&Vec<u8>]| {
+        let mut chain = AuditChain::new(net.world.stream, net.key_node(0));
+        let taken = entries
+            .iter()
+            .try_for_each(|of| chain.take(of, &key).map(drop));
+        taken.map(|()| chain)
+    };
+    let all: Vec<_> = audit.iter().collect();
+    assert_eq!(all.len(), 4);
+    let whole = read(&all).unwrap();
+    assert_eq!(whole.len(), 4);
+    let mut later = net.nodes[0].audit[1].clone();
+    later.time = later.time.after(1);
+    let altered = signed(&later);
+    let mut spoilt = audit[1].clone();
+    *spoilt.last_mut().unwrap() ^= 1;
+    let broken = |at: usize, entries: &[&Vec<u8>]| match read(entries) {
+        Err(AuditFault::Broken { seq }) => assert_eq!(seq, at as u64),
+        other => panic!("{other:?}"),
+    };
+    broken(2, &[all[0], &altered, all[2], all[3]]);
+    broken(1, &[all[0], all[2], all[3]]);
+    broken(0, &[all[1], all[2], all[3]]);
+    broken(1, &[all[0], all[0]]);
+    broken(1, &[all[0], all[2], all[1], all[3]]);
+    assert!(matches!(
+        read(&[all[0], &spoilt]),
+        Err(AuditFault::NotSigned(_))
+    ));
+    let kept = *whole.end();
+    assert!(read(&all[..3]).unwrap().ends(kept).is_err());
+    assert!(whole.ends(kept).is_ok());
 }
 
 /// Who named the nodes says two things at once: neither counts, whichever a node saw first.

@@ -45,9 +45,9 @@ impl Outcome {
         opened
     }
 
-    /// Without what is told of list entries that nobody signed.
-    pub(super) fn but_forged_lists(mut self) -> Self {
-        self.alarms.retain(|alarm| !alarm.starts_with("ListForged"));
+    /// Without what is told of objects that nobody signed.
+    pub(super) fn but_forged(mut self) -> Self {
+        self.alarms.retain(|alarm| !alarm.starts_with("Forged"));
         self
     }
 

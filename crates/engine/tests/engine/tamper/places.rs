@@ -65,7 +65,7 @@ fn what_was_moved_to_another_topic_says_nothing_there() {
             let moved = intact[from].clone();
             let count = moved.len();
             bus.get_mut(to).unwrap().extend(moved);
-            let mut found = history.read(&bus).but_forged_lists();
+            let mut found = history.read(&bus).but_forged();
             if *to == data {
                 let told = found.of_items.split_off(history.texts.len());
                 assert_eq!(told, vec!["rejected: Malformed\n"; count], "{from}");
