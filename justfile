@@ -38,7 +38,7 @@ relays:
 conformance:
     cargo xtask conformance
 
-# Run 20,000 seeds of the simulator
+# Run 25,000 seeds of the simulator
 sim:
     cargo xtask sim
 
