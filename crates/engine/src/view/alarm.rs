@@ -111,17 +111,7 @@ impl fmt::Display for Alarm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ListForked(user) => write!(f, "two device lists are shown for {user}"),
-            Self::Forged(ControlTopic::Devices(user)) => write!(
-                f,
-                "the device list of {user} has something in it on the bus that the user did not write"
-            ),
-            Self::Forged(ControlTopic::Access(user, device)) => write!(
-                f,
-                "the access log of device {device} of {user} has something in it on the bus that the device did not write"
-            ),
-            Self::Forged(ControlTopic::Keys) => f.write_str(
-                "among the session records and keys on the bus is something that no device of the stream wrote",
-            ),
+            Self::Forged(of) => say_forged(of, f),
             Self::ListUnsound(user) => write!(
                 f,
                 "the device list of {user} ends in an entry that does not fit the others"
@@ -135,18 +125,7 @@ impl fmt::Display for Alarm {
                     "device {device} of {user} wrote two entries in one place"
                 )
             }
-            Self::WentBack(ControlTopic::Devices(user)) => {
-                write!(f, "the bus has lost entries of the device list of {user}")
-            }
-            Self::WentBack(ControlTopic::Access(user, device)) => {
-                write!(
-                    f,
-                    "the bus has lost access-log entries of device {device} of {user}"
-                )
-            }
-            Self::WentBack(ControlTopic::Keys) => {
-                f.write_str("the bus has lost session records or keys")
-            }
+            Self::WentBack(of) => say_went_back(of, f),
             Self::LostMessages => f.write_str("the bus has lost messages that it showed before"),
             Self::HomeWentBack => f.write_str(
                 "this home is older than what its device put on the bus: it was restored from a \
@@ -186,5 +165,34 @@ impl fmt::Display for Alarm {
                 write!(f, "keys from device {device} of {user} do not open")
             }
         }
+    }
+}
+
+fn say_forged(of: &ControlTopic, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match of {
+        ControlTopic::Devices(user) => write!(
+            f,
+            "the device list of {user} has something in it on the bus that the user did not write"
+        ),
+        ControlTopic::Access(user, device) => write!(
+            f,
+            "the access log of device {device} of {user} has something in it on the bus that the device did not write"
+        ),
+        ControlTopic::Keys => f.write_str(
+            "among the session records and keys on the bus is something that no device of the stream wrote",
+        ),
+    }
+}
+
+fn say_went_back(of: &ControlTopic, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match of {
+        ControlTopic::Devices(user) => {
+            write!(f, "the bus has lost entries of the device list of {user}")
+        }
+        ControlTopic::Access(user, device) => write!(
+            f,
+            "the bus has lost access-log entries of device {device} of {user}"
+        ),
+        ControlTopic::Keys => f.write_str("the bus has lost session records or keys"),
     }
 }

@@ -82,14 +82,14 @@ impl StreamView {
 
     /// Gives the item back where it may become believable once more is known.
     pub(super) fn take_key_item(&mut self, item: KeyItem) -> Option<KeyItem> {
+        if *item.stream() != self.stream {
+            self.tell_forged(ControlTopic::Keys);
+            return None;
+        }
         match item {
             KeyItem::Record(record) => {
                 let claims = record.claims();
                 let id = (claims.session, claims.device);
-                if claims.stream != self.stream {
-                    self.tell_forged(ControlTopic::Keys);
-                    return None;
-                }
                 if self.records.contains_key(&id) {
                     return None;
                 }
@@ -104,10 +104,6 @@ impl StreamView {
             }
             KeyItem::Bundle(bundle) => {
                 let context = &bundle.claims().context;
-                if context.stream != self.stream {
-                    self.tell_forged(ControlTopic::Keys);
-                    return None;
-                }
                 match self.sign_key(&context.giver_user, &context.giver_device) {
                     Some(key) => {
                         let bundle = self.signed(ControlTopic::Keys, bundle.verify(&key))?;
@@ -118,16 +114,7 @@ impl StreamView {
                 }
             }
             KeyItem::Deal(deal) => {
-                let claims = deal.claims();
-                let Dealer {
-                    stream,
-                    lane,
-                    device,
-                } = claims.dealer;
-                if stream != self.stream {
-                    self.tell_forged(ControlTopic::Keys);
-                    return None;
-                }
+                let Dealer { lane, device, .. } = deal.claims().dealer;
                 match self.sign_key(&lane, &device) {
                     Some(key) => {
                         let deal = self.signed(ControlTopic::Keys, deal.verify(&key))?;
@@ -137,15 +124,7 @@ impl StreamView {
                 }
             }
             KeyItem::Segments(records) => {
-                let Dealer {
-                    stream,
-                    lane,
-                    device,
-                } = records.claims().dealer;
-                if stream != self.stream {
-                    self.tell_forged(ControlTopic::Keys);
-                    return None;
-                }
+                let Dealer { lane, device, .. } = records.claims().dealer;
                 match self.sign_key(&lane, &device) {
                     Some(key) => {
                         let records = self.signed(ControlTopic::Keys, records.verify(&key))?;

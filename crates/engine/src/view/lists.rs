@@ -62,15 +62,17 @@ impl StreamView {
                 return false;
             }
             Err(fault) => {
-                let alarm = match fault {
-                    ListFault::OtherUser | ListFault::BadSignature => {
-                        self.tell_forged(ControlTopic::Devices(*user));
-                        return false;
-                    }
-                    ListFault::Forked { .. } | ListFault::Contradicted { .. } => {
-                        Alarm::ListForked(*user)
-                    }
-                    _ => Alarm::ListUnsound(*user),
+                if matches!(fault, ListFault::OtherUser | ListFault::BadSignature) {
+                    self.tell_forged(ControlTopic::Devices(*user));
+                    return false;
+                }
+                let is_forked = matches!(
+                    fault,
+                    ListFault::Forked { .. } | ListFault::Contradicted { .. }
+                );
+                let alarm = match is_forked {
+                    true => Alarm::ListForked(*user),
+                    false => Alarm::ListUnsound(*user),
                 };
                 self.outputs.push_back(Output::Tell(alarm));
                 return false;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use sealcast_crypto::Digest;
 use sealcast_protocol::{
-    Bundle, Deal, DeviceId, SegmentRecords, SessionRecord, Unverified, UserId, Verified,
+    Bundle, Deal, DeviceId, SegmentRecords, SessionRecord, StreamId, Unverified, UserId, Verified,
 };
 
 /// Bytes that wait in the name of one user, at most, and as many for all that nobody signed whom
@@ -44,6 +44,20 @@ impl KeyItem {
         let segments = || Unverified::decode(bytes).ok().map(Self::Segments);
         let deal = || Unverified::decode(bytes).ok().map(Self::Deal);
         record().or_else(bundle).or_else(segments).or_else(deal)
+    }
+
+    /// The stream that it says it is of.
+    pub(super) fn stream(&self) -> &StreamId {
+        match self {
+            Self::Record(item) => &item.claims().stream,
+            Self::Bundle(item) => &item.claims().context.stream,
+            Self::Deal(item) => &item.claims().dealer.stream,
+            Self::Segments(item) => &item.claims().dealer.stream,
+            Self::SignedRecord(item) => &item.body().stream,
+            Self::SignedBundle(item) => &item.body().context.stream,
+            Self::SignedDeal(item) => &item.body().dealer.stream,
+            Self::SignedSegments(item) => &item.body().dealer.stream,
+        }
     }
 
     fn digest(&self) -> Digest {
