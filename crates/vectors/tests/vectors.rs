@@ -53,7 +53,8 @@ fn a_vector_with_one_altered_line_does_not_come_out() {
         let lines: Vec<&str> = case.text.lines().collect();
         for (at, line) in lines.iter().enumerate() {
             let (key, _) = line.split_once(':').unwrap();
-            let counts = case.is_good() && !["about", "now"].contains(&key);
+            // A moment sooner or later may be all the same.
+            let counts = case.is_good() && !["about", "now", "segments-over"].contains(&key);
             if !counts && key != "expect" {
                 continue;
             }
