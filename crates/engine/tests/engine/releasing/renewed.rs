@@ -344,11 +344,14 @@ fn nodes_may_change_more_often_than_a_device_has_room_for_deals() {
         net.name_some(1, Condition::default(), &[turn % 2]);
         net.world.deal(OWNER);
     }
-    net.name_some(1, Condition::default(), &[0, 1]);
+    let set = net.name_some(1, Condition::default(), &[0, 1]);
     net.world.deal(OWNER);
     let reader = net.reader_of_all();
     net.unlock(reader);
     assert_eq!(net.world.opened(reader), ["one"]);
+    // Older ones may do, and the newest is there.
+    let view = &net.world.peers[reader].view;
+    assert!(view.deals().any(|(_, deal)| deal.set == set));
 }
 
 /// What was dealt to nodes that are all gone opens again when its publisher comes by.
