@@ -7,6 +7,10 @@ use super::{Alarm, ControlTopic, Output, StreamView};
 impl StreamView {
     /// Tells once of each topic of the stream. Whoever asks for keys may be in a list of no topic of it.
     pub(super) fn tell_forged(&mut self, topic: ControlTopic) {
+        // A flood of it costs no more than this.
+        if self.forged.contains(&topic) {
+            return;
+        }
         let is_followed = match topic {
             ControlTopic::Devices(user) | ControlTopic::Access(user, _) => {
                 user == self.user || self.log.named_users().contains(&user)
