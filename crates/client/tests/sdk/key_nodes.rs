@@ -375,6 +375,28 @@ async fn lanes_that_would_close_are_named_before_and_open_when_their_publishers_
     assert_eq!(net.read_by("carol").await, ["one"]);
 }
 
+/// The records of a session reach weeks ahead, and whoever holds enough of the old secret opens by them what comes.
+#[tokio::test]
+async fn with_a_secret_drawn_anew_a_publisher_begins_another_session() {
+    let net = Net::new(3).await;
+    let sessions = async || -> Vec<_> {
+        let headers = net.rig.headers(&net.stream).await;
+        headers.iter().map(|of| of.session).collect()
+    };
+    net.set(1, &[0, 1]).await.unwrap();
+    say(&net.stream, "one").await;
+    net.set(1, &[0, 1, 2]).await.unwrap();
+    say(&net.stream, "two").await;
+    let before = sessions().await;
+    assert_eq!(before[0], before[1], "nobody lost a share of its secret");
+    net.set(2, &[1, 2]).await.unwrap();
+    say(&net.stream, "three").await;
+    let after = sessions().await;
+    assert!(!before.contains(after.last().unwrap()));
+    let _running = net.run(&[1, 2]).await;
+    assert_eq!(net.read_by("bob").await, ["one", "two", "three"]);
+}
+
 #[tokio::test]
 async fn older_data_opens_by_key_nodes_also_where_they_change_amid_it() {
     let mut net = Net::new(2).await;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sealcast::{
-    Alarm, Approvers, AuditedEvent, Clock, Condition, ControlTopic, Demand, Ground, Home,
+    Alarm, Approvers, AuditedEvent, Clock, Condition, ControlTopic, Demand, Error, Ground, Home,
     NamingOptions, NodeRefusalReason, NodeStanding, Position, Sharing, Stream, StreamOptions,
 };
 use sealcast_bus::{Bus as _, Topic};
@@ -299,10 +299,16 @@ async fn of_whom_the_access_log_does_not_name_no_list_is_read() {
     drop(stream);
 }
 
-/// Whatever it is that panics: the machine's thread lives on anyhow.
+/// Whatever it is that panics: the machine's thread lives on anyhow. The last is its own task, the others those that it
+/// waits for.
 #[tokio::test]
 async fn a_node_goes_on_after_one_of_its_tasks_panicked() {
-    for (ask, of) in [(Ask::End, "/devices"), (Ask::Append, "/inbox")] {
+    let asks = [
+        (Ask::End, "/devices"),
+        (Ask::Append, "/inbox"),
+        (Ask::End, "/inbox"),
+    ];
+    for (ask, of) in asks {
         let rig = Rig::small();
         let [alice, bob] = rig.homes(["alice", "bob"]).await;
         drop(rig.home("node").await);
@@ -317,13 +323,33 @@ async fn a_node_goes_on_after_one_of_its_tasks_panicked() {
         let stream = released_by(&alice, &node, &[&bob]).await;
         let seen = open(&node).await;
         let releasing = seen.release().await.unwrap();
-        let joined = open(&bob).await;
+        // It has not looked after its inbox yet: it does when this waits.
         is_due.store(true, Ordering::SeqCst);
+        let joined = open(&bob).await;
         let wait = Duration::from_secs(1);
-        while says_within(&joined, wait).await != NodeStanding::Answers {}
+        let answers = async { while says_within(&joined, wait).await != NodeStanding::Answers {} };
+        tokio::time::timeout(LONG, answers).await.unwrap();
         assert!(!is_due.load(Ordering::SeqCst) && !releasing.has_ended());
         drop(stream);
     }
+}
+
+/// What a store lost it tells when it is opened; one that is open has no reason to look again.
+#[tokio::test]
+async fn an_audit_that_lost_its_end_under_a_running_node_is_not_begun_anew() {
+    let rig = Rig::small();
+    let [alice, node] = rig.homes(["alice", "node"]).await;
+    let stream = released_by(&alice, &node, &[]).await;
+    let seen = open(&node).await;
+    drop(seen.release().await.unwrap());
+    assert_eq!(seen.audit().await.unwrap().len(), 1);
+    let store = rusqlite::Connection::open(rig.path("node/store.db")).unwrap();
+    let lost = store.execute("DELETE FROM records WHERE space = 27", []);
+    assert_eq!(lost.unwrap(), 1);
+    for refused in [seen.audit().await.err(), seen.release().await.err()] {
+        assert!(matches!(refused, Some(Error::Audit(_))), "{refused:?}");
+    }
+    drop(stream);
 }
 
 /// Somebody takes back what it approved, and the bus is put back to what it showed before.
