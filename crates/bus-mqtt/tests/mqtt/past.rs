@@ -198,6 +198,7 @@ async fn what_a_broker_lost_for_a_home_that_was_away_it_gets_from_an_archive() {
     put(&writer.bus, &data, "before").await;
     wait_for(&away.bus, &data, 1).await;
     let Home { folder, bus } = away;
+    wait_until_marked(folder.path(), Offset(0)).await;
     drop(bus);
     server.save();
     put(&writer.bus, &data, "after").await;
@@ -208,8 +209,10 @@ async fn what_a_broker_lost_for_a_home_that_was_away_it_gets_from_an_archive() {
     server.restart();
     // It was away for longer than it takes the others to have nothing for it.
     let own = FileBus::open(folder.path().join("own")).await.unwrap();
-    wait_until_marked(folder.path(), Offset(0)).await;
-    own.append(&topic("mark"), vec![vec![0; 24]]).await.unwrap();
+    let said = own.read(&topic("mark"), Offset(0), 1 << 10).await.unwrap();
+    let mut mark = said.last().unwrap().payload.clone();
+    *mark.last_chunk_mut().unwrap() = 0_u64.to_be_bytes();
+    own.append(&topic("mark"), vec![mark]).await.unwrap();
     let away = open(&server, "x", folder.path()).await;
     assert_eq!(wait_for(&away, &data, 2).await, ["before", "after"]);
 }
