@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin};
 use std::sync::Arc;
@@ -17,8 +18,9 @@ const REST: Duration = Duration::from_millis(10);
 /// How long to wait for what must come, however busy the machine is.
 const WITHIN: Duration = Duration::from_secs(180);
 
-fn line(number: u64) -> String {
-    format!("{number:.<1000}")
+/// What a publisher writes that has this letter.
+fn line(who: char, number: u64) -> String {
+    format!("{who}{number:.<1000}")
 }
 
 /// A program that ends with this, at the latest.
@@ -57,12 +59,12 @@ struct Feeding {
 }
 
 impl Feeding {
-    fn start(mut publisher: Child) -> Self {
+    fn start(who: char, mut publisher: Child) -> Self {
         let stdin = publisher.stdin.take().unwrap();
         let ends = Arc::new(AtomicBool::new(false));
         let (sender, count) = channel();
         let is_over = Arc::clone(&ends);
-        thread::spawn(move || sender.send(feed(stdin, &is_over)));
+        thread::spawn(move || sender.send(feed(who, stdin, &is_over)));
         Self {
             ends,
             count,
@@ -81,11 +83,11 @@ impl Feeding {
 }
 
 /// Writes numbered lines until it is told to end; how many there were.
-fn feed(mut stdin: ChildStdin, ends: &AtomicBool) -> u64 {
+fn feed(who: char, mut stdin: ChildStdin, ends: &AtomicBool) -> u64 {
     let mut number = 0;
     while !ends.load(Ordering::Relaxed) {
         for _ in 0..BURST {
-            if writeln!(stdin, "{}", line(number)).is_err() {
+            if writeln!(stdin, "{}", line(who, number)).is_err() {
                 // Why nobody takes it any more is told in the end.
                 return number;
             }
@@ -96,10 +98,11 @@ fn feed(mut stdin: ChildStdin, ends: &AtomicBool) -> u64 {
     number
 }
 
-/// Lines as a program prints them: each is the next one.
+/// Lines as a program prints them: each is the next one of its publisher.
 struct Lines {
     from: Receiver<String>,
-    seen: u64,
+    /// How many of each.
+    seen: BTreeMap<char, u64>,
     reader: Running,
 }
 
@@ -117,7 +120,7 @@ impl Lines {
         });
         Self {
             from,
-            seen: 0,
+            seen: BTreeMap::new(),
             reader: Running(reader),
         }
     }
@@ -125,10 +128,19 @@ impl Lines {
     fn take(&mut self, count: u64) {
         for _ in 0..count {
             let text = self.from.recv_timeout(WITHIN);
-            let text = text.unwrap_or_else(|_| panic!("no line {}", self.seen));
-            assert_eq!(text, line(self.seen));
-            self.seen += 1;
+            let text = text.unwrap_or_else(|_| panic!("no line behind {:?}", self.seen));
+            let who = text.chars().next().unwrap();
+            let seen = self.seen.entry(who).or_default();
+            assert_eq!(text, line(who, *seen));
+            *seen += 1;
         }
+    }
+
+    /// Takes what is left of so many of each.
+    fn take_rest(&mut self, of: &BTreeMap<char, u64>) {
+        let all: u64 = of.values().sum();
+        self.take(all - self.seen.values().sum::<u64>());
+        assert_eq!(self.seen, *of);
     }
 }
 
@@ -150,8 +162,11 @@ fn a_cluster_of_which_servers_end_loses_and_doubles_nothing() {
         alice,
         bob,
     } = Cast::on(&cluster.url("x"));
+    alice.done(&["grant", "s", &bob.id(), "--role", "publisher"]);
     let mut followed = Lines::of(bob.start(&["sub", "s", "--from", "start"]));
-    let feeding = Feeding::start(alice.start(&["pub", "s", "-l"]));
+    let publishers = [('a', &alice), ('b', &bob)];
+    let feeding =
+        publishers.map(|(who, of)| (who, Feeding::start(who, of.start(&["pub", "s", "-l"]))));
     followed.take(MORE);
     let leader = kill_leader(&runtime, &mut cluster);
     // The other two go on alone.
@@ -163,14 +178,14 @@ fn a_cluster_of_which_servers_end_loses_and_doubles_nothing() {
         cluster.servers()[index].restart();
     }
     followed.take(MORE);
-    let written = feeding.end();
-    followed.take(written - followed.seen);
+    let written = BTreeMap::from(feeding.map(|(who, feeding)| (who, feeding.end())));
+    followed.take_rest(&written);
     drop(followed);
 
     // And again while somebody reads, who is held up by how slowly it is taken from him.
     let mut lines = Lines::of(bob.start(&["read", "s"]));
     lines.take(1);
     kill_leader(&runtime, &mut cluster);
-    lines.take(written - 1);
+    lines.take_rest(&written);
     lines.reader.end();
 }
