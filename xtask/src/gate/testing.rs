@@ -1,5 +1,6 @@
 //! The tests: several programs at a time, so that one that waits leaves no core idle.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -33,8 +34,12 @@ pub(super) fn test(root: &Path) -> anyhow::Result<Option<Summary>> {
     programs.sort_by_key(|of| place(of).unwrap_or(LONG.len()));
     let output = root.join("target/output");
     fs::create_dir_all(&output).with_context(|| format!("making {}", output.display()))?;
-    let mut summary = run_all(&programs, &output)?;
+    let (mut summary, failures) = run_all(&programs, &output)?;
     summary += doc_tests(root)?;
+    // Once more where the rest is not so long that nobody finds them.
+    for failure in failures {
+        println!("failed: {failure}");
+    }
     Ok(Some(summary.or_none()))
 }
 
@@ -45,18 +50,23 @@ fn settle() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One more at a time than there are cores: most of them wait now and then.
-fn run_all(programs: &[Built], output: &Path) -> anyhow::Result<Summary> {
+/// One more at a time than there are cores: most of them wait now and then. What they came to, and which
+/// of their tests failed.
+fn run_all(programs: &[Built], output: &Path) -> anyhow::Result<(Summary, Vec<String>)> {
     let waiting = Mutex::new(programs.iter());
     let next = || waiting.lock().ok()?.next();
-    let summary = Mutex::new(Summary::default());
+    let results = Mutex::new((Summary::default(), Vec::new()));
     let work = || -> anyhow::Result<()> {
         while let Some(of) = next() {
             let ran = run(of, output).with_context(|| of.program.display().to_string())?;
-            let mut summary = summary
+            let mut results = results
                 .lock()
                 .map_err(|_| anyhow!("another one panicked"))?;
-            *summary += print(of, &ran);
+            results.0 += print(of, &ran);
+            if !ran.is_success {
+                let which: Vec<_> = unfinished(&ran.text).into_iter().collect();
+                results.1.push(format!("{}: {}", of.name, which.join(", ")));
+            }
         }
         Ok(())
     };
@@ -69,8 +79,24 @@ fn run_all(programs: &[Built], output: &Path) -> anyhow::Result<Summary> {
         });
         ends.collect::<anyhow::Result<Vec<_>>>()
     })?;
-    let summary = summary.lock().map_err(|_| anyhow!("a worker panicked"))?;
-    Ok(*summary)
+    results
+        .into_inner()
+        .map_err(|_| anyhow!("a worker panicked"))
+}
+
+/// The tests that failed, and those that took long and had not ended when their program did.
+fn unfinished(text: &str) -> BTreeSet<&str> {
+    let (mut failed, mut long) = (BTreeSet::new(), BTreeSet::new());
+    for said in text.lines().filter_map(|line| line.strip_prefix("test ")) {
+        if let Some(name) = said.strip_suffix(" has been running for over 60 seconds") {
+            long.insert(name);
+        } else if let Some((name, end)) = said.split_once(" ... ") {
+            long.remove(name);
+            failed.extend((end == "FAILED").then_some(name));
+        }
+    }
+    failed.append(&mut long);
+    failed
 }
 
 /// Runs one as cargo would.
@@ -107,4 +133,16 @@ fn doc_tests(root: &Path) -> anyhow::Result<Summary> {
         summary.add(&line);
     }
     Ok(summary.ended(child.wait()?.success()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_that_failed_or_never_ended_are_found_by_what_was_said() {
+        let said = "running 4 tests\ntest a ... ok\ntest b has been running for over 60 seconds\n\
+            test c has been running for over 60 seconds\ntest b ... ok\ntest d ... FAILED\n";
+        assert_eq!(unfinished(said), BTreeSet::from(["c", "d"]));
+    }
 }
