@@ -17,11 +17,11 @@ use tokio::task::JoinHandle;
 use crate::error::again;
 
 /// Bytes that may be on their way while more is sealed: an append, and what leaves with the next one.
-const AHEAD_BYTES_MAX: usize = 4 << 20;
+const AHEAD_BYTES_MAX: usize = 8 << 20;
 /// Bytes of one append, unless one envelope alone has more.
 const APPEND_BYTES_MAX: usize = 1 << 20;
-/// Appends that are under way at once.
-const UNDER_WAY_MAX: usize = 3;
+/// Appends that are under way at once, so that a server that takes its time over one keeps nobody waiting.
+const UNDER_WAY_MAX: usize = 6;
 
 /// What was sealed and is not known to be on the bus.
 #[derive(Debug, Default)]
@@ -530,22 +530,25 @@ mod tests {
 
     #[tokio::test]
     async fn an_append_sets_out_while_the_one_before_is_under_way() {
+        const AT_ONCE: usize = 6;
         let scene = Scene::new().await;
         let mut left = Vec::new();
-        for count in 1..=3 {
+        for count in 1..=AT_ONCE {
             left.push(scene.leave(scene.put(count)));
             scene.set_out(count).await;
         }
-        // No more than three: what is put in now leaves with what comes next.
-        left.extend([4, 5].map(|bytes| scene.leave(scene.put(bytes))));
+        // No more: what is put in now leaves with what comes next.
+        let more = [1, 2].map(|more| scene.leave(scene.put(AT_ONCE + more)));
+        left.extend(more);
         tokio::time::sleep(MOMENT).await;
-        assert_eq!(*scene.slow.set_out.borrow(), 3);
+        assert_eq!(*scene.slow.set_out.borrow(), AT_ONCE);
         scene.slow.may.add_permits(64);
         for left in left {
             left.await.unwrap().unwrap();
         }
-        assert_eq!(*scene.slow.set_out.borrow(), 4);
-        assert_eq!(scene.sizes().await, [1, 2, 3, 4, 5]);
+        assert_eq!(*scene.slow.set_out.borrow(), AT_ONCE + 1);
+        let all: Vec<_> = (1..=AT_ONCE + 2).collect();
+        assert_eq!(scene.sizes().await, all);
     }
 
     #[tokio::test]

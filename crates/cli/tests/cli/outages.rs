@@ -450,7 +450,7 @@ fn what_mosquitto_drops_for_who_is_away_is_told_as_a_gap() {
     }
     drop(stdin);
     assert!(publisher.wait().unwrap().success());
-    let mut sub = Followed::of(&cast.bob, &["--json"]);
+    let sub = Followed::of(&cast.bob, &["--json"]);
     let (mut opened, mut gaps, mut after) = (Vec::new(), 0, 0..AFTER_MAX);
     // What is missing may come yet, so that it is told a moment later.
     while gaps == 0
