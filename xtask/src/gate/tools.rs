@@ -172,3 +172,28 @@ fn works(mut command: Command) -> bool {
         .stdin(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Nobody's machine is changed by a test of a guide. What its readers install is what the tests run with.
+    #[test]
+    fn what_the_guides_have_people_install_is_what_the_tests_need() {
+        let guides = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guides");
+        let mut named = BTreeSet::new();
+        for guide in fs::read_dir(guides).unwrap() {
+            let page = fs::read_to_string(guide.unwrap().path()).unwrap();
+            let installs = page
+                .lines()
+                .filter_map(|line| line.strip_prefix("$ sudo apt-get install "));
+            named.extend(installs.flat_map(str::split_whitespace).map(str::to_owned));
+        }
+        let servers = ["mosquitto", "nats-server", "postgresql", "rabbitmq-server"];
+        assert_eq!(named, servers.map(str::to_owned).into());
+        let is_needed = |server: &&str| NEEDED.iter().any(|(_, package)| package == server);
+        assert!(servers.iter().all(is_needed));
+    }
+}
