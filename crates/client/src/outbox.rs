@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::error::again;
 
-/// Bytes that may be on their way while more is sealed: an append, and what leaves with the next one.
+/// Bytes that may be on their way while more is sealed: all appends under way, and what leaves with the next one.
 const AHEAD_BYTES_MAX: usize = 8 << 20;
 /// Bytes of one append, unless one envelope alone has more.
 const APPEND_BYTES_MAX: usize = 1 << 20;
